@@ -1,0 +1,299 @@
+//! Size classes: from a request's size to its class, and from a class to its slot size and slab shape.
+//!
+//! ```text
+//!   class 0          8 bytes
+//!   classes 1..=16   16, 32 ... 256         steps of 16
+//!   classes 17..=56  288 ... 8192           8 per doubling
+//!   class 57         spans: one slot, as large as its pages
+//! ```
+//!
+//! One table and one function each way. The tables are computed at compile time and checked
+//! exhaustively below.
+
+use crate::geometry::{LOCAL_MAX, PAGE, PAIR_SLOTS, SLAB_PAGES, SLOTS, SMALL_MAX, SPAN_PAGES};
+
+/// Number of size classes of slabs with many slots.
+pub const CLASSES: usize = 57;
+/// Number of classes whose entries lie in thread-local storage: those up to [`LOCAL_MAX`].
+pub const LOCAL_CLASSES: usize = 33;
+/// The class number of spans.
+pub const SPAN: usize = CLASSES;
+/// The one class whose slabs have a header pair, with eight bitmap words.
+pub const PAIR: usize = 0;
+/// Number of page classes that spans are rounded to: 3..=16 each, then 8 per doubling to 32.
+pub const SPAN_BINS: usize = 22;
+
+/// Slot sizes in bytes, by class.
+pub const SIZES: [u32; CLASSES] = sizes();
+
+const fn sizes() -> [u32; CLASSES] {
+    let mut table = [0; CLASSES];
+    table[0] = 8;
+    let mut class = 1;
+    while class <= 16 {
+        table[class] = 16 * class as u32;
+        class += 1;
+    }
+    while class < CLASSES {
+        let step = 32 << ((class - 17) / 8);
+        table[class] = table[class - 1] + step;
+        class += 1;
+    }
+    table
+}
+
+/// Granule of the table for requests up to [`LOCAL_MAX`], in bytes.
+const FINE: usize = 8;
+/// Granule of the table for requests above, in bytes.
+const COARSE: usize = 128;
+
+static FINE_CLASS: [u8; LOCAL_MAX / FINE + 1] = class_table(FINE);
+static COARSE_CLASS: [u8; SMALL_MAX / COARSE + 1] = class_table(COARSE);
+
+const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
+    let mut table = [0; N];
+    let mut i = 0;
+    let mut class = 0;
+    while i < N {
+        while (SIZES[class] as usize) < i * granule {
+            class += 1;
+        }
+        table[i] = class as u8;
+        i += 1;
+    }
+    table
+}
+
+/// The class of a request of `size` <= [`LOCAL_MAX`] bytes: one addition, one shift, one load.
+#[inline(always)]
+pub fn local_class(size: usize) -> usize {
+    FINE_CLASS[(size + (FINE - 1)) / FINE] as usize
+}
+
+/// The class of a request of `size` <= [`SMALL_MAX`] bytes.
+#[inline(always)]
+pub fn class_of(size: usize) -> usize {
+    if size <= LOCAL_MAX {
+        local_class(size)
+    } else {
+        COARSE_CLASS[size.div_ceil(COARSE)] as usize
+    }
+}
+
+/// Slot size of `class`, in bytes.
+#[inline(always)]
+pub fn size_of_class(class: usize) -> usize {
+    SIZES[class] as usize
+}
+
+/// The class for `size` <= [`SMALL_MAX`] bytes at a multiple of `align` (a power of two, at most a page),
+/// or `None` where no class serves it. Slabs begin on a page, so a slot is aligned as its size is.
+pub fn aligned_class(size: usize, align: usize) -> Option<usize> {
+    let first = class_of(size.max(align.min(SMALL_MAX)));
+    (first..CLASSES).find(|&class| size_of_class(class) % align == 0)
+}
+
+/// `ceil(2^32 / size)`: multiplying an offset by it gives the slot number in the upper 32 bits, and a
+/// lower half below it exactly when the offset is a multiple of `size`, as long as
+/// `slab bytes * size < 2^32` (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019).
+#[inline(always)]
+pub const fn reciprocal(size: u32) -> u32 {
+    ((1u64 << 32).div_ceil(size as u64)) as u32
+}
+
+/// The reciprocal of spans: any offset but 0 leaves a rest that is not below it.
+pub const SPAN_RECIPROCAL: u32 = 1;
+
+/// Slot number and exactness of `offset` under `recip`: the one division of the free path.
+#[inline(always)]
+pub const fn slot_at(offset: usize, recip: u32) -> (usize, bool) {
+    let product = offset as u64 * recip as u64;
+    ((product >> 32) as usize, (product as u32) < recip)
+}
+
+/// Number of growth steps a class has at most: from its smallest slab to its full one.
+pub const STEPS: usize = 5;
+
+/// Pages of a new slab, by class and growth step.
+static SLAB_SHAPE: [[u8; STEPS]; CLASSES] = shapes();
+
+/// Slots that `pages` pages of `class` hold.
+pub const fn slots_in(class: usize, pages: usize) -> usize {
+    let limit = if class == PAIR { PAIR_SLOTS } else { SLOTS };
+    let fit = pages * PAGE / SIZES[class] as usize;
+    if fit < limit {
+        fit
+    } else {
+        limit
+    }
+}
+
+const fn waste(class: usize, pages: usize) -> usize {
+    pages * PAGE - slots_in(class, pages) * SIZES[class] as usize
+}
+
+/// The page count up to `most` with the least waste in proportion; of equals the largest.
+const fn best_pages(class: usize, least: usize, most: usize) -> usize {
+    let mut best = least;
+    let mut pages = least;
+    while pages <= most {
+        if waste(class, pages) * best <= waste(class, best) * pages {
+            best = pages;
+        }
+        pages += 1;
+    }
+    best
+}
+
+const fn first_pages(class: usize) -> usize {
+    let mut pages = 1;
+    while slots_in(class, pages) == 0 || waste(class, pages) * 8 >= pages * PAGE {
+        pages += 1;
+    }
+    pages
+}
+
+const fn shapes() -> [[u8; STEPS]; CLASSES] {
+    let mut table = [[0; STEPS]; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let first = first_pages(class);
+        let mut full = SLAB_PAGES;
+        while waste(class, full) >= SIZES[class] as usize {
+            full -= 1;
+        }
+        let half = full / 2 + 1;
+        let best = best_pages(class, if half < first { first } else { half }, full);
+        let mut step = 0;
+        while step < STEPS {
+            let wanted = first << step;
+            table[class][step] = (if wanted < best { wanted } else { best }) as u8;
+            step += 1;
+        }
+        class += 1;
+    }
+    table
+}
+
+/// Pages of the next slab of `class` for a thread that owns `owned` slabs of it: small at first, so that
+/// small programs stay small, and doubling to the shape with the least waste.
+pub fn slab_pages(class: usize, owned: usize) -> usize {
+    let step = (usize::BITS - owned.leading_zeros()) as usize;
+    SLAB_SHAPE[class][step.min(STEPS - 1)] as usize
+}
+
+/// The span bin for a request of `pages` pages (1..=32): the smallest whose spans are long enough.
+pub const fn bin_of(pages: usize) -> usize {
+    if pages <= 16 {
+        pages.saturating_sub(3)
+    } else {
+        pages.div_ceil(2) + 5
+    }
+}
+
+/// Pages of the spans in `bin`.
+pub const fn bin_pages(bin: usize) -> usize {
+    if bin <= 13 {
+        bin + 3
+    } else {
+        (bin - 5) * 2
+    }
+}
+
+/// The largest bin whose spans have at most `pages` pages, for a span that was shrunk or grown in place.
+pub const fn bin_below(pages: usize) -> Option<usize> {
+    if pages < 3 || pages > SPAN_PAGES {
+        return None;
+    }
+    let bin = bin_of(pages);
+    Some(if bin_pages(bin) > pages { bin - 1 } else { bin })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{pages_for, SPAN_MAX};
+
+    #[test]
+    fn every_size_gets_the_smallest_class_that_holds_it() {
+        for size in 0..=SMALL_MAX {
+            let class = class_of(size);
+            assert!(size_of_class(class) >= size);
+            assert!(class == 0 || size_of_class(class - 1) < size);
+        }
+        assert_eq!(size_of_class(CLASSES - 1), SMALL_MAX);
+        assert_eq!(class_of(LOCAL_MAX), LOCAL_CLASSES - 1);
+    }
+
+    #[test]
+    fn the_reciprocal_divides_exactly_over_every_offset_of_every_slab() {
+        for class in 0..CLASSES {
+            let size = size_of_class(class);
+            let recip = reciprocal(size as u32);
+            for offset in 0..SLAB_PAGES * PAGE {
+                let (slot, exact) = slot_at(offset, recip);
+                assert_eq!((slot, exact), (offset / size, offset % size == 0), "{size} {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_has_one_exact_offset() {
+        for offset in 0..SPAN_MAX {
+            assert_eq!(slot_at(offset, SPAN_RECIPROCAL), (0, offset == 0));
+        }
+    }
+
+    #[test]
+    fn slabs_grow_from_small_to_full_and_waste_little() {
+        for class in 0..CLASSES {
+            let mut last = 0;
+            for owned in [0, 1, 2, 4, 8, 16, 1000] {
+                let pages = slab_pages(class, owned);
+                assert!(pages >= last && pages <= SLAB_PAGES, "class {class}");
+                assert!(waste(class, pages) * 8 < pages * PAGE, "class {class} pages {pages}");
+                last = pages;
+            }
+            assert!(waste(class, last) * 25 < last * PAGE, "class {class}: full slab wastes over 4 %");
+        }
+    }
+
+    #[test]
+    fn the_slot_past_the_last_has_a_bit_of_its_own_wherever_a_tail_can_hold_it() {
+        for class in 0..CLASSES {
+            for owned in [0, 1, 2, 4, 8, 16] {
+                let pages = slab_pages(class, owned);
+                let slots = slots_in(class, pages);
+                let past = pages * PAGE > slots * size_of_class(class);
+                assert!(!past || slots < SLOTS, "class {class}: no bit past the last slot");
+                assert!(waste(class, pages) < size_of_class(class));
+            }
+        }
+    }
+
+    #[test]
+    fn aligned_classes_are_multiples_of_the_alignment() {
+        for shift in 0..=12 {
+            let align = 1 << shift;
+            for size in (0..=SMALL_MAX).step_by(7) {
+                let class = aligned_class(size, align).expect("8 KiB is a multiple of all");
+                assert!(size_of_class(class) >= size && size_of_class(class) % align == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn span_bins_hold_what_they_are_asked_for() {
+        for pages in 1..=SPAN_PAGES {
+            let bin = bin_of(pages);
+            assert!(bin < SPAN_BINS && bin_pages(bin) >= pages);
+            assert!(bin == 0 || bin_pages(bin - 1) < pages);
+            match bin_below(pages) {
+                Some(below) => assert!(bin_pages(below) <= pages),
+                None => assert!(pages < 3),
+            }
+        }
+        assert_eq!(bin_pages(SPAN_BINS - 1), SPAN_PAGES);
+        assert_eq!(pages_for(SMALL_MAX + 1), 3);
+    }
+}

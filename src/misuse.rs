@@ -1,0 +1,200 @@
+//! Each error a caller can make, and the one line that is printed for it.
+//!
+//! Knows nothing of the heap: whoever finds the misuse fills in what it knows. The line is built in a
+//! fixed buffer without `core::fmt`, since it is printed from inside `free` when little can be trusted.
+
+/// What the caller was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `free` and its relatives.
+    Free,
+    /// `realloc` and its relatives.
+    Realloc,
+    /// `malloc_usable_size`.
+    UsableSize,
+}
+
+/// An error a caller can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// A slot that is free already was given back, or used as if it were live.
+    Dead {
+        /// What the caller was doing.
+        call: Call,
+        /// The pointer given.
+        addr: usize,
+        /// Number of the slot within its slab; 0 for a span or a large block.
+        slot: usize,
+        /// Slot size in bytes.
+        size: usize,
+    },
+    /// A pointer into a slab that is not the start of a slot.
+    Inside {
+        /// What the caller was doing.
+        call: Call,
+        /// The pointer given.
+        addr: usize,
+        /// Bytes from the slab's first slot to the pointer.
+        offset: usize,
+        /// Slot size in bytes.
+        size: usize,
+    },
+    /// A pointer to nothing of ours.
+    Unknown {
+        /// What the caller was doing.
+        call: Call,
+        /// The pointer given.
+        addr: usize,
+    },
+    /// Two frees of one slot that met only when the owner collected its remote frees.
+    CollectedTwice {
+        /// Address of the slot.
+        addr: usize,
+        /// Number of the slot within its slab.
+        slot: usize,
+        /// Slot size in bytes.
+        size: usize,
+    },
+}
+
+/// Longest line that [`Line`] holds, in bytes.
+pub const LINE: usize = 160;
+
+/// A line of text in a fixed buffer; what does not fit is cut off.
+pub struct Line {
+    text: [u8; LINE],
+    len: usize,
+}
+
+impl Line {
+    /// An empty line.
+    pub const fn new() -> Line {
+        Line { text: [0; LINE], len: 0 }
+    }
+
+    /// The text so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+
+    /// Appends `text`.
+    pub fn text(&mut self, text: &str) -> &mut Line {
+        for &byte in text.as_bytes() {
+            self.byte(byte);
+        }
+        self
+    }
+
+    /// Appends `n` in decimal.
+    pub fn decimal(&mut self, n: usize) -> &mut Line {
+        self.number(n, 10)
+    }
+
+    /// Appends `n` in hexadecimal with the prefix `0x`.
+    pub fn hex(&mut self, n: usize) -> &mut Line {
+        self.text("0x").number(n, 16)
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.text.get_mut(self.len) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    fn number(&mut self, n: usize, base: usize) -> &mut Line {
+        let mut divisor = 1;
+        while n / divisor >= base {
+            divisor *= base;
+        }
+        while divisor > 0 {
+            self.byte(b"0123456789abcdef"[n / divisor % base]);
+            divisor /= base;
+        }
+        self
+    }
+}
+
+impl Default for Line {
+    fn default() -> Line {
+        Line::new()
+    }
+}
+
+impl Call {
+    const fn of(self) -> &'static str {
+        match self {
+            Call::Free => "free of ",
+            Call::Realloc => "realloc of ",
+            Call::UsableSize => "usable size of ",
+        }
+    }
+}
+
+impl Misuse {
+    /// The line that tells of this misuse, with its newline.
+    pub fn line(&self) -> Line {
+        let mut line = Line::new();
+        line.text("slabside: ");
+        match *self {
+            Misuse::Dead { call, addr, slot, size } => {
+                let kind = if call == Call::Free { "double " } else { "after free: " };
+                line.text(kind).text(call.of()).hex(addr);
+                at_slot(&mut line, slot, size);
+            }
+            Misuse::CollectedTwice { addr, slot, size } => {
+                line.text("double free of ").hex(addr);
+                at_slot(&mut line, slot, size);
+                line.text(", found when its owner collected");
+            }
+            Misuse::Inside { call, addr, offset, size } => {
+                line.text("invalid ").text(call.of()).hex(addr).text(" (byte ");
+                line.decimal(offset % size).text(" of slot ").decimal(offset / size);
+                line.text(" of a ").decimal(size).text("-byte slab)");
+            }
+            Misuse::Unknown { call, addr } => {
+                line.text("invalid ").text(call.of()).hex(addr).text(" (not a block of this heap)");
+            }
+        }
+        line.text("\n");
+        line
+    }
+}
+
+fn at_slot(line: &mut Line, slot: usize, size: usize) {
+    line.text(" (slot ").decimal(slot).text(" of a ").decimal(size).text("-byte slab)");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(misuse: Misuse) -> std::string::String {
+        std::string::String::from_utf8(misuse.line().bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_double_free_is_told_with_slot_and_size() {
+        let misuse = Misuse::Dead { call: Call::Free, addr: 0x7f00_1230, slot: 12, size: 48 };
+        assert_eq!(said(misuse), "slabside: double free of 0x7f001230 (slot 12 of a 48-byte slab)\n");
+    }
+
+    #[test]
+    fn an_interior_pointer_is_told_with_its_distance() {
+        let misuse = Misuse::Inside { call: Call::Realloc, addr: 0x1039, offset: 57, size: 48 };
+        assert_eq!(said(misuse), "slabside: invalid realloc of 0x1039 (byte 9 of slot 1 of a 48-byte slab)\n");
+    }
+
+    #[test]
+    fn the_longest_line_fits() {
+        let (addr, slot, size) = (usize::MAX, usize::MAX, usize::MAX);
+        assert!(said(Misuse::CollectedTwice { addr, slot, size }).ends_with("collected\n"));
+    }
+
+    #[test]
+    fn zero_and_the_largest_number_are_written_in_full() {
+        let mut line = Line::new();
+        line.decimal(0).text(" ").decimal(usize::MAX).text(" ").hex(usize::MAX);
+        assert_eq!(line.bytes(), b"0 18446744073709551615 0xffffffffffffffff");
+    }
+}

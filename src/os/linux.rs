@@ -1,0 +1,187 @@
+//! The Linux system calls behind [`Os`], through libc.
+//!
+//! The break is moved by libc's `sbrk` and never by a raw call: libc caches where the break stands, and
+//! a stale cache would let somebody else's `sbrk` shrink the heap under us.
+
+use super::{Limits, Os};
+use crate::misuse::Misuse;
+use crate::sync::{AtomicU32, Ordering::Relaxed};
+use core::ptr::{self, NonNull};
+
+/// The running Linux system.
+pub struct Linux {
+    /// The thread-specific-data key whose destructor is the exit hook, plus one; 0: none yet.
+    key: AtomicU32,
+}
+
+/// Called at a thread's end with what was given to [`Os::watch_thread`].
+pub type ExitHook = unsafe extern "C" fn(*mut libc::c_void);
+
+/// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2), Linux 5.17.
+const SET_VMA: libc::c_int = 0x53564d41;
+const ANON_NAME: libc::c_ulong = 0;
+
+impl Linux {
+    /// The running system, with no exit hook yet.
+    pub const fn new() -> Linux {
+        Linux { key: AtomicU32::new(0) }
+    }
+
+    /// Sets what is called at each watched thread's end. May allocate. Once.
+    pub fn set_exit_hook(&self, hook: ExitHook) {
+        let mut key = 0;
+        // SAFETY: `key` is a place to write to; the hook is a function for the process's life.
+        if unsafe { libc::pthread_key_create(&mut key, Some(hook)) } == 0 {
+            self.key.store(key + 1, Relaxed);
+        }
+    }
+}
+
+impl Default for Linux {
+    fn default() -> Linux {
+        Linux::new()
+    }
+}
+
+/// Runs `call` and puts errno back to what it was.
+fn keeping_errno<T>(call: impl FnOnce() -> T) -> T {
+    // SAFETY: the calling thread's own errno.
+    let errno = unsafe { *libc::__errno_location() };
+    let result = call();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+    result
+}
+
+fn map_anonymous(bytes: usize, access: libc::c_int, flags: libc::c_int) -> Option<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches nobody's memory.
+    let start = keeping_errno(|| unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) });
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    NonNull::new(start.cast())
+}
+
+const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+
+fn limit_of(resource: libc::__rlimit_resource_t) -> usize {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a place to write to.
+    keeping_errno(|| unsafe { libc::getrlimit(resource, &mut limit) });
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+impl Os for Linux {
+    fn page_size(&self) -> usize {
+        // SAFETY: no arguments to get wrong.
+        unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+    }
+
+    fn break_end(&self) -> Option<usize> {
+        self.move_break(0)
+    }
+
+    fn move_break(&self, delta: isize) -> Option<usize> {
+        // SAFETY: the caller owns what a negative delta gives back; a positive one takes fresh pages.
+        let old = keeping_errno(|| unsafe { libc::sbrk(delta) }) as isize;
+        (old != -1 && old != 0).then_some(old as usize)
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let start = map_anonymous(bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
+        // SAFETY: our own fresh range. Failure only means a larger core dump.
+        keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTDUMP) });
+        Some(start)
+    }
+
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's range is within a reserve.
+        keeping_errno(|| unsafe { libc::mprotect(start.as_ptr().cast(), bytes, READ_WRITE) == 0 })
+    }
+
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        if align <= self.page_size() {
+            return map_anonymous(bytes, READ_WRITE, 0);
+        }
+        let whole = map_anonymous(bytes.checked_add(align)?, READ_WRITE, 0)?;
+        let head = whole.as_ptr().align_offset(align);
+        // SAFETY: head and tail are parts of the fresh mapping, and the block between stays; `head` is at
+        // most `align`, so all three parts lie within `bytes + align`.
+        unsafe {
+            let start = whole.add(head);
+            if head > 0 {
+                self.unmap(whole, head);
+            }
+            if head < align {
+                self.unmap(start.add(bytes), align - head);
+            }
+            Some(start)
+        }
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller gives up the range.
+        keeping_errno(|| unsafe { libc::munmap(start.as_ptr().cast(), bytes) == 0 })
+    }
+
+    unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller owns the old range and follows it to where it moves.
+        let moved =
+            keeping_errno(|| unsafe { libc::mremap(start.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) });
+        if moved == libc::MAP_FAILED {
+            return None;
+        }
+        NonNull::new(moved.cast())
+    }
+
+    unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller says that the contents are dead.
+        keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
+    }
+
+    fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr) {
+        // SAFETY: naming changes no memory; kernels without it answer EINVAL.
+        keeping_errno(|| unsafe {
+            libc::prctl(SET_VMA, ANON_NAME, start.as_ptr() as libc::c_ulong, bytes, name.as_ptr())
+        });
+    }
+
+    fn clock(&self) -> u64 {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `now` is a place to write to; the clock exists since Linux 2.6.32.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+        now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    }
+
+    fn random(&self) -> u64 {
+        let mut word = 0u64;
+        let place = ptr::from_mut(&mut word).cast();
+        // SAFETY: eight bytes at `place`. Short or failed reads leave zeros, and the address mixes in.
+        keeping_errno(|| unsafe { libc::getrandom(place, 8, libc::GRND_NONBLOCK) });
+        word ^ (place as u64).rotate_left(32) ^ self.clock()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { address_space: limit_of(libc::RLIMIT_AS), data: limit_of(libc::RLIMIT_DATA) }
+    }
+
+    fn watch_thread(&self, thread: NonNull<u8>) {
+        let key = self.key.load(Relaxed);
+        if key != 0 {
+            // SAFETY: the key was created by `set_exit_hook` and is never deleted.
+            keeping_errno(|| unsafe { libc::pthread_setspecific(key - 1, thread.as_ptr().cast()) });
+        }
+    }
+
+    fn die(&self, misuse: &Misuse) -> ! {
+        let line = misuse.line();
+        let text = line.bytes();
+        // SAFETY: write(2) reads the line's bytes; abort does not return, and may run a handler of
+        // SIGABRT, which finds no lock of ours held.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+            libc::abort()
+        }
+    }
+}

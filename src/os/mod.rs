@@ -1,0 +1,98 @@
+//! What the allocator asks of the system, as a trait, so that the system can be swapped.
+//!
+//! [`Linux`] asks the real one; `Sim` (feature `sim`) is a simulated one that checks every transition
+//! of every page and fails when told to. Nothing above this module makes a system call but `sync`'s
+//! futex.
+//!
+//! A page of address space is in one of three states:
+//!
+//! ```text
+//!   absent --reserve--> reserved --open--> usable --unmap--> absent
+//!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
+//! ```
+
+mod linux;
+#[cfg(feature = "sim")]
+mod sim;
+
+use crate::misuse::Misuse;
+use core::ptr::NonNull;
+
+pub use linux::Linux;
+#[cfg(feature = "sim")]
+pub use sim::{Sim, SimConfig};
+
+/// The limits that a process runs under, in bytes; `usize::MAX` where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Address space (`RLIMIT_AS`): counts even what is only reserved.
+    pub address_space: usize,
+    /// Writable private memory (`RLIMIT_DATA`): the break and what is opened or mapped.
+    pub data: usize,
+}
+
+/// The system's memory and the little else that the allocator needs of it.
+///
+/// Contract, for all: sizes and addresses are in bytes and multiples of [`Os::page_size`], except for
+/// the break, which may stand anywhere. A method that fails changes nothing. None allocates by malloc,
+/// none keeps a lock. All keep errno.
+pub trait Os: Sync {
+    /// Size of an OS page: a power of two, at least our 4 KiB page.
+    fn page_size(&self) -> usize;
+
+    /// Where the break stands (`sbrk(0)`), or `None` where there is no break to move.
+    fn break_end(&self) -> Option<usize>;
+
+    /// Moves the break by `delta` bytes (sbrk(2)) and tells where it stood before. New pages are zero.
+    fn move_break(&self, delta: isize) -> Option<usize>;
+
+    /// Takes address space without memory: touching it faults. It does not count as committed memory
+    /// and is left out of core dumps.
+    fn reserve(&self, bytes: usize) -> Option<NonNull<u8>>;
+
+    /// Makes a reserved range usable, zero at first; usable pages in the range stay as they are.
+    ///
+    /// # Safety
+    /// The range lies within one that [`Os::reserve`] returned.
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Maps usable zero pages at a multiple of `align` (a power of two).
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>>;
+
+    /// Gives address space back. It may fail where splitting a mapping would exceed `vm.max_map_count`.
+    ///
+    /// # Safety
+    /// Nobody uses the range any more, and it came from [`Os::map`], [`Os::remap`] or [`Os::reserve`].
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Resizes a mapping, moving it if need be (mremap(2)); bytes beyond the old size are zero.
+    ///
+    /// # Safety
+    /// As [`Os::unmap`]; on success the old range is gone where the address differs.
+    unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
+
+    /// Drops the contents of usable pages: they cost no memory until touched, and then read as zero.
+    ///
+    /// # Safety
+    /// The range is usable, ours, and its contents are dead.
+    unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Names a range in /proc/PID/maps, as far as the system can; best effort.
+    fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr);
+
+    /// Milliseconds of a monotonic clock, coarse and cheap.
+    fn clock(&self) -> u64;
+
+    /// A random word, for addresses and secrets; never fails, may be weak.
+    fn random(&self) -> u64;
+
+    /// The limits in force at the time of the call.
+    fn limits(&self) -> Limits;
+
+    /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
+    /// allocate: call it with no lock held and the thread's heap in place.
+    fn watch_thread(&self, thread: NonNull<u8>);
+
+    /// Reports a misuse and ends the program. Reentrant; does not return.
+    fn die(&self, misuse: &Misuse) -> !;
+}
