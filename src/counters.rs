@@ -1,0 +1,81 @@
+//! The figures that the heap keeps of itself, in one page of shared layout.
+//!
+//! Only slow paths count, so the figures are exact where a slow path marks every change (break, mapped,
+//! metadata, slabs, spans, large) and lag behind by what threads have checked out where it does not
+//! (handed out, live). `slabside run --stats` hands over a page of its own to be used in place of the
+//! private one, and reads it when the program has ended, however it ended.
+
+use crate::class::CLASSES;
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use static_assertions::const_assert;
+
+/// First word of a page of counters: "slabsctr" in little-endian letters.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"slabsctr");
+/// Version of the layout of [`Counters`].
+pub const VERSION: u32 = 1;
+/// The environment variable that names a file to keep the counters in, for the one process whose
+/// number stands in it.
+pub const VARIABLE: &core::ffi::CStr = c"SLABSIDE_COUNTERS";
+
+/// The heap's figures, in bytes and counts. All fields are updated with relaxed atomics.
+#[repr(C)]
+pub struct Counters {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU32,
+    /// Process whose heap this is; set by who hands the page over.
+    pub pid: AtomicU32,
+    /// Non-zero once a slabside heap has begun to count here.
+    pub attached: AtomicU32,
+    /// Non-zero when the figures below were made exact at the program's end.
+    pub complete: AtomicU32,
+    /// Bytes handed out so far, in slot sizes; counted when slots are checked out.
+    pub handed_out: AtomicU64,
+    /// Bytes in live slots, spans and large blocks, as far as slow paths have seen.
+    pub live: AtomicU64,
+    /// Highest value of `live`.
+    pub peak: AtomicU64,
+    /// Bytes by which we have moved the break and not moved it back.
+    pub break_bytes: AtomicU64,
+    /// Highest value of `break_bytes`.
+    pub break_peak: AtomicU64,
+    /// Times that we have moved the break, up or down.
+    pub break_moves: AtomicU64,
+    /// Bytes mapped for large blocks, cached ones among them, and in fallback windows.
+    pub mapped: AtomicU64,
+    /// Bytes of metadata opened for use.
+    pub metadata: AtomicU64,
+    /// Bytes resident, as the heap saw it last (`VmRSS`).
+    pub resident: AtomicU64,
+    /// Bytes given back to the kernel inside the heap by purging.
+    pub purged: AtomicU64,
+    /// Spans in use or kept for reuse.
+    pub spans: AtomicU64,
+    /// Large blocks live.
+    pub large: AtomicU64,
+    /// Thread heaps in use.
+    pub heaps: AtomicU64,
+    /// Slabs by size class.
+    pub slabs: [AtomicU64; CLASSES],
+}
+
+const_assert!(core::mem::size_of::<Counters>() <= crate::geometry::PAGE);
+
+/// Adds `n` to `counter` and raises `peak` to it.
+pub fn add_with_peak(counter: &AtomicU64, peak: &AtomicU64, n: u64) {
+    let sum = counter.fetch_add(n, Relaxed).wrapping_add(n);
+    if (sum as i64) > peak.load(Relaxed) as i64 {
+        peak.fetch_max(sum, Relaxed);
+    }
+}
+
+/// Adds `n` to `counter`.
+pub fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Relaxed);
+}
+
+/// Takes `n` from `counter`.
+pub fn subtract(counter: &AtomicU64, n: u64) {
+    counter.fetch_sub(n, Relaxed);
+}
