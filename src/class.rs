@@ -232,7 +232,11 @@ mod tests {
             let recip = reciprocal(size as u32);
             for offset in 0..SLAB_PAGES * PAGE {
                 let (slot, exact) = slot_at(offset, recip);
-                assert_eq!((slot, exact), (offset / size, offset % size == 0), "{size} {offset}");
+                assert_eq!(
+                    (slot, exact),
+                    (offset / size, offset % size == 0),
+                    "{size} {offset}"
+                );
             }
         }
     }
@@ -251,10 +255,16 @@ mod tests {
             for owned in [0, 1, 2, 4, 8, 16, 1000] {
                 let pages = slab_pages(class, owned);
                 assert!(pages >= last && pages <= SLAB_PAGES, "class {class}");
-                assert!(waste(class, pages) * 8 < pages * PAGE, "class {class} pages {pages}");
+                assert!(
+                    waste(class, pages) * 8 < pages * PAGE,
+                    "class {class} pages {pages}"
+                );
                 last = pages;
             }
-            assert!(waste(class, last) * 25 < last * PAGE, "class {class}: full slab wastes over 4 %");
+            assert!(
+                waste(class, last) * 25 < last * PAGE,
+                "class {class}: full slab wastes over 4 %"
+            );
         }
     }
 
@@ -265,7 +275,10 @@ mod tests {
                 let pages = slab_pages(class, owned);
                 let slots = slots_in(class, pages);
                 let past = pages * PAGE > slots * size_of_class(class);
-                assert!(!past || slots < SLOTS, "class {class}: no bit past the last slot");
+                assert!(
+                    !past || slots < SLOTS,
+                    "class {class}: no bit past the last slot"
+                );
                 assert!(waste(class, pages) < size_of_class(class));
             }
         }

@@ -13,6 +13,8 @@ use static_assertions::const_assert;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabsctr");
 /// Version of the layout of [`Counters`].
 pub const VERSION: u32 = 1;
+/// Where the counters begin within their page, in bytes; the region's header stands before them.
+pub const OFFSET: usize = 1024;
 /// The environment variable that names a file to keep the counters in, for the one process whose
 /// number stands in it.
 pub const VARIABLE: &core::ffi::CStr = c"SLABSIDE_COUNTERS";
@@ -60,7 +62,7 @@ pub struct Counters {
     pub slabs: [AtomicU64; CLASSES],
 }
 
-const_assert!(core::mem::size_of::<Counters>() <= crate::geometry::PAGE);
+const_assert!(core::mem::size_of::<Counters>() <= crate::geometry::PAGE - OFFSET);
 
 /// Adds `n` to `counter` and raises `peak` to it.
 pub fn add_with_peak(counter: &AtomicU64, peak: &AtomicU64, n: u64) {

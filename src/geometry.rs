@@ -37,6 +37,10 @@ pub const SPAN_MAX: usize = SPAN_PAGES * PAGE;
 pub const MIN_ALIGN: usize = 16;
 /// Pages that one word of a page bitmap describes.
 pub const WORD_PAGES: usize = 64;
+/// Pages in a group, the unit in which page bitmaps are kept. No run of pages crosses a group's end.
+pub const GROUP_PAGES: usize = 8 << 10;
+/// A window begins at a page number that is a multiple of this, so that its metadata begin on OS pages.
+pub const WINDOW_PAGES: usize = 64 << 10;
 /// The largest request at all: C's `PTRDIFF_MAX`, so that pointers into a block can be subtracted.
 pub const REQUEST_MAX: usize = isize::MAX as usize;
 

@@ -69,7 +69,10 @@ pub struct Line {
 impl Line {
     /// An empty line.
     pub const fn new() -> Line {
-        Line { text: [0; LINE], len: 0 }
+        Line {
+            text: [0; LINE],
+            len: 0,
+        }
     }
 
     /// The text so far.
@@ -137,8 +140,17 @@ impl Misuse {
         let mut line = Line::new();
         line.text("slabside: ");
         match *self {
-            Misuse::Dead { call, addr, slot, size } => {
-                let kind = if call == Call::Free { "double " } else { "after free: " };
+            Misuse::Dead {
+                call,
+                addr,
+                slot,
+                size,
+            } => {
+                let kind = if call == Call::Free {
+                    "double "
+                } else {
+                    "after free: "
+                };
                 line.text(kind).text(call.of()).hex(addr);
                 at_slot(&mut line, slot, size);
             }
@@ -147,13 +159,26 @@ impl Misuse {
                 at_slot(&mut line, slot, size);
                 line.text(", found when its owner collected");
             }
-            Misuse::Inside { call, addr, offset, size } => {
-                line.text("invalid ").text(call.of()).hex(addr).text(" (byte ");
-                line.decimal(offset % size).text(" of slot ").decimal(offset / size);
+            Misuse::Inside {
+                call,
+                addr,
+                offset,
+                size,
+            } => {
+                line.text("invalid ")
+                    .text(call.of())
+                    .hex(addr)
+                    .text(" (byte ");
+                line.decimal(offset % size)
+                    .text(" of slot ")
+                    .decimal(offset / size);
                 line.text(" of a ").decimal(size).text("-byte slab)");
             }
             Misuse::Unknown { call, addr } => {
-                line.text("invalid ").text(call.of()).hex(addr).text(" (not a block of this heap)");
+                line.text("invalid ")
+                    .text(call.of())
+                    .hex(addr)
+                    .text(" (not a block of this heap)");
             }
         }
         line.text("\n");
@@ -162,7 +187,11 @@ impl Misuse {
 }
 
 fn at_slot(line: &mut Line, slot: usize, size: usize) {
-    line.text(" (slot ").decimal(slot).text(" of a ").decimal(size).text("-byte slab)");
+    line.text(" (slot ")
+        .decimal(slot)
+        .text(" of a ")
+        .decimal(size)
+        .text("-byte slab)");
 }
 
 #[cfg(test)]
@@ -175,14 +204,30 @@ mod tests {
 
     #[test]
     fn a_double_free_is_told_with_slot_and_size() {
-        let misuse = Misuse::Dead { call: Call::Free, addr: 0x7f00_1230, slot: 12, size: 48 };
-        assert_eq!(said(misuse), "slabside: double free of 0x7f001230 (slot 12 of a 48-byte slab)\n");
+        let misuse = Misuse::Dead {
+            call: Call::Free,
+            addr: 0x7f00_1230,
+            slot: 12,
+            size: 48,
+        };
+        assert_eq!(
+            said(misuse),
+            "slabside: double free of 0x7f001230 (slot 12 of a 48-byte slab)\n"
+        );
     }
 
     #[test]
     fn an_interior_pointer_is_told_with_its_distance() {
-        let misuse = Misuse::Inside { call: Call::Realloc, addr: 0x1039, offset: 57, size: 48 };
-        assert_eq!(said(misuse), "slabside: invalid realloc of 0x1039 (byte 9 of slot 1 of a 48-byte slab)\n");
+        let misuse = Misuse::Inside {
+            call: Call::Realloc,
+            addr: 0x1039,
+            offset: 57,
+            size: 48,
+        };
+        assert_eq!(
+            said(misuse),
+            "slabside: invalid realloc of 0x1039 (byte 9 of slot 1 of a 48-byte slab)\n"
+        );
     }
 
     #[test]
@@ -194,7 +239,11 @@ mod tests {
     #[test]
     fn zero_and_the_largest_number_are_written_in_full() {
         let mut line = Line::new();
-        line.decimal(0).text(" ").decimal(usize::MAX).text(" ").hex(usize::MAX);
+        line.decimal(0)
+            .text(" ")
+            .decimal(usize::MAX)
+            .text(" ")
+            .hex(usize::MAX);
         assert_eq!(line.bytes(), b"0 18446744073709551615 0xffffffffffffffff");
     }
 }

@@ -8,9 +8,9 @@ pub use loom::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, AtomicU
 #[cfg(loom)]
 pub use loom::thread::yield_now;
 
+pub use core::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 #[cfg(not(loom))]
 pub use core::sync::atomic::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
-pub use core::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 #[cfg(not(loom))]
 pub use futex::{Guard, Lock};
@@ -46,7 +46,11 @@ mod futex {
         /// Takes the lock, sleeping while another thread holds it. Keeps errno.
         #[inline]
         pub fn lock(&self) -> Guard<'_> {
-            if self.0.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            if self
+                .0
+                .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+                .is_err()
+            {
                 self.lock_slow();
             }
             Guard(self)
@@ -55,7 +59,9 @@ mod futex {
         /// Takes the lock if nobody holds it.
         #[inline]
         pub fn try_lock(&self) -> Option<Guard<'_>> {
-            let taken = self.0.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
+            let taken = self
+                .0
+                .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed);
             taken.ok().map(|_| Guard(self))
         }
 
@@ -68,7 +74,10 @@ mod futex {
         fn lock_slow(&self) {
             for _ in 0..100 {
                 if self.0.load(Ordering::Relaxed) == FREE
-                    && self.0.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok()
+                    && self
+                        .0
+                        .compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
                 {
                     return;
                 }
@@ -103,7 +112,13 @@ mod futex {
         unsafe {
             let errno = libc::__errno_location();
             let kept = *errno;
-            libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, core::ptr::null::<libc::timespec>());
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                operation,
+                value,
+                core::ptr::null::<libc::timespec>(),
+            );
             *errno = kept;
         }
     }
@@ -134,7 +149,9 @@ mod futex {
                     })
                 })
                 .collect();
-            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
             let _guard = shared.0.lock();
             // SAFETY: under the lock.
             assert_eq!(unsafe { *shared.1.get() }, 160_000);

@@ -10,36 +10,33 @@ use core::ptr::{self, NonNull};
 
 /// The running Linux system.
 pub struct Linux {
+    hooks: Hooks,
     /// The thread-specific-data key whose destructor is the exit hook, plus one; 0: none yet.
     key: AtomicU32,
 }
 
-/// Called at a thread's end with what was given to [`Os::watch_thread`].
-pub type ExitHook = unsafe extern "C" fn(*mut libc::c_void);
+/// What is to be called, and when.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Once, when the first thread has its heap.
+    pub started: fn(),
+    /// At the end of each watched thread, with what was given to [`Os::watch_thread`].
+    pub thread_exit: unsafe extern "C" fn(*mut libc::c_void),
+    /// In each child of fork(2), before its other handlers if they were registered later.
+    pub fork_child: unsafe extern "C" fn(),
+}
 
 /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2), Linux 5.17.
 const SET_VMA: libc::c_int = 0x53564d41;
 const ANON_NAME: libc::c_ulong = 0;
 
 impl Linux {
-    /// The running system, with no exit hook yet.
-    pub const fn new() -> Linux {
-        Linux { key: AtomicU32::new(0) }
-    }
-
-    /// Sets what is called at each watched thread's end. May allocate. Once.
-    pub fn set_exit_hook(&self, hook: ExitHook) {
-        let mut key = 0;
-        // SAFETY: `key` is a place to write to; the hook is a function for the process's life.
-        if unsafe { libc::pthread_key_create(&mut key, Some(hook)) } == 0 {
-            self.key.store(key + 1, Relaxed);
+    /// The running system, with no hook registered yet.
+    pub const fn new(hooks: Hooks) -> Linux {
+        Linux {
+            hooks,
+            key: AtomicU32::new(0),
         }
-    }
-}
-
-impl Default for Linux {
-    fn default() -> Linux {
-        Linux::new()
     }
 }
 
@@ -56,7 +53,8 @@ fn keeping_errno<T>(call: impl FnOnce() -> T) -> T {
 fn map_anonymous(bytes: usize, access: libc::c_int, flags: libc::c_int) -> Option<NonNull<u8>> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
     // SAFETY: a fresh mapping at an address of the kernel's choice touches nobody's memory.
-    let start = keeping_errno(|| unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) });
+    let start =
+        keeping_errno(|| unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) });
     if start == libc::MAP_FAILED {
         return None;
     }
@@ -66,7 +64,10 @@ fn map_anonymous(bytes: usize, access: libc::c_int, flags: libc::c_int) -> Optio
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
 fn limit_of(resource: libc::__rlimit_resource_t) -> usize {
-    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
     // SAFETY: `limit` is a place to write to.
     keeping_errno(|| unsafe { libc::getrlimit(resource, &mut limit) });
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
@@ -91,7 +92,9 @@ impl Os for Linux {
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
         let start = map_anonymous(bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
         // SAFETY: our own fresh range. Failure only means a larger core dump.
-        keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTDUMP) });
+        keeping_errno(|| unsafe {
+            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTDUMP)
+        });
         Some(start)
     }
 
@@ -127,8 +130,9 @@ impl Os for Linux {
 
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the caller owns the old range and follows it to where it moves.
-        let moved =
-            keeping_errno(|| unsafe { libc::mremap(start.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) });
+        let moved = keeping_errno(|| unsafe {
+            libc::mremap(start.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE)
+        });
         if moved == libc::MAP_FAILED {
             return None;
         }
@@ -137,18 +141,29 @@ impl Os for Linux {
 
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller says that the contents are dead.
-        keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
+        keeping_errno(|| unsafe {
+            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0
+        })
     }
 
     fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr) {
         // SAFETY: naming changes no memory; kernels without it answer EINVAL.
         keeping_errno(|| unsafe {
-            libc::prctl(SET_VMA, ANON_NAME, start.as_ptr() as libc::c_ulong, bytes, name.as_ptr())
+            libc::prctl(
+                SET_VMA,
+                ANON_NAME,
+                start.as_ptr() as libc::c_ulong,
+                bytes,
+                name.as_ptr(),
+            )
         });
     }
 
     fn clock(&self) -> u64 {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: `now` is a place to write to; the clock exists since Linux 2.6.32.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
         now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
@@ -163,13 +178,34 @@ impl Os for Linux {
     }
 
     fn limits(&self) -> Limits {
-        Limits { address_space: limit_of(libc::RLIMIT_AS), data: limit_of(libc::RLIMIT_DATA) }
+        Limits {
+            address_space: limit_of(libc::RLIMIT_AS),
+            data: limit_of(libc::RLIMIT_DATA),
+        }
+    }
+
+    fn begin(&self) {
+        let mut key = 0;
+        // SAFETY: `key` is a place to write to; the hooks are functions for the process's life, since
+        // the library cannot be unloaded.
+        keeping_errno(|| unsafe {
+            if libc::pthread_key_create(&mut key, Some(self.hooks.thread_exit)) == 0 {
+                self.key.store(key + 1, Relaxed);
+            }
+            libc::pthread_atfork(None, None, Some(self.hooks.fork_child));
+        });
+        (self.hooks.started)();
+    }
+
+    fn exhausted(&self) {
+        // SAFETY: the calling thread's own errno.
+        unsafe { *libc::__errno_location() = libc::ENOMEM };
     }
 
     fn watch_thread(&self, thread: NonNull<u8>) {
         let key = self.key.load(Relaxed);
         if key != 0 {
-            // SAFETY: the key was created by `set_exit_hook` and is never deleted.
+            // SAFETY: the key was created by `begin` and is never deleted.
             keeping_errno(|| unsafe { libc::pthread_setspecific(key - 1, thread.as_ptr().cast()) });
         }
     }

@@ -18,7 +18,7 @@ mod sim;
 use crate::misuse::Misuse;
 use core::ptr::NonNull;
 
-pub use linux::Linux;
+pub use linux::{Hooks, Linux};
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
@@ -88,6 +88,13 @@ pub trait Os: Sync {
 
     /// The limits in force at the time of the call.
     fn limits(&self) -> Limits;
+
+    /// Registers the process's hooks (thread exit, fork child) with the system. May allocate: called
+    /// once, with no lock held and the calling thread's heap in place.
+    fn begin(&self) {}
+
+    /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
+    fn exhausted(&self) {}
 
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
     /// allocate: call it with no lock held and the thread's heap in place.

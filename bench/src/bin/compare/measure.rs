@@ -1,0 +1,68 @@
+//! Runs everything: within a round the allocators take turns row by row, and each round begins with another
+//! one, so that what the machine does beside hits all of them alike.
+
+use crate::options::Options;
+use crate::results::{Overhead, Results, RowRuns};
+use slabside_bench::child::{Run, Runner};
+use slabside_bench::instructions::{count, has_valgrind};
+use slabside_bench::libraries::Library;
+use slabside_bench::overhead::{COUNTS, MIXES};
+use slabside_bench::rows::{Row, ROWS};
+
+/// Calls `run` for each allocator in turn, `rounds` times over all rows.
+fn rounds(rows: &[&'static Row], options: &Options, rounds: usize, run: impl Fn(&Library, &Row) -> Option<Run>) -> Vec<RowRuns> {
+    let allocators = &options.allocators;
+    let empty = |row: &&'static Row| RowRuns { row, runs: vec![Vec::new(); allocators.len()] };
+    let mut all: Vec<_> = rows.iter().map(empty).collect();
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}, {} rows", round + 1, rows.len());
+        for row in all.iter_mut() {
+            for turn in 0..allocators.len() {
+                let place = (turn + round) % allocators.len();
+                row.runs[place].extend(run(&allocators[place], row.row));
+            }
+        }
+    }
+    all
+}
+
+fn latencies(options: &Options, runner: &Runner) -> Vec<RowRuns> {
+    let rows: Vec<_> = ROWS.iter().filter(|row| row.has_latency()).collect();
+    let repeats = if options.quick { 1 } else { 3 };
+    rounds(&rows, options, repeats, |library, row| runner.latency(library, row.name, row.ops))
+}
+
+/// One mix and count on all allocators at once: bytes do not depend on what else is running.
+fn overhead(options: &Options, runner: &Runner, mix: &'static str, count: usize) -> Overhead {
+    let stages = std::thread::scope(|scope| {
+        let start = |library| scope.spawn(move || runner.overhead(library, mix, count));
+        let threads: Vec<_> = options.allocators.iter().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a run does not panic")).collect()
+    });
+    Overhead { mix, count, stages }
+}
+
+/// The mixes of a short run.
+const SOME: [&str; 4] = ["16", "100", "skewed", "8-8192"];
+
+fn overheads(options: &Options, runner: &Runner) -> Vec<Overhead> {
+    eprintln!("bytes beside the live ones");
+    let mixes = MIXES.iter().filter(|mix| !options.quick || SOME.contains(&mix.name));
+    let cases = COUNTS.iter().flat_map(|&count| mixes.clone().map(move |mix| (mix.name, count)));
+    cases.map(|(mix, count)| overhead(options, runner, mix, count)).collect()
+}
+
+/// Makes all measurements that the options ask for.
+pub fn everything(options: &Options) -> Results {
+    let runner = Runner::beside_this_program();
+    let wants = |extra| options.extras.contains(&extra);
+    let run = |library: &Library, row: &Row| runner.row(library, row.name, row.ops * options.factor);
+    let counted = wants("instructions") && has_valgrind();
+    Results {
+        rows: rounds(&options.rows, options, options.rounds, run),
+        latencies: if wants("latency") { latencies(options, &runner) } else { Vec::new() },
+        overheads: if wants("overhead") { overheads(options, &runner) } else { Vec::new() },
+        instructions: options.allocators.iter().map(|library| if counted { count(library) } else { None }).collect(),
+        allocators: options.allocators.clone(),
+    }
+}

@@ -1,0 +1,285 @@
+//! The page docs/benchmarks.md: what was found, then a table for each kind of figure.
+
+use crate::machine;
+use crate::options::Options;
+use crate::results::{geometric_mean, median, peak, time, Figure, Overhead, Results, RowRuns};
+use slabside_bench::child::Run;
+use slabside_bench::instructions::{FUNCTIONS, SIZES};
+use slabside_bench::overhead::{Stage, STAGES};
+use slabside_bench::workloads::Resident;
+use std::fmt::Write;
+
+/// Peers whose resident bytes slabside's are held against.
+pub const SMALLEST_OF: [&str; 4] = ["mimalloc2", "mimalloc3", "jemalloc", "tcmalloc"];
+
+/// A table of Markdown.
+struct Table(String);
+
+impl Table {
+    fn new(header: &[String]) -> Self {
+        let mut table = Table(String::new());
+        table.row(header);
+        table.row(&std::iter::once("---").chain(std::iter::repeat("--:")).take(header.len()).map(str::to_owned).collect::<Vec<_>>());
+        table
+    }
+
+    /// A table whose first columns are `first`, then one for each allocator, then `last`.
+    fn by_allocator(results: &Results, first: &[&str], last: &[&str]) -> Self {
+        let names = results.allocators.iter().map(|library| library.name.as_str());
+        let header = first.iter().copied().chain(names).chain(last.iter().copied());
+        Table::new(&header.map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn row(&mut self, cells: &[String]) {
+        self.0 += &format!("| {} |\n", cells.join(" | "));
+    }
+}
+
+/// A number with three significant digits or so.
+fn short(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        small if small < 10.0 => format!("{value:.2}"),
+        middle if middle < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), short)
+}
+
+/// The cells of one row by allocator, the least in bold.
+fn cells(values: &[Option<f64>]) -> Vec<String> {
+    let least = values.iter().flatten().copied().min_by(f64::total_cmp);
+    let bold = |value: &Option<f64>| if value.is_some() && *value == least { format!("**{}**", cell(*value)) } else { cell(*value) };
+    values.iter().map(bold).collect()
+}
+
+const MEGA: f64 = 1e6;
+
+/// The whole page.
+pub fn page(results: &Results, options: &Options) -> String {
+    let parts = [
+        head(results, options),
+        findings(results),
+        rows(results, "Time", TIME, |value| value, time),
+        rows(results, "Peak resident bytes", PEAK, |value| value / MEGA, peak),
+        swell(results),
+        latency(results),
+        overhead(results),
+        given_back(results),
+        slabside_overhead(results),
+        instructions(results),
+    ];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+const TIME: &str = "Nanoseconds an operation, median over the rounds; what an operation is, each file in \
+                    bench/src/workloads says. The fastest in bold.\n\n![time over mimalloc 2](plots/time.svg)\n\n\
+                    ![operations by threads](plots/scale.svg)\n";
+const PEAK: &str = "Megabytes (10^6 bytes) resident at most, code and start-up included, the workload's own tables left \
+                    out; median over the rounds. The least in bold.\n\n![peak over mimalloc 2](plots/memory.svg)\n";
+
+fn head(results: &Results, options: &Options) -> String {
+    let kind = if options.quick { "a quick run" } else { "a full run" };
+    let mut text = format!(
+        "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {}. Each row and allocator is a process of its \
+         own; the allocators take turns.\n\n- Machine: {}; load at the end {}\n- Compiler: {}\n",
+        options.rounds, machine::date(), machine::description(), machine::load(), machine::compiler()
+    );
+    let versions = results.allocators.iter().map(|library| format!("{} {}", library.name, library.version));
+    let _ = writeln!(text, "- Allocators: {}", versions.collect::<Vec<_>>().join("; "));
+    text
+}
+
+fn findings(results: &Results) -> String {
+    let Some(slabside) = results.place("slabside").filter(|_| !results.rows.is_empty()) else {
+        return String::new();
+    };
+    let mut lines = vec!["## Against the peers\n".to_owned()];
+    for peer in ["mimalloc2", "mimalloc3"] {
+        lines.extend(mean(results, "Time", time, (slabside, peer, 0.90)));
+    }
+    lines.extend(behind(results, "Time", time, (slabside, &results.peers())));
+    lines.extend(mean(results, "Peak resident", peak, (slabside, "mimalloc2", 0.60)));
+    lines.extend(behind(results, "Peak resident", peak, (slabside, &results.places(&SMALLEST_OF))));
+    lines.extend(kept(results, slabside));
+    lines.join("\n") + "\n"
+}
+
+/// The mean of a figure over a peer's, and its goal.
+fn mean(results: &Results, what: &str, figure: Figure, (slabside, peer, goal): (usize, &str, f64)) -> Option<String> {
+    let mean = geometric_mean(&results.ratios(figure, (slabside, results.place(peer)?)))?;
+    let verdict = if mean <= goal { "reached" } else { "missed" };
+    Some(format!("- {what} over {peer}'s, geometric mean of all rows: **{mean:.2}** (goal {goal:.2}: {verdict})"))
+}
+
+/// The rows that are more than a tenth above the best of some peers.
+fn behind(results: &Results, what: &str, figure: Figure, (slabside, peers): (usize, &[usize])) -> Option<String> {
+    let rows = results.behind(figure, slabside, peers, 1.10);
+    let least = |&(row, ratio, best): &(&str, f64, usize)| format!("{row} {ratio:.2} ({})", results.allocators[best].name);
+    let names: Vec<_> = peers.iter().map(|&place| results.allocators[place].name.as_str()).collect();
+    let list = if rows.is_empty() { "none".to_owned() } else { rows.iter().map(least).collect::<Vec<_>>().join(", ") };
+    Some(format!("- {what} above 1.10 of the best of {}: {list}", names.join(", "))).filter(|_| !peers.is_empty())
+}
+
+fn kept(results: &Results, slabside: usize) -> Option<String> {
+    let row = results.rows.iter().find(|row| row.row.is_swell())?;
+    let later = median(row.runs[slabside].iter().map(|run| resident(run).later as f64).collect())?;
+    Some(format!("- Resident a second after `swell` freed everything: **{} MB** (goal: under 1)", short(later / MEGA)))
+}
+
+/// A table of one figure for all rows.
+fn rows(results: &Results, title: &str, text: &str, scale: fn(f64) -> f64, figure: Figure) -> String {
+    if results.rows.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::by_allocator(results, &["row", "what"], &["over mimalloc2", "over the best peer"]);
+    for row in &results.rows {
+        let medians = row.medians(figure);
+        let scaled: Vec<_> = medians.iter().map(|value| value.map(scale)).collect();
+        let mut line = vec![row.row.name.to_owned(), row.row.about.to_owned()];
+        line.extend(cells(&scaled));
+        line.extend(against(results, row, figure));
+        table.row(&line);
+    }
+    format!("## {title}\n\n{text}\n{}", table.0)
+}
+
+/// slabside's figure over mimalloc 2's, and over the best peer's with its name.
+fn against(results: &Results, row: &RowRuns, figure: Figure) -> [String; 2] {
+    let medians = row.medians(figure);
+    let own = results.place("slabside").and_then(|place| medians[place]);
+    let other = results.place("mimalloc2").and_then(|place| medians[place]);
+    let best = row.least(figure, &results.peers());
+    let over_best = own.zip(best).map(|(own, (place, least))| format!("{:.2} {}", own / least, results.allocators[place].name));
+    [own.zip(other).map_or("-".to_owned(), |(own, other)| format!("{:.2}", own / other)), over_best.unwrap_or("-".to_owned())]
+}
+
+/// What a run of a row that swells saw; zero for others.
+pub fn resident(run: &Run) -> Resident {
+    run.outcome.resident.unwrap_or_default()
+}
+
+/// Moments at which a heap that swelled is looked at.
+pub const MOMENTS: [(&str, Figure); 3] = [
+    ("at the peak", |run| resident(run).peak as f64),
+    ("just after", |run| resident(run).after as f64),
+    ("a second and 1,000 calls later", |run| resident(run).later as f64),
+];
+
+fn swell(results: &Results) -> String {
+    let Some(row) = results.rows.iter().find(|row| row.row.is_swell()) else {
+        return String::new();
+    };
+    let mut table = Table::by_allocator(results, &["resident, MB"], &[]);
+    for (name, figure) in MOMENTS {
+        let values: Vec<_> = row.medians(figure).iter().map(|value| value.map(|bytes| bytes / MEGA)).collect();
+        table.row(&[vec![name.to_owned()], cells(&values)].concat());
+    }
+    format!("## A heap that swells and is freed\n\nAnonymous resident bytes of the whole process.\n\n![resident](plots/swell.svg)\n\n{}", table.0)
+}
+
+/// A figure of the runs in which each call was timed, in nanoseconds.
+pub const LATENCIES: [(&str, Figure); 3] = [
+    ("median", |run| run.latency.unwrap_or_default().median as f64),
+    ("p99.9", |run| run.latency.unwrap_or_default().p999 as f64),
+    ("max", |run| run.latency.unwrap_or_default().max as f64),
+];
+
+fn latency(results: &Results) -> String {
+    if results.latencies.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::by_allocator(results, &["row", "ns"], &[]);
+    for (row, (name, figure)) in results.latencies.iter().flat_map(|row| LATENCIES.map(|latency| (row, latency))) {
+        table.row(&[vec![row.row.name.to_owned(), name.to_owned()], cells(&row.medians(figure))].concat());
+    }
+    let text = "Nanoseconds of single calls of malloc and free, each timed, in runs of their own. The slowest call of a row with \
+                threads contains the kernel's switches between them.\n\n![p99.9](plots/latency_p999.svg)\n\n![slowest call](plots/latency_max.svg)\n";
+    format!("## The slowest calls\n\n{text}\n{}", table.0)
+}
+
+/// Resident bytes that an allocator added to a bare process: what glibc's had at the start is subtracted.
+pub fn added(results: &Results, case: &Overhead, place: usize, stage: usize) -> Option<f64> {
+    let bare = case.stages[results.place("glibc")?].as_ref()?[0].resident;
+    Some(case.stages[place].as_ref()?[stage].resident.saturating_sub(bare) as f64)
+}
+
+/// Resident bytes beside each live one, plus that one.
+pub fn over_live(results: &Results, case: &Overhead, place: usize) -> Option<f64> {
+    let live = case.stages[place].as_ref()?[1].live as f64;
+    Some(added(results, case, place, 1)? / live)
+}
+
+fn overhead(results: &Results) -> String {
+    if results.overheads.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::by_allocator(results, &["blocks", "size"], &[]);
+    for case in &results.overheads {
+        let ratios: Vec<_> = (0..results.allocators.len()).map(|place| over_live(results, case, place)).collect();
+        table.row(&[vec![case.count.to_string(), case.mix.to_owned()], cells(&ratios)].concat());
+    }
+    let text = "Anonymous resident bytes, above those of a bare process, over the bytes asked for and live.\n\n\
+                ![resident over live](plots/overhead.svg)\n";
+    format!("## Bytes beside the live ones\n\n{text}\n{}", table.0)
+}
+
+fn given_back(results: &Results) -> String {
+    let Some(most) = results.overheads.iter().map(|case| case.count).max() else {
+        return String::new();
+    };
+    let mut table = Table::by_allocator(results, &["size", "freed"], &[]);
+    for case in results.overheads.iter().filter(|case| case.count == most) {
+        for (stage, name) in STAGES.iter().enumerate().skip(1) {
+            let megabytes = |place| added(results, case, place, stage).map(|bytes| bytes / MEGA);
+            let values: Vec<_> = (0..results.allocators.len()).map(megabytes).collect();
+            table.row(&[vec![case.mix.to_owned(), name.to_string()], cells(&values)].concat());
+        }
+    }
+    format!("### After random freeing\n\nMegabytes resident, of {most} blocks (fewer of the large sizes), above a bare process.\n\n{}", table.0)
+}
+
+fn slabside_overhead(results: &Results) -> String {
+    let Some(place) = results.place("slabside").filter(|_| !results.overheads.is_empty()) else {
+        return String::new();
+    };
+    let mut table = Table::new(&["blocks", "size", "freed", "live", "break", "resident", "metadata", "break/live", "metadata/live"].map(str::to_owned));
+    for case in &results.overheads {
+        for (stage, figures) in case.stages[place].iter().flatten().enumerate().skip(1) {
+            let bytes = added(results, case, place, stage).unwrap_or_default();
+            table.row(&slabside_stage(case, STAGES[stage], figures, bytes));
+        }
+    }
+    format!("### slabside: break, resident and metadata\n\nBytes.\n\n{}", table.0)
+}
+
+fn slabside_stage(case: &Overhead, name: &str, stage: &Stage, resident: f64) -> [String; 9] {
+    let over_live = |bytes: usize| cell((stage.live > 0).then(|| bytes as f64 / stage.live as f64));
+    [
+        case.count.to_string(),
+        case.mix.to_owned(),
+        name.to_owned(),
+        stage.live.to_string(),
+        stage.program_break.to_string(),
+        resident.to_string(),
+        stage.metadata.to_string(),
+        over_live(stage.program_break),
+        over_live(stage.metadata),
+    ]
+}
+
+fn instructions(results: &Results) -> String {
+    if results.instructions.iter().all(Option::is_none) {
+        return String::new();
+    }
+    let mut table = Table::by_allocator(results, &["function", "bytes"], &[]);
+    for (function, size) in FUNCTIONS.iter().flat_map(|function| SIZES.map(|size| (*function, size))) {
+        let counts = results.instructions.iter().map(|counts| counts.as_ref()?.median(function, size).map(|n| n as f64));
+        let plain = counts.map(|count| count.map_or("-".to_owned(), |n| n.to_string())).collect();
+        table.row(&[vec![function.to_owned(), size.to_string()], plain].concat());
+    }
+    format!("## Instructions\n\nOf the median call, as callgrind counts them, its `ret` included, the call not. A dash: it does not run under valgrind.\n\n{}", table.0)
+}

@@ -1,0 +1,60 @@
+//! Does one row on the `malloc` that this program was started with, and prints what it measured:
+//!
+//! ```text
+//! runner row NAME OPS            time OPS NANOSECONDS CHECKSUM / peak BYTES / resident PEAK AFTER LATER
+//! runner latency NAME OPS        the same, and: latency MEDIAN P99.9 MAX, in nanoseconds
+//! runner overhead MIX COUNT      a line a stage: stage LIVE BREAK RESIDENT METADATA, in bytes
+//! ```
+
+use slabside_bench::c_abi::CAbi;
+use slabside_bench::latency::{Clock, Timed};
+use slabside_bench::overhead::{stages, Mix};
+use slabside_bench::workloads::Outcome;
+use slabside_bench::{memory, rows};
+
+/// Seconds after which a run is given up, by a signal.
+const LIMIT: u32 = 120;
+
+fn print(outcome: Outcome) {
+    println!("time {} {} {}", outcome.ops, outcome.nanos, outcome.checksum);
+    println!("peak {}", memory::peak());
+    if let Some(resident) = outcome.resident {
+        println!("resident {} {} {}", resident.peak, resident.after, resident.later);
+    }
+}
+
+fn row(name: &str, ops: usize) -> Option<()> {
+    print(rows::find(name)?.run(&CAbi, ops));
+    Some(())
+}
+
+fn latency(name: &str, ops: usize) -> Option<()> {
+    let clock = Clock::start();
+    print(rows::find(name)?.run(&Timed(CAbi), ops));
+    let latency = clock.latency();
+    println!("latency {} {} {}", latency.median, latency.p999, latency.max);
+    Some(())
+}
+
+fn overhead(mix: &str, count: usize) -> Option<()> {
+    for stage in stages(&CAbi, Mix::find(mix)?, count) {
+        println!("stage {} {} {} {}", stage.live, stage.program_break, stage.resident, stage.metadata);
+    }
+    Some(())
+}
+
+fn main() {
+    // SAFETY: the alarm's signal ends the process, nothing more.
+    unsafe { libc::alarm(LIMIT) };
+    let arguments: Vec<String> = std::env::args().collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
+        ["row", name, ops] => ops.parse().ok().and_then(|ops| row(name, ops)),
+        ["latency", name, ops] => ops.parse().ok().and_then(|ops| latency(name, ops)),
+        ["overhead", mix, count] => count.parse().ok().and_then(|count| overhead(mix, count)),
+        _ => None,
+    };
+    if done.is_none() {
+        eprintln!("usage: runner row|latency NAME OPS, runner overhead MIX COUNT");
+        std::process::exit(2);
+    }
+}

@@ -1,0 +1,153 @@
+//! The rows of every table: each question with its figures filled in.
+
+use crate::random::Sizes;
+use crate::workloads::batch::{batch, Order};
+use crate::workloads::strings::{strings, Growth};
+use crate::workloads::{handoff, mayflies, pair, replace, scale, swell, trees, Outcome};
+use std::alloc::GlobalAlloc;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// One row.
+pub struct Row {
+    /// Its name, unique: the question and what distinguishes this row.
+    pub name: &'static str,
+    /// The question it belongs to: a file in benches/.
+    pub question: &'static str,
+    /// What is done, in a few words.
+    pub about: &'static str,
+    /// Operations in a quick run: some 50 ms on a usual allocator.
+    pub ops: usize,
+    work: Work,
+}
+
+/// A workload and its figures.
+#[derive(Clone, Copy)]
+enum Work {
+    Pair(usize),
+    Skewed(usize),
+    LogUniform(usize, usize, usize),
+    Batch(usize, Order),
+    Trees(u32),
+    Strings(Growth),
+    Medium(usize),
+    Paged(usize, usize, usize),
+    Zeroed(usize, usize, usize),
+    Handoff,
+    Circle(usize),
+    Mayflies,
+    Heirs,
+    Scale(usize),
+    Swell,
+}
+
+impl Row {
+    /// Does the row's work on an allocator: `ops` operations, or a few more.
+    pub fn run<A: GlobalAlloc + Sync>(&self, allocator: &A, ops: usize) -> Outcome {
+        match self.work {
+            Work::Pair(size) => pair::pair(allocator, size, ops),
+            Work::Skewed(count) => replace::small(allocator, count, Sizes::skewed(), ops),
+            Work::LogUniform(count, low, high) => replace::small(allocator, count, Sizes::log_uniform(low, high), ops),
+            Work::Batch(count, order) => batch(allocator, count, order, ops),
+            Work::Trees(depth) => trees::trees(allocator, depth, ops),
+            Work::Strings(growth) => strings(allocator, growth, ops),
+            Work::Medium(count) => replace::paged(allocator, count, Sizes::uniform(2000, 120_000), ops),
+            Work::Paged(count, low, high) => replace::paged(allocator, count, Sizes::log_uniform(low, high), ops),
+            Work::Zeroed(count, low, high) => replace::zeroed(allocator, count, Sizes::log_uniform(low, high), ops),
+            Work::Handoff => handoff::pair(allocator, ops),
+            Work::Circle(count) => handoff::circle(allocator, count, ops),
+            Work::Mayflies => mayflies::mayflies(allocator, ops),
+            Work::Heirs => mayflies::heirs(allocator, ops),
+            Work::Scale(count) => scale::scale(allocator, count, ops),
+            Work::Swell => swell::swell(allocator, ops),
+        }
+    }
+
+    /// Whether the row looks at what stays resident.
+    pub fn is_swell(&self) -> bool {
+        matches!(self.work, Work::Swell)
+    }
+
+    /// Whether single calls of this row are timed in runs of their own.
+    pub fn has_latency(&self) -> bool {
+        ["swell", "handoff", "mayflies"].contains(&self.question)
+    }
+}
+
+/// The row of that name.
+pub fn find(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+/// The rows of a question.
+pub fn of_question(question: &str) -> impl Iterator<Item = &'static Row> + '_ {
+    ROWS.iter().filter(move |row| row.question == question)
+}
+
+const fn row(name: &'static str, question: &'static str, about: &'static str, ops: usize, work: Work) -> Row {
+    Row { name, question, about, ops, work }
+}
+
+const STRING: Growth = Growth { strings: 1, limit: 20 * KIB, step: 32, shift: 63 };
+const STRINGS: Growth = Growth { strings: 64, ..STRING };
+const TEXT: Growth = Growth { strings: 1, limit: 32 * MIB, step: 16, shift: 3 };
+
+/// All rows, in the order of the tables.
+pub const ROWS: &[Row] = &[
+    row("pair-8", "pair", "malloc and free of 8 bytes", 10_000_000, Work::Pair(8)),
+    row("pair-64", "pair", "of 64 bytes", 10_000_000, Work::Pair(64)),
+    row("pair-512", "pair", "of 512 bytes", 10_000_000, Work::Pair(512)),
+    row("pair-4096", "pair", "of 4 KiB", 5_000_000, Work::Pair(4 * KIB)),
+    row("pair-32768", "pair", "of 32 KiB", 3_000_000, Work::Pair(32 * KIB)),
+    row("churn-1k", "churn", "random replacement, 1,000 live, skewed sizes", 8_000_000, Work::Skewed(1000)),
+    row("churn-1k-log", "churn", "1,000 live, 8 bytes to 8 KiB", 4_000_000, Work::LogUniform(1000, 8, 8 * KIB)),
+    row("churn-20k", "churn", "20,000 live, skewed sizes", 5_000_000, Work::Skewed(20_000)),
+    row("churn-20k-log", "churn", "20,000 live, 8 bytes to 8 KiB", 2_000_000, Work::LogUniform(20_000, 8, 8 * KIB)),
+    row("churn-1m", "churn", "1,000,000 live, skewed sizes", 800_000, Work::Skewed(1_000_000)),
+    row("churn-1m-log", "churn", "1,000,000 live, 8 to 512 bytes", 600_000, Work::LogUniform(1_000_000, 8, 512)),
+    row("batch-hot", "batch", "500 allocated, then freed, shuffled", 6_000_000, Work::Batch(500, Order::Shuffled)),
+    row("batch-forwards", "batch", "50,000 allocated, then freed", 4_000_000, Work::Batch(50_000, Order::Forwards)),
+    row("batch-backwards", "batch", "last one first", 4_000_000, Work::Batch(50_000, Order::Backwards)),
+    row("batch-shuffled", "batch", "in random order", 3_000_000, Work::Batch(50_000, Order::Shuffled)),
+    row("trees", "trees", "binary trees of 5 to 17 levels", 4_000_000, Work::Trees(17)),
+    row("strings-20k", "strings", "a string grows by 32 bytes to 20 KB", 3_000_000, Work::Strings(STRING)),
+    row("strings-20k-many", "strings", "64 strings in turn", 2_000_000, Work::Strings(STRINGS)),
+    row("strings-32m", "strings", "a text grows by an eighth to 32 MiB", 300, Work::Strings(TEXT)),
+    row("medium", "medium", "2-120 KB, 400 live, all pages used", 300_000, Work::Medium(400)),
+    row("large-2m", "large", "150 KB-2 MB, 24 live, all pages used", 4000, Work::Paged(24, 150_000, 2_000_000)),
+    row("large-64m", "large", "1-64 MB, 6 live, all pages used", 24, Work::Paged(6, 1_000_000, 64_000_000)),
+    row("zeroed-small", "zeroed", "calloc, 16-1,024 bytes, 10,000 live", 2_000_000, Work::Zeroed(10_000, 16, 1024)),
+    row("zeroed-large", "zeroed", "calloc, 32 KiB-1 MiB, 48 live", 2000, Work::Zeroed(48, 32 * KIB, MIB)),
+    row("handoff-pair", "handoff", "one thread allocates, one frees", 1_000_000, Work::Handoff),
+    row("handoff-circle", "handoff", "a circle of four threads", 2_000_000, Work::Circle(4)),
+    row("mayflies", "mayflies", "two threads at a time, 100 allocations each", 200_000, Work::Mayflies),
+    row("mayflies-heirs", "mayflies", "four threads leave their tables to fresh ones", 2_000_000, Work::Heirs),
+    row("scale-1", "scale", "5,000 live a thread, one thread", 5_000_000, Work::Scale(1)),
+    row("scale-2", "scale", "two threads", 8_000_000, Work::Scale(2)),
+    row("scale-4", "scale", "four threads", 8_000_000, Work::Scale(4)),
+    row("scale-8", "scale", "eight threads", 8_000_000, Work::Scale(8)),
+    row("swell", "swell", "80 MB of skewed sizes, freed in order", 2_000_000, Work::Swell),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::c_abi::CAbi;
+
+    #[test]
+    fn names_are_unique() {
+        for row in ROWS {
+            assert_eq!(ROWS.iter().filter(|other| other.name == row.name).count(), 1);
+        }
+    }
+
+    #[test]
+    fn every_row_runs_and_reads_what_it_wrote() {
+        for row in ROWS.iter().filter(|row| !row.is_swell()) {
+            let outcome = row.run(&CAbi, row.ops / 1000 + 64);
+            assert!(outcome.ops > 0 || row.question == "mayflies", "{} did nothing", row.name);
+            assert!(outcome.checksum > 0 || outcome.ops == 0 || row.question == "strings", "{}", row.name);
+        }
+    }
+}

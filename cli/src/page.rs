@@ -1,0 +1,130 @@
+//! The page of counters that is shared with the program, in a file that lives in memory only.
+//!
+//! ```text
+//!   runner   memfd, mapped shared ---- SLABSIDE_COUNTERS=/proc/RUNNER/fd/N ----> program
+//!   child    writes its number into `pid`, then exec
+//!   library  opens the file, checks magic, version and pid, maps it and counts there
+//! ```
+//!
+//! In the page they begin at OFFSET, where the library's own page has them too; the rest is the library's.
+//! The figures stay readable whether the program exits, execs, is killed or closes its descriptors.
+
+use slabside::counters::{Counters, MAGIC, OFFSET, VERSION};
+use slabside::geometry::PAGE;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Error, Result};
+use std::mem::align_of;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::process;
+use std::ptr;
+use std::sync::atomic::Ordering::Relaxed;
+
+const _: () = assert!(OFFSET % align_of::<Counters>() == 0);
+
+/// A page of counters that another process can open.
+pub struct Page {
+    /// Keeps the path under `/proc` valid.
+    file: File,
+    /// The page, mapped for as long as this process lives.
+    counters: &'static Counters,
+}
+
+impl Page {
+    /// A page with all counters zero, that belongs to no process yet.
+    pub fn create() -> Result<Page> {
+        let file = memory_file()?;
+        file.set_len(PAGE as u64)?;
+        seal(&file)?;
+        let counters = map(&file)?;
+        counters.magic.store(MAGIC, Relaxed);
+        counters.version.store(VERSION, Relaxed);
+        Ok(Page { file, counters })
+    }
+
+    /// The path by which other processes of the same user open the page.
+    pub fn path(&self) -> OsString {
+        format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd()).into()
+    }
+
+    /// The counters themselves.
+    pub fn counters(&self) -> &'static Counters {
+        self.counters
+    }
+}
+
+/// Makes the page the calling process's own. Async-signal-safe: one call of getpid and one store.
+pub fn claim(counters: &Counters) {
+    counters.pid.store(process::id(), Relaxed);
+}
+
+fn memory_file() -> Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: memfd_create(2) reads the name up to its end, and the literal has one.
+    let fd = unsafe { libc::memfd_create(c"slabside-counters".as_ptr(), flags) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the call above has just opened `fd`, so nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Fixes the file's size: a program that shrank it would otherwise make our reads fault.
+fn seal(file: &File) -> Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: fcntl(2) with F_ADD_SEALS takes an int and touches no memory of ours.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+        -1 => Err(Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn map(file: &File) -> Result<&'static Counters> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
+    let page = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            PAGE,
+            access,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if page == libc::MAP_FAILED {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: OFFSET lies within the mapping, is a multiple of the alignment, and leaves room for
+    // `Counters` (both asserted). The mapping is never unmapped and its file cannot shrink (`seal`). All
+    // fields are atomics, for which every bit pattern is valid and which other processes may change.
+    Ok(unsafe { &*page.byte_add(OFFSET).cast::<Counters>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::mem::offset_of;
+
+    #[test]
+    fn a_new_page_is_marked_and_can_be_opened_by_its_path() {
+        let page = Page::create().unwrap();
+        claim(page.counters());
+        let bytes = fs::read(page.path()).unwrap();
+        assert_eq!(bytes.len(), PAGE);
+        assert_eq!(bytes[OFFSET..OFFSET + 8], MAGIC.to_ne_bytes());
+        let pid = OFFSET + offset_of!(Counters, pid);
+        assert_eq!(bytes[pid..pid + 4], process::id().to_ne_bytes());
+    }
+
+    #[test]
+    fn nobody_can_shrink_the_page_under_us() {
+        let page = Page::create().unwrap();
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(page.path())
+            .unwrap();
+        assert!(file.set_len(0).is_err());
+    }
+}

@@ -1,0 +1,384 @@
+//! The figures of one run: read from the page of counters, and printed as a table or as JSON.
+//!
+//! Nothing here knows how the program was run.
+
+use crate::watch::End;
+use comfy_table::{presets, Cell, CellAlignment, Table};
+use serde::Serialize;
+use slabside::class::SIZES;
+use slabside::counters::Counters;
+use std::ffi::OsStr;
+use std::fmt::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Classes in one line of the table of slabs.
+const CLASSES_A_LINE: usize = 5;
+
+/// Instead of figures, where there are none.
+const NOT_ATTACHED: &str =
+    "slabside did not attach to it, so there are no figures. Programs that are linked statically
+or run with more rights than their caller cannot be preloaded.\n";
+/// Before figures that lag behind.
+const NOT_COMPLETE: &str =
+    "It ended without a last count (killed, or by _exit): what is handed out and live is as the
+slow paths saw it last.\n";
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// For people.
+    Table,
+    /// For programs: one JSON object.
+    Json,
+}
+
+/// What is known of a program that has ended.
+#[derive(Serialize)]
+pub struct Report {
+    program: String,
+    pid: u32,
+    exit_code: Option<i32>,
+    signal: Option<i32>,
+    /// Bytes: the higher of what was sampled while it ran and of what the library saw last.
+    peak_resident: Option<u64>,
+    /// Whether the figures were made exact at the program's end.
+    complete: bool,
+    /// `None` when the library never attached.
+    heap: Option<Heap>,
+    #[serde(skip)]
+    status: ExitStatus,
+}
+
+/// The heap's figures, in bytes and counts, as [`Counters`] explains them.
+#[derive(Serialize)]
+struct Heap {
+    handed_out: u64,
+    live: u64,
+    peak: u64,
+    break_bytes: u64,
+    break_peak: u64,
+    break_moves: u64,
+    mapped: u64,
+    metadata: u64,
+    purged: u64,
+    spans: u64,
+    large: u64,
+    heaps: u64,
+    slabs: Vec<Slabs>,
+}
+
+/// The slabs of one size class.
+#[derive(Serialize)]
+struct Slabs {
+    /// Slot size in bytes.
+    size: u32,
+    /// Number of slabs.
+    count: u64,
+}
+
+/// A counter's value. Counters are changed without order, so one may be below zero for a moment, and
+/// a program that was killed in it leaves it there: that is a zero.
+fn value(counter: &AtomicU64) -> u64 {
+    (counter.load(Relaxed) as i64).max(0) as u64
+}
+
+impl Heap {
+    fn read(counters: &Counters) -> Option<Heap> {
+        (counters.attached.load(Relaxed) != 0).then(|| Heap {
+            handed_out: value(&counters.handed_out),
+            live: value(&counters.live),
+            peak: value(&counters.peak),
+            break_bytes: value(&counters.break_bytes),
+            break_peak: value(&counters.break_peak),
+            break_moves: value(&counters.break_moves),
+            mapped: value(&counters.mapped),
+            metadata: value(&counters.metadata),
+            purged: value(&counters.purged),
+            spans: value(&counters.spans),
+            large: value(&counters.large),
+            heaps: value(&counters.heaps),
+            slabs: slabs(counters),
+        })
+    }
+}
+
+/// The classes that have any slabs.
+fn slabs(counters: &Counters) -> Vec<Slabs> {
+    let counts = SIZES.iter().zip(&counters.slabs);
+    let classes = counts.map(|(&size, count)| Slabs {
+        size,
+        count: value(count),
+    });
+    classes.filter(|class| class.count > 0).collect()
+}
+
+impl Report {
+    /// What `counters` and the `end` tell of `program`, which was process `pid`.
+    pub fn new(program: &OsStr, pid: u32, end: &End, counters: &Counters) -> Report {
+        let resident = end.resident.max(value(&counters.resident));
+        Report {
+            program: program.to_string_lossy().into_owned(),
+            pid,
+            exit_code: end.status.code(),
+            signal: end.status.signal(),
+            peak_resident: (resident > 0).then_some(resident),
+            complete: counters.complete.load(Relaxed) != 0,
+            heap: Heap::read(counters),
+            status: end.status,
+        }
+    }
+
+    /// The report's text, ending with a newline.
+    pub fn print(&self, form: Form) -> String {
+        match form {
+            Form::Table => self.table(),
+            Form::Json => self.json(),
+        }
+    }
+
+    fn json(&self) -> String {
+        let text =
+            serde_json::to_string_pretty(self).expect("plain numbers and strings have JSON forms");
+        text + "\n"
+    }
+
+    fn table(&self) -> String {
+        let mut text = format!(
+            "slabside: {} (process {}), {}\n",
+            self.program, self.pid, self.status
+        );
+        match &self.heap {
+            Some(heap) => self.print_heap(heap, &mut text),
+            None => text += NOT_ATTACHED,
+        }
+        text
+    }
+
+    fn print_heap(&self, heap: &Heap, text: &mut String) {
+        if !self.complete {
+            *text += NOT_COMPLETE;
+        }
+        print(&figures(heap, self.peak_resident), text);
+        if !heap.slabs.is_empty() {
+            *text += "slabs by slot size:\n";
+            print(&classes(&heap.slabs), text);
+        }
+    }
+}
+
+fn figures(heap: &Heap, resident: Option<u64>) -> Table {
+    let mut table = plain();
+    let slabs = heap.slabs.iter().map(|class| class.count).sum();
+    bytes(&mut table, "handed out", Some(heap.handed_out));
+    bytes(&mut table, "live at the end", Some(heap.live));
+    bytes(&mut table, "live at its peak", Some(heap.peak));
+    bytes(&mut table, "break at the end", Some(heap.break_bytes));
+    bytes(&mut table, "break at its peak", Some(heap.break_peak));
+    count(&mut table, "break moved, times", heap.break_moves);
+    bytes(&mut table, "mapped", Some(heap.mapped));
+    bytes(&mut table, "metadata", Some(heap.metadata));
+    bytes(&mut table, "purged", Some(heap.purged));
+    bytes(&mut table, "peak resident, sampled", resident);
+    count(&mut table, "slabs", slabs);
+    count(&mut table, "spans", heap.spans);
+    count(&mut table, "large blocks", heap.large);
+    count(&mut table, "thread heaps", heap.heaps);
+    table
+}
+
+/// Several classes a line: slot size and number of slabs.
+fn classes(slabs: &[Slabs]) -> Table {
+    let mut table = plain();
+    for line in slabs.chunks(CLASSES_A_LINE) {
+        table.add_row(line.iter().flat_map(|class| {
+            let size = format!("{} B:", grouped(u64::from(class.size)));
+            [right(size), right(grouped(class.count))]
+        }));
+    }
+    table
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table
+}
+
+fn bytes(table: &mut Table, name: &str, bytes: Option<u64>) {
+    let human = bytes.map_or("unknown".into(), human);
+    let exact = bytes.map_or(String::new(), |bytes| format!("{} B", grouped(bytes)));
+    table.add_row([Cell::new(name), right(human), right(exact)]);
+}
+
+fn count(table: &mut Table, name: &str, count: u64) {
+    table.add_row([Cell::new(name), right(grouped(count))]);
+}
+
+fn right(text: String) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn print(table: &Table, text: &mut String) {
+    for line in table.lines() {
+        let _ = writeln!(text, " {}", line.trim_end());
+    }
+}
+
+/// `bytes` in the largest binary unit of which there is at least one, to a tenth.
+fn human(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = bytes.checked_ilog2().unwrap_or(0) as usize / 10;
+    if unit == 0 {
+        return format!("{bytes} B");
+    }
+    format!(
+        "{:.1} {}",
+        bytes as f64 / (1u64 << (10 * unit)) as f64,
+        units[unit]
+    )
+}
+
+/// `number` with commas between groups of three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    fn counters() -> Counters {
+        let zero = || AtomicU64::new(0);
+        let slabs = std::array::from_fn(|class| {
+            AtomicU64::new(if class % 9 == 1 { class as u64 } else { 0 })
+        });
+        Counters {
+            magic: zero(),
+            version: AtomicU32::new(1),
+            pid: AtomicU32::new(42),
+            attached: AtomicU32::new(1),
+            complete: AtomicU32::new(1),
+            handed_out: AtomicU64::new(123_456_789),
+            live: AtomicU64::new(65_536),
+            peak: AtomicU64::new(1_500_000),
+            break_bytes: AtomicU64::new(131_072),
+            break_peak: AtomicU64::new(2 << 20),
+            break_moves: AtomicU64::new(7),
+            mapped: AtomicU64::new(0),
+            metadata: AtomicU64::new(20_480),
+            resident: AtomicU64::new(3 << 20),
+            purged: AtomicU64::new(u64::MAX),
+            spans: AtomicU64::new(4),
+            large: AtomicU64::new(0),
+            heaps: AtomicU64::new(1),
+            slabs,
+        }
+    }
+
+    fn report(counters: &Counters, status: i32) -> Report {
+        let end = End {
+            status: ExitStatus::from_raw(status),
+            resident: 4 << 20,
+        };
+        Report::new(OsStr::new("prog"), 42, &end, counters)
+    }
+
+    const GOLDEN: &str = "\
+slabside: prog (process 42), exit status: 3
+  handed out              117.7 MiB  123,456,789 B
+  live at the end          64.0 KiB       65,536 B
+  live at its peak          1.4 MiB    1,500,000 B
+  break at the end        128.0 KiB      131,072 B
+  break at its peak         2.0 MiB    2,097,152 B
+  break moved, times              7
+  mapped                        0 B            0 B
+  metadata                 20.0 KiB       20,480 B
+  purged                        0 B            0 B
+  peak resident, sampled    4.0 MiB    4,194,304 B
+  slabs                         196
+  spans                           4
+  large blocks                    0
+  thread heaps                    1
+slabs by slot size:
+     16 B:   1    160 B:  10  352 B:  19  768 B:  28  1,664 B:  37
+  3,584 B:  46  7,680 B:  55
+";
+
+    #[test]
+    fn the_table_reads_as_it_should() {
+        assert_eq!(report(&counters(), 3 << 8).print(Form::Table), GOLDEN);
+    }
+
+    #[test]
+    fn an_incomplete_count_is_said_to_be_one() {
+        let counters = counters();
+        counters.complete.store(0, Relaxed);
+        let text = report(&counters, libc::SIGKILL).print(Form::Table);
+        let head =
+            "slabside: prog (process 42), signal: 9 (SIGKILL)\nIt ended without a last count";
+        assert!(text.starts_with(head), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_never_attached_has_no_zeros() {
+        let counters = counters();
+        counters.attached.store(0, Relaxed);
+        let report = report(&counters, 0);
+        let text = report.print(Form::Table);
+        assert_eq!(
+            text,
+            format!("slabside: prog (process 42), exit status: 0\n{NOT_ATTACHED}")
+        );
+        let json: serde_json::Value = serde_json::from_str(&report.print(Form::Json)).unwrap();
+        assert!(json["heap"].is_null());
+    }
+
+    #[test]
+    fn the_json_has_every_figure_as_a_number() {
+        let json = report(&counters(), libc::SIGSEGV).print(Form::Json);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (json["signal"].as_i64(), json["exit_code"].as_i64()),
+            (Some(11), None)
+        );
+        assert_eq!(json["peak_resident"], 4 << 20);
+        assert_eq!(json["heap"]["break_peak"], 2 << 20);
+        assert_eq!(json["heap"]["purged"], 0);
+        assert_eq!(json["heap"]["slabs"][0]["size"], 16);
+        assert_eq!(json["heap"]["slabs"].as_array().unwrap().len(), 7);
+    }
+
+    #[test]
+    fn bytes_are_shown_in_the_largest_unit() {
+        let shown = [0, 1023, 1024, 1536, (1 << 20) - 1, 1 << 20, u64::MAX].map(human);
+        assert_eq!(
+            shown,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "1.5 KiB",
+                "1024.0 KiB",
+                "1.0 MiB",
+                "16.0 EiB"
+            ]
+        );
+    }
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        let shown = [0, 999, 1000, 123_456, 1_234_567].map(grouped);
+        assert_eq!(shown, ["0", "999", "1,000", "123,456", "1,234,567"]);
+    }
+}

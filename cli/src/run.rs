@@ -1,0 +1,166 @@
+//! `slabside run`: any program with the library preloaded, and a report of its heap if one is asked for.
+//!
+//! Without a report the program takes this process's place; with one this process waits beside it, in the
+//! same process group, and ends as the program ended.
+
+use crate::page::{self, Page};
+use crate::report::{Form, Report};
+use crate::signals::{self, Inherited};
+use crate::status::CannotRun;
+use crate::{library, watch};
+use anyhow::{Context, Result};
+use slabside::counters::VARIABLE;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+/// The environment variable of libraries to be loaded first (ld.so(8)).
+const PRELOAD: &str = "LD_PRELOAD";
+
+/// Run any dynamically linked program with slabside in the place of its malloc.
+///
+/// The program is looked up in PATH, keeps standard input and output and the terminal, and its exit status
+/// is passed on. Programs that it starts use slabside too.
+#[derive(clap::Args)]
+#[command(override_usage = "slabside run [OPTIONS] -- PROGRAM [ARGUMENTS]...")]
+#[command(after_help = "\
+Exit status: the program's own; 125 if slabside itself fails, 126 if the program cannot be run, 127 if it \
+is not found. A program that a signal kills makes slabside die by the same signal.
+
+Examples:
+  slabside run -- ls -l
+  slabside run --stats -- python3 script.py
+  slabside run --stats=heap.json --json -- make -j8")]
+pub struct Args {
+    /// Print figures of the heap when the program has ended, on standard error or to FILE
+    ///
+    /// They are those of the program itself, not of programs that it starts.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    stats: Option<Option<PathBuf>>,
+
+    /// Print the figures as JSON; implies --stats
+    #[arg(long)]
+    json: bool,
+
+    /// Preload this library
+    ///
+    /// Else the one that SLABSIDE_LIBRARY names, else libslabside_preload.so beside the slabside command
+    /// or in ../lib, ../lib/slabside or ../lib64 from there.
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
+
+    /// The program to run, and its arguments; put -- before it
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
+}
+
+impl Args {
+    fn program(&self) -> &OsStr {
+        &self.command[0]
+    }
+
+    fn reports(&self) -> bool {
+        self.json || self.stats.is_some()
+    }
+
+    fn form(&self) -> Form {
+        if self.json {
+            Form::Json
+        } else {
+            Form::Table
+        }
+    }
+
+    fn file(&self) -> Option<&Path> {
+        self.stats.as_ref()?.as_deref()
+    }
+}
+
+/// Runs the program; returns how it ended, or not at all where no report is wanted and it was started.
+pub fn run(args: &Args) -> Result<ExitStatus> {
+    let command = prepare(args)?;
+    if args.reports() {
+        run_and_report(args, command)
+    } else {
+        Err(replace(args, command).into())
+    }
+}
+
+/// The program's command line, with the library in its environment.
+fn prepare(args: &Args) -> Result<Command> {
+    let library = library::find(args.library.as_deref())?;
+    let present = env::var_os(PRELOAD);
+    let mut command = Command::new(args.program());
+    command.args(&args.command[1..]);
+    command.env(PRELOAD, library::prepended(&library, present.as_deref()));
+    Ok(command)
+}
+
+/// Becomes the program; returns why that failed.
+fn replace(args: &Args, mut command: Command) -> CannotRun {
+    let inherited = Inherited::note();
+    before_exec(&mut command, move || inherited.restore());
+    CannotRun {
+        program: args.program().to_owned(),
+        cause: command.exec(),
+    }
+}
+
+fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
+    let mut output = output(args.file())?;
+    let page = Page::create().context("cannot make a page for the counters")?;
+    let child = start(args, command, &page)?;
+    let end = watch::until_end(child).context("cannot wait for the program")?;
+    let report = Report::new(args.program(), child, &end, page.counters());
+    // The program has run, so its exit status matters more than this failure.
+    if let Err(error) = output.write_all(report.print(args.form()).as_bytes()) {
+        let _ = writeln!(io::stderr(), "slabside: cannot write the figures: {error}");
+    }
+    Ok(end.status)
+}
+
+/// Where the report goes: to `file`, which is made before the program runs, or to standard error.
+fn output(file: Option<&Path>) -> Result<Box<dyn Write>> {
+    let Some(path) = file else {
+        return Ok(Box::new(io::stderr()));
+    };
+    let file =
+        File::create(path).with_context(|| format!("cannot write to '{}'", path.display()))?;
+    Ok(Box::new(file))
+}
+
+/// Starts the program with `page` as its own, and returns its process number.
+fn start(args: &Args, mut command: Command, page: &Page) -> Result<u32> {
+    let counters = page.counters();
+    let inherited = Inherited::note();
+    signals::hold();
+    command.env(OsStr::from_bytes(VARIABLE.to_bytes()), page.path());
+    before_exec(&mut command, move || {
+        page::claim(counters);
+        inherited.restore();
+    });
+    match command.spawn() {
+        Ok(child) => Ok(child.id()),
+        Err(cause) => Err(CannotRun {
+            program: args.program().to_owned(),
+            cause,
+        }
+        .into()),
+    }
+}
+
+/// Has `act`, which must be async-signal-safe, run in the new process just before exec.
+fn before_exec(command: &mut Command, act: impl Fn() + Send + Sync + 'static) {
+    let act = move || {
+        act();
+        Ok(())
+    };
+    // SAFETY: both closures passed above only store to atomics and call getpid, sigaction and sigprocmask,
+    // all of which are async-signal-safe (signal-safety(7)).
+    unsafe { command.pre_exec(act) };
+}

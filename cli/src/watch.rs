@@ -1,0 +1,62 @@
+//! Stays with the running program until it ends: passes signals on, stops with it, notes its peak.
+
+use crate::{resident, signals};
+use std::io::{Error, Result};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Time between looks at the program's memory: short at first, for programs that end at once.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LOOKS: Duration = Duration::from_millis(16);
+
+/// How the program ended.
+pub struct End {
+    /// Its exit code or the signal that killed it.
+    pub status: ExitStatus,
+    /// The most memory it was seen to have resident, in bytes; 0 if it ended before the first look.
+    pub resident: u64,
+}
+
+/// Waits for the end of `child`. Signals must be held back ([`signals::hold`]).
+pub fn until_end(child: u32) -> Result<End> {
+    let mut pause = FIRST_LOOK;
+    let mut peak = 0;
+    loop {
+        peak = resident::peak(child).unwrap_or(0).max(peak);
+        if let Some(status) = end_of(child)? {
+            return Ok(End {
+                status,
+                resident: peak,
+            });
+        }
+        match signals::next(pause) {
+            Some(signal) => signal.pass_on(child),
+            None => pause = LOOKS.min(pause * 2),
+        }
+    }
+}
+
+/// How `child` ended, if it has. Where it was stopped instead, stops with it.
+fn end_of(child: u32) -> Result<Option<ExitStatus>> {
+    let Some(change) = change_of(child)? else {
+        return Ok(None);
+    };
+    if let Some(signal) = change.stopped_signal() {
+        signals::stop(signal);
+        return Ok(None);
+    }
+    Ok(Some(change))
+}
+
+/// Whether `child` ended or stopped since the last call, and how; does not wait for it.
+fn change_of(child: u32) -> Result<Option<ExitStatus>> {
+    let mut status = 0;
+    let options = libc::WNOHANG | libc::WUNTRACED;
+    // SAFETY: waitpid(2) writes the status, and a status it has not written is not used.
+    match unsafe { libc::waitpid(child as libc::pid_t, &mut status, options) } {
+        -1 => Err(Error::last_os_error()),
+        0 => Ok(None),
+        _ => Ok(Some(ExitStatus::from_raw(status))),
+    }
+}

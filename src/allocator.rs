@@ -1,0 +1,674 @@
+//! malloc, free, calloc, realloc, aligned and usable size: each on one screen, with its fast path first.
+//!
+//! ```text
+//!   malloc  entry of the class -> lowest bit -> clear it in the entry and in the bitmap word -> address
+//!   free    page map -> header -> owner is me? -> offset * reciprocal -> bit clear? set it -> credit
+//! ```
+//!
+//! No knob is tested here. A thread is kept off the fast paths by an empty entry and an owner word that
+//! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
+//! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
+
+use crate::class::{aligned_class, class_of, local_class, size_of_class, slot_at, LOCAL_CLASSES};
+use crate::geometry::{
+    bit_of, pages_for, LOCAL_MAX, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
+};
+use crate::heap::{self, heap_of, Ground, Heap};
+use crate::large::{Block, Found};
+use crate::misuse::{Call, Misuse};
+use crate::os::Os;
+use crate::remote::{self, Next};
+use crate::slab::SlabPtr;
+use crate::sync::{AtomicU32, Lock};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::tls::{Entry, Local, Phase};
+use core::ptr;
+
+/// An allocator over the system `O`. One is the process's; tests make more.
+pub struct Allocator<O: Os> {
+    /// All that the heaps stand on.
+    pub ground: Ground<O>,
+    stage: AtomicU32,
+    start_lock: Lock,
+    /// The heap of threads that have none: used under the lock.
+    shared: Shared,
+}
+
+struct Shared {
+    lock: Lock,
+    local: Local,
+}
+
+// SAFETY: the block is used under the lock alone.
+unsafe impl Sync for Shared {}
+
+const UNSTARTED: u32 = 0;
+const STARTED: u32 = 1;
+const HOOKED: u32 = 2;
+
+/// Marks the thread as being in a slow path, until dropped.
+struct Busy<'a>(&'a Local);
+
+impl<'a> Busy<'a> {
+    fn mark(local: &'a Local) -> Busy<'a> {
+        local.busy.set(1);
+        Busy(local)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(0);
+    }
+}
+
+/// What a pointer leads to.
+enum Place {
+    Slot(SlabPtr),
+    Large(Block),
+}
+
+/// Takes the lowest slot that the entry has checked out; null: none. Ten instructions, one branch.
+#[inline(always)]
+fn take_slot(entry: &Entry) -> *mut u8 {
+    let bits = entry.bits.get();
+    if bits == 0 {
+        return ptr::null_mut();
+    }
+    let rest = bits & (bits - 1);
+    entry.bits.set(rest);
+    // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
+    let word = unsafe { &*entry.word.get() };
+    word.store(word.load(Relaxed) ^ (bits ^ rest), Relaxed);
+    entry
+        .base
+        .get()
+        .wrapping_add(bits.trailing_zeros() as usize * entry.size.get())
+}
+
+impl<O: Os> Allocator<O> {
+    /// An allocator that has not asked the system for anything yet.
+    pub const fn new(os: O) -> Allocator<O> {
+        Allocator {
+            ground: Ground::new(os),
+            stage: AtomicU32::new(UNSTARTED),
+            start_lock: Lock::new(),
+            shared: Shared {
+                lock: Lock::new(),
+                local: Local::new(),
+            },
+        }
+    }
+
+    // ---- malloc ---------------------------------------------------------------------------------
+
+    /// At least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null where memory has run out.
+    #[inline(always)]
+    pub fn malloc(&self, thread: &Local, size: usize) -> *mut u8 {
+        if size > LOCAL_MAX {
+            return self.malloc_upper(thread, size);
+        }
+        let class = local_class(size);
+        // SAFETY: classes of sizes up to LOCAL_MAX are below LOCAL_CLASSES (tested exhaustively).
+        let slot = take_slot(unsafe { thread.entries.get_unchecked(class) });
+        if slot.is_null() {
+            return self.malloc_slow(thread, class);
+        }
+        slot
+    }
+
+    /// As [`Allocator::malloc`] for more than 1 KiB.
+    #[inline(never)]
+    fn malloc_upper(&self, thread: &Local, size: usize) -> *mut u8 {
+        if size <= SMALL_MAX {
+            return self.malloc_class(thread, class_of(size));
+        }
+        self.malloc_big(thread, size).0
+    }
+
+    /// A slot of `class`.
+    fn malloc_class(&self, thread: &Local, class: usize) -> *mut u8 {
+        let slot = match heap_of(thread) {
+            _ if class < LOCAL_CLASSES => take_slot(&thread.entries[class]),
+            Some(heap) => take_slot(heap.upper_entry(class)),
+            None => ptr::null_mut(),
+        };
+        if slot.is_null() {
+            return self.malloc_slow(thread, class);
+        }
+        slot
+    }
+
+    /// The entry is used up: another word of slots is checked out.
+    #[cold]
+    #[inline(never)]
+    fn malloc_slow(&self, thread: &Local, class: usize) -> *mut u8 {
+        self.with_reclaim(thread, |thread, heap| {
+            if !heap.refill(&self.ground, class)? {
+                return Ok(None);
+            }
+            let entry = if class < LOCAL_CLASSES {
+                &thread.entries[class]
+            } else {
+                heap.upper_entry(class)
+            };
+            Ok(Some(take_slot(entry)))
+        })
+        .unwrap_or_else(|| self.exhausted())
+    }
+
+    /// A span or a large block, and whether it is all zero.
+    fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
+        if size > SPAN_MAX {
+            return self.malloc_large(thread, size, PAGE);
+        }
+        let span = self.with_reclaim(thread, |_, heap| {
+            heap.take_span(&self.ground, pages_for(size))
+        });
+        match span {
+            Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
+            None => (self.exhausted(), false),
+        }
+    }
+
+    fn malloc_large(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        let block = if size > REQUEST_MAX || align > REQUEST_MAX {
+            None
+        } else {
+            self.with_reclaim(thread, |_, _| {
+                Ok(self
+                    .ground
+                    .large
+                    .map(&self.ground.os, &self.ground.meta, size, align))
+            })
+        };
+        match block {
+            Some((block, fresh)) => (block.address as *mut u8, fresh),
+            None => (self.exhausted(), false),
+        }
+    }
+
+    #[cold]
+    fn exhausted(&self) -> *mut u8 {
+        self.ground.os.exhausted();
+        ptr::null_mut()
+    }
+
+    /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
+    pub fn aligned(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        if align <= crate::geometry::MIN_ALIGN {
+            return self.malloc(thread, size.max(align));
+        }
+        if align > PAGE || size > SPAN_MAX {
+            return self.malloc_large(thread, size.max(1), align.max(PAGE)).0;
+        }
+        match aligned_class(size.min(SMALL_MAX), align) {
+            Some(class) if size <= SMALL_MAX => self.malloc_class(thread, class),
+            _ => self.malloc_big(thread, size).0,
+        }
+    }
+
+    /// `count` times `size` zero bytes; null where that overflows or memory has run out. Pages that the
+    /// kernel gave and nobody touched are not cleared again.
+    #[inline]
+    pub fn calloc(&self, thread: &Local, count: usize, size: usize) -> *mut u8 {
+        let Some(bytes) = count.checked_mul(size) else {
+            return self.exhausted();
+        };
+        let (block, fresh) = if bytes <= SMALL_MAX {
+            (self.malloc(thread, bytes), false)
+        } else {
+            self.malloc_big(thread, bytes)
+        };
+        if !fresh && !block.is_null() {
+            // SAFETY: the block has at least `bytes` bytes.
+            unsafe { ptr::write_bytes(block, 0, bytes) };
+        }
+        block
+    }
+
+    // ---- free -----------------------------------------------------------------------------------
+
+    /// Gives a block back; null is ignored. A block that is free already, or never was one, ends the
+    /// program.
+    #[inline(always)]
+    pub fn free(&self, thread: &Local, block: *mut u8) {
+        let hot = &self.ground.pages.hot;
+        let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
+        if page >= hot.pages.load(Relaxed) {
+            return self.free_far(thread, block);
+        }
+        let slab = hot.slab_of(page);
+        if slab.owner.load(Relaxed) != thread.me.get() {
+            return self.free_in(thread, slab, block);
+        }
+        self.free_own(thread, slab, block);
+    }
+
+    /// Frees a block in a slab of the thread's own.
+    #[inline(always)]
+    fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+        let (slot, exact) = slot_at(
+            block as usize - slab.base.load(Relaxed),
+            slab.recip.load(Relaxed),
+        );
+        let word = slab.free_word_at(slot);
+        let bits = word.load(Relaxed);
+        if !exact || bits & bit_of(slot) != 0 {
+            return self.misuse_in(slab, block as usize, Call::Free);
+        }
+        word.store(bits | bit_of(slot), Relaxed);
+        let credit = slab.credit.load(Relaxed) - 1;
+        slab.credit.store(credit, Relaxed);
+        if credit == 0 {
+            self.credit_used_up(thread, slab);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn credit_used_up(&self, thread: &Local, slab: SlabPtr) {
+        self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
+    }
+
+    /// Outside the first window: nothing, a mapped window, a large block, or nothing of ours.
+    #[cold]
+    #[inline(never)]
+    fn free_far(&self, thread: &Local, block: *mut u8) {
+        if block.is_null() {
+            return;
+        }
+        if let Some((_, slab)) = self.ground.pages.find(block as usize) {
+            if slab.owner.load(Relaxed) == thread.me.get() {
+                return self.free_own(thread, slab, block);
+            }
+            return self.free_in(thread, slab, block);
+        }
+        self.free_large(thread, block as usize);
+    }
+
+    fn free_large(&self, thread: &Local, addr: usize) {
+        let found = if self.is_started() {
+            let _busy = Busy::mark(thread);
+            self.ground
+                .large
+                .unmap(&self.ground.os, &self.ground.meta, addr)
+        } else {
+            Found::Unknown
+        };
+        match found {
+            Found::Live(_) => {}
+            Found::Freed(block) => self.die(&Misuse::Dead {
+                call: Call::Free,
+                addr,
+                slot: 0,
+                size: block.bytes,
+            }),
+            Found::Unknown => self.die(&Misuse::Unknown {
+                call: Call::Free,
+                addr,
+            }),
+        }
+    }
+
+    /// A block in a slab that is not the thread's own as it stands.
+    #[cold]
+    #[inline(never)]
+    fn free_in(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+        let slot = match locate(slab, block as usize, Call::Free) {
+            Ok(slot) => slot,
+            Err(misuse) => self.die(&misuse),
+        };
+        if thread.busy.get() != 0 {
+            return self.free_from_handler(slab, slot);
+        }
+        self.with_heap(thread, |_, heap| {
+            heap.free_elsewhere(&self.ground, slab, slot).map(Some)
+        });
+    }
+
+    /// In a signal handler that interrupted a slow path of this thread: marks the free, takes no lock.
+    fn free_from_handler(&self, slab: SlabPtr, slot: usize) {
+        if !remote::give_remote(slab, slot) {
+            self.die(&heap::dead(slab, slot));
+        }
+        if let Next::Notify(owner) = remote::raise_pending(slab) {
+            self.ground.heaps.notify(&self.ground, owner, slab);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn misuse_in(&self, slab: SlabPtr, addr: usize, call: Call) {
+        match locate(slab, addr, call) {
+            Ok(slot) => self.die(&Misuse::Dead {
+                call,
+                addr,
+                slot,
+                size: slab.size(),
+            }),
+            Err(misuse) => self.die(&misuse),
+        }
+    }
+
+    // ---- realloc and questions ------------------------------------------------------------------
+
+    /// Resizes a block, at the same address where it has room or pages are free behind it. Null where
+    /// memory has run out; the block is then as it was.
+    pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+        if block.is_null() {
+            return self.malloc(thread, size);
+        }
+        let place = self.live(block as usize, Call::Realloc);
+        let usable = match place {
+            Place::Slot(slab) => slab.size(),
+            Place::Large(block) => block.bytes,
+        };
+        let stays = match place {
+            Place::Large(large) => return self.realloc_large(thread, large, size),
+            Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
+            Place::Slot(_) => size <= usable,
+        };
+        if stays {
+            return block;
+        }
+        self.realloc_by_copy(thread, block, usable, size)
+    }
+
+    fn realloc_by_copy(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        usable: usize,
+        size: usize,
+    ) -> *mut u8 {
+        let moved = self.malloc(thread, size);
+        if !moved.is_null() {
+            // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
+            unsafe { ptr::copy_nonoverlapping(block, moved, usable.min(size)) };
+            self.free(thread, block);
+        }
+        moved
+    }
+
+    fn realloc_large(&self, thread: &Local, large: Block, size: usize) -> *mut u8 {
+        if size > REQUEST_MAX {
+            return self.exhausted();
+        }
+        let resized = {
+            let _busy = Busy::mark(thread);
+            self.ground
+                .large
+                .remap(&self.ground.os, &self.ground.meta, large, size.max(1))
+        };
+        match resized {
+            Some(block) => block.address as *mut u8,
+            None if size <= large.bytes => large.address as *mut u8,
+            None => self.realloc_by_copy(thread, large.address as *mut u8, large.bytes, size),
+        }
+    }
+
+    /// Resizes a live span in place, if it is the thread's own and there is room.
+    fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
+        let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
+        if wanted == pages {
+            return true;
+        }
+        if size > SPAN_MAX
+            || slab.owner.load(Relaxed) & !remote::PENDING != thread.me.get()
+            || thread.busy.get() != 0
+        {
+            return size <= slab.size();
+        }
+        let Some(heap) = heap_of(thread) else {
+            return size <= slab.size();
+        };
+        let _busy = Busy::mark(thread);
+        let old = slab.size();
+        if wanted < pages {
+            self.ground.pages.shorten(slab, wanted);
+        } else if self.ground.pages.extend(slab, wanted - pages).is_none() {
+            return false;
+        }
+        heap.span_resized(&self.ground, old, slab.size());
+        true
+    }
+
+    /// Bytes that may be used in a live block; 0 for null.
+    pub fn usable_size(&self, block: *const u8) -> usize {
+        if block.is_null() {
+            return 0;
+        }
+        match self.live(block as usize, Call::UsableSize) {
+            Place::Slot(slab) => slab.size(),
+            Place::Large(block) => block.bytes,
+        }
+    }
+
+    /// The live block at `addr`; anything else ends the program.
+    fn live(&self, addr: usize, call: Call) -> Place {
+        if let Some((_, slab)) = self.ground.pages.find(addr) {
+            return match locate(slab, addr, call) {
+                Ok(slot) if slab.is_free(slot) || slab.is_remote(slot) => self.die(&Misuse::Dead {
+                    call,
+                    addr,
+                    slot,
+                    size: slab.size(),
+                }),
+                Ok(_) => Place::Slot(slab),
+                Err(misuse) => self.die(&misuse),
+            };
+        }
+        let found = if self.is_started() {
+            self.ground.large.find(addr)
+        } else {
+            Found::Unknown
+        };
+        match found {
+            Found::Live(block) => Place::Large(block),
+            Found::Freed(block) => self.die(&Misuse::Dead {
+                call,
+                addr,
+                slot: 0,
+                size: block.bytes,
+            }),
+            Found::Unknown => self.die(&Misuse::Unknown { call, addr }),
+        }
+    }
+
+    /// The size that a request of `size` bytes would really get; `size` itself where it is too large.
+    pub fn good_size(size: usize) -> usize {
+        if size <= SMALL_MAX {
+            size_of_class(class_of(size))
+        } else if size <= SPAN_MAX {
+            crate::class::bin_pages(crate::class::bin_of(pages_for(size))) * PAGE
+        } else {
+            size.checked_next_multiple_of(PAGE).unwrap_or(size)
+        }
+    }
+
+    // ---- who the thread is ----------------------------------------------------------------------
+
+    fn die(&self, misuse: &Misuse) -> ! {
+        self.ground.os.die(misuse)
+    }
+
+    /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
+    /// handler that interrupted a slow path, and where nothing can be started.
+    fn with_heap<R>(
+        &self,
+        thread: &Local,
+        work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        if thread.busy.get() != 0 || !self.attach(thread) {
+            return None;
+        }
+        let outcome = match heap_of(thread) {
+            Some(heap) => {
+                let _busy = Busy::mark(thread);
+                work(thread, heap)
+            }
+            None => self.with_shared(thread, work),
+        };
+        outcome.unwrap_or_else(|misuse| self.die(&misuse))
+    }
+
+    fn with_shared<R>(
+        &self,
+        thread: &Local,
+        work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
+    ) -> Result<Option<R>, Misuse> {
+        let _busy = Busy::mark(thread);
+        let _guard = self.shared.lock.lock();
+        let local = &self.shared.local;
+        match heap_of(local).or_else(|| self.ground.heaps.take(&self.ground, local)) {
+            Some(heap) => work(local, heap),
+            None => Ok(None),
+        }
+    }
+
+    /// As `with_heap`; where `work` finds no memory, all that is kept for reuse is given back and it is
+    /// tried once more.
+    fn with_reclaim<R>(
+        &self,
+        thread: &Local,
+        work: impl Fn(&Local, &Heap) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        self.with_heap(thread, &work).or_else(|| {
+            self.reclaim(thread);
+            self.with_heap(thread, &work)
+        })
+    }
+
+    /// Gives back to the system all that is kept for reuse and can be reached from this thread.
+    pub fn reclaim(&self, thread: &Local) {
+        let ground = &self.ground;
+        self.with_heap(thread, |_, heap| {
+            heap.give_back(ground)?;
+            ground.large.decay(&ground.os, &ground.meta, u64::MAX);
+            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
+            Ok(Some(()))
+        });
+    }
+
+    /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
+    fn attach(&self, thread: &Local) -> bool {
+        if thread.phase.get() != Phase::Fresh {
+            return true;
+        }
+        if !self.start() {
+            return false;
+        }
+        let heap = {
+            let _busy = Busy::mark(thread);
+            self.ground.heaps.take(&self.ground, thread)
+        };
+        thread.phase.set(if heap.is_some() {
+            Phase::Running
+        } else {
+            Phase::Late
+        });
+        // These may allocate: the heap is in place, no lock is held, the thread is not busy.
+        if self
+            .stage
+            .compare_exchange(STARTED, HOOKED, Acquire, Relaxed)
+            .is_ok()
+        {
+            self.ground.os.begin();
+        }
+        if heap.is_some() {
+            self.ground
+                .os
+                .watch_thread(ptr::NonNull::from(thread).cast());
+        }
+        true
+    }
+
+    /// Whether the metadata are there.
+    pub fn is_started(&self) -> bool {
+        self.stage.load(Acquire) != UNSTARTED
+    }
+
+    fn start(&self) -> bool {
+        if self.is_started() {
+            return true;
+        }
+        let _guard = self.start_lock.lock();
+        let ground = &self.ground;
+        if self.is_started() {
+            return true;
+        }
+        let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
+            && ground.pages.init(&ground.os, &ground.meta);
+        if started {
+            self.stage.store(STARTED, Release);
+        }
+        started
+    }
+
+    // ---- thread exit and fork -------------------------------------------------------------------
+
+    /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
+    pub fn exit_thread(&self, thread: &Local) {
+        let Some(heap) = heap_of(thread) else {
+            return;
+        };
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            let outcome = heap.abandon_all(&self.ground);
+            self.ground.heaps.give(&self.ground, heap, thread);
+            thread.phase.set(Phase::Late);
+            outcome
+        };
+        if let Err(misuse) = outcome {
+            self.die(&misuse);
+        }
+    }
+
+    /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
+    /// unless the parent never had a second heap.
+    pub fn repair_after_fork(&self, thread: &Local) {
+        if !self.is_started() || self.ground.heaps.given.load(Relaxed) <= 1 {
+            return;
+        }
+        self.start_lock.reset();
+        self.shared.lock.reset();
+        self.shared.local.reset();
+        self.ground.pages.rebuild();
+        self.ground.large.rebuild(&self.ground.meta);
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.ground.heaps.rebuild(&self.ground, heap_of(thread))
+        };
+        if let Err(misuse) = outcome {
+            self.die(&misuse);
+        }
+    }
+
+    /// Number of broken invariants, while no other thread is at work.
+    pub fn validate(&self) -> usize {
+        if !self.is_started() {
+            return 0;
+        }
+        let ground = &self.ground;
+        ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
+    }
+}
+
+/// The slot of `slab` at `addr`, which lies in one of its pages.
+fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
+    if !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED {
+        return Err(Misuse::Unknown { call, addr });
+    }
+    let offset = addr - slab.base();
+    match slot_at(offset, slab.recip.load(Relaxed)) {
+        (slot, true) if slot < slab.slots() => Ok(slot),
+        _ => Err(Misuse::Inside {
+            call,
+            addr,
+            offset,
+            size: slab.size(),
+        }),
+    }
+}

@@ -1,0 +1,195 @@
+//! The process's allocator, and what happens to it at process start, thread exit, fork and process end.
+//!
+//! Registers the hooks and calls down. The counters' page is exchanged here too, when `slabside run`
+//! hands one over: it opens the file that the environment names, and maps it over the private page.
+
+use crate::allocator::Allocator;
+use crate::counters::{self, Counters};
+use crate::geometry::PAGE;
+use crate::inspect;
+use crate::meta::Area;
+use crate::os::{Hooks, Linux, Os};
+use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::tls::local;
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use core::ptr;
+
+/// The process's allocator.
+pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
+    started: attach_counters,
+    thread_exit,
+    fork_child,
+}));
+
+/// Rounds of thread-specific-data destructors that the exit hook lets pass, so that the destructors of
+/// other keys still find the thread's own heap (POSIX: at least four rounds are run).
+const ROUNDS: u32 = 1;
+
+/// A thread ends: a thread-specific-data destructor, after C++ and Rust thread-local destructors.
+unsafe extern "C" fn thread_exit(_: *mut c_void) {
+    let thread = local();
+    if thread.rounds.get() < ROUNDS {
+        thread.rounds.set(thread.rounds.get() + 1);
+        GLOBAL
+            .ground
+            .os
+            .watch_thread(ptr::NonNull::from(thread).cast());
+        return;
+    }
+    GLOBAL.exit_thread(thread);
+}
+
+/// The one thread of a fork child: nobody else is there to finish what the parent's threads had begun.
+unsafe extern "C" fn fork_child() {
+    detach_counters();
+    GLOBAL.repair_after_fork(local());
+}
+
+/// Whether the counters' page is one that was handed over.
+static SHARED: AtomicU32 = AtomicU32::new(0);
+
+fn page_of_counters() -> *mut c_void {
+    GLOBAL.ground.meta.start::<c_void>(Area::Header).as_ptr()
+}
+
+extern "C" {
+    /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
+    fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
+}
+
+/// Uses the page of counters that the environment names, if it is meant for this process.
+fn attach_counters() {
+    // SAFETY: reads the environment, which nobody changes this early; set-user-id programs ignore it.
+    let path = unsafe { secure_getenv(counters::VARIABLE.as_ptr()) };
+    if path.is_null() {
+        return;
+    }
+    let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: `path` is a string of the environment.
+    let file = unsafe { libc::open(path, flags) };
+    if file >= 0 {
+        if is_page_for_us(file) {
+            exchange_page(libc::MAP_SHARED, file);
+            SHARED.store(1, Relaxed);
+            begin_counting();
+        }
+        // SAFETY: our own descriptor.
+        unsafe { libc::close(file) };
+    }
+}
+
+/// Whether `file` is a regular file with a page of counters for this very process.
+fn is_page_for_us(file: c_int) -> bool {
+    let mut status = MaybeUninit::<libc::stat>::zeroed();
+    let mut head = [0u64; 2];
+    let place = head.as_mut_ptr().cast();
+    // SAFETY: `status` and the 16 bytes at `place` are places to write to.
+    let (status, read) = unsafe {
+        let failed = libc::fstat(file, status.as_mut_ptr()) != 0;
+        let read = libc::pread(file, place, 16, counters::OFFSET as libc::off_t);
+        (
+            if failed {
+                return false;
+            } else {
+                status.assume_init()
+            },
+            read,
+        )
+    };
+    // SAFETY: no arguments to get wrong.
+    let pid = unsafe { libc::getpid() } as u64;
+    let regular =
+        status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_size >= PAGE as libc::off_t;
+    regular
+        && read == 16
+        && head[0] == counters::MAGIC
+        && head[1] == u64::from(counters::VERSION) | pid << 32
+}
+
+/// Maps another page in place of the region's first one, with the same contents but for the first three
+/// fields of the counters where they were handed over.
+fn exchange_page(kind: c_int, file: c_int) {
+    let page = page_of_counters();
+    let mut contents = [0u8; PAGE];
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the page is ours and open; a slow path of another thread may count in between, and its
+    // count may be lost, which is why this happens before there is a second thread or in a fork child.
+    unsafe {
+        ptr::copy_nonoverlapping(page.cast::<u8>(), contents.as_mut_ptr(), PAGE);
+        if libc::mmap(page, PAGE, access, kind | libc::MAP_FIXED, file, 0) == libc::MAP_FAILED {
+            return;
+        }
+        let kept = if kind & libc::MAP_SHARED != 0 {
+            HANDED_OVER
+        } else {
+            0
+        };
+        let parts = [
+            (0, counters::OFFSET),
+            (counters::OFFSET + kept, PAGE - counters::OFFSET - kept),
+        ];
+        for (from, bytes) in parts {
+            ptr::copy_nonoverlapping(
+                contents.as_ptr().add(from),
+                page.cast::<u8>().add(from),
+                bytes,
+            );
+        }
+    }
+}
+
+/// Bytes of the counters that are set by who hands the page over: magic, version, pid.
+const HANDED_OVER: usize = core::mem::offset_of!(Counters, attached);
+
+fn begin_counting() {
+    let counters = GLOBAL.ground.meta.counters();
+    counters.complete.store(0, Relaxed);
+    counters.attached.store(1, Relaxed);
+}
+
+/// In a fork child: back to a private page, since the other one is the parent's.
+fn detach_counters() {
+    if SHARED.swap(0, Relaxed) != 0 {
+        exchange_page(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
+    }
+}
+
+/// The process ends in an orderly way: makes the figures exact for whoever handed the page over.
+pub fn finish() {
+    if SHARED.load(Relaxed) == 0 || !GLOBAL.is_started() {
+        return;
+    }
+    let figures = inspect::stats(&GLOBAL);
+    let counters = GLOBAL.ground.meta.counters();
+    counters.live.store(figures.live as u64, Relaxed);
+    counters.peak.store(figures.peak as u64, Relaxed);
+    counters.resident.store(peak_resident(), Relaxed);
+    counters.complete.store(1, Relaxed);
+}
+
+/// `VmHWM` of /proc/self/status in bytes; 0 where it cannot be read.
+fn peak_resident() -> u64 {
+    let mut text = [0u8; 2048];
+    // SAFETY: the path is a string, and the buffer a place to write to.
+    let length = unsafe {
+        let file = libc::open(
+            c"/proc/self/status".as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+        );
+        if file < 0 {
+            return 0;
+        }
+        let length = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        length
+    };
+    let text = &text[..usize::try_from(length).unwrap_or(0)];
+    let found = text.windows(6).position(|window| window == b"VmHWM:");
+    let digits = found.map_or(&[][..], |at| &text[at + 6..]);
+    let digits = digits
+        .iter()
+        .skip_while(|byte| !byte.is_ascii_digit())
+        .take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |kib, byte| kib * 10 + u64::from(byte - b'0')) * 1024
+}

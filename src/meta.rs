@@ -1,0 +1,390 @@
+//! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
+//!
+//! ```text
+//!   | header | counters | heaps | page bitmaps | run index | page map | large table x2 | slab headers |
+//!     4 KiB     4 KiB     each area reserved at its full size, opened as far as it is used
+//! ```
+//!
+//! The header describes the areas for a reader outside the process. What the areas hold is given a type
+//! by the layers above; this one only knows bytes.
+
+use crate::counters::{self, Counters};
+use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
+use crate::os::{Limits, Os};
+use crate::sync::{
+    AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
+use core::ptr::NonNull;
+
+/// First word of the region: "slabside" in little-endian letters.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"slabside");
+/// Version of the region's layout: of the header, the slab headers, and what the areas mean.
+pub const VERSION: u32 = 1;
+
+/// The parts of the region, in order of address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Area {
+    /// [`Header`], and [`Counters`] behind it.
+    Header = 0,
+    /// Thread heaps, `HEAP_BYTES` each.
+    Heaps,
+    /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
+    Groups,
+    /// Maxima over the groups' longest free runs, highest level first.
+    Tree,
+    /// One `u32` a page: the number of the slab header that it belongs to.
+    PageMap,
+    /// Records of large blocks, in tables of 2^k records with odd k.
+    LargeOdd,
+    /// Records of large blocks, in tables of 2^k records with even k.
+    LargeEven,
+    /// Slab headers.
+    Slabs,
+}
+
+/// Number of areas.
+pub const AREAS: usize = 8;
+
+/// Bytes reserved for a thread heap.
+pub const HEAP_BYTES: usize = 4096;
+/// Bytes reserved for the bitmaps of a group of pages.
+pub const GROUP_BYTES: usize = 4096;
+/// Bytes of a record of a large block.
+pub const RECORD_BYTES: usize = 32;
+/// Bytes of a slab header.
+pub const SLAB_BYTES: usize = 128;
+
+/// Where an area lies, from the region's start, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Extent {
+    /// First byte.
+    pub offset: usize,
+    /// Bytes reserved.
+    pub bytes: usize,
+}
+
+/// The start of the region, for readers outside. Fixed once the region is set up, but for the words at
+/// its end.
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`], written last.
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU32,
+    /// Bytes of this header.
+    pub header_bytes: AtomicU32,
+    /// Bytes of the whole region.
+    pub region_bytes: AtomicUsize,
+    /// Number of entries used in `areas`.
+    pub areas_used: AtomicU32,
+    /// Bytes of a slab header.
+    pub slab_bytes: AtomicU32,
+    /// Where each area lies: offset and bytes, in the order of [`Area`].
+    pub areas: [[AtomicUsize; 2]; AREAS],
+    /// Slab headers made so far (the first two stand for no slab).
+    pub slabs_made: AtomicU32,
+    /// Heaps made so far.
+    pub heaps_made: AtomicU32,
+    /// Windows in use.
+    pub windows: AtomicU32,
+    /// Which large table is in use: base-2 logarithm of its records; 0: none.
+    pub large_shift: AtomicU32,
+}
+
+static_assertions::const_assert!(core::mem::size_of::<Header>() <= counters::OFFSET);
+
+/// How much the region provides for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Pages of the break window.
+    pub break_pages: usize,
+    /// Page numbers for all windows together.
+    pub pages: usize,
+    /// Slab headers.
+    pub slabs: usize,
+    /// Thread heaps.
+    pub heaps: usize,
+    /// Records of large blocks in one table, a power of two.
+    pub records: usize,
+}
+
+impl Plan {
+    /// The largest plan: 4 TiB behind the break, 1 TiB in fallback windows.
+    pub const fn unlimited() -> Plan {
+        Plan {
+            break_pages: 1 << 30,
+            pages: (1 << 30) + (1 << 28),
+            slabs: 1 << 30,
+            heaps: 1 << 15,
+            records: 1 << 21,
+        }
+    }
+
+    /// A plan for `bytes` of heap in all, which costs about a twentieth of that in address space.
+    pub fn of(bytes: usize) -> Plan {
+        let most = Plan::unlimited();
+        let pages = (bytes >> PAGE_SHIFT).clamp(1 << 10, most.break_pages);
+        Plan {
+            break_pages: pages,
+            pages: (2 * pages).min(most.pages).next_multiple_of(WINDOW_PAGES) + 3 * WINDOW_PAGES,
+            slabs: pages,
+            heaps: (pages >> 6).clamp(64, most.heaps),
+            records: (pages >> 4).next_power_of_two().clamp(1 << 8, most.records),
+        }
+    }
+
+    /// The plan for a process under `limits`.
+    pub fn under(limits: Limits) -> Plan {
+        if limits.address_space == usize::MAX {
+            return Plan::unlimited();
+        }
+        Plan::of(limits.address_space)
+    }
+
+    /// The next smaller plan, for when address space is refused; `None` at the smallest.
+    fn smaller(self) -> Option<Plan> {
+        (self.break_pages > 1 << 12).then(|| Plan::of(self.break_pages / 4 * PAGE))
+    }
+
+    /// Number of page groups.
+    pub const fn groups(&self) -> usize {
+        self.pages.div_ceil(GROUP_PAGES)
+    }
+
+    fn bytes_of(&self, area: Area) -> usize {
+        match area {
+            Area::Header => PAGE,
+            Area::Heaps => self.heaps * HEAP_BYTES,
+            Area::Groups => self.groups() * GROUP_BYTES,
+            // Levels of n, n/64, n/64^2 ... bytes, each rounded up to 64.
+            Area::Tree => self.groups() + self.groups() / 32 + 6 * 64,
+            Area::PageMap => self.groups() * GROUP_PAGES * 4,
+            Area::LargeOdd | Area::LargeEven => self.records * RECORD_BYTES,
+            Area::Slabs => self.slabs * SLAB_BYTES,
+        }
+    }
+}
+
+/// All areas in order of address.
+const ALL: [Area; AREAS] = [
+    Area::Header,
+    Area::Heaps,
+    Area::Groups,
+    Area::Tree,
+    Area::PageMap,
+    Area::LargeOdd,
+    Area::LargeEven,
+    Area::Slabs,
+];
+
+/// The region. All zero until [`Meta::init`].
+pub struct Meta {
+    base: AtomicUsize,
+    os_page: AtomicUsize,
+    extents: core::cell::UnsafeCell<[Extent; AREAS]>,
+    plan: core::cell::UnsafeCell<Option<Plan>>,
+}
+
+// SAFETY: the cells are written by `init` alone, before `base` is published; then only read.
+unsafe impl Sync for Meta {}
+
+impl Meta {
+    /// A region that is not there yet.
+    pub const fn new() -> Meta {
+        Meta {
+            base: AtomicUsize::new(0),
+            os_page: AtomicUsize::new(0),
+            extents: core::cell::UnsafeCell::new(
+                [Extent {
+                    offset: 0,
+                    bytes: 0,
+                }; AREAS],
+            ),
+            plan: core::cell::UnsafeCell::new(None),
+        }
+    }
+
+    /// Reserves the region and opens its header and counters. False where the system refuses; it can be
+    /// tried again. Once at a time.
+    pub fn init<O: Os>(&self, os: &O) -> bool {
+        let mut plan = Plan::under(os.limits());
+        loop {
+            if let Some(start) = self.reserve(os, plan) {
+                return self.set_up(os, start);
+            }
+            match plan.smaller() {
+                Some(smaller) => plan = smaller,
+                None => return false,
+            }
+        }
+    }
+
+    fn reserve<O: Os>(&self, os: &O, plan: Plan) -> Option<NonNull<u8>> {
+        let os_page = os.page_size();
+        let mut extents = [Extent::default(); AREAS];
+        let mut end = 0;
+        for (extent, area) in extents.iter_mut().zip(ALL) {
+            *extent = Extent {
+                offset: end,
+                bytes: align_up(plan.bytes_of(area), os_page)?,
+            };
+            end += extent.bytes;
+        }
+        let start = os.reserve(end)?;
+        self.os_page.store(os_page, Relaxed);
+        // SAFETY: nobody reads before `base` is published, and `init` runs once at a time.
+        unsafe {
+            *self.extents.get() = extents;
+            *self.plan.get() = Some(plan);
+        }
+        Some(start)
+    }
+
+    fn set_up<O: Os>(&self, os: &O, start: NonNull<u8>) -> bool {
+        let total = self.total();
+        let first = self.extent(Area::Heaps).offset;
+        // SAFETY: the two areas at the start of our own reserve.
+        if !unsafe { os.open(start, first) } {
+            // SAFETY: the reserve is ours and nobody knows it.
+            unsafe { os.unmap(start, total) };
+            return false;
+        }
+        os.name(start, total, c"slabside: metadata");
+        self.base.store(start.as_ptr() as usize, Release);
+        self.write_header(total);
+        self.reset_counters();
+        counters::add(&self.counters().metadata, first as u64);
+        true
+    }
+
+    fn write_header(&self, total: usize) {
+        let header = self.header();
+        header.version.store(VERSION, Relaxed);
+        header
+            .header_bytes
+            .store(core::mem::size_of::<Header>() as u32, Relaxed);
+        header.region_bytes.store(total, Relaxed);
+        header.areas_used.store(AREAS as u32, Relaxed);
+        header.slab_bytes.store(SLAB_BYTES as u32, Relaxed);
+        for (place, area) in header.areas.iter().zip(ALL) {
+            let extent = self.extent(area);
+            place[0].store(extent.offset, Relaxed);
+            place[1].store(extent.bytes, Relaxed);
+        }
+        header.magic.store(MAGIC, Release);
+    }
+
+    fn reset_counters(&self) {
+        let counters = self.counters();
+        counters.magic.store(counters::MAGIC, Relaxed);
+        counters.version.store(counters::VERSION, Relaxed);
+    }
+
+    fn total(&self) -> usize {
+        let last = self.extent(Area::Slabs);
+        last.offset + last.bytes
+    }
+
+    /// Whether [`Meta::init`] has succeeded.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        self.base.load(Acquire) != 0
+    }
+
+    /// What the region provides for. After `init`.
+    pub fn plan(&self) -> Plan {
+        // SAFETY: written before `base` was published, never after.
+        unsafe { *self.plan.get() }.unwrap_or(Plan::unlimited())
+    }
+
+    /// Where `area` lies within the region. After `init`.
+    pub fn extent(&self, area: Area) -> Extent {
+        // SAFETY: written before `base` was published, never after.
+        unsafe { (*self.extents.get())[area as usize] }
+    }
+
+    /// The start of `area`. After `init`.
+    #[inline]
+    pub fn start<T>(&self, area: Area) -> NonNull<T> {
+        let address = self.base.load(Acquire) + self.extent(area).offset;
+        debug_assert!(self.is_ready());
+        // SAFETY: `base` is the reserve's start, not null.
+        unsafe { NonNull::new_unchecked(address as *mut T) }
+    }
+
+    /// The region's header. After `init`.
+    pub fn header(&self) -> &Header {
+        // SAFETY: opened by `set_up`, zero is a valid header, all fields are atomics.
+        unsafe { self.start::<Header>(Area::Header).as_ref() }
+    }
+
+    /// The heap's figures. After `init`.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        // SAFETY: opened by `set_up`, behind the header; zero is a valid page of counters, all fields are atomics.
+        unsafe {
+            self.start::<Counters>(Area::Header)
+                .byte_add(counters::OFFSET)
+                .as_ref()
+        }
+    }
+
+    /// `n` rounded up to whole OS pages.
+    pub fn os_pages(&self, n: usize) -> usize {
+        let mask = self.os_page.load(Relaxed) - 1;
+        (n + mask) & !mask
+    }
+
+    /// Bytes in an OS page. After `init`.
+    #[inline]
+    pub fn os_page(&self) -> usize {
+        self.os_page.load(Relaxed)
+    }
+
+    /// Makes bytes `from..to` of `area` usable; whole OS pages around them are opened. False where the
+    /// system refuses or the area ends before.
+    pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> bool {
+        let extent = self.extent(area);
+        if to > extent.bytes {
+            return false;
+        }
+        let mask = self.os_page.load(Relaxed) - 1;
+        let (from, to) = (from & !mask, (to + mask) & !mask);
+        if to <= from {
+            return true;
+        }
+        // SAFETY: `from` lies within the area.
+        let start = unsafe { self.start::<u8>(area).add(from) };
+        // SAFETY: within our own reserve, see the check of `to`; areas begin and end on OS pages.
+        unsafe { os.open(start, to - from) }
+    }
+
+    /// Opens `area` from `*opened` to at least `to`, in steps that grow with it, and moves `*opened`.
+    pub fn open_to<O: Os>(&self, os: &O, area: Area, opened: &mut usize, to: usize) -> bool {
+        if to <= *opened {
+            return true;
+        }
+        let extent = self.extent(area).bytes;
+        let step = (*opened / 8).max(OPEN_STEP);
+        for end in [(*opened + step).max(to).min(extent), to] {
+            if self.open(os, area, *opened, end) {
+                let end = self.os_pages(end);
+                counters::add(&self.counters().metadata, (end - *opened) as u64);
+                *opened = end;
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The least step in which an area is opened, in bytes.
+const OPEN_STEP: usize = 4 << 10;
+
+impl Default for Meta {
+    fn default() -> Meta {
+        Meta::new()
+    }
+}

@@ -1,0 +1,247 @@
+//! Ownership of slabs, and how a thread frees what another one owns.
+//!
+//! Every protocol that runs without a lock is here, on slab headers alone, so that loom can model it
+//! (tests/loom.rs). The owner word says who may use a header's first line:
+//!
+//! ```text
+//!   owner    = heap index and generation (never used again), even     one thread's
+//!   owner|1  = the same, and remote frees wait to be collected        one thread's
+//!   DISOWNED   nobody's, on no list: the first who frees into it claims it by CAS
+//!   LISTED     nobody's, on the abandoned list: claimed under that list's lock only
+//!   RELEASED   no slab
+//!
+//!            carve                disown, abandon full
+//!   RELEASED ------> owned(|1) <-----------------------> DISOWNED
+//!       ^--release-----'   ^         claim (CAS)
+//!                          `--abandon / adopt, claim (lock)--> LISTED
+//! ```
+//!
+//! The three values of nobody are distinct: with one value a CAS claim and a locked adoption could both
+//! win. A freed slot is marked in `free` or in `remote` at every moment, so a second free that
+//! happens after the first is found at once; overlapping ones are found by the collection at the latest.
+
+use crate::geometry::{bit_of, word_of, SlabId};
+use crate::slab::{SlabPtr, SlabTable};
+use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+
+/// Set in an owner word while remote frees wait to be collected.
+pub const PENDING: u64 = 1;
+/// Owner word of a header that stands for no slab, and of the dummy that foreign pages lead to.
+pub const RELEASED: u64 = 2;
+/// Owner word of a slab without owner that is on no list.
+pub const DISOWNED: u64 = 4;
+/// Owner word of a slab without owner on the abandoned list.
+pub const LISTED: u64 = 6;
+
+/// Bits of a heap's index in an owner word.
+const INDEX_BITS: u32 = 20;
+/// The most heaps at one time.
+pub const HEAPS: usize = 1 << INDEX_BITS;
+
+/// The owner word of the heap numbered `index` in its `generation` >= 1, never used again.
+pub const fn owner_word(index: usize, generation: u64) -> u64 {
+    (generation << INDEX_BITS | index as u64) << 1
+}
+
+/// The heap's index in an owner word that is some heap's.
+pub const fn heap_index(owner: u64) -> usize {
+    (owner >> 1) as usize & (HEAPS - 1)
+}
+
+/// Whether an owner word is some heap's.
+pub const fn is_heap(owner: u64) -> bool {
+    owner >> (INDEX_BITS + 1) != 0
+}
+
+/// Slots that are free twice: the word's number, and the bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// The bitmap word.
+    pub word: usize,
+    /// Its bits that were free twice.
+    pub bits: u64,
+}
+
+/// What a thread that marked a remote free has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the owner knows already, or has collected.
+    Done,
+    /// Queue the slab with the heap of this owner word.
+    Notify(u64),
+    /// The slab has no owner any more: claim it, so that the free is collected.
+    Claim,
+}
+
+/// Marks `slot`, owned by another thread, as freed; false if it is free already.
+pub fn give_remote(slab: SlabPtr, slot: usize) -> bool {
+    let bit = bit_of(slot);
+    if slab.free_word(word_of(slot)).load(Acquire) & bit != 0 {
+        return false;
+    }
+    // The local bit must not be tested again: the owner may have collected this very free by then.
+    slab.remote_word(word_of(slot)).fetch_or(bit, SeqCst) & bit == 0
+}
+
+/// After [`give_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may
+/// have been collected, released and made anew by then; a flag too many costs an empty collection.
+pub fn raise_pending(slab: SlabPtr) -> Next {
+    let mut owner = slab.owner.load(SeqCst);
+    loop {
+        if owner == DISOWNED || owner == LISTED {
+            return Next::Claim;
+        }
+        if !is_heap(owner) || owner & PENDING != 0 {
+            return Next::Done;
+        }
+        match slab
+            .owner
+            .compare_exchange(owner, owner | PENDING, SeqCst, SeqCst)
+        {
+            Ok(_) => return Next::Notify(owner),
+            Err(now) => owner = now,
+        }
+    }
+}
+
+/// Moves the remote frees of a slab owned by `me` into its free bitmap; returns how many.
+///
+/// The flag is cleared first, then the bits are read, all sequentially consistent: a freer that still
+/// saw the flag has set its bit before. The bit stays in `remote` until it is in `free`.
+pub fn collect(slab: SlabPtr, me: u64) -> Result<usize, Overlap> {
+    slab.owner.store(me, SeqCst);
+    let mut collected = 0;
+    let mut overlap = None;
+    for word in 0..slab.words() {
+        let remote = slab.remote_word(word).load(SeqCst);
+        if remote == 0 {
+            continue;
+        }
+        let free = slab.free_word(word).load(Relaxed);
+        if free & remote != 0 {
+            overlap = Some(Overlap {
+                word,
+                bits: free & remote,
+            });
+        }
+        slab.free_word(word).store(free | remote, Relaxed);
+        slab.remote_word(word).fetch_and(!remote, SeqCst);
+        collected += (remote & !free).count_ones() as usize;
+    }
+    overlap.map_or(Ok(collected), Err)
+}
+
+/// Lets go of a slab owned by `me`: its owner word becomes `to`. False if remote frees wait to be
+/// collected first.
+pub fn let_go(slab: SlabPtr, me: u64, to: u64) -> bool {
+    slab.owner.compare_exchange(me, to, SeqCst, Relaxed).is_ok()
+}
+
+/// Makes `me` the owner of a slab that was disowned; false if somebody was faster. The new owner
+/// collects, since frees from before the claim told nobody.
+pub fn claim(slab: SlabPtr, me: u64) -> bool {
+    slab.owner
+        .compare_exchange(DISOWNED, me, SeqCst, Relaxed)
+        .is_ok()
+}
+
+/// Link of a slab that is in no queue. Zero, as fresh metadata is.
+const UNQUEUED: u32 = 0;
+/// Link of a queue's last slab, and head of an empty queue.
+const END: u32 = 1;
+/// Head of a queue whose heap has exited.
+const CLOSED: u32 = u32::MAX;
+
+/// The slabs of one heap that have remote frees to collect. Any thread pushes; the heap's thread takes
+/// all at once. A slab is in at most one queue, once: its link is claimed by CAS.
+#[repr(transparent)]
+pub struct Queue(AtomicU32);
+
+impl Queue {
+    /// A closed queue.
+    pub fn closed() -> Queue {
+        Queue(AtomicU32::new(CLOSED))
+    }
+
+    /// Opens the queue, empty, for a heap that begins.
+    pub fn open(&self) {
+        self.0.store(END, SeqCst);
+    }
+
+    /// Whether nothing was pushed since the last [`Queue::take`].
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.load(Relaxed) == END
+    }
+
+    /// Adds `slab` unless it is in a queue already or this queue is closed.
+    pub fn push(&self, slab: SlabPtr) {
+        if slab
+            .queue
+            .compare_exchange(UNQUEUED, END, SeqCst, Relaxed)
+            .is_err()
+        {
+            return;
+        }
+        let mut head = self.0.load(SeqCst);
+        loop {
+            if head == CLOSED {
+                slab.queue.store(UNQUEUED, SeqCst);
+                return;
+            }
+            slab.queue.store(head, SeqCst);
+            match self.0.compare_exchange(head, slab.id().0, SeqCst, SeqCst) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes all that was pushed; newest first.
+    pub fn take(&self, table: SlabTable) -> Taken {
+        Taken {
+            next: self.0.swap(END, SeqCst),
+            table,
+        }
+    }
+
+    /// Closes the queue and takes all that was pushed.
+    pub fn close(&self, table: SlabTable) -> Taken {
+        Taken {
+            next: self.0.swap(CLOSED, SeqCst),
+            table,
+        }
+    }
+}
+
+/// What [`Queue::take`] took. Each slab's link is free for another push before the slab is looked at.
+pub struct Taken {
+    next: u32,
+    table: SlabTable,
+}
+
+impl Iterator for Taken {
+    type Item = SlabPtr;
+
+    fn next(&mut self) -> Option<SlabPtr> {
+        if self.next == END || self.next == CLOSED {
+            return None;
+        }
+        let slab = self.table.get(SlabId(self.next));
+        self.next = slab.queue.swap(UNQUEUED, SeqCst);
+        Some(slab)
+    }
+}
+
+/// In a fork child: takes `slab` out of whatever queue it was in, and merges its remote frees without
+/// asking for overlaps, since a collection may have stood between its two steps when the parent forked.
+pub fn repair(slab: SlabPtr) {
+    slab.queue.store(UNQUEUED, Relaxed);
+    for word in 0..slab.words() {
+        let remote: &AtomicU64 = slab.remote_word(word);
+        let free = slab.free_word(word);
+        free.store(free.load(Relaxed) | remote.load(Relaxed), Relaxed);
+        remote.store(0, Relaxed);
+    }
+}

@@ -1,0 +1,445 @@
+//! The slab header: which slots of a slab are free, who owns it, where it is listed.
+//!
+//! ```text
+//!   line 0, the owner's:       base | owner | recip size | credit slots class state | free[4]
+//!   line 1, everybody's:       remote[4] | id | queue | prev next | pages counted | ...
+//!
+//!   the 8-byte class has a header pair, with eight words of each bitmap:
+//!   line 0  as above           line 1  free[4..8] | as above
+//!   line 2  remote[8]          line 3  unused
+//! ```
+//!
+//! A set bit in `free` says that the slot is free, at every moment, also for slots that a thread has
+//! checked out and not handed out. Headers are type-stable: once a header (or a pair), always one, and
+//! never unmapped. A header takes no lock and owns no memory; the page map leads to it.
+
+use crate::bitmap::slots_of_word;
+use crate::class::{PAIR, SPAN};
+use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
+use crate::sync::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
+use crate::sync::{Ordering::Relaxed, Ordering::Release};
+use core::cell::Cell;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+/// A slab header. All words are atomics, since other threads read them; the owner uses plain loads and
+/// stores (relaxed) on line 0.
+#[repr(C, align(128))]
+pub struct Slab {
+    /// Address of slot 0: the start of the slab's first page.
+    pub base: AtomicUsize,
+    /// Who may use line 0 (see `remote`).
+    pub owner: AtomicU64,
+    /// Reciprocal of the slot size (see `class::reciprocal`); 1 for a span.
+    pub recip: AtomicU32,
+    /// Slot size in bytes; of a span: its bytes.
+    pub size: AtomicU32,
+    /// Frees by the owner until something is to be done; set whenever `state` changes.
+    pub credit: AtomicI32,
+    /// Number of slots.
+    pub slots: AtomicU16,
+    /// Size class, or `class::SPAN`.
+    pub class: AtomicU8,
+    /// A [`State`]: on which of its owner's lists the slab is.
+    pub state: AtomicU8,
+    free: [AtomicU64; WORDS],
+    remote: [AtomicU64; WORDS],
+    /// This header's own number.
+    pub id: AtomicU32,
+    /// Link in an owner's queue of pending slabs (see `remote::Queue`).
+    pub queue: AtomicU32,
+    prev: AtomicU32,
+    next: AtomicU32,
+    /// Pages of the slab or span.
+    pub pages: AtomicU32,
+    /// Live slots when the counters were last told.
+    pub counted: AtomicU32,
+    /// Non-zero where the kernel's zero pages have not been handed out yet (spans only).
+    pub fresh: AtomicU32,
+    reserved: AtomicU32,
+}
+
+#[cfg(not(loom))]
+static_assertions::const_assert_eq!(core::mem::size_of::<Slab>(), 128);
+#[cfg(not(loom))]
+static_assertions::const_assert_eq!(core::mem::offset_of!(Slab, remote), 64);
+
+/// On which list of its owner a slab is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// No slab: the header waits for reuse. Zero, as fresh metadata is.
+    Released = 0,
+    /// On no list: between two states, or without an owner.
+    Unlisted = 1,
+    /// The slab that its class takes slots from.
+    Active = 2,
+    /// Enough free slots to be worth taking from.
+    Partial = 3,
+    /// Few free slots: taken from before a new slab is made.
+    Sparse = 4,
+    /// No free slot.
+    Full = 5,
+    /// A free span kept for reuse.
+    Binned = 6,
+    /// On the process's list of slabs without an owner.
+    Abandoned = 7,
+}
+
+impl State {
+    fn from(byte: u8) -> State {
+        match byte {
+            1 => State::Unlisted,
+            2 => State::Active,
+            3 => State::Partial,
+            4 => State::Sparse,
+            5 => State::Full,
+            6 => State::Binned,
+            7 => State::Abandoned,
+            _ => State::Released,
+        }
+    }
+}
+
+/// The credit of a slab in which no count of frees is an event.
+pub const CREDIT_HUGE: i32 = i32::MAX;
+
+impl Slab {
+    /// A header that stands for no slab.
+    pub fn blank() -> Slab {
+        Slab {
+            base: AtomicUsize::new(0),
+            owner: AtomicU64::new(0),
+            recip: AtomicU32::new(0),
+            size: AtomicU32::new(0),
+            credit: AtomicI32::new(0),
+            slots: AtomicU16::new(0),
+            class: AtomicU8::new(0),
+            state: AtomicU8::new(0),
+            free: core::array::from_fn(|_| AtomicU64::new(0)),
+            remote: core::array::from_fn(|_| AtomicU64::new(0)),
+            id: AtomicU32::new(0),
+            queue: AtomicU32::new(0),
+            prev: AtomicU32::new(0),
+            next: AtomicU32::new(0),
+            pages: AtomicU32::new(0),
+            counted: AtomicU32::new(0),
+            fresh: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
+        }
+    }
+}
+
+/// A pointer to a header, or to the first of a pair. It reaches the whole pair, as a plain reference
+/// would not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SlabPtr(NonNull<Slab>);
+
+impl Deref for SlabPtr {
+    type Target = Slab;
+
+    #[inline(always)]
+    fn deref(&self) -> &Slab {
+        // SAFETY: `SlabPtr::new`'s caller vouched for a header that is never unmapped.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// What a slab is made as.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Size class, or `class::SPAN`.
+    pub class: usize,
+    /// Slot size in bytes.
+    pub size: usize,
+    /// Reciprocal of the slot size.
+    pub recip: u32,
+    /// Number of slots.
+    pub slots: usize,
+    /// Number of pages.
+    pub pages: usize,
+}
+
+impl SlabPtr {
+    /// # Safety
+    /// `slab` points to a header (a pair where the class is `PAIR`) that stays mapped for good.
+    #[inline(always)]
+    pub const unsafe fn new(slab: NonNull<Slab>) -> SlabPtr {
+        SlabPtr(slab)
+    }
+
+    /// The header's address.
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut Slab {
+        self.0.as_ptr()
+    }
+
+    /// The header's number.
+    #[inline(always)]
+    pub fn id(self) -> SlabId {
+        SlabId(self.id.load(Relaxed))
+    }
+
+    /// The list that the slab is on.
+    #[inline(always)]
+    pub fn state(self) -> State {
+        State::from(self.state.load(Relaxed))
+    }
+
+    /// Notes the list that the slab is on.
+    #[inline(always)]
+    pub fn set_state(self, state: State) {
+        self.state.store(state as u8, Relaxed);
+    }
+
+    /// Size class, or `class::SPAN`.
+    #[inline(always)]
+    pub fn class(self) -> usize {
+        self.class.load(Relaxed) as usize
+    }
+
+    /// Whether the slab is a span.
+    #[inline(always)]
+    pub fn is_span(self) -> bool {
+        self.class() == SPAN
+    }
+
+    /// Slot size in bytes.
+    #[inline(always)]
+    pub fn size(self) -> usize {
+        self.size.load(Relaxed) as usize
+    }
+
+    /// Number of slots.
+    #[inline(always)]
+    pub fn slots(self) -> usize {
+        self.slots.load(Relaxed) as usize
+    }
+
+    /// Number of pages.
+    #[inline(always)]
+    pub fn pages(self) -> usize {
+        self.pages.load(Relaxed) as usize
+    }
+
+    /// Address of the first slot.
+    #[inline(always)]
+    pub fn base(self) -> usize {
+        self.base.load(Relaxed)
+    }
+
+    /// Number of bitmap words that have slots.
+    #[inline(always)]
+    pub fn words(self) -> usize {
+        self.slots().div_ceil(WORD_SLOTS)
+    }
+
+    /// The `word`-th word of the free bitmap. `word` < 4, or 8 for the pair class.
+    #[inline(always)]
+    pub fn free_word(&self, word: usize) -> &AtomicU64 {
+        if word < WORDS {
+            return &self.free[word];
+        }
+        self.pair_word(word)
+    }
+
+    /// The word of the free bitmap that holds `slot`'s bit, for a slot number that came out of the
+    /// reciprocal: at most the slot past the last, so the word lies within the header or its pair.
+    #[inline(always)]
+    pub fn free_word_at(&self, slot: usize) -> &AtomicU64 {
+        // SAFETY: slots past the last exist only where a slab has a tail, and then their bit lies in the
+        // bitmap (tested for every class in `class`); free words of a pair are contiguous.
+        unsafe { &*self.free_start().add(word_of(slot)) }
+    }
+
+    #[inline(always)]
+    fn free_start(&self) -> *const AtomicU64 {
+        // SAFETY: within the header.
+        unsafe {
+            self.0
+                .as_ptr()
+                .byte_add(core::mem::offset_of!(Slab, free))
+                .cast()
+        }
+    }
+
+    /// The `word`-th word of the remote bitmap. `word` < 4, or 8 for the pair class.
+    #[inline(always)]
+    pub fn remote_word(&self, word: usize) -> &AtomicU64 {
+        if self.class() != PAIR {
+            return &self.remote[word];
+        }
+        self.pair_word(WORDS + 2 * WORDS + word)
+    }
+
+    /// Words behind `free` in a header pair: 4..8 are free bits, 12..20 remote bits.
+    #[inline]
+    fn pair_word(&self, word: usize) -> &AtomicU64 {
+        debug_assert!(self.class() == PAIR && word < 2 * WORDS + 3 * WORDS);
+        // SAFETY: the header of class PAIR is a pair of 256 bytes (type-stable, `SlabPtr::new`), `free`
+        // begins at byte 32, and 32 + 8 * 20 = 192 <= 256.
+        unsafe { &*self.free_start().add(word) }
+    }
+
+    /// Whether `slot` < slots is marked free by its owner.
+    #[inline(always)]
+    pub fn is_free(self, slot: usize) -> bool {
+        self.free_word(word_of(slot)).load(Relaxed) & bit_of(slot) != 0
+    }
+
+    /// Whether `slot` < slots was freed by another thread and not collected yet.
+    #[inline(always)]
+    pub fn is_remote(self, slot: usize) -> bool {
+        self.remote_word(word_of(slot)).load(Relaxed) & bit_of(slot) != 0
+    }
+
+    /// Number of free slots, not counting remote frees.
+    pub fn count_free(self) -> usize {
+        let bits = |word| self.free_word(word).load(Relaxed) & slots_of_word(self.slots(), word);
+        (0..self.words())
+            .map(|word| bits(word).count_ones() as usize)
+            .sum()
+    }
+
+    /// Number of slots freed by other threads and not collected yet.
+    pub fn count_remote(self) -> usize {
+        (0..self.words())
+            .map(|word| self.remote_word(word).load(Relaxed).count_ones() as usize)
+            .sum()
+    }
+
+    /// The next word after `cursor` that has free slots, and `cursor`'s own last: so the slots freed
+    /// longest ago are taken first, sweep by sweep.
+    #[inline]
+    pub fn next_word(self, cursor: usize) -> Option<(usize, u64)> {
+        let words = self.words();
+        let mut word = cursor;
+        for _ in 0..words {
+            word = if word + 1 >= words { 0 } else { word + 1 };
+            let bits = self.free_word(word).load(Relaxed) & slots_of_word(self.slots(), word);
+            if bits != 0 {
+                return Some((word, bits));
+            }
+        }
+        None
+    }
+
+    /// Makes the header stand for a new slab of `shape` at `base`, all slots free, owned by `owner`.
+    /// Bits past the last slot read free, so that a free of what lies behind it is found.
+    pub fn make(self, shape: &Shape, base: usize, owner: u64) {
+        self.base.store(base, Relaxed);
+        self.recip.store(shape.recip, Relaxed);
+        self.size.store(shape.size as u32, Relaxed);
+        self.slots.store(shape.slots as u16, Relaxed);
+        self.class.store(shape.class as u8, Relaxed);
+        self.pages.store(shape.pages as u32, Relaxed);
+        self.credit.store(CREDIT_HUGE, Relaxed);
+        self.counted.store(0, Relaxed);
+        let words = if shape.class == PAIR {
+            2 * WORDS
+        } else {
+            WORDS
+        };
+        (0..words).for_each(|word| self.free_word(word).store(u64::MAX, Relaxed));
+        self.set_state(State::Unlisted);
+        self.owner.store(owner, Release);
+    }
+}
+
+/// The header table: headers by number.
+#[derive(Clone, Copy)]
+pub struct SlabTable(NonNull<Slab>);
+
+impl SlabTable {
+    /// # Safety
+    /// `base` is the start of the header area, mapped for good as far as headers were made.
+    pub const unsafe fn new(base: NonNull<Slab>) -> SlabTable {
+        SlabTable(base)
+    }
+
+    /// The header numbered `id`, which was made before.
+    #[inline(always)]
+    pub fn get(self, id: SlabId) -> SlabPtr {
+        // SAFETY: numbers are given out by `pages` only for opened parts of the area.
+        unsafe { SlabPtr(self.0.add(id.index())) }
+    }
+}
+
+/// A doubly linked list of slabs through their headers: order is that of insertion at the back. One
+/// thread at a time.
+pub struct List {
+    head: Cell<u32>,
+    tail: Cell<u32>,
+}
+
+impl Default for List {
+    fn default() -> List {
+        List::new()
+    }
+}
+
+impl List {
+    /// An empty list.
+    pub const fn new() -> List {
+        List {
+            head: Cell::new(0),
+            tail: Cell::new(0),
+        }
+    }
+
+    /// Whether nothing is listed.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.head.get() == 0
+    }
+
+    /// The first slab.
+    #[inline]
+    pub fn first(&self, table: SlabTable) -> Option<SlabPtr> {
+        let id = SlabId(self.head.get());
+        id.is_some().then(|| table.get(id))
+    }
+
+    /// The slab behind `slab`.
+    pub fn after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
+        let id = SlabId(slab.next.load(Relaxed));
+        id.is_some().then(|| table.get(id))
+    }
+
+    /// Adds `slab`, which is on no list, at the back.
+    pub fn push_back(&self, table: SlabTable, slab: SlabPtr) {
+        let last = self.tail.replace(slab.id().0);
+        slab.prev.store(last, Relaxed);
+        slab.next.store(0, Relaxed);
+        match last {
+            0 => self.head.set(slab.id().0),
+            last => table.get(SlabId(last)).next.store(slab.id().0, Relaxed),
+        }
+    }
+
+    /// Takes `slab`, which is on this list, out of it.
+    pub fn unlink(&self, table: SlabTable, slab: SlabPtr) {
+        let (prev, next) = (slab.prev.load(Relaxed), slab.next.load(Relaxed));
+        match prev {
+            0 => self.head.set(next),
+            prev => table.get(SlabId(prev)).next.store(next, Relaxed),
+        }
+        match next {
+            0 => self.tail.set(prev),
+            next => table.get(SlabId(next)).prev.store(prev, Relaxed),
+        }
+    }
+
+    /// Takes the first slab out.
+    pub fn pop_front(&self, table: SlabTable) -> Option<SlabPtr> {
+        let slab = self.first(table)?;
+        self.unlink(table, slab);
+        Some(slab)
+    }
+
+    /// Forgets all, without touching the slabs.
+    pub fn clear(&self) {
+        self.head.set(0);
+        self.tail.set(0);
+    }
+}

@@ -1,0 +1,27 @@
+/* Children that cannot hang for long, and parents that see how they ended. */
+#ifndef CHILDREN_H
+#define CHILDREN_H
+
+#include "../threads/work.h"
+
+#include <sys/wait.h>
+
+/* Seconds after which a child has hung, and is ended by SIGALRM. */
+enum { PATIENCE = 60 };
+
+static inline pid_t child_start(void) {
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) alarm(PATIENCE);
+    return child;
+}
+
+/* Waits for a child, which must exit with 0. */
+static inline void child_end(pid_t child) {
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    if (WIFSIGNALED(status)) fprintf(stderr, "child %d ended by signal %d\n", (int)child, WTERMSIG(status));
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+#endif

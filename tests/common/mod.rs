@@ -1,0 +1,284 @@
+//! The harness of the tests that run C programs: builds the libraries once, compiles a program from
+//! `tests/c`, runs it under a time limit and says how it ended.
+
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::collections::HashMap;
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a program may run.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the workspace builds for programs that are not written in Rust.
+pub struct Artifacts {
+    /// `libslabside.a`: the allocator under names of its own.
+    pub archive: PathBuf,
+    /// `libslabside_preload.so`: the allocator in place of the C library's.
+    pub preload: PathBuf,
+    /// The command `slabside`.
+    pub command: PathBuf,
+}
+
+/// The two ways in which a C program gets the allocator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Linked with the static library, the usual names mapped to `slabside_*` by `check.h`.
+    Prefixed,
+    /// An ordinary program under `LD_PRELOAD`.
+    Preloaded,
+}
+
+/// Both forms.
+pub const FORMS: [Form; 2] = [Form::Prefixed, Form::Preloaded];
+
+/// How a program ended and what it wrote.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit status, unless a signal ended it.
+    pub status: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+    /// What was run, for messages.
+    pub name: String,
+}
+
+impl Output {
+    /// What it wrote to standard output, if it ended with status 0 and said nothing on standard error.
+    #[track_caller]
+    pub fn passed(self) -> String {
+        assert!(
+            self.status == Some(0) && self.stderr.is_empty(),
+            "{self:#?}"
+        );
+        self.stdout
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The libraries and the command in their release builds, built at the first call.
+pub fn artifacts() -> &'static Artifacts {
+    static BUILT: OnceLock<Artifacts> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        cargo(&[
+            "build",
+            "--release",
+            "-p",
+            "slabside-c",
+            "-p",
+            "slabside-preload",
+            "-p",
+            "slabside-cli",
+        ]);
+        let release = target_directory().join("release");
+        let artifacts = Artifacts {
+            archive: release.join("libslabside.a"),
+            preload: release.join("libslabside_preload.so"),
+            command: release.join("slabside"),
+        };
+        for file in [&artifacts.archive, &artifacts.preload, &artifacts.command] {
+            assert!(file.is_file(), "the build made no {}", file.display());
+        }
+        artifacts
+    })
+}
+
+fn cargo(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(args)
+        .current_dir(root())
+        .output()
+        .expect("cargo starts");
+    assert!(
+        output.status.success(),
+        "cargo {args:?}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("cargo writes UTF-8")
+}
+
+/// Where cargo builds to, as cargo itself says, so that every way to set it is honoured.
+fn target_directory() -> PathBuf {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
+    let (_, rest) = metadata
+        .split_once("\"target_directory\":\"")
+        .expect("cargo names its target directory");
+    PathBuf::from(rest.split_once('"').expect("a closing quote").0)
+}
+
+/// Compiles `tests/c/<c_file>` with `flags` against the header and the static library. A program that
+/// calls none of the library's names is an ordinary one. The same file with the same flags is compiled
+/// once in each test binary.
+pub fn compile(c_file: &str, flags: &[&str]) -> PathBuf {
+    static DONE: Mutex<Option<HashMap<PathBuf, Arc<OnceLock<()>>>>> = Mutex::new(None);
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(output_name(c_file, flags));
+    let once = {
+        let mut done = DONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        done.get_or_insert_with(HashMap::new)
+            .entry(program.clone())
+            .or_default()
+            .clone()
+    };
+    once.get_or_init(|| compile_to(&program, c_file, flags));
+    program
+}
+
+fn output_name(c_file: &str, flags: &[&str]) -> String {
+    let mut name = c_file.trim_end_matches(".c").replace('/', "-");
+    for flag in flags {
+        name.push('.');
+        name.extend(
+            flag.chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }),
+        );
+    }
+    name
+}
+
+/// Compiles beside the goal and moves it there, since other test processes may be running the old one.
+fn compile_to(program: &Path, c_file: &str, flags: &[&str]) {
+    let fresh = program.with_file_name(format!(
+        "{}.{}.new",
+        program.file_name().expect("a name").to_string_lossy(),
+        std::process::id()
+    ));
+    let output = Command::new(env::var_os("CC").unwrap_or("gcc".into()))
+        .args(["-O2", "-g", "-Wall", "-Werror", "-fno-builtin", "-pthread"])
+        .arg("-I")
+        .arg(root().join("include"))
+        .args(flags)
+        .arg("-o")
+        .arg(&fresh)
+        .arg(root().join("tests/c").join(c_file))
+        .arg(&artifacts().archive)
+        .output()
+        .expect("a C compiler starts");
+    assert!(
+        output.status.success(),
+        "{c_file} {flags:?}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::rename(&fresh, program).expect("the program can be moved to its place");
+}
+
+/// Runs `program` with `args` and, beside this process's environment, `env`; ends it after [`PATIENCE`].
+/// No core is dumped.
+pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env_remove("LD_PRELOAD")
+        .envs(env.iter().copied());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    // SAFETY: the hook makes one system call that is safe between fork and exec, and allocates nothing.
+    unsafe { command.pre_exec(no_core) };
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|e| panic!("{} does not start: {e}", program.display()));
+    let stdout = read_all(child.stdout.take().expect("piped"));
+    let stderr = read_all(child.stderr.take().expect("piped"));
+    let (status, signal, late) = wait(&mut child);
+    let mut said = stderr.join().expect("the reader ends");
+    if late {
+        said.push_str("\n[ended by the harness: out of time]\n");
+    }
+    let stdout = stdout.join().expect("the reader ends");
+    Output {
+        status,
+        signal,
+        stdout,
+        stderr: said,
+        name: format!("{} {args:?} {env:?}", program.display()),
+    }
+}
+
+fn no_core() -> std::io::Result<()> {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: reads `none` only. Failure is harmless.
+    unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
+    Ok(())
+}
+
+fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes); // what came before an error is still worth showing
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// The child's exit status, the signal that ended it, and whether that was for want of time.
+fn wait(child: &mut Child) -> (Option<i32>, Option<i32>, bool) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(500);
+    loop {
+        if let Some(status) = child.try_wait().expect("the child can be waited for") {
+            return (status.code(), status.signal(), false);
+        }
+        if Instant::now() >= deadline {
+            child.kill().expect("the child can be ended");
+            let status = child.wait().expect("the child can be waited for");
+            return (status.code(), status.signal(), true);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Compiles `c_file` in `form`, with `flags` beside.
+pub fn compile_as(form: Form, c_file: &str, flags: &[&str]) -> PathBuf {
+    match form {
+        Form::Prefixed => compile(c_file, &[&["-DPREFIXED"], flags].concat()),
+        Form::Preloaded => compile(c_file, flags),
+    }
+}
+
+/// What a program of `form` needs in its environment.
+pub fn environment(form: Form) -> Vec<(&'static str, &'static str)> {
+    match form {
+        Form::Prefixed => vec![],
+        Form::Preloaded => vec![(
+            "LD_PRELOAD",
+            artifacts().preload.to_str().expect("a path in UTF-8"),
+        )],
+    }
+}
+
+/// Compiles `c_file` in `form` and runs it with `args`.
+pub fn run_as(form: Form, c_file: &str, args: &[&str]) -> Output {
+    run(&compile_as(form, c_file, &[]), args, &environment(form))
+}
+
+/// Runs `c_file` in both forms and expects it to pass.
+#[track_caller]
+pub fn passes(c_file: &str, args: &[&str]) {
+    for form in FORMS {
+        run_as(form, c_file, args).passed();
+    }
+}
+
+/// Runs `c_file` with the static library, where no other malloc shares the heap, and expects it to pass.
+#[track_caller]
+pub fn passes_alone(c_file: &str, args: &[&str]) -> String {
+    run_as(Form::Prefixed, c_file, args).passed()
+}

@@ -1,0 +1,39 @@
+//! fork: the child repairs the heap that it was given in whatever state, and no lock of ours is held
+//! while libc takes its own.
+//!
+//! Every program of `tests/c/fork` runs in both forms, as the ones in `threads.rs` do. A program that
+//! hangs is ended by the harness, a child that hangs by its own alarm, and both are failures.
+
+mod common;
+
+use common::passes;
+
+#[test]
+fn children_of_a_program_at_work_free_its_blocks_and_start_threads_that_do() {
+    passes("fork/storm.c", &["200"]);
+}
+
+#[test]
+fn fork_does_not_hang_while_others_are_in_fflush_and_getline() {
+    passes("fork/stdio.c", &["200"]);
+}
+
+#[test]
+fn children_fork_again_and_free_what_their_ancestors_allocated() {
+    passes("fork/nested.c", &["5"]);
+}
+
+#[test]
+fn popen_system_and_posix_spawn_from_many_threads_disturb_nobodys_heap() {
+    passes("fork/processes.c", &["40"]);
+}
+
+#[test]
+fn fork_handlers_of_the_program_allocate_before_and_after_the_heaps_own() {
+    passes("fork/handlers.c", &["100"]);
+}
+
+#[test]
+fn a_childs_figures_begin_as_its_parents_and_go_their_own_way() {
+    passes("fork/figures.c", &[]);
+}

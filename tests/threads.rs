@@ -1,0 +1,65 @@
+//! Threads: owned slabs, frees from other threads, exit, abandonment and adoption.
+//!
+//! Every program of `tests/c/threads` runs linked with the static library, where it ends by asking the
+//! heap to validate itself, and as an ordinary program under `LD_PRELOAD`.
+
+mod common;
+
+use common::passes;
+
+#[test]
+fn eight_threads_on_fewer_cores_exchange_blocks_and_lose_no_byte() {
+    passes("threads/exchange.c", &["8", "150000"]);
+}
+
+#[test]
+fn two_threads_that_only_exchange_blocks_lose_no_byte() {
+    passes("threads/exchange.c", &["2", "300000"]);
+}
+
+#[test]
+fn five_thousand_short_threads_use_each_others_memory_again() {
+    passes("threads/short_lived.c", &["5000"]);
+}
+
+#[test]
+fn blocks_are_freed_by_others_during_and_after_their_owners_exit() {
+    passes("threads/after_exit.c", &["600"]);
+}
+
+#[test]
+fn destructors_of_thread_specific_data_allocate_and_free_in_every_round() {
+    passes("threads/destructors.c", &["400"]);
+}
+
+#[test]
+fn an_owner_that_slept_while_others_freed_allocates_from_what_they_freed() {
+    passes("threads/sleeping_owner.c", &["itself"]);
+}
+
+#[test]
+fn what_was_freed_while_its_owner_slept_serves_others_once_the_owner_has_called() {
+    passes("threads/sleeping_owner.c", &["others"]);
+}
+
+#[test]
+fn four_hundred_threads_leave_a_megabyte_each_and_24_are_never_resident() {
+    for size in ["0", "16", "48", "200", "1000"] {
+        passes("threads/leave.c", &["400", size]);
+    }
+}
+
+#[test]
+fn a_thousand_live_threads_with_fifty_objects_each_stay_under_400_megabytes() {
+    passes("threads/many.c", &["1000", "400"]);
+}
+
+#[test]
+fn blocks_are_resized_by_threads_that_did_not_allocate_them() {
+    passes("threads/resize.c", &["4", "40000"]);
+}
+
+#[test]
+fn detached_threads_end_unjoined_and_allocate_while_the_program_exits() {
+    passes("threads/detached.c", &["500"]);
+}
