@@ -1,25 +1,57 @@
 //! slabside: a memory allocator whose bookkeeping lies entirely apart from user memory.
+//!
+//! The crate serves three ways: as Rust's global allocator ([`Slabside`]), as the C library
+//! `libslabside.a` (crate `capi`), and as the system's malloc by LD_PRELOAD (crate `preload`).
+//!
+//! The modules are declared bottom first: each names only modules declared before it
+//! (tests/layers.rs). docs/design.md tells the whole story; start reading at [`allocator`].
 #![no_std]
+
 #[cfg(any(test, feature = "sim"))]
 extern crate std;
 
+// What size is what: arithmetic alone.
 pub mod geometry;
 pub mod class;
-pub mod misuse;
 pub mod bitmap;
+
+// What a caller can do wrong, and what the system can be asked for.
+pub mod misuse;
 pub mod sync;
+#[cfg(not(loom))]
 pub mod os;
+
+// The thread's own block, and the metadata region.
+#[cfg(not(loom))]
 pub mod counters;
+#[cfg(not(loom))]
+pub mod tls;
+#[cfg(not(loom))]
 pub mod meta;
+
+// Slab headers, and how threads share them.
 pub mod slab;
 pub mod remote;
+
+// Pages, large blocks, heaps.
+#[cfg(not(loom))]
 pub mod runs;
-pub mod tls;
+#[cfg(not(loom))]
 pub mod pages;
+#[cfg(not(loom))]
 pub mod large;
+#[cfg(not(loom))]
 pub mod heap;
+
+// The whole, from outside and inside.
+#[cfg(not(loom))]
 pub mod allocator;
+#[cfg(not(loom))]
 pub mod inspect;
+#[cfg(not(loom))]
 pub mod life;
+#[cfg(not(loom))]
 pub mod api;
+
+#[cfg(not(loom))]
 pub use api::Slabside;

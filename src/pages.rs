@@ -1058,6 +1058,6 @@ impl Inner {
         let used = end.plus(after);
         let near = used < window.tail && window.tail.index() - used.index() <= PIN_REACH;
         (near && self.runs.free_before(end, reach) + after >= TRIM_PAGES)
-            .then(|| Pinned(used..window.tail))
+            .then_some(Pinned(used..window.tail))
     }
 }

@@ -5,27 +5,37 @@ use crate::tables::{over_live, LATENCIES, MOMENTS};
 use plotters::coord::types::{RangedCoordf64, RangedCoordusize};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use slabside_bench::libraries::Library;
 use std::error::Error;
 use std::ops::Range;
 use std::path::Path;
 
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// A colour an allocator, in the order of the tables; slabside's first.
-const COLOURS: [RGBColor; 9] = [
-    RGBColor(214, 39, 40),
-    RGBColor(127, 127, 127),
-    RGBColor(31, 119, 180),
-    RGBColor(23, 190, 207),
-    RGBColor(44, 160, 44),
-    RGBColor(255, 127, 14),
-    RGBColor(148, 103, 189),
-    RGBColor(140, 86, 75),
-    RGBColor(227, 119, 194),
+/// A colour for each allocator.
+const COLOURS: [(&str, RGBColor); 8] = [
+    ("slabside", RGBColor(214, 39, 40)),
+    ("glibc", RGBColor(127, 127, 127)),
+    ("mimalloc2", RGBColor(31, 119, 180)),
+    ("mimalloc3", RGBColor(23, 190, 207)),
+    ("jemalloc", RGBColor(44, 160, 44)),
+    ("tcmalloc", RGBColor(255, 127, 14)),
+    ("snmalloc", RGBColor(148, 103, 189)),
+    ("rpmalloc", RGBColor(140, 86, 75)),
 ];
 
-fn colour(place: usize) -> RGBColor {
-    COLOURS[place % COLOURS.len()]
+fn colour(library: &Library) -> RGBColor {
+    let known = COLOURS.iter().find(|(name, _)| *name == library.name);
+    known.map_or(RGBColor(227, 119, 194), |(_, colour)| *colour)
+}
+
+/// slabside is drawn larger than the others, by this factor.
+fn weight(library: &Library) -> u32 {
+    if library.name == "slabside" {
+        3
+    } else {
+        2
+    }
 }
 
 /// Draws every plot for which there are figures.
@@ -96,7 +106,7 @@ fn legend<'a>(results: &Results, area: &Area<'a>) -> Result<Area<'a>, Box<dyn Er
     let (top, rest) = area.split_vertically(24);
     for (place, library) in results.allocators.iter().enumerate() {
         let x = 120 + 95 * place as i32;
-        top.draw(&Circle::new((x, 12), 5, colour(place).filled()))?;
+        top.draw(&Circle::new((x, 12), 5, colour(library).filled()))?;
         top.draw(&Text::new(library.name.clone(), (x + 9, 6), ("sans-serif", 13)))?;
     }
     Ok(rest)
@@ -116,8 +126,8 @@ fn dots(results: &Results, path: &Path, dots: &Dots) -> Drawn {
     chart.configure_mesh().disable_y_mesh().y_labels(2 * count + 1).y_label_formatter(&name).x_labels(12).draw()?;
     chart.draw_series((0..count).map(|line| PathElement::new(ends(&dots.values[line], height(count, line)), BLACK.mix(0.15))))?;
     for place in (0..results.allocators.len()).rev() {
-        let radius = if place == 0 { 6 } else { 4 };
-        let dot = |line: usize| Some(Circle::new((dots.values[line][place]?, height(count, line)), radius, colour(place).filled()));
+        let library = &results.allocators[place];
+        let dot = |line: usize| Some(Circle::new((dots.values[line][place]?, height(count, line)), 2 * weight(library), colour(library).filled()));
         chart.draw_series((0..count).filter_map(dot))?;
     }
     root.present()?;
@@ -165,7 +175,7 @@ fn swell(results: &Results, path: &Path) -> Drawn {
     let bar = |moment: usize, place: usize| {
         let left = moment as f64 + 0.1 + 0.8 * place as f64 / count as f64;
         let corners = [(left, 0.0), (left + 0.7 / count as f64, megabytes[moment][place].unwrap_or(0.0))];
-        Rectangle::new(corners, colour(place).filled())
+        Rectangle::new(corners, colour(&results.allocators[place]).filled())
     };
     chart.draw_series((0..MOMENTS.len()).flat_map(|moment| (0..count).map(move |place| (moment, place))).map(|(moment, place)| bar(moment, place)))?;
     root.present()?;
@@ -193,15 +203,14 @@ fn scale(results: &Results, path: &Path) -> Drawn {
     let threads = |x: &usize| rows.get(*x).map_or(String::new(), |row| row.row.name.trim_start_matches("scale-").to_owned());
     chart.configure_mesh().x_labels(rows.len()).x_label_formatter(&threads).draw()?;
     for place in (0..results.allocators.len()).rev() {
-        line(&mut chart, &rates, place)?;
+        line(&mut chart, &results.allocators[place], rates.iter().map(|row| row[place]))?;
     }
     root.present()?;
     Ok(())
 }
 
-fn line(chart: &mut Lines, rates: &[Vec<Option<f64>>], place: usize) -> Drawn {
-    let points = rates.iter().enumerate().filter_map(|(x, row)| Some((x, row[place]?)));
-    let width = if place == 0 { 3 } else { 1 };
-    chart.draw_series(LineSeries::new(points, colour(place).stroke_width(width)))?;
+fn line(chart: &mut Lines, library: &Library, rates: impl Iterator<Item = Option<f64>>) -> Drawn {
+    let points = rates.enumerate().filter_map(|(x, rate)| Some((x, rate?)));
+    chart.draw_series(LineSeries::new(points, colour(library).stroke_width(weight(library))))?;
     Ok(())
 }

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Builds everything and makes the whole comparison: writes docs/benchmarks.md and docs/plots. Options are
+# those of src/bin/compare/main.rs; with --quick it takes under three minutes, else a quarter of an hour.
+#
+# Needs: a C and a C++ compiler, cmake, valgrind, and of Debian's packages libjemalloc2 libtcmalloc-minimal4.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target}
+"$here/peers.sh"
+cd "$here"
+cargo build --release --quiet --no-default-features --features report --bins
+cd - > /dev/null
+exec "$CARGO_TARGET_DIR/release/compare" "$@"
