@@ -8,7 +8,6 @@
 //! latency, memory          clocks for single calls, resident bytes
 //! overhead                 bytes beside the live ones, stage by stage
 //! libraries, child         the peers as shared libraries, and a program run under one of them
-//! question                 what the criterion files share
 //! instructions             callgrind's counts of single calls, and their budgets
 //! ```
 //!
@@ -28,5 +27,4 @@ pub mod memory;
 pub mod overhead;
 pub mod libraries;
 pub mod child;
-pub mod question;
 pub mod instructions;

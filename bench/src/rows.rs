@@ -77,7 +77,7 @@ impl Row {
 
 /// The row of that name.
 pub fn find(name: &str) -> Option<&'static Row> {
-    ROWS.iter().find(|row| row.name == name)
+    ROWS.iter().chain(HEAPS).find(|row| row.name == name)
 }
 
 /// The rows of a question.
@@ -130,6 +130,19 @@ pub const ROWS: &[Row] = &[
     row("swell", "swell", "80 MB of skewed sizes, freed in order", 2_000_000, Work::Swell),
 ];
 
+/// Rows that show what an operation costs against the size of the heap, small blocks and spans; they are
+/// tables of their own, and no part of any mean.
+pub const HEAPS: &[Row] = &[
+    row("heap-10m", "heap", "10 MB of 8-2,048 bytes", 300_000, Work::LogUniform(27_000, 8, 2048)),
+    row("heap-100m", "heap", "100 MB", 300_000, Work::LogUniform(270_000, 8, 2048)),
+    row("heap-1g", "heap", "1 GB", 300_000, Work::LogUniform(2_700_000, 8, 2048)),
+    row("heap-10g", "heap", "10 GB", 300_000, Work::LogUniform(27_000_000, 8, 2048)),
+    row("spans-1k", "heap", "1,000 blocks of 9-36 KB, one page used", 100_000, Work::LogUniform(1000, 9000, 36_000)),
+    row("spans-10k", "heap", "10,000 blocks", 100_000, Work::LogUniform(10_000, 9000, 36_000)),
+    row("spans-100k", "heap", "100,000 blocks", 100_000, Work::LogUniform(100_000, 9000, 36_000)),
+    row("spans-1m", "heap", "1,000,000 blocks", 100_000, Work::LogUniform(1_000_000, 9000, 36_000)),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,8 +150,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        for row in ROWS {
-            assert_eq!(ROWS.iter().filter(|other| other.name == row.name).count(), 1);
+        for row in ROWS.iter().chain(HEAPS) {
+            assert_eq!(ROWS.iter().chain(HEAPS).filter(|other| other.name == row.name).count(), 1);
         }
     }
 

@@ -7,7 +7,7 @@ use slabside_bench::child::{Run, Runner};
 use slabside_bench::instructions::{count, has_valgrind};
 use slabside_bench::libraries::Library;
 use slabside_bench::overhead::{COUNTS, MIXES};
-use slabside_bench::rows::{Row, ROWS};
+use slabside_bench::rows::{Row, HEAPS, ROWS};
 
 /// Calls `run` for each allocator in turn, `rounds` times over all rows.
 fn rounds(rows: &[&'static Row], options: &Options, rounds: usize, run: impl Fn(&Library, &Row) -> Option<Run>) -> Vec<RowRuns> {
@@ -30,6 +30,11 @@ fn latencies(options: &Options, runner: &Runner) -> Vec<RowRuns> {
     let rows: Vec<_> = ROWS.iter().filter(|row| row.has_latency()).collect();
     let repeats = if options.quick { 1 } else { 3 };
     rounds(&rows, options, repeats, |library, row| runner.latency(library, row.name, row.ops))
+}
+
+fn heaps(options: &Options, runner: &Runner) -> Vec<RowRuns> {
+    let rows: Vec<_> = HEAPS.iter().collect();
+    rounds(&rows, options, 1, |library, row| runner.row(library, row.name, row.ops))
 }
 
 /// One mix and count on all allocators at once: bytes do not depend on what else is running.
@@ -61,6 +66,7 @@ pub fn everything(options: &Options) -> Results {
     Results {
         rows: rounds(&options.rows, options, options.rounds, run),
         latencies: if wants("latency") { latencies(options, &runner) } else { Vec::new() },
+        heaps: if wants("heap") { heaps(options, &runner) } else { Vec::new() },
         overheads: if wants("overhead") { overheads(options, &runner) } else { Vec::new() },
         instructions: options.allocators.iter().map(|library| if counted { count(library) } else { None }).collect(),
         allocators: options.allocators.clone(),

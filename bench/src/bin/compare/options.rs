@@ -5,7 +5,10 @@ use slabside_bench::rows::{Row, ROWS};
 use std::path::PathBuf;
 
 /// The extra measurements, beside the rows.
-const EXTRAS: [&str; 3] = ["latency", "overhead", "instructions"];
+const EXTRAS: [&str; 4] = ["latency", "overhead", "instructions", "heap"];
+
+/// The extra that a short run leaves out unless it is asked for.
+const LONG: &str = "heap";
 
 /// How thoroughly, and what, is measured.
 pub struct Options {
@@ -92,7 +95,8 @@ impl Options {
         let words = Words::from(arguments)?;
         let (rounds, factor) = if words.quick { (3, 1) } else { (9, 3) };
         let rows: Vec<_> = ROWS.iter().filter(|row| words.wants(&[row.name, row.question])).collect();
-        let extras: Vec<_> = EXTRAS.into_iter().filter(|extra| words.wants(&[extra])).collect();
+        let short = words.quick && words.only.is_empty();
+        let extras: Vec<_> = EXTRAS.into_iter().filter(|&extra| words.wants(&[extra]) && !(short && extra == LONG)).collect();
         if rows.is_empty() && extras.is_empty() {
             return Err(format!("nothing is called {}", words.only.join(", ")));
         }

@@ -47,8 +47,11 @@ pub fn draw(results: &Results, folder: &Path) -> Drawn {
         swell(results, &folder.join("swell.svg"))?;
     }
     if !results.latencies.is_empty() {
-        dots(results, &folder.join("latency_p999.svg"), &latency(results, "p99.9 of single calls, ns", LATENCIES[1].1))?;
-        dots(results, &folder.join("latency_max.svg"), &latency(results, "Slowest call, ns", LATENCIES[2].1))?;
+        dots(results, &folder.join("latency_p999.svg"), &rows_as_dots(&results.latencies, "p99.9 of single calls, ns", LATENCIES[1].1))?;
+        dots(results, &folder.join("latency_max.svg"), &rows_as_dots(&results.latencies, "Slowest call, ns", LATENCIES[2].1))?;
+    }
+    if !results.heaps.is_empty() {
+        dots(results, &folder.join("heap.svg"), &rows_as_dots(&results.heaps, "Nanoseconds an operation, by the heap's size", time))?;
     }
     if !results.overheads.is_empty() {
         dots(results, &folder.join("overhead.svg"), &overhead(results))?;
@@ -74,9 +77,9 @@ fn ratios(results: &Results, title: &str, figure: Figure) -> Dots {
     Dots { title: title.to_owned(), names, values: results.rows.iter().map(ratio).collect() }
 }
 
-fn latency(results: &Results, title: &str, figure: Figure) -> Dots {
-    let names = results.latencies.iter().map(|row| row.row.name.to_owned()).collect();
-    Dots { title: title.to_owned(), names, values: results.latencies.iter().map(|row| row.medians(figure)).collect() }
+fn rows_as_dots(rows: &[RowRuns], title: &str, figure: Figure) -> Dots {
+    let names = rows.iter().map(|row| row.row.name.to_owned()).collect();
+    Dots { title: title.to_owned(), names, values: rows.iter().map(|row| row.medians(figure)).collect() }
 }
 
 fn overhead(results: &Results) -> Dots {
@@ -86,11 +89,21 @@ fn overhead(results: &Results) -> Dots {
     Dots { title: "Resident bytes over live bytes".to_owned(), names, values: values.collect() }
 }
 
-/// The range that holds all values that are above zero, and 1.
+/// The range that holds all values that are above zero.
 fn range(values: &[Vec<Option<f64>>]) -> Range<f64> {
-    let known = values.iter().flatten().flatten().copied().filter(|value| *value > 0.0);
-    let (low, high) = known.fold((1.0, 1.0), |(low, high): (f64, f64), value| (low.min(value), high.max(value)));
+    let known = || values.iter().flatten().flatten().copied().filter(|value| *value > 0.0);
+    let low = known().min_by(f64::total_cmp).unwrap_or(1.0);
+    let high = known().max_by(f64::total_cmp).unwrap_or(1.0);
     low / 1.2..high * 1.2
+}
+
+/// A number on a logarithmic axis.
+fn magnitude(value: &f64) -> String {
+    match *value {
+        millions if millions >= 1e6 => format!("{}M", millions / 1e6),
+        thousands if thousands >= 1e3 => format!("{}k", thousands / 1e3),
+        small => format!("{small}"),
+    }
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -123,7 +136,7 @@ fn dots(results: &Results, path: &Path, dots: &Dots) -> Drawn {
         .set_label_area_size(LabelAreaPosition::Bottom, 30)
         .build_cartesian_2d(range(&dots.values).log_scale(), -0.5..count as f64 - 0.5)?;
     let name = |y: &f64| name_at(&dots.names, *y);
-    chart.configure_mesh().disable_y_mesh().y_labels(2 * count + 1).y_label_formatter(&name).x_labels(12).draw()?;
+    chart.configure_mesh().disable_y_mesh().y_labels(2 * count + 1).y_label_formatter(&name).x_labels(12).x_label_formatter(&magnitude).draw()?;
     chart.draw_series((0..count).map(|line| PathElement::new(ends(&dots.values[line], height(count, line)), BLACK.mix(0.15))))?;
     for place in (0..results.allocators.len()).rev() {
         let library = &results.allocators[place];
@@ -170,7 +183,7 @@ fn swell(results: &Results, path: &Path) -> Drawn {
         .set_label_area_size(LabelAreaPosition::Bottom, 30)
         .build_cartesian_2d(0.0..MOMENTS.len() as f64, 0.0..most * 1.05)?;
     let moment = |x: &f64| MOMENTS.get(*x as usize).filter(|_| x.fract() == 0.5).map_or(String::new(), |(name, _)| name.to_string());
-    chart.configure_mesh().disable_x_mesh().x_labels(2 * MOMENTS.len() + 1).x_label_formatter(&moment).draw()?;
+    chart.configure_mesh().disable_x_mesh().light_line_style(TRANSPARENT).x_labels(2 * MOMENTS.len() + 1).x_label_formatter(&moment).draw()?;
     let count = results.allocators.len();
     let bar = |moment: usize, place: usize| {
         let left = moment as f64 + 0.1 + 0.8 * place as f64 / count as f64;
@@ -201,7 +214,7 @@ fn scale(results: &Results, path: &Path) -> Drawn {
         .set_label_area_size(LabelAreaPosition::Bottom, 30)
         .build_cartesian_2d(0..rows.len() - 1, 0.0..most * 1.05)?;
     let threads = |x: &usize| rows.get(*x).map_or(String::new(), |row| row.row.name.trim_start_matches("scale-").to_owned());
-    chart.configure_mesh().x_labels(rows.len()).x_label_formatter(&threads).draw()?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).x_labels(rows.len()).x_label_formatter(&threads).draw()?;
     for place in (0..results.allocators.len()).rev() {
         line(&mut chart, &results.allocators[place], rates.iter().map(|row| row[place]))?;
     }

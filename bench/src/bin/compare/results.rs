@@ -32,6 +32,8 @@ pub struct Results {
     pub rows: Vec<RowRuns>,
     /// Runs in which each call was timed.
     pub latencies: Vec<RowRuns>,
+    /// Times against the size of the heap.
+    pub heaps: Vec<RowRuns>,
     /// Bytes beside the live ones.
     pub overheads: Vec<Overhead>,
     /// Instructions of single calls; None where they could not be counted.

@@ -67,6 +67,7 @@ pub fn page(results: &Results, options: &Options) -> String {
         rows(results, "Peak resident bytes", PEAK, |value| value / MEGA, peak),
         swell(results),
         latency(results),
+        heaps(results),
         overhead(results),
         given_back(results),
         slabside_overhead(results),
@@ -199,6 +200,19 @@ fn latency(results: &Results) -> String {
     let text = "Nanoseconds of single calls of malloc and free, each timed, in runs of their own. The slowest call of a row with \
                 threads contains the kernel's switches between them.\n\n![p99.9](plots/latency_p999.svg)\n\n![slowest call](plots/latency_max.svg)\n";
     format!("## The slowest calls\n\n{text}\n{}", table.0)
+}
+
+fn heaps(results: &Results) -> String {
+    if results.heaps.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::by_allocator(results, &["row", "what"], &[]);
+    for row in &results.heaps {
+        table.row(&[vec![row.row.name.to_owned(), row.row.about.to_owned()], cells(&row.medians(time))].concat());
+    }
+    let text = "Nanoseconds a random replacement in heaps of growing size; every allocator pays for cache and TLB misses.\n\n\
+                ![time by heap size](plots/heap.svg)\n";
+    format!("## Large heaps\n\n{text}\n{}", table.0)
 }
 
 /// Resident bytes that an allocator added to a bare process: what glibc's had at the start is subtracted.
