@@ -9,7 +9,9 @@
 //! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
-use crate::class::{aligned_class, class_of, local_class, size_of_class, slot_at, LOCAL_CLASSES};
+use crate::class::{
+    aligned_class, bin_of, bin_pages, class_of, local_class, size_of_class, slot_at, LOCAL_CLASSES,
+};
 use crate::geometry::{
     bit_of, pages_for, LOCAL_MAX, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
 };
@@ -406,27 +408,26 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Resizes a live span in place, if it is the thread's own and there is room.
+    /// Resizes a live span in place, if it is the thread's own and there is room. A span shrinks only to
+    /// another bin's size, so that sizes that waver cost nothing.
     fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
-        let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
-        if wanted == pages {
-            return true;
-        }
-        if size > SPAN_MAX
-            || slab.owner.load(Relaxed) & !remote::PENDING != thread.me.get()
-            || thread.busy.get() != 0
-        {
-            return size <= slab.size();
-        }
-        let Some(heap) = heap_of(thread) else {
-            return size <= slab.size();
+        let fits = size <= slab.size();
+        let mine = slab.owner.load(Relaxed) & !remote::PENDING == thread.me.get();
+        let heap = match heap_of(thread) {
+            Some(heap) if mine && size <= SPAN_MAX && thread.busy.get() == 0 => heap,
+            _ => return fits,
         };
+        let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
+        let rounded = bin_pages(bin_of(wanted));
         let _busy = Busy::mark(thread);
         let old = slab.size();
-        if wanted < pages {
-            self.ground.pages.shorten(slab, wanted);
-        } else if self.ground.pages.extend(slab, wanted - pages).is_none() {
-            return false;
+        if rounded < pages {
+            self.ground.pages.shorten(slab, rounded);
+        } else if !fits {
+            let extend = |to: usize| self.ground.pages.extend(slab, to - pages).is_some();
+            if !extend(rounded) && !extend(wanted) {
+                return false;
+            }
         }
         heap.span_resized(&self.ground, old, slab.size());
         true
@@ -479,7 +480,7 @@ impl<O: Os> Allocator<O> {
         if size <= SMALL_MAX {
             size_of_class(class_of(size))
         } else if size <= SPAN_MAX {
-            crate::class::bin_pages(crate::class::bin_of(pages_for(size))) * PAGE
+            bin_pages(bin_of(pages_for(size))) * PAGE
         } else {
             size.checked_next_multiple_of(PAGE).unwrap_or(size)
         }

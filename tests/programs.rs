@@ -239,10 +239,13 @@ fn figure(report: &str, name: &str) -> u64 {
         .unwrap_or_else(|_| panic!("{name} is no number in {report}"))
 }
 
-/// Holds `megabytes` in blocks of `block` bytes, and lets them go again if `free` is set.
+/// Holds `megabytes`, written, in blocks of `block` bytes for a while, and then lets them go if `free`.
 fn holder(megabytes: u32, block: u32, free: bool) -> String {
     let free = if free { "del held" } else { "pass" };
-    format!("held = [bytes({block} - 33) for i in range({megabytes} * 1048576 // {block})]; {free}")
+    format!(
+        "import time; held = [bytes([7]) * ({block} - 33) for i in range({megabytes} * 1048576 // {block})]; \
+         time.sleep(0.2); {free}"
+    )
 }
 
 #[test]

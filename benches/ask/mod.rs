@@ -21,7 +21,9 @@ fn operations(row: &Row) -> usize {
 fn group<'a>(criterion: &'a mut Criterion, row: &Row) -> Group<'a> {
     let mut group = criterion.benchmark_group(row.name);
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
-    group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_secs(1));
+    group
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_secs(1));
     group.throughput(Throughput::Elements(operations(row) as u64));
     group
 }
@@ -60,7 +62,12 @@ pub fn in_processes(criterion: &mut Criterion, question: &str) {
     for row in of_question(question) {
         let mut group = group(criterion, row);
         for library in libraries::all() {
-            let run = |ops| runner.row(&library, row.name, ops).expect("the runner reports").outcome;
+            let run = |ops| {
+                runner
+                    .row(&library, row.name, ops)
+                    .expect("the runner reports")
+                    .outcome
+            };
             measure(&mut group, row, &library.name, run);
         }
     }

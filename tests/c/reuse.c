@@ -7,6 +7,9 @@ static void *object[COUNT];
 
 static void refill(size_t size, size_t stride) {
     struct slabside_stats before = figures();
+#ifdef PREFIXED
+    CHECK(before.slabs >= COUNT / 512);
+#endif
     char *end = break_now();
     for (size_t i = stride - 1; i < COUNT; i += stride) give(object[i]);
     for (size_t i = stride - 1; i < COUNT; i += stride) {
