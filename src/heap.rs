@@ -676,6 +676,7 @@ impl Heap {
             return Ok(());
         }
         self.last_decay.set(now);
+        let quiet = ground.pages.quiet_for(now);
         let idle = if since >= 2 * DECAY_MS {
             self.binned_bytes.get()
         } else {
@@ -687,7 +688,7 @@ impl Heap {
         ground
             .large
             .decay(&ground.os, &ground.meta, now.saturating_sub(LARGE_KEPT_MS));
-        ground.pages.tick(&ground.os, &ground.meta, now);
+        ground.pages.tick(&ground.os, &ground.meta, now, quiet);
         Ok(())
     }
 

@@ -324,7 +324,8 @@ impl Pages {
             )
         };
         let dummies = SlabId::FIRST.index() * SLAB_BYTES;
-        let tree = inner.runs.tree_byte(0);
+        // The first group's byte too: with few groups the tree has only that one level.
+        let tree = inner.runs.tree_byte(0) + 1;
         if !meta.open_to(os, Area::Slabs, &mut inner.headers.opened, dummies)
             || !meta.open(os, Area::Tree, 0, tree)
         {
@@ -798,13 +799,20 @@ impl Pages {
         Some((page, n))
     }
 
+    /// Milliseconds since a slab was last released.
+    pub fn quiet_for(&self, now: u64) -> u64 {
+        let guard = self.lock.lock();
+        now.saturating_sub(self.inner(&guard).policy.last_release)
+    }
+
     /// Gives back what lay unused for an interval: the heap's end, and dirty free pages inside. Called
-    /// from slow paths; does nothing if called again too soon.
-    pub fn tick<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
+    /// from slow paths, with how long no slab had been released before the caller's own decay; does
+    /// nothing if called again too soon.
+    pub fn tick<O: Os>(&self, os: &O, meta: &Meta, now: u64, quiet: u64) {
         let Some(_ticking) = self.ticking.try_lock() else {
             return;
         };
-        let Some(unused) = self.unused_since_tick(now) else {
+        let Some(unused) = self.unused_since_tick(now, quiet) else {
             return;
         };
         let before = self.window(0).tail_pages();
@@ -816,7 +824,7 @@ impl Pages {
     }
 
     /// How many dirty free pages were not needed since the last tick, or `None` if that was just now.
-    fn unused_since_tick(&self, now: u64) -> Option<usize> {
+    fn unused_since_tick(&self, now: u64, quiet: u64) -> Option<usize> {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let policy = &mut inner.policy;
@@ -824,8 +832,7 @@ impl Pages {
             return None;
         }
         let dirty = inner.runs.dirty_pages();
-        let idle = now.saturating_sub(policy.last_release) >= TICK_MS;
-        let unused = if idle {
+        let unused = if quiet >= TICK_MS {
             dirty
         } else {
             policy.low_dirty.min(dirty)
