@@ -21,7 +21,7 @@ use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU32, Lock};
+use crate::sync::{flip, settled, AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase};
 use core::ptr;
@@ -81,7 +81,7 @@ fn take_slot(entry: &Entry) -> Option<*mut u8> {
     entry.bits.set(rest);
     // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
     let word = unsafe { &*entry.word.get() };
-    word.store(word.load(Relaxed) ^ (bits ^ rest), Relaxed);
+    flip(word, bits ^ rest);
     Some(
         entry
             .base
@@ -110,19 +110,19 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     pub fn malloc(&self, thread: &Local, size: usize) -> *mut u8 {
         if size > LOCAL_MAX {
-            return self.malloc_upper(thread, size);
+            return self.malloc_upper(size, thread);
         }
         let class = local_class(size);
         // SAFETY: classes of sizes up to LOCAL_MAX are below LOCAL_CLASSES (tested exhaustively).
         match take_slot(unsafe { thread.entries.get_unchecked(class) }) {
             Some(slot) => slot,
-            None => self.malloc_slow(thread, class),
+            None => self.malloc_slow(class, thread),
         }
     }
 
     /// As [`Allocator::malloc`] for more than 1 KiB.
     #[inline(never)]
-    fn malloc_upper(&self, thread: &Local, size: usize) -> *mut u8 {
+    fn malloc_upper(&self, size: usize, thread: &Local) -> *mut u8 {
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size));
         }
@@ -136,25 +136,33 @@ impl<O: Os> Allocator<O> {
             Some(heap) => take_slot(heap.upper_entry(class)),
             None => None,
         };
-        slot.unwrap_or_else(|| self.malloc_slow(thread, class))
+        slot.unwrap_or_else(|| self.malloc_slow(class, thread))
     }
 
-    /// The entry is used up: another word of slots is checked out.
+    /// The entry is used up: another word of slots is checked out, most often of the same slab.
     #[cold]
     #[inline(never)]
-    fn malloc_slow(&self, thread: &Local, class: usize) -> *mut u8 {
-        self.with_reclaim(thread, |thread, heap| {
-            if !heap.refill(&self.ground, class)? {
-                return Ok(None);
+    fn malloc_slow(&self, class: usize, thread: &Local) -> *mut u8 {
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            if heap.refill_at_once(self.ground.table(), class) {
+                return self.take_refilled(thread, heap, class);
             }
-            let entry = if class < LOCAL_CLASSES {
-                &thread.entries[class]
-            } else {
-                heap.upper_entry(class)
-            };
-            Ok(take_slot(entry))
+        }
+        self.with_reclaim(thread, |thread, heap| {
+            let refilled = heap.refill(&self.ground, class)?;
+            Ok(refilled.then(|| self.take_refilled(thread, heap, class)))
         })
         .unwrap_or_else(|| self.exhausted())
+    }
+
+    #[inline(always)]
+    fn take_refilled(&self, thread: &Local, heap: &Heap, class: usize) -> *mut u8 {
+        let entry = match thread.entries.get(class) {
+            Some(entry) => entry,
+            None => heap.upper_entry(class),
+        };
+        take_slot(entry).unwrap_or(ptr::null_mut())
     }
 
     /// A span or a large block, and whether it is all zero.
@@ -234,13 +242,15 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     pub fn free(&self, thread: &Local, block: *mut u8) {
         let hot = &self.ground.pages.hot;
-        let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
+        // SAFETY: set before the first block was handed out, and never again.
+        let base = unsafe { settled(&hot.base) };
+        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
         if page >= hot.pages.load(Relaxed) {
-            return self.free_far(thread, block);
+            return self.free_far(block, thread);
         }
         let slab = hot.slab_of(page);
         if slab.owner.load(Relaxed) != thread.me.get() {
-            return self.free_in(thread, slab, block);
+            return self.free_in(block, slab, thread);
         }
         self.free_own(thread, slab, block);
     }
@@ -248,33 +258,36 @@ impl<O: Os> Allocator<O> {
     /// Frees a block in a slab of the thread's own.
     #[inline(always)]
     fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
-        let (slot, exact) = slot_at(
-            block as usize - slab.base.load(Relaxed),
-            slab.recip.load(Relaxed),
-        );
+        // SAFETY: the thread owns the slab, and the block lies in one of its pages.
+        let offset = block as usize - unsafe { settled(&slab.base) };
+        let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
         let word = slab.free_word_at(slot);
         let bits = word.load(Relaxed);
-        if !exact || bits & bit_of(slot) != 0 {
-            return self.misuse_in(slab, block as usize, Call::Free);
+        let freed = bits | bit_of(slot);
+        if !exact {
+            return self.misuse_in(block as usize, slab, Call::Free);
         }
-        word.store(bits | bit_of(slot), Relaxed);
-        let credit = slab.credit.load(Relaxed) - 1;
-        slab.credit.store(credit, Relaxed);
+        if freed == bits {
+            return self.misuse_in(block as usize, slab, Call::Free);
+        }
+        word.store(freed, Relaxed);
+        let credit = slab.credit.get() - 1;
+        slab.credit.set(credit);
         if credit == 0 {
-            self.credit_used_up(thread, slab);
+            self.credit_used_up(slab, thread);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn credit_used_up(&self, thread: &Local, slab: SlabPtr) {
+    fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
         self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
     }
 
     /// Outside the first window: nothing, a mapped window, a large block, or nothing of ours.
     #[cold]
     #[inline(never)]
-    fn free_far(&self, thread: &Local, block: *mut u8) {
+    fn free_far(&self, block: *mut u8, thread: &Local) {
         if block.is_null() {
             return;
         }
@@ -282,7 +295,7 @@ impl<O: Os> Allocator<O> {
             if slab.owner.load(Relaxed) == thread.me.get() {
                 return self.free_own(thread, slab, block);
             }
-            return self.free_in(thread, slab, block);
+            return self.free_in(block, slab, thread);
         }
         self.free_large(thread, block as usize);
     }
@@ -314,7 +327,7 @@ impl<O: Os> Allocator<O> {
     /// A block in a slab that is not the thread's own as it stands.
     #[cold]
     #[inline(never)]
-    fn free_in(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+    fn free_in(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
         let slot = match locate(slab, block as usize, Call::Free) {
             Ok(slot) => slot,
             Err(misuse) => self.die(&misuse),
@@ -339,15 +352,19 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn misuse_in(&self, slab: SlabPtr, addr: usize, call: Call) {
-        match locate(slab, addr, call) {
-            Ok(slot) => self.die(&Misuse::Dead {
+    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) {
+        let misuse = match locate(slab, addr, call) {
+            Ok(slot) => Misuse::Dead {
                 call,
                 addr,
                 slot,
                 size: slab.size(),
-            }),
-            Err(misuse) => self.die(&misuse),
+            },
+            Err(misuse) => misuse,
+        };
+        // Not seen to be endless, so that free can jump here instead of calling and saving registers.
+        if core::hint::black_box(true) {
+            self.die(&misuse);
         }
     }
 

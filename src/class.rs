@@ -67,6 +67,7 @@ const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
 /// The class of a request of `size` <= [`LOCAL_MAX`] bytes: one addition, one shift, one load.
 #[inline(always)]
 pub fn local_class(size: usize) -> usize {
+    debug_assert!(size <= LOCAL_MAX);
     FINE_CLASS[size.div_ceil(FINE)] as usize
 }
 

@@ -17,7 +17,7 @@
 use crate::class::{bin_below, bin_of, bin_pages, reciprocal, size_of_class, slab_pages, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
-use crate::geometry::{bit_of, word_of, PAGE, WORD_SLOTS};
+use crate::geometry::{bit_of, word_of, SlabId, PAGE, WORD_SLOTS};
 use crate::large::Large;
 use crate::meta::{Area, Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
@@ -125,6 +125,8 @@ pub struct Heap {
     span_bytes: Cell<usize>,
     /// Bytes handed out and not told to the counters yet.
     handed: Cell<u64>,
+    /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
+    live: Cell<i64>,
     pulse: Cell<u32>,
     last_decay: Cell<u64>,
 }
@@ -134,7 +136,7 @@ static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 /// Slots that a slab must have free to be taken from first: an eighth. Below, taking it would cost a
 /// change of lists for few slots.
 fn enough(slots: usize) -> usize {
-    (slots / 8).max(1)
+    (slots / 4).max(1)
 }
 
 /// Where a slab with `free` of `slots` slots free belongs, and how many frees it may stay there.
@@ -177,65 +179,95 @@ impl Heap {
     /// Checks out a word of free slots of `class` into its entry. False where memory has run out.
     pub fn refill<O: Os>(&self, ground: &Ground<O>, class: usize) -> Result<bool, Misuse> {
         self.pulse(ground)?;
-        let this = &self.classes[class];
         loop {
-            let slab = match this.active.get() {
-                0 => match self.next_slab(ground, class)? {
-                    Some(slab) => self.activate(slab),
-                    None => return Ok(false),
-                },
-                id => ground.table().get(crate::geometry::SlabId(id)),
-            };
-            if let Some((word, bits)) = slab.next_word(this.cursor.get() as usize) {
-                this.cursor.set(word as u32);
-                self.check_out(slab, word, bits)?;
+            if self.refill_from_active(ground.table(), class)? {
                 return Ok(true);
             }
-            self.retire(ground, slab, this)?;
+            if let Some(slab) = self.active(ground.table(), class) {
+                self.retire(ground, slab)?;
+            }
+            match self.next_slab(ground, class)? {
+                Some(slab) => self.activate(slab),
+                None => return Ok(false),
+            }
         }
     }
 
-    fn check_out(&self, slab: SlabPtr, word: usize, bits: u64) -> Result<(), Misuse> {
+    /// The common half of [`Heap::refill`]: false where the active slab has no slot, where the clock is
+    /// to be looked at, and where something is wrong, which the other half then finds again.
+    #[inline]
+    pub fn refill_at_once(&self, table: SlabTable, class: usize) -> bool {
+        let pulse = self.pulse.get();
+        if pulse % PULSE == 0 {
+            return false;
+        }
+        self.pulse.set(pulse.wrapping_add(1));
+        self.refill_from_active(table, class).unwrap_or(false)
+    }
+
+    /// Checks out the next word of the active slab; false where it has no free slot, or there is none.
+    #[inline]
+    fn refill_from_active(&self, table: SlabTable, class: usize) -> Result<bool, Misuse> {
+        let Some(slab) = self.active(table, class) else {
+            return Ok(false);
+        };
+        let cursor = &self.classes[class].cursor;
+        match slab.next_word(cursor.get() as usize) {
+            Some((word, bits)) => {
+                cursor.set(word as u32);
+                self.check_out(slab, class, word, bits)?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    #[inline]
+    fn check_out(&self, slab: SlabPtr, class: usize, word: usize, bits: u64) -> Result<(), Misuse> {
         let twice = slab.remote_word(word).load(Relaxed) & bits;
         if twice != 0 {
             return Err(overlap(slab, Overlap { word, bits: twice }));
         }
-        let entry = self.entry(slab.class());
-        let base = slab.base() + word * WORD_SLOTS * slab.size();
+        let entry = self.entry(class);
+        let size = slab.size();
         entry.word.set(slab.free_word(word));
-        entry.base.set(base as *mut u8);
-        entry.size.set(slab.size());
+        entry
+            .base
+            .set((slab.base() + word * WORD_SLOTS * size) as *mut u8);
+        entry.size.set(size);
         entry.bits.set(bits);
-        self.handed
-            .set(self.handed.get() + bits.count_ones() as u64 * slab.size() as u64);
+        let handed = u64::from(bits.count_ones()) * size as u64;
+        self.handed.set(self.handed.get() + handed);
         Ok(())
     }
 
-    fn activate(&self, slab: SlabPtr) -> SlabPtr {
+    fn activate(&self, slab: SlabPtr) {
         let this = &self.classes[slab.class()];
         slab.set_state(State::Active);
-        slab.credit.store(CREDIT_HUGE, Relaxed);
+        slab.credit.set(CREDIT_HUGE);
         this.active.set(slab.id().0);
         this.cursor.set(slab.words() as u32 - 1);
-        slab
     }
 
     /// The active slab has no slot left: it is full, or disowned where other threads free into the
     /// class, so that the first of them to do so frees locally from then on.
-    fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, this: &Class) -> Result<(), Misuse> {
-        self.settle(ground, slab)?;
-        let remote = this.remote.get();
-        if remote == 0 || slab.state() != State::Full {
-            return Ok(());
-        }
-        this.remote.set(remote - 1);
-        this.full.unlink(ground.table(), slab);
+    fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        let this = &self.classes[slab.class()];
+        this.active.set(0);
+        self.tell(slab, 0);
         slab.set_state(State::Unlisted);
-        if remote::let_go(slab, self.me(), DISOWNED) {
-            this.owned.set(this.owned.get() - 1);
-            return Ok(());
+        let remote = this.remote.get();
+        if remote != 0 {
+            this.remote.set(remote - 1);
+            if remote::let_go(slab, self.me(), DISOWNED) {
+                this.owned.set(this.owned.get() - 1);
+                return Ok(());
+            }
         }
-        self.settle(ground, slab)
+        slab.set_state(State::Full);
+        slab.credit.set(1);
+        this.full.push_back(ground.table(), slab);
+        Ok(())
     }
 
     /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
@@ -293,6 +325,7 @@ impl Heap {
         })?;
         this.owned.set(this.owned.get() + 1);
         counters::add(&ground.meta.counters().slabs[class], 1);
+        self.report(ground);
         Some(slab)
     }
 
@@ -300,10 +333,10 @@ impl Heap {
 
     /// The slab's credit is used up: finds the list where it belongs now, or gives it back.
     pub fn settle<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
-        self.tell(ground, slab);
         let (free, slots) = (slab.count_free(), slab.slots());
+        self.tell(slab, free);
         if slab.state() == State::Active && free != 0 && free != slots {
-            slab.credit.store(CREDIT_HUGE, Relaxed);
+            slab.credit.set(CREDIT_HUGE);
             return Ok(());
         }
         self.unlist(ground, slab);
@@ -319,7 +352,7 @@ impl Heap {
             _ => return self.release(ground, slab),
         };
         slab.set_state(state);
-        slab.credit.store(credit, Relaxed);
+        slab.credit.set(credit);
         list.push_back(ground.table(), slab);
         Ok(())
     }
@@ -345,29 +378,21 @@ impl Heap {
         slab.set_state(State::Unlisted);
     }
 
-    /// Tells the counters how many slots of `slab` are live.
-    fn tell<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
-        let counters = ground.meta.counters();
-        let live = (slab.slots() - slab.count_free()) as u64;
-        let told = slab.counted.load(Relaxed) as u64;
+    /// Notes for the counters that `free` slots of `slab` are free.
+    #[inline]
+    fn tell(&self, slab: SlabPtr, free: usize) {
+        let live = slab.slots() - free;
+        let told = slab.counted.load(Relaxed) as usize;
         slab.counted.store(live as u32, Relaxed);
-        if live > told {
-            counters::add_with_peak(
-                &counters.live,
-                &counters.peak,
-                (live - told) * slab.size() as u64,
-            );
-        } else if live < told {
-            counters::subtract(&counters.live, (told - live) * slab.size() as u64);
-        }
-        self.tell_handed(ground);
+        let more = (live as isize - told as isize) * slab.size() as isize;
+        self.live.set(self.live.get() + more as i64);
     }
 
-    fn tell_handed<O: Os>(&self, ground: &Ground<O>) {
-        let handed = self.handed.take();
-        if handed != 0 {
-            counters::add(&ground.meta.counters().handed_out, handed);
-        }
+    /// Tells the counters what was noted since the last time.
+    fn report<O: Os>(&self, ground: &Ground<O>) {
+        let counters = ground.meta.counters();
+        counters::add(&counters.handed_out, self.handed.take());
+        counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
     }
 
     /// Gives an unlisted slab back, all of whose slots are free.
@@ -378,6 +403,7 @@ impl Heap {
         if slab.count_remote() != 0 {
             return Err(remote_overlap(slab));
         }
+        self.report(ground);
         let counters = ground.meta.counters();
         if slab.is_span() {
             counters::subtract(&counters.spans, 1);
@@ -406,7 +432,7 @@ impl Heap {
                 continue;
             }
             let live = slab.slots() - slab.count_free();
-            slab.credit.store(live as i32, Relaxed);
+            slab.credit.set(live as i32);
             if live == 0 {
                 return self.settle(ground, slab);
             }
@@ -499,11 +525,8 @@ impl Heap {
             return Err(dead(slab, slot));
         }
         word.store(bits | bit_of(slot), Relaxed);
-        let credit = slab
-            .credit
-            .load(Relaxed)
-            .saturating_sub(1 + collected as i32);
-        slab.credit.store(credit, Relaxed);
+        let credit = slab.credit.get().saturating_sub(1 + collected as i32);
+        slab.credit.set(credit);
         if credit <= 0 || slab.state() == State::Unlisted {
             return self.settle(ground, slab);
         }
@@ -531,8 +554,8 @@ impl Heap {
         let owner = slab.owner.load(SeqCst);
         if owner == self.me() | PENDING {
             let collected = self.collect(slab)?;
-            let credit = slab.credit.load(Relaxed).saturating_sub(collected as i32);
-            slab.credit.store(credit, Relaxed);
+            let credit = slab.credit.get().saturating_sub(collected as i32);
+            slab.credit.set(credit);
             if credit <= 0 {
                 return self.settle(ground, slab);
             }
@@ -567,13 +590,13 @@ impl Heap {
         word.store(word.load(Relaxed) & !bit_of(0), Relaxed);
         self.list_span(ground, slab);
         self.handed.set(self.handed.get() + slab.size() as u64);
-        self.tell(ground, slab);
+        self.tell(slab, 0);
         Ok(Some((slab, fresh)))
     }
 
     fn list_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
         slab.set_state(State::Full);
-        slab.credit.store(1, Relaxed);
+        slab.credit.set(1);
         self.spans.push_back(ground.table(), slab);
         self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
@@ -600,6 +623,7 @@ impl Heap {
             .pages
             .carve(&ground.os, &ground.meta, &shape, self.me())?;
         counters::add(&ground.meta.counters().spans, 1);
+        self.report(ground);
         Some(carved)
     }
 
@@ -618,7 +642,7 @@ impl Heap {
             return self.release(ground, slab);
         };
         slab.set_state(State::Binned);
-        slab.credit.store(CREDIT_HUGE, Relaxed);
+        slab.credit.set(CREDIT_HUGE);
         self.bins[bin].push_back(ground.table(), slab);
         self.binned.set(self.binned.get() | 1 << bin);
         self.binned_bytes.set(self.binned_bytes.get() + slab.size());
@@ -667,6 +691,7 @@ impl Heap {
         if pulse % PULSE != 0 {
             return Ok(());
         }
+        self.report(ground);
         self.decay(ground, ground.os.clock())
     }
 
@@ -684,7 +709,7 @@ impl Heap {
         };
         self.shrink_bins(ground, self.binned_bytes.get() - idle)?;
         self.binned_low.set(self.binned_bytes.get());
-        self.tell_handed(ground);
+        self.report(ground);
         ground
             .large
             .decay(&ground.os, &ground.meta, now.saturating_sub(LARGE_KEPT_MS));
@@ -698,7 +723,7 @@ impl Heap {
         self.shrink_bins(ground, 0)?;
         for class in 0..CLASSES {
             if let Some(slab) = self
-                .active(ground, class)
+                .active(ground.table(), class)
                 .filter(|slab| slab.count_free() == slab.slots())
             {
                 self.settle(ground, slab)?;
@@ -707,9 +732,10 @@ impl Heap {
         Ok(())
     }
 
-    fn active<O: Os>(&self, ground: &Ground<O>, class: usize) -> Option<SlabPtr> {
-        let id = crate::geometry::SlabId(self.classes[class].active.get());
-        id.is_some().then(|| ground.table().get(id))
+    #[inline]
+    fn active(&self, table: SlabTable, class: usize) -> Option<SlabPtr> {
+        let id = SlabId(self.classes[class].active.get());
+        id.is_some().then(|| table.get(id))
     }
 
     /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are disowned, the
@@ -720,7 +746,7 @@ impl Heap {
             self.look_at_queued(ground, slab)?;
         }
         for class in 0..CLASSES {
-            if let Some(slab) = self.active(ground, class) {
+            if let Some(slab) = self.active(ground.table(), class) {
                 self.abandon(ground, slab)?;
             }
             let this = &self.classes[class];
@@ -734,7 +760,7 @@ impl Heap {
         while let Some(slab) = self.spans.first(table) {
             self.abandon(ground, slab)?;
         }
-        self.tell_handed(ground);
+        self.report(ground);
         Ok(())
     }
 
@@ -742,8 +768,8 @@ impl Heap {
         self.unlist(ground, slab);
         loop {
             self.collect(slab)?;
-            self.tell(ground, slab);
             let (free, slots) = (slab.count_free(), slab.slots());
+            self.tell(slab, free);
             if free == slots {
                 return self.release(ground, slab);
             }
@@ -818,8 +844,7 @@ impl Heap {
             for slab in each(list, ground.table()) {
                 listed += 1;
                 let (free, slots) = (slab.count_free(), slab.slots());
-                let spent =
-                    place(free, slots).1 != slab.credit.load(Relaxed) && state != State::Sparse;
+                let spent = place(free, slots).1 != slab.credit.get() && state != State::Sparse;
                 let ours = slab.owner.load(Relaxed) & !PENDING == self.me();
                 let tail = slab.words() * WORD_SLOTS > slots
                     && slab.free_word(word_of(slots)).load(Relaxed) & bit_of(slots) == 0;

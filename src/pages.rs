@@ -23,7 +23,7 @@ use crate::os::Os;
 use crate::remote::RELEASED;
 use crate::runs::{Cleanness, Runs};
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
-use crate::sync::{AtomicU32, AtomicUsize, Guard, Lock};
+use crate::sync::{settled, AtomicU32, AtomicUsize, Guard, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
 use core::ops::Range;
@@ -67,10 +67,11 @@ impl Hot {
     /// The header that the page map names for `page` < `pages`; the dummy where it names none.
     #[inline(always)]
     pub fn slab_of(&self, page: usize) -> SlabPtr {
-        // SAFETY: the map is open as far as `pages`, and its entries number headers that were made.
+        // SAFETY: the map is open as far as `pages`, and its entries number headers that were made. Both
+        // addresses were set before the first page.
         unsafe {
-            let id = (*(self.map.load(Relaxed) as *const AtomicU32).add(page)).load(Relaxed);
-            let slab = self.slabs.load(Relaxed) + id as usize * SLAB_BYTES;
+            let id = (*(settled(&self.map) as *const AtomicU32).add(page)).load(Relaxed);
+            let slab = settled(&self.slabs) + id as usize * SLAB_BYTES;
             SlabPtr::new(NonNull::new_unchecked(slab as *mut _))
         }
     }

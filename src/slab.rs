@@ -16,14 +16,14 @@
 use crate::bitmap::slots_of_word;
 use crate::class::{PAIR, SPAN};
 use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
-use crate::sync::{AtomicI32, AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// A slab header. All words are atomics, since other threads read them; the owner uses plain loads and
-/// stores (relaxed) on line 0.
+/// A slab header. All words but one are atomics, since other threads read them; the owner uses plain
+/// loads and stores (relaxed) on line 0.
 #[repr(C, align(128))]
 pub struct Slab {
     /// Address of slot 0: the start of the slab's first page.
@@ -35,7 +35,8 @@ pub struct Slab {
     /// Slot size in bytes; of a span: its bytes.
     pub size: AtomicU32,
     /// Frees by the owner until something is to be done; set whenever `state` changes.
-    pub credit: AtomicI32,
+    /// A cell, not an atomic, so that the countdown is one instruction: only the owner looks.
+    pub credit: Cell<i32>,
     /// Number of slots.
     pub slots: AtomicU16,
     /// Size class, or `class::SPAN`.
@@ -112,7 +113,7 @@ impl Slab {
             owner: AtomicU64::new(0),
             recip: AtomicU32::new(0),
             size: AtomicU32::new(0),
-            credit: AtomicI32::new(0),
+            credit: Cell::new(0),
             slots: AtomicU16::new(0),
             class: AtomicU8::new(0),
             state: AtomicU8::new(0),
@@ -293,12 +294,12 @@ impl SlabPtr {
         self.remote_word(word_of(slot)).load(Relaxed) & bit_of(slot) != 0
     }
 
-    /// Number of free slots, not counting remote frees.
+    /// Number of free slots, not counting remote frees. Bits past the last slot read free.
+    #[inline]
     pub fn count_free(self) -> usize {
-        let bits = |word| self.free_word(word).load(Relaxed) & slots_of_word(self.slots(), word);
-        (0..self.words())
-            .map(|word| bits(word).count_ones() as usize)
-            .sum()
+        let words = self.words();
+        let ones = |word| self.free_word(word).load(Relaxed).count_ones() as usize;
+        (0..words).map(ones).sum::<usize>() + self.slots() - words * WORD_SLOTS
     }
 
     /// Number of slots freed by other threads and not collected yet.
@@ -312,13 +313,16 @@ impl SlabPtr {
     /// longest ago are taken first, sweep by sweep.
     #[inline]
     pub fn next_word(self, cursor: usize) -> Option<(usize, u64)> {
-        let words = self.words();
+        let (slots, words) = (self.slots(), self.words());
         let mut word = cursor;
         for _ in 0..words {
             word = if word + 1 >= words { 0 } else { word + 1 };
-            let bits = self.free_word(word).load(Relaxed) & slots_of_word(self.slots(), word);
+            let bits = self.free_word(word).load(Relaxed);
             if bits != 0 {
-                return Some((word, bits));
+                let bits = bits & slots_of_word(slots, word);
+                if bits != 0 {
+                    return Some((word, bits));
+                }
             }
         }
         None
@@ -333,7 +337,7 @@ impl SlabPtr {
         self.slots.store(shape.slots as u16, Relaxed);
         self.class.store(shape.class as u8, Relaxed);
         self.pages.store(shape.pages as u32, Relaxed);
-        self.credit.store(CREDIT_HUGE, Relaxed);
+        self.credit.set(CREDIT_HUGE);
         self.counted.store(0, Relaxed);
         let words = if shape.class == PAIR {
             2 * WORDS
