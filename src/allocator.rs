@@ -281,7 +281,11 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
-        self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
+        let settled = self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
+        if settled.is_none() {
+            // In a signal handler that interrupted a slow path: the next free sees to it.
+            slab.credit.set(1);
+        }
     }
 
     /// Outside the first window: nothing, a mapped window, a large block, or nothing of ours.
@@ -332,16 +336,17 @@ impl<O: Os> Allocator<O> {
             Ok(slot) => slot,
             Err(misuse) => self.die(&misuse),
         };
-        if thread.busy.get() != 0 {
-            return self.free_from_handler(slab, slot);
-        }
-        self.with_heap(thread, |_, heap| {
+        let freed = self.with_heap(thread, |_, heap| {
             heap.free_elsewhere(&self.ground, slab, slot).map(Some)
         });
+        if freed.is_none() {
+            self.free_without_heap(slab, slot);
+        }
     }
 
-    /// In a signal handler that interrupted a slow path of this thread: marks the free, takes no lock.
-    fn free_from_handler(&self, slab: SlabPtr, slot: usize) {
+    /// In a signal handler that interrupted a slow path of this thread, or where there is no memory for
+    /// a heap: marks the free, takes no lock.
+    fn free_without_heap(&self, slab: SlabPtr, slot: usize) {
         if !remote::give_remote(slab, slot) {
             self.die(&heap::dead(slab, slot));
         }
@@ -645,14 +650,17 @@ impl<O: Os> Allocator<O> {
     /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
     /// unless the parent never had a second heap.
     pub fn repair_after_fork(&self, thread: &Local) {
-        if !self.is_started() || self.ground.heaps.given.load(Relaxed) <= 1 {
+        self.reset_locks();
+        if !self.is_started() {
             return;
         }
-        self.start_lock.reset();
-        self.shared.lock.reset();
+        self.ground.large.rebuild(&self.ground.meta);
+        let given = self.ground.heaps.given.load(Relaxed);
+        if given == 0 || given == 1 && heap_of(thread).is_some() {
+            return;
+        }
         self.shared.local.reset();
         self.ground.pages.rebuild();
-        self.ground.large.rebuild(&self.ground.meta);
         let outcome = {
             let _busy = Busy::mark(thread);
             self.ground.heaps.rebuild(&self.ground, heap_of(thread))
@@ -660,6 +668,15 @@ impl<O: Os> Allocator<O> {
         if let Err(misuse) = outcome {
             self.die(&misuse);
         }
+    }
+
+    /// Frees every lock: whoever held one is not in this process.
+    fn reset_locks(&self) {
+        self.start_lock.reset();
+        self.shared.lock.reset();
+        self.ground.pages.reset_locks();
+        self.ground.heaps.reset_lock();
+        self.ground.abandoned.reset_lock();
     }
 
     /// Number of broken invariants, while no other thread is at work.

@@ -3,7 +3,7 @@
 //! ```text
 //!   a slab of the heap's is on one list of its class, by how many slots are free
 //!
-//!     carve --> Active --no slot left--> Full --first free--> Sparse --1/8 free--> Partial --all--> released
+//!     carve --> Active --no slot left--> Full --first free--> Sparse --1/4 free--> Partial --all--> released
 //!                 ^  \--no slot left, and others free into the class--> disowned      |
 //!                 `--------------- first in, first out ------------------------------'
 //! ```
@@ -88,9 +88,11 @@ struct Class {
     cursor: Cell<u32>,
     /// Slabs of this class that the heap owns.
     owned: Cell<u32>,
+    /// Slabs carved and not released by this heap: how large the next one is to be.
+    grown: Cell<u32>,
     /// Counts down retired slabs since other threads' frees were last collected.
     remote: Cell<u32>,
-    /// Slabs with at least an eighth of their slots free. First in, first out.
+    /// Slabs with at least a quarter of their slots free. First in, first out.
     partial: List,
     /// Slabs with fewer free slots, but some. First in, first out.
     sparse: List,
@@ -133,7 +135,7 @@ pub struct Heap {
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// Slots that a slab must have free to be taken from first: an eighth. Below, taking it would cost a
+/// Slots that a slab must have free to be taken from first: a quarter. Below, taking it would cost a
 /// change of lists for few slots.
 fn enough(slots: usize) -> usize {
     (slots / 4).max(1)
@@ -301,7 +303,7 @@ impl Heap {
 
     fn carve<O: Os>(&self, ground: &Ground<O>, class: usize) -> Option<SlabPtr> {
         let this = &self.classes[class];
-        let pages = slab_pages(class, this.owned.get() as usize);
+        let pages = slab_pages(class, this.grown.get() as usize);
         let size = size_of_class(class);
         let shape = |pages| Shape {
             class,
@@ -324,6 +326,7 @@ impl Heap {
             }
         })?;
         this.owned.set(this.owned.get() + 1);
+        this.grown.set(this.grown.get() + 1);
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);
         Some(slab)
@@ -410,6 +413,7 @@ impl Heap {
         } else {
             let this = &self.classes[slab.class()];
             this.owned.set(this.owned.get() - 1);
+            this.grown.set(this.grown.get().saturating_sub(1));
             counters::subtract(&counters.slabs[slab.class()], 1);
         }
         match ground.pages.release(&ground.os, &ground.meta, slab) {
@@ -794,7 +798,13 @@ impl Heap {
             [&this.partial, &this.sparse, &this.full]
                 .into_iter()
                 .for_each(List::clear);
-            for counter in [&this.active, &this.cursor, &this.owned, &this.remote] {
+            for counter in [
+                &this.active,
+                &this.cursor,
+                &this.owned,
+                &this.grown,
+                &this.remote,
+            ] {
                 counter.set(0);
             }
             if !self.local.get().is_null() {
@@ -1031,6 +1041,11 @@ impl Heaps {
         unsafe { &mut *self.registry.get() }
     }
 
+    /// In a fork child: frees the locks.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
     /// In a fork child, after the pages were rebuilt: the forking thread's heap gets its lists from the
     /// headers, all other heaps are put away, and what they owned is abandoned.
     pub fn rebuild<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
@@ -1058,6 +1073,8 @@ impl Heaps {
             .counters()
             .heaps
             .store(u64::from(me != 0), Relaxed);
+        // All are unlisted before the first is settled: settling one may look at its neighbours.
+        ground.pages.each_slab(|slab| Heaps::unlist(mine, slab));
         let mut result = Ok(());
         ground.pages.each_slab(|slab| {
             if result.is_ok() {
@@ -1067,24 +1084,27 @@ impl Heaps {
         result
     }
 
+    fn unlist(mine: Option<&Heap>, slab: SlabPtr) {
+        remote::repair(slab);
+        slab.set_state(State::Unlisted);
+        let owned_by = slab.owner.load(Relaxed) & !PENDING;
+        if let Some(heap) = mine.filter(|heap| heap.me() == owned_by) {
+            slab.owner.store(owned_by, SeqCst);
+            if !slab.is_span() {
+                let owned = &heap.classes[slab.class()].owned;
+                owned.set(owned.get() + 1);
+            }
+        }
+    }
+
     fn rehome<O: Os>(
         &self,
         ground: &Ground<O>,
         mine: Option<&Heap>,
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
-        remote::repair(slab);
-        let owned_by = slab.owner.load(Relaxed) & !PENDING;
         match mine {
-            Some(heap) if owned_by == heap.me() => {
-                slab.owner.store(owned_by, SeqCst);
-                slab.set_state(State::Unlisted);
-                if !slab.is_span() {
-                    let owned = &heap.classes[slab.class()].owned;
-                    owned.set(owned.get() + 1);
-                }
-                heap.settle(ground, slab)
-            }
+            Some(heap) if slab.owner.load(Relaxed) == heap.me() => heap.settle(ground, slab),
             _ => {
                 ground.abandoned.orphan(ground, slab);
                 Ok(())
@@ -1170,9 +1190,13 @@ impl Abandoned {
         listed
     }
 
+    /// In a fork child: frees the lock.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
     /// In a fork child: forgets all lists.
     fn reset(&self) {
-        self.lock.reset();
         let guard = self.lock.lock();
         for class in 0..=CLASSES {
             self.list(&guard, class).clear();

@@ -70,6 +70,8 @@ struct Inner {
     /// Addresses of the mappings kept for reuse; 0: unused place.
     kept: [usize; KEPT],
     kept_bytes: usize,
+    /// Freed mappings that could neither be unmapped nor found a place among the kept ones.
+    strays: usize,
     /// Bytes open in the odd and the even area.
     opened: [usize; 2],
 }
@@ -96,6 +98,7 @@ impl Large {
             live_bytes: 0,
             kept: [0; KEPT],
             kept_bytes: 0,
+            strays: 0,
             opened: [0; 2],
         };
         Large {
@@ -332,7 +335,9 @@ impl Large {
         for _ in 0..KEPT {
             let dropped = {
                 let guard = self.lock.lock();
-                self.inner(&guard).drop_older(then)
+                let inner = self.inner(&guard);
+                inner.take_in_strays();
+                inner.drop_older(then)
             };
             match dropped {
                 Some(block) => self.unmap_dropped(os, meta, block),
@@ -346,7 +351,7 @@ impl Large {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let kept = inner.kept.iter().filter(|&&address| address != 0).count();
-        (inner.live_bytes, inner.count.saturating_sub(kept))
+        (inner.live_bytes, inner.count - kept - inner.strays)
     }
 
     /// In a fork child: frees the locks and makes the table whole, whatever the parent's other threads
@@ -490,6 +495,24 @@ impl Inner {
         if let Some(place) = self.kept.iter().position(|&address| address == 0) {
             self.kept[place] = block.address;
             self.kept_bytes += block.bytes;
+        } else {
+            self.strays += 1;
+        }
+    }
+
+    /// Gives strays places that have become free, so that they are unmapped with the others.
+    fn take_in_strays(&mut self) {
+        let mut index = 0;
+        while self.strays > 0 && index <= self.mask() && self.kept.contains(&0) {
+            let record = self.read(index);
+            if record.kept != 0 && !self.kept.contains(&record.address) {
+                self.strays -= 1;
+                self.keep(Block {
+                    address: record.address,
+                    bytes: record.bytes,
+                });
+            }
+            index += 1;
         }
     }
 
@@ -573,7 +596,7 @@ impl Inner {
         self.table = meta.start::<Record>(here).as_ptr();
         self.close_gaps();
         self.kept = [0; KEPT];
-        (self.live_bytes, self.kept_bytes) = (0, 0);
+        (self.live_bytes, self.kept_bytes, self.strays) = (0, 0, 0);
         for index in 0..=self.mask() {
             let record = self.read(index);
             if record.address != 0 && record.kept == 0 {

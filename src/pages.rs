@@ -554,7 +554,8 @@ impl Pages {
     /// Sets the first window where the break stands. One page is left out, so that no address that ends
     /// the program's own data is one of ours.
     fn begin_break<O: Os>(&self, os: &O, meta: &Meta) -> bool {
-        let Some(base) = os.break_end().and_then(|end| align_up(end, PAGE)) else {
+        // On an OS page, so that OS pages can be discarded by page number.
+        let Some(base) = os.break_end().and_then(|end| align_up(end, meta.os_page())) else {
             return false;
         };
         self.add_window(
@@ -570,12 +571,18 @@ impl Pages {
 
     fn move_break_up<O: Os>(&self, os: &O, meta: &Meta, window: Window, pages: usize) -> bool {
         let end = window.address(window.end());
-        let Some(at) = os.break_end().filter(|&at| at >= end) else {
+        // Before the first move the break may stand in the OS page that ends where the window begins.
+        let os_page = meta.os_page();
+        let is_behind = |at| at >= end || window.len == 0 && align_up(at, os_page) == Some(end);
+        let Some(at) = os.break_end().filter(|&at| is_behind(at)) else {
             return false;
         };
         // A first page apart from the program's data, and what somebody else's sbrk took, are holes.
+        let os_pages = meta.os_page() / PAGE;
         let skipped = usize::from(window.len == 0);
-        let hole = pages_for(at - end) + skipped;
+        let hole = (pages_for(at.saturating_sub(end)) + skipped).next_multiple_of(os_pages);
+        // Whole OS pages: the rest of one that the break stands in keeps its contents.
+        let pages = pages.next_multiple_of(os_pages);
         let Some(start) = end.checked_add(hole * PAGE) else {
             return false;
         };
@@ -764,7 +771,8 @@ impl Pages {
         let Some(_mover) = self.break_lock.try_lock() else {
             return;
         };
-        let Some((page, n)) = self.claim_tail(keep) else {
+        let os_pages = meta.os_page() / PAGE;
+        let Some((page, n)) = self.claim_tail(keep, os_pages) else {
             return;
         };
         let window = self.window(0);
@@ -786,14 +794,17 @@ impl Pages {
     }
 
     /// Takes the break window's tail but for `keep` pages out of use, before the break moves.
-    fn claim_tail(&self, keep: usize) -> Option<(PageNo, usize)> {
+    fn claim_tail(&self, keep: usize, os_pages: usize) -> Option<(PageNo, usize)> {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let window = &mut inner.windows[0];
         if inner.used == 0 || window.kind != Kind::Break || window.tail_pages() <= keep {
             return None;
         }
-        let n = window.tail_pages() - keep;
+        let n = (window.tail_pages() - keep) / os_pages * os_pages;
+        if n == 0 {
+            return None;
+        }
         window.len -= n;
         let page = window.end();
         inner.runs.take(page, n);
@@ -869,10 +880,12 @@ impl Pages {
                 },
             );
             inner.policy.low_dirty = inner.policy.low_dirty.min(inner.runs.dirty_pages());
+            if done {
+                counters::add(&meta.counters().purged, (n * PAGE) as u64);
+            }
             if !done || left == 0 {
                 return;
             }
-            counters::add(&meta.counters().purged, (n * PAGE) as u64);
         }
     }
 
@@ -898,11 +911,15 @@ impl Pages {
 
     // ---- repair and check -----------------------------------------------------------------------
 
-    /// In a fork child: frees all locks and derives everything from the headers again.
-    pub fn rebuild(&self) {
+    /// In a fork child: frees all locks.
+    pub fn reset_locks(&self) {
         [&self.lock, &self.break_lock, &self.ticking]
             .into_iter()
             .for_each(Lock::reset);
+    }
+
+    /// In a fork child: derives everything from the headers again.
+    pub fn rebuild(&self) {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         inner.runs.reset_counts();

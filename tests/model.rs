@@ -1,0 +1,89 @@
+//! Random operations against a plain map, in small scripts that shrink and in long seeded runs.
+//!
+//! Whatever a program does correctly, the allocator serves: so these tests say nothing about what is
+//! done, only that it agrees with the model (tests/support). Each runs under another system, since pages,
+//! windows and limits take other paths there.
+
+mod support;
+
+use proptest::prelude::*;
+use slabside::os::SimConfig;
+use support::{sim_with, Memory, Op, Random, World};
+
+fn script(longest: usize) -> impl Strategy<Value = Vec<Op>> {
+    let op = any::<(u8, u8, u16, u32)>()
+        .prop_map(|(kind, thread, pick, size)| Op::from_numbers(kind, thread, pick, size));
+    prop::collection::vec(op, 1..longest)
+}
+
+fn small(config: SimConfig, script: Vec<Op>) {
+    let mut world = World::new(config, Memory::Ample, 1);
+    world.play(script);
+    world.finish();
+}
+
+fn long(config: SimConfig, seed: u64, operations: usize) {
+    let mut world = World::new(config, Memory::Ample, 500);
+    world.play(Random(seed).take(operations));
+    world.finish();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_short_script_agrees_with_the_model(script in script(120)) {
+        small(SimConfig::default(), script);
+    }
+
+    #[test]
+    fn any_short_script_agrees_in_a_mapped_window(script in script(120)) {
+        small(sim_with(|config| config.break_fails = true), script);
+    }
+
+    #[test]
+    fn any_short_script_agrees_with_large_os_pages(script in script(120)) {
+        small(sim_with(|config| { config.page_size = 16 << 10; config.break_offset = 0x3123 }), script);
+    }
+}
+
+#[test]
+fn a_long_run_agrees_with_the_model() {
+    (1..=3).for_each(|seed| long(SimConfig::default(), seed, 30_000));
+}
+
+/// The heap's base is not where the window begins, and the break stands in the middle of a page.
+#[test]
+fn a_long_run_agrees_behind_an_unaligned_break() {
+    long(sim_with(|config| config.break_offset = 0x12345), 4, 20_000);
+}
+
+#[test]
+fn a_long_run_agrees_in_a_mapped_window() {
+    long(sim_with(|config| config.break_fails = true), 5, 20_000);
+}
+
+#[test]
+fn a_long_run_agrees_without_any_break() {
+    long(sim_with(|config| config.break_bytes = 0), 6, 20_000);
+}
+
+/// The break ends after 4 MiB: the heap goes on in a mapped window.
+#[test]
+fn a_long_run_agrees_where_the_break_ends_midway() {
+    long(sim_with(|config| config.break_bytes = 4 << 20), 7, 30_000);
+}
+
+#[test]
+fn long_runs_agree_with_16_and_64_kib_pages() {
+    long(sim_with(|config| config.page_size = 16 << 10), 8, 20_000);
+    long(sim_with(|config| config.page_size = 64 << 10), 9, 20_000);
+    long(
+        sim_with(|config| {
+            config.page_size = 64 << 10;
+            config.break_offset = 0x7123
+        }),
+        10,
+        20_000,
+    );
+}
