@@ -1,0 +1,144 @@
+//! Letting go: decay of what lies unused, and all of it at the thread's end.
+
+use super::{Ground, Heap, DECAY_MS, LARGE_KEPT_MS, PULSE};
+use crate::class::CLASSES;
+use crate::geometry::SlabId;
+use crate::misuse::Misuse;
+use crate::os::Os;
+use crate::remote::{self, DISOWNED};
+use crate::slab::{List, SlabPtr, SlabTable};
+use crate::tls::Entry;
+
+impl Heap {
+    /// Looks at the clock now and then, and lets what lay unused go.
+    pub(super) fn pulse<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        let pulse = self.pulse.get();
+        self.pulse.set(pulse.wrapping_add(1));
+        if pulse % PULSE != 0 {
+            return Ok(());
+        }
+        self.report(ground);
+        self.decay(ground, ground.os.clock())
+    }
+
+    pub(super) fn decay<O: Os>(&self, ground: &Ground<O>, now: u64) -> Result<(), Misuse> {
+        let since = now.saturating_sub(self.last_decay.get());
+        if since < DECAY_MS {
+            return Ok(());
+        }
+        self.last_decay.set(now);
+        let quiet = ground.pages.quiet_for(now);
+        let idle = if since >= 2 * DECAY_MS {
+            self.binned_bytes.get()
+        } else {
+            self.binned_low.get()
+        };
+        self.shrink_bins(ground, self.binned_bytes.get() - idle)?;
+        self.binned_low.set(self.binned_bytes.get());
+        self.report(ground);
+        ground
+            .large
+            .decay(&ground.os, &ground.meta, now.saturating_sub(LARGE_KEPT_MS));
+        ground.pages.tick(&ground.os, &ground.meta, now, quiet);
+        Ok(())
+    }
+
+    /// Gives back all that the heap keeps for reuse.
+    pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        self.drain(ground)?;
+        self.shrink_bins(ground, 0)?;
+        for class in 0..CLASSES {
+            if let Some(slab) = self
+                .active(ground.table(), class)
+                .filter(|slab| slab.count_free() == slab.slots())
+            {
+                self.settle(ground, slab)?;
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn active(&self, table: SlabTable, class: usize) -> Option<SlabPtr> {
+        let id = SlabId(self.classes[class].active.get());
+        id.is_some().then(|| table.get(id))
+    }
+
+    /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are disowned, the
+    /// others wait on the abandoned list.
+    pub fn abandon_all<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        let table = ground.table();
+        for slab in self.queue.close(table) {
+            self.look_at_queued(ground, slab)?;
+        }
+        for class in 0..CLASSES {
+            if let Some(slab) = self.active(ground.table(), class) {
+                self.abandon(ground, slab)?;
+            }
+            let this = &self.classes[class];
+            for list in [&this.partial, &this.sparse, &this.full] {
+                while let Some(slab) = list.first(table) {
+                    self.abandon(ground, slab)?;
+                }
+            }
+        }
+        self.shrink_bins(ground, 0)?;
+        while let Some(slab) = self.spans.first(table) {
+            self.abandon(ground, slab)?;
+        }
+        self.report(ground);
+        Ok(())
+    }
+
+    pub(super) fn abandon<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        self.unlist(ground, slab);
+        loop {
+            self.collect(slab)?;
+            let (free, slots) = (slab.count_free(), slab.slots());
+            self.tell(slab, free);
+            if free == slots {
+                return self.release(ground, slab);
+            }
+            let left = match free {
+                0 => remote::let_go(slab, self.me(), DISOWNED),
+                _ => ground.abandoned.leave(ground.table(), slab, self.me()),
+            };
+            if left {
+                if !slab.is_span() {
+                    let this = &self.classes[slab.class()];
+                    this.owned.set(this.owned.get().saturating_sub(1));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets all lists and what is checked out, without touching slabs.
+    pub(super) fn forget_all(&self) {
+        for class in 0..CLASSES {
+            let this = &self.classes[class];
+            [&this.partial, &this.sparse, &this.full]
+                .into_iter()
+                .for_each(List::clear);
+            for counter in [
+                &this.active,
+                &this.cursor,
+                &this.owned,
+                &this.grown,
+                &this.remote,
+            ] {
+                counter.set(0);
+            }
+            if !self.local.get().is_null() {
+                self.entry(class).drop_slots();
+            }
+        }
+        self.entries.iter().for_each(Entry::drop_slots);
+        self.bins.iter().for_each(List::clear);
+        self.spans.clear();
+        self.binned.set(0);
+        for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {
+            bytes.set(0);
+        }
+    }
+}

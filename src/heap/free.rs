@@ -1,0 +1,257 @@
+//! Freeing: settling slabs on their lists, and what other threads and exited ones have to do with it.
+
+use super::{dead, overlap, place, remote_overlap, Ground, Heap, REMOTE_MEMORY};
+use crate::counters;
+use crate::geometry::{bit_of, word_of};
+use crate::misuse::Misuse;
+use crate::os::Os;
+use crate::pages::Pinned;
+use crate::remote::{self, Next, DISOWNED, LISTED, PENDING, RELEASED};
+use crate::slab::{SlabPtr, State, CREDIT_HUGE};
+use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
+
+impl Heap {
+    /// The slab's credit is used up: finds the list where it belongs now, or gives it back.
+    pub fn settle<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        let (free, slots) = (slab.count_free(), slab.slots());
+        self.tell(slab, free);
+        if slab.state() == State::Active && free != 0 && free != slots {
+            slab.credit.set(CREDIT_HUGE);
+            return Ok(());
+        }
+        self.unlist(ground, slab);
+        if slab.is_span() {
+            return self.settle_span(ground, slab, free == slots);
+        }
+        let this = &self.classes[slab.class()];
+        let (state, credit) = place(free, slots);
+        let list = match state {
+            State::Full => &this.full,
+            State::Sparse => &this.sparse,
+            State::Partial => &this.partial,
+            _ => return self.release(ground, slab),
+        };
+        slab.set_state(state);
+        slab.credit.set(credit);
+        list.push_back(ground.table(), slab);
+        Ok(())
+    }
+
+    /// Takes `slab` off the list that its state names.
+    pub(super) fn unlist<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+        let table = ground.table();
+        match slab.state() {
+            State::Active => {
+                self.classes[slab.class()].active.set(0);
+                self.entry(slab.class()).drop_slots();
+            }
+            State::Partial => self.classes[slab.class()].partial.unlink(table, slab),
+            State::Sparse => self.classes[slab.class()].sparse.unlink(table, slab),
+            State::Full if slab.is_span() => {
+                self.spans.unlink(table, slab);
+                self.span_bytes.set(self.span_bytes.get() - slab.size());
+            }
+            State::Full => self.classes[slab.class()].full.unlink(table, slab),
+            State::Binned => self.unbin(table, slab),
+            State::Unlisted | State::Abandoned | State::Released => {}
+        }
+        slab.set_state(State::Unlisted);
+    }
+
+    /// Notes for the counters that `free` slots of `slab` are free.
+    #[inline]
+    pub(super) fn tell(&self, slab: SlabPtr, free: usize) {
+        let live = slab.slots() - free;
+        let told = slab.counted.load(Relaxed) as usize;
+        slab.counted.store(live as u32, Relaxed);
+        let more = (live as isize - told as isize) * slab.size() as isize;
+        self.live.set(self.live.get() + more as i64);
+    }
+
+    /// Tells the counters what was noted since the last time.
+    pub(super) fn report<O: Os>(&self, ground: &Ground<O>) {
+        let counters = ground.meta.counters();
+        counters::add(&counters.handed_out, self.handed.take());
+        counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
+    }
+
+    /// Gives an unlisted slab back, all of whose slots are free.
+    pub(super) fn release<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        while !remote::let_go(slab, self.me(), RELEASED) {
+            self.collect(slab)?;
+        }
+        if slab.count_remote() != 0 {
+            return Err(remote_overlap(slab));
+        }
+        self.report(ground);
+        let counters = ground.meta.counters();
+        if slab.is_span() {
+            counters::subtract(&counters.spans, 1);
+        } else {
+            let this = &self.classes[slab.class()];
+            this.owned.set(this.owned.get() - 1);
+            this.grown.set(this.grown.get().saturating_sub(1));
+            counters::subtract(&counters.slabs[slab.class()], 1);
+        }
+        match ground.pages.release(&ground.os, &ground.meta, slab) {
+            Some(pinned) => self.arm(ground, pinned),
+            None => Ok(()),
+        }
+    }
+
+    /// Slabs of ours keep a large free run from the heap's end. Active ones raise no event when they
+    /// become empty: they get their exact credit, or go at once.
+    pub(super) fn arm<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        Pinned(range): Pinned,
+    ) -> Result<(), Misuse> {
+        let mut page = range.start;
+        while page < range.end {
+            let Some(slab) = ground.pages.slab_at(page) else {
+                page = page.plus(1);
+                continue;
+            };
+            page = page.plus(slab.pages().max(1));
+            if slab.owner.load(Relaxed) & !PENDING != self.me() || slab.state() != State::Active {
+                continue;
+            }
+            let live = slab.slots() - slab.count_free();
+            slab.credit.set(live as i32);
+            if live == 0 {
+                return self.settle(ground, slab);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees `slot` of a slab that the thread does not own as it stands: another thread's, nobody's, or
+    /// its own with remote frees waiting. The slot exists.
+    pub fn free_elsewhere<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        slot: usize,
+    ) -> Result<(), Misuse> {
+        loop {
+            let owner = slab.owner.load(SeqCst);
+            if owner & !PENDING == self.me() {
+                let collected = if owner & PENDING != 0 {
+                    self.collect(slab)?
+                } else {
+                    0
+                };
+                return self.free_mine(ground, slab, slot, collected);
+            }
+            if owner == RELEASED {
+                return Err(dead(slab, slot));
+            }
+            if owner == DISOWNED || owner == LISTED {
+                if self.claim(ground, slab, owner) {
+                    let collected = self.collect(slab)?;
+                    return self.free_mine(ground, slab, slot, collected);
+                }
+                continue;
+            }
+            if !remote::give_remote(slab, slot) {
+                return Err(dead(slab, slot));
+            }
+            return self.notify(ground, slab);
+        }
+    }
+
+    /// After a remote free: tells the owner, or collects it where the owner has let go.
+    pub(super) fn notify<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        loop {
+            match remote::raise_pending(slab) {
+                Next::Done => return Ok(()),
+                Next::Notify(owner) => {
+                    ground.heaps.notify(ground, owner, slab);
+                    return Ok(());
+                }
+                Next::Claim => {
+                    let owner = slab.owner.load(SeqCst);
+                    if (owner == DISOWNED || owner == LISTED) && self.claim(ground, slab, owner) {
+                        self.collect(slab)?;
+                        return self.settle(ground, slab);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a slab without owner this heap's: unlisted, its remote frees not collected yet.
+    pub(super) fn claim<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, owner: u64) -> bool {
+        let claimed = match owner {
+            DISOWNED => remote::claim(slab, self.me()),
+            _ => ground.abandoned.claim(ground.table(), slab, self.me()),
+        };
+        if claimed {
+            slab.set_state(State::Unlisted);
+            if !slab.is_span() {
+                let this = &self.classes[slab.class()];
+                this.owned.set(this.owned.get() + 1);
+            }
+        }
+        claimed
+    }
+
+    /// Frees `slot` of a slab of this heap's, after `collected` remote frees.
+    pub(super) fn free_mine<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        slot: usize,
+        collected: usize,
+    ) -> Result<(), Misuse> {
+        let word = slab.free_word(word_of(slot));
+        let bits = word.load(Relaxed);
+        if bits & bit_of(slot) != 0 {
+            return Err(dead(slab, slot));
+        }
+        word.store(bits | bit_of(slot), Relaxed);
+        let credit = slab.credit.get().saturating_sub(1 + collected as i32);
+        slab.credit.set(credit);
+        if credit <= 0 || slab.state() == State::Unlisted {
+            return self.settle(ground, slab);
+        }
+        Ok(())
+    }
+
+    /// Moves a slab's remote frees into its bitmap; how many.
+    pub(super) fn collect(&self, slab: SlabPtr) -> Result<usize, Misuse> {
+        let collected = remote::collect(slab, self.me()).map_err(|twice| overlap(slab, twice))?;
+        if collected > 0 && !slab.is_span() {
+            self.classes[slab.class()].remote.set(REMOTE_MEMORY);
+        }
+        Ok(collected)
+    }
+
+    /// Collects the remote frees of all slabs in the queue.
+    pub fn drain<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        for slab in self.queue.take(ground.table()) {
+            self.look_at_queued(ground, slab)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn look_at_queued<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+    ) -> Result<(), Misuse> {
+        let owner = slab.owner.load(SeqCst);
+        if owner == self.me() | PENDING {
+            let collected = self.collect(slab)?;
+            let credit = slab.credit.get().saturating_sub(collected as i32);
+            slab.credit.set(credit);
+            if credit <= 0 {
+                return self.settle(ground, slab);
+            }
+        } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me() {
+            // It changed hands while it was queued here.
+            ground.heaps.notify(ground, owner, slab);
+        }
+        Ok(())
+    }
+}

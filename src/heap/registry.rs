@@ -1,0 +1,227 @@
+//! The heaps of the process: given out to threads, taken back at their end, repaired after a fork.
+
+use super::{Ground, Heap};
+use crate::counters;
+use crate::meta::{Area, HEAP_BYTES};
+use crate::misuse::Misuse;
+use crate::os::Os;
+use crate::remote::{self, PENDING};
+use crate::slab::{SlabPtr, State};
+use crate::sync::{AtomicU32, Guard, Lock};
+use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
+use crate::tls::{Entry, Local};
+use core::cell::UnsafeCell;
+use core::ptr::{self};
+
+struct Registry {
+    /// Heaps made so far.
+    made: u32,
+    /// Bytes of the heap area that are open.
+    opened: usize,
+    /// Number of the first unused heap, plus one.
+    unused: u32,
+}
+
+/// The thread heaps: type-stable, in the metadata region.
+pub struct Heaps {
+    lock: Lock,
+    registry: UnsafeCell<Registry>,
+    /// Heaps given out so far: whether any thread but the first may have been at work.
+    pub given: AtomicU32,
+}
+
+// SAFETY: the registry is reached under the lock alone.
+unsafe impl Sync for Heaps {}
+
+impl Heaps {
+    /// No heaps.
+    pub const fn new() -> Heaps {
+        let registry = Registry {
+            made: 0,
+            opened: 0,
+            unused: 0,
+        };
+        Heaps {
+            lock: Lock::new(),
+            registry: UnsafeCell::new(registry),
+            given: AtomicU32::new(0),
+        }
+    }
+
+    fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
+        let start = ground.meta.start::<u8>(Area::Heaps);
+        // SAFETY: `index` was given out, so its memory is open; zero is a valid heap; never unmapped.
+        unsafe { start.byte_add(index * HEAP_BYTES).cast::<Heap>().as_ref() }
+    }
+
+    /// The heap that `owner`, some heap's owner word, speaks of; perhaps another thread's by now.
+    fn of_owner<'a, O: Os>(&self, ground: &'a Ground<O>, owner: u64) -> &'a Heap {
+        self.at(ground, remote::heap_index(owner))
+    }
+
+    /// Queues `slab` with the heap of `owner`.
+    pub fn notify<O: Os>(&self, ground: &Ground<O>, owner: u64, slab: SlabPtr) {
+        self.of_owner(ground, owner).queue.push(slab);
+    }
+
+    /// Number of broken invariants of all heaps, while nobody is at work.
+    pub fn validate<O: Os>(&self, ground: &Ground<O>) -> usize {
+        let made = {
+            let guard = self.lock.lock();
+            self.registry(&guard).made
+        };
+        let heaps = (0..made as usize).map(|index| self.at(ground, index));
+        heaps
+            .filter(|heap| heap.me() != 0)
+            .map(|heap| heap.validate(ground))
+            .sum()
+    }
+
+    /// A heap for the thread whose block is `local`. `None` where there are too many.
+    pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
+        let heap = self.unused(ground)?;
+        let generation = heap.generation.get() + 1;
+        heap.generation.set(generation);
+        heap.local.set(local);
+        let me = remote::owner_word(heap.index.get() as usize, generation);
+        heap.me.store(me, SeqCst);
+        heap.queue.open();
+        heap.last_decay.set(ground.os.clock());
+        self.given.fetch_add(1, Relaxed);
+        counters::add(&ground.meta.counters().heaps, 1);
+        local.heap.set(ptr::from_ref(heap).cast());
+        local.me.set(me);
+        Some(heap)
+    }
+
+    fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        if registry.unused != 0 {
+            let heap = self.at(ground, registry.unused as usize - 1);
+            registry.unused = heap.next.get();
+            return Some(heap);
+        }
+        let index = registry.made as usize;
+        let end = (index + 1) * HEAP_BYTES;
+        // Once a thread, and rarely a system call: this lock is not the page lock.
+        if index >= ground.meta.plan().heaps
+            || !ground
+                .meta
+                .open_to(&ground.os, Area::Heaps, &mut registry.opened, end)
+        {
+            return None;
+        }
+        registry.made += 1;
+        ground
+            .meta
+            .header()
+            .heaps_made
+            .store(registry.made, Relaxed);
+        let heap = self.at(ground, index);
+        heap.index.set(index as u32);
+        Some(heap)
+    }
+
+    /// Takes back the heap of a thread that ends, which has abandoned all.
+    pub fn give<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
+        local.me.set(0);
+        local.heap.set(ptr::null());
+        local.entries.iter().for_each(Entry::drop_slots);
+        counters::subtract(&ground.meta.counters().heaps, 1);
+        self.put_away(heap);
+    }
+
+    fn put_away(&self, heap: &Heap) {
+        heap.local.set(ptr::null());
+        heap.forget_all();
+        heap.me.store(0, SeqCst);
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        heap.next.set(registry.unused);
+        registry.unused = heap.index.get() + 1;
+    }
+
+    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
+    fn registry<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Registry {
+        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
+        unsafe { &mut *self.registry.get() }
+    }
+
+    /// In a fork child: frees the locks.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
+    /// In a fork child, after the pages were rebuilt: the forking thread's heap gets its lists from the
+    /// headers, all other heaps are put away, and what they owned is abandoned.
+    pub fn rebuild<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
+        self.lock.reset();
+        let made = {
+            let guard = self.lock.lock();
+            let registry = self.registry(&guard);
+            registry.unused = 0;
+            registry.made
+        };
+        ground.abandoned.reset();
+        let me = mine.map_or(0, Heap::me);
+        for index in 0..made {
+            let heap = self.at(ground, index as usize);
+            if heap.me() == me && me != 0 {
+                heap.forget_all();
+                heap.queue.open();
+            } else {
+                let _ = heap.queue.close(ground.table());
+                self.put_away(heap);
+            }
+        }
+        ground
+            .meta
+            .counters()
+            .heaps
+            .store(u64::from(me != 0), Relaxed);
+        // All are unlisted before the first is settled: settling one may look at its neighbours.
+        ground.pages.each_slab(|slab| Heaps::unlist(mine, slab));
+        let mut result = Ok(());
+        ground.pages.each_slab(|slab| {
+            if result.is_ok() {
+                result = self.rehome(ground, mine, slab);
+            }
+        });
+        result
+    }
+
+    fn unlist(mine: Option<&Heap>, slab: SlabPtr) {
+        remote::repair(slab);
+        slab.set_state(State::Unlisted);
+        let owned_by = slab.owner.load(Relaxed) & !PENDING;
+        if let Some(heap) = mine.filter(|heap| heap.me() == owned_by) {
+            slab.owner.store(owned_by, SeqCst);
+            if !slab.is_span() {
+                let owned = &heap.classes[slab.class()].owned;
+                owned.set(owned.get() + 1);
+            }
+        }
+    }
+
+    fn rehome<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        mine: Option<&Heap>,
+        slab: SlabPtr,
+    ) -> Result<(), Misuse> {
+        match mine {
+            Some(heap) if slab.owner.load(Relaxed) == heap.me() => heap.settle(ground, slab),
+            _ => {
+                ground.abandoned.orphan(ground, slab);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Default for Heaps {
+    fn default() -> Heaps {
+        Heaps::new()
+    }
+}

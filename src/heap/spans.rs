@@ -1,0 +1,131 @@
+//! Spans: slabs of one slot, kept in bins for reuse after they were freed.
+
+use super::{Ground, Heap, BINNED_BYTES, BINS_UP};
+use crate::class::{bin_below, bin_of, bin_pages};
+use crate::class::{SPAN, SPAN_RECIPROCAL};
+use crate::counters;
+use crate::geometry::{bit_of, PAGE};
+use crate::misuse::Misuse;
+use crate::os::Os;
+use crate::slab::{Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
+use crate::sync::Ordering::Relaxed;
+
+impl Heap {
+    /// A span of at least `pages` pages, and whether it is all zero. `None` where memory has run out.
+    pub fn take_span<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        pages: usize,
+    ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
+        self.pulse(ground)?;
+        let bin = bin_of(pages);
+        if !self.queue.is_empty() {
+            self.drain(ground)?;
+        }
+        let (slab, fresh) = match self.binned_span(ground, bin) {
+            Some(slab) => (slab, false),
+            None => match self.carve_span(ground, bin_pages(bin)) {
+                Some(carved) => carved,
+                None => return Ok(None),
+            },
+        };
+        let word = slab.free_word(0);
+        word.store(word.load(Relaxed) & !bit_of(0), Relaxed);
+        self.list_span(ground, slab);
+        self.handed.set(self.handed.get() + slab.size() as u64);
+        self.tell(slab, 0);
+        Ok(Some((slab, fresh)))
+    }
+
+    pub(super) fn list_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+        slab.set_state(State::Full);
+        slab.credit.set(1);
+        self.spans.push_back(ground.table(), slab);
+        self.span_bytes.set(self.span_bytes.get() + slab.size());
+    }
+
+    pub(super) fn binned_span<O: Os>(&self, ground: &Ground<O>, bin: usize) -> Option<SlabPtr> {
+        let fitting = self.binned.get() >> bin & ((2 << BINS_UP) - 1);
+        if fitting == 0 {
+            return None;
+        }
+        let slab = self.bins[bin + fitting.trailing_zeros() as usize].first(ground.table())?;
+        self.unlist(ground, slab);
+        Some(slab)
+    }
+
+    pub(super) fn carve_span<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        pages: usize,
+    ) -> Option<(SlabPtr, bool)> {
+        let shape = Shape {
+            class: SPAN,
+            size: pages * PAGE,
+            recip: SPAN_RECIPROCAL,
+            slots: 1,
+            pages,
+        };
+        let carved = ground
+            .pages
+            .carve(&ground.os, &ground.meta, &shape, self.me())?;
+        counters::add(&ground.meta.counters().spans, 1);
+        self.report(ground);
+        Some(carved)
+    }
+
+    /// A span on no list: kept for reuse if it is free, within bounds; else it is in use.
+    pub(super) fn settle_span<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        free: bool,
+    ) -> Result<(), Misuse> {
+        if !free {
+            self.list_span(ground, slab);
+            return Ok(());
+        }
+        let Some(bin) = bin_below(slab.pages()) else {
+            return self.release(ground, slab);
+        };
+        slab.set_state(State::Binned);
+        slab.credit.set(CREDIT_HUGE);
+        self.bins[bin].push_back(ground.table(), slab);
+        self.binned.set(self.binned.get() | 1 << bin);
+        self.binned_bytes.set(self.binned_bytes.get() + slab.size());
+        self.shrink_bins(ground, BINNED_BYTES + self.span_bytes.get() / 2)?;
+        self.pulse(ground)
+    }
+
+    pub(super) fn unbin(&self, table: SlabTable, slab: SlabPtr) {
+        let bin = bin_below(slab.pages()).unwrap_or(0);
+        self.bins[bin].unlink(table, slab);
+        if self.bins[bin].is_empty() {
+            self.binned.set(self.binned.get() & !(1 << bin));
+        }
+        self.binned_bytes.set(self.binned_bytes.get() - slab.size());
+        self.binned_low
+            .set(self.binned_low.get().min(self.binned_bytes.get()));
+    }
+
+    /// Gives spans of the largest bins back until at most `most` bytes are kept.
+    pub fn shrink_bins<O: Os>(&self, ground: &Ground<O>, most: usize) -> Result<(), Misuse> {
+        while self.binned_bytes.get() > most && self.binned.get() != 0 {
+            let Some(slab) = self.bins[self.binned.get().ilog2() as usize].first(ground.table())
+            else {
+                break;
+            };
+            self.unlist(ground, slab);
+            self.release(ground, slab)?;
+        }
+        Ok(())
+    }
+
+    /// A live span of this heap's changed its size in place.
+    pub fn span_resized<O: Os>(&self, ground: &Ground<O>, old: usize, new: usize) {
+        self.span_bytes.set(self.span_bytes.get() + new - old);
+        let counters = ground.meta.counters();
+        counters::subtract(&counters.live, old as u64);
+        counters::add_with_peak(&counters.live, &counters.peak, new as u64);
+    }
+}

@@ -1,0 +1,168 @@
+//! Giving back: the heap's end by a negative sbrk, dirty pages inside by discarding.
+
+use super::window::Kind;
+use super::Pages;
+use crate::counters;
+use crate::geometry::{PageNo, PAGE};
+use crate::meta::Meta;
+use crate::os::Os;
+use crate::runs::Cleanness;
+use core::ptr::NonNull;
+
+/// Free pages that a trim leaves, so that the next slab does not move the break again.
+pub(super) const TRIM_PAD: usize = (64 << 10) / PAGE;
+/// Time between decay ticks, in milliseconds.
+const TICK_MS: u64 = 250;
+/// The most pages discarded by one call, and the most calls in one tick.
+const PURGE_PAGES: usize = 1024;
+const PURGE_CALLS: usize = 64;
+
+impl Pages {
+    /// Gives the free pages at the end of the break back but for `keep`, by a negative sbrk. Where the
+    /// break is not ours any more, nothing happens.
+    pub fn trim<O: Os>(&self, os: &O, meta: &Meta, keep: usize) {
+        let Some(_mover) = self.break_lock.try_lock() else {
+            return;
+        };
+        let os_pages = meta.os_page() / PAGE;
+        let Some((page, n)) = self.claim_tail(keep, os_pages) else {
+            return;
+        };
+        let window = self.window(0);
+        let end = window.address(page.plus(n));
+        let moved = os.break_end() == Some(end) && os.move_break(-((n * PAGE) as isize)).is_some();
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        if moved {
+            counters::add(&meta.counters().break_moves, 1);
+            counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
+            inner.policy.trimmed = true;
+            inner.policy.last_trim = os.clock();
+        } else {
+            inner.windows[0].len += n;
+            inner.give(page, n, Cleanness::Dirty);
+            // A foreign block behind: the tail will never move the break, so it is no tail.
+            inner.windows[0].tail = inner.windows[0].end();
+        }
+    }
+
+    /// Takes the break window's tail but for `keep` pages out of use, before the break moves.
+    pub(super) fn claim_tail(&self, keep: usize, os_pages: usize) -> Option<(PageNo, usize)> {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let window = &mut inner.windows[0];
+        if inner.used == 0 || window.kind != Kind::Break || window.tail_pages() <= keep {
+            return None;
+        }
+        let n = (window.tail_pages() - keep) / os_pages * os_pages;
+        if n == 0 {
+            return None;
+        }
+        window.len -= n;
+        let page = window.end();
+        inner.runs.take(page, n);
+        Some((page, n))
+    }
+
+    /// Milliseconds since a slab was last released.
+    pub fn quiet_for(&self, now: u64) -> u64 {
+        let guard = self.lock.lock();
+        now.saturating_sub(self.inner(&guard).policy.last_release)
+    }
+
+    /// Gives back what lay unused for an interval: the heap's end, and dirty free pages inside. Called
+    /// from slow paths, with how long no slab had been released before the caller's own decay; does
+    /// nothing if called again too soon.
+    pub fn tick<O: Os>(&self, os: &O, meta: &Meta, now: u64, quiet: u64) {
+        let Some(_ticking) = self.ticking.try_lock() else {
+            return;
+        };
+        let Some(unused) = self.unused_since_tick(now, quiet) else {
+            return;
+        };
+        let before = self.window(0).tail_pages();
+        if before > TRIM_PAD && unused > 0 {
+            self.trim(os, meta, TRIM_PAD.max(before.saturating_sub(unused)));
+        }
+        let trimmed = before.saturating_sub(self.window(0).tail_pages());
+        self.purge(os, meta, unused.saturating_sub(trimmed));
+    }
+
+    /// How many dirty free pages were not needed since the last tick, or `None` if that was just now.
+    pub(super) fn unused_since_tick(&self, now: u64, quiet: u64) -> Option<usize> {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let policy = &mut inner.policy;
+        if now.saturating_sub(policy.last_tick) < TICK_MS {
+            return None;
+        }
+        let dirty = inner.runs.dirty_pages();
+        let unused = if quiet >= TICK_MS {
+            dirty
+        } else {
+            policy.low_dirty.min(dirty)
+        };
+        policy.last_tick = now;
+        policy.low_dirty = dirty;
+        policy.quieten(unused);
+        Some(unused)
+    }
+
+    /// Discards up to `pages` dirty free pages, highest first.
+    pub fn purge<O: Os>(&self, os: &O, meta: &Meta, pages: usize) {
+        let mut left = pages;
+        for _ in 0..PURGE_CALLS {
+            let Some((page, n, address)) =
+                self.claim_dirty(left.min(PURGE_PAGES), meta.os_page() / PAGE)
+            else {
+                return;
+            };
+            left = left.saturating_sub(n);
+            let start = NonNull::new(address as *mut u8);
+            // SAFETY: the pages are claimed: nobody else has them, and what they held is dead.
+            let done = start.is_some_and(|start| unsafe { os.discard(start, n * PAGE) });
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            inner.give(
+                page,
+                n,
+                if done {
+                    Cleanness::Fresh
+                } else {
+                    Cleanness::Dirty
+                },
+            );
+            inner.policy.low_dirty = inner.policy.low_dirty.min(inner.runs.dirty_pages());
+            if done {
+                counters::add(&meta.counters().purged, (n * PAGE) as u64);
+            }
+            if !done || left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Takes the highest run of dirty free pages out of use, whole OS pages of it.
+    pub(super) fn claim_dirty(
+        &self,
+        most: usize,
+        os_pages: usize,
+    ) -> Option<(PageNo, usize, usize)> {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        for index in (0..inner.used).rev() {
+            let mut range = inner.windows[index].pages();
+            while let Some((page, n)) = inner.runs.highest_dirty(range.clone(), most) {
+                let start = page.index().next_multiple_of(os_pages);
+                let end = (page.index() + n) / os_pages * os_pages;
+                if start < end {
+                    let page = PageNo(start as u32);
+                    inner.take(page, end - start);
+                    return Some((page, end - start, inner.windows[index].address(page)));
+                }
+                range.end = page;
+            }
+        }
+        None
+    }
+}

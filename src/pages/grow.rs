@@ -1,0 +1,280 @@
+//! Growth: the break upwards, or mapped windows, and the metadata that pages need.
+
+use super::window::{Kind, Window};
+use super::Pages;
+use super::WINDOWS;
+use crate::counters;
+use crate::geometry::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
+use crate::meta::{Area, Meta};
+use crate::os::Os;
+use crate::runs::Cleanness;
+use crate::sync::{Ordering::Relaxed, Ordering::Release};
+use core::ptr::NonNull;
+
+impl Pages {
+    pub(super) fn grow<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
+        let _mover = self.break_lock.lock();
+        {
+            let guard = self.lock.lock();
+            if self.inner(&guard).runs.first_fit(need).is_some() {
+                return true;
+            }
+        }
+        self.grow_break(os, meta, need) || self.grow_mapped(os, meta, need)
+    }
+
+    pub(super) fn windows_used(&self) -> usize {
+        let guard = self.lock.lock();
+        self.inner(&guard).used
+    }
+
+    pub(super) fn window(&self, index: usize) -> Window {
+        let guard = self.lock.lock();
+        self.inner(&guard).windows[index]
+    }
+
+    /// Moves the break up so that `need` pages fit in one run. Under the break lock.
+    pub(super) fn grow_break<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
+        if self.windows_used() == 0 && !self.begin_break(os, meta) {
+            return false;
+        }
+        let window = self.window(0);
+        if window.kind != Kind::Break {
+            return false;
+        }
+        let missing = window.missing(need);
+        [window.batch(missing), missing]
+            .into_iter()
+            .any(|pages| self.move_break_up(os, meta, window, pages))
+    }
+
+    /// Sets the first window where the break stands. One page is left out, so that no address that ends
+    /// the program's own data is one of ours.
+    pub(super) fn begin_break<O: Os>(&self, os: &O, meta: &Meta) -> bool {
+        // On an OS page, so that OS pages can be discarded by page number.
+        let Some(base) = os.break_end().and_then(|end| align_up(end, meta.os_page())) else {
+            return false;
+        };
+        self.add_window(
+            meta,
+            Window {
+                kind: Kind::Break,
+                cap: meta.plan().break_pages,
+                ..Window::at(base, PageNo(0))
+            },
+        );
+        true
+    }
+
+    pub(super) fn move_break_up<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        window: Window,
+        pages: usize,
+    ) -> bool {
+        let end = window.address(window.end());
+        // Before the first move the break may stand in the OS page that ends where the window begins.
+        let os_page = meta.os_page();
+        let is_behind = |at| at >= end || window.len == 0 && align_up(at, os_page) == Some(end);
+        let Some(at) = os.break_end().filter(|&at| is_behind(at)) else {
+            return false;
+        };
+        // A first page apart from the program's data, and what somebody else's sbrk took, are holes.
+        let os_pages = meta.os_page() / PAGE;
+        let skipped = usize::from(window.len == 0);
+        let hole = (pages_for(at.saturating_sub(end)) + skipped).next_multiple_of(os_pages);
+        // Whole OS pages: the rest of one that the break stands in keeps its contents.
+        let pages = pages.next_multiple_of(os_pages);
+        let Some(start) = end.checked_add(hole * PAGE) else {
+            return false;
+        };
+        let bytes = start - at + pages * PAGE;
+        if pages == 0 || window.len + hole + pages > window.cap || bytes > isize::MAX as usize {
+            return false;
+        }
+        if !self.open_metadata(os, meta, 0, window.len + hole + pages) {
+            return false;
+        }
+        let Some(old) = os.move_break(bytes as isize) else {
+            return false;
+        };
+        counters::add(&meta.counters().break_moves, 1);
+        if old != at || os.break_end() != Some(at + bytes) {
+            // Somebody moved the break between our calls: what we got cannot be told from what they got.
+            return false;
+        }
+        counters::add_with_peak(
+            &meta.counters().break_bytes,
+            &meta.counters().break_peak,
+            bytes as u64,
+        );
+        self.add_pages(0, hole, pages, os.clock());
+        true
+    }
+
+    pub(super) fn grow_mapped<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
+        let last = self
+            .windows_used()
+            .checked_sub(1)
+            .filter(|&last| self.window(last).kind == Kind::Mapped);
+        if last.is_some_and(|last| self.open_window(os, meta, last, need)) {
+            return true;
+        }
+        self.begin_mapped(os, meta, need)
+            .is_some_and(|index| self.open_window(os, meta, index, need))
+    }
+
+    /// Opens pages at the end of a mapped window so that `need` fit in one run.
+    pub(super) fn open_window<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        index: usize,
+        need: usize,
+    ) -> bool {
+        let window = self.window(index);
+        let missing = window.missing(need);
+        if window.len + missing > window.cap {
+            return false;
+        }
+        let os_pages = meta.os_page() / PAGE;
+        [window.batch(missing), missing].into_iter().any(|pages| {
+            let pages = pages
+                .next_multiple_of(os_pages)
+                .min(window.cap - window.len);
+            let start = NonNull::new(window.address(window.end()) as *mut u8);
+            let opened = self.open_metadata(os, meta, index, window.len + pages)
+                // SAFETY: within the window's reserve, which ends at `cap`.
+                && start.is_some_and(|start| unsafe { os.open(start, pages * PAGE) });
+            if opened {
+                counters::add(&meta.counters().mapped, (pages * PAGE) as u64);
+                self.add_pages(index, 0, pages, os.clock());
+            }
+            opened
+        })
+    }
+
+    /// Reserves a window for at least `need` pages: a small part of what a limit allows.
+    pub(super) fn begin_mapped<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> Option<usize> {
+        let used = self.windows_used();
+        if used == WINDOWS {
+            return None;
+        }
+        let first = match used {
+            0 => 0,
+            _ => (self.window(used - 1).first.index() + self.window(used - 1).cap + 1)
+                .next_multiple_of(WINDOW_PAGES),
+        };
+        let room = meta
+            .plan()
+            .pages
+            .checked_sub(first)
+            .filter(|&room| room > need)?;
+        let limit = os.limits().address_space;
+        let mut cap = if limit == usize::MAX {
+            room
+        } else {
+            room.min(limit / 8 / PAGE).max(need)
+        };
+        let os_pages = meta.os_page() / PAGE;
+        loop {
+            cap = cap / os_pages * os_pages;
+            if cap < need || cap == 0 {
+                return None;
+            }
+            if let Some(start) = os.reserve(cap * PAGE) {
+                os.name(start, cap * PAGE, c"slabside: fallback heap");
+                let window = Window {
+                    kind: Kind::Mapped,
+                    cap,
+                    ..Window::at(start.as_ptr() as usize, PageNo(first as u32))
+                };
+                return Some(self.add_window(meta, window));
+            }
+            cap /= 2;
+        }
+    }
+
+    pub(super) fn add_window(&self, meta: &Meta, window: Window) -> usize {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let index = inner.used;
+        inner.windows[index] = window;
+        inner.used += 1;
+        self.views[index].base.store(window.base, Relaxed);
+        self.views[index].first.store(window.first.0, Relaxed);
+        self.view_count.store(inner.used, Release);
+        if index == 0 {
+            self.hot.base.store(window.base, Release);
+        }
+        meta.header().windows.store(inner.used as u32, Relaxed);
+        index
+    }
+
+    /// Opens the metadata of a window's first `pages` pages: page map, bitmaps, tree. Under the break
+    /// lock.
+    pub(super) fn open_metadata<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        index: usize,
+        pages: usize,
+    ) -> bool {
+        let window = self.window(index);
+        if pages <= window.opened {
+            return true;
+        }
+        let granule = meta.os_page() / 4;
+        let opened = pages.next_multiple_of(granule);
+        let (from, to) = (
+            window.first.index() + window.opened,
+            window.first.index() + opened,
+        );
+        let groups = from.div_ceil(GROUP_PAGES)..to.div_ceil(GROUP_PAGES);
+        let group_bytes = crate::meta::GROUP_BYTES;
+        let (tree, tree_end) = {
+            let guard = self.lock.lock();
+            let runs = &self.inner(&guard).runs;
+            (runs.tree_byte(groups.start), runs.tree_byte(groups.end))
+        };
+        let done = meta.open(os, Area::PageMap, from * 4, to * 4)
+            && meta.open(
+                os,
+                Area::Groups,
+                groups.start * group_bytes,
+                groups.end * group_bytes,
+            )
+            && meta.open(os, Area::Tree, tree, tree_end);
+        if done {
+            let bytes = (to - from) * 4 + meta.os_pages(groups.len() * group_bytes);
+            counters::add(&meta.counters().metadata, bytes as u64);
+            let guard = self.lock.lock();
+            self.inner(&guard).windows[index].opened = opened;
+        }
+        done
+    }
+
+    /// Adds a hole and then fresh pages to a window's end.
+    pub(super) fn add_pages(&self, index: usize, hole: usize, pages: usize, now: u64) {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let window = &mut inner.windows[index];
+        let end = window.end();
+        self.set_map(end, hole, SlabId::FOREIGN);
+        self.set_map(end.plus(hole), pages, SlabId::NONE);
+        window.len += hole + pages;
+        if hole > 0 {
+            window.tail = end.plus(hole);
+        }
+        let len = window.len;
+        inner.runs.give(end.plus(hole), pages, Cleanness::Fresh);
+        inner.policy.grown(now);
+        if len > self.views[index].pages.load(Relaxed) {
+            self.views[index].pages.store(len, Release);
+            if index == 0 {
+                self.hot.pages.store(len, Release);
+            }
+        }
+    }
+}

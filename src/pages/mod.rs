@@ -1,0 +1,422 @@
+//! Runs of heap pages: over the break, and over mapped windows where the break will not move.
+//!
+//! ```text
+//!   page numbers   0 ........ break window ........ | gap | mapped window | gap | mapped window ...
+//!   addresses      base | foreign |  ours  | tail ->
+//!                       ^somebody else's sbrk: a hole, never ours       ^given back by negative sbrk
+//! ```
+//!
+//! Gives slabs their pages and headers, takes them back, and gives the kernel back what lies unused: the
+//! heap's end by moving the break, the rest by discarding. The slab headers are the truth; the page
+//! bitmaps are derived from them (`rebuild`). Knows no threads, no lists, no slots.
+//!
+//! Two locks: the page lock, never held over a system call, and the break lock, held by the one thread
+//! that moves the break or opens metadata. Order: break lock, then page lock.
+
+mod window;
+mod policy;
+mod headers;
+mod grow;
+mod give_back;
+mod repair;
+
+use crate::counters;
+use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
+use crate::meta::{Area, Meta, SLAB_BYTES};
+use crate::os::Os;
+use crate::remote::RELEASED;
+use crate::runs::{Cleanness, Runs};
+use crate::slab::{Shape, SlabPtr, SlabTable, State};
+use crate::sync::{settled, AtomicU32, AtomicUsize, Guard, Lock};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::cell::UnsafeCell;
+use core::ops::Range;
+use core::ptr::NonNull;
+use give_back::TRIM_PAD;
+use headers::Headers;
+use policy::{Policy, TRIM_PAGES};
+use window::{Kind, Window};
+
+/// The most windows: the break's, and mapped ones.
+const WINDOWS: usize = 8;
+/// How far behind a large free run the heap's end may be for the slabs between to be worth arming.
+const PIN_REACH: usize = 64;
+
+/// What the fast path of free reads: fixed once the heap has begun, but for `pages`, which only grows.
+pub struct Hot {
+    /// Address of page 0; 0: no heap yet.
+    pub base: AtomicUsize,
+    /// Pages of the first window that the page map speaks of.
+    pub pages: AtomicUsize,
+    /// Address of the page map.
+    pub map: AtomicUsize,
+    /// Address of the header table.
+    pub slabs: AtomicUsize,
+}
+
+impl Hot {
+    /// The header that the page map names for `page` < `pages`; the dummy where it names none.
+    #[inline(always)]
+    pub fn slab_of(&self, page: usize) -> SlabPtr {
+        // SAFETY: the map is open as far as `pages`, and its entries number headers that were made. Both
+        // addresses were set before the first page.
+        unsafe {
+            let id = (*(settled(&self.map) as *const AtomicU32).add(page)).load(Relaxed);
+            let slab = settled(&self.slabs) + id as usize * SLAB_BYTES;
+            SlabPtr::new(NonNull::new_unchecked(slab as *mut _))
+        }
+    }
+}
+
+/// A range of addresses with page numbers of its own, as other threads may read it.
+struct View {
+    base: AtomicUsize,
+    first: AtomicU32,
+    pages: AtomicUsize,
+}
+
+struct Inner {
+    runs: Runs,
+    windows: [Window; WINDOWS],
+    used: usize,
+    headers: Headers,
+    policy: Policy,
+}
+
+/// What is missing for a slab to be carved.
+enum Missing {
+    Pages,
+    Headers,
+}
+
+/// The heap's pages.
+pub struct Pages {
+    /// For the fast path of free.
+    pub hot: Hot,
+    views: [View; WINDOWS],
+    view_count: AtomicUsize,
+    lock: Lock,
+    break_lock: Lock,
+    ticking: Lock,
+    inner: UnsafeCell<Inner>,
+}
+
+// SAFETY: `inner` is reached through `Pages::inner` alone, which wants the page lock's guard.
+unsafe impl Sync for Pages {}
+
+/// Slabs that keep a large free run from being the heap's end: pages `from..to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned(pub Range<PageNo>);
+
+impl Pages {
+    /// No pages yet.
+    pub const fn new() -> Pages {
+        let window = Window {
+            kind: Kind::Break,
+            base: 0,
+            first: PageNo(0),
+            len: 0,
+            cap: 0,
+            opened: 0,
+            tail: PageNo(0),
+        };
+        let policy = Policy {
+            threshold: TRIM_PAGES,
+            trimmed: false,
+            grew: false,
+            last_trim: 0,
+            last_tick: 0,
+            last_release: 0,
+            low_dirty: 0,
+        };
+        Pages {
+            hot: Hot {
+                base: AtomicUsize::new(0),
+                pages: AtomicUsize::new(0),
+                map: AtomicUsize::new(0),
+                slabs: AtomicUsize::new(0),
+            },
+            views: [const {
+                View {
+                    base: AtomicUsize::new(0),
+                    first: AtomicU32::new(0),
+                    pages: AtomicUsize::new(0),
+                }
+            }; WINDOWS],
+            view_count: AtomicUsize::new(0),
+            lock: Lock::new(),
+            break_lock: Lock::new(),
+            ticking: Lock::new(),
+            inner: UnsafeCell::new(Inner {
+                runs: Runs::none(),
+                windows: [window; WINDOWS],
+                used: 0,
+                headers: Headers {
+                    made: 0,
+                    opened: 0,
+                    spare: [0; 2],
+                },
+                policy,
+            }),
+        }
+    }
+
+    /// Lays the tables over the region and makes the two headers that stand for no slab. Once.
+    pub fn init<O: Os>(&self, os: &O, meta: &Meta) -> bool {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        // SAFETY: the areas are as large as the plan says, and opened by `open_metadata` before use.
+        inner.runs = unsafe {
+            Runs::new(
+                meta.start(Area::Groups),
+                meta.start(Area::Tree),
+                meta.plan().groups(),
+            )
+        };
+        let dummies = SlabId::FIRST.index() * SLAB_BYTES;
+        // The first group's byte too: with few groups the tree has only that one level.
+        let tree = inner.runs.tree_byte(0) + 1;
+        if !meta.open_to(os, Area::Slabs, &mut inner.headers.opened, dummies)
+            || !meta.open(os, Area::Tree, 0, tree)
+        {
+            return false;
+        }
+        counters::add(&meta.counters().metadata, meta.os_pages(tree) as u64);
+        self.hot
+            .map
+            .store(meta.start::<u32>(Area::PageMap).as_ptr() as usize, Relaxed);
+        self.hot
+            .slabs
+            .store(meta.start::<u8>(Area::Slabs).as_ptr() as usize, Release);
+        for id in [SlabId::NONE, SlabId::FOREIGN] {
+            let dummy = self.table().get(id);
+            dummy.owner.store(RELEASED, Relaxed);
+            dummy.id.store(id.0, Relaxed);
+        }
+        inner.headers.made = SlabId::FIRST.0;
+        true
+    }
+
+    /// The header table. After `init`.
+    #[inline(always)]
+    pub fn table(&self) -> SlabTable {
+        // SAFETY: the start of the header area, which is never unmapped.
+        unsafe {
+            SlabTable::new(NonNull::new_unchecked(
+                self.hot.slabs.load(Acquire) as *mut _
+            ))
+        }
+    }
+
+    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
+    fn inner<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Inner {
+        // SAFETY: callers hold the page lock for as long as they use the borrow, and take it once.
+        unsafe { &mut *self.inner.get() }
+    }
+
+    fn map_entry(&self, page: PageNo) -> &AtomicU32 {
+        // SAFETY: callers name pages whose metadata are open.
+        unsafe { &*(self.hot.map.load(Relaxed) as *const AtomicU32).add(page.index()) }
+    }
+
+    fn set_map(&self, page: PageNo, n: usize, id: SlabId) {
+        (0..n).for_each(|i| self.map_entry(page.plus(i)).store(id.0, Relaxed));
+    }
+
+    /// The page that `address` lies in and the header it belongs to, in any window; `None` outside all.
+    pub fn find(&self, address: usize) -> Option<(PageNo, SlabPtr)> {
+        for view in &self.views[..self.view_count.load(Acquire)] {
+            let page = address.wrapping_sub(view.base.load(Relaxed)) >> PAGE_SHIFT;
+            if page < view.pages.load(Acquire) {
+                let page = PageNo(view.first.load(Relaxed)).plus(page);
+                return Some((page, self.hot.slab_of(page.index())));
+            }
+        }
+        None
+    }
+
+    /// The header of the slab that `page` belongs to, if any.
+    pub fn slab_at(&self, page: PageNo) -> Option<SlabPtr> {
+        let id = SlabId(self.map_entry(page).load(Relaxed));
+        id.is_some().then(|| self.table().get(id))
+    }
+
+    // ---- carving and releasing ------------------------------------------------------------------
+
+    /// A new slab of `shape`, all free, owned by `owner`; and whether its pages are all zero. `None`
+    /// where the system gives no more memory.
+    pub fn carve<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        shape: &Shape,
+        owner: u64,
+    ) -> Option<(SlabPtr, bool)> {
+        loop {
+            let missing = match self.take_run(shape) {
+                Ok((slab, page, base, fresh)) => {
+                    slab.make(shape, base, owner);
+                    self.set_map(page, shape.pages, slab.id());
+                    return Some((slab, fresh));
+                }
+                Err(missing) => missing,
+            };
+            let found = match missing {
+                Missing::Pages => self.grow(os, meta, shape.pages),
+                Missing::Headers => self.open_headers(os, meta),
+            };
+            if !found {
+                return None;
+            }
+        }
+    }
+
+    fn take_run(&self, shape: &Shape) -> Result<(SlabPtr, PageNo, usize, bool), Missing> {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let page = inner.runs.first_fit(shape.pages).ok_or(Missing::Pages)?;
+        let slab = inner
+            .headers
+            .take(self.table(), shape.class)
+            .ok_or(Missing::Headers)?;
+        let fresh = inner.take(page, shape.pages);
+        let window = inner.window_of(page);
+        Ok((slab, page, inner.windows[window].address(page), fresh))
+    }
+
+    fn open_headers<O: Os>(&self, os: &O, meta: &Meta) -> bool {
+        let _mover = self.break_lock.lock();
+        let (made, mut opened) = {
+            let guard = self.lock.lock();
+            let headers = &self.inner(&guard).headers;
+            (headers.made as usize, headers.opened)
+        };
+        let done = meta.open_to(os, Area::Slabs, &mut opened, (made + 2) * SLAB_BYTES);
+        let guard = self.lock.lock();
+        self.inner(&guard).headers.opened = opened;
+        meta.header().slabs_made.store(made as u32, Relaxed);
+        done
+    }
+
+    /// Takes back the pages and the header of `slab`, which nobody owns or lists any more (its owner
+    /// word says released). Gives the heap's end back where enough of it is free. Returns slabs that
+    /// keep a large free run from the heap's end.
+    pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> Option<Pinned> {
+        let now = os.clock();
+        let (base, n) = (slab.base(), slab.pages());
+        let page = self.page_of(base);
+        self.set_map(page, n, SlabId::NONE);
+        slab.set_state(State::Released);
+        let (trim, pinned) = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            inner.headers.give(slab);
+            inner.give(page, n, Cleanness::Dirty);
+            inner.policy.last_release = now;
+            (inner.wants_trim(page), inner.pinned(page, n))
+        };
+        if trim {
+            self.trim(os, meta, TRIM_PAD);
+        }
+        pinned
+    }
+
+    /// The number of the page at `base`, which is ours.
+    fn page_of(&self, base: usize) -> PageNo {
+        self.find(base).map_or(PageNo(0), |(page, _)| page)
+    }
+
+    /// Grows the span `slab` in place by `more` pages, if they are free behind it; returns whether it
+    /// did and the new pages are all zero.
+    pub fn extend(&self, slab: SlabPtr, more: usize) -> Option<bool> {
+        let n = slab.pages();
+        let page = self.page_of(slab.base());
+        let behind = page.plus(n);
+        let fresh = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            let window = &inner.windows[inner.window_of(page)];
+            let same_group = page.index() % GROUP_PAGES + n + more <= GROUP_PAGES;
+            if !same_group
+                || behind.index() + more > window.end().index()
+                || !inner.runs.is_free(behind, more)
+            {
+                return None;
+            }
+            inner.take(behind, more)
+        };
+        slab.pages.store((n + more) as u32, Relaxed);
+        slab.size.store(((n + more) * PAGE) as u32, Relaxed);
+        self.set_map(behind, more, slab.id());
+        Some(fresh)
+    }
+
+    /// Gives back the last pages of the span `slab` but for the first `keep`.
+    pub fn shorten(&self, slab: SlabPtr, keep: usize) {
+        let less = slab.pages() - keep;
+        let page = self.page_of(slab.base()).plus(keep);
+        slab.pages.store(keep as u32, Relaxed);
+        slab.size.store((keep * PAGE) as u32, Relaxed);
+        self.set_map(page, less, SlabId::NONE);
+        let guard = self.lock.lock();
+        self.inner(&guard).give(page, less, Cleanness::Dirty);
+    }
+}
+
+impl Default for Pages {
+    fn default() -> Pages {
+        Pages::new()
+    }
+}
+
+impl Inner {
+    fn window_of(&self, page: PageNo) -> usize {
+        self.windows[..self.used]
+            .iter()
+            .position(|window| window.holds(page))
+            .unwrap_or(0)
+    }
+
+    /// Takes free pages out; true if all are the kernel's zero pages.
+    fn take(&mut self, page: PageNo, n: usize) -> bool {
+        let index = self.window_of(page);
+        let fresh = self.runs.take(page, n);
+        self.windows[index].tail = self.windows[index].tail.max(page.plus(n));
+        self.policy.low_dirty = self.policy.low_dirty.min(self.runs.dirty_pages());
+        fresh
+    }
+
+    /// Puts pages back, and lets the tail reach down over them and the free pages before.
+    fn give(&mut self, page: PageNo, n: usize, cleanness: Cleanness) {
+        self.runs.give(page, n, cleanness);
+        let index = self.window_of(page);
+        let window = &mut self.windows[index];
+        if page.plus(n) == window.tail {
+            let before = self.runs.free_before(page, window.first);
+            window.tail = PageNo(page.0 - before as u32);
+        }
+    }
+
+    /// Whether the tail, which `page` may be part of, is long enough to be given back at once.
+    fn wants_trim(&self, page: PageNo) -> bool {
+        let window = &self.windows[0];
+        let is_tail = window.kind == Kind::Break && window.holds(page) && page >= window.tail;
+        is_tail && window.tail_pages() >= self.policy.threshold
+    }
+
+    /// What keeps the run that pages `page..` + `n` belong to from the heap's end, if the run is large
+    /// and the end is near.
+    fn pinned(&self, page: PageNo, n: usize) -> Option<Pinned> {
+        let window = &self.windows[0];
+        if window.kind != Kind::Break || !window.holds(page) || page >= window.tail {
+            return None;
+        }
+        let end = page.plus(n);
+        let reach = PageNo(end.0.saturating_sub(TRIM_PAGES as u32)).max(window.first);
+        let after = self.runs.free_from(end, PIN_REACH);
+        let used = end.plus(after);
+        let near = used < window.tail && window.tail.index() - used.index() <= PIN_REACH;
+        (near && self.runs.free_before(end, reach) + after >= TRIM_PAGES)
+            .then_some(Pinned(used..window.tail))
+    }
+}

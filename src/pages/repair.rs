@@ -1,0 +1,115 @@
+//! Deriving everything from the slab headers again, and checking that it agrees.
+
+use super::headers::Headers;
+use super::window::Window;
+use super::{Inner, Pages};
+use crate::geometry::{PageNo, SlabId};
+use crate::remote::RELEASED;
+use crate::slab::{SlabPtr, State};
+use crate::sync::Lock;
+use crate::sync::Ordering::Relaxed;
+
+impl Pages {
+    /// In a fork child: frees all locks.
+    pub fn reset_locks(&self) {
+        [&self.lock, &self.break_lock, &self.ticking]
+            .into_iter()
+            .for_each(Lock::reset);
+    }
+
+    /// In a fork child: derives everything from the headers again.
+    pub fn rebuild(&self) {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        inner.runs.reset_counts();
+        for index in 0..inner.used {
+            let window = inner.windows[index];
+            inner.runs.restart(window.first, window.len);
+            self.retake_foreign(inner, window);
+        }
+        inner.headers.spare = [0; 2];
+        self.each_header(inner.headers.made, |slab| {
+            if slab.owner.load(Relaxed) == RELEASED || slab.state() == State::Released {
+                slab.owner.store(RELEASED, Relaxed);
+                slab.set_state(State::Released);
+                inner.headers.give(slab);
+            } else {
+                let page = self.page_of(slab.base());
+                inner.runs.take(page, slab.pages());
+                self.set_map(page, slab.pages(), slab.id());
+            }
+        });
+        for index in 0..inner.used {
+            let end = inner.windows[index].end();
+            inner.windows[index].tail = PageNo(
+                (end.index() - inner.runs.free_before(end, inner.windows[index].first)) as u32,
+            );
+        }
+    }
+
+    /// Takes foreign pages again, and makes the map say nothing of all others.
+    pub(super) fn retake_foreign(&self, inner: &mut Inner, window: Window) {
+        for i in 0..window.len {
+            let page = window.first.plus(i);
+            if self.map_entry(page).load(Relaxed) == SlabId::FOREIGN.0 {
+                inner.runs.take(page, 1);
+            } else {
+                self.map_entry(page).store(SlabId::NONE.0, Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn each_header(&self, made: u32, mut visit: impl FnMut(SlabPtr)) {
+        let mut id = SlabId::FIRST.0;
+        while id < made {
+            let slab = self.table().get(SlabId(id));
+            visit(slab);
+            id += Headers::kind(slab.class()) as u32 + 1;
+        }
+    }
+
+    /// Calls `visit` for the header of every slab. Others may change them meanwhile.
+    pub fn each_slab(&self, mut visit: impl FnMut(SlabPtr)) {
+        let made = {
+            let guard = self.lock.lock();
+            self.inner(&guard).headers.made
+        };
+        self.each_header(made, |slab| {
+            if slab.state() != State::Released {
+                visit(slab);
+            }
+        });
+    }
+
+    /// Number of broken invariants, while nobody else is at work: each page is free, foreign or some
+    /// slab's, and bitmaps, map, headers and counts say the same.
+    pub fn validate(&self) -> usize {
+        let mut wrong = 0;
+        let mut in_slabs = 0;
+        self.each_slab(|slab| {
+            in_slabs += slab.pages();
+            let page = self.page_of(slab.base());
+            wrong += (0..slab.pages())
+                .filter(|&i| self.map_entry(page.plus(i)).load(Relaxed) != slab.id().0)
+                .count();
+        });
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let mut mapped = 0;
+        for window in &inner.windows[..inner.used] {
+            for i in 0..window.len {
+                let page = window.first.plus(i);
+                let id = SlabId(self.map_entry(page).load(Relaxed));
+                mapped += usize::from(id.is_some());
+                wrong += usize::from(inner.runs.is_free(page, 1) != (id == SlabId::NONE));
+            }
+            let free = inner.runs.free_before(window.end(), window.first);
+            wrong += usize::from(window.tail_pages() > free);
+        }
+        wrong += usize::from(mapped != in_slabs);
+        wrong
+            + inner
+                .runs
+                .validate(inner.windows[..inner.used].iter().map(Window::pages))
+    }
+}
