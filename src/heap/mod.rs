@@ -13,6 +13,7 @@
 //! then slabs that exited threads left, and only then a new one.
 //!
 //! Knows nothing of entry points, hooks or errno. A misuse that it finds comes back as an error.
+
 mod free;
 mod spans;
 mod ending;

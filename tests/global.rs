@@ -1,0 +1,82 @@
+//! slabside as the `#[global_allocator]` of a Rust program: this very test program runs on it.
+
+use slabside::{api, Slabside};
+use std::alloc::{alloc, alloc_zeroed, dealloc, realloc, Layout};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc;
+
+#[global_allocator]
+static ALLOCATOR: Slabside = Slabside;
+
+/// Whether `block` was handed out by slabside: another allocator's block would end the program.
+fn is_ours(block: *const u8) -> bool {
+    // SAFETY: the caller holds the block.
+    unsafe { api::usable_size(block) > 0 }
+}
+
+#[test]
+fn collections_live_on_it() {
+    let mut tree = BTreeMap::new();
+    let mut map = HashMap::new();
+    for n in 0..20_000u32 {
+        tree.insert(n, n.to_string());
+        map.insert(n.to_string(), vec![n; (n % 50) as usize]);
+    }
+    assert!(is_ours(map["77"].as_ptr().cast()));
+    assert!((0..20_000).all(|n| map[&tree[&n]].len() == (n % 50) as usize));
+}
+
+#[test]
+fn threads_send_each_other_what_they_allocated() {
+    let (sender, receiver) = mpsc::channel::<Vec<u8>>();
+    let threads: Vec<_> = (0..8u8)
+        .map(|id| {
+            let sender = sender.clone();
+            std::thread::spawn(move || (1..2_000).for_each(|n| sender.send(vec![id; n]).unwrap()))
+        })
+        .collect();
+    drop(sender);
+    let bytes: usize = receiver.iter().map(|block| block.len()).sum();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    assert_eq!(bytes, 8 * (1..2_000).sum::<usize>());
+}
+
+#[test]
+fn every_layout_is_aligned_zeroed_and_resized_with_its_contents() {
+    for shift in 0..=16 {
+        for size in [1, 7, 24, 100, 1000, 5000, 20_000, 200_000] {
+            let layout = Layout::from_size_align(size, 1 << shift).unwrap();
+            // SAFETY: the layout is not empty, and each block is used within it and freed once.
+            unsafe {
+                let block = alloc_zeroed(layout);
+                assert!(!block.is_null() && block as usize % layout.align() == 0);
+                assert!((0..size).all(|i| *block.add(i) == 0));
+                block.write_bytes(0xa5, size);
+                let block = realloc(block, layout, 3 * size);
+                assert_eq!(block as usize % layout.align(), 0);
+                assert!((0..size).all(|i| *block.add(i) == 0xa5));
+                dealloc(
+                    block,
+                    Layout::from_size_align(3 * size, layout.align()).unwrap(),
+                );
+                let again = alloc(layout);
+                assert_eq!(again as usize % layout.align(), 0);
+                dealloc(again, layout);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_figures_speak_of_this_program() {
+    let before = api::stats();
+    let held: Vec<Box<[u8; 1000]>> = (0..1000).map(|_| Box::new([1; 1000])).collect();
+    let after = api::stats();
+    assert!(
+        after.handed_out > before.handed_out && after.live >= 1_000_000,
+        "{after:?}"
+    );
+    drop(held);
+}
