@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn batch(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "batch");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "batch");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, batch);
-criterion::criterion_main!(benches);

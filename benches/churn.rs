@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn churn(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "churn");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "churn");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, churn);
-criterion::criterion_main!(benches);

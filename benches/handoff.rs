@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn handoff(criterion: &mut criterion::Criterion) {
-    ask::in_processes(criterion, "handoff");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_processes(&mut criterion, "handoff");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, handoff);
-criterion::criterion_main!(benches);

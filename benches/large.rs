@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn large(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "large");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "large");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, large);
-criterion::criterion_main!(benches);

@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn mayflies(criterion: &mut criterion::Criterion) {
-    ask::in_processes(criterion, "mayflies");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_processes(&mut criterion, "mayflies");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, mayflies);
-criterion::criterion_main!(benches);

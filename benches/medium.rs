@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn medium(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "medium");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "medium");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, medium);
-criterion::criterion_main!(benches);

@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn pair(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "pair");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "pair");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, pair);
-criterion::criterion_main!(benches);

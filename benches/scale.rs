@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn scale(criterion: &mut criterion::Criterion) {
-    ask::in_processes(criterion, "scale");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_processes(&mut criterion, "scale");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, scale);
-criterion::criterion_main!(benches);

@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn strings(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "strings");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "strings");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, strings);
-criterion::criterion_main!(benches);

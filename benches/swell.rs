@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn swell(criterion: &mut criterion::Criterion) {
-    ask::in_processes(criterion, "swell");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_processes(&mut criterion, "swell");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, swell);
-criterion::criterion_main!(benches);

@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn trees(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "trees");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "trees");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, trees);
-criterion::criterion_main!(benches);

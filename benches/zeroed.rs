@@ -2,9 +2,8 @@
 
 mod ask;
 
-fn zeroed(criterion: &mut criterion::Criterion) {
-    ask::in_one_process(criterion, "zeroed");
+fn main() {
+    let mut criterion = criterion::Criterion::default().configure_from_args();
+    ask::in_one_process(&mut criterion, "zeroed");
+    criterion.final_summary();
 }
-
-criterion::criterion_group!(benches, zeroed);
-criterion::criterion_main!(benches);

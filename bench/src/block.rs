@@ -30,7 +30,10 @@ fn layout(size: usize) -> Layout {
 
 impl Block {
     /// No block.
-    pub const NONE: Block = Block { at: std::ptr::null_mut(), size: 0 };
+    pub const NONE: Block = Block {
+        at: std::ptr::null_mut(),
+        size: 0,
+    };
 
     /// Allocates `size` bytes, eight at least, and writes the first eight.
     #[inline]

@@ -25,7 +25,10 @@ impl Runner {
     /// The runner that was built beside the program that asks.
     pub fn beside_this_program() -> Self {
         let program = std::env::current_exe().unwrap_or_default();
-        let found = program.ancestors().map(|folder| folder.join("runner")).find(|path| path.is_file());
+        let found = program
+            .ancestors()
+            .map(|folder| folder.join("runner"))
+            .find(|path| path.is_file());
         Runner(found.expect("no program `runner` beside this one: build it first"))
     }
 
@@ -51,12 +54,20 @@ impl Runner {
     }
 
     fn output(&self, library: &Library, arguments: &[&str]) -> Option<String> {
-        let output = command(&self.0, library).args(arguments).output().expect("the runner can be started");
+        let output = command(&self.0, library)
+            .args(arguments)
+            .output()
+            .expect("the runner can be started");
         let text = String::from_utf8(output.stdout).ok()?;
         if output.status.success() {
             return Some(text);
         }
-        eprintln!("{}: {} failed: {}", library.name, arguments.join(" "), output.status);
+        eprintln!(
+            "{}: {} failed: {}",
+            library.name,
+            arguments.join(" "),
+            output.status
+        );
         None
     }
 }
@@ -72,7 +83,10 @@ pub fn command(program: &Path, library: &Library) -> Command {
 }
 
 fn numbers(line: &str) -> Option<Vec<u64>> {
-    line.split_whitespace().skip(1).map(|word| word.parse().ok()).collect()
+    line.split_whitespace()
+        .skip(1)
+        .map(|word| word.parse().ok())
+        .collect()
 }
 
 /// Reads what the runner printed: a line each of `time`, `peak` and what else there is.
@@ -81,7 +95,9 @@ fn parse(text: &str) -> Option<Run> {
     for line in text.lines() {
         let numbers = numbers(line)?;
         match (line.split_whitespace().next()?, numbers[..].as_ref()) {
-            ("time", &[ops, nanos, checksum]) => (run.outcome.ops, run.outcome.nanos, run.outcome.checksum) = (ops, nanos, checksum),
+            ("time", &[ops, nanos, checksum]) => {
+                (run.outcome.ops, run.outcome.nanos, run.outcome.checksum) = (ops, nanos, checksum)
+            }
             ("peak", &[bytes]) => run.peak = bytes as usize,
             ("resident", &[peak, after, later]) => {
                 let [peak, after, later] = [peak, after, later].map(|bytes| bytes as usize);
@@ -97,8 +113,14 @@ fn parse(text: &str) -> Option<Run> {
 fn parse_stage(line: &str) -> Option<Stage> {
     match numbers(line)?[..] {
         [live, program_break, resident, metadata] => {
-            let [live, program_break, resident, metadata] = [live, program_break, resident, metadata].map(|n| n as usize);
-            Some(Stage { live, program_break, resident, metadata })
+            let [live, program_break, resident, metadata] =
+                [live, program_break, resident, metadata].map(|n| n as usize);
+            Some(Stage {
+                live,
+                program_break,
+                resident,
+                metadata,
+            })
         }
         _ => None,
     }

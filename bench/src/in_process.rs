@@ -52,7 +52,11 @@ mod mimalloc {
     }
     use libmimalloc_sys::{mi_free, mi_malloc, mi_realloc};
     peer!(Peer, mi_malloc, mi_free, mi_calloc, mi_realloc);
-    const NAME: &str = if cfg!(feature = "mimalloc2") { "mimalloc2" } else { "mimalloc3" };
+    const NAME: &str = if cfg!(feature = "mimalloc2") {
+        "mimalloc2"
+    } else {
+        "mimalloc3"
+    };
 
     pub fn visit(visitor: &mut impl Visitor) {
         visitor.visit(NAME, &Peer);

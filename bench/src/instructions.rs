@@ -35,7 +35,10 @@ impl Counts {
 
     /// The largest of the medians over all sizes.
     pub fn worst(&self, function: &str) -> Option<u64> {
-        SIZES.iter().map(|&size| self.median(function, size)).max()?
+        SIZES
+            .iter()
+            .map(|&size| self.median(function, size))
+            .max()?
     }
 }
 
@@ -47,8 +50,13 @@ fn median(counts: &[u64]) -> Option<u64> {
 
 /// The label and the instructions of one dump.
 fn parse(dump: &str) -> Option<(String, u64)> {
-    let label = dump.lines().find_map(|line| line.strip_prefix("desc: Trigger: Client Request: "))?;
-    let total = dump.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))?;
+    let label = dump
+        .lines()
+        .find_map(|line| line.strip_prefix("desc: Trigger: Client Request: "))?;
+    let total = dump.lines().find_map(|line| {
+        line.strip_prefix("totals: ")
+            .or(line.strip_prefix("summary: "))
+    })?;
     Some((label.trim().to_owned(), total.trim().parse().ok()?))
 }
 
@@ -64,7 +72,9 @@ impl Scratch {
 
     fn dumps(&self) -> std::io::Result<Vec<String>> {
         let files = std::fs::read_dir(&self.0)?;
-        files.map(|file| std::fs::read_to_string(file?.path())).collect()
+        files
+            .map(|file| std::fs::read_to_string(file?.path()))
+            .collect()
     }
 }
 
@@ -77,7 +87,10 @@ impl Drop for Scratch {
 /// The program `probe` that was built beside this one.
 fn probe() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
-    program.ancestors().map(|folder| folder.join("probe")).find(|path| path.is_file())
+    program
+        .ancestors()
+        .map(|folder| folder.join("probe"))
+        .find(|path| path.is_file())
 }
 
 /// Counts an allocator's calls. None where valgrind or the probe is missing or fails.
@@ -85,7 +98,10 @@ pub fn count(library: &Library) -> Option<Counts> {
     let scratch = Scratch::new().ok()?;
     let output = format!("--callgrind-out-file={}/dump", scratch.0.display());
     let mut valgrind = command(Path::new("valgrind"), library);
-    valgrind.args(["--tool=callgrind", "-q", &output]).arg(probe()?).stderr(Stdio::null());
+    valgrind
+        .args(["--tool=callgrind", "-q", &output])
+        .arg(probe()?)
+        .stderr(Stdio::null());
     if !valgrind.status().ok()?.success() {
         return None;
     }
@@ -98,19 +114,28 @@ pub fn count(library: &Library) -> Option<Counts> {
 
 /// Whether valgrind can be run at all.
 pub fn has_valgrind() -> bool {
-    Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
+    Command::new("valgrind")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// The budget of each function: lines of `name = number`; `#` begins a comment.
 pub fn budgets(text: &str) -> Result<BTreeMap<String, u64>, String> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or("").trim());
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").trim());
     lines.filter(|line| !line.is_empty()).map(budget).collect()
 }
 
 fn budget(line: &str) -> Result<(String, u64), String> {
     let wrong = || format!("not a budget: {line}");
     let (name, number) = line.split_once('=').ok_or_else(wrong)?;
-    Ok((name.trim().to_owned(), number.trim().parse().map_err(|_| wrong())?))
+    Ok((
+        name.trim().to_owned(),
+        number.trim().parse().map_err(|_| wrong())?,
+    ))
 }
 
 #[cfg(test)]
@@ -127,7 +152,12 @@ mod tests {
     #[test]
     fn a_call_costs_what_an_empty_one_does_not() {
         let counts = [(EMPTY, vec![11, 11, 12]), ("malloc-8", vec![30, 200, 30])];
-        let counts = Counts(counts.into_iter().map(|(label, all)| (label.to_owned(), all)).collect());
+        let counts = Counts(
+            counts
+                .into_iter()
+                .map(|(label, all)| (label.to_owned(), all))
+                .collect(),
+        );
         assert_eq!(counts.median("malloc", 8), Some(20));
         assert_eq!(counts.median("free", 8), None);
     }

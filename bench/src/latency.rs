@@ -15,7 +15,8 @@ const BUCKETS: usize = 64 * STEPS;
 /// Histograms side by side, so that threads seldom count in the same cache line.
 const STRIPES: usize = 8;
 
-static COUNTS: [[AtomicU64; BUCKETS]; STRIPES] = [const { [const { AtomicU64::new(0) }; BUCKETS] }; STRIPES];
+static COUNTS: [[AtomicU64; BUCKETS]; STRIPES] =
+    [const { [const { AtomicU64::new(0) }; BUCKETS] }; STRIPES];
 static LONGEST: AtomicU64 = AtomicU64::new(0);
 static NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0);
 
@@ -113,13 +114,22 @@ impl Clock {
         let nanos = |cycles: u64| (cycles as f64 * ratio) as u64;
         let longest = LONGEST.load(Relaxed);
         let below = |part| nanos(quantile(part).min(longest));
-        Latency { median: below(0.5), p999: below(0.999), max: nanos(longest) }
+        Latency {
+            median: below(0.5),
+            p999: below(0.999),
+            max: nanos(longest),
+        }
     }
 }
 
 /// Cycles that the given part of all calls took at most.
 fn quantile(part: f64) -> u64 {
-    let count = |bucket: usize| COUNTS.iter().map(|stripe| stripe[bucket].load(Relaxed)).sum::<u64>();
+    let count = |bucket: usize| {
+        COUNTS
+            .iter()
+            .map(|stripe| stripe[bucket].load(Relaxed))
+            .sum::<u64>()
+    };
     let wanted = (0..BUCKETS).map(count).sum::<u64>() as f64 * part;
     let mut seen = 0;
     for bucket in 4 * STEPS..BUCKETS {

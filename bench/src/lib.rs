@@ -6,7 +6,7 @@
 //! rows                     the questions with their figures filled in: the rows of every table
 //! c_abi, in_process        allocators behind one trait: the program's malloc, and peers as crates
 //! latency, memory          clocks for single calls, resident bytes
-//! overhead                 bytes beside the live ones, stage by stage
+//! counters, overhead       what slabside tells of itself; bytes beside the live ones, stage by stage
 //! libraries, child         the peers as shared libraries, and a program run under one of them
 //! instructions             callgrind's counts of single calls, and their budgets
 //! ```
@@ -24,6 +24,7 @@ pub mod c_abi;
 pub mod in_process;
 pub mod latency;
 pub mod memory;
+pub mod counters;
 pub mod overhead;
 pub mod libraries;
 pub mod child;

@@ -20,9 +20,14 @@ fn read<'a>(path: &CStr, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
 
 /// The number after `label` at a line's start; zero where there is none.
 fn number_after(text: &[u8], label: &[u8]) -> usize {
-    let line = text.split(|&byte| byte == b'\n').find(|line| line.starts_with(label));
+    let line = text
+        .split(|&byte| byte == b'\n')
+        .find(|line| line.starts_with(label));
     let rest = line.map_or(&[][..], |line| &line[label.len()..]);
-    let digits = rest.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
+    let digits = rest
+        .iter()
+        .skip_while(|byte| !byte.is_ascii_digit())
+        .take_while(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + (digit - b'0') as usize)
 }
 
@@ -54,7 +59,9 @@ pub fn program_break() -> usize {
 /// The 47th field of /proc/self/stat: where the break was at first.
 fn start_of_break(stat: &[u8]) -> usize {
     let field = stat.split(|&byte| byte == b' ').nth(46).unwrap_or_default();
-    field.iter().fold(0, |number, digit| number * 10 + (digit - b'0') as usize)
+    field
+        .iter()
+        .fold(0, |number, digit| number * 10 + (digit - b'0') as usize)
 }
 
 #[cfg(test)]

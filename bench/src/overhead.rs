@@ -2,6 +2,7 @@
 //! is looked at.
 
 use crate::block::Block;
+use crate::counters;
 use crate::memory;
 use crate::random::{Random, Sizes};
 use crate::table::Table;
@@ -18,15 +19,51 @@ pub struct Mix {
 
 /// All mixes: single sizes first, then two distributions.
 pub const MIXES: &[Mix] = &[
-    Mix { name: "8", low: 8, high: 8 },
-    Mix { name: "16", low: 16, high: 16 },
-    Mix { name: "40", low: 40, high: 40 },
-    Mix { name: "100", low: 100, high: 100 },
-    Mix { name: "300", low: 300, high: 300 },
-    Mix { name: "1000", low: 1000, high: 1000 },
-    Mix { name: "5000", low: 5000, high: 5000 },
-    Mix { name: "skewed", low: 0, high: 0 },
-    Mix { name: "8-8192", low: 8, high: 8192 },
+    Mix {
+        name: "8",
+        low: 8,
+        high: 8,
+    },
+    Mix {
+        name: "16",
+        low: 16,
+        high: 16,
+    },
+    Mix {
+        name: "40",
+        low: 40,
+        high: 40,
+    },
+    Mix {
+        name: "100",
+        low: 100,
+        high: 100,
+    },
+    Mix {
+        name: "300",
+        low: 300,
+        high: 300,
+    },
+    Mix {
+        name: "1000",
+        low: 1000,
+        high: 1000,
+    },
+    Mix {
+        name: "5000",
+        low: 5000,
+        high: 5000,
+    },
+    Mix {
+        name: "skewed",
+        low: 0,
+        high: 0,
+    },
+    Mix {
+        name: "8-8192",
+        low: 8,
+        high: 8192,
+    },
 ];
 
 /// How many blocks are allocated at first.
@@ -66,29 +103,13 @@ pub struct Stage {
     pub metadata: usize,
 }
 
-/// What slabside tells of itself: the beginning of `struct slabside_stats`, up to the metadata.
-#[repr(C)]
-#[derive(Default)]
-struct Stats {
-    before: [usize; 7],
-    metadata: usize,
-    after: [usize; 8],
-}
-
-/// Bytes of metadata, if the allocator is slabside; else zero.
-fn metadata() -> usize {
-    // SAFETY: the name ends in a nul.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"slabside_stats".as_ptr()) };
-    let mut stats = Stats::default();
-    if !found.is_null() {
-        // SAFETY: the only function of that name is slabside's, which fills a struct no longer than this one.
-        unsafe { std::mem::transmute::<*mut libc::c_void, extern "C" fn(*mut Stats)>(found)(&mut stats) };
-    }
-    stats.metadata
-}
-
 fn look(live: usize) -> Stage {
-    Stage { live, program_break: memory::program_break(), resident: memory::resident(), metadata: metadata() }
+    Stage {
+        live,
+        program_break: memory::program_break(),
+        resident: memory::resident(),
+        metadata: counters::metadata(),
+    }
 }
 
 /// Blocks in random order, the first ones not freed yet.
@@ -97,7 +118,9 @@ struct Blocks(Table<Block>, usize);
 impl Blocks {
     fn new<A: GlobalAlloc>(allocator: &A, sizes: &Sizes, mut table: Table<Block>) -> Self {
         let mut random = Random::new(8);
-        table.iter_mut().for_each(|block| *block = Block::new(allocator, sizes.pick(&mut random)).touch());
+        table
+            .iter_mut()
+            .for_each(|block| *block = Block::new(allocator, sizes.pick(&mut random)).touch());
         for i in (1..table.len()).rev() {
             table.swap(i, random.below(i + 1));
         }
@@ -132,6 +155,7 @@ pub fn stages<A: GlobalAlloc>(allocator: &A, mix: &Mix, count: usize) -> [Stage;
     let table = Table::new(count);
     let start = look(0);
     let mut blocks = Blocks::new(allocator, &sizes, table);
-    let [none, half, few, all] = [count, count / 2, count / 64, 0].map(|left| blocks.free_down_to(allocator, left));
+    let [none, half, few, all] =
+        [count, count / 2, count / 64, 0].map(|left| blocks.free_down_to(allocator, left));
     [start, none, half, few, all, settle(allocator, &sizes)]
 }

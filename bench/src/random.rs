@@ -10,22 +10,25 @@ impl Random {
     /// A generator whose numbers depend on `seed` alone.
     pub fn new(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
-        random.next();
-        random.next();
+        random.bits();
+        random.bits();
         random
     }
 
     /// The next 32 random bits.
     #[inline]
-    pub fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    pub fn bits(&mut self) -> u32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
     /// A number below `limit`, which is at most 2^32.
     #[inline]
     pub fn below(&mut self, limit: usize) -> usize {
-        ((self.next() as u64 * limit as u64) >> 32) as usize
+        ((self.bits() as u64 * limit as u64) >> 32) as usize
     }
 }
 
@@ -58,8 +61,13 @@ impl Sizes {
     /// Small sizes as object-oriented programs ask for them.
     pub fn skewed() -> Self {
         let mut table = [0; QUANTILES];
-        let sizes = SKEWED.iter().flat_map(|&(size, count)| std::iter::repeat(size).take(count));
-        table.iter_mut().zip(sizes).for_each(|(entry, size)| *entry = size);
+        let sizes = SKEWED
+            .iter()
+            .flat_map(|&(size, count)| std::iter::repeat_n(size, count));
+        table
+            .iter_mut()
+            .zip(sizes)
+            .for_each(|(entry, size)| *entry = size);
         Sizes(table)
     }
 
@@ -72,7 +80,9 @@ impl Sizes {
 
     /// Sizes from `low` to `high` bytes, all equally likely.
     pub fn uniform(low: usize, high: usize) -> Self {
-        Sizes(std::array::from_fn(|i| (low + (high - low) * i / (QUANTILES - 1)) as u32))
+        Sizes(std::array::from_fn(|i| {
+            (low + (high - low) * i / (QUANTILES - 1)) as u32
+        }))
     }
 
     /// One size for all.
@@ -83,7 +93,7 @@ impl Sizes {
     /// A size in bytes, drawn with `random`.
     #[inline]
     pub fn pick(&self, random: &mut Random) -> usize {
-        self.0[random.next() as usize % QUANTILES] as usize
+        self.0[random.bits() as usize % QUANTILES] as usize
     }
 
     /// The average size in bytes.
@@ -98,7 +108,10 @@ mod tests {
 
     #[test]
     fn the_skewed_sizes_fill_the_table() {
-        assert_eq!(SKEWED.iter().map(|&(_, count)| count).sum::<usize>(), QUANTILES);
+        assert_eq!(
+            SKEWED.iter().map(|&(_, count)| count).sum::<usize>(),
+            QUANTILES
+        );
         assert_eq!(Sizes::skewed().mean(), 78);
     }
 

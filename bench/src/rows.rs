@@ -48,13 +48,21 @@ impl Row {
         match self.work {
             Work::Pair(size) => pair::pair(allocator, size, ops),
             Work::Skewed(count) => replace::small(allocator, count, Sizes::skewed(), ops),
-            Work::LogUniform(count, low, high) => replace::small(allocator, count, Sizes::log_uniform(low, high), ops),
+            Work::LogUniform(count, low, high) => {
+                replace::small(allocator, count, Sizes::log_uniform(low, high), ops)
+            }
             Work::Batch(count, order) => batch(allocator, count, order, ops),
             Work::Trees(depth) => trees::trees(allocator, depth, ops),
             Work::Strings(growth) => strings(allocator, growth, ops),
-            Work::Medium(count) => replace::paged(allocator, count, Sizes::uniform(2000, 120_000), ops),
-            Work::Paged(count, low, high) => replace::paged(allocator, count, Sizes::log_uniform(low, high), ops),
-            Work::Zeroed(count, low, high) => replace::zeroed(allocator, count, Sizes::log_uniform(low, high), ops),
+            Work::Medium(count) => {
+                replace::paged(allocator, count, Sizes::uniform(2000, 120_000), ops)
+            }
+            Work::Paged(count, low, high) => {
+                replace::paged(allocator, count, Sizes::log_uniform(low, high), ops)
+            }
+            Work::Zeroed(count, low, high) => {
+                replace::zeroed(allocator, count, Sizes::log_uniform(low, high), ops)
+            }
             Work::Handoff => handoff::pair(allocator, ops),
             Work::Circle(count) => handoff::circle(allocator, count, ops),
             Work::Mayflies => mayflies::mayflies(allocator, ops),
@@ -85,15 +93,41 @@ pub fn of_question(question: &str) -> impl Iterator<Item = &'static Row> + '_ {
     ROWS.iter().filter(move |row| row.question == question)
 }
 
-const fn row(name: &'static str, question: &'static str, about: &'static str, ops: usize, work: Work) -> Row {
-    Row { name, question, about, ops, work }
+const fn row(
+    name: &'static str,
+    question: &'static str,
+    about: &'static str,
+    ops: usize,
+    work: Work,
+) -> Row {
+    Row {
+        name,
+        question,
+        about,
+        ops,
+        work,
+    }
 }
 
-const STRING: Growth = Growth { strings: 1, limit: 20 * KIB, step: 32, shift: 63 };
-const STRINGS: Growth = Growth { strings: 64, ..STRING };
-const TEXT: Growth = Growth { strings: 1, limit: 32 * MIB, step: 16, shift: 3 };
+const STRING: Growth = Growth {
+    strings: 1,
+    limit: 20 * KIB,
+    step: 32,
+    shift: 63,
+};
+const STRINGS: Growth = Growth {
+    strings: 64,
+    ..STRING
+};
+const TEXT: Growth = Growth {
+    strings: 1,
+    limit: 32 * MIB,
+    step: 16,
+    shift: 3,
+};
 
 /// All rows, in the order of the tables.
+#[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     row("pair-8", "pair", "malloc and free of 8 bytes", 10_000_000, Work::Pair(8)),
     row("pair-64", "pair", "of 64 bytes", 10_000_000, Work::Pair(64)),
@@ -132,6 +166,7 @@ pub const ROWS: &[Row] = &[
 
 /// Rows that show what an operation costs against the size of the heap, small blocks and spans; they are
 /// tables of their own, and no part of any mean.
+#[rustfmt::skip]
 pub const HEAPS: &[Row] = &[
     row("heap-10m", "heap", "10 MB of 8-2,048 bytes", 300_000, Work::LogUniform(27_000, 8, 2048)),
     row("heap-100m", "heap", "100 MB", 300_000, Work::LogUniform(270_000, 8, 2048)),
@@ -151,7 +186,13 @@ mod tests {
     #[test]
     fn names_are_unique() {
         for row in ROWS.iter().chain(HEAPS) {
-            assert_eq!(ROWS.iter().chain(HEAPS).filter(|other| other.name == row.name).count(), 1);
+            assert_eq!(
+                ROWS.iter()
+                    .chain(HEAPS)
+                    .filter(|other| other.name == row.name)
+                    .count(),
+                1
+            );
         }
     }
 
@@ -159,8 +200,16 @@ mod tests {
     fn every_row_runs_and_reads_what_it_wrote() {
         for row in ROWS.iter().filter(|row| !row.is_swell()) {
             let outcome = row.run(&CAbi, row.ops / 1000 + 64);
-            assert!(outcome.ops > 0 || row.question == "mayflies", "{} did nothing", row.name);
-            assert!(outcome.checksum > 0 || outcome.ops == 0 || row.question == "strings", "{}", row.name);
+            assert!(
+                outcome.ops > 0 || row.question == "mayflies",
+                "{} did nothing",
+                row.name
+            );
+            assert!(
+                outcome.checksum > 0 || outcome.ops == 0 || row.question == "strings",
+                "{}",
+                row.name
+            );
         }
     }
 }

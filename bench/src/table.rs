@@ -44,7 +44,11 @@ impl<T: Zero> Table<T> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
         // SAFETY: a fresh mapping touches no memory of ours.
         let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
-        assert_ne!(at, libc::MAP_FAILED, "no memory for a table of {bytes} bytes");
+        assert_ne!(
+            at,
+            libc::MAP_FAILED,
+            "no memory for a table of {bytes} bytes"
+        );
         BYTES.fetch_add(bytes, Relaxed);
         Table { at: at.cast(), len }
     }

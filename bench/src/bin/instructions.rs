@@ -14,8 +14,16 @@ const BUDGETS: &str = include_str!("../../budgets.toml");
 
 fn print(library: &Library, counts: &Counts) {
     for function in FUNCTIONS {
-        let medians = SIZES.map(|size| counts.median(function, size).map_or("-".to_owned(), |n| n.to_string()));
-        println!("{:12}{function:8}{}", library.name, medians.map(|median| format!("{median:>8}")).concat());
+        let medians = SIZES.map(|size| {
+            counts
+                .median(function, size)
+                .map_or("-".to_owned(), |n| n.to_string())
+        });
+        println!(
+            "{:12}{function:8}{}",
+            library.name,
+            medians.map(|median| format!("{median:>8}")).concat()
+        );
     }
 }
 
@@ -34,7 +42,11 @@ fn within(counts: &Counts, budgets: &BTreeMap<String, u64>) -> bool {
 
 fn run(libraries: &[Library]) -> Result<bool, String> {
     let budgets = budgets(BUDGETS)?;
-    println!("{:20}{}", "instructions", SIZES.map(|size| format!("{size:>8}")).concat());
+    println!(
+        "{:20}{}",
+        "instructions",
+        SIZES.map(|size| format!("{size:>8}")).concat()
+    );
     let mut fine = true;
     for library in libraries {
         match count(library) {
@@ -42,7 +54,9 @@ fn run(libraries: &[Library]) -> Result<bool, String> {
                 print(library, &counts);
                 fine &= library.name != "slabside" || within(&counts, &budgets);
             }
-            None if library.name == "slabside" => return Err("slabside cannot be counted".to_owned()),
+            None if library.name == "slabside" => {
+                return Err("slabside cannot be counted".to_owned())
+            }
             None => println!("{:12}cannot run under valgrind", library.name),
         }
     }

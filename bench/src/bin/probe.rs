@@ -49,14 +49,18 @@ fn probe(size: usize, malloc: Function, free: Function) {
     let (taken, given) = (label("malloc"), label("free"));
     let mut blocks = [0; CALLS];
     for _ in 0..8 {
-        // SAFETY: each block comes from malloc and is freed once.
-        blocks.iter_mut().for_each(|block| *block = unsafe { malloc(size) });
-        blocks.iter().for_each(|&block| {
-            // SAFETY: as above.
+        for block in &mut blocks {
+            // SAFETY: malloc may be called with any size.
+            *block = unsafe { malloc(size) };
+        }
+        for &block in &blocks {
+            // SAFETY: the block came from malloc and is freed once.
             unsafe { free(block) };
-        });
+        }
     }
-    blocks.iter_mut().for_each(|block| *block = counted(&taken, malloc, size));
+    blocks
+        .iter_mut()
+        .for_each(|block| *block = counted(&taken, malloc, size));
     blocks.iter().for_each(|&block| {
         counted(&given, free, block);
     });
@@ -64,7 +68,10 @@ fn probe(size: usize, malloc: Function, free: Function) {
 
 fn main() {
     // SAFETY: on this platform pointers, sizes and nothing at all are passed and returned alike, as one word.
-    let [malloc, free] = unsafe { [libc::malloc as *const (), libc::free as *const ()].map(|f| std::mem::transmute::<*const (), Function>(f)) };
+    let [malloc, free] = unsafe {
+        [libc::malloc as *const (), libc::free as *const ()]
+            .map(|f| std::mem::transmute::<*const (), Function>(f))
+    };
     let empty = CString::new(EMPTY).expect("no nul inside");
     (0..CALLS).for_each(|_| {
         counted(&empty, slabside_bench_empty, 0);

@@ -10,16 +10,22 @@ use slabside_bench::c_abi::CAbi;
 use slabside_bench::latency::{Clock, Timed};
 use slabside_bench::overhead::{stages, Mix};
 use slabside_bench::workloads::Outcome;
-use slabside_bench::{memory, rows};
+use slabside_bench::{counters, memory, rows};
 
 /// Seconds after which a run is given up, by a signal.
 const LIMIT: u32 = 120;
 
 fn print(outcome: Outcome) {
-    println!("time {} {} {}", outcome.ops, outcome.nanos, outcome.checksum);
+    println!(
+        "time {} {} {}",
+        outcome.ops, outcome.nanos, outcome.checksum
+    );
     println!("peak {}", memory::peak());
     if let Some(resident) = outcome.resident {
-        println!("resident {} {} {}", resident.peak, resident.after, resident.later);
+        println!(
+            "resident {} {} {}",
+            resident.peak, resident.after, resident.later
+        );
     }
 }
 
@@ -32,13 +38,20 @@ fn latency(name: &str, ops: usize) -> Option<()> {
     let clock = Clock::start();
     print(rows::find(name)?.run(&Timed(CAbi), ops));
     let latency = clock.latency();
-    println!("latency {} {} {}", latency.median, latency.p999, latency.max);
+    println!(
+        "latency {} {} {}",
+        latency.median, latency.p999, latency.max
+    );
     Some(())
 }
 
 fn overhead(mix: &str, count: usize) -> Option<()> {
+    counters::hand_over().ok()?;
     for stage in stages(&CAbi, Mix::find(mix)?, count) {
-        println!("stage {} {} {} {}", stage.live, stage.program_break, stage.resident, stage.metadata);
+        println!(
+            "stage {} {} {} {}",
+            stage.live, stage.program_break, stage.resident, stage.metadata
+        );
     }
     Some(())
 }

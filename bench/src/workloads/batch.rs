@@ -20,7 +20,10 @@ pub enum Order {
 /// The places 0 to `count` - 1 in the given order.
 fn places(count: usize, order: Order) -> Table<u32> {
     let mut places = Table::<u32>::new(count);
-    places.iter_mut().enumerate().for_each(|(i, place)| *place = i as u32);
+    places
+        .iter_mut()
+        .enumerate()
+        .for_each(|(i, place)| *place = i as u32);
     match order {
         Order::Forwards => {}
         Order::Backwards => places.reverse(),
@@ -46,8 +49,12 @@ pub fn batch<A: GlobalAlloc>(allocator: &A, count: usize, order: Order, ops: usi
     Outcome::of(rounds * count, || {
         let mut sum = 0u64;
         for _ in 0..rounds {
-            blocks.iter_mut().for_each(|block| *block = Block::new(allocator, sizes.pick(&mut random)));
-            let freed = places.iter().map(|&place| blocks[place as usize].free(allocator));
+            blocks
+                .iter_mut()
+                .for_each(|block| *block = Block::new(allocator, sizes.pick(&mut random)));
+            let freed = places
+                .iter()
+                .map(|&place| blocks[place as usize].free(allocator));
             sum = freed.fold(sum, u64::wrapping_add);
         }
         sum

@@ -29,7 +29,11 @@ unsafe impl Sync for Ring {}
 
 impl Ring {
     fn new() -> Self {
-        Ring { sent: Line::default(), taken: Line::default(), slots: UnsafeCell::new([Block::NONE; LENGTH]) }
+        Ring {
+            sent: Line::default(),
+            taken: Line::default(),
+            slots: UnsafeCell::new([Block::NONE; LENGTH]),
+        }
     }
 
     fn slot(&self, index: usize) -> *mut Block {
@@ -63,7 +67,12 @@ impl Ring {
 }
 
 /// Allocates up to `left` blocks into the ring, a few at a time. Returns how many.
-fn send_some<A: GlobalAlloc>(allocator: &A, ring: &Ring, left: usize, (sizes, random): (&Sizes, &mut Random)) -> usize {
+fn send_some<A: GlobalAlloc>(
+    allocator: &A,
+    ring: &Ring,
+    left: usize,
+    (sizes, random): (&Sizes, &mut Random),
+) -> usize {
     let mut sent = 0;
     while sent < left.min(64) && ring.has_room() {
         ring.send(Block::new(allocator, sizes.pick(random)));
@@ -75,15 +84,26 @@ fn send_some<A: GlobalAlloc>(allocator: &A, ring: &Ring, left: usize, (sizes, ra
 /// Frees up to 64 blocks from the ring. Returns how many, and their checksum.
 fn take_some<A: GlobalAlloc>(allocator: &A, ring: &Ring) -> (usize, u64) {
     let blocks = std::iter::from_fn(|| ring.take()).take(64);
-    blocks.fold((0, 0), |(count, sum), block| (count + 1, block.free(allocator).wrapping_add(sum)))
+    blocks.fold((0, 0), |(count, sum), block| {
+        (count + 1, block.free(allocator).wrapping_add(sum))
+    })
 }
 
 /// One thread: sends `send` blocks to `out`, and takes `take` of them from `inn`. Returns a checksum.
-fn pass<A: GlobalAlloc>(allocator: &A, (inn, out): (&Ring, &Ring), mut send: usize, mut take: usize) -> u64 {
+fn pass<A: GlobalAlloc>(
+    allocator: &A,
+    (inn, out): (&Ring, &Ring),
+    mut send: usize,
+    mut take: usize,
+) -> u64 {
     let (sizes, mut random, mut sum) = (Sizes::skewed(), Random::new(6), 0u64);
     while send > 0 || take > 0 {
         let sent = send_some(allocator, out, send, (&sizes, &mut random));
-        let (taken, marks) = if take > 0 { take_some(allocator, inn) } else { (0, 0) };
+        let (taken, marks) = if take > 0 {
+            take_some(allocator, inn)
+        } else {
+            (0, 0)
+        };
         (send, take, sum) = (send - sent, take - taken, sum.wrapping_add(marks));
         if sent + taken == 0 {
             std::thread::yield_now();
@@ -100,7 +120,7 @@ fn timed(ops: usize, count: usize, body: impl Fn(usize) -> u64 + Sync) -> Outcom
         });
         sum.load(Relaxed)
     };
-    Outcome::of(ops, run)
+    Outcome::of_threads(ops, run)
 }
 
 /// One thread allocates `ops` blocks, another frees them.
@@ -116,5 +136,7 @@ pub fn pair<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
 pub fn circle<A: GlobalAlloc + Sync>(allocator: &A, count: usize, ops: usize) -> Outcome {
     let rings: [Ring; MOST] = std::array::from_fn(|_| Ring::new());
     let each = ops / count;
-    timed(each * count, count, |i| pass(allocator, (&rings[i], &rings[(i + 1) % count]), each, each))
+    timed(each * count, count, |i| {
+        pass(allocator, (&rings[i], &rings[(i + 1) % count]), each, each)
+    })
 }

@@ -15,15 +15,18 @@ const LIFE: usize = 100;
 /// One life: a hundred blocks, then all of them freed.
 fn live<A: GlobalAlloc>(allocator: &A, seed: u64) -> u64 {
     let (sizes, mut random) = (Sizes::skewed(), Random::new(seed));
-    let blocks: [Block; LIFE] = std::array::from_fn(|_| Block::new(allocator, sizes.pick(&mut random)));
-    blocks.iter().fold(0, |sum, block| sum + block.free(allocator))
+    let blocks: [Block; LIFE] =
+        std::array::from_fn(|_| Block::new(allocator, sizes.pick(&mut random)));
+    blocks
+        .iter()
+        .fold(0, |sum, block| sum + block.free(allocator))
 }
 
 /// Two threads at a time that allocate a hundred blocks, free them and end; `ops` blocks in all.
 pub fn mayflies<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
     let generations = ops / (2 * LIFE);
     let sum = AtomicU64::new(0);
-    Outcome::of(generations * 2 * LIFE, || {
+    Outcome::of_threads(generations * 2 * LIFE, || {
         for _ in 0..generations {
             together(2, |i| {
                 sum.fetch_add(live(allocator, i as u64), Relaxed);
@@ -44,13 +47,15 @@ pub fn heirs<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
     let lines = [0, 1, 2, 3].map(window);
     let generations = ops / (lines.len() * REPLACED);
     let make = |size| Block::new(allocator, size);
-    let each = |work: &(dyn Fn(&mut Window) + Sync)| together(lines.len(), |i| work(&mut lines[i].lock().unwrap()));
+    let each = |work: &(dyn Fn(&mut Window) + Sync)| {
+        together(lines.len(), |i| work(&mut lines[i].lock().unwrap()))
+    };
     let sum = AtomicU64::new(0);
     let replace = |line: &mut Window| {
         sum.fetch_add(line.replace(allocator, REPLACED, make), Relaxed);
     };
     each(&|line| line.fill(make));
-    let outcome = Outcome::of(generations * lines.len() * REPLACED, || {
+    let outcome = Outcome::of_threads(generations * lines.len() * REPLACED, || {
         (0..generations).for_each(|_| each(&replace));
         sum.load(Relaxed)
     });

@@ -6,5 +6,9 @@ use std::alloc::GlobalAlloc;
 
 /// `ops` pairs of `size` bytes.
 pub fn pair<A: GlobalAlloc>(allocator: &A, size: usize, ops: usize) -> Outcome {
-    Outcome::of(ops, || (0..ops).fold(0, |sum: u64, _| sum.wrapping_add(Block::new(allocator, size).free(allocator))))
+    Outcome::of(ops, || {
+        (0..ops).fold(0, |sum: u64, _| {
+            sum.wrapping_add(Block::new(allocator, size).free(allocator))
+        })
+    })
 }

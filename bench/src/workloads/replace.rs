@@ -7,7 +7,12 @@ use crate::block::Block;
 use crate::random::Sizes;
 use std::alloc::GlobalAlloc;
 
-fn replace<A: GlobalAlloc>(allocator: &A, mut window: Window, ops: usize, make: impl Fn(usize) -> Block) -> Outcome {
+fn replace<A: GlobalAlloc>(
+    allocator: &A,
+    mut window: Window,
+    ops: usize,
+    make: impl Fn(usize) -> Block,
+) -> Outcome {
     window.fill(&make);
     let outcome = Outcome::of(ops, || window.replace(allocator, ops, &make));
     window.clear(allocator);
@@ -16,12 +21,16 @@ fn replace<A: GlobalAlloc>(allocator: &A, mut window: Window, ops: usize, make: 
 
 /// Blocks of which the first word is used.
 pub fn small<A: GlobalAlloc>(allocator: &A, count: usize, sizes: Sizes, ops: usize) -> Outcome {
-    replace(allocator, Window::new(count, sizes, 1), ops, |size| Block::new(allocator, size))
+    replace(allocator, Window::new(count, sizes, 1), ops, |size| {
+        Block::new(allocator, size)
+    })
 }
 
 /// Blocks of which every page is used.
 pub fn paged<A: GlobalAlloc>(allocator: &A, count: usize, sizes: Sizes, ops: usize) -> Outcome {
-    replace(allocator, Window::new(count, sizes, 2), ops, |size| Block::new(allocator, size).touch())
+    replace(allocator, Window::new(count, sizes, 2), ops, |size| {
+        Block::new(allocator, size).touch()
+    })
 }
 
 /// Zeroed blocks, of which every page is read and found zero, and then used.

@@ -23,7 +23,11 @@ struct Span {
 
 impl Span {
     fn new() -> Self {
-        Span { zero: Instant::now(), first: AtomicU64::new(u64::MAX), last: AtomicU64::new(0) }
+        Span {
+            zero: Instant::now(),
+            first: AtomicU64::new(u64::MAX),
+            last: AtomicU64::new(0),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -50,5 +54,10 @@ pub fn scale<A: GlobalAlloc + Sync>(allocator: &A, count: usize, ops: usize) -> 
         barrier.wait();
         window.clear(allocator);
     });
-    Outcome { ops: (each * count) as u64, nanos: span.nanos(), checksum: sum.into_inner(), resident: None }
+    Outcome {
+        ops: (each * count) as u64,
+        nanos: span.nanos(),
+        checksum: sum.into_inner(),
+        resident: None,
+    }
 }

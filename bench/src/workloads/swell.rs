@@ -1,13 +1,13 @@
 //! `swell`: a heap that grows large and is freed, twice and more. One operation is an allocation and its
 //! free. After the last round the process is looked at: what does the heap keep?
 
-use super::{Outcome, Resident};
+use super::{processor_time, Outcome, Resident};
 use crate::block::Block;
 use crate::memory;
 use crate::random::{Random, Sizes};
 use crate::table::Table;
 use std::alloc::GlobalAlloc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Blocks live at the peak: 80 MB of skewed sizes.
 const BLOCKS: usize = 1_000_000;
@@ -30,7 +30,9 @@ impl<A: GlobalAlloc> Heap<'_, A> {
     }
 
     fn free(&mut self) -> u64 {
-        self.blocks.iter().fold(0, |sum, block| sum + block.free(self.allocator))
+        self.blocks
+            .iter()
+            .fold(0, |sum, block| sum + block.free(self.allocator))
     }
 
     /// A few calls, as a program that goes on with other work makes them.
@@ -41,27 +43,36 @@ impl<A: GlobalAlloc> Heap<'_, A> {
     }
 }
 
-fn timed<T>(nanos: &mut u64, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let start = processor_time();
     let result = work();
-    *nanos += start.elapsed().as_nanos() as u64;
+    *total += processor_time() - start;
     result
 }
 
 /// Swells and frees a heap until `ops` blocks were allocated. Only then the resident bytes are read; the
 /// readings and the second of quiet are not timed.
 pub fn swell<A: GlobalAlloc>(allocator: &A, ops: usize) -> Outcome {
-    let mut heap = Heap { allocator, blocks: Table::new(BLOCKS), random: Random::new(7), sizes: Sizes::skewed() };
+    let mut heap = Heap {
+        allocator,
+        blocks: Table::new(BLOCKS),
+        random: Random::new(7),
+        sizes: Sizes::skewed(),
+    };
     let rounds = ops.div_ceil(BLOCKS);
-    let (mut nanos, mut checksum, mut resident) = (0, 0u64, Resident::default());
+    let (mut time, mut checksum, mut resident) = (Duration::ZERO, 0u64, Resident::default());
     for _ in 0..rounds {
-        timed(&mut nanos, || heap.swell());
+        timed(&mut time, || heap.swell());
         resident.peak = memory::resident();
-        checksum = checksum.wrapping_add(timed(&mut nanos, || heap.free()));
+        checksum = checksum.wrapping_add(timed(&mut time, || heap.free()));
     }
     resident.after = memory::resident();
     std::thread::sleep(QUIET);
     heap.few_calls();
     resident.later = memory::resident();
-    Outcome { ops: (rounds * BLOCKS) as u64, nanos, checksum, resident: Some(resident) }
+    let outcome = Outcome::new(rounds * BLOCKS, time, checksum);
+    Outcome {
+        resident: Some(resident),
+        ..outcome
+    }
 }

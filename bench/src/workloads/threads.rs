@@ -23,7 +23,8 @@ fn spawn<F: Fn(usize) + Sync>(start: &Start<F>) -> libc::pthread_t {
     let mut thread = MaybeUninit::uninit();
     let argument = (start as *const Start<F>).cast_mut().cast();
     // SAFETY: `run::<F>` expects this argument, which outlives the thread: see `together`.
-    let error = unsafe { libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), run::<F>, argument) };
+    let error =
+        unsafe { libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), run::<F>, argument) };
     assert_eq!(error, 0, "no thread to be had");
     // SAFETY: pthread_create succeeded, so it wrote the thread.
     unsafe { thread.assume_init() }
@@ -32,7 +33,10 @@ fn spawn<F: Fn(usize) + Sync>(start: &Start<F>) -> libc::pthread_t {
 /// Runs `body(0)` to `body(count - 1)` each in a thread of its own, and waits for all of them.
 pub fn together<F: Fn(usize) + Sync>(count: usize, body: F) {
     assert!(count <= MOST);
-    let starts: [_; MOST] = std::array::from_fn(|number| Start { body: &body, number });
+    let starts: [_; MOST] = std::array::from_fn(|number| Start {
+        body: &body,
+        number,
+    });
     let mut threads = [0; MOST];
     for (thread, start) in threads.iter_mut().zip(&starts[..count]) {
         *thread = spawn(start);

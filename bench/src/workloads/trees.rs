@@ -17,7 +17,11 @@ fn build<A: GlobalAlloc>(allocator: &A, depth: u32) -> *mut Node {
     if depth == 0 {
         return std::ptr::null_mut();
     }
-    let node = Node { left: build(allocator, depth - 1), right: build(allocator, depth - 1), mark: depth as u64 };
+    let node = Node {
+        left: build(allocator, depth - 1),
+        right: build(allocator, depth - 1),
+        mark: depth as u64,
+    };
     // SAFETY: the layout is not empty.
     let at = unsafe { allocator.alloc(NODE) }.cast::<Node>();
     assert!(!at.is_null(), "out of memory");
@@ -47,11 +51,17 @@ pub fn trees<A: GlobalAlloc>(allocator: &A, depth: u32, ops: usize) -> Outcome {
     let each = ops / depths.clone().count();
     let standing = build(allocator, depth);
     let counts = depths.map(|levels| (levels, each >> levels));
-    let nodes = counts.clone().map(|(levels, count)| count * ((1 << levels) - 1)).sum();
+    let nodes = counts
+        .clone()
+        .map(|(levels, count)| count * ((1 << levels) - 1))
+        .sum();
     let outcome = Outcome::of(nodes, || {
-        let all = counts.flat_map(|(levels, count)| std::iter::repeat(levels).take(count));
-        // SAFETY: each tree is torn down once, by who built it.
-        all.fold(0, |sum, levels| sum + unsafe { tear_down(allocator, build(allocator, levels)) })
+        let all = counts.flat_map(|(levels, count)| std::iter::repeat_n(levels, count));
+        all.fold(0, |sum, levels| {
+            let tree = build(allocator, levels);
+            // SAFETY: the tree was built here and is torn down once.
+            sum + unsafe { tear_down(allocator, tree) }
+        })
     });
     // SAFETY: the tree was built above and is torn down once.
     unsafe { tear_down(allocator, standing) };

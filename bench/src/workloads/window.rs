@@ -15,7 +15,11 @@ pub struct Window {
 impl Window {
     /// A window of `count` places, all empty.
     pub fn new(count: usize, sizes: Sizes, seed: u64) -> Self {
-        Window { blocks: Table::new(count), sizes, random: Random::new(seed) }
+        Window {
+            blocks: Table::new(count),
+            sizes,
+            random: Random::new(seed),
+        }
     }
 
     /// Fills every place; `make` allocates a block of a size.
@@ -27,7 +31,12 @@ impl Window {
 
     /// Replaces `ops` random blocks. Returns a checksum.
     #[inline]
-    pub fn replace<A: GlobalAlloc>(&mut self, allocator: &A, ops: usize, make: impl Fn(usize) -> Block) -> u64 {
+    pub fn replace<A: GlobalAlloc>(
+        &mut self,
+        allocator: &A,
+        ops: usize,
+        make: impl Fn(usize) -> Block,
+    ) -> u64 {
         let mut sum = 0u64;
         for _ in 0..ops {
             let place = self.random.below(self.blocks.len());

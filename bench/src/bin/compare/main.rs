@@ -25,7 +25,11 @@ use results::Results;
 use std::path::Path;
 
 /// Writes the page and its plots into a folder.
-fn write(results: &Results, options: &Options, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn write(
+    results: &Results,
+    options: &Options,
+    folder: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
     let plots = folder.join("plots");
     std::fs::create_dir_all(&plots)?;
     plots::draw(results, &plots)?;

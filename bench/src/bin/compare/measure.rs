@@ -10,9 +10,17 @@ use slabside_bench::overhead::{COUNTS, MIXES};
 use slabside_bench::rows::{Row, HEAPS, ROWS};
 
 /// Calls `run` for each allocator in turn, `rounds` times over all rows.
-fn rounds(rows: &[&'static Row], options: &Options, rounds: usize, run: impl Fn(&Library, &Row) -> Option<Run>) -> Vec<RowRuns> {
+fn rounds(
+    rows: &[&'static Row],
+    options: &Options,
+    rounds: usize,
+    run: impl Fn(&Library, &Row) -> Option<Run>,
+) -> Vec<RowRuns> {
     let allocators = &options.allocators;
-    let empty = |row: &&'static Row| RowRuns { row, runs: vec![Vec::new(); allocators.len()] };
+    let empty = |row: &&'static Row| RowRuns {
+        row,
+        runs: vec![Vec::new(); allocators.len()],
+    };
     let mut all: Vec<_> = rows.iter().map(empty).collect();
     for round in 0..rounds {
         eprintln!("round {} of {rounds}, {} rows", round + 1, rows.len());
@@ -29,12 +37,16 @@ fn rounds(rows: &[&'static Row], options: &Options, rounds: usize, run: impl Fn(
 fn latencies(options: &Options, runner: &Runner) -> Vec<RowRuns> {
     let rows: Vec<_> = ROWS.iter().filter(|row| row.has_latency()).collect();
     let repeats = if options.quick { 1 } else { 3 };
-    rounds(&rows, options, repeats, |library, row| runner.latency(library, row.name, row.ops))
+    rounds(&rows, options, repeats, |library, row| {
+        runner.latency(library, row.name, row.ops)
+    })
 }
 
 fn heaps(options: &Options, runner: &Runner) -> Vec<RowRuns> {
     let rows: Vec<_> = HEAPS.iter().collect();
-    rounds(&rows, options, 1, |library, row| runner.row(library, row.name, row.ops))
+    rounds(&rows, options, 1, |library, row| {
+        runner.row(library, row.name, row.ops)
+    })
 }
 
 /// One mix and count on all allocators at once: bytes do not depend on what else is running.
@@ -42,7 +54,10 @@ fn overhead(options: &Options, runner: &Runner, mix: &'static str, count: usize)
     let stages = std::thread::scope(|scope| {
         let start = |library| scope.spawn(move || runner.overhead(library, mix, count));
         let threads: Vec<_> = options.allocators.iter().map(start).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a run does not panic")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a run does not panic"))
+            .collect()
     });
     Overhead { mix, count, stages }
 }
@@ -52,23 +67,46 @@ const SOME: [&str; 4] = ["16", "100", "skewed", "8-8192"];
 
 fn overheads(options: &Options, runner: &Runner) -> Vec<Overhead> {
     eprintln!("bytes beside the live ones");
-    let mixes = MIXES.iter().filter(|mix| !options.quick || SOME.contains(&mix.name));
-    let cases = COUNTS.iter().flat_map(|&count| mixes.clone().map(move |mix| (mix.name, count)));
-    cases.map(|(mix, count)| overhead(options, runner, mix, count)).collect()
+    let mixes = MIXES
+        .iter()
+        .filter(|mix| !options.quick || SOME.contains(&mix.name));
+    let cases = COUNTS
+        .iter()
+        .flat_map(|&count| mixes.clone().map(move |mix| (mix.name, count)));
+    cases
+        .map(|(mix, count)| overhead(options, runner, mix, count))
+        .collect()
 }
 
 /// Makes all measurements that the options ask for.
 pub fn everything(options: &Options) -> Results {
     let runner = Runner::beside_this_program();
     let wants = |extra| options.extras.contains(&extra);
-    let run = |library: &Library, row: &Row| runner.row(library, row.name, row.ops * options.factor);
+    let run =
+        |library: &Library, row: &Row| runner.row(library, row.name, row.ops * options.factor);
     let counted = wants("instructions") && has_valgrind();
     Results {
         rows: rounds(&options.rows, options, options.rounds, run),
-        latencies: if wants("latency") { latencies(options, &runner) } else { Vec::new() },
-        heaps: if wants("heap") { heaps(options, &runner) } else { Vec::new() },
-        overheads: if wants("overhead") { overheads(options, &runner) } else { Vec::new() },
-        instructions: options.allocators.iter().map(|library| if counted { count(library) } else { None }).collect(),
+        latencies: if wants("latency") {
+            latencies(options, &runner)
+        } else {
+            Vec::new()
+        },
+        heaps: if wants("heap") {
+            heaps(options, &runner)
+        } else {
+            Vec::new()
+        },
+        overheads: if wants("overhead") {
+            overheads(options, &runner)
+        } else {
+            Vec::new()
+        },
+        instructions: options
+            .allocators
+            .iter()
+            .map(|library| if counted { count(library) } else { None })
+            .collect(),
         allocators: options.allocators.clone(),
     }
 }

@@ -51,7 +51,9 @@ impl Words {
                 words.quick = true;
                 continue;
             }
-            let value = arguments.next().ok_or_else(|| format!("{argument} needs a value"))?;
+            let value = arguments
+                .next()
+                .ok_or_else(|| format!("{argument} needs a value"))?;
             words.set(&argument, &value)?;
         }
         Ok(words)
@@ -59,10 +61,18 @@ impl Words {
 
     fn set(&mut self, option: &str, value: &str) -> Result<(), String> {
         match option {
-            "--rounds" => self.rounds = Some(value.parse().map_err(|_| format!("not a number: {value}"))?),
+            "--rounds" => {
+                self.rounds = Some(
+                    value
+                        .parse()
+                        .map_err(|_| format!("not a number: {value}"))?,
+                )
+            }
             "--only" => self.only = list(value),
             "--allocators" => self.allocators = list(value),
-            "--library" => self.libraries.push(given(value).ok_or_else(|| format!("no such library: {value}"))?),
+            "--library" => self
+                .libraries
+                .push(given(value).ok_or_else(|| format!("no such library: {value}"))?),
             "--out" => self.out = Some(PathBuf::from(value)),
             _ => return Err(format!("unknown option {option}")),
         }
@@ -75,10 +85,21 @@ impl Words {
     }
 
     fn allocators(&self) -> Vec<Library> {
-        let replaced = |library: &Library| self.libraries.iter().any(|other| other.name == library.name);
-        let wanted = |library: &Library| self.allocators.is_empty() || self.allocators.contains(&library.name);
+        let replaced = |library: &Library| {
+            self.libraries
+                .iter()
+                .any(|other| other.name == library.name)
+        };
+        let wanted = |library: &Library| {
+            self.allocators.is_empty() || self.allocators.contains(&library.name)
+        };
         let found = all().into_iter().filter(|library| !replaced(library));
-        self.libraries.iter().cloned().chain(found).filter(wanted).collect()
+        self.libraries
+            .iter()
+            .cloned()
+            .chain(found)
+            .filter(wanted)
+            .collect()
     }
 
     /// A part of the whole is printed; the whole goes to docs/ unless another place is named.
@@ -94,9 +115,15 @@ impl Options {
     pub fn from_arguments(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let words = Words::from(arguments)?;
         let (rounds, factor) = if words.quick { (3, 1) } else { (9, 3) };
-        let rows: Vec<_> = ROWS.iter().filter(|row| words.wants(&[row.name, row.question])).collect();
+        let rows: Vec<_> = ROWS
+            .iter()
+            .filter(|row| words.wants(&[row.name, row.question]))
+            .collect();
         let short = words.quick && words.only.is_empty();
-        let extras: Vec<_> = EXTRAS.into_iter().filter(|&extra| words.wants(&[extra]) && !(short && extra == LONG)).collect();
+        let extras: Vec<_> = EXTRAS
+            .into_iter()
+            .filter(|&extra| words.wants(&[extra]) && !(short && extra == LONG))
+            .collect();
         if rows.is_empty() && extras.is_empty() {
             return Err(format!("nothing is called {}", words.only.join(", ")));
         }

@@ -73,13 +73,18 @@ pub fn peak(run: &Run) -> f64 {
 impl RowRuns {
     /// The median of a figure over the rounds, by allocator; None where all runs failed.
     pub fn medians(&self, figure: Figure) -> Vec<Option<f64>> {
-        self.runs.iter().map(|runs| median(runs.iter().map(figure).collect())).collect()
+        self.runs
+            .iter()
+            .map(|runs| median(runs.iter().map(figure).collect()))
+            .collect()
     }
 
     /// The least of a figure among the allocators at the given places, with its allocator's place.
     pub fn least(&self, figure: Figure, places: &[usize]) -> Option<(usize, f64)> {
         let medians = self.medians(figure);
-        let known = places.iter().filter_map(|&place| Some((place, medians[place]?)));
+        let known = places
+            .iter()
+            .filter_map(|&place| Some((place, medians[place]?)));
         known.min_by(|a, b| a.1.total_cmp(&b.1))
     }
 }
@@ -87,12 +92,16 @@ impl RowRuns {
 impl Results {
     /// The place of an allocator in the lists.
     pub fn place(&self, name: &str) -> Option<usize> {
-        self.allocators.iter().position(|library| library.name == name)
+        self.allocators
+            .iter()
+            .position(|library| library.name == name)
     }
 
     /// The places of all allocators but slabside.
     pub fn peers(&self) -> Vec<usize> {
-        (0..self.allocators.len()).filter(|&place| !self.allocators[place].name.starts_with("slabside")).collect()
+        (0..self.allocators.len())
+            .filter(|&place| !self.allocators[place].name.starts_with("slabside"))
+            .collect()
     }
 
     /// The places of those allocators among `names` that were measured.
@@ -111,12 +120,23 @@ impl Results {
 
     /// The rows in which the figure of the allocator at `one` is more than `limit` times the least of those
     /// at `places`: row, ratio and who has the least; worst first.
-    pub fn behind(&self, figure: Figure, one: usize, places: &[usize], limit: f64) -> Vec<(&'static str, f64, usize)> {
+    pub fn behind(
+        &self,
+        figure: Figure,
+        one: usize,
+        places: &[usize],
+        limit: f64,
+    ) -> Vec<(&'static str, f64, usize)> {
         let ratio = |row: &RowRuns| {
             let (best, least) = row.least(figure, places)?;
             Some((row.row.name, row.medians(figure)[one]? / least, best))
         };
-        let mut rows: Vec<_> = self.rows.iter().filter_map(ratio).filter(|&(_, ratio, _)| ratio > limit).collect();
+        let mut rows: Vec<_> = self
+            .rows
+            .iter()
+            .filter_map(ratio)
+            .filter(|&(_, ratio, _)| ratio > limit)
+            .collect();
         rows.sort_by(|a, b| b.1.total_cmp(&a.1));
         rows
     }

@@ -19,14 +19,27 @@ impl Table {
     fn new(header: &[String]) -> Self {
         let mut table = Table(String::new());
         table.row(header);
-        table.row(&std::iter::once("---").chain(std::iter::repeat("--:")).take(header.len()).map(str::to_owned).collect::<Vec<_>>());
+        table.row(
+            &std::iter::once("---")
+                .chain(std::iter::repeat("--:"))
+                .take(header.len())
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        );
         table
     }
 
     /// A table whose first columns are `first`, then one for each allocator, then `last`.
     fn by_allocator(results: &Results, first: &[&str], last: &[&str]) -> Self {
-        let names = results.allocators.iter().map(|library| library.name.as_str());
-        let header = first.iter().copied().chain(names).chain(last.iter().copied());
+        let names = results
+            .allocators
+            .iter()
+            .map(|library| library.name.as_str());
+        let header = first
+            .iter()
+            .copied()
+            .chain(names)
+            .chain(last.iter().copied());
         Table::new(&header.map(str::to_owned).collect::<Vec<_>>())
     }
 
@@ -52,7 +65,13 @@ fn cell(value: Option<f64>) -> String {
 /// The cells of one row by allocator, the least in bold.
 fn cells(values: &[Option<f64>]) -> Vec<String> {
     let least = values.iter().flatten().copied().min_by(f64::total_cmp);
-    let bold = |value: &Option<f64>| if value.is_some() && *value == least { format!("**{}**", cell(*value)) } else { cell(*value) };
+    let bold = |value: &Option<f64>| {
+        if value.is_some() && *value == least {
+            format!("**{}**", cell(*value))
+        } else {
+            cell(*value)
+        }
+    };
     values.iter().map(bold).collect()
 }
 
@@ -64,7 +83,13 @@ pub fn page(results: &Results, options: &Options) -> String {
         head(results, options),
         findings(results),
         rows(results, "Time", TIME, |value| value, time),
-        rows(results, "Peak resident bytes", PEAK, |value| value / MEGA, peak),
+        rows(
+            results,
+            "Peak resident bytes",
+            PEAK,
+            |value| value / MEGA,
+            peak,
+        ),
         swell(results),
         latency(results),
         heaps(results),
@@ -73,29 +98,47 @@ pub fn page(results: &Results, options: &Options) -> String {
         slabside_overhead(results),
         instructions(results),
     ];
-    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
-const TIME: &str = "Nanoseconds an operation, median over the rounds; what an operation is, each file in \
-                    bench/src/workloads says. The fastest in bold.\n\n![time over mimalloc 2](plots/time.svg)\n\n\
-                    ![operations by threads](plots/scale.svg)\n";
+const TIME: &str = "Nanoseconds an operation, median over the rounds: processor time, the kernel's part included, for the rows of \
+                    one thread, wall time for handoff, mayflies and scale. What an operation is, each file in bench/src/workloads \
+                    says. The fastest in bold.\n\n![time over mimalloc 2](plots/time.svg)\n\n![operations by threads](plots/scale.svg)\n";
 const PEAK: &str = "Megabytes (10^6 bytes) resident at most, code and start-up included, the workload's own tables left \
                     out; median over the rounds. The least in bold.\n\n![peak over mimalloc 2](plots/memory.svg)\n";
 
 fn head(results: &Results, options: &Options) -> String {
-    let kind = if options.quick { "a quick run" } else { "a full run" };
+    let kind = if options.quick {
+        "a quick run"
+    } else {
+        "a full run"
+    };
     let mut text = format!(
         "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {}. Each row and allocator is a process of its \
          own; the allocators take turns.\n\n- Machine: {}; load at the end {}\n- Compiler: {}\n",
         options.rounds, machine::date(), machine::description(), machine::load(), machine::compiler()
     );
-    let versions = results.allocators.iter().map(|library| format!("{} {}", library.name, library.version));
-    let _ = writeln!(text, "- Allocators: {}", versions.collect::<Vec<_>>().join("; "));
+    let versions = results
+        .allocators
+        .iter()
+        .map(|library| format!("{} {}", library.name, library.version));
+    let _ = writeln!(
+        text,
+        "- Allocators: {}",
+        versions.collect::<Vec<_>>().join("; ")
+    );
     text
 }
 
 fn findings(results: &Results) -> String {
-    let Some(slabside) = results.place("slabside").filter(|_| !results.rows.is_empty()) else {
+    let Some(slabside) = results
+        .place("slabside")
+        .filter(|_| !results.rows.is_empty())
+    else {
         return String::new();
     };
     let mut lines = vec!["## Against the peers\n".to_owned()];
@@ -103,40 +146,91 @@ fn findings(results: &Results) -> String {
         lines.extend(mean(results, "Time", time, (slabside, peer, 0.90)));
     }
     lines.extend(behind(results, "Time", time, (slabside, &results.peers())));
-    lines.extend(mean(results, "Peak resident", peak, (slabside, "mimalloc2", 0.60)));
-    lines.extend(behind(results, "Peak resident", peak, (slabside, &results.places(&SMALLEST_OF))));
+    lines.extend(mean(
+        results,
+        "Peak resident",
+        peak,
+        (slabside, "mimalloc2", 0.60),
+    ));
+    lines.extend(behind(
+        results,
+        "Peak resident",
+        peak,
+        (slabside, &results.places(&SMALLEST_OF)),
+    ));
     lines.extend(kept(results, slabside));
     lines.join("\n") + "\n"
 }
 
 /// The mean of a figure over a peer's, and its goal.
-fn mean(results: &Results, what: &str, figure: Figure, (slabside, peer, goal): (usize, &str, f64)) -> Option<String> {
+fn mean(
+    results: &Results,
+    what: &str,
+    figure: Figure,
+    (slabside, peer, goal): (usize, &str, f64),
+) -> Option<String> {
     let mean = geometric_mean(&results.ratios(figure, (slabside, results.place(peer)?)))?;
     let verdict = if mean <= goal { "reached" } else { "missed" };
     Some(format!("- {what} over {peer}'s, geometric mean of all rows: **{mean:.2}** (goal {goal:.2}: {verdict})"))
 }
 
 /// The rows that are more than a tenth above the best of some peers.
-fn behind(results: &Results, what: &str, figure: Figure, (slabside, peers): (usize, &[usize])) -> Option<String> {
+fn behind(
+    results: &Results,
+    what: &str,
+    figure: Figure,
+    (slabside, peers): (usize, &[usize]),
+) -> Option<String> {
     let rows = results.behind(figure, slabside, peers, 1.10);
-    let least = |&(row, ratio, best): &(&str, f64, usize)| format!("{row} {ratio:.2} ({})", results.allocators[best].name);
-    let names: Vec<_> = peers.iter().map(|&place| results.allocators[place].name.as_str()).collect();
-    let list = if rows.is_empty() { "none".to_owned() } else { rows.iter().map(least).collect::<Vec<_>>().join(", ") };
-    Some(format!("- {what} above 1.10 of the best of {}: {list}", names.join(", "))).filter(|_| !peers.is_empty())
+    let least = |&(row, ratio, best): &(&str, f64, usize)| {
+        format!("{row} {ratio:.2} ({})", results.allocators[best].name)
+    };
+    let names: Vec<_> = peers
+        .iter()
+        .map(|&place| results.allocators[place].name.as_str())
+        .collect();
+    let list = if rows.is_empty() {
+        "none".to_owned()
+    } else {
+        rows.iter().map(least).collect::<Vec<_>>().join(", ")
+    };
+    Some(format!(
+        "- {what} above 1.10 of the best of {}: {list}",
+        names.join(", ")
+    ))
+    .filter(|_| !peers.is_empty())
 }
 
 fn kept(results: &Results, slabside: usize) -> Option<String> {
     let row = results.rows.iter().find(|row| row.row.is_swell())?;
-    let later = median(row.runs[slabside].iter().map(|run| resident(run).later as f64).collect())?;
-    Some(format!("- Resident a second after `swell` freed everything: **{} MB** (goal: under 1)", short(later / MEGA)))
+    let later = median(
+        row.runs[slabside]
+            .iter()
+            .map(|run| resident(run).later as f64)
+            .collect(),
+    )?;
+    Some(format!(
+        "- Resident a second after `swell` freed everything: **{} MB** (goal: under 1)",
+        short(later / MEGA)
+    ))
 }
 
 /// A table of one figure for all rows.
-fn rows(results: &Results, title: &str, text: &str, scale: fn(f64) -> f64, figure: Figure) -> String {
+fn rows(
+    results: &Results,
+    title: &str,
+    text: &str,
+    scale: fn(f64) -> f64,
+    figure: Figure,
+) -> String {
     if results.rows.is_empty() {
         return String::new();
     }
-    let mut table = Table::by_allocator(results, &["row", "what"], &["over mimalloc2", "over the best peer"]);
+    let mut table = Table::by_allocator(
+        results,
+        &["row", "what"],
+        &["over mimalloc2", "over the best peer"],
+    );
     for row in &results.rows {
         let medians = row.medians(figure);
         let scaled: Vec<_> = medians.iter().map(|value| value.map(scale)).collect();
@@ -154,8 +248,14 @@ fn against(results: &Results, row: &RowRuns, figure: Figure) -> [String; 2] {
     let own = results.place("slabside").and_then(|place| medians[place]);
     let other = results.place("mimalloc2").and_then(|place| medians[place]);
     let best = row.least(figure, &results.peers());
-    let over_best = own.zip(best).map(|(own, (place, least))| format!("{:.2} {}", own / least, results.allocators[place].name));
-    [own.zip(other).map_or("-".to_owned(), |(own, other)| format!("{:.2}", own / other)), over_best.unwrap_or("-".to_owned())]
+    let over_best = own.zip(best).map(|(own, (place, least))| {
+        format!("{:.2} {}", own / least, results.allocators[place].name)
+    });
+    [
+        own.zip(other)
+            .map_or("-".to_owned(), |(own, other)| format!("{:.2}", own / other)),
+        over_best.unwrap_or("-".to_owned()),
+    ]
 }
 
 /// What a run of a row that swells saw; zero for others.
@@ -167,7 +267,9 @@ pub fn resident(run: &Run) -> Resident {
 pub const MOMENTS: [(&str, Figure); 3] = [
     ("at the peak", |run| resident(run).peak as f64),
     ("just after", |run| resident(run).after as f64),
-    ("a second and 1,000 calls later", |run| resident(run).later as f64),
+    ("a second and 1,000 calls later", |run| {
+        resident(run).later as f64
+    }),
 ];
 
 fn swell(results: &Results) -> String {
@@ -176,7 +278,11 @@ fn swell(results: &Results) -> String {
     };
     let mut table = Table::by_allocator(results, &["resident, MB"], &[]);
     for (name, figure) in MOMENTS {
-        let values: Vec<_> = row.medians(figure).iter().map(|value| value.map(|bytes| bytes / MEGA)).collect();
+        let values: Vec<_> = row
+            .medians(figure)
+            .iter()
+            .map(|value| value.map(|bytes| bytes / MEGA))
+            .collect();
         table.row(&[vec![name.to_owned()], cells(&values)].concat());
     }
     format!("## A heap that swells and is freed\n\nAnonymous resident bytes of the whole process.\n\n![resident](plots/swell.svg)\n\n{}", table.0)
@@ -184,7 +290,9 @@ fn swell(results: &Results) -> String {
 
 /// A figure of the runs in which each call was timed, in nanoseconds.
 pub const LATENCIES: [(&str, Figure); 3] = [
-    ("median", |run| run.latency.unwrap_or_default().median as f64),
+    ("median", |run| {
+        run.latency.unwrap_or_default().median as f64
+    }),
     ("p99.9", |run| run.latency.unwrap_or_default().p999 as f64),
     ("max", |run| run.latency.unwrap_or_default().max as f64),
 ];
@@ -194,8 +302,18 @@ fn latency(results: &Results) -> String {
         return String::new();
     }
     let mut table = Table::by_allocator(results, &["row", "ns"], &[]);
-    for (row, (name, figure)) in results.latencies.iter().flat_map(|row| LATENCIES.map(|latency| (row, latency))) {
-        table.row(&[vec![row.row.name.to_owned(), name.to_owned()], cells(&row.medians(figure))].concat());
+    for (row, (name, figure)) in results
+        .latencies
+        .iter()
+        .flat_map(|row| LATENCIES.map(|latency| (row, latency)))
+    {
+        table.row(
+            &[
+                vec![row.row.name.to_owned(), name.to_owned()],
+                cells(&row.medians(figure)),
+            ]
+            .concat(),
+        );
     }
     let text = "Nanoseconds of single calls of malloc and free, each timed, in runs of their own. The slowest call of a row with \
                 threads contains the kernel's switches between them.\n\n![p99.9](plots/latency_p999.svg)\n\n![slowest call](plots/latency_max.svg)\n";
@@ -208,7 +326,13 @@ fn heaps(results: &Results) -> String {
     }
     let mut table = Table::by_allocator(results, &["row", "what"], &[]);
     for row in &results.heaps {
-        table.row(&[vec![row.row.name.to_owned(), row.row.about.to_owned()], cells(&row.medians(time))].concat());
+        table.row(
+            &[
+                vec![row.row.name.to_owned(), row.row.about.to_owned()],
+                cells(&row.medians(time)),
+            ]
+            .concat(),
+        );
     }
     let text = "Nanoseconds a random replacement in heaps of growing size; every allocator pays for cache and TLB misses.\n\n\
                 ![time by heap size](plots/heap.svg)\n";
@@ -218,7 +342,11 @@ fn heaps(results: &Results) -> String {
 /// Resident bytes that an allocator added to a bare process: what glibc's had at the start is subtracted.
 pub fn added(results: &Results, case: &Overhead, place: usize, stage: usize) -> Option<f64> {
     let bare = case.stages[results.place("glibc")?].as_ref()?[0].resident;
-    Some(case.stages[place].as_ref()?[stage].resident.saturating_sub(bare) as f64)
+    Some(
+        case.stages[place].as_ref()?[stage]
+            .resident
+            .saturating_sub(bare) as f64,
+    )
 }
 
 /// Resident bytes beside each live one, plus that one.
@@ -233,8 +361,16 @@ fn overhead(results: &Results) -> String {
     }
     let mut table = Table::by_allocator(results, &["blocks", "size"], &[]);
     for case in &results.overheads {
-        let ratios: Vec<_> = (0..results.allocators.len()).map(|place| over_live(results, case, place)).collect();
-        table.row(&[vec![case.count.to_string(), case.mix.to_owned()], cells(&ratios)].concat());
+        let ratios: Vec<_> = (0..results.allocators.len())
+            .map(|place| over_live(results, case, place))
+            .collect();
+        table.row(
+            &[
+                vec![case.count.to_string(), case.mix.to_owned()],
+                cells(&ratios),
+            ]
+            .concat(),
+        );
     }
     let text = "Anonymous resident bytes, above those of a bare process, over the bytes asked for and live.\n\n\
                 ![resident over live](plots/overhead.svg)\n";
@@ -257,17 +393,36 @@ fn given_back(results: &Results) -> String {
 }
 
 fn slabside_overhead(results: &Results) -> String {
-    let Some(place) = results.place("slabside").filter(|_| !results.overheads.is_empty()) else {
+    let Some(place) = results
+        .place("slabside")
+        .filter(|_| !results.overheads.is_empty())
+    else {
         return String::new();
     };
-    let mut table = Table::new(&["blocks", "size", "freed", "live", "break", "resident", "metadata", "break/live", "metadata/live"].map(str::to_owned));
+    let mut table = Table::new(
+        &[
+            "blocks",
+            "size",
+            "freed",
+            "live",
+            "break",
+            "resident",
+            "metadata",
+            "break/live",
+            "metadata/live",
+        ]
+        .map(str::to_owned),
+    );
     for case in &results.overheads {
         for (stage, figures) in case.stages[place].iter().flatten().enumerate().skip(1) {
             let bytes = added(results, case, place, stage).unwrap_or_default();
             table.row(&slabside_stage(case, STAGES[stage], figures, bytes));
         }
     }
-    format!("### slabside: break, resident and metadata\n\nBytes.\n\n{}", table.0)
+    format!(
+        "### slabside: break, resident and metadata\n\nBytes.\n\n{}",
+        table.0
+    )
 }
 
 fn slabside_stage(case: &Overhead, name: &str, stage: &Stage, resident: f64) -> [String; 9] {
@@ -290,9 +445,17 @@ fn instructions(results: &Results) -> String {
         return String::new();
     }
     let mut table = Table::by_allocator(results, &["function", "bytes"], &[]);
-    for (function, size) in FUNCTIONS.iter().flat_map(|function| SIZES.map(|size| (*function, size))) {
-        let counts = results.instructions.iter().map(|counts| counts.as_ref()?.median(function, size).map(|n| n as f64));
-        let plain = counts.map(|count| count.map_or("-".to_owned(), |n| n.to_string())).collect();
+    for (function, size) in FUNCTIONS
+        .iter()
+        .flat_map(|function| SIZES.map(|size| (*function, size)))
+    {
+        let counts = results
+            .instructions
+            .iter()
+            .map(|counts| counts.as_ref()?.median(function, size).map(|n| n as f64));
+        let plain = counts
+            .map(|count| count.map_or("-".to_owned(), |n| n.to_string()))
+            .collect();
         table.row(&[vec![function.to_owned(), size.to_string()], plain].concat());
     }
     format!("## Instructions\n\nOf the median call, as callgrind counts them, its `ret` included, the call not. A dash: it does not run under valgrind.\n\n{}", table.0)
