@@ -170,6 +170,12 @@ impl<O: Os> Allocator<O> {
         if size > SPAN_MAX {
             return self.malloc_large(thread, size, PAGE);
         }
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
+                return (slab.base() as *mut u8, false);
+            }
+        }
         let span = self.with_reclaim(thread, |_, heap| {
             heap.take_span(&self.ground, pages_for(size))
         });

@@ -146,9 +146,12 @@ const fn best_pages(class: usize, least: usize, most: usize) -> usize {
     best
 }
 
+/// The fewest slots of a slab, so that the slow path is not taken for every other one.
+const FIRST_SLOTS: usize = 4;
+
 const fn first_pages(class: usize) -> usize {
     let mut pages = 1;
-    while slots_in(class, pages) == 0 || waste(class, pages) * 8 >= pages * PAGE {
+    while slots_in(class, pages) < FIRST_SLOTS || waste(class, pages) * 8 >= pages * PAGE {
         pages += 1;
     }
     pages

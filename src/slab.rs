@@ -369,8 +369,7 @@ impl SlabTable {
     }
 }
 
-/// A doubly linked list of slabs through their headers: order is that of insertion at the back. One
-/// thread at a time.
+/// A doubly linked list of slabs through their headers. One thread at a time.
 pub struct List {
     head: Cell<u32>,
     tail: Cell<u32>,
@@ -418,6 +417,23 @@ impl List {
         match last {
             0 => self.head.set(slab.id().0),
             last => table.get(SlabId(last)).next.store(slab.id().0, Relaxed),
+        }
+    }
+
+    /// The last slab.
+    pub fn last(&self, table: SlabTable) -> Option<SlabPtr> {
+        let id = SlabId(self.tail.get());
+        id.is_some().then(|| table.get(id))
+    }
+
+    /// Adds `slab`, which is on no list, at the front.
+    pub fn push_front(&self, table: SlabTable, slab: SlabPtr) {
+        let first = self.head.replace(slab.id().0);
+        slab.next.store(first, Relaxed);
+        slab.prev.store(0, Relaxed);
+        match first {
+            0 => self.tail.set(slab.id().0),
+            first => table.get(SlabId(first)).prev.store(slab.id().0, Relaxed),
         }
     }
 

@@ -4,9 +4,11 @@
 //! measured to stall for 20 seconds where more threads ran than cores.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
+pub use loom::sync::atomic::{AtomicU16, AtomicU8, AtomicUsize};
 #[cfg(loom)]
 pub use loom::thread::yield_now;
+#[cfg(loom)]
+pub use modelled::{AtomicU32, AtomicU64};
 
 pub use core::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 #[cfg(not(loom))]
@@ -50,6 +52,94 @@ pub fn flip(word: &AtomicU64, bits: u64) {
 
 #[cfg(not(loom))]
 pub use futex::{Guard, Lock};
+
+/// loom takes a sequentially consistent access for one that acquires and releases, and so finds races
+/// where there are none; and it tries a load before and after no other load, and so misses orders. Here
+/// a second word, changed by each load and each such store, mends both.
+#[cfg(loom)]
+mod modelled {
+    use super::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
+
+    macro_rules! atomic {
+        ($name:ident, $of:ty) => {
+            /// An atomic of loom's, with sequentially consistent accesses added.
+            pub struct $name {
+                value: loom::sync::atomic::$name,
+                order: loom::sync::atomic::AtomicU8,
+            }
+
+            impl $name {
+                /// As std's.
+                pub fn new(value: $of) -> $name {
+                    $name {
+                        value: loom::sync::atomic::$name::new(value),
+                        order: loom::sync::atomic::AtomicU8::new(0),
+                    }
+                }
+
+                /// As std's.
+                pub fn load(&self, order: Ordering) -> $of {
+                    let sync = if order == SeqCst { Acquire } else { Relaxed };
+                    self.order.fetch_or(0, sync);
+                    self.value
+                        .load(if order == SeqCst { Acquire } else { order })
+                }
+
+                /// As std's.
+                pub fn store(&self, value: $of, order: Ordering) {
+                    if order == SeqCst {
+                        self.value.swap(value, Release);
+                        self.order.fetch_or(0, Release);
+                    } else {
+                        self.value.store(value, order);
+                    }
+                }
+
+                fn change(&self, order: Ordering, with: impl FnOnce(Ordering) -> $of) -> $of {
+                    if order == SeqCst {
+                        let before = with(AcqRel);
+                        self.order.fetch_or(0, Release);
+                        return before;
+                    }
+                    with(order)
+                }
+
+                /// As std's.
+                pub fn swap(&self, value: $of, order: Ordering) -> $of {
+                    self.change(order, |order| self.value.swap(value, order))
+                }
+
+                /// As std's.
+                pub fn fetch_or(&self, bits: $of, order: Ordering) -> $of {
+                    self.change(order, |order| self.value.fetch_or(bits, order))
+                }
+
+                /// As std's.
+                pub fn fetch_and(&self, bits: $of, order: Ordering) -> $of {
+                    self.change(order, |order| self.value.fetch_and(bits, order))
+                }
+
+                /// As std's.
+                pub fn compare_exchange(
+                    &self,
+                    old: $of,
+                    new: $of,
+                    order: Ordering,
+                    failure: Ordering,
+                ) -> Result<$of, $of> {
+                    let done = self.value.compare_exchange(old, new, order, failure);
+                    if done.is_ok() && order == SeqCst {
+                        self.order.fetch_or(0, Release);
+                    }
+                    done
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU32, u32);
+    atomic!(AtomicU64, u64);
+}
 
 #[cfg(not(loom))]
 mod futex {

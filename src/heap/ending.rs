@@ -35,6 +35,7 @@ impl Heap {
         };
         self.shrink_bins(ground, self.binned_bytes.get() - idle)?;
         self.binned_low.set(self.binned_bytes.get());
+        self.release_empty(ground)?;
         self.report(ground);
         ground
             .large
@@ -47,11 +48,14 @@ impl Heap {
     pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.drain(ground)?;
         self.shrink_bins(ground, 0)?;
+        self.release_empty(ground)
+    }
+
+    /// Gives back the active slabs that have become empty, which no event tells.
+    fn release_empty<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         for class in 0..CLASSES {
-            if let Some(slab) = self
-                .active(ground.table(), class)
-                .filter(|slab| slab.count_free() == slab.slots())
-            {
+            let active = self.active(ground.table(), class);
+            if let Some(slab) = active.filter(|slab| slab.count_free() == slab.slots()) {
                 self.settle(ground, slab)?;
             }
         }

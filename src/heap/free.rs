@@ -13,6 +13,9 @@ use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 impl Heap {
     /// The slab's credit is used up: finds the list where it belongs now, or gives it back.
     pub fn settle<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        if slab.is_span() && slab.state() == State::Full && slab.is_free(0) {
+            return self.span_freed(ground, slab);
+        }
         let (free, slots) = (slab.count_free(), slab.slots());
         self.tell(slab, free);
         if slab.state() == State::Active && free != 0 && free != slots {

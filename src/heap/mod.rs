@@ -48,7 +48,7 @@ const BINS_UP: usize = 2;
 /// Retired slabs for which a class is taken to be freed into by other threads, after a collection.
 const REMOTE_MEMORY: u32 = 16;
 /// Slow paths between two looks at the clock.
-const PULSE: u32 = 64;
+const PULSE: u32 = 16;
 /// Milliseconds between two decays of a heap.
 const DECAY_MS: u64 = 250;
 /// Milliseconds that a freed large mapping is kept.

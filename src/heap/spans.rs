@@ -1,4 +1,6 @@
 //! Spans: slabs of one slot, kept in bins for reuse after they were freed.
+//!
+//! A bin is last in, first out: the span freed last is the one whose bytes the caches still hold.
 
 use super::{Ground, Heap, BINNED_BYTES, BINS_UP};
 use crate::class::{bin_below, bin_of, bin_pages};
@@ -8,7 +10,7 @@ use crate::geometry::{bit_of, PAGE};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::slab::{Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
-use crate::sync::Ordering::Relaxed;
+use crate::sync::flip;
 
 impl Heap {
     /// A span of at least `pages` pages, and whether it is all zero. `None` where memory has run out.
@@ -22,36 +24,44 @@ impl Heap {
         if !self.queue.is_empty() {
             self.drain(ground)?;
         }
-        let (slab, fresh) = match self.binned_span(ground, bin) {
-            Some(slab) => (slab, false),
-            None => match self.carve_span(ground, bin_pages(bin)) {
-                Some(carved) => carved,
-                None => return Ok(None),
-            },
+        if let Some(slab) = self.take_binned(ground.table(), pages) {
+            return Ok(Some((slab, false)));
+        }
+        let Some((slab, fresh)) = self.carve_span(ground, bin_pages(bin)) else {
+            return Ok(None);
         };
-        let word = slab.free_word(0);
-        word.store(word.load(Relaxed) & !bit_of(0), Relaxed);
-        self.list_span(ground, slab);
-        self.handed.set(self.handed.get() + slab.size() as u64);
-        self.tell(slab, 0);
+        self.begin_span(ground.table(), slab);
         Ok(Some((slab, fresh)))
     }
 
-    pub(super) fn list_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
-        slab.set_state(State::Full);
-        slab.credit.set(1);
-        self.spans.push_back(ground.table(), slab);
-        self.span_bytes.set(self.span_bytes.get() + slab.size());
-    }
-
-    pub(super) fn binned_span<O: Os>(&self, ground: &Ground<O>, bin: usize) -> Option<SlabPtr> {
+    /// The common half of [`Heap::take_span`]: a span of at least `pages` pages from the bins, unless
+    /// other threads' frees wait to be collected.
+    #[inline]
+    pub fn take_binned(&self, table: SlabTable, pages: usize) -> Option<SlabPtr> {
+        let bin = bin_of(pages);
         let fitting = self.binned.get() >> bin & ((2 << BINS_UP) - 1);
-        if fitting == 0 {
+        if fitting == 0 || !self.queue.is_empty() {
             return None;
         }
-        let slab = self.bins[bin + fitting.trailing_zeros() as usize].first(ground.table())?;
-        self.unlist(ground, slab);
+        let slab = self.bins[bin + fitting.trailing_zeros() as usize].first(table)?;
+        self.unbin(table, slab);
+        self.begin_span(table, slab);
         Some(slab)
+    }
+
+    /// Marks the one slot of an unlisted span as live.
+    fn begin_span(&self, table: SlabTable, slab: SlabPtr) {
+        flip(slab.free_word(0), bit_of(0));
+        self.list_span(table, slab);
+        self.handed.set(self.handed.get() + slab.size() as u64);
+        self.tell(slab, 0);
+    }
+
+    pub(super) fn list_span(&self, table: SlabTable, slab: SlabPtr) {
+        slab.set_state(State::Full);
+        slab.credit.set(1);
+        self.spans.push_front(table, slab);
+        self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
 
     pub(super) fn carve_span<O: Os>(
@@ -74,6 +84,16 @@ impl Heap {
         Some(carved)
     }
 
+    /// The one slot of a live span was freed by its owner.
+    #[inline]
+    pub fn span_freed<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        self.tell(slab, 1);
+        self.spans.unlink(ground.table(), slab);
+        self.span_bytes.set(self.span_bytes.get() - slab.size());
+        slab.set_state(State::Unlisted);
+        self.settle_span(ground, slab, true)
+    }
+
     /// A span on no list: kept for reuse if it is free, within bounds; else it is in use.
     pub(super) fn settle_span<O: Os>(
         &self,
@@ -82,7 +102,7 @@ impl Heap {
         free: bool,
     ) -> Result<(), Misuse> {
         if !free {
-            self.list_span(ground, slab);
+            self.list_span(ground.table(), slab);
             return Ok(());
         }
         let Some(bin) = bin_below(slab.pages()) else {
@@ -90,7 +110,7 @@ impl Heap {
         };
         slab.set_state(State::Binned);
         slab.credit.set(CREDIT_HUGE);
-        self.bins[bin].push_back(ground.table(), slab);
+        self.bins[bin].push_front(ground.table(), slab);
         self.binned.set(self.binned.get() | 1 << bin);
         self.binned_bytes.set(self.binned_bytes.get() + slab.size());
         self.shrink_bins(ground, BINNED_BYTES + self.span_bytes.get() / 2)?;
@@ -108,11 +128,11 @@ impl Heap {
             .set(self.binned_low.get().min(self.binned_bytes.get()));
     }
 
-    /// Gives spans of the largest bins back until at most `most` bytes are kept.
+    /// Gives spans of the largest bins back, those freed longest ago first, until at most `most` bytes are kept.
     pub fn shrink_bins<O: Os>(&self, ground: &Ground<O>, most: usize) -> Result<(), Misuse> {
         while self.binned_bytes.get() > most && self.binned.get() != 0 {
-            let Some(slab) = self.bins[self.binned.get().ilog2() as usize].first(ground.table())
-            else {
+            let bin = &self.bins[self.binned.get().ilog2() as usize];
+            let Some(slab) = bin.last(ground.table()) else {
                 break;
             };
             self.unlist(ground, slab);
