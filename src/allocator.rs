@@ -49,18 +49,17 @@ const STARTED: u32 = 1;
 const HOOKED: u32 = 2;
 
 /// Marks the thread as being in a slow path, until dropped.
-struct Busy<'a>(&'a Local);
+struct Busy<'a>(&'a Local, u32);
 
 impl<'a> Busy<'a> {
     fn mark(local: &'a Local) -> Busy<'a> {
-        local.busy.set(1);
-        Busy(local)
+        Busy(local, local.busy.replace(1))
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.busy.set(0);
+        self.0.busy.set(self.1);
     }
 }
 
@@ -213,8 +212,15 @@ impl<O: Os> Allocator<O> {
         if align <= crate::geometry::MIN_ALIGN {
             return self.malloc(thread, size.max(align));
         }
-        if align > PAGE || size > SPAN_MAX {
+        if align > SPAN_MAX || size > SPAN_MAX {
             return self.malloc_large(thread, size.max(1), align.max(PAGE)).0;
+        }
+        if align > PAGE {
+            let pages = pages_for(size.max(1));
+            let span = self.with_reclaim(thread, |_, heap| {
+                heap.take_aligned_span(&self.ground, pages, align / PAGE)
+            });
+            return span.map_or_else(|| self.exhausted(), |slab| slab.base() as *mut u8);
         }
         match aligned_class(size.min(SMALL_MAX), align) {
             Some(class) if size <= SMALL_MAX => self.malloc_class(thread, class),
@@ -340,6 +346,8 @@ impl<O: Os> Allocator<O> {
     fn free_in(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
         let slot = match locate(slab, block as usize, Call::Free) {
             Ok(slot) => slot,
+            // A large mapping may lie where the heap's end once was.
+            Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
             Err(misuse) => self.die(&misuse),
         };
         let freed = self.with_heap(thread, |_, heap| {
@@ -474,7 +482,8 @@ impl<O: Os> Allocator<O> {
 
     /// The live block at `addr`; anything else ends the program.
     fn live(&self, addr: usize, call: Call) -> Place {
-        if let Some((_, slab)) = self.ground.pages.find(addr) {
+        let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
+        if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
                 Ok(slot) if slab.is_free(slot) || slab.is_remote(slot) => self.die(&Misuse::Dead {
                     call,
@@ -573,6 +582,7 @@ impl<O: Os> Allocator<O> {
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
             ground.large.decay(&ground.os, &ground.meta, u64::MAX);
+            ground.pages.yield_reserve(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, 0);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
             Ok(Some(()))
@@ -596,13 +606,10 @@ impl<O: Os> Allocator<O> {
         } else {
             Phase::Late
         });
-        // These may allocate: the heap is in place, no lock is held, the thread is not busy.
-        if self
-            .stage
-            .compare_exchange(STARTED, HOOKED, Acquire, Relaxed)
-            .is_ok()
-        {
-            self.ground.os.begin();
+        // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
+        // of the start, which a thread with a heap does not ask for.
+        if self.stage.load(Acquire) != HOOKED {
+            self.begin();
         }
         if heap.is_some() {
             self.ground
@@ -610,6 +617,21 @@ impl<O: Os> Allocator<O> {
                 .watch_thread(ptr::NonNull::from(thread).cast());
         }
         true
+    }
+
+    /// Registers the process's hooks, once; who comes second waits until they are there.
+    #[cold]
+    fn begin(&self) {
+        let _guard = self.start_lock.lock();
+        if self.stage.load(Acquire) == STARTED {
+            self.ground.os.begin();
+            self.stage.store(HOOKED, Release);
+        }
+    }
+
+    /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
+    pub fn prepare(&self, thread: &Local) {
+        self.attach(thread);
     }
 
     /// Whether the metadata are there.
@@ -656,15 +678,15 @@ impl<O: Os> Allocator<O> {
     /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
     /// unless the parent never had a second heap.
     pub fn repair_after_fork(&self, thread: &Local) {
+        let alone = self.ground.heaps.given.load(Relaxed) == 1 && heap_of(thread).is_some();
+        if alone && self.locks_are_free() {
+            return;
+        }
         self.reset_locks();
         if !self.is_started() {
             return;
         }
         self.ground.large.rebuild(&self.ground.meta);
-        let given = self.ground.heaps.given.load(Relaxed);
-        if given == 0 || given == 1 && heap_of(thread).is_some() {
-            return;
-        }
         self.shared.local.reset();
         self.ground.pages.rebuild();
         let outcome = {
@@ -676,10 +698,22 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// Whether no thread was in the middle of anything when the parent forked.
+    fn locks_are_free(&self) -> bool {
+        let ground = &self.ground;
+        let locks = self.start_lock.is_free() && self.shared.lock.is_free();
+        let locks = locks && ground.meta.lock_is_free();
+        locks
+            && ground.pages.locks_are_free()
+            && ground.large.locks_are_free()
+            && ground.heaps.lock_is_free()
+    }
+
     /// Frees every lock: whoever held one is not in this process.
     fn reset_locks(&self) {
         self.start_lock.reset();
         self.shared.lock.reset();
+        self.ground.meta.reset_lock();
         self.ground.pages.reset_locks();
         self.ground.heaps.reset_lock();
         self.ground.abandoned.reset_lock();

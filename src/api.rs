@@ -108,6 +108,19 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     GLOBAL.usable_size(block)
 }
 
+/// Gets the process ready before its first allocation. Not needed; without it the first allocation does.
+pub fn prepare() {
+    GLOBAL.prepare(local());
+}
+
+/// memalign(3): as [`aligned_alloc`], with `align` rounded up to a power of two, as glibc does.
+pub fn memalign(align: usize, size: usize) -> *mut u8 {
+    match align.max(1).checked_next_power_of_two() {
+        Some(align) => aligned_alloc(align, size),
+        None => fail(libc::EINVAL),
+    }
+}
+
 /// The heap's figures.
 pub fn stats() -> Stats {
     inspect::stats(&GLOBAL)

@@ -17,6 +17,7 @@ use crate::os::Os;
 use crate::sync::{Guard, Lock};
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
+use core::sync::atomic::{compiler_fence, Ordering::Release};
 
 /// Base-2 logarithm of the first table's records.
 const FIRST_SHIFT: u32 = 7;
@@ -354,6 +355,11 @@ impl Large {
         (inner.live_bytes, inner.count - kept - inner.strays)
     }
 
+    /// Whether nobody holds a lock.
+    pub fn locks_are_free(&self) -> bool {
+        self.lock.is_free() && self.grow_lock.is_free()
+    }
+
     /// In a fork child: frees the locks and makes the table whole, whatever the parent's other threads
     /// were doing to it.
     pub fn rebuild(&self, meta: &Meta) {
@@ -408,9 +414,18 @@ impl Inner {
         unsafe { *self.place(index) }
     }
 
+    /// The address goes last: a fork in between finds no record, or a whole one.
     fn write(&mut self, index: usize, record: Record) {
+        let place = self.place(index);
         // SAFETY: within the open table, under the lock.
-        unsafe { *self.place(index) = record }
+        unsafe {
+            (*place).address = 0;
+            compiler_fence(Release);
+            (*place).bytes = record.bytes;
+            (*place).kept = record.kept;
+            compiler_fence(Release);
+            (*place).address = record.address;
+        }
     }
 
     fn index_of(&self, address: usize) -> Option<usize> {
@@ -470,25 +485,27 @@ impl Inner {
         Some(removed)
     }
 
-    /// Copies the records to the zeroed or stale table at `table`, which becomes the table.
+    /// Copies the records to the stale table at `table`, which becomes the table once it is whole: a fork
+    /// in between leaves the old one in use.
     fn move_to(&mut self, table: *mut Record, shift: u32) {
-        let (old, old_shift) = (self.table, self.shift);
         // SAFETY: 2^shift records were opened there, apart from the old table.
         unsafe { core::ptr::write_bytes(table, 0, 1 << shift) };
-        self.table = table;
-        self.shift = shift;
-        self.count = 0;
-        for index in 0..if old_shift == 0 {
-            0
-        } else {
-            1usize << old_shift
-        } {
-            // SAFETY: within the old table, which stays open.
-            let record = unsafe { *old.add(index) };
-            if record.address != 0 && self.index_of(record.address).is_none() {
-                self.insert(record);
+        let mut new = Inner {
+            table,
+            shift,
+            count: 0,
+            ..*self
+        };
+        let old = if self.shift == 0 { 0 } else { 1 << self.shift };
+        for record in (0..old).map(|index| self.read(index)) {
+            if record.address != 0 {
+                new.insert(record);
             }
         }
+        compiler_fence(Release);
+        (self.table, self.count) = (new.table, new.count);
+        compiler_fence(Release);
+        self.shift = shift;
     }
 
     fn keep(&mut self, block: Block) {
@@ -537,7 +554,13 @@ impl Inner {
         self.live_bytes -= block.bytes;
         if block.bytes > KEPT_MAX || block.bytes > KEPT_BYTES + self.live_bytes {
             self.remove(address);
-            return (Found::Live(block), [Some(block), None]);
+            let over = self.kept_bytes > KEPT_BYTES + self.live_bytes;
+            let oldest = if over {
+                self.drop_older(u64::MAX)
+            } else {
+                None
+            };
+            return (Found::Live(block), [Some(block), oldest]);
         }
         let full = self.kept.iter().all(|&address| address != 0);
         let over = self.kept_bytes + block.bytes > KEPT_BYTES + self.live_bytes;

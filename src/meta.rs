@@ -11,9 +11,8 @@
 use crate::counters::{self, Counters};
 use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
 use crate::os::{Limits, Os};
-use crate::sync::{
-    AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
-};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::ptr::NonNull;
 
 /// First word of the region: "slabside" in little-endian letters.
@@ -129,18 +128,28 @@ impl Plan {
         Plan {
             break_pages: pages,
             pages: (2 * pages).min(most.pages).next_multiple_of(WINDOW_PAGES) + 3 * WINDOW_PAGES,
-            slabs: pages,
+            // A page of 8-byte slots takes a pair, and a single header never becomes part of one: in a
+            // small plan there is one of each for every page.
+            slabs: if pages <= 1 << 20 {
+                3 * pages
+            } else {
+                pages + (1 << 21)
+            },
             heaps: (pages >> 6).clamp(64, most.heaps),
             records: (pages >> 4).next_power_of_two().clamp(1 << 8, most.records),
         }
     }
 
-    /// The plan for a process under `limits`.
-    pub fn under(limits: Limits) -> Plan {
-        if limits.address_space == usize::MAX {
-            return Plan::unlimited();
+    /// The plan for a process under `limits`, on a system with `memory` bytes: as much as may be used
+    /// of address space, or four times of what there is, but at least 64 GiB.
+    pub fn under(limits: Limits, memory: usize) -> Plan {
+        if limits.address_space != usize::MAX {
+            return Plan::of(limits.address_space);
         }
-        Plan::of(limits.address_space)
+        match memory.checked_mul(4) {
+            Some(bytes) => Plan::of(bytes.max(64 << 30)),
+            None => Plan::unlimited(),
+        }
     }
 
     /// The next smaller plan, for when address space is refused; `None` at the smallest.
@@ -185,6 +194,12 @@ pub struct Meta {
     os_page: AtomicUsize,
     extents: core::cell::UnsafeCell<[Extent; AREAS]>,
     plan: core::cell::UnsafeCell<Option<Plan>>,
+    /// Bytes of each area that may still be opened: less than its extent once some were given back.
+    bytes: [AtomicUsize; AREAS],
+    /// End of what was opened of each area.
+    opened: [AtomicUsize; AREAS],
+    /// Held while areas are opened or cut.
+    lock: Lock,
 }
 
 // SAFETY: the cells are written by `init` alone, before `base` is published; then only read.
@@ -203,13 +218,16 @@ impl Meta {
                 }; AREAS],
             ),
             plan: core::cell::UnsafeCell::new(None),
+            bytes: [const { AtomicUsize::new(0) }; AREAS],
+            opened: [const { AtomicUsize::new(0) }; AREAS],
+            lock: Lock::new(),
         }
     }
 
     /// Reserves the region and opens its header and counters. False where the system refuses; it can be
     /// tried again. Once at a time.
     pub fn init<O: Os>(&self, os: &O) -> bool {
-        let mut plan = Plan::under(os.limits());
+        let mut plan = Plan::under(os.limits(), os.memory());
         loop {
             if let Some(start) = self.reserve(os, plan) {
                 return self.set_up(os, start);
@@ -233,6 +251,9 @@ impl Meta {
             end += extent.bytes;
         }
         let start = os.reserve(end)?;
+        for (bytes, extent) in self.bytes.iter().zip(&extents) {
+            bytes.store(extent.bytes, Relaxed);
+        }
         self.os_page.store(os_page, Relaxed);
         // SAFETY: nobody reads before `base` is published, and `init` runs once at a time.
         unsafe {
@@ -343,22 +364,52 @@ impl Meta {
         self.os_page.load(Relaxed)
     }
 
+    /// In a fork child: frees the lock.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
+    /// Whether nobody holds the lock.
+    pub fn lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+
     /// Makes bytes `from..to` of `area` usable; whole OS pages around them are opened. False where the
     /// system refuses or the area ends before.
     pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> bool {
-        let extent = self.extent(area);
-        if to > extent.bytes {
+        let _guard = self.lock.lock();
+        if to > self.bytes[area as usize].load(Relaxed) {
             return false;
         }
-        let mask = self.os_page.load(Relaxed) - 1;
-        let (from, to) = (from & !mask, (to + mask) & !mask);
+        let (from, to) = (from & !(self.os_page() - 1), self.os_pages(to));
         if to <= from {
             return true;
         }
+        self.opened[area as usize].fetch_max(to, Relaxed);
         // SAFETY: `from` lies within the area.
         let start = unsafe { self.start::<u8>(area).add(from) };
         // SAFETY: within our own reserve, see the check of `to`; areas begin and end on OS pages.
         unsafe { os.open(start, to - from) }
+    }
+
+    /// Gives back the address space that a plan for `bytes` of heap would not have reserved, as far as
+    /// it was never opened: for a process that limits itself after it started.
+    pub fn shrink_to<O: Os>(&self, os: &O, bytes: usize) {
+        let _guard = self.lock.lock();
+        let plan = Plan::of(bytes);
+        for area in ALL {
+            let opened = self.opened[area as usize].load(Relaxed);
+            let keep = self.os_pages(plan.bytes_of(area).max(opened));
+            let now = self.bytes[area as usize].load(Relaxed);
+            if keep >= now {
+                continue;
+            }
+            self.bytes[area as usize].store(keep, Relaxed);
+            // SAFETY: `keep` lies within the area.
+            let start = unsafe { self.start::<u8>(area).add(keep) };
+            // SAFETY: the end of an area of our own reserve that was never opened, nor will be.
+            unsafe { os.unmap(start, now - keep) };
+        }
     }
 
     /// Opens `area` from `*opened` to at least `to`, in steps that grow with it, and moves `*opened`.
@@ -366,7 +417,10 @@ impl Meta {
         if to <= *opened {
             return true;
         }
-        let extent = self.extent(area).bytes;
+        let extent = self.bytes[area as usize].load(Relaxed);
+        if to > extent {
+            return false;
+        }
         let step = (*opened / 8).max(OPEN_STEP);
         for end in [(*opened + step).max(to).min(extent), to] {
             if self.open(os, area, *opened, end) {

@@ -159,6 +159,8 @@ pub struct Shape {
     pub slots: usize,
     /// Number of pages.
     pub pages: usize,
+    /// Pages that the slab's address is a multiple of: a power of two, at most 32.
+    pub align: usize,
 }
 
 impl SlabPtr {

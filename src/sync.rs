@@ -191,6 +191,11 @@ mod futex {
             taken.ok().map(|_| Guard(self))
         }
 
+        /// Whether nobody holds the lock; in a fork child that is a fact, elsewhere a guess.
+        pub fn is_free(&self) -> bool {
+            self.0.load(Ordering::Relaxed) == FREE
+        }
+
         /// Makes the lock free whoever held it: in a fork child, whose other threads are gone.
         pub fn reset(&self) {
             self.0.store(FREE, Ordering::Release);

@@ -898,11 +898,11 @@ fn a_late_thread_is_served_by_the_shared_heap() {
         .iter()
         .map(|&block| heap.resize(0, block, heap.usable(block) + 1))
         .collect();
-    assert_eq!(dead_in(heap.misuse_of_give(0, blocks[0])), blocks[0]);
+    assert_eq!(gone_at(heap.misuse_of_give(0, blocks[0])), blocks[0]);
     heap.give_all(0, &grown[..100]);
     heap.give_all(1, &grown[100..]);
     heap.give_all(0, &before);
-    assert_eq!(dead_in(heap.misuse_of_give(0, grown[5])), grown[5]);
+    assert_eq!(gone_at(heap.misuse_of_give(0, grown[5])), grown[5]);
     heap.is_sound();
     heap.exit(0); // A second call finds nothing to do.
     heap.is_sound();

@@ -62,7 +62,7 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
 /// memalign(3).
 #[no_mangle]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
-    api::aligned_alloc(align, size).cast()
+    api::memalign(align, size).cast()
 }
 
 /// posix_memalign(3).
@@ -105,6 +105,15 @@ pub unsafe extern "C" fn malloc_usable_size(block: *mut c_void) -> usize {
 extern "C" fn finish() {
     life::finish();
 }
+
+/// Runs before the program's own constructors: a fork finds the hooks in place.
+extern "C" fn prepare() {
+    api::prepare();
+}
+
+#[used]
+#[link_section = ".init_array"]
+static PREPARE: extern "C" fn() = prepare;
 
 #[used]
 #[link_section = ".fini_array"]

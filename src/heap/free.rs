@@ -1,11 +1,11 @@
 //! Freeing: settling slabs on their lists, and what other threads and exited ones have to do with it.
 
-use super::{dead, overlap, place, remote_overlap, Ground, Heap, REMOTE_MEMORY};
+use super::{dead, overlap, place, remote_overlap, Ground, Heap, REMOTE_MEMORY, WATCH_PAGES};
+use crate::class::CLASSES;
 use crate::counters;
 use crate::geometry::{bit_of, word_of};
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::pages::Pinned;
 use crate::remote::{self, Next, DISOWNED, LISTED, PENDING, RELEASED};
 use crate::slab::{SlabPtr, State, CREDIT_HUGE};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
@@ -96,33 +96,25 @@ impl Heap {
             this.grown.set(this.grown.get().saturating_sub(1));
             counters::subtract(&counters.slabs[slab.class()], 1);
         }
-        match ground.pages.release(&ground.os, &ground.meta, slab) {
-            Some(pinned) => self.arm(ground, pinned),
-            None => Ok(()),
+        let released = self.released.get() + slab.pages();
+        ground.pages.release(&ground.os, &ground.meta, slab);
+        self.released.set(released % WATCH_PAGES);
+        if released >= WATCH_PAGES {
+            return self.watch_active(ground);
         }
+        Ok(())
     }
 
-    /// Slabs of ours keep a large free run from the heap's end. Active ones raise no event when they
-    /// become empty: they get their exact credit, or go at once.
-    pub(super) fn arm<O: Os>(
-        &self,
-        ground: &Ground<O>,
-        Pinned(range): Pinned,
-    ) -> Result<(), Misuse> {
-        let mut page = range.start;
-        while page < range.end {
-            let Some(slab) = ground.pages.slab_at(page) else {
-                page = page.plus(1);
-                continue;
-            };
-            page = page.plus(slab.pages().max(1));
-            if slab.owner.load(Relaxed) & !PENDING != self.me() || slab.state() != State::Active {
-                continue;
-            }
-            let live = slab.slots() - slab.count_free();
-            slab.credit.set(live as i32);
-            if live == 0 {
-                return self.settle(ground, slab);
+    /// Much was released, so the heap's end may be near its return. Active slabs raise no event when they
+    /// become empty and usually lie highest: they get their exact credit, or go at once.
+    fn watch_active<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        for class in 0..CLASSES {
+            if let Some(slab) = self.active(ground.table(), class) {
+                let live = slab.slots() - slab.count_free();
+                slab.credit.set(live as i32);
+                if live == 0 {
+                    self.settle(ground, slab)?;
+                }
             }
         }
         Ok(())

@@ -47,6 +47,8 @@ const BINNED_BYTES: usize = 1 << 20;
 const BINS_UP: usize = 2;
 /// Retired slabs for which a class is taken to be freed into by other threads, after a collection.
 const REMOTE_MEMORY: u32 = 16;
+/// Pages released between two looks at the active slabs.
+const WATCH_PAGES: usize = 64;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
 /// Milliseconds between two decays of a heap.
@@ -140,6 +142,8 @@ pub struct Heap {
     /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
     live: Cell<i64>,
     pulse: Cell<u32>,
+    /// Pages released since the active slabs were last looked at.
+    released: Cell<usize>,
     last_decay: Cell<u64>,
 }
 
@@ -321,6 +325,7 @@ impl Heap {
             recip: reciprocal(size as u32),
             slots: slots_in(class, pages),
             pages,
+            align: 1,
         };
         let smallest = slab_pages(class, 0);
         let carve = |pages| {

@@ -148,6 +148,11 @@ impl Heaps {
         unsafe { &mut *self.registry.get() }
     }
 
+    /// Whether nobody holds the lock.
+    pub fn lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+
     /// In a fork child: frees the locks.
     pub fn reset_lock(&self) {
         self.lock.reset();

@@ -27,7 +27,7 @@ impl Heap {
         if let Some(slab) = self.take_binned(ground.table(), pages) {
             return Ok(Some((slab, false)));
         }
-        let Some((slab, fresh)) = self.carve_span(ground, bin_pages(bin)) else {
+        let Some((slab, fresh)) = self.carve_span(ground, bin_pages(bin), 1) else {
             return Ok(None);
         };
         self.begin_span(ground.table(), slab);
@@ -64,10 +64,27 @@ impl Heap {
         self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
 
+    /// A span of `pages` pages whose address is a multiple of `align` pages. `None` where memory has run
+    /// out.
+    pub fn take_aligned_span<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        pages: usize,
+        align: usize,
+    ) -> Result<Option<SlabPtr>, Misuse> {
+        self.pulse(ground)?;
+        let carved = self.carve_span(ground, bin_pages(bin_of(pages)), align);
+        Ok(carved.map(|(slab, _)| {
+            self.begin_span(ground.table(), slab);
+            slab
+        }))
+    }
+
     pub(super) fn carve_span<O: Os>(
         &self,
         ground: &Ground<O>,
         pages: usize,
+        align: usize,
     ) -> Option<(SlabPtr, bool)> {
         let shape = Shape {
             class: SPAN,
@@ -75,6 +92,7 @@ impl Heap {
             recip: SPAN_RECIPROCAL,
             slots: 1,
             pages,
+            align,
         };
         let carved = ground
             .pages

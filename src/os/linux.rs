@@ -187,19 +187,30 @@ impl Os for Linux {
     fn begin(&self) {
         let mut key = 0;
         // SAFETY: `key` is a place to write to; the hooks are functions for the process's life, since
-        // the library cannot be unloaded.
+        // the preload library cannot be unloaded.
         keeping_errno(|| unsafe {
             if libc::pthread_key_create(&mut key, Some(self.hooks.thread_exit)) == 0 {
                 self.key.store(key + 1, Relaxed);
             }
             libc::pthread_atfork(None, None, Some(self.hooks.fork_child));
+            (self.hooks.started)();
         });
-        (self.hooks.started)();
     }
 
     fn exhausted(&self) {
         // SAFETY: the calling thread's own errno.
         unsafe { *libc::__errno_location() = libc::ENOMEM };
+    }
+
+    fn memory(&self) -> usize {
+        let mut info = core::mem::MaybeUninit::<libc::sysinfo>::zeroed();
+        // SAFETY: `info` is a place to write to; all zeros is a valid answer.
+        let info = keeping_errno(|| unsafe {
+            libc::sysinfo(info.as_mut_ptr());
+            info.assume_init()
+        });
+        let bytes = (info.totalram as usize).saturating_add(info.totalswap as usize);
+        bytes.saturating_mul(info.mem_unit as usize)
     }
 
     fn watch_thread(&self, thread: NonNull<u8>) {

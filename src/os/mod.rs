@@ -96,6 +96,11 @@ pub trait Os: Sync {
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}
 
+    /// Bytes of memory and swap that the system has; `usize::MAX` where that is not known.
+    fn memory(&self) -> usize {
+        usize::MAX
+    }
+
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
     /// allocate: call it with no lock held and the thread's heap in place.
     fn watch_thread(&self, thread: NonNull<u8>);

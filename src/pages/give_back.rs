@@ -15,7 +15,7 @@ pub(super) const TRIM_PAD: usize = (64 << 10) / PAGE;
 const TICK_MS: u64 = 250;
 /// The most pages discarded by one call, and the most calls in one tick.
 const PURGE_PAGES: usize = 1024;
-const PURGE_CALLS: usize = 64;
+const PURGE_CALLS: usize = 512;
 
 impl Pages {
     /// Gives the free pages at the end of the break back but for `keep`, by a negative sbrk. Where the
@@ -30,7 +30,7 @@ impl Pages {
         };
         let window = self.window(0);
         let end = window.address(page.plus(n));
-        let moved = os.break_end() == Some(end) && os.move_break(-((n * PAGE) as isize)).is_some();
+        let moved = os.break_end() == Some(end) && self.move_break_down(os, end, n * PAGE);
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         if moved {
@@ -43,6 +43,27 @@ impl Pages {
             inner.give(page, n, Cleanness::Dirty);
             // A foreign block behind: the tail will never move the break, so it is no tail.
             inner.windows[0].tail = inner.windows[0].end();
+        }
+    }
+
+    /// Moves the break from `end` down; where somebody moved it in between, puts it back at once.
+    fn move_break_down<O: Os>(&self, os: &O, end: usize, bytes: usize) -> bool {
+        match os.move_break(-(bytes as isize)) {
+            Some(old) if old == end => true,
+            Some(_) => {
+                os.move_break(bytes as isize);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// After memory was refused: gives back reserved address space that exceeds what the process may
+    /// use by now.
+    pub fn yield_reserve<O: Os>(&self, os: &O, meta: &Meta) {
+        let limit = os.limits().address_space;
+        if limit != usize::MAX {
+            meta.shrink_to(os, limit);
         }
     }
 

@@ -202,12 +202,7 @@ impl Pages {
         let index = inner.used;
         inner.windows[index] = window;
         inner.used += 1;
-        self.views[index].base.store(window.base, Relaxed);
-        self.views[index].first.store(window.first.0, Relaxed);
-        self.view_count.store(inner.used, Release);
-        if index == 0 {
-            self.hot.base.store(window.base, Release);
-        }
+        self.publish(index, &window, inner.used);
         meta.header().windows.store(inner.used as u32, Relaxed);
         index
     }
@@ -267,14 +262,24 @@ impl Pages {
         if hole > 0 {
             window.tail = end.plus(hole);
         }
-        let len = window.len;
+        let window = *window;
         inner.runs.give(end.plus(hole), pages, Cleanness::Fresh);
         inner.policy.grown(now);
-        if len > self.views[index].pages.load(Relaxed) {
-            self.views[index].pages.store(len, Release);
-            if index == 0 {
-                self.hot.pages.store(len, Release);
-            }
+        self.publish(index, &window, inner.used);
+    }
+
+    /// Tells other threads of a window. Its pages never become fewer for them: the page map says that
+    /// those given back are nobody's.
+    pub(super) fn publish(&self, index: usize, window: &Window, used: usize) {
+        let view = &self.views[index];
+        view.base.store(window.base, Relaxed);
+        view.first.store(window.first.0, Relaxed);
+        let pages = view.pages.load(Relaxed).max(window.len);
+        view.pages.store(pages, Release);
+        if index == 0 {
+            self.hot.base.store(window.base, Release);
+            self.hot.pages.store(pages, Release);
         }
+        self.view_count.store(used, Release);
     }
 }

@@ -30,7 +30,6 @@ use crate::slab::{Shape, SlabPtr, SlabTable, State};
 use crate::sync::{settled, AtomicU32, AtomicUsize, Guard, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
-use core::ops::Range;
 use core::ptr::NonNull;
 use give_back::TRIM_PAD;
 use headers::Headers;
@@ -39,8 +38,6 @@ use window::{Kind, Window};
 
 /// The most windows: the break's, and mapped ones.
 const WINDOWS: usize = 8;
-/// How far behind a large free run the heap's end may be for the slabs between to be worth arming.
-const PIN_REACH: usize = 64;
 
 /// What the fast path of free reads: fixed once the heap has begun, but for `pages`, which only grows.
 pub struct Hot {
@@ -103,10 +100,6 @@ pub struct Pages {
 
 // SAFETY: `inner` is reached through `Pages::inner` alone, which wants the page lock's guard.
 unsafe impl Sync for Pages {}
-
-/// Slabs that keep a large free run from being the heap's end: pages `from..to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pinned(pub Range<PageNo>);
 
 impl Pages {
     /// No pages yet.
@@ -235,12 +228,6 @@ impl Pages {
         None
     }
 
-    /// The header of the slab that `page` belongs to, if any.
-    pub fn slab_at(&self, page: PageNo) -> Option<SlabPtr> {
-        let id = SlabId(self.map_entry(page).load(Relaxed));
-        id.is_some().then(|| self.table().get(id))
-    }
-
     // ---- carving and releasing ------------------------------------------------------------------
 
     /// A new slab of `shape`, all free, owned by `owner`; and whether its pages are all zero. `None`
@@ -262,7 +249,7 @@ impl Pages {
                 Err(missing) => missing,
             };
             let found = match missing {
-                Missing::Pages => self.grow(os, meta, shape.pages),
+                Missing::Pages => self.grow(os, meta, shape.pages + shape.align - 1),
                 Missing::Headers => self.open_headers(os, meta),
             };
             if !found {
@@ -274,7 +261,9 @@ impl Pages {
     fn take_run(&self, shape: &Shape) -> Result<(SlabPtr, PageNo, usize, bool), Missing> {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
-        let page = inner.runs.first_fit(shape.pages).ok_or(Missing::Pages)?;
+        let run = shape.pages + shape.align - 1;
+        let page = inner.runs.first_fit(run).ok_or(Missing::Pages)?;
+        let page = inner.align_up(page, shape.align);
         let slab = inner
             .headers
             .take(self.table(), shape.class)
@@ -299,26 +288,24 @@ impl Pages {
     }
 
     /// Takes back the pages and the header of `slab`, which nobody owns or lists any more (its owner
-    /// word says released). Gives the heap's end back where enough of it is free. Returns slabs that
-    /// keep a large free run from the heap's end.
-    pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> Option<Pinned> {
+    /// word says released). Gives the heap's end back where enough of it is free.
+    pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) {
         let now = os.clock();
         let (base, n) = (slab.base(), slab.pages());
         let page = self.page_of(base);
         self.set_map(page, n, SlabId::NONE);
         slab.set_state(State::Released);
-        let (trim, pinned) = {
+        let trim = {
             let guard = self.lock.lock();
             let inner = self.inner(&guard);
             inner.headers.give(slab);
             inner.give(page, n, Cleanness::Dirty);
             inner.policy.last_release = now;
-            (inner.wants_trim(page), inner.pinned(page, n))
+            inner.wants_trim(page)
         };
         if trim {
             self.trim(os, meta, TRIM_PAD);
         }
-        pinned
     }
 
     /// The number of the page at `base`, which is ours.
@@ -377,6 +364,12 @@ impl Inner {
             .unwrap_or(0)
     }
 
+    /// The first page from `page` on whose address is a multiple of `align` pages.
+    fn align_up(&self, page: PageNo, align: usize) -> PageNo {
+        let number = self.windows[self.window_of(page)].address(page) >> PAGE_SHIFT;
+        page.plus(number.next_multiple_of(align) - number)
+    }
+
     /// Takes free pages out; true if all are the kernel's zero pages.
     fn take(&mut self, page: PageNo, n: usize) -> bool {
         let index = self.window_of(page);
@@ -402,21 +395,5 @@ impl Inner {
         let window = &self.windows[0];
         let is_tail = window.kind == Kind::Break && window.holds(page) && page >= window.tail;
         is_tail && window.tail_pages() >= self.policy.threshold
-    }
-
-    /// What keeps the run that pages `page..` + `n` belong to from the heap's end, if the run is large
-    /// and the end is near.
-    fn pinned(&self, page: PageNo, n: usize) -> Option<Pinned> {
-        let window = &self.windows[0];
-        if window.kind != Kind::Break || !window.holds(page) || page >= window.tail {
-            return None;
-        }
-        let end = page.plus(n);
-        let reach = PageNo(end.0.saturating_sub(TRIM_PAGES as u32)).max(window.first);
-        let after = self.runs.free_from(end, PIN_REACH);
-        let used = end.plus(after);
-        let near = used < window.tail && window.tail.index() - used.index() <= PIN_REACH;
-        (near && self.runs.free_before(end, reach) + after >= TRIM_PAGES)
-            .then_some(Pinned(used..window.tail))
     }
 }

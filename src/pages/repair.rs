@@ -17,6 +17,11 @@ impl Pages {
             .for_each(Lock::reset);
     }
 
+    /// Whether nobody holds a lock.
+    pub fn locks_are_free(&self) -> bool {
+        self.lock.is_free() && self.break_lock.is_free() && self.ticking.is_free()
+    }
+
     /// In a fork child: derives everything from the headers again.
     pub fn rebuild(&self) {
         let guard = self.lock.lock();
@@ -24,6 +29,7 @@ impl Pages {
         inner.runs.reset_counts();
         for index in 0..inner.used {
             let window = inner.windows[index];
+            self.publish(index, &window, inner.used);
             inner.runs.restart(window.first, window.len);
             self.retake_foreign(inner, window);
         }
@@ -32,6 +38,7 @@ impl Pages {
             if slab.owner.load(Relaxed) == RELEASED || slab.state() == State::Released {
                 slab.owner.store(RELEASED, Relaxed);
                 slab.set_state(State::Released);
+                slab.queue.store(0, Relaxed);
                 inner.headers.give(slab);
             } else {
                 let page = self.page_of(slab.base());
