@@ -25,6 +25,7 @@ use crate::sync::{flip, settled, AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase};
 use core::ptr;
+use core::sync::atomic::AtomicPtr;
 
 /// An allocator over the system `O`. One is the process's; tests make more.
 pub struct Allocator<O: Os> {
@@ -32,6 +33,8 @@ pub struct Allocator<O: Os> {
     pub ground: Ground<O>,
     stage: AtomicU32,
     start_lock: Lock,
+    /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
+    fork_mark: AtomicPtr<AtomicU32>,
     /// The heap of threads that have none: used under the lock.
     shared: Shared,
 }
@@ -96,6 +99,7 @@ impl<O: Os> Allocator<O> {
             ground: Ground::new(os),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Lock::new(),
+            fork_mark: AtomicPtr::new(ptr::null_mut()),
             shared: Shared {
                 lock: Lock::new(),
                 local: Local::new(),
@@ -293,6 +297,9 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
+        if thread.busy.get() == 0 && self.notice_fork(thread) {
+            return; // All slabs were settled, this one among them.
+        }
         let settled = self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
         if settled.is_none() {
             // In a signal handler that interrupted a slow path: the next free sees to it.
@@ -317,6 +324,7 @@ impl<O: Os> Allocator<O> {
     }
 
     fn free_large(&self, thread: &Local, addr: usize) {
+        self.notice_fork(thread);
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
             self.ground
@@ -395,6 +403,7 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return self.malloc(thread, size);
         }
+        self.notice_fork(thread);
         let place = self.live(block as usize, Call::Realloc);
         let usable = match place {
             Place::Slot(slab) => slab.size(),
@@ -470,10 +479,11 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Bytes that may be used in a live block; 0 for null.
-    pub fn usable_size(&self, block: *const u8) -> usize {
+    pub fn usable_size(&self, thread: &Local, block: *const u8) -> usize {
         if block.is_null() {
             return 0;
         }
+        self.notice_fork(thread);
         match self.live(block as usize, Call::UsableSize) {
             Place::Slot(slab) => slab.size(),
             Place::Large(block) => block.bytes,
@@ -485,7 +495,7 @@ impl<O: Os> Allocator<O> {
         let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
-                Ok(slot) if slab.is_free(slot) || slab.is_remote(slot) => self.die(&Misuse::Dead {
+                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => self.die(&Misuse::Dead {
                     call,
                     addr,
                     slot,
@@ -536,7 +546,11 @@ impl<O: Os> Allocator<O> {
         thread: &Local,
         work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
-        if thread.busy.get() != 0 || !self.attach(thread) {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        if !self.attach(thread) {
             return None;
         }
         let outcome = match heap_of(thread) {
@@ -651,6 +665,10 @@ impl<O: Os> Allocator<O> {
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
         if started {
+            if let Some(mark) = ground.os.fork_mark() {
+                self.fork_mark
+                    .store(ptr::from_ref(mark).cast_mut(), Release);
+            }
             self.stage.store(STARTED, Release);
         }
         started
@@ -678,6 +696,12 @@ impl<O: Os> Allocator<O> {
     /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
     /// unless the parent never had a second heap.
     pub fn repair_after_fork(&self, thread: &Local) {
+        if let Some(mark) = self.mark() {
+            if mark.swap(1, Relaxed) != 0 {
+                return;
+            }
+        }
+        self.ground.os.forked();
         let alone = self.ground.heaps.given.load(Relaxed) == 1 && heap_of(thread).is_some();
         if alone && self.locks_are_free() {
             return;
@@ -696,6 +720,22 @@ impl<O: Os> Allocator<O> {
         if let Err(misuse) = outcome {
             self.die(&misuse);
         }
+    }
+
+    fn mark(&self) -> Option<&AtomicU32> {
+        // SAFETY: null, or what `Os::fork_mark` gave, which stays for good.
+        unsafe { self.fork_mark.load(Relaxed).as_ref() }
+    }
+
+    /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may
+    /// run before ours, and _Fork(3) runs none. Whether it was.
+    #[inline]
+    fn notice_fork(&self, thread: &Local) -> bool {
+        let forked = self.mark().is_some_and(|mark| mark.load(Relaxed) == 0);
+        if forked {
+            self.repair_after_fork(thread);
+        }
+        forked
     }
 
     /// Whether no thread was in the middle of anything when the parent forked.

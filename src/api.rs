@@ -105,7 +105,7 @@ fn os_page() -> usize {
 /// # Safety
 /// None beyond that the block is not freed meanwhile. (That it is a block is checked.)
 pub unsafe fn usable_size(block: *const u8) -> usize {
-    GLOBAL.usable_size(block)
+    GLOBAL.usable_size(local(), block)
 }
 
 /// Gets the process ready before its first allocation. Not needed; without it the first allocation does.

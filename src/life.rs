@@ -20,6 +20,7 @@ pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
     started: attach_counters,
     thread_exit,
     fork_child,
+    forked: detach_counters,
 }));
 
 /// Rounds of thread-specific-data destructors that the exit hook lets pass, so that the destructors of
@@ -42,7 +43,6 @@ unsafe extern "C" fn thread_exit(_: *mut c_void) {
 
 /// The one thread of a fork child: nobody else is there to finish what the parent's threads had begun.
 unsafe extern "C" fn fork_child() {
-    detach_counters();
     GLOBAL.repair_after_fork(local());
 }
 

@@ -77,7 +77,10 @@ pub enum Next {
 /// Marks `slot`, owned by another thread, as freed; false if it is free already.
 pub fn give_remote(slab: SlabPtr, slot: usize) -> bool {
     let bit = bit_of(slot);
-    if slab.free_word(word_of(slot)).load(Acquire) & bit != 0 {
+    // In this order, since a collection moves the bit from `remote` to `free`.
+    if slab.remote_word(word_of(slot)).load(Acquire) & bit != 0
+        || slab.free_word(word_of(slot)).load(Acquire) & bit != 0
+    {
         return false;
     }
     // The local bit must not be tested again: the owner may have collected this very free by then.
@@ -153,6 +156,11 @@ const END: u32 = 1;
 /// Head of a queue whose heap has exited.
 const CLOSED: u32 = u32::MAX;
 
+/// Whether `slab` is in some heap's queue.
+pub fn is_queued(slab: SlabPtr) -> bool {
+    slab.queue.load(Relaxed) != UNQUEUED
+}
+
 /// The slabs of one heap that have remote frees to collect. Any thread pushes; the heap's thread takes
 /// all at once. A slab is in at most one queue, once: its link is claimed by CAS.
 #[repr(transparent)]
@@ -175,24 +183,25 @@ impl Queue {
         self.0.load(Relaxed) == END
     }
 
-    /// Adds `slab` unless it is in a queue already or this queue is closed.
-    pub fn push(&self, slab: SlabPtr) {
+    /// Adds `slab` unless it is in a queue already. False if this queue is closed: its owner is then to
+    /// be looked at again, since another push may have failed because this one held the link.
+    pub fn push(&self, slab: SlabPtr) -> bool {
         if slab
             .queue
             .compare_exchange(UNQUEUED, END, SeqCst, Relaxed)
             .is_err()
         {
-            return;
+            return true;
         }
         let mut head = self.0.load(SeqCst);
         loop {
             if head == CLOSED {
                 slab.queue.store(UNQUEUED, SeqCst);
-                return;
+                return false;
             }
             slab.queue.store(head, SeqCst);
             match self.0.compare_exchange(head, slab.id().0, SeqCst, SeqCst) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => head = now,
             }
         }

@@ -17,7 +17,7 @@ use crate::bitmap::slots_of_word;
 use crate::class::{PAIR, SPAN};
 use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
-use crate::sync::{Ordering::Relaxed, Ordering::Release};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -290,10 +290,11 @@ impl SlabPtr {
         self.free_word(word_of(slot)).load(Relaxed) & bit_of(slot) != 0
     }
 
-    /// Whether `slot` < slots was freed by another thread and not collected yet.
+    /// Whether `slot` < slots was freed by another thread and not collected yet. To be asked before
+    /// [`SlabPtr::is_free`], since a collection moves the bit from here to there.
     #[inline(always)]
     pub fn is_remote(self, slot: usize) -> bool {
-        self.remote_word(word_of(slot)).load(Relaxed) & bit_of(slot) != 0
+        self.remote_word(word_of(slot)).load(Acquire) & bit_of(slot) != 0
     }
 
     /// Number of free slots, not counting remote frees. Bits past the last slot read free.

@@ -69,7 +69,8 @@ impl Heap {
     }
 
     fn usable(&self, block: usize) -> usize {
-        self.allocator.usable_size(block as *const u8)
+        self.allocator
+            .usable_size(&self.threads[0], block as *const u8)
     }
 
     fn exit(&self, thread: usize) {

@@ -225,7 +225,7 @@ fn one_past_the_last_slot_is_no_block() {
         "past_the_first_slab_of_80",
         "past_another_slab_of_240",
         "past_the_first_slab_of_320",
-        "past_another_slab_of_5120",
+        "past_another_slab_of_5632",
     ] {
         dies(case, Either);
     }

@@ -103,13 +103,14 @@ impl Heap {
             if free == slots {
                 return self.release(ground, slab);
             }
+            // Once let go of, the header may soon stand for another slab.
+            let class = slab.class();
             let left = match free {
                 0 => remote::let_go(slab, self.me(), DISOWNED),
                 _ => ground.abandoned.leave(ground.table(), slab, self.me()),
             };
             if left {
-                if !slab.is_span() {
-                    let this = &self.classes[slab.class()];
+                if let Some(this) = self.classes.get(class) {
                     this.owned.set(this.owned.get().saturating_sub(1));
                 }
                 return Ok(());

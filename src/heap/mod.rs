@@ -273,7 +273,8 @@ impl Heap {
         self.tell(slab, 0);
         slab.set_state(State::Unlisted);
         let remote = this.remote.get();
-        if remote != 0 {
+        // Not while it is queued here: whoever claims it could not be told until this heap drains.
+        if remote != 0 && !remote::is_queued(slab) {
             this.remote.set(remote - 1);
             if remote::let_go(slab, self.me(), DISOWNED) {
                 this.owned.set(this.owned.get() - 1);

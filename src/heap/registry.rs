@@ -59,9 +59,16 @@ impl Heaps {
         self.at(ground, remote::heap_index(owner))
     }
 
-    /// Queues `slab` with the heap of `owner`.
-    pub fn notify<O: Os>(&self, ground: &Ground<O>, owner: u64, slab: SlabPtr) {
-        self.of_owner(ground, owner).queue.push(slab);
+    /// Queues `slab` with the heap of `owner`, or with its owner since if that one has exited.
+    pub fn notify<O: Os>(&self, ground: &Ground<O>, mut owner: u64, slab: SlabPtr) {
+        while !self.of_owner(ground, owner).queue.push(slab) {
+            let now = slab.owner.load(SeqCst);
+            // An owner that is exiting collects in any case.
+            if !remote::is_heap(now) || now & PENDING == 0 || (now ^ owner) & !PENDING == 0 {
+                return;
+            }
+            owner = now;
+        }
     }
 
     /// Number of broken invariants of all heaps, while nobody is at work.

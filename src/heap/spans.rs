@@ -2,7 +2,7 @@
 //!
 //! A bin is last in, first out: the span freed last is the one whose bytes the caches still hold.
 
-use super::{Ground, Heap, BINNED_BYTES, BINS_UP};
+use super::{remote_overlap, Ground, Heap, BINNED_BYTES, BINS_UP};
 use crate::class::{bin_below, bin_of, bin_pages};
 use crate::class::{SPAN, SPAN_RECIPROCAL};
 use crate::counters;
@@ -30,6 +30,10 @@ impl Heap {
         let Some((slab, fresh)) = self.carve_span(ground, bin_pages(bin), 1) else {
             return Ok(None);
         };
+        if slab.count_remote() != 0 {
+            // Left by a second free of whatever was here before.
+            return Err(remote_overlap(slab));
+        }
         self.begin_span(ground.table(), slab);
         Ok(Some((slab, fresh)))
     }

@@ -24,6 +24,8 @@ pub struct Hooks {
     pub thread_exit: unsafe extern "C" fn(*mut libc::c_void),
     /// In each child of fork(2), before its other handlers if they were registered later.
     pub fork_child: unsafe extern "C" fn(),
+    /// In each fork child, before its heap is repaired.
+    pub forked: fn(),
 }
 
 /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2), Linux 5.17.
@@ -200,6 +202,27 @@ impl Os for Linux {
     fn exhausted(&self) {
         // SAFETY: the calling thread's own errno.
         unsafe { *libc::__errno_location() = libc::ENOMEM };
+    }
+
+    fn fork_mark(&self) -> Option<&'static AtomicU32> {
+        let bytes = self.page_size();
+        let page = self.map(bytes, 1)?;
+        // SAFETY: the fresh page is ours for good, zero is a valid word, and madvise changes only what a
+        // child finds there (MADV_WIPEONFORK, Linux 4.14).
+        unsafe {
+            let advice = libc::MADV_WIPEONFORK;
+            if keeping_errno(|| libc::madvise(page.as_ptr().cast(), bytes, advice)) != 0 {
+                self.unmap(page, bytes);
+                return None;
+            }
+            let mark = page.cast::<AtomicU32>().as_ref();
+            mark.store(1, Relaxed);
+            Some(mark)
+        }
+    }
+
+    fn forked(&self) {
+        (self.hooks.forked)();
     }
 
     fn memory(&self) -> usize {

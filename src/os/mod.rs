@@ -16,6 +16,7 @@ mod linux;
 mod sim;
 
 use crate::misuse::Misuse;
+use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
@@ -95,6 +96,14 @@ pub trait Os: Sync {
 
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}
+
+    /// A word that is 1 until a fork makes it 0 in the child; `None` where the system has no such thing.
+    fn fork_mark(&self) -> Option<&'static AtomicU32> {
+        None
+    }
+
+    /// In a fork child, before anything of the heap is repaired.
+    fn forked(&self) {}
 
     /// Bytes of memory and swap that the system has; `usize::MAX` where that is not known.
     fn memory(&self) -> usize {

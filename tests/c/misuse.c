@@ -194,7 +194,7 @@ static void *past_another_slab_of_48(void) { return past_the_last(48, true); }
 static void *past_the_first_slab_of_80(void) { return past_the_last(80, false); }
 static void *past_another_slab_of_240(void) { return past_the_last(240, true); }
 static void *past_the_first_slab_of_320(void) { return past_the_last(320, false); }
-static void *past_another_slab_of_5120(void) { return past_the_last(5120, true); }
+static void *past_another_slab_of_5632(void) { return past_the_last(5632, true); }
 
 /* Nothing of ours. */
 
@@ -227,7 +227,7 @@ static void *of_another_sbrk(void) {
 }
 static void *beyond_the_break(void) {
     filled(48, 100);
-    return (void *)(((uintptr_t)break_now() + 2 * PAGE_BYTES) & -(uintptr_t)PAGE_BYTES);
+    return (void *)(((uintptr_t)break_now() + 64 * PAGE_BYTES) & -(uintptr_t)PAGE_BYTES);
 }
 static void *near_null(void) { return (void *)opaque_size(8); }
 static void *near_null_at_16(void) { return (void *)opaque_size(16); }
@@ -275,7 +275,7 @@ static const struct {
     CASE(inside_an_aligned_block), CASE(inside_by_1), CASE(inside_by_8), CASE(inside_by_16),
     CASE(inside_by_47), CASE(inside_tiny), CASE(inside_4096), CASE(inside_8192), CASE(inside_a_free_slot),
     CASE(past_the_first_slab_of_48), CASE(past_another_slab_of_48), CASE(past_the_first_slab_of_80),
-    CASE(past_another_slab_of_240), CASE(past_the_first_slab_of_320), CASE(past_another_slab_of_5120),
+    CASE(past_another_slab_of_240), CASE(past_the_first_slab_of_320), CASE(past_another_slab_of_5632),
     CASE(on_the_stack), CASE(of_the_program), CASE(of_its_data), CASE(of_its_code), CASE(of_a_mapping),
     CASE(of_a_lost_mapping), CASE(of_another_sbrk), CASE(beyond_the_break), CASE(near_null),
     CASE(near_null_at_16), CASE(at_the_first_page), CASE(not_canonical), CASE(at_the_canonical_end),

@@ -463,7 +463,8 @@ impl World {
     }
 
     fn usable(&self, address: usize) -> usize {
-        self.allocator.usable_size(address as *const u8)
+        let thread = slabside::tls::Local::new();
+        self.allocator.usable_size(&thread, address as *const u8)
     }
 
     fn refuse(&mut self, size: usize) {

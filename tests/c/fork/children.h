@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 
 /* Seconds after which a child has hung, and is ended by SIGALRM. */
-enum { PATIENCE = 60 };
+enum { PATIENCE = 20 };
 
 static inline pid_t child_start(void) {
     pid_t child = fork();
@@ -22,6 +22,15 @@ static inline void child_end(pid_t child) {
     CHECK(waitpid(child, &status, 0) == child);
     if (WIFSIGNALED(status)) fprintf(stderr, "child %d ended by signal %d\n", (int)child, WTERMSIG(status));
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Takes and gives back many spans at a time, and so keeps the locks of the heap's pages busy: that is
+ * when a fork finds most to repair. */
+static inline void spans_churn(uint64_t *state) {
+    void *spans[32];
+    for (int i = 0; i < 32; i++) spans[i] = malloc(9000 + random_next(state) % 100000);
+    for (int i = 0; i < 32; i++) CHECK(spans[i] != NULL);
+    for (int i = 0; i < 32; i++) free(spans[i]);
 }
 
 #endif

@@ -15,7 +15,10 @@ static void step(uint64_t *state) {
 
 static void *churn(void *argument) {
     uint64_t state = 0x9e3779b97f4a7c15u * ((uintptr_t)argument + 1);
-    while (!atomic_load(&over)) step(&state);
+    while (!atomic_load(&over)) {
+        for (int i = 0; i < 200; i++) step(&state);
+        if ((uintptr_t)argument % 2 == 0) spans_churn(&state);
+    }
     return NULL;
 }
 

@@ -1,0 +1,791 @@
+//! Models of the ownership protocol, run by loom over the real code of `slabside::remote` on real headers.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release --test loom
+//! ```
+//!
+//! What `heap` does around that code is repeated here as twins, line by line but without lists and
+//! counters; each names its original. Every model ends with [`settled`]. The number in front of a model
+//! bounds the preemptions; LOOM_MAX_PREEMPTIONS overrides it.
+//!
+//! That the models can fail was tried by breaking the code. Each of these was caught:
+//!
+//! ```text
+//! collect    load `remote` relaxed or acquiring; store the owner releasing; clear the flag last; clear
+//!            `remote` before `free` is set, relaxed, or by a plain store of zero
+//! let_go     whatever the flag says; relaxed
+//! give       test `free` before `remote`, or again after; mark by load and store, or not sequentially
+//!            consistent
+//! raise      done where the slab is disowned, or listed; first load acquiring; no second try
+//! claim      by load and store; DISOWNED and LISTED one value; LISTED not looked at again under the lock
+//! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
+//!            taken by load and store; not closed at exit; link freed only at the chain's end
+//! heap       no collection after a claim in `notify`, or of a flagged slab of one's own; no forwarding;
+//!            a closed queue's slab not looked at again; abandon: collect once
+//! ```
+//!
+//! Not caught, since no harm was found in it: `let_go` releasing and `claim` relaxed (the load before it
+//! acquires), no collection after a claim in `free_elsewhere` (the freer then flags the slab), and a
+//! release whatever the flag says (all slots are free: the flag is spurious).
+#![cfg(loom)]
+
+use loom::sync::Mutex;
+use loom::thread;
+use slabside::geometry::{bit_of, word_of, SlabId};
+use slabside::remote::{self, Next, Overlap, Queue, DISOWNED, LISTED, PENDING, RELEASED};
+use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
+use slabside::sync::Ordering::{Relaxed, SeqCst};
+use std::cell::Cell;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+/// Number of the slab of the models.
+const SLAB: SlabId = SlabId(2);
+/// Number of a second slab, where the queue alone is modelled.
+const OTHER: SlabId = SlabId(3);
+const SLABS: usize = 4;
+/// Slots of a slab. The last one stays live in most models, so that the slab stays.
+const SLOTS: usize = 4;
+const HEAPS: usize = 4;
+
+/// A misuse, as the twins of `heap` report it.
+#[derive(Debug, PartialEq, Eq)]
+enum Misuse {
+    Dead,
+    Twice(Overlap),
+}
+
+/// What `heap::Ground` is to the heaps: headers, queues, the abandoned list and the free headers.
+struct World {
+    slabs: [Slab; SLABS],
+    queues: [Queue; HEAPS],
+    /// Twin of `heap::Abandoned`: its lock and its lists.
+    abandoned: Mutex<Vec<SlabId>>,
+    /// Headers that `pages` would make slabs of again.
+    spare: Mutex<Vec<SlabId>>,
+}
+
+// SAFETY: a header is atomics, and a cell that none but its owner touches.
+unsafe impl Send for World {}
+// SAFETY: as above.
+unsafe impl Sync for World {}
+
+impl World {
+    fn new() -> Arc<World> {
+        let world = World {
+            slabs: std::array::from_fn(|_| Slab::blank()),
+            queues: std::array::from_fn(|_| Queue::closed()),
+            abandoned: Mutex::new(Vec::new()),
+            spare: Mutex::new(vec![SLAB]),
+        };
+        for id in [SLAB, OTHER] {
+            world.slabs[id.index()].id.store(id.0, Relaxed);
+        }
+        world.slabs[SLAB.index()].owner.store(RELEASED, Relaxed);
+        Arc::new(world)
+    }
+
+    fn table(&self) -> SlabTable {
+        // SAFETY: the world outlives every pointer that its threads make; headers of loom's atomics do not
+        // move, since the world lies behind an `Arc`.
+        unsafe { SlabTable::new(NonNull::from(&self.slabs).cast()) }
+    }
+
+    fn slab(&self) -> SlabPtr {
+        self.table().get(SLAB)
+    }
+
+    /// Twin of `Heaps::notify`.
+    fn notify(&self, mut owner: u64, slab: SlabPtr) {
+        while !self.queues[remote::heap_index(owner)].push(slab) {
+            let now = slab.owner.load(SeqCst);
+            // An owner that is exiting collects in any case.
+            if !remote::is_heap(now) || now & PENDING == 0 || (now ^ owner) & !PENDING == 0 {
+                return;
+            }
+            owner = now;
+        }
+    }
+
+    /// Twin of `Abandoned::leave`.
+    fn leave(&self, slab: SlabPtr, me: u64) -> bool {
+        let mut list = self.abandoned.lock().unwrap();
+        let left = remote::let_go(slab, me, LISTED);
+        if left {
+            slab.set_state(State::Abandoned);
+            list.push(slab.id());
+        }
+        left
+    }
+
+    /// Twin of `Abandoned::take`.
+    fn take(list: &mut Vec<SlabId>, slab: SlabPtr, me: u64) {
+        let place = list.iter().position(|&id| id == slab.id()).unwrap();
+        list.remove(place);
+        slab.set_state(State::Unlisted);
+        slab.owner.store(me, SeqCst);
+    }
+
+    /// Twin of `Abandoned::adopt`.
+    fn adopt(&self, me: u64) -> Option<SlabPtr> {
+        let mut list = self.abandoned.lock().unwrap();
+        let slab = self.table().get(*list.first()?);
+        World::take(&mut list, slab, me);
+        Some(slab)
+    }
+
+    /// Twin of `Abandoned::claim`.
+    fn claim(&self, slab: SlabPtr, me: u64) -> bool {
+        let mut list = self.abandoned.lock().unwrap();
+        let listed = slab.owner.load(SeqCst) == LISTED;
+        if listed {
+            World::take(&mut list, slab, me);
+        }
+        listed
+    }
+}
+
+/// Twin of `heap::Heap`: one thread's.
+struct Heap {
+    world: Arc<World>,
+    me: u64,
+    /// Whether the slab is on one of the heap's lists: what it takes itself to own.
+    owns: Cell<bool>,
+    /// Frees that this heap entered in the bitmap.
+    freed: Cell<usize>,
+    /// Whether its thread has exited.
+    over: Cell<bool>,
+}
+
+type Outcome = Result<(), Misuse>;
+
+impl Heap {
+    /// Twin of `Heaps::take`.
+    fn new(world: &Arc<World>, index: usize) -> Heap {
+        world.queues[index].open();
+        Heap {
+            world: world.clone(),
+            me: remote::owner_word(index, 1),
+            owns: Cell::new(false),
+            freed: Cell::new(0),
+            over: Cell::new(false),
+        }
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.world.queues[remote::heap_index(self.me)]
+    }
+
+    /// Twin of `Pages::carve` and of malloc: a slab whose slots `live` are handed out.
+    fn carve(&self, live: u64) -> Option<SlabPtr> {
+        let slab = self
+            .world
+            .table()
+            .get(self.world.spare.lock().unwrap().pop()?);
+        assert_eq!(slab.owner.load(Relaxed), RELEASED);
+        let shape = Shape {
+            class: 3,
+            size: 64,
+            recip: 0,
+            slots: SLOTS,
+            pages: 1,
+            align: 1,
+        };
+        slab.make(&shape, 0x1000, self.me);
+        slab.free_word(0).store(!live, Relaxed);
+        self.owns.set(true);
+        Some(slab)
+    }
+
+    /// Twin of `Allocator::free`, its fast path included.
+    fn free(&self, slab: SlabPtr, slot: usize) -> Outcome {
+        if slab.owner.load(Relaxed) != self.me {
+            return self.free_elsewhere(slab, slot);
+        }
+        self.free_mine(slab, slot)
+    }
+
+    /// Twin of `Heap::free_elsewhere`.
+    fn free_elsewhere(&self, slab: SlabPtr, slot: usize) -> Outcome {
+        loop {
+            let owner = slab.owner.load(SeqCst);
+            if owner & !PENDING == self.me {
+                if owner & PENDING != 0 {
+                    self.collect(slab)?;
+                }
+                return self.free_mine(slab, slot);
+            }
+            if owner == RELEASED {
+                return Err(Misuse::Dead);
+            }
+            if owner == DISOWNED || owner == LISTED {
+                if self.claim(slab, owner) {
+                    self.collect(slab)?;
+                    return self.free_mine(slab, slot);
+                }
+                continue;
+            }
+            if !remote::give_remote(slab, slot) {
+                return Err(Misuse::Dead);
+            }
+            return self.notify(slab);
+        }
+    }
+
+    /// Twin of `Heap::notify`.
+    fn notify(&self, slab: SlabPtr) -> Outcome {
+        loop {
+            match remote::raise_pending(slab) {
+                Next::Done => return Ok(()),
+                Next::Notify(owner) => {
+                    self.world.notify(owner, slab);
+                    return Ok(());
+                }
+                Next::Claim => {
+                    let owner = slab.owner.load(SeqCst);
+                    if (owner == DISOWNED || owner == LISTED) && self.claim(slab, owner) {
+                        self.collect(slab)?;
+                        return self.settle(slab);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Twin of `Heap::claim`.
+    fn claim(&self, slab: SlabPtr, owner: u64) -> bool {
+        let claimed = match owner {
+            DISOWNED => remote::claim(slab, self.me),
+            _ => self.world.claim(slab, self.me),
+        };
+        if claimed {
+            slab.set_state(State::Unlisted);
+            self.owns.set(true);
+        }
+        claimed
+    }
+
+    /// Twin of `Heap::free_mine`, and of the fast path's end.
+    fn free_mine(&self, slab: SlabPtr, slot: usize) -> Outcome {
+        let word = slab.free_word(word_of(slot));
+        let bits = word.load(Relaxed);
+        if bits & bit_of(slot) != 0 {
+            return Err(Misuse::Dead);
+        }
+        word.store(bits | bit_of(slot), Relaxed);
+        self.freed.set(self.freed.get() + 1);
+        self.settle(slab)
+    }
+
+    /// Twin of `Heap::collect`.
+    fn collect(&self, slab: SlabPtr) -> Outcome {
+        let collected = remote::collect(slab, self.me).map_err(Misuse::Twice)?;
+        self.freed.set(self.freed.get() + collected);
+        Ok(())
+    }
+
+    /// Twin of `Heap::settle`: of the lists, only whether the slab is on one.
+    fn settle(&self, slab: SlabPtr) -> Outcome {
+        if slab.count_free() == slab.slots() {
+            return self.release(slab);
+        }
+        Ok(())
+    }
+
+    /// Twin of `Heap::release`.
+    fn release(&self, slab: SlabPtr) -> Outcome {
+        while !remote::let_go(slab, self.me, RELEASED) {
+            self.collect(slab)?;
+        }
+        if slab.count_remote() != 0 {
+            let bits = slab.remote_word(0).load(Relaxed);
+            return Err(Misuse::Twice(Overlap { word: 0, bits }));
+        }
+        self.owns.set(false);
+        self.world.spare.lock().unwrap().push(slab.id());
+        Ok(())
+    }
+
+    /// Twin of `Heap::drain`.
+    fn drain(&self) -> Outcome {
+        for slab in self.queue().take(self.world.table()) {
+            self.look_at_queued(slab)?;
+        }
+        Ok(())
+    }
+
+    /// Twin of `Heap::look_at_queued`.
+    fn look_at_queued(&self, slab: SlabPtr) -> Outcome {
+        let owner = slab.owner.load(SeqCst);
+        if owner == self.me | PENDING {
+            self.collect(slab)?;
+            return self.settle(slab);
+        } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me {
+            // It changed hands while it was queued here.
+            self.world.notify(owner, slab);
+        }
+        Ok(())
+    }
+
+    /// Twin of `Heap::retire`: the full slab is disowned, unless frees wait.
+    fn retire(&self, slab: SlabPtr) {
+        slab.set_state(State::Unlisted);
+        if remote::let_go(slab, self.me, DISOWNED) {
+            self.owns.set(false);
+            return;
+        }
+        slab.set_state(State::Full);
+    }
+
+    /// Twin of `Heap::abandon_all`, with one slab at the most.
+    fn abandon_all(&self, slab: SlabPtr) -> Outcome {
+        self.over.set(true);
+        for slab in self.queue().close(self.world.table()) {
+            self.look_at_queued(slab)?;
+        }
+        if self.owns.get() {
+            self.abandon(slab)?;
+        }
+        Ok(())
+    }
+
+    /// Twin of `Heap::abandon`.
+    fn abandon(&self, slab: SlabPtr) -> Outcome {
+        loop {
+            self.collect(slab)?;
+            let (free, slots) = (slab.count_free(), slab.slots());
+            if free == slots {
+                return self.release(slab);
+            }
+            let left = match free {
+                0 => remote::let_go(slab, self.me, DISOWNED),
+                _ => self.world.leave(slab, self.me),
+            };
+            if left {
+                self.owns.set(false);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Runs `model` under every schedule with at most `preemptions` preemptions.
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+    let runs = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = runs.clone();
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        model();
+    });
+    println!("{} schedules", runs.load(Relaxed));
+}
+
+/// Another thread with the heap numbered `index`, which frees `slot`.
+fn freer(world: &Arc<World>, index: usize, slot: usize) -> thread::JoinHandle<(Heap, Outcome)> {
+    let heap = Heap::new(world, index);
+    thread::spawn(move || {
+        let slab = heap.world.slab();
+        let outcome = heap.free(slab, slot);
+        (heap, outcome)
+    })
+}
+
+/// Waits for a thread whose free went well.
+fn join(thread: thread::JoinHandle<(Heap, Outcome)>) -> Heap {
+    let (heap, outcome) = thread.join().unwrap();
+    outcome.unwrap();
+    heap
+}
+
+/// All threads have come to rest: the owners look at their queues, and then every free of `freed` was
+/// counted once and is in the bitmap, no flag is left, and the slab has one owner at the most.
+fn settled(world: &Arc<World>, heaps: &[&Heap], freed: u64) {
+    // A queue may forward to an earlier one.
+    for _ in 0..2 {
+        for heap in heaps.iter().filter(|heap| !heap.over.get()) {
+            heap.drain().unwrap();
+        }
+    }
+    let slab = world.slab();
+    let owner = slab.owner.load(SeqCst);
+    assert!(
+        !remote::is_heap(owner) || owner & PENDING == 0,
+        "flagged, and in no queue"
+    );
+    assert_eq!(slab.queue.load(SeqCst), 0, "still queued");
+    assert_eq!(slab.count_remote(), 0, "a free was lost");
+    let counted = heaps.iter().map(|heap| heap.freed.get()).sum::<usize>();
+    assert_eq!(counted, freed.count_ones() as usize, "counted");
+    for heap in heaps {
+        assert_eq!(heap.owns.get(), owner == heap.me, "owned by two");
+    }
+    assert_eq!(owner == LISTED, !world.abandoned.lock().unwrap().is_empty());
+    assert_eq!(owner == RELEASED, !world.spare.lock().unwrap().is_empty());
+    if owner != RELEASED {
+        assert_eq!(slab.free_word(0).load(Relaxed) & ((1 << SLOTS) - 1), freed);
+    }
+}
+
+// ---- 1. frees against the owner's collections ----------------------------------------------------
+
+#[test]
+fn two_freers_and_an_owner_that_drains_lose_no_free() {
+    explore(2, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        owner.carve(0b1111).unwrap();
+        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+        owner.drain().unwrap();
+        let (one, two) = (join(one), join(two));
+        settled(&world, &[&owner, &one, &two], 0b0011);
+    });
+}
+
+#[test]
+fn a_freer_and_an_owner_that_frees_and_drains_lose_no_free() {
+    explore(4, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let one = freer(&world, 1, 0);
+        owner.free(slab, 1).unwrap();
+        owner.drain().unwrap();
+        owner.free(slab, 2).unwrap();
+        let one = join(one);
+        settled(&world, &[&owner, &one], 0b0111);
+    });
+}
+
+#[test]
+fn the_last_frees_of_a_slab_release_it_once() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b0011).unwrap();
+        let one = freer(&world, 1, 0);
+        owner.free(slab, 1).unwrap();
+        owner.drain().unwrap();
+        let one = join(one);
+        owner.drain().unwrap();
+        assert_eq!(slab.owner.load(SeqCst), RELEASED);
+        settled(&world, &[&owner, &one], 0b0011);
+    });
+}
+
+// ---- 2. frees against an owner that disowns ------------------------------------------------------
+
+#[test]
+fn a_free_while_its_slab_is_disowned_is_collected_by_the_owner_or_by_who_claims() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b0111).unwrap();
+        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+        // The last slot is handed out: whoever claims must see that.
+        slab.free_word(0).store(!0b1111, Relaxed);
+        owner.retire(slab);
+        let (one, two) = (join(one), join(two));
+        settled(&world, &[&owner, &one, &two], 0b0011);
+    });
+}
+
+#[test]
+fn an_owner_that_disowned_and_frees_claims_its_slab_again() {
+    explore(4, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let one = freer(&world, 1, 0);
+        owner.retire(slab);
+        owner.free(slab, 1).unwrap();
+        let one = join(one);
+        settled(&world, &[&owner, &one], 0b0011);
+    });
+}
+
+// ---- 3. frees against an owner that exits --------------------------------------------------------
+
+fn exit_against_two_freers(live: u64) {
+    explore(2, move || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(live).unwrap();
+        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+        owner.abandon_all(slab).unwrap();
+        let (one, two) = (join(one), join(two));
+        let before = !live & 0b1111;
+        owner
+            .freed
+            .set(owner.freed.get() + before.count_ones() as usize);
+        settled(&world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+#[test]
+fn frees_into_a_full_slab_while_its_owner_exits_are_collected() {
+    exit_against_two_freers(0b1111);
+}
+
+#[test]
+fn frees_into_a_slab_that_its_exiting_owner_lists_are_collected() {
+    exit_against_two_freers(0b0111);
+}
+
+#[test]
+fn the_last_frees_of_a_slab_whose_owner_exits_release_it() {
+    exit_against_two_freers(0b0011);
+}
+
+#[test]
+fn a_free_an_exit_and_an_adoption_make_one_owner() {
+    explore(2, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b0111).unwrap();
+        let one = freer(&world, 1, 0);
+        let two = Heap::new(&world, 2);
+        let two = thread::spawn(move || {
+            if let Some(slab) = two.world.adopt(two.me) {
+                two.owns.set(true);
+                two.collect(slab).unwrap();
+            }
+            (two, Ok(()))
+        });
+        owner.abandon_all(slab).unwrap();
+        let (one, two) = (join(one), join(two));
+        owner.freed.set(owner.freed.get() + 1);
+        settled(&world, &[&owner, &one, &two], 0b1001);
+    });
+}
+
+// ---- 4. two who claim ----------------------------------------------------------------------------
+
+fn two_claim(live: u64) {
+    explore(3, move || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(live).unwrap();
+        owner.abandon_all(slab).unwrap();
+        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+        let (one, two) = (join(one), join(two));
+        let before = !live & 0b1111;
+        owner
+            .freed
+            .set(owner.freed.get() + before.count_ones() as usize);
+        settled(&world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+#[test]
+fn of_two_who_claim_a_disowned_slab_one_wins_and_both_frees_count() {
+    two_claim(0b1111);
+}
+
+#[test]
+fn of_two_who_claim_a_listed_slab_one_wins_and_both_frees_count() {
+    two_claim(0b0111);
+}
+
+#[test]
+fn of_two_who_free_the_last_slots_of_a_listed_slab_one_releases_it() {
+    two_claim(0b0011);
+}
+
+// ---- 5. a freer that stalls ----------------------------------------------------------------------
+
+/// The slab is released and made anew by another heap, into which a third one frees, while the freer of
+/// its last slot has yet to raise the flag, or to queue the slab.
+#[test]
+fn a_freer_may_stall_until_its_slab_is_another_heaps() {
+    explore(4, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b0011).unwrap();
+        let one = freer(&world, 1, 0);
+        let (second, third) = (Heap::new(&world, 2), Heap::new(&world, 3));
+        third.free(slab, 1).unwrap();
+        owner.drain().unwrap();
+        let again = second.carve(0b1111).is_some();
+        if again {
+            third.free(slab, 1).unwrap();
+            second.drain().unwrap();
+        }
+        let one = join(one);
+        owner.drain().unwrap();
+        if again {
+            assert_eq!(owner.freed.replace(0), 2, "in the slab's first life");
+            settled(&world, &[&owner, &one, &second, &third], 0b0010);
+        } else {
+            settled(&world, &[&owner, &one, &second, &third], 0b0011);
+        }
+    });
+}
+
+/// As before, but the slab changes hands by being disowned, and its first owner lives on.
+#[test]
+fn a_slab_that_changed_hands_while_queued_reaches_its_new_owner() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let one = freer(&world, 1, 0);
+        // Collects, so that the slab may be let go while the freer has it half queued.
+        owner.free(slab, 1).unwrap();
+        let (second, third) = (Heap::new(&world, 2), Heap::new(&world, 3));
+        owner.retire(slab);
+        second.free(slab, 2).unwrap();
+        third.free(slab, 3).unwrap();
+        let one = join(one);
+        settled(&world, &[&owner, &one, &second, &third], 0b1111);
+    });
+}
+
+/// As before, but the first owner exits: the freer finds its queue closed.
+#[test]
+fn a_slab_whose_owner_exited_while_it_was_being_queued_reaches_its_new_owner() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let one = freer(&world, 1, 0);
+        owner.abandon_all(slab).unwrap();
+        let (second, third) = (Heap::new(&world, 2), Heap::new(&world, 3));
+        second.free(slab, 1).unwrap();
+        third.free(slab, 2).unwrap();
+        let one = join(one);
+        settled(&world, &[&owner, &one, &second, &third], 0b0111);
+    });
+}
+
+/// Each slab comes out after it was pushed, and once.
+#[test]
+fn two_who_push_two_slabs_while_a_third_takes_queue_each_once() {
+    explore(3, || {
+        let world = World::new();
+        world.queues[0].open();
+        let push = |first: SlabId, second: SlabId| {
+            let world = world.clone();
+            thread::spawn(move || {
+                world.queues[0].push(world.table().get(first));
+                world.queues[0].push(world.table().get(second));
+            })
+        };
+        let taken = || {
+            world.queues[0]
+                .take(world.table())
+                .map(|slab| slab.id())
+                .collect()
+        };
+        let threads = [push(SLAB, OTHER), push(OTHER, SLAB)];
+        let early: Vec<SlabId> = taken();
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+        let late: Vec<SlabId> = taken();
+        for id in [SLAB, OTHER] {
+            let times = |of: &[SlabId]| of.iter().filter(|&&one| one == id).count();
+            assert!(times(&early) <= 1 && times(&late) <= 1, "queued twice");
+            assert!(times(&early) + times(&late) >= 1, "queued not at all");
+            assert_eq!(world.table().get(id).queue.load(SeqCst), 0);
+        }
+    });
+}
+
+// ---- 6, 7. the same slot twice -------------------------------------------------------------------
+
+#[test]
+fn a_double_free_by_two_threads_at_once_is_found_by_the_collection_at_the_latest() {
+    explore(2, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        owner.carve(0b1111).unwrap();
+        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 0));
+        let mut found = usize::from(owner.drain().is_err());
+        for thread in [one, two] {
+            found += usize::from(thread.join().unwrap().1.is_err());
+        }
+        found += usize::from(owner.drain().is_err());
+        assert_eq!(found, 1);
+    });
+}
+
+#[test]
+fn a_double_free_by_the_owner_and_another_at_once_is_found_by_the_collection_at_the_latest() {
+    explore(4, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let one = freer(&world, 1, 0);
+        let mut found = usize::from(owner.free(slab, 0).is_err());
+        found += usize::from(one.join().unwrap().1.is_err());
+        found += usize::from(owner.drain().is_err());
+        assert_eq!(found, 1);
+    });
+}
+
+#[test]
+fn a_second_free_by_another_after_the_owners_is_found_at_once() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let noise = freer(&world, 1, 1);
+        owner.free(slab, 0).unwrap();
+        let two = freer(&world, 2, 0);
+        owner.drain().unwrap();
+        assert_eq!(two.join().unwrap().1, Err(Misuse::Dead));
+        join(noise);
+    });
+}
+
+#[test]
+fn a_second_free_by_the_owner_after_anothers_is_found_at_once() {
+    explore(2, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(0b1111).unwrap();
+        let (one, noise) = (freer(&world, 1, 0), freer(&world, 2, 1));
+        owner.drain().unwrap();
+        join(one);
+        assert_eq!(owner.free(slab, 0), Err(Misuse::Dead));
+        join(noise);
+    });
+}
+
+/// Two threads, one after the other, while the owner collects.
+#[test]
+fn a_second_free_by_a_third_thread_after_anothers_is_found_at_once() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        owner.carve(0b1111).unwrap();
+        let (one, two) = (Heap::new(&world, 1), Heap::new(&world, 2));
+        let twice = thread::spawn(move || {
+            one.free(one.world.slab(), 0).unwrap();
+            two.free(two.world.slab(), 0)
+        });
+        owner.drain().unwrap();
+        assert_eq!(twice.join().unwrap(), Err(Misuse::Dead));
+    });
+}
+
+/// The question of realloc and of usable size, asked by a thread that has freed the slot itself.
+#[test]
+fn a_freed_slot_reads_free_while_its_owner_collects() {
+    explore(3, || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        owner.carve(0b1111).unwrap();
+        let one = Heap::new(&world, 1);
+        let asked = thread::spawn(move || {
+            let slab = one.world.slab();
+            one.free(slab, 0).unwrap();
+            // Twin of the test in `Allocator::live`.
+            slab.is_remote(0) || slab.is_free(0)
+        });
+        owner.drain().unwrap();
+        assert!(asked.join().unwrap(), "read as live");
+    });
+}
