@@ -101,7 +101,7 @@ impl Abandoned {
             slab.owner.store(DISOWNED, SeqCst);
         } else if free == slots {
             slab.owner.store(RELEASED, SeqCst);
-            let _ = ground.pages.release(&ground.os, &ground.meta, slab);
+            ground.pages.release(&ground.os, &ground.meta, slab);
             uncount(ground, slab);
         } else {
             slab.owner.store(LISTED, SeqCst);
