@@ -108,10 +108,18 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     GLOBAL.usable_size(local(), block)
 }
 
-/// Gets the process ready before its first allocation. Not needed; without it the first allocation does.
-pub fn prepare() {
+/// Gets the process ready before its first allocation; without it the first allocation does. `sole` tells
+/// that no other malloc is at work in the process, so that the break is moved by slabside alone.
+pub fn prepare(sole: Option<SoleMalloc>) {
+    if sole.is_some() {
+        GLOBAL.ground.os.be_sole_malloc();
+    }
     GLOBAL.prepare(local());
 }
+
+/// Says that slabside is the process's malloc.
+#[derive(Clone, Copy, Debug)]
+pub struct SoleMalloc;
 
 /// memalign(3): as [`aligned_alloc`], with `align` rounded up to a power of two, as glibc does.
 pub fn memalign(align: usize, size: usize) -> *mut u8 {

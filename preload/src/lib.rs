@@ -108,7 +108,10 @@ extern "C" fn finish() {
 
 /// Runs before the program's own constructors: a fork finds the hooks in place.
 extern "C" fn prepare() {
-    api::prepare();
+    // SAFETY: the name is a string; looking a symbol up changes nothing.
+    let named = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"malloc".as_ptr()) };
+    let ours = malloc as extern "C" fn(usize) -> *mut c_void as *mut c_void;
+    api::prepare((named == ours).then_some(api::SoleMalloc));
 }
 
 #[used]

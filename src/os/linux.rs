@@ -13,6 +13,8 @@ pub struct Linux {
     hooks: Hooks,
     /// The thread-specific-data key whose destructor is the exit hook, plus one; 0: none yet.
     key: AtomicU32,
+    /// Non-zero where no other malloc moves the break.
+    sole: AtomicU32,
 }
 
 /// What is to be called, and when.
@@ -38,7 +40,30 @@ impl Linux {
         Linux {
             hooks,
             key: AtomicU32::new(0),
+            sole: AtomicU32::new(0),
         }
+    }
+
+    /// From now on no other malloc moves the break: this one is the process's.
+    pub fn be_sole_malloc(&self) {
+        self.sole.store(1, Relaxed);
+    }
+
+    /// Whether the break can be moved without another thread moving it at the same time. libc's `sbrk`
+    /// is not atomic: two that overlap give both callers the same memory. So beside another malloc the
+    /// break is moved only while there is one thread; the directory of a process's threads has two links
+    /// and one for each (proc(5)).
+    fn may_move_break(&self) -> bool {
+        if self.sole.load(Relaxed) != 0 {
+            return true;
+        }
+        let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: the path is a string and `status` a place to write to; all zeros is a valid answer.
+        let links = keeping_errno(|| unsafe {
+            libc::stat(c"/proc/self/task".as_ptr(), status.as_mut_ptr());
+            status.assume_init().st_nlink
+        });
+        links == 3
     }
 }
 
@@ -86,6 +111,9 @@ impl Os for Linux {
     }
 
     fn move_break(&self, delta: isize) -> Option<usize> {
+        if delta != 0 && !self.may_move_break() {
+            return None;
+        }
         // SAFETY: the caller owns what a negative delta gives back; a positive one takes fresh pages.
         let old = keeping_errno(|| unsafe { libc::sbrk(delta) }) as isize;
         (old != -1 && old != 0).then_some(old as usize)

@@ -1,4 +1,4 @@
-/* Random work by one thread and by a second one beside it, for every way to start a program.
+/* Random work by one thread, then by two beside each other, for every way to start a program.
  *
  * With REFUSE_AFTER=N the program brings an sbrk of its own that moves the break N times and then fails
  * for good. */
@@ -33,6 +33,7 @@ static void *run(void *seed) {
 
 int main(void) {
     pthread_t second;
+    run((void *)5); /* while there is one thread, the prefixed library moves the break */
     CHECK(pthread_create(&second, NULL, run, (void *)7) == 0);
     run((void *)4);
     CHECK(pthread_join(second, NULL) == 0);
