@@ -19,6 +19,8 @@ use core::ptr;
 pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
     started: attach_counters,
     thread_exit,
+    fork_prepare,
+    fork_parent,
     fork_child,
     forked: detach_counters,
 }));
@@ -41,8 +43,22 @@ unsafe extern "C" fn thread_exit(_: *mut c_void) {
     GLOBAL.exit_thread(thread);
 }
 
+/// A thread is about to fork: the break stays where it is until it has. No lock is kept.
+unsafe extern "C" fn fork_prepare() {
+    GLOBAL.ground.pages.hold_break();
+    if local().busy.get() == 0 {
+        GLOBAL.ground.pages.await_mover();
+    }
+}
+
+/// The parent has forked.
+unsafe extern "C" fn fork_parent() {
+    GLOBAL.ground.pages.release_break();
+}
+
 /// The one thread of a fork child: nobody else is there to finish what the parent's threads had begun.
 unsafe extern "C" fn fork_child() {
+    GLOBAL.ground.pages.free_break();
     GLOBAL.repair_after_fork(local());
 }
 

@@ -24,6 +24,10 @@ pub struct Hooks {
     pub started: fn(),
     /// At the end of each watched thread, with what was given to [`Os::watch_thread`].
     pub thread_exit: unsafe extern "C" fn(*mut libc::c_void),
+    /// Before each fork(2), after other handlers if they were registered later. Holds no lock on return.
+    pub fork_prepare: unsafe extern "C" fn(),
+    /// After each fork(2), in the parent.
+    pub fork_parent: unsafe extern "C" fn(),
     /// In each child of fork(2), before its other handlers if they were registered later.
     pub fork_child: unsafe extern "C" fn(),
     /// In each fork child, before its heap is repaired.
@@ -222,7 +226,9 @@ impl Os for Linux {
             if libc::pthread_key_create(&mut key, Some(self.hooks.thread_exit)) == 0 {
                 self.key.store(key + 1, Relaxed);
             }
-            libc::pthread_atfork(None, None, Some(self.hooks.fork_child));
+            let hooks = &self.hooks;
+            let (prepare, parent) = (Some(hooks.fork_prepare), Some(hooks.fork_parent));
+            libc::pthread_atfork(prepare, parent, Some(hooks.fork_child));
             (self.hooks.started)();
         });
     }

@@ -24,6 +24,9 @@ impl Pages {
         let Some(_mover) = self.break_lock.try_lock() else {
             return;
         };
+        if self.break_is_held() {
+            return;
+        }
         let os_pages = meta.os_page() / PAGE;
         let Some((page, n)) = self.claim_tail(keep, os_pages) else {
             return;

@@ -35,7 +35,7 @@ impl Pages {
 
     /// Moves the break up so that `need` pages fit in one run. Under the break lock.
     pub(super) fn grow_break<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
-        if self.windows_used() == 0 && !self.begin_break(os, meta) {
+        if self.break_is_held() || self.windows_used() == 0 && !self.begin_break(os, meta) {
             return false;
         }
         let window = self.window(0);

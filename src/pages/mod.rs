@@ -95,6 +95,8 @@ pub struct Pages {
     lock: Lock,
     break_lock: Lock,
     ticking: Lock,
+    /// Threads that are about to fork: the break is not moved meanwhile.
+    forking: AtomicU32,
     inner: UnsafeCell<Inner>,
 }
 
@@ -140,6 +142,7 @@ impl Pages {
             lock: Lock::new(),
             break_lock: Lock::new(),
             ticking: Lock::new(),
+            forking: AtomicU32::new(0),
             inner: UnsafeCell::new(Inner {
                 runs: Runs::none(),
                 windows: [window; WINDOWS],

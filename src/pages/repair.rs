@@ -7,9 +7,36 @@ use crate::geometry::{PageNo, SlabId};
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, State};
 use crate::sync::Lock;
-use crate::sync::Ordering::Relaxed;
+use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 
 impl Pages {
+    /// A thread is about to fork: from now on nobody begins to move the break. The kernel copies where
+    /// the break stands before it copies the mappings (`dup_mmap`), so a move in between would leave the
+    /// child with a break that does not end its heap.
+    pub fn hold_break(&self) {
+        self.forking.fetch_add(1, SeqCst);
+    }
+
+    /// Waits until a thread that had begun to move the break has done so; it waits for nobody else.
+    pub fn await_mover(&self) {
+        drop(self.break_lock.lock());
+    }
+
+    /// The parent has forked.
+    pub fn release_break(&self) {
+        self.forking.fetch_sub(1, SeqCst);
+    }
+
+    /// The child was forked: nobody else is about to.
+    pub fn free_break(&self) {
+        self.forking.store(0, SeqCst);
+    }
+
+    /// Whether the break must stay where it is. Asked under the break lock.
+    pub(super) fn break_is_held(&self) -> bool {
+        self.forking.load(SeqCst) != 0
+    }
+
     /// In a fork child: frees all locks.
     pub fn reset_locks(&self) {
         [&self.lock, &self.break_lock, &self.ticking]
