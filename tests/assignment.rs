@@ -126,6 +126,13 @@ fn the_heaps_end_goes_back_at_once_in_whatever_order_objects_are_freed() {
 }
 
 #[test]
+fn the_heaps_end_goes_back_when_objects_of_many_sizes_are_freed() {
+    for most in ["200", "1000", "8000"] {
+        passes_alone("mixed.c", &[most]);
+    }
+}
+
+#[test]
 fn a_program_that_swells_again_and_again_pays_for_few_cycles() {
     passes("swell.c", &[]);
 }

@@ -24,6 +24,11 @@ fn under_a_limit_of_data_nearly_all_of_it_can_be_used() {
 }
 
 #[test]
+fn a_program_that_limits_itself_late_can_use_what_it_is_left() {
+    passes("late_limit.c", &[]);
+}
+
+#[test]
 fn others_may_move_the_break_by_odd_sizes() {
     passes("foreign.c", &[]);
 }
