@@ -10,7 +10,7 @@
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
 use crate::class::{
-    aligned_class, bin_of, bin_pages, class_of, local_class, size_of_class, slot_at, LOCAL_CLASSES,
+    aligned_class, bin_of, bin_pages, class_of, local_class, slot_at, LOCAL_CLASSES,
 };
 use crate::geometry::{
     bit_of, pages_for, LOCAL_MAX, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
@@ -469,7 +469,7 @@ impl<O: Os> Allocator<O> {
         if rounded < pages {
             self.ground.pages.shorten(slab, rounded);
         } else if !fits {
-            let extend = |to: usize| self.ground.pages.extend(slab, to - pages).is_some();
+            let extend = |to: usize| self.ground.pages.extend(slab, to - pages);
             if !extend(rounded) && !extend(wanted) {
                 return false;
             }
@@ -519,17 +519,6 @@ impl<O: Os> Allocator<O> {
                 size: block.bytes,
             }),
             Found::Unknown => self.die(&Misuse::Unknown { call, addr }),
-        }
-    }
-
-    /// The size that a request of `size` bytes would really get; `size` itself where it is too large.
-    pub fn good_size(size: usize) -> usize {
-        if size <= SMALL_MAX {
-            size_of_class(class_of(size))
-        } else if size <= SPAN_MAX {
-            bin_pages(bin_of(pages_for(size))) * PAGE
-        } else {
-            size.checked_next_multiple_of(PAGE).unwrap_or(size)
         }
     }
 

@@ -41,6 +41,24 @@ struct Record {
 
 static_assertions::const_assert_eq!(core::mem::size_of::<Record>(), RECORD_BYTES);
 
+impl Record {
+    const NONE: Record = Record {
+        address: 0,
+        bytes: 0,
+        kept: 0,
+        reserved: 0,
+    };
+
+    const fn of(block: Block, kept: u64) -> Record {
+        Record {
+            address: block.address,
+            bytes: block.bytes,
+            kept,
+            reserved: 0,
+        }
+    }
+}
+
 /// A large block as callers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -184,12 +202,7 @@ impl Large {
                 let guard = self.lock.lock();
                 let inner = self.inner(&guard);
                 if inner.has_room() {
-                    inner.insert(Record {
-                        address: block.address,
-                        bytes: block.bytes,
-                        kept: 0,
-                        reserved: 0,
-                    });
+                    inner.insert(Record::of(block, 0));
                     inner.live_bytes += block.bytes;
                     return true;
                 }
@@ -283,12 +296,7 @@ impl Large {
         }
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
-        inner.insert(Record {
-            address: block.address,
-            bytes: block.bytes,
-            kept: 1,
-            reserved: 0,
-        });
+        inner.insert(Record::of(block, 1));
         inner.keep(block);
     }
 
@@ -315,12 +323,7 @@ impl Large {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         // The place of the record taken out may be gone, but the table is never filled to the brim.
-        inner.insert(Record {
-            address: now.address,
-            bytes: now.bytes,
-            kept: 0,
-            reserved: 0,
-        });
+        inner.insert(Record::of(now, 0));
         inner.live_bytes += now.bytes;
         moved?;
         for counter in [&meta.counters().mapped, &meta.counters().live] {
@@ -472,15 +475,7 @@ impl Inner {
                 hole = index;
             }
         }
-        self.write(
-            hole,
-            Record {
-                address: 0,
-                bytes: 0,
-                kept: 0,
-                reserved: 0,
-            },
-        );
+        self.write(hole, Record::NONE);
         self.count -= 1;
         Some(removed)
     }
@@ -648,15 +643,7 @@ impl Inner {
                 self.count += 1;
                 if self.index_of(record.address).map(|at| at & self.mask()) != Some(index) {
                     let known = self.index_of(record.address).is_some();
-                    self.write(
-                        index,
-                        Record {
-                            address: 0,
-                            bytes: 0,
-                            kept: 0,
-                            reserved: 0,
-                        },
-                    );
+                    self.write(index, Record::NONE);
                     self.count -= 1;
                     if !known {
                         self.insert(record);

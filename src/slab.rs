@@ -55,9 +55,7 @@ pub struct Slab {
     pub pages: AtomicU32,
     /// Live slots when the counters were last told.
     pub counted: AtomicU32,
-    /// Non-zero where the kernel's zero pages have not been handed out yet (spans only).
-    pub fresh: AtomicU32,
-    reserved: AtomicU32,
+    reserved: [AtomicU32; 2],
 }
 
 #[cfg(not(loom))]
@@ -125,8 +123,7 @@ impl Slab {
             next: AtomicU32::new(0),
             pages: AtomicU32::new(0),
             counted: AtomicU32::new(0),
-            fresh: AtomicU32::new(0),
-            reserved: AtomicU32::new(0),
+            reserved: core::array::from_fn(|_| AtomicU32::new(0)),
         }
     }
 }

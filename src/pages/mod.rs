@@ -316,13 +316,12 @@ impl Pages {
         self.find(base).map_or(PageNo(0), |(page, _)| page)
     }
 
-    /// Grows the span `slab` in place by `more` pages, if they are free behind it; returns whether it
-    /// did and the new pages are all zero.
-    pub fn extend(&self, slab: SlabPtr, more: usize) -> Option<bool> {
+    /// Grows the span `slab` in place by `more` pages, if they are free behind it; whether it did.
+    pub fn extend(&self, slab: SlabPtr, more: usize) -> bool {
         let n = slab.pages();
         let page = self.page_of(slab.base());
         let behind = page.plus(n);
-        let fresh = {
+        {
             let guard = self.lock.lock();
             let inner = self.inner(&guard);
             let window = &inner.windows[inner.window_of(page)];
@@ -331,14 +330,14 @@ impl Pages {
                 || behind.index() + more > window.end().index()
                 || !inner.runs.is_free(behind, more)
             {
-                return None;
+                return false;
             }
-            inner.take(behind, more)
-        };
+            inner.take(behind, more);
+        }
         slab.pages.store((n + more) as u32, Relaxed);
         slab.size.store(((n + more) * PAGE) as u32, Relaxed);
         self.set_map(behind, more, slab.id());
-        Some(fresh)
+        true
     }
 
     /// Gives back the last pages of the span `slab` but for the first `keep`.
