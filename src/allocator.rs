@@ -9,11 +9,12 @@
 //! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
+use crate::arch::{mark_free, Freed};
 use crate::class::{
-    aligned_class, bin_of, bin_pages, class_of, local_class, slot_at, LOCAL_CLASSES,
+    aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, ENTRY_SHIFT, LOCAL_CLASSES,
 };
 use crate::geometry::{
-    bit_of, pages_for, LOCAL_MAX, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
+    pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
 };
 use crate::heap::{self, heap_of, Ground, Heap};
 use crate::large::{Block, Found};
@@ -21,9 +22,9 @@ use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{flip, settled, AtomicU32, Lock};
+use crate::sync::{AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Entry, Local, Phase};
+use crate::tls::{Local, Phase, Thread};
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
 
@@ -72,26 +73,6 @@ enum Place {
     Large(Block),
 }
 
-/// Takes the lowest slot that the entry has checked out. Ten instructions, one branch.
-#[inline(always)]
-fn take_slot(entry: &Entry) -> Option<*mut u8> {
-    let bits = entry.bits.get();
-    if bits == 0 {
-        return None;
-    }
-    let rest = bits & (bits - 1);
-    entry.bits.set(rest);
-    // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
-    let word = unsafe { &*entry.word.get() };
-    flip(word, bits ^ rest);
-    Some(
-        entry
-            .base
-            .get()
-            .wrapping_add(bits.trailing_zeros() as usize * entry.size.get()),
-    )
-}
-
 impl<O: Os> Allocator<O> {
     /// An allocator that has not asked the system for anything yet.
     pub const fn new(os: O) -> Allocator<O> {
@@ -111,15 +92,14 @@ impl<O: Os> Allocator<O> {
 
     /// At least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null where memory has run out.
     #[inline(always)]
-    pub fn malloc(&self, thread: &Local, size: usize) -> *mut u8 {
-        if size > LOCAL_MAX {
-            return self.malloc_upper(size, thread);
-        }
-        let class = local_class(size);
-        // SAFETY: classes of sizes up to LOCAL_MAX are below LOCAL_CLASSES (tested exhaustively).
-        match take_slot(unsafe { thread.entries.get_unchecked(class) }) {
+    pub fn malloc(&self, thread: impl Thread, size: usize) -> *mut u8 {
+        let Some(offset) = entry_offset(size) else {
+            return self.malloc_upper(size, thread.block());
+        };
+        // SAFETY: `entry_offset` gives offsets of entries alone (tested exhaustively in `class`).
+        match unsafe { thread.take(offset) } {
             Some(slot) => slot,
-            None => self.malloc_slow(class, thread),
+            None => self.malloc_slow(offset >> ENTRY_SHIFT, thread.block()),
         }
     }
 
@@ -135,8 +115,8 @@ impl<O: Os> Allocator<O> {
     /// A slot of `class`.
     fn malloc_class(&self, thread: &Local, class: usize) -> *mut u8 {
         let slot = match heap_of(thread) {
-            _ if class < LOCAL_CLASSES => take_slot(&thread.entries[class]),
-            Some(heap) => take_slot(heap.upper_entry(class)),
+            _ if class < LOCAL_CLASSES => thread.entries[class].take(),
+            Some(heap) => heap.upper_entry(class).take(),
             None => None,
         };
         slot.unwrap_or_else(|| self.malloc_slow(class, thread))
@@ -165,7 +145,7 @@ impl<O: Os> Allocator<O> {
             Some(entry) => entry,
             None => heap.upper_entry(class),
         };
-        take_slot(entry).unwrap_or(ptr::null_mut())
+        entry.take().unwrap_or(ptr::null_mut())
     }
 
     /// A span or a large block, and whether it is all zero.
@@ -256,41 +236,58 @@ impl<O: Os> Allocator<O> {
     /// Gives a block back; null is ignored. A block that is free already, or never was one, ends the
     /// program.
     #[inline(always)]
-    pub fn free(&self, thread: &Local, block: *mut u8) {
-        let hot = &self.ground.pages.hot;
+    pub fn free(&self, thread: impl Thread, block: *mut u8) {
+        let hot = ptr::from_ref(&self.ground.pages.hot);
         // SAFETY: set before the first block was handed out, and never again.
-        let base = unsafe { settled(&hot.base) };
-        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
-        if page >= hot.pages.load(Relaxed) {
-            return self.free_far(block, thread);
+        match unsafe { thread.free(hot.cast(), block as usize) } {
+            Freed::Done => {}
+            Freed::Event => self.free_event(block, thread.block()),
+            Freed::Misuse => self.free_misuse(block),
+            Freed::Elsewhere | Freed::Far => self.free_slow(block, thread.block()),
         }
-        let slab = hot.slab_of(page);
-        if slab.owner.load(Relaxed) != thread.me.get() {
-            return self.free_in(block, slab, thread);
+    }
+
+    /// The free used up its slab's credit.
+    #[cold]
+    #[inline(never)]
+    fn free_event(&self, block: *mut u8, thread: &Local) {
+        if let Some((_, slab)) = self.ground.pages.find(block as usize) {
+            self.credit_used_up(slab, thread);
         }
-        self.free_own(thread, slab, block);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_misuse(&self, block: *mut u8) {
+        let addr = block as usize;
+        if let Some((_, slab)) = self.ground.pages.find(addr) {
+            self.misuse_in(addr, slab, Call::Free);
+        }
+    }
+
+    /// A block that is not in a slab of the thread's own as it stands, or not in the first window.
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&self, block: *mut u8, thread: &Local) {
+        if block.is_null() {
+            return;
+        }
+        match self.ground.pages.find(block as usize) {
+            Some((_, slab)) if slab.owner.load(Relaxed) == thread.me.get() => {
+                self.free_own(thread, slab, block)
+            }
+            Some((_, slab)) => self.free_in(block, slab, thread),
+            None => self.free_large(thread, block as usize),
+        }
     }
 
     /// Frees a block in a slab of the thread's own.
-    #[inline(always)]
     fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
         // SAFETY: the thread owns the slab, and the block lies in one of its pages.
-        let offset = block as usize - unsafe { settled(&slab.base) };
-        let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
-        let word = slab.free_word_at(slot);
-        let bits = word.load(Relaxed);
-        let freed = bits | bit_of(slot);
-        if !exact {
-            return self.misuse_in(block as usize, slab, Call::Free);
-        }
-        if freed == bits {
-            return self.misuse_in(block as usize, slab, Call::Free);
-        }
-        word.store(freed, Relaxed);
-        let credit = slab.credit.get() - 1;
-        slab.credit.set(credit);
-        if credit == 0 {
-            self.credit_used_up(slab, thread);
+        match unsafe { mark_free(slab.as_ptr().cast(), block as usize - slab.base()) } {
+            Freed::Event => self.credit_used_up(slab, thread),
+            Freed::Misuse => self.misuse_in(block as usize, slab, Call::Free),
+            _ => {}
         }
     }
 
@@ -305,22 +302,6 @@ impl<O: Os> Allocator<O> {
             // In a signal handler that interrupted a slow path: the next free sees to it.
             slab.credit.set(1);
         }
-    }
-
-    /// Outside the first window: nothing, a mapped window, a large block, or nothing of ours.
-    #[cold]
-    #[inline(never)]
-    fn free_far(&self, block: *mut u8, thread: &Local) {
-        if block.is_null() {
-            return;
-        }
-        if let Some((_, slab)) = self.ground.pages.find(block as usize) {
-            if slab.owner.load(Relaxed) == thread.me.get() {
-                return self.free_own(thread, slab, block);
-            }
-            return self.free_in(block, slab, thread);
-        }
-        self.free_large(thread, block as usize);
     }
 
     fn free_large(&self, thread: &Local, addr: usize) {
@@ -379,7 +360,7 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) {
+    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) -> ! {
         let misuse = match locate(slab, addr, call) {
             Ok(slot) => Misuse::Dead {
                 call,
@@ -389,10 +370,7 @@ impl<O: Os> Allocator<O> {
             },
             Err(misuse) => misuse,
         };
-        // Not seen to be endless, so that free can jump here instead of calling and saving registers.
-        if core::hint::black_box(true) {
-            self.die(&misuse);
-        }
+        self.die(&misuse)
     }
 
     // ---- realloc and questions ------------------------------------------------------------------

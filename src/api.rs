@@ -7,7 +7,7 @@ use crate::geometry::{align_up, MIN_ALIGN, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
 use crate::os::Os;
-use crate::tls::local;
+use crate::tls::{current, local};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::c_int;
 use core::ptr;
@@ -16,7 +16,7 @@ use core::ptr;
 /// memory has run out. `size` 0 gives a block of its own.
 #[inline(always)]
 pub fn malloc(size: usize) -> *mut u8 {
-    GLOBAL.malloc(local(), size)
+    GLOBAL.malloc(current(), size)
 }
 
 /// C's calloc: `count` times `size` zero bytes; null and ENOMEM where that overflows.
@@ -31,7 +31,7 @@ pub fn calloc(count: usize, size: usize) -> *mut u8 {
 /// Nobody uses the block afterwards. (That it is a block is checked.)
 #[inline(always)]
 pub unsafe fn free(block: *mut u8) {
-    GLOBAL.free(local(), block);
+    GLOBAL.free(current(), block);
 }
 
 /// C's realloc: at the same address where the block has room. A null block is allocated; size 0 gives a
@@ -178,7 +178,7 @@ unsafe impl GlobalAlloc for Slabside {
 
     #[inline(always)]
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        GLOBAL.free(local(), block);
+        GLOBAL.free(current(), block);
     }
 
     #[inline]
@@ -205,7 +205,7 @@ unsafe impl GlobalAlloc for Slabside {
         if !moved.is_null() {
             // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
             unsafe { ptr::copy_nonoverlapping(block, moved, layout.size().min(size)) };
-            GLOBAL.free(local(), block);
+            GLOBAL.free(current(), block);
         }
         moved
     }

@@ -42,12 +42,38 @@ const fn sizes() -> [u32; CLASSES] {
     table
 }
 
-/// Granule of the table for requests up to [`LOCAL_MAX`], in bytes.
-const FINE: usize = 8;
+/// Base-2 logarithm of the bytes of a class's entry in thread-local storage.
+pub const ENTRY_SHIFT: u32 = 5;
+
+/// Where the entry of a request's class lies among the entries, in bytes, by the request's size: a table
+/// by the byte, so that the look-up is one load. Two kibibytes, of which a program reads what it asks for.
+static ENTRY_OFFSET: [u16; LOCAL_MAX + 1] = entry_offsets();
+
+const fn entry_offsets() -> [u16; LOCAL_MAX + 1] {
+    let mut table = [0; LOCAL_MAX + 1];
+    let mut size = 0;
+    let mut class = 0;
+    while size <= LOCAL_MAX {
+        if SIZES[class] as usize >= size {
+            table[size] = (class << ENTRY_SHIFT) as u16;
+            size += 1;
+        } else {
+            class += 1;
+        }
+    }
+    table
+}
+
+/// Where the entry for a request of `size` bytes lies among the thread's entries, in bytes: one load. `None`
+/// above [`LOCAL_MAX`].
+#[inline(always)]
+pub fn entry_offset(size: usize) -> Option<usize> {
+    ENTRY_OFFSET.get(size).map(|&offset| offset as usize)
+}
+
 /// Granule of the table for requests above, in bytes.
 const COARSE: usize = 128;
 
-static FINE_CLASS: [u8; LOCAL_MAX / FINE + 1] = class_table(FINE);
 static COARSE_CLASS: [u8; SMALL_MAX / COARSE + 1] = class_table(COARSE);
 
 const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
@@ -64,20 +90,13 @@ const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
     table
 }
 
-/// The class of a request of `size` <= [`LOCAL_MAX`] bytes: one addition, one shift, one load.
-#[inline(always)]
-pub fn local_class(size: usize) -> usize {
-    debug_assert!(size <= LOCAL_MAX);
-    FINE_CLASS[size.div_ceil(FINE)] as usize
-}
 
 /// The class of a request of `size` <= [`SMALL_MAX`] bytes.
 #[inline(always)]
 pub fn class_of(size: usize) -> usize {
-    if size <= LOCAL_MAX {
-        local_class(size)
-    } else {
-        COARSE_CLASS[size.div_ceil(COARSE)] as usize
+    match entry_offset(size) {
+        Some(offset) => offset >> ENTRY_SHIFT,
+        None => COARSE_CLASS[size.div_ceil(COARSE)] as usize,
     }
 }
 

@@ -12,6 +12,8 @@ extern crate std;
 
 // What size is what: arithmetic alone.
 pub mod geometry;
+#[cfg(not(loom))]
+pub mod arch;
 pub mod class;
 pub mod bitmap;
 

@@ -61,7 +61,20 @@ pub struct Slab {
 #[cfg(not(loom))]
 static_assertions::const_assert_eq!(core::mem::size_of::<Slab>(), 128);
 #[cfg(not(loom))]
-static_assertions::const_assert_eq!(core::mem::offset_of!(Slab, remote), 64);
+const _: () = {
+    use crate::arch::{HEADER_BASE, HEADER_CREDIT, HEADER_FREE, HEADER_OWNER, HEADER_RECIP};
+    use core::mem::offset_of;
+    static_assertions::const_assert_eq!(offset_of!(Slab, base), HEADER_BASE);
+    static_assertions::const_assert_eq!(offset_of!(Slab, owner), HEADER_OWNER);
+    static_assertions::const_assert_eq!(
+        core::mem::size_of::<Slab>(),
+        1 << crate::arch::HEADER_SHIFT
+    );
+    static_assertions::const_assert_eq!(offset_of!(Slab, remote), 64);
+    static_assertions::const_assert_eq!(offset_of!(Slab, recip), HEADER_RECIP);
+    static_assertions::const_assert_eq!(offset_of!(Slab, credit), HEADER_CREDIT);
+    static_assertions::const_assert_eq!(offset_of!(Slab, free), HEADER_FREE);
+};
 
 /// On which list of its owner a slab is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

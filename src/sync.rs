@@ -26,26 +26,16 @@ pub unsafe fn settled(word: &AtomicUsize) -> usize {
     unsafe { *word.as_ptr() }
 }
 
-/// Flips `bits` in a word that only the calling thread writes; others read it. Not a locked operation:
-/// one instruction in place of the three that a relaxed load and store become.
-#[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+/// Flips `bits` in a word that only the calling thread writes; others read it.
+#[cfg(not(loom))]
 #[inline(always)]
 pub fn flip(word: &AtomicU64, bits: u64) {
-    // SAFETY: an aligned 8-byte load and store of a live atomic, each single-copy atomic (Intel SDM 3A,
-    // 9.1.1); no other thread stores to it.
-    unsafe {
-        core::arch::asm!(
-            "xor qword ptr [{word}], {bits}",
-            word = in(reg) word.as_ptr(),
-            bits = in(reg) bits,
-            options(nostack)
-        );
-    }
+    // SAFETY: the borrow lives.
+    unsafe { crate::arch::flip(word.as_ptr(), bits) };
 }
 
 /// Flips `bits` in a word that only the calling thread writes; others read it.
-#[cfg(not(all(target_arch = "x86_64", not(loom), not(miri))))]
-#[inline(always)]
+#[cfg(loom)]
 pub fn flip(word: &AtomicU64, bits: u64) {
     word.store(word.load(Relaxed) ^ bits, Relaxed);
 }

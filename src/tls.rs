@@ -4,11 +4,10 @@
 //! in two instructions: `thread_local!` in a shared library would go through `__tls_get_addr`, which
 //! costs 16 instructions and may allocate. It is kept small: a library opened late by dlopen finds
 //! little static TLS left (about 1.2 KiB can be counted on with glibc's defaults).
-//!
-//! This file is the only one that knows an architecture.
 
-use crate::class::LOCAL_CLASSES;
-use crate::sync::AtomicU64;
+use crate::arch::{self, Freed};
+use crate::class::{ENTRY_SHIFT, LOCAL_CLASSES};
+use crate::sync::{flip, AtomicU64};
 use core::cell::Cell;
 use core::ptr;
 use static_assertions::const_assert_eq;
@@ -27,7 +26,12 @@ pub struct Entry {
     pub size: Cell<usize>,
 }
 
-const_assert_eq!(core::mem::size_of::<Entry>(), 32);
+const_assert_eq!(core::mem::size_of::<Entry>(), 1 << ENTRY_SHIFT);
+const_assert_eq!(core::mem::offset_of!(Entry, bits), arch::ENTRY_BITS);
+const_assert_eq!(core::mem::offset_of!(Entry, word), arch::ENTRY_WORD);
+const_assert_eq!(core::mem::offset_of!(Entry, base), arch::ENTRY_BASE);
+const_assert_eq!(core::mem::offset_of!(Entry, size), arch::ENTRY_SIZE);
+const_assert_eq!(core::mem::offset_of!(Local, entries), 0);
 
 impl Entry {
     /// An entry with nothing checked out.
@@ -38,6 +42,21 @@ impl Entry {
             base: Cell::new(ptr::null_mut()),
             size: Cell::new(0),
         }
+    }
+
+    /// Takes the lowest slot that is checked out.
+    #[inline(always)]
+    pub fn take(&self) -> Option<*mut u8> {
+        let bits = self.bits.get();
+        if bits == 0 {
+            return None;
+        }
+        let rest = bits & (bits - 1);
+        self.bits.set(rest);
+        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
+        flip(unsafe { &*self.word.get() }, bits ^ rest);
+        let offset = bits.trailing_zeros() as usize * self.size.get();
+        Some(self.base.get().wrapping_add(offset))
     }
 
     /// Forgets what is checked out. Nothing is lost: the bitmap says that those slots are free.
@@ -83,9 +102,7 @@ pub struct Local {
     reserved: Cell<u32>,
 }
 
-/// Bytes of a [`Local`], as the assembly below reserves them.
-const LOCAL_BYTES: usize = 1088;
-const_assert_eq!(core::mem::size_of::<Local>(), LOCAL_BYTES);
+const_assert_eq!(core::mem::size_of::<Local>(), arch::BLOCK_BYTES);
 
 impl Local {
     /// The block of a thread that has not allocated: the same as all zeros.
@@ -119,101 +136,84 @@ impl Default for Local {
     }
 }
 
-pub use access::local;
+/// Who malloc and free work for: the calling thread, or a block that a test made.
+pub trait Thread: Copy {
+    /// Takes the lowest slot that the entry at `offset` bytes into the block has checked out.
+    ///
+    /// # Safety
+    /// `offset` is that of one of [`Local::entries`].
+    unsafe fn take(self, offset: usize) -> Option<*mut u8>;
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
-mod access {
-    use super::{Local, LOCAL_BYTES};
-    use core::arch::{asm, global_asm};
+    /// Frees the block at `address` if it lies in a slab of the thread's own.
+    ///
+    /// # Safety
+    /// `hot` is a `pages::Hot`, set before the first block was handed out.
+    unsafe fn free(self, hot: *const u8, address: usize) -> Freed;
 
-    global_asm!(
-        ".pushsection .tbss.slabside_local,\"awT\",@nobits",
-        ".balign 64",
-        ".globl slabside_local",
-        ".hidden slabside_local",
-        ".type slabside_local, @tls_object",
-        ".size slabside_local, {bytes}",
-        "slabside_local:",
-        ".zero {bytes}",
-        ".popsection",
-        bytes = const LOCAL_BYTES,
-    );
+    /// The block.
+    fn block(&self) -> &Local;
+}
 
-    /// The calling thread's block: two instructions.
+impl Thread for &Local {
     #[inline(always)]
-    pub fn local() -> &'static Local {
-        let block: *const Local;
-        // SAFETY: reads the thread pointer and the block's offset from it (ELF Handling For TLS, 4.4.6);
-        // the block is zero-initialised, which is `Local::new()`, and lives as long as the thread, which
-        // the reference cannot leave, since `Local` is not Sync.
-        unsafe {
-            asm!(
-                "mov {block}, qword ptr fs:[0]",
-                "add {block}, qword ptr [rip + slabside_local@GOTTPOFF]",
-                block = out(reg) block,
-                options(pure, nomem, nostack)
-            );
-            &*block
-        }
+    unsafe fn take(self, offset: usize) -> Option<*mut u8> {
+        self.entries[offset / core::mem::size_of::<Entry>()].take()
+    }
+
+    #[inline(always)]
+    unsafe fn free(self, _: *const u8, _: usize) -> Freed {
+        Freed::Far
+    }
+
+    #[inline(always)]
+    fn block(&self) -> &Local {
+        self
     }
 }
 
-#[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
-mod access {
-    use super::{Local, LOCAL_BYTES};
-    use core::arch::{asm, global_asm};
+/// The calling thread, whose block's address need not be known on the fast paths.
+#[derive(Clone, Copy)]
+pub struct Current(arch::Block);
 
-    global_asm!(
-        ".pushsection .tbss.slabside_local,\"awT\",@nobits",
-        ".balign 64",
-        ".globl slabside_local",
-        ".hidden slabside_local",
-        ".type slabside_local, @tls_object",
-        ".size slabside_local, {bytes}",
-        "slabside_local:",
-        ".zero {bytes}",
-        ".popsection",
-        bytes = const LOCAL_BYTES,
-    );
+/// The calling thread: one instruction.
+#[inline(always)]
+pub fn current() -> Current {
+    Current(arch::Block::mine())
+}
 
-    /// The calling thread's block: four instructions.
+impl Thread for Current {
     #[inline(always)]
-    pub fn local() -> &'static Local {
-        let block: *const Local;
-        // SAFETY: as on x86-64, by `tpidr_el0` and the initial-exec relocations of the AArch64 ELF ABI.
+    unsafe fn take(self, offset: usize) -> Option<*mut u8> {
+        // SAFETY: an entry begins with its bits, and the caller vouches for the offset; a bitmap word that
+        // slots were checked out of is stored to by its slab's owner alone, which is this thread.
         unsafe {
-            asm!(
-                "adrp {offset}, :gottprel:slabside_local",
-                "ldr {offset}, [{offset}, :gottprel_lo12:slabside_local]",
-                "mrs {block}, tpidr_el0",
-                "add {block}, {block}, {offset}",
-                offset = out(reg) _,
-                block = out(reg) block,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            &*block
+            let bits = self.0.word(offset);
+            if bits == 0 {
+                return None;
+            }
+            Some(self.0.take(offset, bits))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn free(self, hot: *const u8, address: usize) -> Freed {
+        // SAFETY: the caller's.
+        unsafe {
+            self.0
+                .free::<{ core::mem::offset_of!(Local, me) }>(hot, address)
+        }
+    }
+
+    #[inline(always)]
+    fn block(&self) -> &Local {
+        local()
     }
 }
 
-#[cfg(not(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(miri)
-)))]
-mod access {
-    extern crate std;
-    use super::Local;
-
-    std::thread_local! {
-        static LOCAL: Local = const { Local::new() };
-    }
-
-    /// The calling thread's block.
-    #[inline(always)]
-    pub fn local() -> &'static Local {
-        // SAFETY: the block needs no destructor, so it lives as long as the thread, which the reference
-        // cannot leave, since `Local` is not Sync.
-        LOCAL.with(|local| unsafe { &*core::ptr::from_ref(local) })
-    }
+/// The calling thread's block.
+#[inline(always)]
+pub fn local() -> &'static Local {
+    // SAFETY: zero-initialised, which is `Local::new()`; it lives as long as the thread, which the reference
+    // cannot leave, since `Local` is not Sync.
+    unsafe { &*arch::Block::mine().address().cast::<Local>() }
 }

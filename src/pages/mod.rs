@@ -40,6 +40,7 @@ use window::{Kind, Window};
 const WINDOWS: usize = 8;
 
 /// What the fast path of free reads: fixed once the heap has begun, but for `pages`, which only grows.
+#[repr(C)]
 pub struct Hot {
     /// Address of page 0; 0: no heap yet.
     pub base: AtomicUsize,
@@ -50,6 +51,15 @@ pub struct Hot {
     /// Address of the header table.
     pub slabs: AtomicUsize,
 }
+
+const _: () = {
+    use crate::arch::{HOT_BASE, HOT_MAP, HOT_PAGES, HOT_SLABS};
+    use core::mem::offset_of;
+    static_assertions::const_assert_eq!(offset_of!(Hot, base), HOT_BASE);
+    static_assertions::const_assert_eq!(offset_of!(Hot, pages), HOT_PAGES);
+    static_assertions::const_assert_eq!(offset_of!(Hot, map), HOT_MAP);
+    static_assertions::const_assert_eq!(offset_of!(Hot, slabs), HOT_SLABS);
+};
 
 impl Hot {
     /// The header that the page map names for `page` < `pages`; the dummy where it names none.

@@ -1,0 +1,476 @@
+//! The few instructions that the compiler does not make of Rust code, for each architecture.
+//!
+//! Everything here has a portable twin below, which is also what Miri runs; the numbers in docs/fast_path.md are
+//! those of x86-64. A port is a matter of this file alone. It knows no types of the layers above, only
+//! where in an entry and in a header the words lie that the fast paths touch; those types assert it.
+//!
+//! ```text
+//!   entry     bits u64 | word *u64 | base *u8 | size u64            tls::Entry
+//!   header    base u64 | owner u64 | recip u32 | size u32 | credit i32 | ... | free u64...   slab::Slab
+//! ```
+
+use crate::geometry::PAGE_SHIFT;
+
+/// Bytes of the calling thread's block, zero at thread start, of `tls::Local`.
+pub const BLOCK_BYTES: usize = 1088;
+
+/// Offset in an entry of the slots checked out.
+pub const ENTRY_BITS: usize = 0;
+/// Offset in an entry of the address of the bitmap word that they came from.
+pub const ENTRY_WORD: usize = 8;
+/// Offset in an entry of the address of the word's first slot.
+pub const ENTRY_BASE: usize = 16;
+/// Offset in an entry of the slot size.
+pub const ENTRY_SIZE: usize = 24;
+
+/// Offset in a header of the reciprocal of the slot size.
+pub const HEADER_RECIP: usize = 16;
+/// Offset in a header of the credit.
+pub const HEADER_CREDIT: usize = 24;
+/// Offset in a header of the bitmap of free slots.
+pub const HEADER_FREE: usize = 32;
+
+/// Offset in a header of the address of its first slot.
+pub const HEADER_BASE: usize = 0;
+/// Offset in a header of the owner word.
+pub const HEADER_OWNER: usize = 8;
+/// Base-2 logarithm of a header's bytes.
+pub const HEADER_SHIFT: u32 = 7;
+
+/// Offset in what free reads first (`pages::Hot`) of the address of page 0.
+pub const HOT_BASE: usize = 0;
+/// Offset there of the number of pages.
+pub const HOT_PAGES: usize = 8;
+/// Offset there of the address of the page map.
+pub const HOT_MAP: usize = 16;
+/// Offset there of the address of the header table.
+pub const HOT_SLABS: usize = 24;
+
+/// What became of a free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// The slot is marked free.
+    Done,
+    /// It is, and the slab's credit is used up.
+    Event,
+    /// It was free already, or no slot begins there: nothing was marked.
+    Misuse,
+    /// The slab is not the thread's own as it stands: nothing was marked.
+    Elsewhere,
+    /// The address lies outside the first window: nothing was marked.
+    Far,
+}
+
+pub use machine::{flip, mark_free, Block};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+mod machine {
+    use super::*;
+    use core::arch::{asm, global_asm};
+
+    global_asm!(
+        ".pushsection .tbss.slabside_local,\"awT\",@nobits",
+        ".balign 64",
+        ".globl slabside_local",
+        ".hidden slabside_local",
+        ".type slabside_local, @tls_object",
+        ".size slabside_local, {bytes}",
+        "slabside_local:",
+        ".zero {bytes}",
+        ".popsection",
+        bytes = const BLOCK_BYTES,
+    );
+
+    /// Where the calling thread's block lies, as an offset from the thread pointer: one instruction (ELF
+    /// Handling For TLS, 4.4.6, initial exec).
+    #[derive(Clone, Copy)]
+    pub struct Block(usize);
+
+    impl Block {
+        /// The calling thread's block.
+        #[inline(always)]
+        pub fn mine() -> Block {
+            let offset;
+            // SAFETY: reads an entry of the global offset table.
+            unsafe {
+                asm!(
+                    "mov {offset}, qword ptr [rip + slabside_local@GOTTPOFF]",
+                    offset = out(reg) offset,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            Block(offset)
+        }
+
+        /// The block's address.
+        #[inline(always)]
+        pub fn address(self) -> *mut u8 {
+            let pointer: usize;
+            // SAFETY: reads the thread pointer.
+            unsafe {
+                asm!(
+                    "mov {pointer}, qword ptr fs:[0]",
+                    pointer = out(reg) pointer,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            pointer.wrapping_add(self.0) as *mut u8
+        }
+
+        /// The word at `offset` into the block.
+        ///
+        /// # Safety
+        /// `offset` is a multiple of 8 below [`BLOCK_BYTES`].
+        #[inline(always)]
+        pub unsafe fn word(self, offset: usize) -> u64 {
+            let word;
+            // SAFETY: within the block (the caller's), which lives as long as the thread.
+            unsafe {
+                asm!(
+                    "mov {word}, qword ptr fs:[{block} + {offset}]",
+                    block = in(reg) self.0,
+                    offset = in(reg) offset,
+                    word = out(reg) word,
+                    options(pure, readonly, nostack, preserves_flags)
+                );
+            }
+            word
+        }
+
+        /// Takes the lowest of `bits`, not 0, which the entry at `offset` holds: clears it there and in the
+        /// bitmap word, and returns the slot's address. Nine instructions.
+        ///
+        /// # Safety
+        /// An entry lies at `offset`, its other words are those that `bits` came with, and the calling
+        /// thread alone stores to the bitmap word.
+        #[inline(always)]
+        pub unsafe fn take(self, offset: usize, bits: u64) -> *mut u8 {
+            let slot;
+            // SAFETY: the entry is within the block, and its word in a header that is never unmapped.
+            unsafe {
+                asm!(
+                    "lea {rest}, [{slot} - 1]",
+                    "add {entry}, {block}",
+                    "and {rest}, {slot}",
+                    "mov {word}, qword ptr fs:[{entry} + {WORD}]",
+                    "mov qword ptr fs:[{entry} + {BITS}], {rest}",
+                    "xor {rest}, {slot}",
+                    "rep bsf {slot}, {slot}",
+                    "xor qword ptr [{word}], {rest}",
+                    "imul {slot}, qword ptr fs:[{entry} + {SIZE}]",
+                    "add {slot}, qword ptr fs:[{entry} + {BASE}]",
+                    block = in(reg) self.0,
+                    entry = inout(reg) offset => _,
+                    slot = inout(reg) bits => slot,
+                    rest = out(reg) _,
+                    word = out(reg) _,
+                    BITS = const ENTRY_BITS,
+                    WORD = const ENTRY_WORD,
+                    SIZE = const ENTRY_SIZE,
+                    BASE = const ENTRY_BASE,
+                    options(nostack)
+                );
+            }
+            slot
+        }
+    }
+
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down. Of these
+    /// instructions four find every misuse: what is not the start of a slot by the rest of the product
+    /// with the reciprocal, what is free already by the carry of the bit test.
+    macro_rules! mark_free {
+        ($($before:literal,)*; $($operands:tt)*) => {
+            asm!(
+                $($before,)*
+                "mov {recip:e}, dword ptr [{header} + {RECIP}]",
+                "imul {at}, {recip}",
+                "cmp {recip:e}, {at:e}",
+                "jbe {misuse}",
+                "mov {word}, {at}",
+                "shr {word}, 38",
+                "shr {at}, 32",
+                "mov {bits}, qword ptr [{header} + 8*{word} + {FREE}]",
+                "bts {bits}, {at}",
+                "jc {misuse}",
+                "mov qword ptr [{header} + 8*{word} + {FREE}], {bits}",
+                "dec dword ptr [{header} + {CREDIT}]",
+                "jz {event}",
+                $($operands)*
+                recip = out(reg) _,
+                bits = out(reg) _,
+                misuse = label { return Freed::Misuse },
+                event = label { return Freed::Event },
+                RECIP = const HEADER_RECIP,
+                CREDIT = const HEADER_CREDIT,
+                FREE = const HEADER_FREE,
+                options(nostack)
+            )
+        };
+    }
+
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down.
+    ///
+    /// # Safety
+    /// `header` is a slab's, owned by the calling thread, and `offset` lies in its pages.
+    #[inline(always)]
+    pub unsafe fn mark_free(header: *mut u8, offset: usize) -> Freed {
+        // SAFETY: slot numbers of offsets within a slab have their bit within its bitmap (tested for every
+        // class in `class`), and only the owner stores to it and to the credit.
+        unsafe {
+            mark_free!(;
+                header = in(reg) header,
+                at = inout(reg) offset => _,
+                word = out(reg) _,
+            );
+        }
+        Freed::Done
+    }
+
+    impl Block {
+        /// Frees the block at `address` if it lies in a slab of the calling thread's. Twenty-seven
+        /// instructions, five branches, none of them taken.
+        ///
+        /// # Safety
+        /// `hot` is a `pages::Hot`, `ME` the offset of the owner word in the thread's block.
+        #[inline(always)]
+        pub unsafe fn free<const ME: usize>(self, hot: *const u8, address: usize) -> Freed {
+            // SAFETY: the map is open as far as the pages that `hot` tells of, and its entries number headers
+            // that were made (`pages`); a header whose owner word is the thread's own is a slab of its, in
+            // whose pages the address lies: then as in `mark_free`.
+            unsafe {
+                mark_free!(
+                    "mov {header}, {at}",
+                    "sub {header}, qword ptr [{hot} + {BASE}]",
+                    "shr {header}, {PAGE}",
+                    "cmp {header}, qword ptr [{hot} + {PAGES}]",
+                    "jae {far}",
+                    "mov {word}, qword ptr [{hot} + {MAP}]",
+                    "mov {header:e}, dword ptr [{word} + 4*{header}]",
+                    "shl {header}, {SHIFT}",
+                    "add {header}, qword ptr [{hot} + {SLABS}]",
+                    "mov {word}, qword ptr fs:[{block} + {ME}]",
+                    "cmp {word}, qword ptr [{header} + {OWNER}]",
+                    "jne {elsewhere}",
+                    "sub {at}, qword ptr [{header} + {FIRST}]",;
+                    header = out(reg) _,
+                    at = inout(reg) address => _,
+                    word = out(reg) _,
+                    hot = in(reg) hot,
+                    block = in(reg) self.0,
+                    far = label { return Freed::Far },
+                    elsewhere = label { return Freed::Elsewhere },
+                    BASE = const HOT_BASE,
+                    PAGES = const HOT_PAGES,
+                    MAP = const HOT_MAP,
+                    SLABS = const HOT_SLABS,
+                    PAGE = const PAGE_SHIFT,
+                    SHIFT = const HEADER_SHIFT,
+                    OWNER = const HEADER_OWNER,
+                    FIRST = const HEADER_BASE,
+                    ME = const ME,
+                );
+            }
+            Freed::Done
+        }
+    }
+
+    /// Flips `bits` in a word that only the calling thread stores to, while others may load it: one
+    /// instruction in place of the three that a relaxed load and store become. Not a locked operation.
+    ///
+    /// # Safety
+    /// `word` points to an aligned atomic that lives.
+    #[inline(always)]
+    pub unsafe fn flip(word: *mut u64, bits: u64) {
+        // SAFETY: the load and the store are each single-copy atomic (Intel SDM 3A, 9.1.1).
+        unsafe {
+            asm!(
+                "xor qword ptr [{word}], {bits}",
+                word = in(reg) word,
+                bits = in(reg) bits,
+                options(nostack)
+            );
+        }
+    }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
+mod machine {
+    pub use super::portable::{flip, mark_free, Block};
+    use super::BLOCK_BYTES;
+    use core::arch::{asm, global_asm};
+
+    global_asm!(
+        ".pushsection .tbss.slabside_local,\"awT\",@nobits",
+        ".balign 64",
+        ".globl slabside_local",
+        ".hidden slabside_local",
+        ".type slabside_local, @tls_object",
+        ".size slabside_local, {bytes}",
+        "slabside_local:",
+        ".zero {bytes}",
+        ".popsection",
+        bytes = const BLOCK_BYTES,
+    );
+
+    /// The address of the calling thread's block: four instructions.
+    #[inline(always)]
+    pub fn address() -> *mut u8 {
+        let block;
+        // SAFETY: reads `tpidr_el0` and an entry of the global offset table (initial-exec relocations of the
+        // AArch64 ELF ABI).
+        unsafe {
+            asm!(
+                "adrp {offset}, :gottprel:slabside_local",
+                "ldr {offset}, [{offset}, :gottprel_lo12:slabside_local]",
+                "mrs {block}, tpidr_el0",
+                "add {block}, {block}, {offset}",
+                offset = out(reg) _,
+                block = out(reg) block,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        block
+    }
+}
+
+#[cfg(not(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(miri)
+)))]
+mod machine {
+    extern crate std;
+    pub use super::portable::{flip, mark_free, Block};
+    use super::BLOCK_BYTES;
+    use core::cell::UnsafeCell;
+
+    #[repr(C, align(64))]
+    struct Bytes(UnsafeCell<[u8; BLOCK_BYTES]>);
+
+    std::thread_local! {
+        static BYTES: Bytes = const { Bytes(UnsafeCell::new([0; BLOCK_BYTES])) };
+    }
+
+    /// The address of the calling thread's block.
+    #[inline(always)]
+    pub fn address() -> *mut u8 {
+        BYTES.with(|bytes| bytes.0.get().cast())
+    }
+}
+
+/// The same in Rust.
+#[cfg(any(not(target_arch = "x86_64"), not(target_os = "linux"), miri))]
+mod portable {
+    use super::*;
+    use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+    /// The calling thread's block.
+    #[derive(Clone, Copy)]
+    pub struct Block(*mut u8);
+
+    impl Block {
+        /// The calling thread's block.
+        #[inline(always)]
+        pub fn mine() -> Block {
+            Block(machine::address())
+        }
+
+        /// The block's address.
+        #[inline(always)]
+        pub fn address(self) -> *mut u8 {
+            self.0
+        }
+
+        /// The word at `offset` into the block.
+        ///
+        /// # Safety
+        /// `offset` is a multiple of 8 below [`BLOCK_BYTES`].
+        #[inline(always)]
+        pub unsafe fn word(self, offset: usize) -> u64 {
+            // SAFETY: the caller's.
+            unsafe { self.0.add(offset).cast::<u64>().read() }
+        }
+
+        /// Takes the lowest of `bits`, not 0, which the entry at `offset` holds: clears it there and in the
+        /// bitmap word, and returns the slot's address.
+        ///
+        /// # Safety
+        /// An entry lies at `offset`, its other words are those that `bits` came with, and the calling
+        /// thread alone stores to the bitmap word.
+        #[inline(always)]
+        pub unsafe fn take(self, offset: usize, bits: u64) -> *mut u8 {
+            let rest = bits & (bits - 1);
+            // SAFETY: the caller's.
+            unsafe {
+                let entry = self.0.add(offset);
+                entry.add(ENTRY_BITS).cast::<u64>().write(rest);
+                flip(entry.add(ENTRY_WORD).cast::<*mut u64>().read(), bits ^ rest);
+                let size = entry.add(ENTRY_SIZE).cast::<usize>().read();
+                let base = entry.add(ENTRY_BASE).cast::<*mut u8>().read();
+                base.wrapping_add(bits.trailing_zeros() as usize * size)
+            }
+        }
+
+        /// Frees the block at `address` if it lies in a slab of the calling thread's.
+        ///
+        /// # Safety
+        /// `hot` is a `pages::Hot`, `ME` the offset of the owner word in the thread's block.
+        #[inline(always)]
+        pub unsafe fn free<const ME: usize>(self, hot: *const u8, address: usize) -> Freed {
+            // SAFETY: the caller's; see the other one.
+            unsafe {
+                let hot_word = |offset| AtomicU64::from_ptr(hot.add(offset).cast_mut().cast()).load(Relaxed);
+                let page = address.wrapping_sub(hot_word(HOT_BASE) as usize) >> PAGE_SHIFT;
+                if page >= hot_word(HOT_PAGES) as usize {
+                    return Freed::Far;
+                }
+                let number = (hot_word(HOT_MAP) as *mut u32).add(page);
+                let number = AtomicU32::from_ptr(number).load(Relaxed) as usize;
+                let header = (hot_word(HOT_SLABS) as *mut u8).add(number << HEADER_SHIFT);
+                let owner = AtomicU64::from_ptr(header.add(HEADER_OWNER).cast()).load(Relaxed);
+                if owner != self.word(ME) {
+                    return Freed::Elsewhere;
+                }
+                mark_free(header, address - header.add(HEADER_BASE).cast::<usize>().read())
+            }
+        }
+    }
+
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down.
+    ///
+    /// # Safety
+    /// `header` is a slab's, owned by the calling thread, and `offset` lies in its pages.
+    #[inline(always)]
+    pub unsafe fn mark_free(header: *mut u8, offset: usize) -> Freed {
+        // SAFETY: the caller's; see the other one.
+        unsafe {
+            let recip = header.add(HEADER_RECIP).cast::<u32>().read();
+            let product = offset as u64 * u64::from(recip);
+            let slot = (product >> 32) as usize;
+            let word = header.add(HEADER_FREE).cast::<u64>().add(slot / 64);
+            let word = AtomicU64::from_ptr(word);
+            let (bits, bit) = (word.load(Relaxed), 1 << (slot % 64));
+            if product as u32 >= recip || bits & bit != 0 {
+                return Freed::Misuse;
+            }
+            word.store(bits | bit, Relaxed);
+            let credit = header.add(HEADER_CREDIT).cast::<i32>();
+            credit.write(credit.read().wrapping_sub(1));
+            if credit.read() == 0 {
+                return Freed::Event;
+            }
+        }
+        Freed::Done
+    }
+
+    /// Flips `bits` in a word that only the calling thread stores to, while others may load it.
+    ///
+    /// # Safety
+    /// `word` points to an aligned atomic that lives.
+    #[inline(always)]
+    pub unsafe fn flip(word: *mut u64, bits: u64) {
+        // SAFETY: the caller's.
+        let word = unsafe { AtomicU64::from_ptr(word) };
+        word.store(word.load(Relaxed) ^ bits, Relaxed);
+    }
+}
