@@ -46,7 +46,7 @@ impl Heap {
     }
 
     fn take(&self, thread: usize, size: usize) -> usize {
-        let block = self.allocator.malloc(&self.threads[thread], size);
+        let block = self.allocator.malloc(&*self.threads[thread], size);
         assert!(!block.is_null(), "{size} bytes refused");
         block as usize
     }
@@ -56,7 +56,7 @@ impl Heap {
     }
 
     fn give(&self, thread: usize, block: usize) {
-        self.allocator.free(&self.threads[thread], block as *mut u8);
+        self.allocator.free(&*self.threads[thread], block as *mut u8);
     }
 
     fn give_all(&self, thread: usize, blocks: &[usize]) {
@@ -802,7 +802,7 @@ fn impossible_sizes_are_refused() {
         usize::MAX / 2 + 1,
         isize::MAX as usize - 1,
     ] {
-        assert!(heap.allocator.malloc(thread, size).is_null());
+        assert!(heap.allocator.malloc(&**thread, size).is_null());
         assert!(heap.allocator.calloc(thread, 1, size).is_null());
         assert!(heap.allocator.calloc(thread, size, 2).is_null());
         for align in [1, 16, 4096, 1 << 21, 1 << 62, 1 << 63] {
@@ -917,11 +917,11 @@ fn many_short_threads_use_the_same_heap_again() {
     for round in 0..300 {
         let local = Box::new(Local::new());
         let blocks: Vec<usize> = (0..50)
-            .map(|_| heap.allocator.malloc(&local, 100) as usize)
+            .map(|_| heap.allocator.malloc(&*local, 100) as usize)
             .collect();
         blocks
             .iter()
-            .for_each(|&block| heap.allocator.free(&local, block as *mut u8));
+            .for_each(|&block| heap.allocator.free(&*local, block as *mut u8));
         heap.allocator.exit_thread(&local);
         assert!(heap.stats().slabs <= 2, "round {round}: {:?}", heap.stats());
     }
@@ -940,7 +940,7 @@ fn a_handler_in_a_slow_path_frees_without_loss() {
     heap.give_all(0, &others);
     heap.give(0, span);
     heap.give_all(0, &mine);
-    assert!(heap.allocator.malloc(&heap.threads[0], 20_000).is_null());
+    assert!(heap.allocator.malloc(&*heap.threads[0], 20_000).is_null());
     assert_eq!(dead_in(heap.misuse_of_give(0, others[3])), others[3]);
     heap.threads[0].busy.set(0);
     assert_eq!(heap.stats().live, 0);
