@@ -13,9 +13,7 @@ use crate::arch::{mark_free, Freed};
 use crate::class::{
     aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, ENTRY_SHIFT, LOCAL_CLASSES,
 };
-use crate::geometry::{
-    pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
-};
+use crate::geometry::{pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::heap::{self, heap_of, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
@@ -128,8 +126,12 @@ impl<O: Os> Allocator<O> {
     fn malloc_slow(&self, class: usize, thread: &Local) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
-            if heap.refill_at_once(self.ground.table(), class) {
-                return self.take_refilled(thread, heap, class);
+            let entry = match thread.entries.get(class) {
+                Some(entry) => entry,
+                None => heap.upper_entry(class),
+            };
+            if heap.refill_at_once(self.ground.table(), class, entry) {
+                return entry.take().unwrap_or(ptr::null_mut());
             }
         }
         self.with_reclaim(thread, |thread, heap| {
@@ -294,8 +296,16 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
-        if thread.busy.get() == 0 && self.notice_fork(thread) {
-            return; // All slabs were settled, this one among them.
+        if thread.busy.get() == 0 {
+            if self.notice_fork(thread) {
+                return; // All slabs were settled, this one among them.
+            }
+            if let Some(heap) = heap_of(thread) {
+                let _busy = Busy::mark(thread);
+                if heap.settle_at_once(self.ground.table(), slab) {
+                    return;
+                }
+            }
         }
         let settled = self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
         if settled.is_none() {

@@ -61,7 +61,7 @@ pub enum Freed {
     Far,
 }
 
-pub use machine::{flip, mark_free, Block};
+pub use machine::{flip, mark_free, prefetch, Block};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod machine {
@@ -274,6 +274,15 @@ mod machine {
         }
     }
 
+    /// Asks for the cache line at `address`, which will be written to soon.
+    #[inline(always)]
+    pub fn prefetch(address: *const u8) {
+        // SAFETY: a hint, valid for any address.
+        unsafe {
+            asm!("prefetcht0 [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        }
+    }
+
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it: one
     /// instruction in place of the three that a relaxed load and store become. Not a locked operation.
     ///
@@ -295,7 +304,7 @@ mod machine {
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
-    pub use super::portable::{flip, mark_free, Block};
+    pub use super::portable::{flip, mark_free, prefetch, Block};
     use super::BLOCK_BYTES;
     use core::arch::{asm, global_asm};
 
@@ -340,7 +349,7 @@ mod machine {
 )))]
 mod machine {
     extern crate std;
-    pub use super::portable::{flip, mark_free, Block};
+    pub use super::portable::{flip, mark_free, prefetch, Block};
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
 
@@ -419,7 +428,8 @@ mod portable {
         pub unsafe fn free<const ME: usize>(self, hot: *const u8, address: usize) -> Freed {
             // SAFETY: the caller's; see the other one.
             unsafe {
-                let hot_word = |offset| AtomicU64::from_ptr(hot.add(offset).cast_mut().cast()).load(Relaxed);
+                let hot_word =
+                    |offset| AtomicU64::from_ptr(hot.add(offset).cast_mut().cast()).load(Relaxed);
                 let page = address.wrapping_sub(hot_word(HOT_BASE) as usize) >> PAGE_SHIFT;
                 if page >= hot_word(HOT_PAGES) as usize {
                     return Freed::Far;
@@ -431,7 +441,10 @@ mod portable {
                 if owner != self.word(ME) {
                     return Freed::Elsewhere;
                 }
-                mark_free(header, address - header.add(HEADER_BASE).cast::<usize>().read())
+                mark_free(
+                    header,
+                    address - header.add(HEADER_BASE).cast::<usize>().read(),
+                )
             }
         }
     }
@@ -462,6 +475,10 @@ mod portable {
         }
         Freed::Done
     }
+
+    /// Asks for nothing.
+    #[inline(always)]
+    pub fn prefetch(_: *const u8) {}
 
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it.
     ///

@@ -90,7 +90,6 @@ const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
     table
 }
 
-
 /// The class of a request of `size` <= [`SMALL_MAX`] bytes.
 #[inline(always)]
 pub fn class_of(size: usize) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0, the owner's:       base | owner | recip size | credit slots class state | free[4]
-//!   line 1, everybody's:       remote[4] | id | queue | prev next | pages counted | ...
+//!   line 1, everybody's:       remote[4] | id | queue | links | pages counted
 //!
 //!   the 8-byte class has a header pair, with eight words of each bitmap:
 //!   line 0  as above           line 1  free[4..8] | as above
@@ -49,13 +49,12 @@ pub struct Slab {
     pub id: AtomicU32,
     /// Link in an owner's queue of pending slabs (see `remote::Queue`).
     pub queue: AtomicU32,
-    prev: AtomicU32,
-    next: AtomicU32,
+    /// Places in the two lists that a slab can be on: before and behind it.
+    links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
     pub pages: AtomicU32,
     /// Live slots when the counters were last told.
     pub counted: AtomicU32,
-    reserved: [AtomicU32; 2],
 }
 
 #[cfg(not(loom))]
@@ -86,10 +85,8 @@ pub enum State {
     Unlisted = 1,
     /// The slab that its class takes slots from.
     Active = 2,
-    /// Enough free slots to be worth taking from.
+    /// Some free slots: it waits for its turn to be taken from.
     Partial = 3,
-    /// Few free slots: taken from before a new slab is made.
-    Sparse = 4,
     /// No free slot.
     Full = 5,
     /// A free span kept for reuse.
@@ -104,7 +101,6 @@ impl State {
             1 => State::Unlisted,
             2 => State::Active,
             3 => State::Partial,
-            4 => State::Sparse,
             5 => State::Full,
             6 => State::Binned,
             7 => State::Abandoned,
@@ -132,11 +128,9 @@ impl Slab {
             remote: core::array::from_fn(|_| AtomicU64::new(0)),
             id: AtomicU32::new(0),
             queue: AtomicU32::new(0),
-            prev: AtomicU32::new(0),
-            next: AtomicU32::new(0),
+            links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
             pages: AtomicU32::new(0),
             counted: AtomicU32::new(0),
-            reserved: core::array::from_fn(|_| AtomicU32::new(0)),
         }
     }
 }
@@ -185,6 +179,15 @@ impl SlabPtr {
     #[inline(always)]
     pub const fn as_ptr(self) -> *mut Slab {
         self.0.as_ptr()
+    }
+
+    /// Asks for the header's lines ahead of their use.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn prefetch(self) {
+        let header = self.as_ptr().cast::<u8>();
+        crate::arch::prefetch(header);
+        crate::arch::prefetch(header.wrapping_add(64));
     }
 
     /// The header's number.
@@ -382,21 +385,29 @@ impl SlabTable {
     }
 }
 
-/// A doubly linked list of slabs through their headers. One thread at a time.
-pub struct List {
+/// The links that [`List`]s of what a heap or nobody owns, of spans and of bins go through: a slab is on one.
+pub const HOME: usize = 0;
+/// The links that the lists of slabs which wait for their turn go through.
+pub const TURN: usize = 1;
+
+const BEFORE: usize = 0;
+const BEHIND: usize = 1;
+
+/// A doubly linked list of slabs through the `LINKS` of their headers. One thread at a time.
+pub struct List<const LINKS: usize = HOME> {
     head: Cell<u32>,
     tail: Cell<u32>,
 }
 
-impl Default for List {
-    fn default() -> List {
+impl<const LINKS: usize> Default for List<LINKS> {
+    fn default() -> List<LINKS> {
         List::new()
     }
 }
 
-impl List {
+impl<const LINKS: usize> List<LINKS> {
     /// An empty list.
-    pub const fn new() -> List {
+    pub const fn new() -> List<LINKS> {
         List {
             head: Cell::new(0),
             tail: Cell::new(0),
@@ -418,18 +429,18 @@ impl List {
 
     /// The slab behind `slab`.
     pub fn after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
-        let id = SlabId(slab.next.load(Relaxed));
+        let id = SlabId(slab.links[LINKS][BEHIND].load(Relaxed));
         id.is_some().then(|| table.get(id))
     }
 
     /// Adds `slab`, which is on no list, at the back.
     pub fn push_back(&self, table: SlabTable, slab: SlabPtr) {
         let last = self.tail.replace(slab.id().0);
-        slab.prev.store(last, Relaxed);
-        slab.next.store(0, Relaxed);
+        slab.links[LINKS][BEFORE].store(last, Relaxed);
+        slab.links[LINKS][BEHIND].store(0, Relaxed);
         match last {
             0 => self.head.set(slab.id().0),
-            last => table.get(SlabId(last)).next.store(slab.id().0, Relaxed),
+            last => table.get(SlabId(last)).links[LINKS][BEHIND].store(slab.id().0, Relaxed),
         }
     }
 
@@ -442,24 +453,27 @@ impl List {
     /// Adds `slab`, which is on no list, at the front.
     pub fn push_front(&self, table: SlabTable, slab: SlabPtr) {
         let first = self.head.replace(slab.id().0);
-        slab.next.store(first, Relaxed);
-        slab.prev.store(0, Relaxed);
+        slab.links[LINKS][BEHIND].store(first, Relaxed);
+        slab.links[LINKS][BEFORE].store(0, Relaxed);
         match first {
             0 => self.tail.set(slab.id().0),
-            first => table.get(SlabId(first)).prev.store(slab.id().0, Relaxed),
+            first => table.get(SlabId(first)).links[LINKS][BEFORE].store(slab.id().0, Relaxed),
         }
     }
 
     /// Takes `slab`, which is on this list, out of it.
     pub fn unlink(&self, table: SlabTable, slab: SlabPtr) {
-        let (prev, next) = (slab.prev.load(Relaxed), slab.next.load(Relaxed));
+        let (prev, next) = (
+            slab.links[LINKS][BEFORE].load(Relaxed),
+            slab.links[LINKS][BEHIND].load(Relaxed),
+        );
         match prev {
             0 => self.head.set(next),
-            prev => table.get(SlabId(prev)).next.store(next, Relaxed),
+            prev => table.get(SlabId(prev)).links[LINKS][BEHIND].store(next, Relaxed),
         }
         match next {
             0 => self.tail.set(prev),
-            next => table.get(SlabId(next)).prev.store(prev, Relaxed),
+            next => table.get(SlabId(next)).links[LINKS][BEFORE].store(prev, Relaxed),
         }
     }
 

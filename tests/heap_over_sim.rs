@@ -56,7 +56,8 @@ impl Heap {
     }
 
     fn give(&self, thread: usize, block: usize) {
-        self.allocator.free(&*self.threads[thread], block as *mut u8);
+        self.allocator
+            .free(&*self.threads[thread], block as *mut u8);
     }
 
     fn give_all(&self, thread: usize, blocks: &[usize]) {

@@ -13,8 +13,7 @@ impl Heap {
         let mut wrong = 0;
         let (mut listed, mut owned) = (0, 0);
         for (class, this) in self.classes.iter().enumerate() {
-            let of_class = self.validate_lists(ground, class, &mut wrong)
-                + usize::from(this.active.get() != 0);
+            let of_class = self.validate_class(ground, class, &mut wrong);
             wrong += usize::from(of_class != this.owned.get() as usize);
             listed += of_class;
         }
@@ -31,35 +30,44 @@ impl Heap {
         wrong + usize::from(listed != owned)
     }
 
-    pub(super) fn validate_lists<O: Os>(
-        &self,
-        ground: &Ground<O>,
-        class: usize,
-        wrong: &mut usize,
-    ) -> usize {
+    /// Number of slabs of `class`.
+    fn validate_class<O: Os>(&self, ground: &Ground<O>, class: usize, wrong: &mut usize) -> usize {
         let this = &self.classes[class];
-        let mut listed = 0;
-        for (list, state) in [
-            (&this.partial, State::Partial),
-            (&this.sparse, State::Sparse),
-            (&this.full, State::Full),
-        ] {
-            for slab in each(list, ground.table()) {
-                listed += 1;
-                let (free, slots) = (slab.count_free(), slab.slots());
-                let spent = place(free, slots).1 != slab.credit.get() && state != State::Sparse;
-                let ours = slab.owner.load(Relaxed) & !PENDING == self.me();
-                let tail = slab.words() * WORD_SLOTS > slots
-                    && slab.free_word(word_of(slots)).load(Relaxed) & bit_of(slots) == 0;
-                *wrong +=
-                    usize::from(slab.state() != state || slab.class() != class || !ours || tail)
-                        + usize::from(spent && state == State::Partial);
-            }
+        let table = ground.table();
+        let (mut count, mut partial, mut active) = (0, 0, 0);
+        for slab in each(&this.all, table) {
+            count += 1;
+            partial += usize::from(slab.state() == State::Partial);
+            active += usize::from(slab.state() == State::Active);
+            *wrong += usize::from(self.is_wrong(slab, class));
         }
-        listed
+        let mut waiting = 0;
+        for slab in each(&this.turn, table) {
+            waiting += 1;
+            *wrong += usize::from(slab.state() != State::Partial);
+        }
+        *wrong += usize::from(waiting != partial);
+        *wrong += usize::from(active != usize::from(this.active.get() != 0));
+        count
+    }
+
+    /// Whether the state, the credit or the bits of `slab`, of `class`, are not what they should be.
+    fn is_wrong(&self, slab: SlabPtr, class: usize) -> bool {
+        let (free, slots) = (slab.count_free(), slab.slots());
+        let tail = slab.words() * WORD_SLOTS > slots
+            && slab.free_word(word_of(slots)).load(Relaxed) & bit_of(slots) == 0;
+        let ours = slab.owner.load(Relaxed) & !PENDING == self.me();
+        let placed = match slab.state() {
+            State::Active => true,
+            state => place(free, slots) == (state, slab.credit.get()),
+        };
+        tail || !ours || !placed || slab.class() != class
     }
 }
 
-fn each(list: &List, table: SlabTable) -> impl Iterator<Item = SlabPtr> + '_ {
+fn each<const LINKS: usize>(
+    list: &List<LINKS>,
+    table: SlabTable,
+) -> impl Iterator<Item = SlabPtr> + '_ {
     core::iter::successors(list.first(table), move |&slab| list.after(table, slab))
 }

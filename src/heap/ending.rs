@@ -76,14 +76,8 @@ impl Heap {
             self.look_at_queued(ground, slab)?;
         }
         for class in 0..CLASSES {
-            if let Some(slab) = self.active(ground.table(), class) {
+            while let Some(slab) = self.classes[class].all.first(table) {
                 self.abandon(ground, slab)?;
-            }
-            let this = &self.classes[class];
-            for list in [&this.partial, &this.sparse, &this.full] {
-                while let Some(slab) = list.first(table) {
-                    self.abandon(ground, slab)?;
-                }
             }
         }
         self.shrink_bins(ground, 0)?;
@@ -104,16 +98,19 @@ impl Heap {
                 return self.release(ground, slab);
             }
             // Once let go of, the header may soon stand for another slab.
-            let class = slab.class();
+            let this = self.classes.get(slab.class());
+            if let Some(this) = this {
+                this.disown(ground.table(), slab);
+            }
             let left = match free {
                 0 => remote::let_go(slab, self.me(), DISOWNED),
                 _ => ground.abandoned.leave(ground.table(), slab, self.me()),
             };
             if left {
-                if let Some(this) = self.classes.get(class) {
-                    this.owned.set(this.owned.get().saturating_sub(1));
-                }
                 return Ok(());
+            }
+            if let Some(this) = this {
+                this.own(ground.table(), slab);
             }
         }
     }
@@ -122,15 +119,16 @@ impl Heap {
     pub(super) fn forget_all(&self) {
         for class in 0..CLASSES {
             let this = &self.classes[class];
-            [&this.partial, &this.sparse, &this.full]
-                .into_iter()
-                .for_each(List::clear);
+            this.all.clear();
+            this.turn.clear();
             for counter in [
                 &this.active,
                 &this.cursor,
                 &this.owned,
                 &this.grown,
                 &this.remote,
+                &this.poor,
+                &this.slack,
             ] {
                 counter.set(0);
             }

@@ -1,13 +1,13 @@
 //! Freeing: settling slabs on their lists, and what other threads and exited ones have to do with it.
 
 use super::{dead, overlap, place, remote_overlap, Ground, Heap, REMOTE_MEMORY, WATCH_PAGES};
-use crate::class::CLASSES;
+use crate::class::{CLASSES, SPAN};
 use crate::counters;
 use crate::geometry::{bit_of, word_of};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, Next, DISOWNED, LISTED, PENDING, RELEASED};
-use crate::slab::{SlabPtr, State, CREDIT_HUGE};
+use crate::slab::{SlabPtr, SlabTable, State, CREDIT_HUGE};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 
 impl Heap {
@@ -28,16 +28,29 @@ impl Heap {
         }
         let this = &self.classes[slab.class()];
         let (state, credit) = place(free, slots);
-        let list = match state {
-            State::Full => &this.full,
-            State::Sparse => &this.sparse,
-            State::Partial => &this.partial,
+        match state {
+            State::Full => {}
+            State::Partial => this.turn.push_back(ground.table(), slab),
             _ => return self.release(ground, slab),
-        };
+        }
         slab.set_state(state);
         slab.credit.set(credit);
-        list.push_back(ground.table(), slab);
         Ok(())
+    }
+
+    /// The common part of [`Heap::settle`]: a full slab of slots got its first free one, and waits for its
+    /// turn from now on. False where that is not all there is to do.
+    #[inline]
+    pub fn settle_at_once(&self, table: SlabTable, slab: SlabPtr) -> bool {
+        let class = slab.class();
+        if slab.state() != State::Full || class == SPAN {
+            return false;
+        }
+        self.tell(slab, 1);
+        slab.set_state(State::Partial);
+        slab.credit.set(slab.slots() as i32 - 1);
+        self.classes[class].turn.push_back(table, slab);
+        true
     }
 
     /// Takes `slab` off the list that its state names.
@@ -48,15 +61,13 @@ impl Heap {
                 self.classes[slab.class()].active.set(0);
                 self.entry(slab.class()).drop_slots();
             }
-            State::Partial => self.classes[slab.class()].partial.unlink(table, slab),
-            State::Sparse => self.classes[slab.class()].sparse.unlink(table, slab),
+            State::Partial => self.classes[slab.class()].turn.unlink(table, slab),
             State::Full if slab.is_span() => {
                 self.spans.unlink(table, slab);
                 self.span_bytes.set(self.span_bytes.get() - slab.size());
             }
-            State::Full => self.classes[slab.class()].full.unlink(table, slab),
             State::Binned => self.unbin(table, slab),
-            State::Unlisted | State::Abandoned | State::Released => {}
+            State::Full | State::Unlisted | State::Abandoned | State::Released => {}
         }
         slab.set_state(State::Unlisted);
     }
@@ -80,6 +91,10 @@ impl Heap {
 
     /// Gives an unlisted slab back, all of whose slots are free.
     pub(super) fn release<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        if let Some(this) = self.classes.get(slab.class()) {
+            this.disown(ground.table(), slab);
+            this.grown.set(this.grown.get().saturating_sub(1));
+        }
         while !remote::let_go(slab, self.me(), RELEASED) {
             self.collect(slab)?;
         }
@@ -91,9 +106,6 @@ impl Heap {
         if slab.is_span() {
             counters::subtract(&counters.spans, 1);
         } else {
-            let this = &self.classes[slab.class()];
-            this.owned.set(this.owned.get() - 1);
-            this.grown.set(this.grown.get().saturating_sub(1));
             counters::subtract(&counters.slabs[slab.class()], 1);
         }
         let released = self.released.get() + slab.pages();
@@ -183,9 +195,8 @@ impl Heap {
         };
         if claimed {
             slab.set_state(State::Unlisted);
-            if !slab.is_span() {
-                let this = &self.classes[slab.class()];
-                this.owned.set(this.owned.get() + 1);
+            if let Some(this) = self.classes.get(slab.class()) {
+                this.own(ground.table(), slab);
             }
         }
         claimed

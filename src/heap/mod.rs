@@ -1,16 +1,15 @@
 //! One thread's slabs by size class: refill, collect, abandon, adopt; and its spans.
 //!
 //! ```text
-//!   a slab of the heap's is on one list of its class, by how many slots are free
-//!
-//!     carve --> Active --no slot left--> Full --first free--> Sparse --1/4 free--> Partial --all--> released
-//!                 ^  \--no slot left, and others free into the class--> disowned      |
-//!                 `--------------- first in, first out ------------------------------'
+//!   carve --> Active --no slot left--> Full --first free--> Partial --all free--> released
+//!               ^  \--no slot left, and others free into the class--> disowned
+//!               `----------- first in, first out ----------------------'
 //! ```
 //!
 //! Refill goes round the words of the active slab and round the partial slabs, first in first out, so
-//! that the slots freed longest ago are handed out first, sweep by sweep; sparse slabs come after,
-//! then slabs that exited threads left, and only then a new one.
+//! that the slots freed longest ago are handed out first, sweep by sweep, and a slab has gathered what it
+//! will by its turn; then come slabs that exited threads left, and only then a new one. The exception is
+//! a class that has gone round its slabs again and again and found them all but full: see `Class::slack_for`.
 //!
 //! Knows nothing of entry points, hooks or errno. A misuse that it finds comes back as an error.
 
@@ -31,7 +30,7 @@ use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
-use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
+use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::{Entry, Local};
@@ -104,12 +103,14 @@ struct Class {
     grown: Cell<u32>,
     /// Counts down retired slabs since other threads' frees were last collected.
     remote: Cell<u32>,
-    /// Slabs with at least a quarter of their slots free. First in, first out.
-    partial: List,
-    /// Slabs with fewer free slots, but some. First in, first out.
-    sparse: List,
-    /// Slabs without free slots.
-    full: List,
+    /// Slabs whose turn came while they were all but full, less those that had more to give.
+    poor: Cell<u32>,
+    /// Slots of slabs that were carved while others had free slots, since a slab was carved for want of any.
+    slack: Cell<u32>,
+    /// Every slab owned, in no order.
+    all: List,
+    /// Slabs with free slots, but the active one. First in, first out.
+    turn: List<TURN>,
 }
 
 /// One thread's heap, in the metadata region: type-stable, never unmapped. Used by its thread alone, but
@@ -149,11 +150,17 @@ pub struct Heap {
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// Slots that a slab must have free to be taken from first: a quarter. Below, taking it would cost a
-/// change of lists for few slots.
-fn enough(slots: usize) -> usize {
-    (slots / 4).max(1)
-}
+/// One part of so many of a slab's slots free is too little for its turn: the change of slabs then costs more
+/// than the slots are worth.
+const POOR: usize = 8;
+/// One part of so many of a class's slots may be slack.
+const SLACK: usize = 8;
+/// The fewest slots of slack that a slab is carved for.
+const SLACK_SLOTS: usize = 16;
+/// How many times a class goes round its slabs and finds them poor before it may have slack.
+const ROUNDS: u32 = 4;
+/// And how many poor slabs it finds at least.
+const PATIENCE: u32 = 64;
 
 /// Where a slab with `free` of `slots` slots free belongs, and how many frees it may stay there.
 fn place(free: usize, slots: usize) -> (State, i32) {
@@ -161,10 +168,55 @@ fn place(free: usize, slots: usize) -> (State, i32) {
         (State::Released, 0)
     } else if free == 0 {
         (State::Full, 1)
-    } else if free < enough(slots) {
-        (State::Sparse, (enough(slots) - free) as i32)
     } else {
         (State::Partial, (slots - free) as i32)
+    }
+}
+
+impl Class {
+    /// Notes that the heap owns `slab`, of this class, from now on.
+    fn own(&self, table: SlabTable, slab: SlabPtr) {
+        self.owned.set(self.owned.get() + 1);
+        self.all.push_front(table, slab);
+    }
+
+    /// Notes that the heap owns `slab`, of this class, no more.
+    fn disown(&self, table: SlabTable, slab: SlabPtr) {
+        self.owned.set(self.owned.get() - 1);
+        let slots = slab.slots() as u32;
+        self.slack.set(self.slack.get().saturating_sub(slots));
+        self.all.unlink(table, slab);
+    }
+
+    /// The slab whose turn it is.
+    #[inline]
+    fn next_in_turn(&self, table: SlabTable) -> Option<SlabPtr> {
+        let slab = self.turn.pop_front(table)?;
+        if let Some(next) = self.turn.first(table) {
+            next.prefetch();
+        }
+        Some(slab)
+    }
+
+    /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
+    ///
+    /// A heap that was filled to the last slot and then replaces blocks one by one has no slack: each slot
+    /// freed is the only one, and nearly every call would change slabs. So a class that has gone round its
+    /// slabs `ROUNDS` times and found them poor is granted an eighth more, no sooner: freed slots come
+    /// first for every program that does not pay for it again and again.
+    #[inline]
+    fn slack_for(&self, slab: SlabPtr) -> usize {
+        let free = slab.slots() as i32 - slab.credit.get();
+        if free as usize * POOR >= slab.slots() {
+            self.poor.set(self.poor.get().saturating_sub(1));
+            return 0;
+        }
+        self.poor.set(self.poor.get().saturating_add(1));
+        if self.poor.get() <= self.owned.get().saturating_mul(ROUNDS).max(PATIENCE) {
+            return 0;
+        }
+        let most = self.owned.get() as usize * slab.slots() / SLACK;
+        most.saturating_sub(self.slack.get() as usize)
     }
 }
 
@@ -195,8 +247,9 @@ impl Heap {
     /// Checks out a word of free slots of `class` into its entry. False where memory has run out.
     pub fn refill<O: Os>(&self, ground: &Ground<O>, class: usize) -> Result<bool, Misuse> {
         self.pulse(ground)?;
+        let entry = self.entry(class);
         loop {
-            if self.refill_from_active(ground.table(), class)? {
+            if self.refill_from_active(ground.table(), class, entry)? {
                 return Ok(true);
             }
             if let Some(slab) = self.active(ground.table(), class) {
@@ -209,21 +262,50 @@ impl Heap {
         }
     }
 
-    /// The common half of [`Heap::refill`]: false where the active slab has no slot, where the clock is
-    /// to be looked at, and where something is wrong, which the other half then finds again.
+    /// The common part of [`Heap::refill`]: the next word of the active slab, or of the slab whose turn is
+    /// next. False where that is not all there is to do, or something is wrong, which the other one then
+    /// finds again. `entry` is that of `class`.
     #[inline]
-    pub fn refill_at_once(&self, table: SlabTable, class: usize) -> bool {
+    pub fn refill_at_once(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
         let pulse = self.pulse.get();
         if pulse % PULSE == 0 {
             return false;
         }
         self.pulse.set(pulse.wrapping_add(1));
-        self.refill_from_active(table, class).unwrap_or(false)
+        if let Ok(true) = self.refill_from_active(table, class, entry) {
+            return true;
+        }
+        self.refill_in_turn(table, class, entry)
+    }
+
+    #[inline(never)]
+    fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
+        let this = &self.classes[class];
+        let (Some(slab), Some(next)) = (self.active(table, class), this.turn.first(table)) else {
+            return false;
+        };
+        if this.remote.get() != 0
+            || slab.next_word(0).is_some()
+            || this.slack_for(next) >= SLACK_SLOTS
+        {
+            return false;
+        }
+        self.fill_up(slab);
+        if let Some(slab) = this.next_in_turn(table) {
+            self.activate(slab);
+        }
+        self.refill_from_active(table, class, entry)
+            .unwrap_or(false)
     }
 
     /// Checks out the next word of the active slab; false where it has no free slot, or there is none.
     #[inline]
-    fn refill_from_active(&self, table: SlabTable, class: usize) -> Result<bool, Misuse> {
+    fn refill_from_active(
+        &self,
+        table: SlabTable,
+        class: usize,
+        entry: &Entry,
+    ) -> Result<bool, Misuse> {
         let Some(slab) = self.active(table, class) else {
             return Ok(false);
         };
@@ -231,7 +313,7 @@ impl Heap {
         match slab.next_word(cursor.get() as usize) {
             Some((word, bits)) => {
                 cursor.set(word as u32);
-                self.check_out(slab, class, word, bits)?;
+                self.check_out(slab, entry, word, bits)?;
                 Ok(true)
             }
             None => Ok(false),
@@ -239,12 +321,17 @@ impl Heap {
     }
 
     #[inline]
-    fn check_out(&self, slab: SlabPtr, class: usize, word: usize, bits: u64) -> Result<(), Misuse> {
+    fn check_out(
+        &self,
+        slab: SlabPtr,
+        entry: &Entry,
+        word: usize,
+        bits: u64,
+    ) -> Result<(), Misuse> {
         let twice = slab.remote_word(word).load(Relaxed) & bits;
         if twice != 0 {
             return Err(overlap(slab, Overlap { word, bits: twice }));
         }
-        let entry = self.entry(class);
         let size = slab.size();
         entry.word.set(slab.free_word(word));
         entry
@@ -257,6 +344,7 @@ impl Heap {
         Ok(())
     }
 
+    #[inline]
     fn activate(&self, slab: SlabPtr) {
         let this = &self.classes[slab.class()];
         slab.set_state(State::Active);
@@ -270,21 +358,28 @@ impl Heap {
     fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
         let this = &self.classes[slab.class()];
         this.active.set(0);
-        self.tell(slab, 0);
-        slab.set_state(State::Unlisted);
+        self.fill_up(slab);
         let remote = this.remote.get();
         // Not while it is queued here: whoever claims it could not be told until this heap drains.
         if remote != 0 && !remote::is_queued(slab) {
             this.remote.set(remote - 1);
+            slab.set_state(State::Unlisted);
+            this.disown(ground.table(), slab);
             if remote::let_go(slab, self.me(), DISOWNED) {
-                this.owned.set(this.owned.get() - 1);
                 return Ok(());
             }
+            this.own(ground.table(), slab);
+            slab.set_state(State::Full);
         }
+        Ok(())
+    }
+
+    /// The active slab has no slot left.
+    #[inline]
+    fn fill_up(&self, slab: SlabPtr) {
+        self.tell(slab, 0);
         slab.set_state(State::Full);
         slab.credit.set(1);
-        this.full.push_back(ground.table(), slab);
-        Ok(())
     }
 
     /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
@@ -295,30 +390,36 @@ impl Heap {
     ) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
         let table = ground.table();
-        if let Some(slab) = this.partial.pop_front(table) {
-            return Ok(Some(slab));
-        }
-        if !self.queue.is_empty() {
+        let poor = |next: SlabPtr| next.slots() as i32 - next.credit.get() < POOR as i32;
+        if !self.queue.is_empty() && this.turn.first(table).is_none_or(poor) {
             self.drain(ground)?;
         }
-        if let Some(slab) = this
-            .partial
-            .pop_front(table)
-            .or_else(|| this.sparse.pop_front(table))
-        {
-            return Ok(Some(slab));
+        if let Some(next) = this.turn.first(table) {
+            let slack = this.slack_for(next);
+            if slack >= SLACK_SLOTS && self.queue.is_empty() {
+                if let Some(slab) = self.carve(ground, class, slack) {
+                    this.slack.set(this.slack.get() + slab.slots() as u32);
+                    return Ok(Some(slab));
+                }
+            }
+            return Ok(this.next_in_turn(table));
         }
         if let Some(slab) = ground.abandoned.adopt(table, class, self.me()) {
-            this.owned.set(this.owned.get() + 1);
+            this.own(table, slab);
             self.collect(slab)?;
             return Ok(Some(slab));
         }
-        Ok(self.carve(ground, class))
+        this.slack.set(0);
+        Ok(self.carve(ground, class, usize::MAX))
     }
 
-    fn carve<O: Os>(&self, ground: &Ground<O>, class: usize) -> Option<SlabPtr> {
+    /// A new slab, of at most `most` slots where a slab can be as small.
+    fn carve<O: Os>(&self, ground: &Ground<O>, class: usize, most: usize) -> Option<SlabPtr> {
         let this = &self.classes[class];
-        let pages = slab_pages(class, this.grown.get() as usize);
+        let mut pages = slab_pages(class, this.grown.get() as usize);
+        while pages > slab_pages(class, 0) && slots_in(class, pages) > most {
+            pages = (pages / 2).max(slab_pages(class, 0));
+        }
         let size = size_of_class(class);
         let shape = |pages| Shape {
             class,
@@ -341,7 +442,7 @@ impl Heap {
                 None
             }
         })?;
-        this.owned.set(this.owned.get() + 1);
+        this.own(ground.table(), slab);
         this.grown.set(this.grown.get() + 1);
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);

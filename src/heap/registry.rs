@@ -6,7 +6,7 @@ use crate::meta::{Area, HEAP_BYTES};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, PENDING};
-use crate::slab::{SlabPtr, State};
+use crate::slab::{SlabPtr, SlabTable, State};
 use crate::sync::{AtomicU32, Guard, Lock};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
@@ -193,7 +193,10 @@ impl Heaps {
             .heaps
             .store(u64::from(me != 0), Relaxed);
         // All are unlisted before the first is settled: settling one may look at its neighbours.
-        ground.pages.each_slab(|slab| Heaps::unlist(mine, slab));
+        let table = ground.table();
+        ground
+            .pages
+            .each_slab(|slab| Heaps::unlist(table, mine, slab));
         let mut result = Ok(());
         ground.pages.each_slab(|slab| {
             if result.is_ok() {
@@ -203,15 +206,14 @@ impl Heaps {
         result
     }
 
-    fn unlist(mine: Option<&Heap>, slab: SlabPtr) {
+    fn unlist(table: SlabTable, mine: Option<&Heap>, slab: SlabPtr) {
         remote::repair(slab);
         slab.set_state(State::Unlisted);
         let owned_by = slab.owner.load(Relaxed) & !PENDING;
         if let Some(heap) = mine.filter(|heap| heap.me() == owned_by) {
             slab.owner.store(owned_by, SeqCst);
-            if !slab.is_span() {
-                let owned = &heap.classes[slab.class()].owned;
-                owned.set(owned.get() + 1);
+            if let Some(this) = heap.classes.get(slab.class()) {
+                this.own(table, slab);
             }
         }
     }
