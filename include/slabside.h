@@ -20,7 +20,7 @@ void *slabside_malloc(size_t size);
 /* `count` times `size` zero bytes; NULL and ENOMEM where the product overflows. (C17 7.22.3.2) */
 void *slabside_calloc(size_t count, size_t size);
 /* The block resized, at the same address where it has room. A null block is allocated; size 0 gives a
- * block of the smallest size. On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
+ * block of the smallest size, or frees (option realloc-zero). On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
 void *slabside_realloc(void *block, size_t size);
 /* As realloc for `count` times `size` bytes, NULL and ENOMEM where that overflows. (reallocarray(3)) */
 void *slabside_reallocarray(void *block, size_t count, size_t size);

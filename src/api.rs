@@ -6,7 +6,7 @@
 use crate::geometry::{align_up, MIN_ALIGN, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
-use crate::options::{self, Mistake};
+use crate::options::{self, Mistake, Name};
 use crate::os::Os;
 use crate::tls::local;
 use core::alloc::{GlobalAlloc, Layout};
@@ -36,13 +36,27 @@ pub unsafe fn free(block: *mut u8) {
 }
 
 /// C's realloc: at the same address where the block has room. A null block is allocated; size 0 gives a
-/// block of the smallest size.
+/// block of the smallest size, or frees, as the option `realloc-zero` says.
 ///
 /// # Safety
 /// As [`free`] where the block moves. (That it is a block is checked.)
 #[inline(always)]
 pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
+    if size == 0 && GLOBAL.ground.options.get(Name::ReallocZero) == options::REALLOC_FREES {
+        return free_for_realloc(block);
+    }
     GLOBAL.realloc(local(), block, size)
+}
+
+/// `realloc(block, 0)` where the option `realloc-zero` says that it frees; a null block is allocated, as
+/// glibc does.
+#[cold]
+fn free_for_realloc(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        return malloc(0);
+    }
+    GLOBAL.free(local(), block);
+    ptr::null_mut()
 }
 
 /// reallocarray(3): [`realloc`] to `count` times `size` bytes, null and ENOMEM where that overflows.

@@ -52,10 +52,8 @@ const REMOTE_MEMORY: u32 = 16;
 const WATCH_PAGES: usize = 64;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
-/// Milliseconds between two decays of a heap.
-const DECAY_MS: u64 = 250;
-/// Milliseconds that a freed large mapping is kept.
-const LARGE_KEPT_MS: u64 = 500;
+/// Times the interval of decay that a freed large mapping is kept.
+const LARGE_KEPT: u64 = 2;
 
 /// All that the heaps of a process stand on.
 pub struct Ground<O: Os> {
@@ -149,6 +147,8 @@ pub struct Heap {
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
     last_decay: Cell<u64>,
+    /// Address, number and size of a slot that was found freed twice and mended; address 0: none.
+    twice: [Cell<usize>; 3],
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
@@ -200,8 +200,16 @@ impl Heap {
     pub fn refill<O: Os>(&self, ground: &Ground<O>, class: usize) -> Result<bool, Misuse> {
         self.pulse(ground)?;
         loop {
-            if self.refill_from_active(ground.table(), class)? {
-                return Ok(true);
+            match self.refill_from_active(ground.table(), class) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(misuse) => {
+                    self.note(misuse);
+                    if let Some(slab) = self.active(ground.table(), class) {
+                        self.collect(slab)?;
+                    }
+                    continue;
+                }
             }
             if let Some(slab) = self.active(ground.table(), class) {
                 self.retire(ground, slab)?;
@@ -350,6 +358,25 @@ impl Heap {
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);
         Some(slab)
+    }
+}
+
+impl Heap {
+    /// Remembers a slot freed twice, which is mended, until the slow path's end.
+    fn note(&self, misuse: Misuse) {
+        if let Misuse::CollectedTwice { addr, slot, size } = misuse {
+            let values = [addr, slot, size];
+            self.twice
+                .iter()
+                .zip(values)
+                .for_each(|(to, value)| to.set(value));
+        }
+    }
+
+    /// The slot freed twice that was noted last, once.
+    pub fn noted(&self) -> Option<Misuse> {
+        let [addr, slot, size] = self.twice.each_ref().map(Cell::take);
+        (addr != 0).then_some(Misuse::CollectedTwice { addr, slot, size })
     }
 }
 

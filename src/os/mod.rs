@@ -11,6 +11,7 @@
 //!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
 //! ```
 
+mod next;
 mod linux;
 #[cfg(feature = "sim")]
 mod sim;
@@ -20,6 +21,7 @@ use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
+pub use next::NextMalloc;
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
@@ -105,6 +107,18 @@ pub trait Os: Sync {
 
     /// Writes a line, which has its newline, to standard error. Keeps errno, never waits for a lock.
     fn say(&self, _line: &[u8]) {}
+
+    /// From now on asks for huge pages wherever it hands out much memory at once.
+    fn prefer_huge_pages(&self) {}
+
+    /// The malloc whose blocks may have strayed here; `None` where there is none. May allocate: call it
+    /// with no lock held.
+    fn next_malloc(&self) -> Option<NextMalloc> {
+        None
+    }
+
+    /// Tells the caller of the C interface that a pointer was no good: sets errno to EINVAL.
+    fn invalid(&self) {}
 
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}

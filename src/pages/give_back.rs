@@ -9,10 +9,6 @@ use crate::os::Os;
 use crate::runs::Cleanness;
 use core::ptr::NonNull;
 
-/// Free pages that a trim leaves, so that the next slab does not move the break again.
-pub(super) const TRIM_PAD: usize = (64 << 10) / PAGE;
-/// Time between decay ticks, in milliseconds.
-const TICK_MS: u64 = 250;
 /// The most pages discarded by one call, and the most calls in one tick.
 const PURGE_PAGES: usize = 1024;
 const PURGE_CALLS: usize = 512;
@@ -39,6 +35,7 @@ impl Pages {
         if moved {
             counters::add(&meta.counters().break_moves, 1);
             counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
+            meta.budget.refund(n * PAGE);
             inner.policy.trimmed = true;
             inner.policy.last_trim = os.clock();
         } else {
@@ -105,8 +102,9 @@ impl Pages {
             return;
         };
         let before = self.window(0).tail_pages();
-        if before > TRIM_PAD && unused > 0 {
-            self.trim(os, meta, TRIM_PAD.max(before.saturating_sub(unused)));
+        let pad = self.policy().pad();
+        if before > pad && unused > 0 {
+            self.trim(os, meta, pad.max(before.saturating_sub(unused)));
         }
         let trimmed = before.saturating_sub(self.window(0).tail_pages());
         self.purge(os, meta, unused.saturating_sub(trimmed));
@@ -117,11 +115,11 @@ impl Pages {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let policy = &mut inner.policy;
-        if now.saturating_sub(policy.last_tick) < TICK_MS {
+        if now.saturating_sub(policy.last_tick) < policy.interval {
             return None;
         }
         let dirty = inner.runs.dirty_pages();
-        let unused = if quiet >= TICK_MS {
+        let unused = if quiet >= policy.interval {
             dirty
         } else {
             policy.low_dirty.min(dirty)

@@ -1,5 +1,6 @@
 //! Growth: the break upwards, or mapped windows, and the metadata that pages need.
 
+use super::policy::Policy;
 use super::window::{Kind, Window};
 use super::Pages;
 use super::WINDOWS;
@@ -28,6 +29,11 @@ impl Pages {
         self.inner(&guard).used
     }
 
+    pub(super) fn policy(&self) -> Policy {
+        let guard = self.lock.lock();
+        self.inner(&guard).policy
+    }
+
     pub(super) fn window(&self, index: usize) -> Window {
         let guard = self.lock.lock();
         self.inner(&guard).windows[index]
@@ -43,7 +49,8 @@ impl Pages {
             return false;
         }
         let missing = window.missing(need);
-        [window.batch(missing), missing]
+        let batch = self.policy().step(&window, missing);
+        [batch, missing]
             .into_iter()
             .any(|pages| self.move_break_up(os, meta, window, pages))
     }
@@ -96,12 +103,17 @@ impl Pages {
         if !self.open_metadata(os, meta, 0, window.len + hole + pages) {
             return false;
         }
+        if !meta.budget.charge(bytes) {
+            return false;
+        }
         let Some(old) = os.move_break(bytes as isize) else {
+            meta.budget.refund(bytes);
             return false;
         };
         counters::add(&meta.counters().break_moves, 1);
         if old != at || os.break_end() != Some(at + bytes) {
             // Somebody moved the break between our calls: what we got cannot be told from what they got.
+            meta.budget.refund(bytes);
             return false;
         }
         counters::add_with_peak(
@@ -139,17 +151,23 @@ impl Pages {
             return false;
         }
         let os_pages = meta.os_page() / PAGE;
-        [window.batch(missing), missing].into_iter().any(|pages| {
+        let batch = self.policy().step(&window, missing);
+        [batch, missing].into_iter().any(|pages| {
             let pages = pages
                 .next_multiple_of(os_pages)
                 .min(window.cap - window.len);
             let start = NonNull::new(window.address(window.end()) as *mut u8);
+            if !meta.budget.charge(pages * PAGE) {
+                return false;
+            }
             let opened = self.open_metadata(os, meta, index, window.len + pages)
                 // SAFETY: within the window's reserve, which ends at `cap`.
                 && start.is_some_and(|start| unsafe { os.open(start, pages * PAGE) });
             if opened {
                 counters::add(&meta.counters().mapped, (pages * PAGE) as u64);
                 self.add_pages(index, 0, pages, os.clock());
+            } else {
+                meta.budget.refund(pages * PAGE);
             }
             opened
         })
