@@ -1,6 +1,6 @@
 /* Two threads free the same blocks at once, over and over, while the owner allocates: under misuse:report one
  * free of each pair counts, whenever the other is found, and no block is ever handed out twice. */
-#include "tools.h"
+#include "../tools.h"
 
 #include <pthread.h>
 
@@ -24,7 +24,7 @@ int main(void) {
     pthread_barrier_init(&end, NULL, 3);
     for (int i = 0; i < 2; i++) CHECK(pthread_create(&threads[i], NULL, give_all, NULL) == 0);
     for (int round = 0; round < ROUNDS; round++) {
-        void *sorted[COUNT];
+        static void *sorted[COUNT];
         for (int i = 0; i < COUNT; i++) CHECK((blocks[i] = sorted[i] = take(48)) != NULL);
         sort_addresses(sorted, COUNT);
         for (int i = 1; i < COUNT; i++) CHECK(sorted[i] != sorted[i - 1]);

@@ -1,6 +1,6 @@
 /* usage: decay now|later - frees 8 MiB in the middle of the heap and goes on with little: whether the pages are
  * given back within half a second is the option's doing. */
-#include "tools.h"
+#include "../tools.h"
 
 enum { COUNT = 8192 };
 static char *blocks[COUNT];

@@ -1,6 +1,6 @@
 /* usage: foreign forward|ignore - blocks of libc's own malloc, which a program gets as a library opened by
  * RTLD_DEEPBIND would, are given to the functions of the preloaded one. */
-#include "tools.h"
+#include "../tools.h"
 
 #include <dlfcn.h>
 

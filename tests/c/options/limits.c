@@ -1,6 +1,6 @@
 /* usage: limits hard BYTES | soft BYTES - takes blocks of many sizes until there are no more (hard), or swells
  * and empties itself above the limit (soft), where nothing that is freed stays resident. */
-#include "tools.h"
+#include "../tools.h"
 
 static size_t footprint(void) {
     return figures().break_bytes + figures().mapped;

@@ -1,5 +1,5 @@
 /* usage: misuse - under misuse:report every misuse is dropped: the heap stays sound, and goes on. */
-#include "tools.h"
+#include "../tools.h"
 
 #include <pthread.h>
 
@@ -49,7 +49,7 @@ int main(void) {
     CHECK(pthread_create(&thread, NULL, give_twice, block) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
     give(block);
-    void *blocks[1000];
+    static void *blocks[1000];
     for (int i = 0; i < 1000; i++) CHECK((blocks[i] = take(48)) != NULL);
     sort_addresses(blocks, 1000);
     for (int i = 1; i < 1000; i++) CHECK(blocks[i] != blocks[i - 1]);

@@ -1,5 +1,5 @@
 /* Options by the program: before the first allocation, wrong ones, and too late. */
-#include "tools.h"
+#include "../tools.h"
 
 int main(void) {
     CHECK(slabside_option_set("dekay", "1") == EINVAL);

@@ -1,5 +1,5 @@
 /* usage: trim SIZE - fills 4 MiB and frees it from the end: prints by how many KiB the break came down at once. */
-#include "tools.h"
+#include "../tools.h"
 
 enum { COUNT = 4096 };
 static char *blocks[COUNT];

@@ -1,5 +1,5 @@
 /* usage: zero free|block - what realloc(block, 0) does. */
-#include "tools.h"
+#include "../tools.h"
 
 int main(int argc, char **argv) {
     CHECK(argc == 2);
