@@ -683,8 +683,9 @@ impl<O: Os> Allocator<O> {
         });
         // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
         // of the start, which a thread with a heap does not ask for.
-        if self.stage.load(Acquire) != HOOKED {
-            self.begin();
+        if self.stage.load(Acquire) != HOOKED && self.begin() {
+            // Without the lock of the start: a thread that loads a library holds the loader's.
+            self.ground.os.stay_loaded();
         }
         if heap.is_some() {
             self.ground
@@ -694,14 +695,17 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// Registers the process's hooks, once; who comes second waits until they are there.
+    /// Registers the process's hooks, once; who comes second waits until they are there. Whether it was
+    /// this call that did.
     #[cold]
-    fn begin(&self) {
+    fn begin(&self) -> bool {
         let _guard = self.start_lock.lock();
-        if self.stage.load(Acquire) == STARTED {
+        let first = self.stage.load(Acquire) == STARTED;
+        if first {
             self.ground.os.begin();
             self.stage.store(HOOKED, Release);
         }
+        first
     }
 
     /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
@@ -789,6 +793,9 @@ impl<O: Os> Allocator<O> {
         self.ground.os.forked();
         let alone = self.ground.heaps.given.load(Relaxed) == 1 && heap_of(thread).is_some();
         if alone && self.locks_are_free() {
+            if let Some(heap) = heap_of(thread) {
+                self.ground.heaps.renumber(&self.ground, heap);
+            }
             return;
         }
         self.reset_locks();

@@ -33,8 +33,8 @@ use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
-use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -126,6 +126,8 @@ pub struct Heap {
     /// Number of the next unused heap, plus one.
     next: Cell<u32>,
     index: Cell<u32>,
+    /// The system's number of the heap's thread; 0: none, or it is looked after by another one.
+    thread: AtomicU32,
     /// The thread's block, which holds the entries of the smaller classes.
     local: Cell<*const Local>,
     entries: [Entry; CLASSES - LOCAL_CLASSES],

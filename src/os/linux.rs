@@ -289,7 +289,24 @@ impl Os for Linux {
     }
 
     fn next_malloc(&self) -> Option<NextMalloc> {
-        keeping_errno(super::next::next_malloc)
+        keeping_errno(super::loader::next_malloc)
+    }
+
+    fn stay_loaded(&self) {
+        keeping_errno(super::loader::stay_loaded);
+    }
+
+    fn thread_id(&self) -> u32 {
+        // SAFETY: no arguments to get wrong.
+        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+    }
+
+    fn is_gone(&self, id: u32) -> bool {
+        // SAFETY: signal 0 only asks whether there is such a thread (tgkill(2)).
+        keeping_errno(|| unsafe {
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == -1
+                && *libc::__errno_location() == libc::ESRCH
+        })
     }
 
     fn invalid(&self) {

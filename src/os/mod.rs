@@ -11,7 +11,7 @@
 //!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
 //! ```
 
-mod next;
+mod loader;
 mod linux;
 #[cfg(feature = "sim")]
 mod sim;
@@ -21,7 +21,7 @@ use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
-pub use next::NextMalloc;
+pub use loader::NextMalloc;
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
@@ -134,6 +134,20 @@ pub trait Os: Sync {
     /// Bytes of memory and swap that the system has; `usize::MAX` where that is not known.
     fn memory(&self) -> usize {
         usize::MAX
+    }
+
+    /// Sees to it that this code stays loaded for the process's life. May allocate: call it with no lock
+    /// held.
+    fn stay_loaded(&self) {}
+
+    /// The calling thread's number, never 0; 0 where threads have none.
+    fn thread_id(&self) -> u32 {
+        0
+    }
+
+    /// Whether the thread of this process that had the number `id` has ended, and no other has it now.
+    fn is_gone(&self, _id: u32) -> bool {
+        false
     }
 
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
