@@ -20,7 +20,7 @@ void *slabside_malloc(size_t size);
 /* `count` times `size` zero bytes; NULL and ENOMEM where the product overflows. (C17 7.22.3.2) */
 void *slabside_calloc(size_t count, size_t size);
 /* The block resized, at the same address where it has room. A null block is allocated; size 0 gives a
- * block of the smallest size. On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
+ * block of the smallest size, or frees (option realloc-zero). On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
 void *slabside_realloc(void *block, size_t size);
 /* As realloc for `count` times `size` bytes, NULL and ENOMEM where that overflows. (reallocarray(3)) */
 void *slabside_reallocarray(void *block, size_t count, size_t size);
@@ -55,6 +55,10 @@ void slabside_stats(struct slabside_stats *out);
 /* Walks every slab header, list and bitmap; returns the number of broken invariants found (0: sound).
  * To be called while no other thread allocates or frees. */
 size_t slabside_validate(void);
+/* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. 0; EINVAL: no
+ * such option or value; EBUSY: memory was allocated already, and the options are frozen. What the
+ * environment variable SLABSIDE_OPTIONS says has the last word. */
+int slabside_option_set(const char *name, const char *value);
 
 #ifdef __cplusplus
 }

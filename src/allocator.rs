@@ -17,12 +17,14 @@ use crate::geometry::{pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::heap::{self, heap_of, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
-use crate::os::Os;
+use crate::options::{self, Name};
+use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
 use crate::sync::{AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Local, Phase, Thread};
+use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
 
@@ -134,6 +136,7 @@ impl<O: Os> Allocator<O> {
                 return entry.take().unwrap_or(ptr::null_mut());
             }
         }
+        self.heed_soft_limit(thread);
         self.with_reclaim(thread, |thread, heap| {
             let refilled = heap.refill(&self.ground, class)?;
             Ok(refilled.then(|| self.take_refilled(thread, heap, class)))
@@ -174,6 +177,7 @@ impl<O: Os> Allocator<O> {
         let block = if size > REQUEST_MAX || align > REQUEST_MAX {
             None
         } else {
+            self.heed_soft_limit(thread);
             self.with_reclaim(thread, |_, _| {
                 Ok(self
                     .ground
@@ -184,6 +188,14 @@ impl<O: Os> Allocator<O> {
         match block {
             Some((block, fresh)) => (block.address as *mut u8, fresh),
             None => (self.exhausted(), false),
+        }
+    }
+
+    /// Where the heap grew above its soft limit since the last time: gives back all that is kept.
+    #[inline]
+    fn heed_soft_limit(&self, thread: &Local) {
+        if self.ground.meta.budget.take_alarm() {
+            self.reclaim(thread);
         }
     }
 
@@ -326,17 +338,39 @@ impl<O: Os> Allocator<O> {
         };
         match found {
             Found::Live(_) => {}
-            Found::Freed(block) => self.die(&Misuse::Dead {
+            Found::Freed(block) => self.misuse(&Misuse::Dead {
                 call: Call::Free,
                 addr,
                 slot: 0,
                 size: block.bytes,
             }),
-            Found::Unknown => self.die(&Misuse::Unknown {
-                call: Call::Free,
-                addr,
-            }),
+            Found::Unknown => self.free_foreign(addr),
         }
+    }
+
+    /// A pointer that is nothing of ours: the option `foreign` says what follows.
+    #[cold]
+    fn free_foreign(&self, addr: usize) {
+        let call = Call::Free;
+        if let Some(next) = self.next_malloc(&Misuse::Unknown { call, addr }) {
+            // SAFETY: the caller's, who says that the pointer is some malloc's block.
+            unsafe { (next.free)(addr as *mut c_void) }
+        }
+    }
+
+    /// The malloc that a pointer which is not ours is for; where it is for none, what the options say of
+    /// such a pointer has been done.
+    fn next_malloc(&self, misuse: &Misuse) -> Option<NextMalloc> {
+        let foreign = self.ground.options.get(Name::Foreign);
+        if foreign == options::FOREIGN_IGNORED {
+            return None;
+        }
+        let forwarded = foreign == options::FOREIGN_FORWARDED;
+        let next = forwarded.then(|| self.ground.os.next_malloc()).flatten();
+        if next.is_none() {
+            self.misuse(misuse);
+        }
+        next
     }
 
     /// A block in a slab that is not the thread's own as it stands.
@@ -347,7 +381,7 @@ impl<O: Os> Allocator<O> {
             Ok(slot) => slot,
             // A large mapping may lie where the heap's end once was.
             Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
-            Err(misuse) => self.die(&misuse),
+            Err(misuse) => return self.misuse(&misuse),
         };
         let freed = self.with_heap(thread, |_, heap| {
             heap.free_elsewhere(&self.ground, slab, slot).map(Some)
@@ -361,7 +395,7 @@ impl<O: Os> Allocator<O> {
     /// a heap: marks the free, takes no lock.
     fn free_without_heap(&self, slab: SlabPtr, slot: usize) {
         if !remote::give_remote(slab, slot) {
-            self.die(&heap::dead(slab, slot));
+            return self.misuse(&heap::dead(slab, slot));
         }
         if let Next::Notify(owner) = remote::raise_pending(slab) {
             self.ground.heaps.notify(&self.ground, owner, slab);
@@ -370,7 +404,7 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) -> ! {
+    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) {
         let misuse = match locate(slab, addr, call) {
             Ok(slot) => Misuse::Dead {
                 call,
@@ -380,7 +414,7 @@ impl<O: Os> Allocator<O> {
             },
             Err(misuse) => misuse,
         };
-        self.die(&misuse)
+        self.misuse(&misuse);
     }
 
     // ---- realloc and questions ------------------------------------------------------------------
@@ -392,7 +426,10 @@ impl<O: Os> Allocator<O> {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
-        let place = self.live(block as usize, Call::Realloc);
+        let place = match self.live(block as usize, Call::Realloc) {
+            Ok(place) => place,
+            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
+        };
         let usable = match place {
             Place::Slot(slab) => slab.size(),
             Place::Large(block) => block.bytes,
@@ -406,6 +443,28 @@ impl<O: Os> Allocator<O> {
             return block;
         }
         self.realloc_by_copy(thread, block, usable, size)
+    }
+
+    /// What is to be resized is no live block.
+    #[cold]
+    fn realloc_of_none(&self, block: *mut u8, size: usize, misuse: &Misuse) -> *mut u8 {
+        match self.next_for(misuse) {
+            // SAFETY: the caller's, who says that the pointer is some malloc's block.
+            Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
+            None => {
+                self.ground.os.invalid();
+                ptr::null_mut()
+            }
+        }
+    }
+
+    /// As `next_malloc` for what may be a misuse of a block of ours as well.
+    fn next_for(&self, misuse: &Misuse) -> Option<NextMalloc> {
+        if let Misuse::Unknown { .. } = misuse {
+            return self.next_malloc(misuse);
+        }
+        self.misuse(misuse);
+        None
     }
 
     fn realloc_by_copy(
@@ -473,24 +532,28 @@ impl<O: Os> Allocator<O> {
         }
         self.notice_fork(thread);
         match self.live(block as usize, Call::UsableSize) {
-            Place::Slot(slab) => slab.size(),
-            Place::Large(block) => block.bytes,
+            Ok(Place::Slot(slab)) => slab.size(),
+            Ok(Place::Large(block)) => block.bytes,
+            Err(misuse) => self.next_for(&misuse).map_or(0, |next| {
+                // SAFETY: the caller's, who says that the pointer is some malloc's block.
+                unsafe { (next.usable_size)(block.cast_mut().cast()) }
+            }),
         }
     }
 
-    /// The live block at `addr`; anything else ends the program.
-    fn live(&self, addr: usize, call: Call) -> Place {
+    /// The live block at `addr`; anything else is a misuse.
+    fn live(&self, addr: usize, call: Call) -> Result<Place, Misuse> {
         let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
-                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => self.die(&Misuse::Dead {
+                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => Err(Misuse::Dead {
                     call,
                     addr,
                     slot,
                     size: slab.size(),
                 }),
-                Ok(_) => Place::Slot(slab),
-                Err(misuse) => self.die(&misuse),
+                Ok(_) => Ok(Place::Slot(slab)),
+                Err(misuse) => Err(misuse),
             };
         }
         let found = if self.is_started() {
@@ -499,21 +562,26 @@ impl<O: Os> Allocator<O> {
             Found::Unknown
         };
         match found {
-            Found::Live(block) => Place::Large(block),
-            Found::Freed(block) => self.die(&Misuse::Dead {
+            Found::Live(block) => Ok(Place::Large(block)),
+            Found::Freed(block) => Err(Misuse::Dead {
                 call,
                 addr,
                 slot: 0,
                 size: block.bytes,
             }),
-            Found::Unknown => self.die(&Misuse::Unknown { call, addr }),
+            Found::Unknown => Err(Misuse::Unknown { call, addr }),
         }
     }
 
     // ---- who the thread is ----------------------------------------------------------------------
 
-    fn die(&self, misuse: &Misuse) -> ! {
-        self.ground.os.die(misuse)
+    /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
+    #[cold]
+    fn misuse(&self, misuse: &Misuse) {
+        if self.ground.options.get(Name::Misuse) != options::MISUSE_REPORTS {
+            self.ground.os.die(misuse);
+        }
+        self.ground.os.say(misuse.line().bytes());
     }
 
     /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
@@ -530,27 +598,34 @@ impl<O: Os> Allocator<O> {
         if !self.attach(thread) {
             return None;
         }
-        let outcome = match heap_of(thread) {
+        let (outcome, noted) = match heap_of(thread) {
             Some(heap) => {
                 let _busy = Busy::mark(thread);
-                work(thread, heap)
+                (work(thread, heap), heap.noted())
             }
             None => self.with_shared(thread, work),
         };
-        outcome.unwrap_or_else(|misuse| self.die(&misuse))
+        // Neither busy nor under a lock: a handler of SIGABRT may allocate.
+        if let Some(misuse) = noted {
+            self.misuse(&misuse);
+        }
+        outcome.unwrap_or_else(|misuse| {
+            self.misuse(&misuse);
+            None
+        })
     }
 
     fn with_shared<R>(
         &self,
         thread: &Local,
         work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
-    ) -> Result<Option<R>, Misuse> {
+    ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
         let _busy = Busy::mark(thread);
         let _guard = self.shared.lock.lock();
         let local = &self.shared.local;
         match heap_of(local).or_else(|| self.ground.heaps.take(&self.ground, local)) {
-            Some(heap) => work(local, heap),
-            None => Ok(None),
+            Some(heap) => (work(local, heap), heap.noted()),
+            None => (Ok(None), None),
         }
     }
 
@@ -599,8 +674,9 @@ impl<O: Os> Allocator<O> {
         });
         // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
         // of the start, which a thread with a heap does not ask for.
-        if self.stage.load(Acquire) != HOOKED {
-            self.begin();
+        if self.stage.load(Acquire) != HOOKED && self.begin() {
+            // Without the lock of the start: a thread that loads a library holds the loader's.
+            self.ground.os.stay_loaded();
         }
         if heap.is_some() {
             self.ground
@@ -610,19 +686,30 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// Registers the process's hooks, once; who comes second waits until they are there.
+    /// Registers the process's hooks, once; who comes second waits until they are there. Whether it was
+    /// this call that did.
     #[cold]
-    fn begin(&self) {
+    fn begin(&self) -> bool {
         let _guard = self.start_lock.lock();
-        if self.stage.load(Acquire) == STARTED {
+        let first = self.stage.load(Acquire) == STARTED;
+        if first {
             self.ground.os.begin();
             self.stage.store(HOOKED, Release);
         }
+        first
     }
 
     /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
     pub fn prepare(&self, thread: &Local) {
         self.attach(thread);
+    }
+
+    /// Makes the counters exact as far as this thread's heap is concerned.
+    pub fn report(&self, thread: &Local) {
+        self.with_heap(thread, |_, heap| {
+            heap.report(&self.ground);
+            Ok(Some(()))
+        });
     }
 
     /// Whether the metadata are there.
@@ -639,6 +726,10 @@ impl<O: Os> Allocator<O> {
         if self.is_started() {
             return true;
         }
+        ground
+            .options
+            .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
+        self.configure();
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
         if started {
@@ -651,6 +742,17 @@ impl<O: Os> Allocator<O> {
         started
     }
 
+    /// Hands the options, which are frozen, to the layers that follow them.
+    fn configure(&self) {
+        let (ground, options) = (&self.ground, &self.ground.options);
+        let (soft, hard) = (options.get(Name::LimitSoft), options.get(Name::LimitHard));
+        ground.meta.budget.limit(soft, hard);
+        ground.pages.configure(options);
+        if options.get(Name::HugePages) == options::HUGE_ON {
+            ground.os.prefer_huge_pages();
+        }
+    }
+
     // ---- thread exit and fork -------------------------------------------------------------------
 
     /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
@@ -658,15 +760,16 @@ impl<O: Os> Allocator<O> {
         let Some(heap) = heap_of(thread) else {
             return;
         };
-        let outcome = {
+        let (outcome, noted) = {
             let _busy = Busy::mark(thread);
             let outcome = heap.abandon_all(&self.ground);
+            let noted = heap.noted();
             self.ground.heaps.give(&self.ground, heap, thread);
             thread.phase.set(Phase::Late);
-            outcome
+            (outcome, noted)
         };
-        if let Err(misuse) = outcome {
-            self.die(&misuse);
+        for misuse in noted.into_iter().chain(outcome.err()) {
+            self.misuse(&misuse);
         }
     }
 
@@ -681,6 +784,9 @@ impl<O: Os> Allocator<O> {
         self.ground.os.forked();
         let alone = self.ground.heaps.given.load(Relaxed) == 1 && heap_of(thread).is_some();
         if alone && self.locks_are_free() {
+            if let Some(heap) = heap_of(thread) {
+                self.ground.heaps.renumber(&self.ground, heap);
+            }
             return;
         }
         self.reset_locks();
@@ -695,7 +801,7 @@ impl<O: Os> Allocator<O> {
             self.ground.heaps.rebuild(&self.ground, heap_of(thread))
         };
         if let Err(misuse) = outcome {
-            self.die(&misuse);
+            self.misuse(&misuse);
         }
     }
 
@@ -729,6 +835,7 @@ impl<O: Os> Allocator<O> {
     /// Frees every lock: whoever held one is not in this process.
     fn reset_locks(&self) {
         self.start_lock.reset();
+        self.ground.options.reset_lock();
         self.shared.lock.reset();
         self.ground.meta.reset_lock();
         self.ground.pages.reset_locks();

@@ -6,6 +6,7 @@
 use crate::geometry::{align_up, MIN_ALIGN, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
+use crate::options::{self, Mistake, Name};
 use crate::os::Os;
 use crate::tls::{current, local};
 use core::alloc::{GlobalAlloc, Layout};
@@ -35,13 +36,27 @@ pub unsafe fn free(block: *mut u8) {
 }
 
 /// C's realloc: at the same address where the block has room. A null block is allocated; size 0 gives a
-/// block of the smallest size.
+/// block of the smallest size, or frees, as the option `realloc-zero` says.
 ///
 /// # Safety
 /// As [`free`] where the block moves. (That it is a block is checked.)
 #[inline(always)]
 pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
+    if size == 0 && GLOBAL.ground.options.get(Name::ReallocZero) == options::REALLOC_FREES {
+        return free_for_realloc(block);
+    }
     GLOBAL.realloc(local(), block, size)
+}
+
+/// `realloc(block, 0)` where the option `realloc-zero` says that it frees; a null block is allocated, as
+/// glibc does.
+#[cold]
+fn free_for_realloc(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        return malloc(0);
+    }
+    GLOBAL.free(local(), block);
+    ptr::null_mut()
 }
 
 /// reallocarray(3): [`realloc`] to `count` times `size` bytes, null and ENOMEM where that overflows.
@@ -138,6 +153,25 @@ pub fn stats() -> Stats {
 /// invariants.
 pub fn validate() -> usize {
     GLOBAL.validate()
+}
+
+/// Sets the option `name` to `value` before the first allocation: 0, EINVAL where there is no such option
+/// or value, EBUSY where memory was allocated already. The environment variable still has the last word.
+/// See docs/tuning.md for names and values.
+pub fn option_set(name: &[u8], value: &[u8]) -> c_int {
+    let mut item = [0; options::TEXT + 64];
+    let length = name.len() + 1 + value.len();
+    if length > item.len() || name.contains(&b':') || value.contains(&b',') {
+        return libc::EINVAL;
+    }
+    item[..name.len()].copy_from_slice(name);
+    item[name.len()] = b':';
+    item[name.len() + 1..length].copy_from_slice(value);
+    match GLOBAL.ground.options.set(&item[..length]) {
+        Ok(()) => 0,
+        Err(Mistake::Frozen) => libc::EBUSY,
+        Err(Mistake::Unknown(_) | Mistake::Value(_)) => libc::EINVAL,
+    }
 }
 
 fn fail(error: c_int) -> *mut u8 {

@@ -147,7 +147,13 @@ impl Large {
             count_live(meta, block.bytes);
             return Some((block, false));
         }
-        let address = os.map(bytes, align)?;
+        if !meta.budget.charge(bytes) {
+            return None;
+        }
+        let Some(address) = os.map(bytes, align) else {
+            meta.budget.refund(bytes);
+            return None;
+        };
         let block = Block {
             address: address.as_ptr() as usize,
             bytes,
@@ -155,6 +161,7 @@ impl Large {
         if !self.enter(os, meta, block) {
             // SAFETY: the mapping is fresh and nobody knows it.
             unsafe { os.unmap(address, bytes) };
+            meta.budget.refund(bytes);
             return None;
         }
         counters::add(&meta.counters().large, 1);
@@ -292,6 +299,7 @@ impl Large {
         // SAFETY: the record is gone, so nobody else unmaps it, and the block was freed.
         if start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) }) {
             counters::subtract(&meta.counters().mapped, block.bytes as u64);
+            meta.budget.refund(block.bytes);
             return;
         }
         let guard = self.lock.lock();
@@ -307,11 +315,20 @@ impl Large {
         if bytes == block.bytes {
             return Some(block);
         }
-        {
+        let more = bytes.saturating_sub(block.bytes);
+        if !meta.budget.charge(more) {
+            return None;
+        }
+        let removed = {
             let guard = self.lock.lock();
             let inner = self.inner(&guard);
-            inner.remove(block.address)?;
-            inner.live_bytes -= block.bytes;
+            let removed = inner.remove(block.address);
+            inner.live_bytes -= removed.map_or(0, |record| record.bytes);
+            removed
+        };
+        if removed.is_none() {
+            meta.budget.refund(more);
+            return None;
         }
         let start = NonNull::new(block.address as *mut u8)?;
         // SAFETY: the caller owns the live block, and its record is out of everybody's reach.
@@ -325,6 +342,11 @@ impl Large {
         // The place of the record taken out may be gone, but the table is never filled to the brim.
         inner.insert(Record::of(now, 0));
         inner.live_bytes += now.bytes;
+        meta.budget.refund(if moved.is_some() {
+            block.bytes.saturating_sub(bytes)
+        } else {
+            more
+        });
         moved?;
         for counter in [&meta.counters().mapped, &meta.counters().live] {
             counters::subtract(counter, block.bytes as u64);

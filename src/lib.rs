@@ -23,6 +23,12 @@ pub mod sync;
 #[cfg(not(loom))]
 pub mod os;
 
+// What the user may choose.
+#[cfg(not(loom))]
+pub mod options;
+#[cfg(not(loom))]
+pub mod budget;
+
 // The thread's own block, and the metadata region.
 #[cfg(not(loom))]
 pub mod counters;

@@ -8,6 +8,7 @@
 //! The header describes the areas for a reader outside the process. What the areas hold is given a type
 //! by the layers above; this one only knows bytes.
 
+use crate::budget::Budget;
 use crate::counters::{self, Counters};
 use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
 use crate::os::{Limits, Os};
@@ -190,6 +191,8 @@ const ALL: [Area; AREAS] = [
 
 /// The region. All zero until [`Meta::init`].
 pub struct Meta {
+    /// What the heap may take from the system, and has taken.
+    pub budget: Budget,
     base: AtomicUsize,
     os_page: AtomicUsize,
     extents: core::cell::UnsafeCell<[Extent; AREAS]>,
@@ -209,6 +212,7 @@ impl Meta {
     /// A region that is not there yet.
     pub const fn new() -> Meta {
         Meta {
+            budget: Budget::new(),
             base: AtomicUsize::new(0),
             os_page: AtomicUsize::new(0),
             extents: core::cell::UnsafeCell::new(

@@ -325,6 +325,12 @@ impl SlabPtr {
             .sum()
     }
 
+    /// Forgets all remote frees: second frees of slots that are free.
+    #[cold]
+    pub fn drop_remote(self) {
+        (0..self.words()).for_each(|word| self.remote_word(word).store(0, Relaxed));
+    }
+
     /// The next word after `cursor` that has free slots, and `cursor`'s own last: so the slots freed
     /// longest ago are taken first, sweep by sweep.
     #[inline]

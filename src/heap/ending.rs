@@ -1,9 +1,10 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Ground, Heap, DECAY_MS, LARGE_KEPT_MS, PULSE};
+use super::{Ground, Heap, LARGE_KEPT, PULSE};
 use crate::class::CLASSES;
 use crate::geometry::SlabId;
 use crate::misuse::Misuse;
+use crate::options::Name;
 use crate::os::Os;
 use crate::remote::{self, DISOWNED};
 use crate::slab::{List, SlabPtr, SlabTable};
@@ -23,12 +24,13 @@ impl Heap {
 
     pub(super) fn decay<O: Os>(&self, ground: &Ground<O>, now: u64) -> Result<(), Misuse> {
         let since = now.saturating_sub(self.last_decay.get());
-        if since < DECAY_MS {
+        let interval = ground.options.get(Name::Decay) as u64;
+        if since < interval {
             return Ok(());
         }
         self.last_decay.set(now);
         let quiet = ground.pages.quiet_for(now);
-        let idle = if since >= 2 * DECAY_MS {
+        let idle = if since >= 2 * interval {
             self.binned_bytes.get()
         } else {
             self.binned_low.get()
@@ -37,9 +39,8 @@ impl Heap {
         self.binned_low.set(self.binned_bytes.get());
         self.release_empty(ground)?;
         self.report(ground);
-        ground
-            .large
-            .decay(&ground.os, &ground.meta, now.saturating_sub(LARGE_KEPT_MS));
+        let then = now.saturating_sub(LARGE_KEPT * interval);
+        ground.large.decay(&ground.os, &ground.meta, then);
         ground.pages.tick(&ground.os, &ground.meta, now, quiet);
         Ok(())
     }

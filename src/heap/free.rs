@@ -83,7 +83,7 @@ impl Heap {
     }
 
     /// Tells the counters what was noted since the last time.
-    pub(super) fn report<O: Os>(&self, ground: &Ground<O>) {
+    pub fn report<O: Os>(&self, ground: &Ground<O>) {
         let counters = ground.meta.counters();
         counters::add(&counters.handed_out, self.handed.take());
         counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
@@ -99,7 +99,8 @@ impl Heap {
             self.collect(slab)?;
         }
         if slab.count_remote() != 0 {
-            return Err(remote_overlap(slab));
+            self.note(remote_overlap(slab));
+            slab.drop_remote();
         }
         self.report(ground);
         let counters = ground.meta.counters();
@@ -226,7 +227,11 @@ impl Heap {
 
     /// Moves a slab's remote frees into its bitmap; how many.
     pub(super) fn collect(&self, slab: SlabPtr) -> Result<usize, Misuse> {
-        let collected = remote::collect(slab, self.me()).map_err(|twice| overlap(slab, twice))?;
+        let collected = remote::collect(slab, self.me()).unwrap_or_else(|twice| {
+            self.note(overlap(slab, twice));
+            // How many is not known: enough that the slab is settled by its bits.
+            slab.slots()
+        });
         if collected > 0 && !slab.is_span() {
             self.classes[slab.class()].remote.set(REMOTE_MEMORY);
         }

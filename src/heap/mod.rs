@@ -27,12 +27,13 @@ use crate::geometry::WORD_SLOTS;
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
+use crate::options::Options;
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
-use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -50,15 +51,15 @@ const REMOTE_MEMORY: u32 = 16;
 const WATCH_PAGES: usize = 64;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
-/// Milliseconds between two decays of a heap.
-const DECAY_MS: u64 = 250;
-/// Milliseconds that a freed large mapping is kept.
-const LARGE_KEPT_MS: u64 = 500;
+/// Times the interval of decay that a freed large mapping is kept.
+const LARGE_KEPT: u64 = 2;
 
 /// All that the heaps of a process stand on.
 pub struct Ground<O: Os> {
     /// The system.
     pub os: O,
+    /// What the user chose.
+    pub options: Options,
     /// The metadata region.
     pub meta: Meta,
     /// Pages and slab headers.
@@ -76,6 +77,7 @@ impl<O: Os> Ground<O> {
     pub const fn new(os: O) -> Ground<O> {
         Ground {
             os,
+            options: Options::new(),
             meta: Meta::new(),
             pages: Pages::new(),
             large: Large::new(),
@@ -125,6 +127,8 @@ pub struct Heap {
     /// Number of the next unused heap, plus one.
     next: Cell<u32>,
     index: Cell<u32>,
+    /// The system's number of the heap's thread; 0: none, or it is looked after by another one.
+    thread: AtomicU32,
     /// The thread's block, which holds the entries of the smaller classes.
     local: Cell<*const Local>,
     entries: [Entry; CLASSES - LOCAL_CLASSES],
@@ -146,6 +150,8 @@ pub struct Heap {
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
     last_decay: Cell<u64>,
+    /// Address, number and size of a slot that was found freed twice and mended; address 0: none.
+    twice: [Cell<usize>; 3],
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
@@ -249,8 +255,16 @@ impl Heap {
         self.pulse(ground)?;
         let entry = self.entry(class);
         loop {
-            if self.refill_from_active(ground.table(), class, entry)? {
-                return Ok(true);
+            match self.refill_from_active(ground.table(), class, entry) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(misuse) => {
+                    self.note(misuse);
+                    if let Some(slab) = self.active(ground.table(), class) {
+                        self.collect(slab)?;
+                    }
+                    continue;
+                }
             }
             if let Some(slab) = self.active(ground.table(), class) {
                 self.retire(ground, slab)?;
@@ -447,6 +461,25 @@ impl Heap {
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);
         Some(slab)
+    }
+}
+
+impl Heap {
+    /// Remembers a slot freed twice, which is mended, until the slow path's end.
+    fn note(&self, misuse: Misuse) {
+        if let Misuse::CollectedTwice { addr, slot, size } = misuse {
+            let values = [addr, slot, size];
+            self.twice
+                .iter()
+                .zip(values)
+                .for_each(|(to, value)| to.set(value));
+        }
+    }
+
+    /// The slot freed twice that was noted last, once.
+    pub fn noted(&self) -> Option<Misuse> {
+        let [addr, slot, size] = self.twice.each_ref().map(Cell::take);
+        (addr != 0).then_some(Misuse::CollectedTwice { addr, slot, size })
     }
 }
 

@@ -13,6 +13,9 @@ use crate::tls::{Entry, Local};
 use core::cell::UnsafeCell;
 use core::ptr::{self};
 
+/// Heaps made before the first look for threads that have gone without their exit hook.
+const LOOK_FIRST: u32 = 16;
+
 struct Registry {
     /// Heaps made so far.
     made: u32,
@@ -20,6 +23,8 @@ struct Registry {
     opened: usize,
     /// Number of the first unused heap, plus one.
     unused: u32,
+    /// How many heaps are to be made before the next look for threads that have gone.
+    look_at: u32,
 }
 
 /// The thread heaps: type-stable, in the metadata region.
@@ -40,6 +45,7 @@ impl Heaps {
             made: 0,
             opened: 0,
             unused: 0,
+            look_at: LOOK_FIRST,
         };
         Heaps {
             lock: Lock::new(),
@@ -86,6 +92,9 @@ impl Heaps {
 
     /// A heap for the thread whose block is `local`. `None` where there are too many.
     pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
+        if self.is_time_to_look() {
+            self.bury(ground);
+        }
         let heap = self.unused(ground)?;
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
@@ -98,7 +107,59 @@ impl Heaps {
         counters::add(&ground.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());
         local.me.set(me);
+        heap.thread.store(ground.os.thread_id(), SeqCst);
         Some(heap)
+    }
+
+    /// Whether a heap would have to be made, and as many were made since the last look for threads that
+    /// have gone as there were in use then.
+    fn is_time_to_look(&self) -> bool {
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        registry.unused == 0 && registry.made >= registry.look_at
+    }
+
+    /// Takes back the heaps of threads that have gone without their exit hook: raw ones, and those whose
+    /// first allocation came in the last round of thread-specific destructors. Costs a system call for
+    /// each heap in use, so the next look comes when twice as many are.
+    #[cold]
+    pub fn bury<O: Os>(&self, ground: &Ground<O>) {
+        let made = {
+            let guard = self.lock.lock();
+            self.registry(&guard).made
+        };
+        let mut in_use = 0;
+        for index in 0..made {
+            let heap = self.at(ground, index as usize);
+            let thread = heap.thread.load(SeqCst);
+            if thread == 0 {
+                continue;
+            }
+            let gone = ground.os.is_gone(thread)
+                && heap
+                    .thread
+                    .compare_exchange(thread, 0, SeqCst, SeqCst)
+                    .is_ok();
+            if gone {
+                self.inherit(ground, heap);
+            } else {
+                in_use += 1;
+            }
+        }
+        let guard = self.lock.lock();
+        self.registry(&guard).look_at = (2 * in_use).max(LOOK_FIRST);
+    }
+
+    /// Abandons what a thread left that has gone, and puts its heap away.
+    fn inherit<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
+        // The thread's own block went with it.
+        let block = Local::new();
+        heap.local.set(&block);
+        if let Err(misuse) = heap.abandon_all(ground) {
+            heap.note(misuse);
+        }
+        counters::subtract(&ground.meta.counters().heaps, 1);
+        self.put_away(heap);
     }
 
     fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
@@ -130,8 +191,14 @@ impl Heaps {
         Some(heap)
     }
 
+    /// In a fork child: the heap's thread has another number here.
+    pub fn renumber<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
+        heap.thread.store(ground.os.thread_id(), SeqCst);
+    }
+
     /// Takes back the heap of a thread that ends, which has abandoned all.
     pub fn give<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
+        heap.thread.store(0, SeqCst);
         local.me.set(0);
         local.heap.set(ptr::null());
         local.entries.iter().for_each(Entry::drop_slots);
@@ -182,7 +249,9 @@ impl Heaps {
             if heap.me() == me && me != 0 {
                 heap.forget_all();
                 heap.queue.open();
+                self.renumber(ground, heap);
             } else {
+                heap.thread.store(0, SeqCst);
                 let _ = heap.queue.close(ground.table());
                 self.put_away(heap);
             }

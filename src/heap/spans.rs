@@ -32,7 +32,8 @@ impl Heap {
         };
         if slab.count_remote() != 0 {
             // Left by a second free of whatever was here before.
-            return Err(remote_overlap(slab));
+            self.note(remote_overlap(slab));
+            slab.drop_remote();
         }
         self.begin_span(ground.table(), slab);
         Ok(Some((slab, fresh)))

@@ -11,6 +11,7 @@
 //!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
 //! ```
 
+mod loader;
 mod linux;
 #[cfg(feature = "sim")]
 mod sim;
@@ -20,8 +21,12 @@ use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
+pub use loader::NextMalloc;
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
+
+/// The environment variable that options are read from.
+pub const OPTIONS: &core::ffi::CStr = c"SLABSIDE_OPTIONS";
 
 /// The limits that a process runs under, in bytes; `usize::MAX` where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,15 @@ pub struct Limits {
     pub address_space: usize,
     /// Writable private memory (`RLIMIT_DATA`): the break and what is opened or mapped.
     pub data: usize,
+}
+
+/// Whether huge pages are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Huge {
+    /// Ask for them.
+    Wanted,
+    /// No more.
+    Unwanted,
 }
 
 /// The system's memory and the little else that the allocator needs of it.
@@ -94,6 +108,33 @@ pub trait Os: Sync {
     /// once, with no lock held and the calling thread's heap in place.
     fn begin(&self) {}
 
+    /// The options that the user set in the environment; empty where there are none, or where they are
+    /// not to be trusted (a set-user-id program).
+    fn options(&self) -> &'static [u8] {
+        &[]
+    }
+
+    /// Writes a line, which has its newline, to standard error. Keeps errno, never waits for a lock.
+    fn say(&self, _line: &[u8]) {}
+
+    /// From now on asks for huge pages for whatever [`Os::map`] hands out.
+    fn prefer_huge_pages(&self) {}
+
+    /// Says whether huge pages are wanted for a range. Where there are none nothing happens.
+    ///
+    /// # Safety
+    /// The range is ours.
+    unsafe fn advise_huge(&self, _start: NonNull<u8>, _bytes: usize, _huge: Huge) {}
+
+    /// The malloc whose blocks may have strayed here; `None` where there is none. May allocate: call it
+    /// with no lock held.
+    fn next_malloc(&self) -> Option<NextMalloc> {
+        None
+    }
+
+    /// Tells the caller of the C interface that a pointer was no good: sets errno to EINVAL.
+    fn invalid(&self) {}
+
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}
 
@@ -108,6 +149,20 @@ pub trait Os: Sync {
     /// Bytes of memory and swap that the system has; `usize::MAX` where that is not known.
     fn memory(&self) -> usize {
         usize::MAX
+    }
+
+    /// Sees to it that this code stays loaded for the process's life. May allocate: call it with no lock
+    /// held.
+    fn stay_loaded(&self) {}
+
+    /// The calling thread's number, never 0; 0 where threads have none.
+    fn thread_id(&self) -> u32 {
+        0
+    }
+
+    /// Whether the thread of this process that had the number `id` has ended, and no other has it now.
+    fn is_gone(&self, _id: u32) -> bool {
+        false
     }
 
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May

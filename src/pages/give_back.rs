@@ -5,14 +5,10 @@ use super::Pages;
 use crate::counters;
 use crate::geometry::{PageNo, PAGE};
 use crate::meta::Meta;
-use crate::os::Os;
+use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
 use core::ptr::NonNull;
 
-/// Free pages that a trim leaves, so that the next slab does not move the break again.
-pub(super) const TRIM_PAD: usize = (64 << 10) / PAGE;
-/// Time between decay ticks, in milliseconds.
-const TICK_MS: u64 = 250;
 /// The most pages discarded by one call, and the most calls in one tick.
 const PURGE_PAGES: usize = 1024;
 const PURGE_CALLS: usize = 512;
@@ -39,6 +35,7 @@ impl Pages {
         if moved {
             counters::add(&meta.counters().break_moves, 1);
             counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
+            meta.budget.refund(n * PAGE);
             inner.policy.trimmed = true;
             inner.policy.last_trim = os.clock();
         } else {
@@ -105,8 +102,9 @@ impl Pages {
             return;
         };
         let before = self.window(0).tail_pages();
-        if before > TRIM_PAD && unused > 0 {
-            self.trim(os, meta, TRIM_PAD.max(before.saturating_sub(unused)));
+        let pad = self.policy().pad();
+        if before > pad && unused > 0 {
+            self.trim(os, meta, pad.max(before.saturating_sub(unused)));
         }
         let trimmed = before.saturating_sub(self.window(0).tail_pages());
         self.purge(os, meta, unused.saturating_sub(trimmed));
@@ -117,11 +115,11 @@ impl Pages {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let policy = &mut inner.policy;
-        if now.saturating_sub(policy.last_tick) < TICK_MS {
+        if now.saturating_sub(policy.last_tick) < policy.interval {
             return None;
         }
         let dirty = inner.runs.dirty_pages();
-        let unused = if quiet >= TICK_MS {
+        let unused = if quiet >= policy.interval {
             dirty
         } else {
             policy.low_dirty.min(dirty)
@@ -130,6 +128,25 @@ impl Pages {
         policy.low_dirty = dirty;
         policy.quieten(unused);
         Some(unused)
+    }
+
+    /// Before pages inside are discarded: no more huge pages for what there is, since the kernel fills the
+    /// holes of a huge page again by and by where they are asked for (khugepaged). Those that are whole stay.
+    fn keep_holes<O: Os>(&self, os: &O) {
+        let (windows, used) = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            if !core::mem::take(&mut inner.policy.huge) {
+                return;
+            }
+            (inner.windows, inner.used)
+        };
+        for window in &windows[..used] {
+            if let Some(start) = NonNull::new(window.base.next_multiple_of(PAGE) as *mut u8) {
+                // SAFETY: advice on a window, whose pages are ours; holes in it are skipped by the kernel.
+                unsafe { os.advise_huge(start, window.len * PAGE, Huge::Unwanted) };
+            }
+        }
     }
 
     /// Discards up to `pages` dirty free pages, highest first.
@@ -141,6 +158,7 @@ impl Pages {
             else {
                 return;
             };
+            self.keep_holes(os);
             left = left.saturating_sub(n);
             let start = NonNull::new(address as *mut u8);
             // SAFETY: the pages are claimed: nobody else has them, and what they held is dead.
