@@ -23,7 +23,7 @@ use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
 use crate::sync::{AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Local, Phase, Thread};
+use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
@@ -71,6 +71,15 @@ impl Drop for Busy<'_> {
 enum Place {
     Slot(SlabPtr),
     Large(Block),
+}
+
+/// The entry of `class`.
+#[inline(always)]
+fn entry_of<'a>(thread: &'a Local, heap: &'a Heap, class: usize) -> &'a Entry {
+    match thread.entries.get(class) {
+        Some(entry) => entry,
+        None => heap.upper_entry(class),
+    }
 }
 
 impl<O: Os> Allocator<O> {
@@ -128,11 +137,22 @@ impl<O: Os> Allocator<O> {
     fn malloc_slow(&self, class: usize, thread: &Local) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
-            let entry = match thread.entries.get(class) {
-                Some(entry) => entry,
-                None => heap.upper_entry(class),
-            };
-            if heap.refill_at_once(self.ground.table(), class, entry) {
+            let entry = entry_of(thread, heap, class);
+            if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
+                return slot;
+            }
+        }
+        self.malloc_in_turn(class, thread)
+    }
+
+    /// As [`Allocator::malloc_slow`], where another slab is to be taken from.
+    #[cold]
+    #[inline(never)]
+    fn malloc_in_turn(&self, class: usize, thread: &Local) -> *mut u8 {
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            let entry = entry_of(thread, heap, class);
+            if heap.refill_in_turn(self.ground.table(), class, entry) {
                 return entry.take().unwrap_or(ptr::null_mut());
             }
         }
@@ -146,11 +166,9 @@ impl<O: Os> Allocator<O> {
 
     #[inline(always)]
     fn take_refilled(&self, thread: &Local, heap: &Heap, class: usize) -> *mut u8 {
-        let entry = match thread.entries.get(class) {
-            Some(entry) => entry,
-            None => heap.upper_entry(class),
-        };
-        entry.take().unwrap_or(ptr::null_mut())
+        entry_of(thread, heap, class)
+            .take()
+            .unwrap_or(ptr::null_mut())
     }
 
     /// A span or a large block, and whether it is all zero.

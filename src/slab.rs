@@ -13,7 +13,6 @@
 //! checked out and not handed out. Headers are type-stable: once a header (or a pair), always one, and
 //! never unmapped. A header takes no lock and owns no memory; the page map leads to it.
 
-use crate::bitmap::slots_of_word;
 use crate::class::{PAIR, SPAN};
 use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
@@ -331,23 +330,35 @@ impl SlabPtr {
         (0..self.words()).for_each(|word| self.remote_word(word).store(0, Relaxed));
     }
 
+    /// The `word`-th word of the remote bitmap, of a slab of `class`.
+    #[inline(always)]
+    pub fn remote_at(&self, word: usize, class: usize) -> &AtomicU64 {
+        let first = if class == PAIR { 3 * WORDS } else { WORDS };
+        // SAFETY: `remote` lies behind `free`, in a header pair two lines further (see the module's drawing).
+        unsafe { &*self.free_start().add(first + word) }
+    }
+
     /// The next word after `cursor` that has free slots, and `cursor`'s own last: so the slots freed
     /// longest ago are taken first, sweep by sweep.
-    #[inline]
+    #[inline(always)]
     pub fn next_word(self, cursor: usize) -> Option<(usize, u64)> {
-        let (slots, words) = (self.slots(), self.words());
+        let slots = self.slots();
+        let last = (slots - 1) / WORD_SLOTS;
         let mut word = cursor;
-        for _ in 0..words {
-            word = if word + 1 >= words { 0 } else { word + 1 };
-            let bits = self.free_word(word).load(Relaxed);
+        loop {
+            word = if word == last { 0 } else { word + 1 };
+            let mut bits = self.free_word_at(word * WORD_SLOTS).load(Relaxed);
+            if word == last {
+                // Bits past the last slot read free.
+                bits &= u64::MAX >> (slots.wrapping_neg() % WORD_SLOTS);
+            }
             if bits != 0 {
-                let bits = bits & slots_of_word(slots, word);
-                if bits != 0 {
-                    return Some((word, bits));
-                }
+                return Some((word, bits));
+            }
+            if word == cursor {
+                return None;
             }
         }
-        None
     }
 
     /// Makes the header stand for a new slab of `shape` at `base`, all slots free, owned by `owner`.

@@ -23,7 +23,7 @@ mod registry;
 use crate::class::{reciprocal, size_of_class, slab_pages, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
-use crate::geometry::WORD_SLOTS;
+use crate::geometry::{SlabId, WORD_SLOTS};
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
@@ -156,11 +156,17 @@ pub struct Heap {
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// One part of so many of a slab's slots free is too little for its turn: the change of slabs then costs more
-/// than the slots are worth.
-const POOR: usize = 8;
-/// One part of so many of a class's slots may be slack.
-const SLACK: usize = 8;
+/// What part of its slots, one of so many, a class that owns `owned` slabs may have as slack: none where so
+/// few slabs are gone round in no time. A slab with less than that free when its turn comes is poor.
+#[inline]
+fn slack_part(owned: u32) -> usize {
+    match owned {
+        0..16 => usize::MAX,
+        16..64 => 6,
+        _ => 16,
+    }
+}
+
 /// The fewest slots of slack that a slab is carved for.
 const SLACK_SLOTS: usize = 16;
 /// How many times a class goes round its slabs and finds them poor before it may have slack.
@@ -208,12 +214,13 @@ impl Class {
     ///
     /// A heap that was filled to the last slot and then replaces blocks one by one has no slack: each slot
     /// freed is the only one, and nearly every call would change slabs. So a class that has gone round its
-    /// slabs `ROUNDS` times and found them poor is granted an eighth more, no sooner: freed slots come
+    /// slabs `ROUNDS` times and found them poor is granted a part more, no sooner: freed slots come
     /// first for every program that does not pay for it again and again.
     #[inline]
     fn slack_for(&self, slab: SlabPtr) -> usize {
         let free = slab.slots() as i32 - slab.credit.get();
-        if free as usize * POOR >= slab.slots() {
+        let part = slack_part(self.owned.get());
+        if free as usize >= slab.slots() / part {
             self.poor.set(self.poor.get().saturating_sub(1));
             return 0;
         }
@@ -221,7 +228,7 @@ impl Class {
         if self.poor.get() <= self.owned.get().saturating_mul(ROUNDS).max(PATIENCE) {
             return 0;
         }
-        let most = self.owned.get() as usize * slab.slots() / SLACK;
+        let most = self.owned.get() as usize * slab.slots() / part;
         most.saturating_sub(self.slack.get() as usize)
     }
 }
@@ -276,24 +283,34 @@ impl Heap {
         }
     }
 
-    /// The common part of [`Heap::refill`]: the next word of the active slab, or of the slab whose turn is
-    /// next. False where that is not all there is to do, or something is wrong, which the other one then
-    /// finds again. `entry` is that of `class`.
-    #[inline]
-    pub fn refill_at_once(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
+    /// The common part of [`Heap::refill`]: checks out the next word of the active slab and takes its first
+    /// slot. `None` where that is not all there is to do, or something is wrong, which the other one then
+    /// finds again. `entry` is that of `class`. About sixty instructions.
+    #[inline(always)]
+    pub fn next_word(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
         let pulse = self.pulse.get();
         if pulse % PULSE == 0 {
-            return false;
+            return None;
+        }
+        let this = self.classes.get(class)?;
+        let slab = SlabId(this.active.get());
+        if !slab.is_some() {
+            return None;
+        }
+        let slab = table.get(slab);
+        let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
+        if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
+            return None;
         }
         self.pulse.set(pulse.wrapping_add(1));
-        if let Ok(true) = self.refill_from_active(table, class, entry) {
-            return true;
-        }
-        self.refill_in_turn(table, class, entry)
+        this.cursor.set(word as u32);
+        self.set_entry(slab, entry, word, bits);
+        entry.take()
     }
 
-    #[inline(never)]
-    fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
+    /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. False where
+    /// that is not all there is to do.
+    pub fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
         let this = &self.classes[class];
         let (Some(slab), Some(next)) = (self.active(table, class), this.turn.first(table)) else {
             return false;
@@ -346,16 +363,20 @@ impl Heap {
         if twice != 0 {
             return Err(overlap(slab, Overlap { word, bits: twice }));
         }
+        self.set_entry(slab, entry, word, bits);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn set_entry(&self, slab: SlabPtr, entry: &Entry, word: usize, bits: u64) {
         let size = slab.size();
-        entry.word.set(slab.free_word(word));
-        entry
-            .base
-            .set((slab.base() + word * WORD_SLOTS * size) as *mut u8);
+        let first = word * WORD_SLOTS;
+        entry.word.set(slab.free_word_at(first));
+        entry.base.set((slab.base() + first * size) as *mut u8);
         entry.size.set(size);
         entry.bits.set(bits);
         let handed = u64::from(bits.count_ones()) * size as u64;
         self.handed.set(self.handed.get() + handed);
-        Ok(())
     }
 
     #[inline]
@@ -404,7 +425,7 @@ impl Heap {
     ) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
         let table = ground.table();
-        let poor = |next: SlabPtr| next.slots() as i32 - next.credit.get() < POOR as i32;
+        let poor = |next: SlabPtr| next.credit.get() as usize > next.slots() - next.slots() / 8;
         if !self.queue.is_empty() && this.turn.first(table).is_none_or(poor) {
             self.drain(ground)?;
         }
