@@ -647,7 +647,7 @@ impl<O: Os> Allocator<O> {
         let ground = &self.ground;
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
-            ground.large.decay(&ground.os, &ground.meta, u64::MAX);
+            ground.large.give_back(&ground.os, &ground.meta);
             ground.pages.yield_reserve(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, 0);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
@@ -748,6 +748,7 @@ impl<O: Os> Allocator<O> {
         let (soft, hard) = (options.get(Name::LimitSoft), options.get(Name::LimitHard));
         ground.meta.budget.limit(soft, hard);
         ground.pages.configure(options);
+        ground.large.configure(options);
         if options.get(Name::HugePages) == options::HUGE_ON {
             ground.os.prefer_huge_pages();
         }

@@ -1,6 +1,6 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Ground, Heap, LARGE_KEPT, PULSE};
+use super::{Ground, Heap, PULSE};
 use crate::class::CLASSES;
 use crate::geometry::SlabId;
 use crate::misuse::Misuse;
@@ -39,8 +39,7 @@ impl Heap {
         self.binned_low.set(self.binned_bytes.get());
         self.release_empty(ground)?;
         self.report(ground);
-        let then = now.saturating_sub(LARGE_KEPT * interval);
-        ground.large.decay(&ground.os, &ground.meta, then);
+        ground.large.decay(&ground.os, &ground.meta, now);
         ground.pages.tick(&ground.os, &ground.meta, now, quiet);
         Ok(())
     }

@@ -51,8 +51,6 @@ const REMOTE_MEMORY: u32 = 16;
 const WATCH_PAGES: usize = 64;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
-/// Times the interval of decay that a freed large mapping is kept.
-const LARGE_KEPT: u64 = 2;
 
 /// All that the heaps of a process stand on.
 pub struct Ground<O: Os> {
