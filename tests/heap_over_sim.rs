@@ -610,6 +610,63 @@ fn a_freed_span_is_used_again() {
     assert_eq!(heap.stats().spans, 1);
 }
 
+/// The span freed last is the one that is taken next, whichever was active before; and each free of a
+/// free one is found, in whichever way it is kept.
+#[test]
+fn the_span_freed_last_is_taken_first() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 50_000, 3);
+    for &block in blocks.iter().chain(blocks.iter().rev()) {
+        heap.give(0, block);
+        assert_eq!(dead_in(heap.misuse_of_give(0, block)), block);
+        assert_eq!(heap.take(0, 50_000), block);
+        heap.is_sound();
+    }
+    heap.give_all(0, &blocks);
+    for &block in &blocks {
+        assert_eq!(dead_in(heap.misuse_of_give(0, block)), block);
+        assert_eq!(dead_in(heap.misuse_of_give(1, block)), block);
+    }
+}
+
+/// A free active span of the next bins is used before a new one is carved.
+#[test]
+fn an_active_span_serves_smaller_requests() {
+    let heap = Heap::new();
+    let block = heap.take(0, 50_000);
+    heap.give(0, block);
+    assert_eq!(heap.take(0, 45_000), block);
+    heap.take(0, 45_000);
+    assert_eq!(heap.stats().spans, 2);
+    heap.is_sound();
+}
+
+/// An active span raises no event: at its thread's end it must go, or be left for whoever frees it.
+#[test]
+fn active_spans_go_with_their_thread() {
+    let heap = Heap::new();
+    let live = heap.take(0, 50_000);
+    heap.give(0, heap.take(0, 100_000));
+    heap.exit(0);
+    assert_eq!(heap.stats().spans, 1);
+    heap.give(1, live);
+    assert_eq!(dead_in(heap.misuse_of_give(1, live)), live);
+    heap.exit(1);
+    assert_eq!(heap.stats().spans, 0);
+}
+
+/// An active span that another thread freed is found free by its owner, which loses nothing.
+#[test]
+fn an_active_span_freed_elsewhere_is_taken_again() {
+    let heap = Heap::new();
+    let block = heap.take(0, 50_000);
+    heap.give(1, block);
+    assert_eq!(dead_in(heap.misuse_of_give(1, block)), block);
+    assert_eq!(heap.take(0, 50_000), block);
+    assert_eq!(heap.stats().spans, 1);
+    heap.is_sound();
+}
+
 /// What is kept for reuse is bounded by 1 MiB and half of what is live.
 #[test]
 fn spans_kept_for_reuse_are_bounded() {

@@ -174,7 +174,6 @@ impl Table {
             table,
             shift,
             count: 0,
-            ..*self
         };
         let old = if self.shift == 0 { 0 } else { 1 << self.shift };
         for record in (0..old).map(|index| self.read(index)) {
