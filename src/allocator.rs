@@ -11,7 +11,8 @@
 
 use crate::arch::{mark_free, Freed};
 use crate::class::{
-    aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, ENTRY_SHIFT, LOCAL_CLASSES,
+    aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, upper_class, ENTRY_SHIFT,
+    LOCAL_CLASSES,
 };
 use crate::geometry::{pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::heap::{self, heap_of, Ground, Heap};
@@ -115,6 +116,45 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::malloc`] for more than 1 KiB.
     #[inline(never)]
     fn malloc_upper(&self, size: usize, thread: &Local) -> *mut u8 {
+        let heap = match heap_of(thread) {
+            Some(heap) if thread.busy.get() == 0 => heap,
+            _ => return self.malloc_upper_slow(thread, size),
+        };
+        if size <= SMALL_MAX {
+            let upper = upper_class(size);
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as `upper_class` says (tested exhaustively).
+            let entry = unsafe { heap.upper_entry_at(upper) };
+            if let Some(slot) = entry.take() {
+                return slot;
+            }
+            return self.malloc_upper_refill(thread, size, upper);
+        }
+        if size <= SPAN_MAX {
+            if let Some(slab) = heap.take_active_span(size) {
+                return slab.base() as *mut u8;
+            }
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    /// The entry of the `upper`-th class above 1 KiB is used up: its slab's word is checked out again.
+    #[inline(never)]
+    fn malloc_upper_refill(&self, thread: &Local, size: usize, upper: usize) -> *mut u8 {
+        if let Some(heap) = heap_of(thread) {
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it; true says that there is a slot.
+            unsafe {
+                let entry = heap.upper_entry_at(upper);
+                if heap.refill_upper(self.ground.table(), upper, entry) {
+                    return entry.take().unwrap_unchecked();
+                }
+            }
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size));
         }
@@ -177,6 +217,9 @@ impl<O: Os> Allocator<O> {
             return self.malloc_large(thread, size, PAGE);
         }
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            if let Some(slab) = heap.take_active_span(size) {
+                return (slab.base() as *mut u8, false);
+            }
             let _busy = Busy::mark(thread);
             if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
                 return (slab.base() as *mut u8, false);
@@ -530,6 +573,7 @@ impl<O: Os> Allocator<O> {
         let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
         let rounded = bin_pages(bin_of(wanted));
         let _busy = Busy::mark(thread);
+        heap.retire_span(self.ground.table(), slab);
         let old = slab.size();
         if rounded < pages {
             self.ground.pages.shorten(slab, rounded);
@@ -665,7 +709,7 @@ impl<O: Os> Allocator<O> {
         let ground = &self.ground;
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
-            ground.large.decay(&ground.os, &ground.meta, u64::MAX);
+            ground.large.give_back(&ground.os, &ground.meta);
             ground.pages.yield_reserve(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, 0);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
@@ -766,6 +810,7 @@ impl<O: Os> Allocator<O> {
         let (soft, hard) = (options.get(Name::LimitSoft), options.get(Name::LimitHard));
         ground.meta.budget.limit(soft, hard);
         ground.pages.configure(options);
+        ground.large.configure(options);
         if options.get(Name::HugePages) == options::HUGE_ON {
             ground.os.prefer_huge_pages();
         }

@@ -61,7 +61,7 @@ pub enum Freed {
     Far,
 }
 
-pub use machine::{flip, mark_free, prefetch, Block};
+pub use machine::{flip, mark_free, prefetch, unlinked, Block};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod machine {
@@ -283,6 +283,17 @@ mod machine {
         }
     }
 
+    /// `value`, of which the compiler does not know where it comes from: it cannot put in its place what
+    /// `value` was found to be equal to, for which the processor would have to wait. No instruction.
+    #[inline(always)]
+    pub fn unlinked(mut value: u64) -> u64 {
+        // SAFETY: a comment changes nothing.
+        unsafe {
+            asm!("/* {} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }
+
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it: one
     /// instruction in place of the three that a relaxed load and store become. Not a locked operation.
     ///
@@ -304,7 +315,7 @@ mod machine {
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
-    pub use super::portable::{flip, mark_free, prefetch, Block};
+    pub use super::portable::{flip, mark_free, prefetch, unlinked, Block};
     use super::BLOCK_BYTES;
     use core::arch::{asm, global_asm};
 
@@ -349,7 +360,7 @@ mod machine {
 )))]
 mod machine {
     extern crate std;
-    pub use super::portable::{flip, mark_free, prefetch, Block};
+    pub use super::portable::{flip, mark_free, prefetch, unlinked, Block};
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
 
@@ -479,6 +490,12 @@ mod portable {
     /// Asks for nothing.
     #[inline(always)]
     pub fn prefetch(_: *const u8) {}
+
+    /// `value`.
+    #[inline(always)]
+    pub fn unlinked(value: u64) -> u64 {
+        value
+    }
 
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it.
     ///

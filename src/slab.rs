@@ -137,6 +137,7 @@ impl Slab {
 /// A pointer to a header, or to the first of a pair. It reaches the whole pair, as a plain reference
 /// would not.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct SlabPtr(NonNull<Slab>);
 
 impl Deref for SlabPtr {
@@ -276,6 +277,18 @@ impl SlabPtr {
                 .byte_add(core::mem::offset_of!(Slab, free))
                 .cast()
         }
+    }
+
+    /// The first word of the free bitmap, whatever the class.
+    #[inline(always)]
+    pub fn first_free_word(&self) -> &AtomicU64 {
+        &self.free[0]
+    }
+
+    /// The first word of the remote bitmap of any class but the pair class.
+    #[inline(always)]
+    pub fn first_remote_word(&self) -> &AtomicU64 {
+        &self.remote[0]
     }
 
     /// The `word`-th word of the remote bitmap. `word` < 4, or 8 for the pair class.

@@ -1,6 +1,6 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Ground, Heap, LARGE_KEPT, PULSE};
+use super::{Ground, Heap, PULSE};
 use crate::class::CLASSES;
 use crate::geometry::SlabId;
 use crate::misuse::Misuse;
@@ -18,6 +18,10 @@ impl Heap {
         if pulse % PULSE != 0 {
             return Ok(());
         }
+        self.look_at_clock(ground)
+    }
+
+    pub(super) fn look_at_clock<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.report(ground);
         self.decay(ground, ground.os.clock())
     }
@@ -30,6 +34,7 @@ impl Heap {
         }
         self.last_decay.set(now);
         let quiet = ground.pages.quiet_for(now);
+        self.bin_active_spans(ground)?;
         let idle = if since >= 2 * interval {
             self.binned_bytes.get()
         } else {
@@ -39,8 +44,7 @@ impl Heap {
         self.binned_low.set(self.binned_bytes.get());
         self.release_empty(ground)?;
         self.report(ground);
-        let then = now.saturating_sub(LARGE_KEPT * interval);
-        ground.large.decay(&ground.os, &ground.meta, then);
+        ground.large.decay(&ground.os, &ground.meta, now);
         ground.pages.tick(&ground.os, &ground.meta, now, quiet);
         Ok(())
     }
@@ -48,6 +52,7 @@ impl Heap {
     /// Gives back all that the heap keeps for reuse.
     pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.drain(ground)?;
+        self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
         self.release_empty(ground)
     }
@@ -81,7 +86,11 @@ impl Heap {
                 self.abandon(ground, slab)?;
             }
         }
+        self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
+        for slab in self.active_spans() {
+            self.abandon(ground, slab)?;
+        }
         while let Some(slab) = self.spans.first(table) {
             self.abandon(ground, slab)?;
         }
@@ -140,6 +149,7 @@ impl Heap {
         self.entries.iter().for_each(Entry::drop_slots);
         self.bins.iter().for_each(List::clear);
         self.spans.clear();
+        self.forget_active_spans();
         self.binned.set(0);
         for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {
             bytes.set(0);

@@ -57,6 +57,7 @@ impl Heap {
     pub(super) fn unlist<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
         let table = ground.table();
         match slab.state() {
+            State::Active if slab.is_span() => self.deactivate_span(slab),
             State::Active => {
                 self.classes[slab.class()].active.set(0);
                 self.entry(slab.class()).drop_slots();
@@ -130,7 +131,8 @@ impl Heap {
                 }
             }
         }
-        Ok(())
+        self.active_spans().for_each(|slab| slab.credit.set(1));
+        self.bin_active_spans(ground)
     }
 
     /// Frees `slot` of a slab that the thread does not own as it stands: another thread's, nobody's, or

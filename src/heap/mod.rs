@@ -15,6 +15,7 @@
 
 mod free;
 mod spans;
+mod upper;
 mod ending;
 mod check;
 mod abandoned;
@@ -51,8 +52,8 @@ const REMOTE_MEMORY: u32 = 16;
 const WATCH_PAGES: usize = 64;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
-/// Times the interval of decay that a freed large mapping is kept.
-const LARGE_KEPT: u64 = 2;
+/// Bytes that active spans hand out between two looks at the clock.
+const SPAN_PULSE_BYTES: u64 = 1 << 20;
 
 /// All that the heaps of a process stand on.
 pub struct Ground<O: Os> {
@@ -133,8 +134,10 @@ pub struct Heap {
     local: Cell<*const Local>,
     entries: [Entry; CLASSES - LOCAL_CLASSES],
     classes: [Class; CLASSES],
-    /// Spans in use.
+    /// Spans in use that are not the active one of their bin.
     spans: List,
+    /// The span of each bin that is taken and freed without an event.
+    active_spans: [Cell<Option<SlabPtr>>; SPAN_BINS],
     /// Bins that are not empty.
     binned: Cell<u32>,
     bins: [List; SPAN_BINS],
