@@ -159,13 +159,13 @@ pub struct Heap {
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// What part of its slots, one of so many, a class that owns `owned` slabs may have as slack: none where so
-/// few slabs are gone round in no time. A slab with less than that free when its turn comes is poor.
+/// What part of its `slots`, one of so many, a class may have as slack: none where there are so few that
+/// they are gone round in no time. A slab with less than that free when its turn comes is poor.
 #[inline]
-fn slack_part(owned: u32) -> usize {
-    match owned {
-        0..16 => usize::MAX,
-        16..64 => 6,
+fn slack_part(slots: usize) -> usize {
+    match slots {
+        0..1024 => usize::MAX,
+        1024..16_384 => 6,
         _ => 16,
     }
 }
@@ -222,7 +222,8 @@ impl Class {
     #[inline]
     fn slack_for(&self, slab: SlabPtr) -> usize {
         let free = slab.slots() as i32 - slab.credit.get();
-        let part = slack_part(self.owned.get());
+        let all = self.owned.get() as usize * slab.slots();
+        let part = slack_part(all);
         if free as usize >= slab.slots() / part {
             self.poor.set(self.poor.get().saturating_sub(1));
             return 0;
@@ -231,8 +232,7 @@ impl Class {
         if self.poor.get() <= self.owned.get().saturating_mul(ROUNDS).max(PATIENCE) {
             return 0;
         }
-        let most = self.owned.get() as usize * slab.slots() / part;
-        most.saturating_sub(self.slack.get() as usize)
+        (all / part).saturating_sub(self.slack.get() as usize)
     }
 }
 
