@@ -14,7 +14,7 @@ use crate::class::{
     aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, upper_class, ENTRY_SHIFT,
     LOCAL_CLASSES,
 };
-use crate::geometry::{pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::geometry::{bit_of, pages_for, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::heap::{self, heap_of, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
@@ -22,7 +22,7 @@ use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU32, Lock};
+use crate::sync::{settled, AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
@@ -482,7 +482,38 @@ impl<O: Os> Allocator<O> {
 
     /// Resizes a block, at the same address where it has room or pages are free behind it. Null where
     /// memory has run out; the block is then as it was.
+    #[inline]
     pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+        if self.stays_at_once(thread, block, size) {
+            return block;
+        }
+        self.realloc_slow(thread, block, size)
+    }
+
+    /// The common half of [`Allocator::realloc`]: whether `block` is a live one in a slab of the thread's
+    /// own that has room for `size` bytes, and is not a span of which a quarter would be given back.
+    /// Twenty-odd instructions.
+    #[inline(always)]
+    fn stays_at_once(&self, thread: &Local, block: *mut u8, size: usize) -> bool {
+        let hot = &self.ground.pages.hot;
+        // SAFETY: set before the first block was handed out, and never again.
+        let base = unsafe { settled(&hot.base) };
+        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
+        if page >= hot.pages.load(Relaxed) {
+            return false;
+        }
+        let slab = hot.slab_of(page);
+        if slab.owner.load(Relaxed) != thread.me.get() {
+            return false;
+        }
+        let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
+        let (free, usable) = (slab.free_word_at(slot).load(Relaxed), slab.size());
+        let wasteful = slab.is_span() && size < usable - usable / 4;
+        exact && free & bit_of(slot) == 0 && size <= usable && !wasteful
+    }
+
+    #[inline(never)]
+    fn realloc_slow(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
         if block.is_null() {
             return self.malloc(thread, size);
         }
@@ -528,6 +559,8 @@ impl<O: Os> Allocator<O> {
         None
     }
 
+    /// Moves a block. What grows by little is likely to grow again: it gets a quarter more than it had,
+    /// where there is memory for it.
     fn realloc_by_copy(
         &self,
         thread: &Local,
@@ -535,7 +568,11 @@ impl<O: Os> Allocator<O> {
         usable: usize,
         size: usize,
     ) -> *mut u8 {
-        let moved = self.malloc(thread, size);
+        let roomy = with_room(usable, size);
+        let mut moved = self.malloc(thread, roomy);
+        if moved.is_null() && roomy > size {
+            moved = self.malloc(thread, size);
+        }
         if !moved.is_null() {
             // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
             unsafe { ptr::copy_nonoverlapping(block, moved, usable.min(size)) };
@@ -578,8 +615,9 @@ impl<O: Os> Allocator<O> {
         if rounded < pages {
             self.ground.pages.shorten(slab, rounded);
         } else if !fits {
+            let roomy = bin_pages(bin_of(pages_for(with_room(old, size))));
             let extend = |to: usize| self.ground.pages.extend(slab, to - pages);
-            if !extend(rounded) && !extend(wanted) {
+            if !extend(roomy) && !extend(rounded) && !extend(wanted) {
                 return false;
             }
         }
@@ -914,6 +952,16 @@ impl<O: Os> Allocator<O> {
         let ground = &self.ground;
         ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
     }
+}
+
+/// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
+/// than it had, but no mapping of its own for that.
+fn with_room(usable: usize, size: usize) -> usize {
+    let roomy = usable + usable / 4;
+    if size <= usable || size > roomy || size > SPAN_MAX {
+        return size;
+    }
+    roomy.min(SPAN_MAX)
 }
 
 /// The slot of `slab` at `addr`, which lies in one of its pages.

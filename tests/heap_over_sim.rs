@@ -732,6 +732,43 @@ fn a_span_grows_and_shrinks_in_place() {
     heap.is_sound();
 }
 
+/// A block that grows step by step moves a few times, not once a class; one that doubles gets no more than
+/// it asked for.
+#[test]
+fn what_grows_by_little_gets_room_for_more() {
+    let heap = Heap::new();
+    let (mut block, mut moves) = (heap.take(0, 16), 0);
+    heap.take(0, 1); // So that the heap's end is not all this block's.
+    for size in (32..=20_000).step_by(16) {
+        let now = heap.resize(0, block, size);
+        moves += usize::from(now != block);
+        block = now;
+        assert!(heap.usable(block) <= (size + size / 2).max(3 * PAGE));
+    }
+    assert!(moves <= 32, "{moves} moves");
+    assert_eq!(heap.usable(heap.resize(0, heap.take(0, 1000), 2000)), 2048);
+    heap.is_sound();
+}
+
+/// The short way of realloc must refuse what the long one refuses.
+#[test]
+fn a_realloc_in_place_of_a_freed_block_is_found() {
+    let heap = Heap::new();
+    for size in [8, 100, 5000, 50_000] {
+        let block = heap.take(0, size);
+        let neighbour = heap.take(0, size);
+        heap.give(0, block);
+        let resized = misuse(|| {
+            heap.resize(0, block, size);
+        });
+        assert_eq!(dead_in(resized), block, "{size}");
+        let inner = misuse(|| {
+            heap.resize(0, neighbour + 4, size);
+        });
+        assert!(matches!(inner, Misuse::Inside { .. }), "{size}");
+    }
+}
+
 /// Growing in place must stop at a neighbour, at the heap's end, and at a size that is no span any more.
 #[test]
 fn a_span_that_cannot_grow_in_place_moves() {
