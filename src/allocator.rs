@@ -11,7 +11,7 @@
 
 use crate::arch::{mark_free, Freed};
 use crate::class::{
-    aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, upper_class, ENTRY_SHIFT,
+    bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, ENTRY_SHIFT,
     LOCAL_CLASSES,
 };
 use crate::geometry::{bit_of, pages_for, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
@@ -39,6 +39,8 @@ pub struct Allocator<O: Os> {
     fork_mark: AtomicPtr<AtomicU32>,
     /// The heap of threads that have none: used under the lock.
     shared: Shared,
+    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
+    pub(crate) roomy: AtomicU32,
 }
 
 struct Shared {
@@ -54,10 +56,10 @@ const STARTED: u32 = 1;
 const HOOKED: u32 = 2;
 
 /// Marks the thread as being in a slow path, until dropped.
-struct Busy<'a>(&'a Local, u32);
+pub(crate) struct Busy<'a>(&'a Local, u32);
 
 impl<'a> Busy<'a> {
-    fn mark(local: &'a Local) -> Busy<'a> {
+    pub(crate) fn mark(local: &'a Local) -> Busy<'a> {
         Busy(local, local.busy.replace(1))
     }
 }
@@ -69,7 +71,8 @@ impl Drop for Busy<'_> {
 }
 
 /// What a pointer leads to.
-enum Place {
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
     Slot(SlabPtr),
     Large(Block),
 }
@@ -80,6 +83,16 @@ fn entry_of<'a>(thread: &'a Local, heap: &'a Heap, class: usize) -> &'a Entry {
     match thread.entries.get(class) {
         Some(entry) => entry,
         None => heap.upper_entry(class),
+    }
+}
+
+impl Place {
+    /// Bytes that may be used.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Place::Slot(slab) => slab.size(),
+            Place::Large(block) => block.bytes,
+        }
     }
 }
 
@@ -95,6 +108,7 @@ impl<O: Os> Allocator<O> {
                 lock: Lock::new(),
                 local: Local::new(),
             },
+            roomy: AtomicU32::new(0),
         }
     }
 
@@ -261,29 +275,43 @@ impl<O: Os> Allocator<O> {
     }
 
     #[cold]
-    fn exhausted(&self) -> *mut u8 {
+    pub(crate) fn exhausted(&self) -> *mut u8 {
         self.ground.os.exhausted();
         ptr::null_mut()
     }
 
     /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
     pub fn aligned(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
-        if align <= crate::geometry::MIN_ALIGN {
-            return self.malloc(thread, size.max(align));
+        self.aligned_or_fresh(thread, size, align).0
+    }
+
+    /// As [`Allocator::aligned`], all zero.
+    pub fn aligned_zeroed(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        let (block, fresh) = self.aligned_or_fresh(thread, size, align);
+        if !fresh && !block.is_null() {
+            // SAFETY: the block has at least `size` bytes.
+            unsafe { ptr::write_bytes(block, 0, size) };
         }
-        if align > SPAN_MAX || size > SPAN_MAX {
-            return self.malloc_large(thread, size.max(1), align.max(PAGE)).0;
+        block
+    }
+
+    /// The block, and whether it is all zero.
+    fn aligned_or_fresh(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        match fit(size, align) {
+            Fit::Slot(class) => (self.malloc_class(thread, class), false),
+            Fit::Large => self.malloc_large(thread, size.max(1), align.max(PAGE)),
+            Fit::Span if align > PAGE => self.malloc_aligned_span(thread, size, align),
+            Fit::Span => self.malloc_big(thread, size),
         }
-        if align > PAGE {
-            let pages = pages_for(size.max(1));
-            let span = self.with_reclaim(thread, |_, heap| {
-                heap.take_aligned_span(&self.ground, pages, align / PAGE)
-            });
-            return span.map_or_else(|| self.exhausted(), |slab| slab.base() as *mut u8);
-        }
-        match aligned_class(size.min(SMALL_MAX), align) {
-            Some(class) if size <= SMALL_MAX => self.malloc_class(thread, class),
-            _ => self.malloc_big(thread, size).0,
+    }
+
+    fn malloc_aligned_span(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        let span = self.with_reclaim(thread, |_, heap| {
+            heap.take_aligned_span(&self.ground, pages_for(size.max(1)), align / PAGE)
+        });
+        match span {
+            Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
+            None => (self.exhausted(), false),
         }
     }
 
@@ -357,7 +385,8 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Frees a block in a slab of the thread's own.
-    fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+    #[inline(always)]
+    pub(crate) fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
         // SAFETY: the thread owns the slab, and the block lies in one of its pages.
         match unsafe { mark_free(slab.as_ptr().cast(), block as usize - slab.base()) } {
             Freed::Event => self.credit_used_up(slab, thread),
@@ -484,32 +513,33 @@ impl<O: Os> Allocator<O> {
     /// memory has run out; the block is then as it was.
     #[inline]
     pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
-        if self.stays_at_once(thread, block, size) {
+        if let Some(slab) = self.stays_at_once(thread, block, size) {
+            self.note_room(Place::Slot(slab), size);
             return block;
         }
         self.realloc_slow(thread, block, size)
     }
 
-    /// The common half of [`Allocator::realloc`]: whether `block` is a live one in a slab of the thread's
-    /// own that has room for `size` bytes, and is not a span of which a quarter would be given back.
-    /// Twenty-odd instructions.
+    /// The common half of [`Allocator::realloc`]: the slab of `block` if that is a live one in a slab of the
+    /// thread's own that has room for `size` bytes, and is not a span of which a quarter would be given
+    /// back. Twenty-odd instructions.
     #[inline(always)]
-    fn stays_at_once(&self, thread: &Local, block: *mut u8, size: usize) -> bool {
+    fn stays_at_once(&self, thread: &Local, block: *mut u8, size: usize) -> Option<SlabPtr> {
         let hot = &self.ground.pages.hot;
         // SAFETY: set before the first block was handed out, and never again.
         let base = unsafe { settled(&hot.base) };
         let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
         if page >= hot.pages.load(Relaxed) {
-            return false;
+            return None;
         }
         let slab = hot.slab_of(page);
         if slab.owner.load(Relaxed) != thread.me.get() {
-            return false;
+            return None;
         }
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
         let (free, usable) = (slab.free_word_at(slot).load(Relaxed), slab.size());
         let wasteful = slab.is_span() && size < usable - usable / 4;
-        exact && free & bit_of(slot) == 0 && size <= usable && !wasteful
+        (exact && free & bit_of(slot) == 0 && size <= usable && !wasteful).then_some(slab)
     }
 
     #[inline(never)]
@@ -522,16 +552,14 @@ impl<O: Os> Allocator<O> {
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
-        let usable = match place {
-            Place::Slot(slab) => slab.size(),
-            Place::Large(block) => block.bytes,
-        };
+        let usable = place.bytes();
         let stays = match place {
             Place::Large(large) => return self.realloc_large(thread, large, size),
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
             Place::Slot(_) => size <= usable,
         };
         if stays {
+            self.note_room(place, size);
             return block;
         }
         self.realloc_by_copy(thread, block, usable, size)
@@ -539,7 +567,7 @@ impl<O: Os> Allocator<O> {
 
     /// What is to be resized is no live block.
     #[cold]
-    fn realloc_of_none(&self, block: *mut u8, size: usize, misuse: &Misuse) -> *mut u8 {
+    pub(crate) fn realloc_of_none(&self, block: *mut u8, size: usize, misuse: &Misuse) -> *mut u8 {
         match self.next_for(misuse) {
             // SAFETY: the caller's, who says that the pointer is some malloc's block.
             Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
@@ -551,12 +579,31 @@ impl<O: Os> Allocator<O> {
     }
 
     /// As `next_malloc` for what may be a misuse of a block of ours as well.
-    fn next_for(&self, misuse: &Misuse) -> Option<NextMalloc> {
+    pub(crate) fn next_for(&self, misuse: &Misuse) -> Option<NextMalloc> {
         if let Misuse::Unknown { .. } = misuse {
             return self.next_malloc(misuse);
         }
         self.misuse(misuse);
         None
+    }
+
+    /// A block stays where it is for `size` bytes: notes if nobody would have got it for as many, so that
+    /// a free with that size is believed (see `sizes`).
+    #[inline]
+    pub(crate) fn note_room(&self, place: Place, size: usize) {
+        match place {
+            Place::Slot(slab) if slab.is_span() => {
+                if size <= SMALL_MAX || !heap::may_serve(slab.pages(), pages_for(size)) {
+                    slab.roomy.store(1, Relaxed);
+                }
+            }
+            Place::Slot(slab) => {
+                if size > SMALL_MAX || slab.class() != class_of(size) {
+                    slab.roomy.store(1, Relaxed);
+                }
+            }
+            Place::Large(_) => self.roomy.store(1, Relaxed),
+        }
     }
 
     /// Moves a block. What grows by little is likely to grow again: it gets a quarter more than it had,
@@ -572,10 +619,25 @@ impl<O: Os> Allocator<O> {
         let mut moved = self.malloc(thread, roomy);
         if moved.is_null() && roomy > size {
             moved = self.malloc(thread, size);
+        } else if roomy > size {
+            if let Ok(place) = self.live(moved as usize, Call::Realloc) {
+                self.note_room(place, size);
+            }
         }
+        self.move_to(thread, block, usable.min(size), moved)
+    }
+
+    /// Copies `bytes` of a block into a new one and gives the old one back, unless there is no new one.
+    pub(crate) fn move_to(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        bytes: usize,
+        moved: *mut u8,
+    ) -> *mut u8 {
         if !moved.is_null() {
             // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
-            unsafe { ptr::copy_nonoverlapping(block, moved, usable.min(size)) };
+            unsafe { ptr::copy_nonoverlapping(block, moved, bytes) };
             self.free(thread, block);
         }
         moved
@@ -593,14 +655,17 @@ impl<O: Os> Allocator<O> {
         };
         match resized {
             Some(block) => block.address as *mut u8,
-            None if size <= large.bytes => large.address as *mut u8,
+            None if size <= large.bytes => {
+                self.note_room(Place::Large(large), size);
+                large.address as *mut u8
+            }
             None => self.realloc_by_copy(thread, large.address as *mut u8, large.bytes, size),
         }
     }
 
     /// Resizes a live span in place, if it is the thread's own and there is room. A span shrinks only to
     /// another bin's size, so that sizes that waver cost nothing.
-    fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
+    pub(crate) fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
         let fits = size <= slab.size();
         let mine = slab.owner.load(Relaxed) & !remote::PENDING == thread.me.get();
         let heap = match heap_of(thread) {
@@ -632,8 +697,7 @@ impl<O: Os> Allocator<O> {
         }
         self.notice_fork(thread);
         match self.live(block as usize, Call::UsableSize) {
-            Ok(Place::Slot(slab)) => slab.size(),
-            Ok(Place::Large(block)) => block.bytes,
+            Ok(place) => place.bytes(),
             Err(misuse) => self.next_for(&misuse).map_or(0, |next| {
                 // SAFETY: the caller's, who says that the pointer is some malloc's block.
                 unsafe { (next.usable_size)(block.cast_mut().cast()) }
@@ -642,7 +706,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// The live block at `addr`; anything else is a misuse.
-    fn live(&self, addr: usize, call: Call) -> Result<Place, Misuse> {
+    pub(crate) fn live(&self, addr: usize, call: Call) -> Result<Place, Misuse> {
         let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
@@ -677,7 +741,7 @@ impl<O: Os> Allocator<O> {
 
     /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
     #[cold]
-    fn misuse(&self, misuse: &Misuse) {
+    pub(crate) fn misuse(&self, misuse: &Misuse) {
         if self.ground.options.get(Name::Misuse) != options::MISUSE_REPORTS {
             self.ground.os.die(misuse);
         }
@@ -744,19 +808,24 @@ impl<O: Os> Allocator<O> {
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
     pub fn reclaim(&self, thread: &Local) {
+        self.reclaim_but(thread, 0);
+    }
+
+    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
+    pub fn reclaim_but(&self, thread: &Local, keep: usize) {
         let ground = &self.ground;
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
             ground.large.give_back(&ground.os, &ground.meta);
             ground.pages.yield_reserve(&ground.os, &ground.meta);
-            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.trim(&ground.os, &ground.meta, keep);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
             Ok(Some(()))
         });
     }
 
     /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
-    fn attach(&self, thread: &Local) -> bool {
+    pub(crate) fn attach(&self, thread: &Local) -> bool {
         if thread.phase.get() != Phase::Fresh {
             return true;
         }
@@ -914,7 +983,7 @@ impl<O: Os> Allocator<O> {
     /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may
     /// run before ours, and _Fork(3) runs none. Whether it was.
     #[inline]
-    fn notice_fork(&self, thread: &Local) -> bool {
+    pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
         let forked = self.mark().is_some_and(|mark| mark.load(Relaxed) == 0);
         if forked {
             self.repair_after_fork(thread);
@@ -926,7 +995,7 @@ impl<O: Os> Allocator<O> {
     fn locks_are_free(&self) -> bool {
         let ground = &self.ground;
         let locks = self.start_lock.is_free() && self.shared.lock.is_free();
-        let locks = locks && ground.meta.lock_is_free();
+        let locks = locks && ground.meta.lock_is_free() && ground.arenas.lock_is_free();
         locks
             && ground.pages.locks_are_free()
             && ground.large.locks_are_free()
@@ -939,6 +1008,7 @@ impl<O: Os> Allocator<O> {
         self.ground.options.reset_lock();
         self.shared.lock.reset();
         self.ground.meta.reset_lock();
+        self.ground.arenas.reset_lock();
         self.ground.pages.reset_locks();
         self.ground.heaps.reset_lock();
         self.ground.abandoned.reset_lock();

@@ -10,9 +10,8 @@
 //! One table and one function each way. The tables are computed at compile time and checked
 //! exhaustively below.
 
-use crate::geometry::{
-    pages_for, LOCAL_MAX, PAGE, PAIR_SLOTS, SLAB_PAGES, SLOTS, SMALL_MAX, SPAN_PAGES,
-};
+use crate::geometry::{pages_for, LOCAL_MAX, MIN_ALIGN, PAGE, PAIR_SLOTS, SLAB_PAGES};
+use crate::geometry::{SLOTS, SMALL_MAX, SPAN_MAX, SPAN_PAGES};
 
 /// Number of size classes of slabs with many slots.
 pub const CLASSES: usize = 57;
@@ -131,6 +130,33 @@ pub fn size_of_class(class: usize) -> usize {
 pub fn aligned_class(size: usize, align: usize) -> Option<usize> {
     let first = class_of(size.max(align.min(SMALL_MAX)));
     (first..CLASSES).find(|&class| size_of_class(class) % align == 0)
+}
+
+/// What serves a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// A slot of this class.
+    Slot(usize),
+    /// A span.
+    Span,
+    /// A mapping of its own.
+    Large,
+}
+
+/// What serves a request of `size` bytes at a multiple of `align`, a power of two; 1 asks for no more
+/// than any block has.
+#[inline]
+pub fn fit(size: usize, align: usize) -> Fit {
+    if size > SPAN_MAX || align > SPAN_MAX {
+        return Fit::Large;
+    }
+    if size > SMALL_MAX || align > PAGE {
+        return Fit::Span;
+    }
+    if align <= MIN_ALIGN {
+        return Fit::Slot(class_of(size.max(align)));
+    }
+    aligned_class(size, align).map_or(Fit::Span, Fit::Slot)
 }
 
 /// `ceil(2^32 / size)`: multiplying an offset by it gives the slot number in the upper 32 bits, and a
@@ -276,7 +302,6 @@ pub const fn bin_below(pages: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::SPAN_MAX;
 
     #[test]
     fn every_size_gets_the_smallest_class_that_holds_it() {
@@ -288,6 +313,25 @@ mod tests {
         }
         assert_eq!(size_of_class(CLASSES - 1), SMALL_MAX);
         assert_eq!(class_of(LOCAL_MAX), LOCAL_CLASSES - 1);
+    }
+
+    #[test]
+    fn what_fits_is_large_enough_and_aligned() {
+        for align in (0..=16).map(|shift| 1 << shift) {
+            for size in 0..=SMALL_MAX {
+                match fit(size, align) {
+                    Fit::Slot(class) => {
+                        assert!(size_of_class(class) >= size && align <= PAGE);
+                        assert_eq!(size_of_class(class) % align.min(SMALL_MAX), 0);
+                    }
+                    other => assert_eq!((other, align > PAGE), (Fit::Span, true)),
+                }
+            }
+        }
+        assert_eq!(fit(SMALL_MAX + 1, 1), Fit::Span);
+        assert_eq!(fit(SPAN_MAX, SPAN_MAX), Fit::Span);
+        assert_eq!(fit(SPAN_MAX + 1, 1), Fit::Large);
+        assert_eq!(fit(1, 2 * SPAN_MAX), Fit::Large);
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub mod heap;
 #[cfg(not(loom))]
 pub mod allocator;
 #[cfg(not(loom))]
+pub mod sizes;
+#[cfg(not(loom))]
+pub mod arena;
+#[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
 pub mod life;
@@ -62,4 +66,4 @@ pub mod life;
 pub mod api;
 
 #[cfg(not(loom))]
-pub use api::Slabside;
+pub use api::{Arena, Slabside};

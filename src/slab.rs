@@ -51,7 +51,10 @@ pub struct Slab {
     /// Places in the two lists that a slab can be on: before and behind it.
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
-    pub pages: AtomicU32,
+    pub pages: AtomicU16,
+    /// Non-zero once a realloc kept a block here that a smaller one would hold: from then on the size
+    /// that a block was asked for cannot be told from its slot.
+    pub roomy: AtomicU16,
     /// Live slots when the counters were last told.
     pub counted: AtomicU32,
 }
@@ -128,7 +131,8 @@ impl Slab {
             id: AtomicU32::new(0),
             queue: AtomicU32::new(0),
             links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
-            pages: AtomicU32::new(0),
+            pages: AtomicU16::new(0),
+            roomy: AtomicU16::new(0),
             counted: AtomicU32::new(0),
         }
     }
@@ -382,9 +386,10 @@ impl SlabPtr {
         self.size.store(shape.size as u32, Relaxed);
         self.slots.store(shape.slots as u16, Relaxed);
         self.class.store(shape.class as u8, Relaxed);
-        self.pages.store(shape.pages as u32, Relaxed);
+        self.pages.store(shape.pages as u16, Relaxed);
         self.credit.set(CREDIT_HUGE);
         self.counted.store(0, Relaxed);
+        self.roomy.store(0, Relaxed);
         let words = if shape.class == PAIR {
             2 * WORDS
         } else {

@@ -77,22 +77,31 @@ impl Heap {
     /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are disowned, the
     /// others wait on the abandoned list.
     pub fn abandon_all<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        self.part_with_all(ground, |slab| self.abandon(ground, slab))
+    }
+
+    /// Closes the queue, gives back what is kept for reuse, and runs `part` with all else that is owned.
+    pub(super) fn part_with_all<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        part: impl Fn(SlabPtr) -> Result<(), Misuse>,
+    ) -> Result<(), Misuse> {
         let table = ground.table();
         for slab in self.queue.close(table) {
             self.look_at_queued(ground, slab)?;
         }
         for class in 0..CLASSES {
             while let Some(slab) = self.classes[class].all.first(table) {
-                self.abandon(ground, slab)?;
+                part(slab)?;
             }
         }
         self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
         for slab in self.active_spans() {
-            self.abandon(ground, slab)?;
+            part(slab)?;
         }
         while let Some(slab) = self.spans.first(table) {
-            self.abandon(ground, slab)?;
+            part(slab)?;
         }
         self.report(ground);
         Ok(())

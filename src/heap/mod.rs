@@ -20,6 +20,7 @@ mod ending;
 mod check;
 mod abandoned;
 mod registry;
+mod arenas;
 
 use crate::class::{reciprocal, size_of_class, slab_pages, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
@@ -40,7 +41,9 @@ use core::cell::Cell;
 use core::ptr::NonNull;
 
 pub use abandoned::Abandoned;
+pub use arenas::Arenas;
 pub use registry::Heaps;
+pub use spans::may_serve;
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
 const BINNED_BYTES: usize = 1 << 20;
@@ -71,6 +74,8 @@ pub struct Ground<O: Os> {
     pub heaps: Heaps,
     /// Slabs that exited threads left, with free slots.
     pub abandoned: Abandoned,
+    /// Heaps that no thread owns.
+    pub arenas: Arenas,
 }
 
 impl<O: Os> Ground<O> {
@@ -84,6 +89,7 @@ impl<O: Os> Ground<O> {
             large: Large::new(),
             heaps: Heaps::new(),
             abandoned: Abandoned::new(),
+            arenas: Arenas::new(),
         }
     }
 
@@ -130,6 +136,8 @@ pub struct Heap {
     index: Cell<u32>,
     /// The system's number of the heap's thread; 0: none, or it is looked after by another one.
     thread: AtomicU32,
+    /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
+    arena: Cell<bool>,
     /// The thread's block, which holds the entries of the smaller classes.
     local: Cell<*const Local>,
     entries: [Entry; CLASSES - LOCAL_CLASSES],
@@ -399,7 +407,7 @@ impl Heap {
         self.fill_up(slab);
         let remote = this.remote.get();
         // Not while it is queued here: whoever claims it could not be told until this heap drains.
-        if remote != 0 && !remote::is_queued(slab) {
+        if remote != 0 && !self.arena.get() && !remote::is_queued(slab) {
             this.remote.set(remote - 1);
             slab.set_state(State::Unlisted);
             this.disown(ground.table(), slab);
@@ -442,7 +450,11 @@ impl Heap {
             }
             return Ok(this.next_in_turn(table));
         }
-        if let Some(slab) = ground.abandoned.adopt(table, class, self.me()) {
+        let adopts = !self.arena.get();
+        if let Some(slab) = adopts
+            .then(|| ground.abandoned.adopt(table, class, self.me()))
+            .flatten()
+        {
             this.own(table, slab);
             self.collect(slab)?;
             return Ok(Some(slab));

@@ -6,7 +6,7 @@ use crate::meta::{Area, HEAP_BYTES};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, PENDING};
-use crate::slab::{SlabPtr, SlabTable, State};
+use crate::slab::{SlabPtr, State};
 use crate::sync::{AtomicU32, Guard, Lock};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
@@ -54,7 +54,7 @@ impl Heaps {
         }
     }
 
-    fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
+    pub(super) fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
         let start = ground.meta.start::<u8>(Area::Heaps);
         // SAFETY: `index` was given out, so its memory is open; zero is a valid heap; never unmapped.
         unsafe { start.byte_add(index * HEAP_BYTES).cast::<Heap>().as_ref() }
@@ -96,6 +96,13 @@ impl Heaps {
             self.bury(ground);
         }
         let heap = self.unused(ground)?;
+        self.begin(ground, heap, local);
+        heap.thread.store(ground.os.thread_id(), SeqCst);
+        Some(heap)
+    }
+
+    /// `heap`, which was unused, is at work from now on, with the entries of `local`.
+    pub(super) fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
         heap.local.set(local);
@@ -107,8 +114,6 @@ impl Heaps {
         counters::add(&ground.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());
         local.me.set(me);
-        heap.thread.store(ground.os.thread_id(), SeqCst);
-        Some(heap)
     }
 
     /// Whether a heap would have to be made, and as many were made since the last look for threads that
@@ -162,7 +167,7 @@ impl Heaps {
         self.put_away(heap);
     }
 
-    fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
+    pub(super) fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
         let guard = self.lock.lock();
         let registry = self.registry(&guard);
         if registry.unused != 0 {
@@ -206,7 +211,7 @@ impl Heaps {
         self.put_away(heap);
     }
 
-    fn put_away(&self, heap: &Heap) {
+    pub(super) fn put_away(&self, heap: &Heap) {
         heap.local.set(ptr::null());
         heap.forget_all();
         heap.me.store(0, SeqCst);
@@ -244,28 +249,32 @@ impl Heaps {
         };
         ground.abandoned.reset();
         let me = mine.map_or(0, Heap::me);
+        let mut kept = 0;
         for index in 0..made {
             let heap = self.at(ground, index as usize);
-            if heap.me() == me && me != 0 {
+            let arena = heap.me() != 0 && heap.arena.get();
+            if arena {
+                ground.arenas.repair(ground, heap);
+            }
+            if arena || (heap.me() == me && me != 0) {
                 heap.forget_all();
                 heap.queue.open();
-                self.renumber(ground, heap);
+                kept += 1;
+                if !arena {
+                    self.renumber(ground, heap);
+                }
             } else {
+                heap.arena.set(false);
                 heap.thread.store(0, SeqCst);
                 let _ = heap.queue.close(ground.table());
                 self.put_away(heap);
             }
         }
-        ground
-            .meta
-            .counters()
-            .heaps
-            .store(u64::from(me != 0), Relaxed);
+        ground.meta.counters().heaps.store(kept, Relaxed);
         // All are unlisted before the first is settled: settling one may look at its neighbours.
-        let table = ground.table();
         ground
             .pages
-            .each_slab(|slab| Heaps::unlist(table, mine, slab));
+            .each_slab(|slab| self.unlist(ground, mine, slab));
         let mut result = Ok(());
         ground.pages.each_slab(|slab| {
             if result.is_ok() {
@@ -275,14 +284,25 @@ impl Heaps {
         result
     }
 
-    fn unlist(table: SlabTable, mine: Option<&Heap>, slab: SlabPtr) {
+    /// The heap that owns `slab`, if it is still there: the thread's, or an arena.
+    fn keeper<'a, O: Os>(
+        &self,
+        ground: &'a Ground<O>,
+        mine: Option<&'a Heap>,
+        slab: SlabPtr,
+    ) -> Option<&'a Heap> {
+        let owner = slab.owner.load(Relaxed) & !PENDING;
+        mine.filter(|heap| heap.me() == owner)
+            .or_else(|| ground.arenas.of(ground, owner).map(|(_, heap)| heap))
+    }
+
+    fn unlist<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>, slab: SlabPtr) {
         remote::repair(slab);
         slab.set_state(State::Unlisted);
-        let owned_by = slab.owner.load(Relaxed) & !PENDING;
-        if let Some(heap) = mine.filter(|heap| heap.me() == owned_by) {
-            slab.owner.store(owned_by, SeqCst);
+        if let Some(heap) = self.keeper(ground, mine, slab) {
+            slab.owner.store(heap.me(), SeqCst);
             if let Some(this) = heap.classes.get(slab.class()) {
-                this.own(table, slab);
+                this.own(ground.table(), slab);
             }
         }
     }
@@ -293,9 +313,9 @@ impl Heaps {
         mine: Option<&Heap>,
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
-        match mine {
-            Some(heap) if slab.owner.load(Relaxed) == heap.me() => heap.settle(ground, slab),
-            _ => {
+        match self.keeper(ground, mine, slab) {
+            Some(heap) => heap.settle(ground, slab),
+            None => {
                 ground.abandoned.orphan(ground, slab);
                 Ok(())
             }

@@ -20,6 +20,13 @@ use crate::slab::{Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
 use crate::sync::{flip, Ordering::Relaxed};
 use core::cell::Cell;
 
+/// Whether a request for `wanted` pages may have been served by a span of `pages` pages (see
+/// [`Heap::take_binned`]).
+pub fn may_serve(pages: usize, wanted: usize) -> bool {
+    let most = bin_of(wanted) + BINS_UP;
+    wanted <= pages && bin_below(pages).is_none_or(|bin| bin <= most)
+}
+
 impl Heap {
     /// A span of at least `pages` pages, and whether it is all zero. `None` where memory has run out.
     pub fn take_span<O: Os>(
@@ -143,20 +150,20 @@ impl Heap {
         self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
 
-    /// A span of `pages` pages whose address is a multiple of `align` pages. `None` where memory has run
-    /// out.
+    /// A span of `pages` pages whose address is a multiple of `align` pages, and whether it is all zero.
+    /// `None` where memory has run out.
     pub fn take_aligned_span<O: Os>(
         &self,
         ground: &Ground<O>,
         pages: usize,
         align: usize,
-    ) -> Result<Option<SlabPtr>, Misuse> {
+    ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
         self.pulse(ground)?;
         let carved = self.carve_span(ground, bin_pages(bin_of(pages)), align);
-        Ok(carved.map(|(slab, _)| {
+        if let Some((slab, _)) = carved {
             self.begin_span(ground.table(), slab);
-            slab
-        }))
+        }
+        Ok(carved)
     }
 
     pub(super) fn carve_span<O: Os>(

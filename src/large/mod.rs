@@ -376,6 +376,83 @@ impl Large {
         Some(Block { bytes, ..block })
     }
 
+    /// Grows the live `block` at its place to at least `size` bytes; false where there is no room.
+    pub fn expand<O: Os>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> bool {
+        let bytes = match size.checked_next_multiple_of(meta.os_page()) {
+            Some(bytes) if bytes > block.bytes => bytes,
+            Some(_) => return true,
+            None => return false,
+        };
+        let grown = self.grow_in_place(meta, block, bytes);
+        if grown.is_none() && self.expand_mapping(os, meta, block, bytes).is_none() {
+            return false;
+        }
+        counters::subtract(&meta.counters().live, block.bytes as u64);
+        count_live(meta, bytes);
+        true
+    }
+
+    fn expand_mapping<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        block: Block,
+        bytes: usize,
+    ) -> Option<Block> {
+        let more = bytes - block.bytes;
+        if !meta.budget.charge(more) {
+            return None;
+        }
+        let start = NonNull::new(block.address as *mut u8);
+        // SAFETY: the caller owns the live block.
+        if !start.is_some_and(|start| unsafe { os.stretch(start, block.bytes, bytes) }) {
+            meta.budget.refund(more);
+            return None;
+        }
+        counters::add(&meta.counters().mapped, more as u64);
+        let guard = self.lock.lock();
+        self.inner(&guard).resize(block, bytes)
+    }
+
+    // ---- blocks of first-class heaps ------------------------------------------------------------
+
+    /// Notes that the live block at `address` belongs to the first-class heap `owner`. A block that moves
+    /// is to be noted again.
+    pub fn set_owner(&self, address: usize, owner: u64) {
+        let guard = self.lock.lock();
+        if let Some(record) = self.inner(&guard).table.at(address) {
+            record.owner = owner;
+        }
+    }
+
+    /// The first-class heap that the live block at `address` belongs to; 0: none.
+    pub fn owner_of(&self, address: usize) -> u64 {
+        let guard = self.lock.lock();
+        let record = self.inner(&guard).table.at(address);
+        record.map_or(0, |record| record.owner)
+    }
+
+    /// Frees all live blocks of `owner`, which gets no more meanwhile.
+    pub fn unmap_all_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) {
+        // Records move while others come and go: over again until none was found.
+        while self.unmap_some_of(os, meta, owner) {}
+    }
+
+    fn unmap_some_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) -> bool {
+        let (mut index, mut found) = (0, false);
+        loop {
+            let next = {
+                let guard = self.lock.lock();
+                self.inner(&guard).table.next_of(index, owner)
+            };
+            let Some((at, address)) = next else {
+                return found;
+            };
+            self.unmap(os, meta, address);
+            (index, found) = (at, true);
+        }
+    }
+
     // ---- the table ------------------------------------------------------------------------------
 
     /// Doubles the table: opens the other area and copies.

@@ -16,7 +16,8 @@ pub(super) struct Record {
     pub(super) bytes: usize,
     /// 0 while live; 1: freed, but neither could it be unmapped nor was there place to keep it.
     pub(super) stray: u64,
-    reserved: u64,
+    /// Owner word of the first-class heap that the block belongs to; 0: none.
+    pub(super) owner: u64,
 }
 
 static_assertions::const_assert_eq!(core::mem::size_of::<Record>(), RECORD_BYTES);
@@ -26,7 +27,7 @@ impl Record {
         address: 0,
         bytes: 0,
         stray: 0,
-        reserved: 0,
+        owner: 0,
     };
 
     pub(super) const fn of(block: Block, stray: u64) -> Record {
@@ -34,7 +35,7 @@ impl Record {
             address: block.address,
             bytes: block.bytes,
             stray,
-            reserved: 0,
+            owner: 0,
         }
     }
 
@@ -111,6 +112,7 @@ impl Table {
             compiler_fence(Release);
             (*place).bytes = record.bytes;
             (*place).stray = record.stray;
+            (*place).owner = record.owner;
             compiler_fence(Release);
             (*place).address = record.address;
         }
@@ -132,6 +134,15 @@ impl Table {
         let index = self.index_of(address)?;
         // SAFETY: within the open table; the exclusive borrow of `self` stands for the lock.
         Some(unsafe { &mut *self.place(index) })
+    }
+
+    /// Place and address of the first live block of `owner` from `index` on.
+    pub(super) fn next_of(&self, index: usize, owner: u64) -> Option<(usize, usize)> {
+        let end = if self.shift == 0 { 0 } else { 1 << self.shift };
+        let mut records = (index..end).map(|index| (index, self.read(index)));
+        records
+            .find(|(_, record)| record.address != 0 && record.stray == 0 && record.owner == owner)
+            .map(|(index, record)| (index, record.address))
     }
 
     pub(super) fn insert(&mut self, record: Record) {

@@ -200,6 +200,13 @@ impl Os for Linux {
         NonNull::new(moved.cast())
     }
 
+    unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
+        // SAFETY: the caller's mapping, which stays where it is.
+        keeping_errno(|| unsafe {
+            libc::mremap(start.as_ptr().cast(), old, new, 0) != libc::MAP_FAILED
+        })
+    }
+
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller says that the contents are dead.
         keeping_errno(|| unsafe {

@@ -77,6 +77,37 @@ fn look_up(place: *mut c_void, name: &CStr) -> usize {
     unsafe { transmute::<usize, Dlsym>(address)(place, name.as_ptr()) as usize }
 }
 
+/// What `name` stands for in the process at large; null: nothing, or the program is static and cannot say.
+pub fn symbol(name: &CStr) -> *mut c_void {
+    look_up(libc::RTLD_DEFAULT, name) as *mut c_void
+}
+
+/// What `name` stands for in the C++ runtime: behind us in the order of search, or in a runtime that was
+/// opened for one library alone (an interpreter that opens an extension); 0: nothing. May allocate.
+pub(super) fn look_up_in_runtime(name: &CStr) -> usize {
+    let next = look_up(libc::RTLD_NEXT, name);
+    // By name, as below.
+    let dlopen = look_up(libc::RTLD_DEFAULT, c"dlopen");
+    if next != 0 || dlopen == 0 {
+        return next;
+    }
+    for library in [c"libstdc++.so.6", c"libc++.so.1"] {
+        let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD;
+        // SAFETY: a function of this name has this type (dlopen(3)); the library is there already, or not at
+        // all. The handle is kept for good.
+        let handle = unsafe { transmute::<usize, Dlopen>(dlopen)(library.as_ptr(), flags) };
+        let found = if handle.is_null() {
+            0
+        } else {
+            look_up(handle, name)
+        };
+        if found != 0 {
+            return found;
+        }
+    }
+    0
+}
+
 /// The next malloc, if there is a whole one. May allocate at its first call: no lock is to be held.
 pub fn next_malloc() -> Option<NextMalloc> {
     static FOUND: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];

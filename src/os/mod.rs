@@ -11,7 +11,9 @@
 //!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
 //! ```
 
+#[macro_use]
 mod loader;
+pub mod cxx;
 mod linux;
 #[cfg(feature = "sim")]
 mod sim;
@@ -21,7 +23,7 @@ use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
-pub use loader::NextMalloc;
+pub use loader::{symbol, NextMalloc};
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
@@ -85,6 +87,13 @@ pub trait Os: Sync {
     /// # Safety
     /// As [`Os::unmap`]; on success the old range is gone where the address differs.
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
+
+    /// Grows a mapping at its place; bytes beyond the old size are zero. False where there is no room
+    /// behind it.
+    ///
+    /// # Safety
+    /// `start` and `old` are a mapping from [`Os::map`] or [`Os::remap`] that the caller owns.
+    unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool;
 
     /// Drops the contents of usable pages: they cost no memory until touched, and then read as zero.
     ///

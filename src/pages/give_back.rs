@@ -7,6 +7,7 @@ use crate::geometry::{PageNo, PAGE};
 use crate::meta::Meta;
 use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
+use crate::sync::Ordering::Relaxed;
 use core::ptr::NonNull;
 
 /// The most pages discarded by one call, and the most calls in one tick.
@@ -83,6 +84,30 @@ impl Pages {
         let page = window.end();
         inner.runs.take(page, n);
         Some((page, n))
+    }
+
+    /// From now on as many free pages at the end are given back at once; [`usize::MAX`]: none ever are, but
+    /// when asked for.
+    pub fn set_trim_threshold(&self, pages: usize) {
+        let guard = self.lock.lock();
+        let policy = &mut self.inner(&guard).policy;
+        (policy.least, policy.threshold) = (pages, pages);
+    }
+
+    /// Bytes that the break and the mapped windows hold now, and how many of them a trim could give back.
+    pub fn held<O: Os>(&self, os: &O, meta: &Meta) -> (usize, usize) {
+        let end = os.break_end();
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let windows = &inner.windows[..inner.used];
+        let mapped = windows.iter().filter(|window| window.kind == Kind::Mapped);
+        let mapped = mapped.map(|window| window.len * PAGE).sum::<usize>();
+        let moved = meta.counters().break_bytes.load(Relaxed) as usize;
+        let tail = windows
+            .first()
+            .filter(|first| first.kind == Kind::Break && end == Some(first.address(first.end())));
+        let top = tail.map_or(0, |first| first.tail_pages() * PAGE);
+        (moved + mapped, top)
     }
 
     /// Milliseconds since a slab was last released.

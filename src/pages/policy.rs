@@ -17,7 +17,7 @@ const LEARN_MS: u64 = 1000;
 /// When to give pages back: numbers that learn from what the program does.
 #[derive(Clone, Copy)]
 pub(super) struct Policy {
-    /// What the threshold is at first and comes back to.
+    /// What the threshold is at first and comes back to; [`usize::MAX`]: nothing is given back at the end.
     pub(super) least: usize,
     /// Time between decay ticks, in milliseconds.
     pub(super) interval: u64,
@@ -89,7 +89,10 @@ impl Policy {
     /// The break grows again: soon after a trim, the threshold was too low for this program.
     pub(super) fn grown(&mut self, now: u64) {
         if self.trimmed && now.saturating_sub(self.last_trim) < LEARN_MS {
-            self.threshold = (self.threshold * 4).min(TRIM_PAGES_MOST.max(self.least));
+            self.threshold = self
+                .threshold
+                .saturating_mul(4)
+                .min(TRIM_PAGES_MOST.max(self.least));
         }
         self.trimmed = false;
         self.grew = true;
