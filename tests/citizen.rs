@@ -112,7 +112,13 @@ fn functions(object: &Path) -> Vec<Function> {
 }
 
 /// Functions that have the instructions of a fast path among their own, beside malloc and free.
-const FAST: [&str; 3] = ["malloc_upper", "free_far", "realloc_by_copy"];
+const FAST: [&str; 5] = [
+    "malloc_upper",
+    "malloc_class",
+    "free_slow",
+    "free_own",
+    "realloc_by_copy",
+];
 
 #[test]
 fn a_handler_may_allocate_between_any_two_instructions_outside_the_fast_paths() {
