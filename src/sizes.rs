@@ -48,7 +48,7 @@ impl<O: Os> Allocator<O> {
         }
         self.notice_fork(thread);
         let ground = &self.ground;
-        let place = match self.live(block as usize, Call::Realloc) {
+        let place = match self.live(thread, block as usize, Call::Realloc) {
             Ok(place) => place,
             Err(misuse) => {
                 // Another malloc has no such question to be asked.
@@ -61,6 +61,7 @@ impl<O: Os> Allocator<O> {
         }
         match place {
             Place::Slot(slab) => slab.is_span() && self.resize_span(thread, slab, size),
+            Place::Unknown => false,
             Place::Large(_) if size > REQUEST_MAX => false,
             Place::Large(block) => {
                 let _busy = Busy::mark(thread);
@@ -85,7 +86,8 @@ impl<O: Os> Allocator<O> {
             return self.realloc(thread, block, size.max(align));
         }
         self.notice_fork(thread);
-        let place = match self.live(block as usize, Call::Realloc) {
+        let place = match self.live(thread, block as usize, Call::Realloc) {
+            Ok(Place::Unknown) => return self.exhausted(),
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
@@ -136,7 +138,8 @@ impl<O: Os> Allocator<O> {
             return;
         }
         self.notice_fork(thread);
-        match self.live(block as usize, Call::Free) {
+        match self.live(thread, block as usize, Call::Free) {
+            Ok(Place::Unknown) => self.free(thread, block),
             Ok(place) if !self.may_be(place, size, align) => self.misuse(&Misuse::WrongSize {
                 addr: block as usize,
                 said: size,
@@ -153,6 +156,7 @@ impl<O: Os> Allocator<O> {
             return false;
         }
         match (place, fit(size, align)) {
+            (Place::Unknown, _) => true,
             (Place::Slot(slab), _) if slab.roomy.load(Relaxed) != 0 => true,
             (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,
             (Place::Slot(slab), Fit::Span) => {
