@@ -141,7 +141,7 @@ fn a_handler_may_allocate_between_any_two_instructions_outside_the_fast_paths() 
         let mut skipped = of("malloc").length + of("free").length;
         let is_fast = |function: &&Function| {
             let is = |part: &&str| function.name.contains(*part);
-            FAST.iter().any(|part| is(&part))
+            FAST.iter().any(is)
                 || [of("realloc"), of("calloc")]
                     .iter()
                     .any(|other| other.start == function.start)

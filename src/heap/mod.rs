@@ -306,7 +306,7 @@ impl Heap {
     #[inline(always)]
     pub fn next_word(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
         let pulse = self.pulse.get();
-        if pulse % PULSE == 0 {
+        if pulse.is_multiple_of(PULSE) {
             return None;
         }
         let this = self.classes.get(class)?;
