@@ -1,7 +1,7 @@
 //! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
 //!
 //! ```text
-//!   | header | counters | heaps | arenas | page bitmaps | run index | page map | large table x2 | slab headers |
+//!   | header | counters | run index | heaps | arenas | page bitmaps | page map | large table x2 | slab headers |
 //!     4 KiB     4 KiB     each area reserved at its full size, opened as far as it is used
 //! ```
 //!
@@ -27,14 +27,14 @@ pub const VERSION: u32 = 1;
 pub enum Area {
     /// [`Header`], and [`Counters`] behind it.
     Header = 0,
+    /// Maxima over the groups' longest free runs, highest level first.
+    Tree,
     /// Thread heaps, `HEAP_BYTES` each.
     Heaps,
     /// First-class heaps: a lock and entries for the thread heap of the same number, `ARENA_BYTES` each.
     Arenas,
     /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
     Groups,
-    /// Maxima over the groups' longest free runs, highest level first.
-    Tree,
     /// One `u32` a page: the number of the slab header that it belongs to.
     PageMap,
     /// Records of large blocks, in tables of 2^k records with odd k.
@@ -58,6 +58,9 @@ pub const GROUP_BYTES: usize = 4096;
 pub const RECORD_BYTES: usize = 32;
 /// Bytes of a slab header.
 pub const SLAB_BYTES: usize = 128;
+
+/// The largest tree that is opened at once, in bytes.
+const PRIMED_TREE: usize = 16 << 10;
 
 /// Where an area lies, from the region's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,10 +188,10 @@ impl Plan {
 /// All areas in order of address.
 const ALL: [Area; AREAS] = [
     Area::Header,
+    Area::Tree,
     Area::Heaps,
     Area::Arenas,
     Area::Groups,
-    Area::Tree,
     Area::PageMap,
     Area::LargeOdd,
     Area::LargeEven,
@@ -207,6 +210,9 @@ pub struct Meta {
     bytes: [AtomicUsize; AREAS],
     /// End of what was opened of each area.
     opened: [AtomicUsize; AREAS],
+    /// Bytes at the start of each area that were opened with the header: the areas that a program needs from
+    /// its first block on lie side by side, and cost one system call.
+    primed: [AtomicUsize; AREAS],
     /// Held while areas are opened or cut.
     lock: Lock,
 }
@@ -230,6 +236,7 @@ impl Meta {
             plan: core::cell::UnsafeCell::new(None),
             bytes: [const { AtomicUsize::new(0) }; AREAS],
             opened: [const { AtomicUsize::new(0) }; AREAS],
+            primed: [const { AtomicUsize::new(0) }; AREAS],
             lock: Lock::new(),
         }
     }
@@ -275,8 +282,8 @@ impl Meta {
 
     fn set_up<O: Os>(&self, os: &O, start: NonNull<u8>) -> bool {
         let total = self.total();
-        let first = self.extent(Area::Heaps).offset;
-        // SAFETY: the two areas at the start of our own reserve.
+        let first = self.prime();
+        // SAFETY: at the start of our own reserve.
         if !unsafe { os.open(start, first) } {
             // SAFETY: the reserve is ours and nobody knows it.
             unsafe { os.unmap(start, total) };
@@ -288,6 +295,21 @@ impl Meta {
         self.reset_counters();
         counters::add(&self.counters().metadata, first as u64);
         true
+    }
+
+    /// How much is opened at once, in bytes: the header, the first heap, and the tree between them where that
+    /// is small.
+    fn prime(&self) -> usize {
+        let (tree, heaps) = (self.extent(Area::Tree), self.extent(Area::Heaps));
+        if tree.bytes > PRIMED_TREE.max(self.os_page()) {
+            return tree.offset;
+        }
+        let heap = self.os_pages(HEAP_BYTES);
+        for (area, bytes) in [(Area::Tree, tree.bytes), (Area::Heaps, heap)] {
+            self.primed[area as usize].store(bytes, Relaxed);
+            self.opened[area as usize].store(bytes, Relaxed);
+        }
+        heaps.offset + heap
     }
 
     fn write_header(&self, total: usize) {
@@ -392,7 +414,7 @@ impl Meta {
             return false;
         }
         let (from, to) = (from & !(self.os_page() - 1), self.os_pages(to));
-        if to <= from {
+        if to <= from || to <= self.primed[area as usize].load(Relaxed) {
             return true;
         }
         self.opened[area as usize].fetch_max(to, Relaxed);

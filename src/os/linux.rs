@@ -309,15 +309,18 @@ impl Os for Linux {
         keeping_errno(super::loader::stay_loaded);
     }
 
-    fn thread_id(&self) -> u32 {
+    fn thread_id(&self) -> u64 {
         // SAFETY: no arguments to get wrong.
-        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+        let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid)) };
+        (process as u64) << 32 | thread as u64
     }
 
-    fn is_gone(&self, id: u32) -> bool {
+    fn is_gone(&self, id: u64) -> bool {
+        let (process, thread) = ((id >> 32) as libc::pid_t, id as u32);
         // SAFETY: signal 0 only asks whether there is such a thread (tgkill(2)).
         keeping_errno(|| unsafe {
-            libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == -1
+            process == libc::getpid()
+                && libc::syscall(libc::SYS_tgkill, process, thread, 0) == -1
                 && *libc::__errno_location() == libc::ESRCH
         })
     }

@@ -164,13 +164,14 @@ pub trait Os: Sync {
     /// held.
     fn stay_loaded(&self) {}
 
-    /// The calling thread's number, never 0; 0 where threads have none.
-    fn thread_id(&self) -> u32 {
+    /// The number of the calling thread and its process, never 0; 0 where threads have none.
+    fn thread_id(&self) -> u64 {
         0
     }
 
-    /// Whether the thread of this process that had the number `id` has ended, and no other has it now.
-    fn is_gone(&self, _id: u32) -> bool {
+    /// Whether the thread that had the number `id` was one of this very process, has ended, and no other has
+    /// its number now.
+    fn is_gone(&self, _id: u64) -> bool {
         false
     }
 
