@@ -55,6 +55,10 @@ void slabside_stats(struct slabside_stats *out);
 /* Walks every slab header, list and bitmap; returns the number of broken invariants found (0: sound).
  * To be called while no other thread allocates or frees. */
 size_t slabside_validate(void);
+/* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. 0; EINVAL: no
+ * such option or value; EBUSY: memory was allocated already, and the options are frozen. What the
+ * environment variable SLABSIDE_OPTIONS says has the last word. */
+int slabside_option_set(const char *name, const char *value);
 
 #ifdef __cplusplus
 }

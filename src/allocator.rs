@@ -639,6 +639,9 @@ impl<O: Os> Allocator<O> {
         if self.is_started() {
             return true;
         }
+        ground
+            .options
+            .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
         if started {
@@ -729,6 +732,7 @@ impl<O: Os> Allocator<O> {
     /// Frees every lock: whoever held one is not in this process.
     fn reset_locks(&self) {
         self.start_lock.reset();
+        self.ground.options.reset_lock();
         self.shared.lock.reset();
         self.ground.meta.reset_lock();
         self.ground.pages.reset_locks();

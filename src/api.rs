@@ -6,6 +6,7 @@
 use crate::geometry::{align_up, MIN_ALIGN, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
+use crate::options::{self, Mistake};
 use crate::os::Os;
 use crate::tls::{current, local};
 use core::alloc::{GlobalAlloc, Layout};
@@ -138,6 +139,25 @@ pub fn stats() -> Stats {
 /// invariants.
 pub fn validate() -> usize {
     GLOBAL.validate()
+}
+
+/// Sets the option `name` to `value` before the first allocation: 0, EINVAL where there is no such option
+/// or value, EBUSY where memory was allocated already. The environment variable still has the last word.
+/// See docs/tuning.md for names and values.
+pub fn option_set(name: &[u8], value: &[u8]) -> c_int {
+    let mut item = [0; options::TEXT + 64];
+    let length = name.len() + 1 + value.len();
+    if length > item.len() || name.contains(&b':') || value.contains(&b',') {
+        return libc::EINVAL;
+    }
+    item[..name.len()].copy_from_slice(name);
+    item[name.len()] = b':';
+    item[name.len() + 1..length].copy_from_slice(value);
+    match GLOBAL.ground.options.set(&item[..length]) {
+        Ok(()) => 0,
+        Err(Mistake::Frozen) => libc::EBUSY,
+        Err(Mistake::Unknown(_) | Mistake::Value(_)) => libc::EINVAL,
+    }
 }
 
 fn fail(error: c_int) -> *mut u8 {

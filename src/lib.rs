@@ -23,6 +23,10 @@ pub mod sync;
 #[cfg(not(loom))]
 pub mod os;
 
+// What the user may choose.
+#[cfg(not(loom))]
+pub mod options;
+
 // The thread's own block, and the metadata region.
 #[cfg(not(loom))]
 pub mod counters;

@@ -60,6 +60,9 @@ pub enum Misuse {
 /// Longest line that [`Line`] holds, in bytes.
 pub const LINE: usize = 160;
 
+/// The most letters of a user's that a line quotes.
+const QUOTED: usize = 40;
+
 /// A line of text in a fixed buffer; what does not fit is cut off.
 pub struct Line {
     text: [u8; LINE],
@@ -84,6 +87,18 @@ impl Line {
     pub fn text(&mut self, text: &str) -> &mut Line {
         for &byte in text.as_bytes() {
             self.byte(byte);
+        }
+        self
+    }
+
+    /// Appends the first letters of what a user wrote, with `?` for what is no printable ASCII.
+    pub fn quoted(&mut self, text: &[u8]) -> &mut Line {
+        for &byte in &text[..text.len().min(QUOTED)] {
+            self.byte(if byte.is_ascii_graphic() || byte == b' ' {
+                byte
+            } else {
+                b'?'
+            });
         }
         self
     }

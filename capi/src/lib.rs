@@ -3,7 +3,7 @@
 //! Each is a name for a function of `slabside::api`; see there for errors and rules.
 #![no_std]
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_char, c_int, c_void, CStr};
 use core_slabside::api;
 use core_slabside::inspect::Stats;
 
@@ -97,6 +97,20 @@ pub unsafe extern "C" fn slabside_stats(figures: *mut Stats) {
 #[no_mangle]
 pub extern "C" fn slabside_validate() -> usize {
     api::validate()
+}
+
+/// See include/slabside.h.
+///
+/// # Safety
+/// Both are strings.
+#[no_mangle]
+pub unsafe extern "C" fn slabside_option_set(name: *const c_char, value: *const c_char) -> c_int {
+    if name.is_null() || value.is_null() {
+        return libc::EINVAL;
+    }
+    // SAFETY: the caller's.
+    let (name, value) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(value)) };
+    api::option_set(name.to_bytes(), value.to_bytes())
 }
 
 /// A bug in the allocator itself: there is nobody to unwind to.

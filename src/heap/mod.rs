@@ -27,6 +27,7 @@ use crate::geometry::WORD_SLOTS;
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
+use crate::options::Options;
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
@@ -59,6 +60,8 @@ const LARGE_KEPT_MS: u64 = 500;
 pub struct Ground<O: Os> {
     /// The system.
     pub os: O,
+    /// What the user chose.
+    pub options: Options,
     /// The metadata region.
     pub meta: Meta,
     /// Pages and slab headers.
@@ -76,6 +79,7 @@ impl<O: Os> Ground<O> {
     pub const fn new(os: O) -> Ground<O> {
         Ground {
             os,
+            options: Options::new(),
             meta: Meta::new(),
             pages: Pages::new(),
             large: Large::new(),

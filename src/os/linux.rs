@@ -34,6 +34,11 @@ pub struct Hooks {
     pub forked: fn(),
 }
 
+extern "C" {
+    /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
+    fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
+}
+
 /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2), Linux 5.17.
 const SET_VMA: libc::c_int = 0x53564d41;
 const ANON_NAME: libc::c_ulong = 0;
@@ -230,6 +235,23 @@ impl Os for Linux {
             let (prepare, parent) = (Some(hooks.fork_prepare), Some(hooks.fork_parent));
             libc::pthread_atfork(prepare, parent, Some(hooks.fork_child));
             (self.hooks.started)();
+        });
+    }
+
+    fn options(&self) -> &'static [u8] {
+        // SAFETY: reads the environment, which nobody changes this early; null in set-user-id programs.
+        let text = unsafe { secure_getenv(crate::os::OPTIONS.as_ptr()) };
+        if text.is_null() {
+            return &[];
+        }
+        // SAFETY: a string of the environment; it is read at once.
+        unsafe { core::ffi::CStr::from_ptr(text) }.to_bytes()
+    }
+
+    fn say(&self, line: &[u8]) {
+        // SAFETY: write(2) reads the line's bytes.
+        keeping_errno(|| unsafe {
+            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len())
         });
     }
 

@@ -23,6 +23,9 @@ pub use linux::{Hooks, Linux};
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
+/// The environment variable that options are read from.
+pub const OPTIONS: &core::ffi::CStr = c"SLABSIDE_OPTIONS";
+
 /// The limits that a process runs under, in bytes; `usize::MAX` where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -93,6 +96,15 @@ pub trait Os: Sync {
     /// Registers the process's hooks (thread exit, fork child) with the system. May allocate: called
     /// once, with no lock held and the calling thread's heap in place.
     fn begin(&self) {}
+
+    /// The options that the user set in the environment; empty where there are none, or where they are
+    /// not to be trusted (a set-user-id program).
+    fn options(&self) -> &'static [u8] {
+        &[]
+    }
+
+    /// Writes a line, which has its newline, to standard error. Keeps errno, never waits for a lock.
+    fn say(&self, _line: &[u8]) {}
 
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}

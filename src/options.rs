@@ -1,0 +1,655 @@
+//! The options: one table of names, kinds, defaults and meanings; what was set, read once, then frozen.
+//!
+//! ```text
+//!   slabside_option_set --.
+//!                          +--> values --(the first allocation freezes them)--> read by slow paths
+//!   SLABSIDE_OPTIONS -----'     the environment comes last, so the user has the last word
+//! ```
+//!
+//! `SLABSIDE_OPTIONS=name:value,name:value`: a flag may stand alone, a size may end in k, m or g (powers of
+//! 1024). What cannot be understood is told once, with the nearest name, and the rest is still taken.
+//!
+//! Knows nothing of what the options do; no fast path reads one. `slabside options`, `slabside run
+//! --option` and docs/tuning.md are made of the same table.
+
+use crate::misuse::Line;
+use crate::sync::{AtomicU32, AtomicUsize, Lock};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::cell::UnsafeCell;
+
+pub use crate::os::OPTIONS as VARIABLE;
+
+/// What a value of an option is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// On or off; the name alone means on.
+    Flag,
+    /// A number from `least` to `most`.
+    Integer {
+        /// What it counts.
+        unit: Unit,
+        /// The smallest value.
+        least: usize,
+        /// The largest value.
+        most: usize,
+    },
+    /// One of these words; the value is its place among them.
+    Choice(&'static [&'static str]),
+    /// A word of the user's, [`TEXT`] bytes at most, without a comma.
+    Text,
+}
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes; k, m and g may follow.
+    Bytes,
+    /// Milliseconds.
+    Milliseconds,
+    /// Nothing in particular.
+    Count,
+}
+
+impl Unit {
+    /// Its name behind a number, empty for a bare count.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Unit::Bytes => "bytes",
+            Unit::Milliseconds => "ms",
+            Unit::Count => "",
+        }
+    }
+}
+
+/// The options, in the order of [`TABLE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Name {
+    /// Time that memory lies unused before it is given back.
+    Decay,
+    /// Free bytes at the heap's end that are given back at once.
+    TrimThreshold,
+    /// Ask for huge pages.
+    HugePages,
+    /// What `realloc(block, 0)` does.
+    ReallocZero,
+    /// What follows a misuse.
+    Misuse,
+    /// What follows a pointer that is not ours.
+    Foreign,
+    /// Bytes above which memory is purged.
+    LimitSoft,
+    /// Bytes above which there is no memory.
+    LimitHard,
+    /// Where figures go at the program's end.
+    Stats,
+}
+
+/// Number of options.
+pub const COUNT: usize = TABLE.len();
+
+/// One option, as everybody is told of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Which it is.
+    pub name: Name,
+    /// How it is written.
+    pub word: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Its value unless set; of a choice the place of the word, of a text 0 for none.
+    pub default: usize,
+    /// What it is, in one line.
+    pub meaning: &'static str,
+    /// What setting it brings and costs.
+    pub effect: &'static str,
+}
+
+/// `choice` of [`Name::ReallocZero`]: the block is freed and null returned.
+pub const REALLOC_FREES: usize = 1;
+/// `choice` of [`Name::Misuse`]: a message, and on.
+pub const MISUSE_REPORTS: usize = 1;
+/// `choice` of [`Name::Foreign`]: as any misuse.
+pub const FOREIGN_ABORTS: usize = 0;
+/// `choice` of [`Name::Foreign`]: nothing is done.
+pub const FOREIGN_IGNORED: usize = 1;
+/// `choice` of [`Name::Foreign`]: the next malloc's function is called.
+pub const FOREIGN_FORWARDED: usize = 2;
+
+/// The largest limit and threshold, in bytes.
+const BYTES_MOST: usize = 1 << 46;
+/// A size with any value.
+const SIZE: Kind = Kind::Integer {
+    unit: Unit::Bytes,
+    least: 0,
+    most: BYTES_MOST,
+};
+
+/// All options.
+pub const TABLE: [Spec; 9] = [
+    Spec {
+        name: Name::Decay,
+        word: "decay",
+        kind: Kind::Integer {
+            unit: Unit::Milliseconds,
+            least: 0,
+            most: 86_400_000,
+        },
+        default: 250,
+        meaning: "time that freed memory lies unused before it goes back to the system",
+        effect: "less returns memory sooner, for more system calls and page faults; more keeps it for programs \
+                 that swell again and again. Large mappings are kept twice as long. 0: at every look at the clock",
+    },
+    Spec {
+        name: Name::TrimThreshold,
+        word: "trim-threshold",
+        kind: Kind::Integer {
+            unit: Unit::Bytes,
+            least: 4096,
+            most: BYTES_MOST,
+        },
+        default: 256 << 10,
+        meaning: "free bytes at the heap's end that are given back at once, without waiting for decay",
+        effect: "less moves the break down more often; a program that grows again soon raises its own threshold \
+                 fourfold each time. A quarter of it stays at the heap's end",
+    },
+    Spec {
+        name: Name::HugePages,
+        word: "huge-pages",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "ask for transparent huge pages (MADV_HUGEPAGE) for the heap and for large blocks",
+        effect: "fewer page faults and TLB misses in large heaps; the break moves in steps of 2 MiB once the heap \
+                 has that size, and up to 2 MiB more are resident",
+    },
+    Spec {
+        name: Name::ReallocZero,
+        word: "realloc-zero",
+        kind: Kind::Choice(&["block", "free"]),
+        default: 0,
+        meaning: "what realloc(block, 0) does",
+        effect: "block: resizes it to the smallest size, so that null always means failure; free: frees it and \
+                 returns null, as glibc does",
+    },
+    Spec {
+        name: Name::Misuse,
+        word: "misuse",
+        kind: Kind::Choice(&["abort", "report"]),
+        default: 0,
+        meaning: "what follows a double or invalid free, realloc or usable size",
+        effect: "abort: one line on stderr and SIGABRT; report: the line, the operation is dropped (realloc gives \
+                 null and EINVAL), and the program goes on",
+    },
+    Spec {
+        name: Name::Foreign,
+        word: "foreign",
+        kind: Kind::Choice(&["abort", "ignore", "forward"]),
+        default: 0,
+        meaning: "what follows a pointer that is not of this heap at all",
+        effect: "abort: as the option misuse says; ignore: the block leaks; forward: hands it to the next malloc \
+                 (RTLD_NEXT), for libraries opened by RTLD_DEEPBIND or dlmopen whose blocks come from libc",
+    },
+    Spec {
+        name: Name::LimitSoft,
+        word: "limit-soft",
+        kind: SIZE,
+        default: 0,
+        meaning: "bytes of heap above which everything kept for reuse is given back at each growth; 0: none",
+        effect: "holds a program's footprint near its live bytes once it is above the limit, for more system calls",
+    },
+    Spec {
+        name: Name::LimitHard,
+        word: "limit-hard",
+        kind: SIZE,
+        default: 0,
+        meaning: "bytes of heap, metadata not counted, that are never exceeded; 0: none",
+        effect: "an allocation that would exceed it returns null and ENOMEM, after all that is kept was given back",
+    },
+    Spec {
+        name: Name::Stats,
+        word: "stats",
+        kind: Kind::Text,
+        default: 0,
+        meaning: "where the heap's figures are written when the program exits: stderr, or the path of a file",
+        effect: "one walk over the heap at exit; a file is appended to, so that processes can share it",
+    },
+];
+
+/// The longest text of an option, in bytes.
+pub const TEXT: usize = 255;
+
+/// Why something was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// There is no such option; the nearest one.
+    Unknown(Name),
+    /// The option takes no such value.
+    Value(Name),
+    /// The options are frozen.
+    Frozen,
+}
+
+impl Name {
+    /// Its row of the table.
+    pub const fn spec(self) -> &'static Spec {
+        &TABLE[self as usize]
+    }
+
+    /// The option written as `word`.
+    pub fn of(word: &[u8]) -> Option<Name> {
+        let found = TABLE.iter().find(|spec| spec.word.as_bytes() == word);
+        found.map(|spec| spec.name)
+    }
+
+    /// The option whose name is nearest to `word`, by edits of one letter.
+    pub fn nearest(word: &[u8]) -> Name {
+        let nearest = TABLE
+            .iter()
+            .min_by_key(|spec| distance(spec.word.as_bytes(), word));
+        nearest.map_or(Name::Decay, |spec| spec.name)
+    }
+}
+
+/// Longest word that distances are told of; the rest of a longer one is left out.
+const WORD: usize = 32;
+
+/// Insertions, deletions and changes that make one word of the other (Wagner, Fischer 1974).
+fn distance(word: &[u8], other: &[u8]) -> usize {
+    let (word, other) = (
+        &word[..word.len().min(WORD)],
+        &other[..other.len().min(WORD)],
+    );
+    let mut row: [usize; WORD + 1] = core::array::from_fn(|column| column);
+    for (line, &letter) in word.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = line + 1;
+        for (column, &there) in other.iter().enumerate() {
+            let change = diagonal + usize::from(letter != there);
+            diagonal = row[column + 1];
+            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// A decimal number; of bytes, k, m or g may follow.
+fn number(text: &[u8], unit: Unit) -> Option<usize> {
+    let (digits, shift) = match text {
+        [digits @ .., last] if unit == Unit::Bytes => match last.to_ascii_lowercase() {
+            b'k' => (digits, 10),
+            b'm' => (digits, 20),
+            b'g' => (digits, 30),
+            _ => (text, 0),
+        },
+        _ => (text, 0),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let value = digits.iter().try_fold(0usize, |value, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        value.checked_mul(10)?.checked_add(usize::from(digit))
+    })?;
+    value.checked_mul(1 << shift)
+}
+
+/// The value that `text` means for an option of `kind`; `None` for a flag that stands alone.
+fn value_of(kind: Kind, text: Option<&[u8]>) -> Option<usize> {
+    let Some(text) = text else {
+        return (kind == Kind::Flag).then_some(1);
+    };
+    match kind {
+        Kind::Flag => match text {
+            b"on" | b"1" | b"true" | b"yes" => Some(1),
+            b"off" | b"0" | b"false" | b"no" => Some(0),
+            _ => None,
+        },
+        Kind::Integer { unit, least, most } => {
+            number(text, unit).filter(|value| (least..=most).contains(value))
+        }
+        Kind::Choice(words) => words.iter().position(|word| word.as_bytes() == text),
+        Kind::Text => (1..=TEXT).contains(&text.len()).then_some(text.len()),
+    }
+}
+
+/// What `name:value` or a flag's `name` sets.
+pub fn parse(item: &[u8]) -> Result<(Name, usize), Mistake> {
+    let (word, text) = split(item);
+    let name = Name::of(word).ok_or_else(|| Mistake::Unknown(Name::nearest(word)))?;
+    match value_of(name.spec().kind, text) {
+        Some(value) => Ok((name, value)),
+        None => Err(Mistake::Value(name)),
+    }
+}
+
+/// The name, and the value behind the first colon.
+fn split(item: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match item.iter().position(|&byte| byte == b':') {
+        Some(colon) => (&item[..colon], Some(&item[colon + 1..])),
+        None => (item, None),
+    }
+}
+
+impl Mistake {
+    /// The line that tells of this mistake in `item`, with its newline.
+    pub fn line(self, item: &[u8]) -> Line {
+        let (word, text) = split(item);
+        let mut line = Line::new();
+        line.text("slabside: ");
+        match self {
+            Mistake::Unknown(nearest) => {
+                line.text("there is no option '").quoted(word);
+                line.text("'; the nearest is '").text(nearest.spec().word);
+                line.text("'");
+            }
+            Mistake::Value(name) => {
+                line.text("the option '")
+                    .text(name.spec().word)
+                    .text("' takes ");
+                takes(&mut line, name.spec().kind);
+                line.text(", not '").quoted(text.unwrap_or(b"")).text("'");
+            }
+            Mistake::Frozen => {
+                line.text("the option '").quoted(word);
+                line.text("' cannot be set any more");
+            }
+        }
+        line.text("\n");
+        line
+    }
+}
+
+/// What values there are, in words.
+fn takes(line: &mut Line, kind: Kind) {
+    match kind {
+        Kind::Flag => {
+            line.text("on or off");
+        }
+        Kind::Integer { unit, least, most } => {
+            line.decimal(least).text(" to ").decimal(most);
+            let unit = unit.name();
+            line.text(if unit.is_empty() { "" } else { " " }).text(unit);
+        }
+        Kind::Choice(words) => {
+            for (place, word) in words.iter().enumerate() {
+                let before = match place {
+                    0 => "",
+                    _ if place + 1 == words.len() => " or ",
+                    _ => ", ",
+                };
+                line.text(before).text(word);
+            }
+        }
+        Kind::Text => {
+            line.text("1 to ").decimal(TEXT).text(" bytes of text");
+        }
+    }
+}
+
+/// The values of all options.
+pub struct Options {
+    values: [AtomicUsize; COUNT],
+    /// The one text there is, that of [`Name::Stats`], ended by a zero.
+    text: UnsafeCell<[u8; TEXT + 1]>,
+    frozen: AtomicU32,
+    /// Held while values are set.
+    lock: Lock,
+}
+
+// SAFETY: the text is written under the lock before `frozen`, and read after it.
+unsafe impl Sync for Options {}
+
+impl Options {
+    /// Every option at its default.
+    pub const fn new() -> Options {
+        let mut values = [const { AtomicUsize::new(0) }; COUNT];
+        let mut index = 0;
+        while index < COUNT {
+            values[index] = AtomicUsize::new(TABLE[index].default);
+            index += 1;
+        }
+        Options {
+            values,
+            text: UnsafeCell::new([0; TEXT + 1]),
+            frozen: AtomicU32::new(0),
+            lock: Lock::new(),
+        }
+    }
+
+    /// The value of `name`: of a flag 0 or 1, of a choice the word's place.
+    #[inline]
+    pub fn get(&self, name: Name) -> usize {
+        self.values[name as usize].load(Relaxed)
+    }
+
+    /// Whether the flag `name` is set.
+    #[inline]
+    pub fn is_on(&self, name: Name) -> bool {
+        self.get(name) != 0
+    }
+
+    /// The text of [`Name::Stats`]; `None` while it can still change, or was not set.
+    pub fn text(&self) -> Option<&core::ffi::CStr> {
+        if self.frozen.load(Acquire) == 0 || self.get(Name::Stats) == 0 {
+            return None;
+        }
+        // SAFETY: frozen, so nobody writes it any more.
+        let text = unsafe { &*self.text.get() };
+        core::ffi::CStr::from_bytes_until_nul(text).ok()
+    }
+
+    /// Sets what `item` (`name:value`) says, unless the options are frozen.
+    pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
+        let _guard = self.lock.lock();
+        if self.frozen.load(Relaxed) != 0 {
+            return Err(Mistake::Frozen);
+        }
+        self.put(item)
+    }
+
+    fn put(&self, item: &[u8]) -> Result<(), Mistake> {
+        let (name, value) = parse(item)?;
+        self.values[name as usize].store(value, Relaxed);
+        if let (Kind::Text, (_, Some(text))) = (name.spec().kind, split(item)) {
+            // SAFETY: under the lock and not frozen: nobody reads it.
+            let place = unsafe { &mut *self.text.get() };
+            place.fill(0);
+            place
+                .iter_mut()
+                .zip(text)
+                .for_each(|(to, from)| *to = *from);
+        }
+        Ok(())
+    }
+
+    /// Sets what the list `text` (`name:value,name:value`) says, tells `told` of each mistake in it, and
+    /// freezes the options. A second call does nothing.
+    pub fn freeze(&self, text: &[u8], mut told: impl FnMut(&Line)) {
+        let _guard = self.lock.lock();
+        if self.frozen.load(Relaxed) != 0 {
+            return;
+        }
+        let items = text.split(|&byte| byte == b',');
+        for item in items.filter(|item| !item.is_empty()) {
+            if let Err(mistake) = self.put(item) {
+                told(&mistake.line(item));
+            }
+        }
+        self.frozen.store(1, Release);
+    }
+
+    /// In a fork child: frees the lock.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    fn frozen(text: &str) -> (Options, Vec<String>) {
+        let options = Options::new();
+        let mut told = Vec::new();
+        options.freeze(text.as_bytes(), |line| {
+            told.push(String::from_utf8(line.bytes().to_vec()).unwrap())
+        });
+        (options, told)
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_names() {
+        for (index, spec) in TABLE.iter().enumerate() {
+            assert_eq!(spec.name as usize, index, "{}", spec.word);
+            assert_eq!(Name::of(spec.word.as_bytes()), Some(spec.name));
+        }
+    }
+
+    #[test]
+    fn every_default_is_a_value_that_its_option_takes() {
+        for spec in &TABLE {
+            match spec.kind {
+                Kind::Flag => assert!(spec.default <= 1),
+                Kind::Integer { least, most, .. } => {
+                    assert!((least..=most).contains(&spec.default), "{}", spec.word)
+                }
+                Kind::Choice(words) => assert!(spec.default < words.len()),
+                Kind::Text => assert_eq!(spec.default, 0),
+            }
+        }
+    }
+
+    #[test]
+    fn the_choices_have_the_values_that_the_code_compares_with() {
+        let value = |item: &str| parse(item.as_bytes()).unwrap().1;
+        assert_eq!(value("realloc-zero:free"), REALLOC_FREES);
+        assert_eq!(value("misuse:report"), MISUSE_REPORTS);
+        assert_eq!(value("foreign:abort"), FOREIGN_ABORTS);
+        assert_eq!(value("foreign:ignore"), FOREIGN_IGNORED);
+        assert_eq!(value("foreign:forward"), FOREIGN_FORWARDED);
+    }
+
+    #[test]
+    fn each_kind_is_read() {
+        let (options, told) =
+            frozen("decay:50,,huge-pages,misuse:report,limit-hard:3g,stats:/tmp/a b");
+        assert_eq!(told, Vec::<String>::new());
+        assert_eq!(options.get(Name::Decay), 50);
+        assert!(options.is_on(Name::HugePages));
+        assert_eq!(options.get(Name::Misuse), MISUSE_REPORTS);
+        assert_eq!(options.get(Name::LimitHard), 3 << 30);
+        assert_eq!(options.get(Name::TrimThreshold), 256 << 10);
+        assert_eq!(options.text(), Some(c"/tmp/a b"));
+    }
+
+    #[test]
+    fn a_typo_is_told_with_the_nearest_name_and_the_rest_is_taken() {
+        let (options, told) = frozen("dekay:50,missuse:report,decay:60,limit_hard:1g");
+        let nearest: Vec<_> = told
+            .iter()
+            .map(|line| line.rsplit(' ').next().unwrap())
+            .collect();
+        assert_eq!(nearest, ["'decay'\n", "'misuse'\n", "'limit-hard'\n"]);
+        assert_eq!(
+            told[0],
+            "slabside: there is no option 'dekay'; the nearest is 'decay'\n"
+        );
+        assert_eq!(options.get(Name::Decay), 60);
+        assert_eq!(options.get(Name::Misuse), 0);
+    }
+
+    #[test]
+    fn a_bad_value_is_told_with_what_there_is() {
+        for (item, expected) in [
+            ("decay:x", "'decay' takes 0 to 86400000 ms, not 'x'"),
+            ("decay", "'decay' takes 0 to 86400000 ms, not ''"),
+            ("decay:-1", "not '-1'"),
+            ("decay:1k", "not '1k'"),
+            (
+                "misuse:abrot",
+                "'misuse' takes abort or report, not 'abrot'",
+            ),
+            (
+                "foreign:",
+                "'foreign' takes abort, ignore or forward, not ''",
+            ),
+            (
+                "huge-pages:maybe",
+                "'huge-pages' takes on or off, not 'maybe'",
+            ),
+            (
+                "limit-soft:99999999999999999999",
+                "not '99999999999999999999'",
+            ),
+            (
+                "limit-soft:18446744073709551615g",
+                "not '18446744073709551615g'",
+            ),
+            ("limit-soft:k", "not 'k'"),
+            ("trim-threshold:4095", "takes 4096 to"),
+            ("stats:", "1 to 255 bytes of text"),
+        ] {
+            let (options, told) = frozen(item);
+            assert_eq!(told.len(), 1, "{item}");
+            assert!(told[0].contains(expected), "{item}: {}", told[0]);
+            for spec in &TABLE {
+                assert_eq!(options.get(spec.name), spec.default);
+            }
+        }
+    }
+
+    #[test]
+    fn the_environment_has_the_last_word_and_then_nothing_changes() {
+        let options = Options::new();
+        assert_eq!(options.set(b"decay:1"), Ok(()));
+        assert_eq!(options.set(b"misuse:report"), Ok(()));
+        assert_eq!(
+            options.set(b"nothing:1"),
+            Err(Mistake::Unknown(Name::nearest(b"nothing")))
+        );
+        options.freeze(b"decay:2", |_| unreachable!());
+        assert_eq!(options.get(Name::Decay), 2);
+        assert_eq!(options.get(Name::Misuse), MISUSE_REPORTS);
+        assert_eq!(options.set(b"decay:3"), Err(Mistake::Frozen));
+        options.freeze(b"decay:4", |_| unreachable!());
+        assert_eq!(options.get(Name::Decay), 2);
+    }
+
+    #[test]
+    fn what_was_written_wrongly_is_quoted_without_control_characters() {
+        let (_, told) = frozen("de\u{1b}[31mcay\n:1");
+        assert_eq!(
+            told[0].matches(|c: char| c.is_control()).count(),
+            1,
+            "{told:?}"
+        );
+        let (_, told) = frozen(&"x".repeat(5000));
+        assert!(
+            told[0].ends_with("'; the nearest is 'decay'\n") || told[0].len() < 160,
+            "{told:?}"
+        );
+        assert!(told[0].ends_with('\n'));
+    }
+
+    #[test]
+    fn distances_are_those_of_the_textbook() {
+        for (a, b, edits) in [
+            ("", "", 0),
+            ("abc", "", 3),
+            ("kitten", "sitting", 3),
+            ("saturday", "sunday", 3),
+            ("decay", "decay", 0),
+        ] {
+            assert_eq!(distance(a.as_bytes(), b.as_bytes()), edits);
+            assert_eq!(distance(b.as_bytes(), a.as_bytes()), edits);
+        }
+    }
+}
