@@ -10,11 +10,10 @@
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
 use crate::arch::{mark_free, Freed};
-use crate::class::{
-    aligned_class, bin_of, bin_pages, class_of, entry_offset, slot_at, ENTRY_SHIFT, LOCAL_CLASSES,
-};
-use crate::geometry::{pages_for, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
-use crate::heap::{self, heap_of, Ground, Heap};
+use crate::class::{aligned_class, bin_of, bin_pages, class_of, entry_offset, LOCAL_CLASSES};
+use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::hardened::{self, Hardened, Live};
+use crate::heap::{self, heap_of, locate, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
@@ -30,6 +29,7 @@ use core::sync::atomic::AtomicPtr;
 pub struct Allocator<O: Os> {
     /// All that the heaps stand on.
     pub ground: Ground<O>,
+    hard: Hardened,
     stage: AtomicU32,
     start_lock: Lock,
     /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
@@ -76,6 +76,7 @@ impl<O: Os> Allocator<O> {
     pub const fn new(os: O) -> Allocator<O> {
         Allocator {
             ground: Ground::new(os),
+            hard: Hardened::new(),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Lock::new(),
             fork_mark: AtomicPtr::new(ptr::null_mut()),
@@ -97,33 +98,45 @@ impl<O: Os> Allocator<O> {
         // SAFETY: `entry_offset` gives offsets of entries alone (tested exhaustively in `class`).
         match unsafe { thread.take(offset) } {
             Some(slot) => slot,
-            None => self.malloc_slow(offset >> ENTRY_SHIFT, thread.block()),
+            None => self.malloc_slow(size, thread.block()),
         }
+    }
+
+    /// The entry is used up, or the thread is kept from using it.
+    #[cold]
+    #[inline(never)]
+    fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
+        self.refill(class_of(size), size, MIN_ALIGN, thread)
     }
 
     /// As [`Allocator::malloc`] for more than 1 KiB.
     #[inline(never)]
     fn malloc_upper(&self, size: usize, thread: &Local) -> *mut u8 {
         if size <= SMALL_MAX {
-            return self.malloc_class(thread, class_of(size));
+            return self.malloc_class(thread, class_of(size), size, MIN_ALIGN);
         }
         self.malloc_big(thread, size).0
     }
 
-    /// A slot of `class`.
-    fn malloc_class(&self, thread: &Local, class: usize) -> *mut u8 {
+    /// A slot of `class`, for `size` bytes at a multiple of `align`.
+    fn malloc_class(&self, thread: &Local, class: usize, size: usize, align: usize) -> *mut u8 {
         let slot = match heap_of(thread) {
             _ if class < LOCAL_CLASSES => thread.entries[class].take(),
             Some(heap) => heap.upper_entry(class).take(),
             None => None,
         };
-        slot.unwrap_or_else(|| self.malloc_slow(class, thread))
+        slot.unwrap_or_else(|| self.refill_cold(class, size, align, thread))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_cold(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+        self.refill(class, size, align, thread)
     }
 
     /// The entry is used up: another word of slots is checked out, most often of the same slab.
-    #[cold]
-    #[inline(never)]
-    fn malloc_slow(&self, class: usize, thread: &Local) -> *mut u8 {
+    #[inline(always)]
+    fn refill(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
             let entry = match thread.entries.get(class) {
@@ -133,6 +146,10 @@ impl<O: Os> Allocator<O> {
             if heap.refill_at_once(self.ground.table(), class, entry) {
                 return entry.take().unwrap_or(ptr::null_mut());
             }
+        } else if let Some(block) = self.malloc_hardened_at_once(thread, size, align) {
+            return block;
+        } else if self.is_hardened() {
+            return self.malloc_hardened(thread, size, align);
         }
         self.with_reclaim(thread, |thread, heap| {
             let refilled = heap.refill(&self.ground, class)?;
@@ -152,6 +169,10 @@ impl<O: Os> Allocator<O> {
 
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
+        if heap_of(thread).is_none() && self.is_hardened() {
+            let block = self.malloc_hardened(thread, size, MIN_ALIGN);
+            return (block, self.hard.is_clear(size));
+        }
         if size > SPAN_MAX {
             return self.malloc_large(thread, size, PAGE);
         }
@@ -195,8 +216,11 @@ impl<O: Os> Allocator<O> {
 
     /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
     pub fn aligned(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
-        if align <= crate::geometry::MIN_ALIGN {
+        if align <= MIN_ALIGN {
             return self.malloc(thread, size.max(align));
+        }
+        if heap_of(thread).is_none() && self.is_hardened() {
+            return self.malloc_hardened(thread, size, align);
         }
         if align > SPAN_MAX || size > SPAN_MAX {
             return self.malloc_large(thread, size.max(1), align.max(PAGE)).0;
@@ -209,7 +233,7 @@ impl<O: Os> Allocator<O> {
             return span.map_or_else(|| self.exhausted(), |slab| slab.base() as *mut u8);
         }
         match aligned_class(size.min(SMALL_MAX), align) {
-            Some(class) if size <= SMALL_MAX => self.malloc_class(thread, class),
+            Some(class) if size <= SMALL_MAX => self.malloc_class(thread, class, size, align),
             _ => self.malloc_big(thread, size).0,
         }
     }
@@ -271,6 +295,9 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn free_slow(&self, block: *mut u8, thread: &Local) {
+        if self.hard.is_on() {
+            return self.free_hardened(block as usize, thread);
+        }
         if block.is_null() {
             return;
         }
@@ -392,6 +419,9 @@ impl<O: Os> Allocator<O> {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
+        if self.hard.is_on() {
+            return self.realloc_hardened(thread, block, size);
+        }
         let place = self.live(block as usize, Call::Realloc);
         let usable = match place {
             Place::Slot(slab) => slab.size(),
@@ -472,6 +502,9 @@ impl<O: Os> Allocator<O> {
             return 0;
         }
         self.notice_fork(thread);
+        if self.hard.is_on() {
+            return self.live_hardened(block as usize, Call::UsableSize).size();
+        }
         match self.live(block as usize, Call::UsableSize) {
             Place::Slot(slab) => slab.size(),
             Place::Large(block) => block.bytes,
@@ -510,9 +543,154 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    // ---- hardened mode --------------------------------------------------------------------------
+
+    /// Whether threads are to be kept off the fast paths. A thread that has a heap is not asked about.
+    fn is_hardened(&self) -> bool {
+        self.start() && self.hard.is_on()
+    }
+
+    /// The common half of `malloc_hardened`: the word checked out has a slot.
+    #[inline]
+    fn malloc_hardened_at_once(
+        &self,
+        thread: &Local,
+        size: usize,
+        align: usize,
+    ) -> Option<*mut u8> {
+        let hardened = self.hard.thread(thread)?;
+        if align > MIN_ALIGN || thread.busy.get() != 0 {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        let address = self.hard.malloc_at_once(hardened, size)?;
+        Some(address as *mut u8)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        let make = |hardened: &hardened::Thread| {
+            let made = self.hard.malloc(&self.ground, hardened, size, align);
+            made.map(|address| address.map(|address| address as *mut u8))
+        };
+        self.with_hardened(thread, make)
+            .or_else(|| {
+                self.reclaim(thread);
+                self.with_hardened(thread, make)
+            })
+            .unwrap_or_else(|| self.exhausted())
+    }
+
+    #[inline(never)]
+    fn free_hardened(&self, addr: usize, thread: &Local) {
+        if addr == 0 {
+            return;
+        }
+        self.notice_fork(thread);
+        let Some((_, slab)) = self.ground.pages.find(addr) else {
+            return self.free_far_hardened(thread, addr);
+        };
+        let slot = match locate(slab, addr, Call::Free) {
+            Ok(slot) => slot,
+            // A large mapping may lie where the heap's end once was.
+            Err(Misuse::Unknown { addr, .. }) => return self.free_far_hardened(thread, addr),
+            Err(misuse) => self.die(&misuse),
+        };
+        if let Some(hardened) = self.hard.thread(thread).filter(|_| thread.busy.get() == 0) {
+            let freed = {
+                let _busy = Busy::mark(thread);
+                self.hard.free(&self.ground, hardened, slab, slot)
+            };
+            return freed.unwrap_or_else(|misuse| self.die(&misuse));
+        }
+        self.free_hardened_late(thread, slab, slot);
+    }
+
+    /// By a thread that has no heap yet or any more, or in a signal handler that interrupted a slow path.
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
+        let freed = self.with_hardened(thread, |hardened| {
+            let freed = self.hard.free(&self.ground, hardened, slab, slot);
+            freed.map(Some)
+        });
+        if freed.is_none() {
+            if let Err(misuse) = self.hard.end(slab, slot, Call::Free) {
+                self.die(&misuse);
+            }
+            self.free_without_heap(slab, slot);
+        }
+    }
+
+    fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.hard.free_far(&self.ground, addr)
+        };
+        if let Err(misuse) = outcome {
+            self.die(&misuse);
+        }
+    }
+
+    fn realloc_hardened(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+        let live = self.live_hardened(block as usize, Call::Realloc);
+        match self.hard.resize(live, block as usize, size) {
+            Err(misuse) => self.die(&misuse),
+            Ok(true) => {
+                if let Live::Large(..) = live {
+                    self.hard.note_large(&self.ground, block as usize, size);
+                }
+                block
+            }
+            Ok(false) => self.realloc_by_copy(thread, block, live.size(), size),
+        }
+    }
+
+    fn live_hardened(&self, addr: usize, call: Call) -> Live {
+        match self.hard.find(&self.ground, addr, call) {
+            Ok(live) => live,
+            Err(misuse) => self.die(&misuse),
+        }
+    }
+
+    /// Runs `work` with what hardened mode keeps of the thread, or with what all late threads share, under
+    /// the lock. `None` in a signal handler that interrupted a slow path, and where there is no memory.
+    fn with_hardened<R>(
+        &self,
+        thread: &Local,
+        work: impl Fn(&hardened::Thread) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        if !self.attach(thread) {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        let outcome = match self.hard.thread(thread) {
+            Some(hardened) => work(hardened),
+            None => {
+                let _guard = self.shared.lock.lock();
+                let local = &self.shared.local;
+                if local.hardened.get() == 0 {
+                    self.hard.attach(&self.ground, local);
+                }
+                let hardened = self.hard.thread(local);
+                hardened.map_or(Ok(None), work)
+            }
+        };
+        outcome.unwrap_or_else(|misuse| self.die(&misuse))
+    }
+
     // ---- who the thread is ----------------------------------------------------------------------
 
     fn die(&self, misuse: &Misuse) -> ! {
+        if self.hard.is_on() {
+            let details = self.hard.explain(&self.ground, misuse);
+            self.ground.os.die_telling(misuse, &details);
+        }
         self.ground.os.die(misuse)
     }
 
@@ -535,6 +713,7 @@ impl<O: Os> Allocator<O> {
                 let _busy = Busy::mark(thread);
                 work(thread, heap)
             }
+            None if self.hard.is_on() => return None,
             None => self.with_shared(thread, work),
         };
         outcome.unwrap_or_else(|misuse| self.die(&misuse))
@@ -570,9 +749,27 @@ impl<O: Os> Allocator<O> {
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
     pub fn reclaim(&self, thread: &Local) {
         let ground = &self.ground;
+        if self.hard.is_on() {
+            return self.reclaim_hardened(thread);
+        }
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
             ground.large.decay(&ground.os, &ground.meta, u64::MAX);
+            ground.pages.yield_reserve(&ground.os, &ground.meta);
+            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
+            Ok(Some(()))
+        });
+    }
+
+    fn reclaim_hardened(&self, thread: &Local) {
+        let ground = &self.ground;
+        self.with_hardened(thread, |hardened| {
+            self.hard.flush(ground, hardened)?;
+            self.hard.reclaim(&ground.os);
+            if let Some(heap) = hardened.heap() {
+                heap.give_back(ground)?;
+            }
             ground.pages.yield_reserve(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, 0);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
@@ -588,11 +785,15 @@ impl<O: Os> Allocator<O> {
         if !self.start() {
             return false;
         }
-        let heap = {
+        let has_heap = {
             let _busy = Busy::mark(thread);
-            self.ground.heaps.take(&self.ground, thread)
+            if self.hard.is_on() {
+                self.hard.attach(&self.ground, thread)
+            } else {
+                self.ground.heaps.take(&self.ground, thread).is_some()
+            }
         };
-        thread.phase.set(if heap.is_some() {
+        thread.phase.set(if has_heap {
             Phase::Running
         } else {
             Phase::Late
@@ -602,7 +803,7 @@ impl<O: Os> Allocator<O> {
         if self.stage.load(Acquire) != HOOKED {
             self.begin();
         }
-        if heap.is_some() {
+        if has_heap {
             self.ground
                 .os
                 .watch_thread(ptr::NonNull::from(thread).cast());
@@ -616,6 +817,9 @@ impl<O: Os> Allocator<O> {
         let _guard = self.start_lock.lock();
         if self.stage.load(Acquire) == STARTED {
             self.ground.os.begin();
+            if self.hard.is_on() {
+                self.ground.os.prepare_stacks();
+            }
             self.stage.store(HOOKED, Release);
         }
     }
@@ -642,9 +846,13 @@ impl<O: Os> Allocator<O> {
         ground
             .options
             .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
+        let hardened = self.hard.provide(&ground.options, &ground.meta);
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
         if started {
+            if hardened {
+                self.hard.begin(ground);
+            }
             if let Some(mark) = ground.os.fork_mark() {
                 self.fork_mark
                     .store(ptr::from_ref(mark).cast_mut(), Release);
@@ -658,6 +866,14 @@ impl<O: Os> Allocator<O> {
 
     /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
     pub fn exit_thread(&self, thread: &Local) {
+        if thread.hardened.get() != 0 {
+            let outcome = {
+                let _busy = Busy::mark(thread);
+                thread.phase.set(Phase::Late);
+                self.hard.exit(&self.ground, thread)
+            };
+            return outcome.unwrap_or_else(|misuse| self.die(&misuse));
+        }
         let Some(heap) = heap_of(thread) else {
             return;
         };
@@ -682,7 +898,9 @@ impl<O: Os> Allocator<O> {
             }
         }
         self.ground.os.forked();
-        let alone = self.ground.heaps.given.load(Relaxed) == 1 && heap_of(thread).is_some();
+        let hardened = self.hard.thread(thread);
+        let mine = hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap);
+        let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
         if alone && self.locks_are_free() {
             return;
         }
@@ -693,9 +911,12 @@ impl<O: Os> Allocator<O> {
         self.ground.large.rebuild(&self.ground.meta);
         self.shared.local.reset();
         self.ground.pages.rebuild();
+        if self.hard.is_on() {
+            self.hard.repair(&self.ground, thread);
+        }
         let outcome = {
             let _busy = Busy::mark(thread);
-            self.ground.heaps.rebuild(&self.ground, heap_of(thread))
+            self.ground.heaps.rebuild(&self.ground, mine)
         };
         if let Err(misuse) = outcome {
             self.die(&misuse);
@@ -727,17 +948,19 @@ impl<O: Os> Allocator<O> {
             && ground.pages.locks_are_free()
             && ground.large.locks_are_free()
             && ground.heaps.lock_is_free()
+            && self.hard.locks_are_free()
     }
 
     /// Frees every lock: whoever held one is not in this process.
     fn reset_locks(&self) {
         self.start_lock.reset();
-        self.ground.options.reset_lock();
         self.shared.lock.reset();
         self.ground.meta.reset_lock();
         self.ground.pages.reset_locks();
         self.ground.heaps.reset_lock();
         self.ground.abandoned.reset_lock();
+        self.hard.reset_locks();
+        self.ground.options.reset_lock();
     }
 
     /// Number of broken invariants, while no other thread is at work.
@@ -747,22 +970,5 @@ impl<O: Os> Allocator<O> {
         }
         let ground = &self.ground;
         ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
-    }
-}
-
-/// The slot of `slab` at `addr`, which lies in one of its pages.
-fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
-    if !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED {
-        return Err(Misuse::Unknown { call, addr });
-    }
-    let offset = addr - slab.base();
-    match slot_at(offset, slab.recip.load(Relaxed)) {
-        (slot, true) if slot < slab.slots() => Ok(slot),
-        _ => Err(Misuse::Inside {
-            call,
-            addr,
-            offset,
-            size: slab.size(),
-        }),
     }
 }

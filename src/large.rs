@@ -36,7 +36,8 @@ struct Record {
     bytes: usize,
     /// 0 while live; else the time it was freed at, plus one: it is kept for reuse.
     kept: u64,
-    reserved: u64,
+    /// The bytes that were asked for, where that was noted.
+    asked: u64,
 }
 
 static_assertions::const_assert_eq!(core::mem::size_of::<Record>(), RECORD_BYTES);
@@ -46,7 +47,7 @@ impl Record {
         address: 0,
         bytes: 0,
         kept: 0,
-        reserved: 0,
+        asked: 0,
     };
 
     const fn of(block: Block, kept: u64) -> Record {
@@ -54,7 +55,7 @@ impl Record {
             address: block.address,
             bytes: block.bytes,
             kept,
-            reserved: 0,
+            asked: 0,
         }
     }
 }
@@ -268,6 +269,22 @@ impl Large {
         }
     }
 
+    /// Notes how many bytes of the live block at `address` were asked for.
+    pub fn note_size(&self, address: usize, asked: usize) {
+        let guard = self.lock.lock();
+        if let Some(record) = self.inner(&guard).at(address) {
+            record.asked = asked as u64;
+        }
+    }
+
+    /// What `address` is, and how many bytes were asked for, if that was noted.
+    pub fn find_sized(&self, address: usize) -> (Found, Option<usize>) {
+        let found = self.find(address);
+        let guard = self.lock.lock();
+        let record = self.inner(&guard).at(address);
+        (found, record.map(|record| record.asked as usize))
+    }
+
     /// Frees the block at `address`: keeps its mapping for reuse, or gives it back. Says what it found.
     pub fn unmap<O: Os>(&self, os: &O, meta: &Meta, address: usize) -> Found {
         let now = os.clock();
@@ -426,6 +443,7 @@ impl Inner {
             compiler_fence(Release);
             (*place).bytes = record.bytes;
             (*place).kept = record.kept;
+            (*place).asked = record.asked;
             compiler_fence(Release);
             (*place).address = record.address;
         }

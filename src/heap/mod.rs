@@ -20,7 +20,7 @@ mod check;
 mod abandoned;
 mod registry;
 
-use crate::class::{reciprocal, size_of_class, slab_pages, slots_in};
+use crate::class::{reciprocal, size_of_class, slab_pages, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
 use crate::geometry::WORD_SLOTS;
@@ -238,7 +238,7 @@ impl Heap {
     }
 
     /// The entry of any class of slots.
-    fn entry(&self, class: usize) -> &Entry {
+    pub fn entry(&self, class: usize) -> &Entry {
         if class >= LOCAL_CLASSES {
             return self.upper_entry(class);
         }
@@ -348,6 +348,23 @@ impl Heap {
         Ok(())
     }
 
+    /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked
+    /// out of it.
+    #[inline]
+    pub fn checked_out(&self, table: SlabTable, class: usize) -> Option<(SlabPtr, usize)> {
+        let first = self.classes[class].cursor.get() as usize * WORD_SLOTS;
+        Some((self.active(table, class)?, first))
+    }
+
+    /// Lets the next refill of `class` begin its search at another word: `random` chooses which.
+    #[inline]
+    pub fn shuffle(&self, table: SlabTable, class: usize, random: usize) {
+        if let Some(slab) = self.active(table, class) {
+            let cursor = random % slab.words().max(1);
+            self.classes[class].cursor.set(cursor as u32);
+        }
+    }
+
     #[inline]
     fn activate(&self, slab: SlabPtr) {
         let this = &self.classes[slab.class()];
@@ -451,6 +468,23 @@ impl Heap {
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);
         Some(slab)
+    }
+}
+
+/// The slot of `slab` at `addr`, which lies in one of its pages.
+pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
+    if !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED {
+        return Err(Misuse::Unknown { call, addr });
+    }
+    let offset = addr - slab.base();
+    match slot_at(offset, slab.recip.load(Relaxed)) {
+        (slot, true) if slot < slab.slots() => Ok(slot),
+        _ => Err(Misuse::Inside {
+            call,
+            addr,
+            offset,
+            size: slab.size(),
+        }),
     }
 }
 

@@ -4,9 +4,10 @@
 //! a stale cache would let somebody else's `sbrk` shrink the heap under us.
 
 use super::{Limits, Os};
-use crate::misuse::Misuse;
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::misuse::{Line, Misuse};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicPtr;
 
 /// The running Linux system.
 pub struct Linux {
@@ -15,7 +16,31 @@ pub struct Linux {
     key: AtomicU32,
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
+    fences: Fences,
+    /// backtrace(3), once stacks can be told; null: not.
+    backtrace: AtomicPtr<libc::c_void>,
 }
+
+/// How pages are made to fault.
+struct Fences {
+    /// One of `UNTRIED`, `BY_GUARD`, `BY_PROTECTION`.
+    way: AtomicU32,
+    /// Pages protected, each of which splits a mapping in three.
+    protected: AtomicUsize,
+    /// How many there may be: half of `vm.max_map_count` in mappings.
+    most: AtomicUsize,
+}
+
+const UNTRIED: u32 = 0;
+const BY_GUARD: u32 = 1;
+const BY_PROTECTION: u32 = 2;
+
+/// madvise(2): `MADV_GUARD_INSTALL`, Linux 6.13: a mark in the page tables, no mapping of its own.
+const GUARD_INSTALL: libc::c_int = 102;
+/// mmap(2): `MAP_FIXED_NOREPLACE`, Linux 4.17.
+const ONLY_WHERE_FREE: libc::c_int = libc::MAP_FIXED_NOREPLACE;
+/// Bits of an address that the random place of a reserve is drawn from: 64 TiB.
+const RANDOM_BITS: u32 = 46;
 
 /// What is to be called, and when.
 #[derive(Clone, Copy)]
@@ -50,6 +75,12 @@ impl Linux {
             hooks,
             key: AtomicU32::new(0),
             sole: AtomicU32::new(0),
+            fences: Fences {
+                way: AtomicU32::new(UNTRIED),
+                protected: AtomicUsize::new(0),
+                most: AtomicUsize::new(0),
+            },
+            backtrace: AtomicPtr::new(ptr::null_mut()),
         }
     }
 
@@ -301,13 +332,167 @@ impl Os for Linux {
     }
 
     fn die(&self, misuse: &Misuse) -> ! {
-        let line = misuse.line();
-        let text = line.bytes();
-        // SAFETY: write(2) reads the line's bytes; abort does not return, and may run a handler of
-        // SIGABRT, which finds no lock of ours held.
-        unsafe {
-            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
-            libc::abort()
+        tell(&misuse.line());
+        // SAFETY: abort does not return, and may run a handler of SIGABRT, which finds no lock of ours held.
+        unsafe { libc::abort() }
+    }
+
+    fn die_telling(&self, misuse: &Misuse, details: &Line) -> ! {
+        tell(&misuse.line());
+        tell(details);
+        let mut frames = [0; FRAMES];
+        let known = self.stack(&mut frames);
+        frames[..known].iter().for_each(|&at| tell_frame(at));
+        // SAFETY: as above.
+        unsafe { libc::abort() }
+    }
+
+    fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | ONLY_WHERE_FREE;
+        for _ in 0..RANDOM_TRIES {
+            let page = self.page_size();
+            let wanted = (self.random() as usize % (1 << RANDOM_BITS)).max(1 << 32) / page * page;
+            // SAFETY: NOREPLACE touches nobody's mapping; older kernels take the address as a wish.
+            let start = keeping_errno(|| unsafe {
+                libc::mmap(wanted as *mut _, bytes, libc::PROT_NONE, flags, -1, 0)
+            });
+            if start == libc::MAP_FAILED {
+                continue;
+            }
+            // SAFETY: our own fresh range. Failure only means a larger core dump.
+            keeping_errno(|| unsafe { libc::madvise(start, bytes, libc::MADV_DONTDUMP) });
+            return NonNull::new(start.cast());
+        }
+        self.reserve(bytes)
+    }
+
+    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let fences = &self.fences;
+        if fences.way.load(Relaxed) != BY_PROTECTION {
+            // SAFETY: the caller's: the contents are dead.
+            let done = keeping_errno(|| unsafe {
+                libc::madvise(start.as_ptr().cast(), bytes, GUARD_INSTALL) == 0
+            });
+            if done {
+                fences.way.store(BY_GUARD, Relaxed);
+                return true;
+            }
+            if fences.way.load(Relaxed) == BY_GUARD {
+                return false;
+            }
+            fences.most.store(max_mappings() / 4, Relaxed);
+            fences.way.store(BY_PROTECTION, Relaxed);
+        }
+        if fences.protected.fetch_add(1, Relaxed) >= fences.most.load(Relaxed) {
+            fences.protected.fetch_sub(1, Relaxed);
+            return false;
+        }
+        // SAFETY: the caller's.
+        keeping_errno(|| unsafe {
+            libc::mprotect(start.as_ptr().cast(), bytes, libc::PROT_NONE) == 0
+        })
+    }
+
+    fn fences_gone(&self, count: usize) {
+        if self.fences.way.load(Relaxed) == BY_PROTECTION {
+            let less = |now: usize| Some(now.saturating_sub(count));
+            let _ = self.fences.protected.fetch_update(Relaxed, Relaxed, less);
         }
     }
+
+    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let start = start.as_ptr().cast();
+        // SAFETY: the caller gives the contents up and keeps the range.
+        keeping_errno(|| unsafe {
+            libc::mmap(start, bytes, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
+        })
+    }
+
+    fn thread_number(&self) -> u32 {
+        // SAFETY: no arguments to get wrong.
+        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+    }
+
+    fn stack(&self, frames: &mut [usize]) -> usize {
+        let backtrace = self.backtrace.load(Relaxed);
+        if backtrace.is_null() {
+            return 0;
+        }
+        // SAFETY: `prepare_stacks` found the function under its name; its type is that of glibc's manual.
+        let backtrace: Backtrace = unsafe { core::mem::transmute(backtrace) };
+        // SAFETY: writes at most so many addresses.
+        let known = keeping_errno(|| unsafe {
+            backtrace(frames.as_mut_ptr().cast(), frames.len() as libc::c_int)
+        });
+        usize::try_from(known).unwrap_or(0).min(frames.len())
+    }
+
+    fn prepare_stacks(&self) {
+        // SAFETY: the name is a string; looking a symbol up changes nothing.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"backtrace".as_ptr()) };
+        self.backtrace.store(found, Relaxed);
+        // The first call loads the unwinder, which allocates; later ones do not.
+        self.stack(&mut [0; 1]);
+    }
+}
+
+type Backtrace = unsafe extern "C" fn(*mut *mut libc::c_void, libc::c_int) -> libc::c_int;
+
+/// The most frames that a report names.
+const FRAMES: usize = 24;
+/// Random places that are tried for a reserve.
+const RANDOM_TRIES: usize = 8;
+/// `vm.max_map_count` where it cannot be read.
+const MAPPINGS: usize = 65_530;
+
+fn tell(line: &Line) {
+    let text = line.bytes();
+    // SAFETY: write(2) reads the line's bytes.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+}
+
+/// A line for one frame: its address, and where in which file, as far as the dynamic linker knows.
+fn tell_frame(at: usize) {
+    let mut line = Line::new();
+    line.text("    at ").hex(at);
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `info` is a place to write to, and all zeros is a valid answer; the name it holds is a
+    // string of the dynamic linker's.
+    unsafe {
+        if libc::dladdr(at as *const _, info.as_mut_ptr()) != 0 {
+            let info = info.assume_init();
+            if !info.dli_fname.is_null() {
+                line.text(" ");
+                let name = core::ffi::CStr::from_ptr(info.dli_fname).to_bytes();
+                line.text(core::str::from_utf8(name).unwrap_or("?"));
+                line.text("+").hex(at - info.dli_fbase as usize);
+            }
+        }
+    }
+    line.text("\n");
+    tell(&line);
+}
+
+/// How many mappings a process may have.
+fn max_mappings() -> usize {
+    let mut text = [0u8; 16];
+    // SAFETY: the path is a string, and the buffer a place to write to.
+    let length = keeping_errno(|| unsafe {
+        let path = c"/proc/sys/vm/max_map_count".as_ptr();
+        let file = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return -1;
+        }
+        let length = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        length
+    });
+    let Ok(length) = usize::try_from(length) else {
+        return MAPPINGS;
+    };
+    let digits = text[..length]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |sum, byte| sum * 10 + usize::from(byte - b'0'))
 }

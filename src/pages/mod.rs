@@ -19,6 +19,7 @@ mod headers;
 mod grow;
 mod give_back;
 mod repair;
+mod keep;
 
 use crate::counters;
 use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
@@ -33,6 +34,7 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use give_back::TRIM_PAD;
 use headers::Headers;
+use keep::Kept;
 use policy::{Policy, TRIM_PAGES};
 use window::{Kind, Window};
 
@@ -88,6 +90,7 @@ struct Inner {
     used: usize,
     headers: Headers,
     policy: Policy,
+    kept: Kept,
 }
 
 /// What is missing for a slab to be carved.
@@ -107,6 +110,8 @@ pub struct Pages {
     ticking: Lock,
     /// Threads that are about to fork: the break is not moved meanwhile.
     forking: AtomicU32,
+    /// Non-zero where pages stay with their class, a guard page behind each slab (see `keep`).
+    keeping: AtomicU32,
     inner: UnsafeCell<Inner>,
 }
 
@@ -153,6 +158,7 @@ impl Pages {
             break_lock: Lock::new(),
             ticking: Lock::new(),
             forking: AtomicU32::new(0),
+            keeping: AtomicU32::new(0),
             inner: UnsafeCell::new(Inner {
                 runs: Runs::none(),
                 windows: [window; WINDOWS],
@@ -163,6 +169,7 @@ impl Pages {
                     spare: [0; 2],
                 },
                 policy,
+                kept: Kept::new(),
             }),
         }
     }
@@ -252,6 +259,19 @@ impl Pages {
         shape: &Shape,
         owner: u64,
     ) -> Option<(SlabPtr, bool)> {
+        if self.is_keeping() {
+            return self.carve_kept(os, meta, shape, owner);
+        }
+        self.carve_fresh(os, meta, shape, owner)
+    }
+
+    fn carve_fresh<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        shape: &Shape,
+        owner: u64,
+    ) -> Option<(SlabPtr, bool)> {
         loop {
             let missing = match self.take_run(shape) {
                 Ok((slab, page, base, fresh)) => {
@@ -303,6 +323,9 @@ impl Pages {
     /// Takes back the pages and the header of `slab`, which nobody owns or lists any more (its owner
     /// word says released). Gives the heap's end back where enough of it is free.
     pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) {
+        if self.is_keeping() {
+            return self.keep(os, slab);
+        }
         let now = os.clock();
         let (base, n) = (slab.base(), slab.pages());
         let page = self.page_of(base);
