@@ -588,7 +588,7 @@ impl<O: Os> Allocator<O> {
             return;
         }
         self.notice_fork(thread);
-        let Some((_, slab)) = self.ground.pages.find(addr) else {
+        let Some(slab) = self.ground.pages.slab_at(addr) else {
             return self.free_far_hardened(thread, addr);
         };
         let slot = match locate(slab, addr, Call::Free) {
@@ -616,7 +616,7 @@ impl<O: Os> Allocator<O> {
             freed.map(Some)
         });
         if freed.is_none() {
-            if let Err(misuse) = self.hard.end(slab, slot, Call::Free) {
+            if let Err(misuse) = self.hard.end(slab, slot, true) {
                 self.die(&misuse);
             }
             self.free_without_heap(slab, slot);

@@ -70,21 +70,29 @@ pub unsafe fn clear(block: usize, bytes: usize) {
 /// Two words, moved at once.
 type Pair = [u64; 2];
 const PAIR: usize = core::mem::size_of::<Pair>();
-/// Bytes that are always gone through in one go: sizes vary, and a loop that ends somewhere else each time
-/// costs more, by a branch that is not foreseen, than a few pairs too many.
+/// Bytes that are gone through in one go: sizes vary, and a loop that ends somewhere else each time costs
+/// more, by a branch that is not foreseen, than a few pairs too many.
 const STRIDE: usize = 8 * PAIR;
 /// From here on memset is faster, in bytes.
 const MANY: usize = 1024;
 
-/// Calls `each` for the offsets of pairs that cover `bytes` >= 16 bytes, and no byte behind them: those that
-/// would lie behind are drawn back to the last one.
+/// Calls `each` for the offsets of pairs that cover `bytes` >= 16 bytes, and no byte behind them: the last
+/// ones end where the bytes end, and overlap those before.
 #[inline(always)]
 fn each_pair(bytes: usize, mut each: impl FnMut(usize)) {
-    let last = bytes - PAIR;
-    for stride in (0..bytes).step_by(STRIDE) {
-        for pair in 0..STRIDE / PAIR {
-            each((stride + pair * PAIR).min(last));
-        }
+    let half = STRIDE / 2;
+    if bytes < half {
+        let last = bytes - PAIR;
+        [0, PAIR.min(last), (2 * PAIR).min(last), last].map(each);
+        return;
+    }
+    let mut stride = 0;
+    while stride + STRIDE < bytes {
+        (0..STRIDE).step_by(PAIR).for_each(|at| each(stride + at));
+        stride += STRIDE;
+    }
+    for start in [stride.min(bytes - half), bytes - half] {
+        (0..half).step_by(PAIR).for_each(|at| each(start + at));
     }
 }
 

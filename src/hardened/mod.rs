@@ -391,12 +391,14 @@ impl Hardened {
         slab: SlabPtr,
         slot: usize,
     ) -> Result<(), Misuse> {
-        self.end(slab, slot, Call::Free)?;
+        // Without a second thread there is none to race with.
+        let racing = self.fixed().parts.racing && ground.heaps.given.load(Relaxed) > 1;
+        self.end(slab, slot, racing)?;
         let Some(heap) = thread.heap() else {
             return Ok(());
         };
         let freed = Freed {
-            slab: slab.id().0,
+            slab: self.sizes.number(slab) as u32,
             slot: slot as u32,
             bytes: slab.size() as u32,
         };
@@ -410,22 +412,25 @@ impl Hardened {
             self.release(ground, heap, freed)?;
         }
         thread.quarantine.put(freed, random);
+        if let Some(next) = thread.quarantine.first() {
+            ground.table().get(SlabId(next.slab)).prefetch();
+        }
         Ok(())
     }
 
     /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
     /// its bytes cleared.
     #[inline]
-    pub fn end(&self, slab: SlabPtr, slot: usize, call: Call) -> Result<(), Misuse> {
+    pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Result<(), Misuse> {
         let fixed = self.fixed();
-        let Some(size) = self.sizes.end(slab, slot, fixed.parts.racing) else {
+        let Some(size) = self.sizes.end(slab, slot, racing) else {
             return Err(dead(slab, slot));
         };
         let address = slab.base() + slot * slab.size();
         // SAFETY: the slot was live, and this thread has ended that; it has room for the canary.
         unsafe {
             if fixed.parts.canary && bytes::broken_seal(address, size, fixed.secret).is_some() {
-                return self.look_at_seal(slab, slot, size, call);
+                return self.look_at_seal(slab, slot, size, Call::Free);
             }
             if fixed.parts.zero {
                 bytes::clear_words(address, size + self.behind());

@@ -9,16 +9,18 @@
 //! block in quarantine is known to be dead at once. A header pair has the words of both its numbers.
 
 use crate::geometry::SLOTS;
-use crate::meta::{Area, Meta, SIZES_BYTES};
+use crate::meta::{Area, Meta, SIZES_BYTES, SLAB_BYTES};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU16, AtomicUsize, Lock};
+use crate::sync::{settled, AtomicU16, AtomicUsize, Lock};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// The table.
 pub struct Sizes {
     /// Where it begins; 0: nowhere.
     start: AtomicUsize,
+    /// Where the header table begins: a header's number by its address costs no look at its second line.
+    slabs: AtomicUsize,
     /// Bytes of it that are open.
     opened: AtomicUsize,
     lock: Lock,
@@ -34,6 +36,7 @@ impl Sizes {
     pub const fn new() -> Sizes {
         Sizes {
             start: AtomicUsize::new(0),
+            slabs: AtomicUsize::new(0),
             opened: AtomicUsize::new(0),
             lock: Lock::new(),
         }
@@ -42,13 +45,22 @@ impl Sizes {
     /// Lays the table over its area. Once.
     pub fn init(&self, meta: &Meta) {
         let start = meta.start::<u8>(Area::Sizes).as_ptr() as usize;
+        let slabs = meta.start::<u8>(Area::Slabs).as_ptr() as usize;
+        self.slabs.store(slabs, Relaxed);
         self.start.store(start, Release);
+    }
+
+    /// The number of a slab's header.
+    #[inline]
+    pub fn number(&self, slab: SlabPtr) -> usize {
+        // SAFETY: set once, before the first slab was made.
+        (slab.as_ptr() as usize - unsafe { settled(&self.slabs) }) / SLAB_BYTES
     }
 
     /// Sees to it that the words of `slab` are there; false where memory has run out.
     #[inline]
     pub fn open<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> bool {
-        let end = (slab.id().index() + 2) * SIZES_BYTES;
+        let end = (self.number(slab) + 2) * SIZES_BYTES;
         end <= self.opened.load(Acquire) || self.open_to(os, meta, end)
     }
 
@@ -64,14 +76,14 @@ impl Sizes {
 
     #[inline]
     fn at(&self, slab: SlabPtr, slot: usize) -> &AtomicU16 {
-        let index = slab.id().index() * SLOTS + slot;
+        let index = self.number(slab) * SLOTS + slot;
         // SAFETY: `open` was called for the slab before its first slot was handed out, and the slot is one
         // of the slab's: at most 256, or 512 for a pair, which has two numbers.
-        unsafe { &*(self.start.load(Relaxed) as *const AtomicU16).add(index) }
+        unsafe { &*(settled(&self.start) as *const AtomicU16).add(index) }
     }
 
     fn has(&self, slab: SlabPtr) -> bool {
-        (slab.id().index() + 1) * SIZES_BYTES <= self.opened.load(Acquire)
+        (self.number(slab) + 1) * SIZES_BYTES <= self.opened.load(Acquire)
     }
 
     /// Notes that `slot` is live and `size` bytes of it were asked for.

@@ -105,6 +105,12 @@ impl Quarantine {
         self.take()
     }
 
+    /// The block that is next to leave the ring.
+    #[inline]
+    pub fn first(&self) -> Option<Freed> {
+        (self.count.get() > 0).then(|| Freed::unpack(self.ring[self.first.get() as usize].get()))
+    }
+
     /// Takes the block out that came first.
     #[inline]
     pub fn take(&self) -> Option<Freed> {

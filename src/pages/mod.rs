@@ -248,6 +248,16 @@ impl Pages {
         None
     }
 
+    /// The header that the page of `address` belongs to: as [`Pages::find`], quicker for the first window.
+    #[inline]
+    pub fn slab_at(&self, address: usize) -> Option<SlabPtr> {
+        let page = address.wrapping_sub(self.hot.base.load(Relaxed)) >> PAGE_SHIFT;
+        if page < self.hot.pages.load(Relaxed) {
+            return Some(self.hot.slab_of(page));
+        }
+        self.find(address).map(|(_, slab)| slab)
+    }
+
     // ---- carving and releasing ------------------------------------------------------------------
 
     /// A new slab of `shape`, all free, owned by `owner`; and whether its pages are all zero. `None`
