@@ -12,10 +12,11 @@
 use crate::arch::{mark_free, Freed};
 use crate::class::{aligned_class, bin_of, bin_pages, class_of, entry_offset, LOCAL_CLASSES};
 use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
-use crate::hardened::{self, Hardened, Live};
+use crate::hardened::{self, Hardened, Live, Samples};
 use crate::heap::{self, heap_of, locate, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
+use crate::options::Name;
 use crate::os::Os;
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
@@ -30,6 +31,7 @@ pub struct Allocator<O: Os> {
     /// All that the heaps stand on.
     pub ground: Ground<O>,
     hard: Hardened,
+    samples: Samples,
     stage: AtomicU32,
     start_lock: Lock,
     /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
@@ -77,6 +79,7 @@ impl<O: Os> Allocator<O> {
         Allocator {
             ground: Ground::new(os),
             hard: Hardened::new(),
+            samples: Samples::new(),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Lock::new(),
             fork_mark: AtomicPtr::new(ptr::null_mut()),
@@ -152,10 +155,25 @@ impl<O: Os> Allocator<O> {
             return self.malloc_hardened(thread, size, align);
         }
         self.with_reclaim(thread, |thread, heap| {
+            if let Some(block) = self.sample(heap, size, align) {
+                return Ok(Some(block));
+            }
             let refilled = heap.refill(&self.ground, class)?;
             Ok(refilled.then(|| self.take_refilled(thread, heap, class)))
         })
         .unwrap_or_else(|| self.exhausted())
+    }
+
+    /// A page of its own for the one allocation in so many.
+    fn sample(&self, heap: &Heap, size: usize, align: usize) -> Option<*mut u8> {
+        let os = &self.ground.os;
+        let rate = self.ground.options.get(Name::GuardSample);
+        if !heap.is_due(rate, || os.random()) {
+            return None;
+        }
+        let address = self.samples.take(os, size, align)?;
+        heap.was_sampled();
+        Some(address as *mut u8)
     }
 
     #[inline(always)]
@@ -343,6 +361,9 @@ impl<O: Os> Allocator<O> {
 
     fn free_large(&self, thread: &Local, addr: usize) {
         self.notice_fork(thread);
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
             self.ground
@@ -419,6 +440,10 @@ impl<O: Os> Allocator<O> {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
+        if self.samples.holds(&self.ground.os, block as usize) {
+            let old = self.sampled_size(block as usize, Call::Realloc);
+            return self.realloc_by_copy(thread, block, old, size);
+        }
         if self.hard.is_on() {
             return self.realloc_hardened(thread, block, size);
         }
@@ -502,6 +527,9 @@ impl<O: Os> Allocator<O> {
             return 0;
         }
         self.notice_fork(thread);
+        if self.samples.holds(&self.ground.os, block as usize) {
+            return self.sampled_size(block as usize, Call::UsableSize);
+        }
         if self.hard.is_on() {
             return self.live_hardened(block as usize, Call::UsableSize).size();
         }
@@ -571,6 +599,12 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
         let make = |hardened: &hardened::Thread| {
+            let sampled = hardened
+                .heap()
+                .and_then(|heap| self.sample(heap, size, align));
+            if sampled.is_some() {
+                return Ok(sampled);
+            }
             let made = self.hard.malloc(&self.ground, hardened, size, align);
             made.map(|address| address.map(|address| address as *mut u8))
         };
@@ -623,7 +657,45 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    fn free_sampled(&self, thread: &Local, addr: usize) {
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.samples.give(&self.ground.os, addr)
+        };
+        if let Err(misuse) = outcome {
+            self.die(&misuse);
+        }
+    }
+
+    fn sampled_size(&self, addr: usize, call: Call) -> usize {
+        match self.samples.size(&self.ground.os, addr, call) {
+            Ok(size) => size,
+            Err(misuse) => self.die(&misuse),
+        }
+    }
+
+    /// Writes what is known of the sampled block that a fault was at or beside. From a signal handler.
+    pub fn tell_of_fault(&self, address: usize) {
+        let os = &self.ground.os;
+        let Some(sampled) = self.samples.find(os, address) else {
+            return;
+        };
+        os.say(sampled.fault(address).bytes());
+        let mut frames = [0; 32];
+        let known = os.stack(&mut frames);
+        os.say_stack(&frames[..known]);
+        os.say(b"  allocated\n");
+        os.say_stack(sampled.allocated.frames());
+        if let Some(freed) = sampled.freed {
+            os.say(b"  freed\n");
+            os.say_stack(freed.frames());
+        }
+    }
+
     fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
         let outcome = {
             let _busy = Busy::mark(thread);
             self.hard.free_far(&self.ground, addr)
@@ -687,11 +759,24 @@ impl<O: Os> Allocator<O> {
     // ---- who the thread is ----------------------------------------------------------------------
 
     fn die(&self, misuse: &Misuse) -> ! {
-        if self.hard.is_on() {
-            let details = self.hard.explain(&self.ground, misuse);
-            self.ground.os.die_telling(misuse, &details);
+        let ground = &self.ground;
+        let sampled = self.samples.find(&ground.os, misuse.address());
+        if !self.hard.is_on() && sampled.is_none() {
+            ground.os.die(misuse);
         }
-        self.ground.os.die(misuse)
+        let details = self.hard.explain(ground, misuse);
+        match sampled {
+            None => ground.os.die_telling(misuse, &details, &[]),
+            Some(sampled) => {
+                let freed = sampled.freed.unwrap_or(sampled.allocated);
+                let stacks = [
+                    ("allocated", sampled.allocated.frames()),
+                    ("freed", freed.frames()),
+                ];
+                let known = 1 + usize::from(sampled.freed.is_some());
+                ground.os.die_telling(misuse, &details, &stacks[..known])
+            }
+        }
     }
 
     /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
@@ -817,10 +902,17 @@ impl<O: Os> Allocator<O> {
         let _guard = self.start_lock.lock();
         if self.stage.load(Acquire) == STARTED {
             self.ground.os.begin();
-            if self.hard.is_on() {
+            if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
                 self.ground.os.prepare_stacks();
             }
             self.stage.store(HOOKED, Release);
+        }
+    }
+
+    /// An option was set: where blocks are sampled from now on, their stacks are to be told.
+    pub fn option_changed(&self) {
+        if self.is_started() && self.ground.options.get(Name::GuardSample) != 0 {
+            self.ground.os.prepare_stacks();
         }
     }
 
@@ -949,6 +1041,7 @@ impl<O: Os> Allocator<O> {
             && ground.large.locks_are_free()
             && ground.heaps.lock_is_free()
             && self.hard.locks_are_free()
+            && self.samples.lock_is_free()
     }
 
     /// Frees every lock: whoever held one is not in this process.
@@ -960,6 +1053,7 @@ impl<O: Os> Allocator<O> {
         self.ground.heaps.reset_lock();
         self.ground.abandoned.reset_lock();
         self.hard.reset_locks();
+        self.samples.reset_lock();
         self.ground.options.reset_lock();
     }
 

@@ -533,10 +533,12 @@ impl Options {
         core::ffi::CStr::from_bytes_until_nul(text).ok()
     }
 
-    /// Sets what `item` (`name:value`) says, unless the options are frozen.
+    /// Sets what `item` (`name:value`) says, unless the options are frozen; the rate of sampling can be set at
+    /// any time.
     pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
         let _guard = self.lock.lock();
-        if self.frozen.load(Relaxed) != 0 {
+        let changes_later = matches!(parse(item), Ok((Name::GuardSample, _)));
+        if self.frozen.load(Relaxed) != 0 && !changes_later {
             return Err(Mistake::Frozen);
         }
         self.put(item)

@@ -83,7 +83,9 @@ fn each_pair(bytes: usize, mut each: impl FnMut(usize)) {
     let half = STRIDE / 2;
     if bytes < half {
         let last = bytes - PAIR;
-        [0, PAIR.min(last), (2 * PAIR).min(last), last].map(each);
+        for at in [0, PAIR.min(last), (2 * PAIR).min(last), last] {
+            each(at);
+        }
         return;
     }
     let mut stride = 0;

@@ -16,6 +16,7 @@ mod empty;
 mod fenced;
 mod parts;
 mod random;
+mod sample;
 mod sizes;
 mod thread;
 
@@ -44,6 +45,7 @@ use sizes::Sizes;
 use thread::{Freed, Threads};
 
 pub use parts::Parts;
+pub use sample::{Moment, Sampled, Samples};
 pub use thread::Thread;
 
 /// Hardened mode of one allocator. Off, and all zero, until [`Hardened::begin`].

@@ -49,6 +49,10 @@ const BINS_UP: usize = 2;
 const REMOTE_MEMORY: u32 = 16;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
+/// A rate of sampling below which every refill asks; above, one in `PULSE` does.
+const OFTEN: usize = 16 << 10;
+/// The largest rate of sampling that is told apart.
+const RATE_MOST: usize = 1 << 30;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
 /// Milliseconds between two decays of a heap.
@@ -144,6 +148,10 @@ pub struct Heap {
     span_bytes: Cell<usize>,
     /// Bytes handed out and not told to the counters yet.
     handed: Cell<u64>,
+    /// Slots checked out, and sampled blocks, as far as they are not accounted for by `is_due`.
+    slots: Cell<u32>,
+    /// The count of slots at which the next block is sampled; 0: not chosen yet.
+    sample_at: Cell<u32>,
     /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
     live: Cell<i64>,
     pulse: Cell<u32>,
@@ -324,6 +332,33 @@ impl Heap {
         }
     }
 
+    /// Whether the allocation that asks for a refill is the one to be sampled, of one in `rate`: by the slots
+    /// handed out since the last one, so that the rate is right although only refills ask. `random` is asked
+    /// for once a sample.
+    pub fn is_due(&self, rate: usize, random: impl Fn() -> u64) -> bool {
+        if rate == 0 {
+            return false;
+        }
+        if rate < OFTEN {
+            self.pulse.set(0);
+        }
+        let rate = rate.min(RATE_MOST) as u64;
+        if self.sample_at.get() == 0 {
+            self.sample_at.set((1 + random() % (2 * rate - 1)) as u32);
+        }
+        let Some(over) = self.slots.get().checked_sub(self.sample_at.get()) else {
+            return false;
+        };
+        self.slots.set(over);
+        self.sample_at.set(0);
+        true
+    }
+
+    /// A block was sampled, which counts as a slot.
+    pub fn was_sampled(&self) {
+        self.slots.set(self.slots.get().wrapping_add(1));
+    }
+
     #[inline]
     fn check_out(
         &self,
@@ -343,7 +378,9 @@ impl Heap {
             .set((slab.base() + word * WORD_SLOTS * size) as *mut u8);
         entry.size.set(size);
         entry.bits.set(bits);
-        let handed = u64::from(bits.count_ones()) * size as u64;
+        let count = bits.count_ones();
+        self.slots.set(self.slots.get().wrapping_add(count));
+        let handed = u64::from(count) * size as u64;
         self.handed.set(self.handed.get() + handed);
         Ok(())
     }

@@ -57,6 +57,8 @@ pub struct Hooks {
     pub fork_child: unsafe extern "C" fn(),
     /// In each fork child, before its heap is repaired.
     pub forked: fn(),
+    /// At a fault, with its address, from a signal handler: takes no lock, allocates nothing.
+    pub fault: fn(usize),
 }
 
 extern "C" {
@@ -337,14 +339,35 @@ impl Os for Linux {
         unsafe { libc::abort() }
     }
 
-    fn die_telling(&self, misuse: &Misuse, details: &Line) -> ! {
+    fn die_telling(&self, misuse: &Misuse, details: &Line, stacks: &[(&str, &[usize])]) -> ! {
         tell(&misuse.line());
         tell(details);
         let mut frames = [0; FRAMES];
         let known = self.stack(&mut frames);
-        frames[..known].iter().for_each(|&at| tell_frame(at));
+        self.say_stack(&frames[..known]);
+        for (title, frames) in stacks {
+            tell(Line::new().text("  ").text(title).text("\n"));
+            self.say_stack(frames);
+        }
         // SAFETY: as above.
         unsafe { libc::abort() }
+    }
+
+    fn say_stack(&self, frames: &[usize]) {
+        frames.iter().for_each(|&at| tell_frame(at));
+    }
+
+    fn watch_faults(&self) {
+        FAULT.store(self.hooks.fault as *mut (), Relaxed);
+        let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeros but for what is set is a valid action; the handler is a function for the
+        // process's life, and calls what was there before.
+        unsafe {
+            let place = action.as_mut_ptr();
+            (*place).sa_sigaction = handle_fault as *const () as usize;
+            (*place).sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            keeping_errno(|| libc::sigaction(libc::SIGSEGV, place, BEFORE.0.get()));
+        }
     }
 
     fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
@@ -431,9 +454,43 @@ impl Os for Linux {
     fn prepare_stacks(&self) {
         // SAFETY: the name is a string; looking a symbol up changes nothing.
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"backtrace".as_ptr()) };
+        if found.is_null() || !self.backtrace.load(Relaxed).is_null() {
+            return;
+        }
+        // The first call loads the unwinder, which allocates; later ones do not. Nobody else is to call it
+        // before: loading does not nest.
+        // SAFETY: as in `stack`, with room for one address.
+        unsafe {
+            let backtrace: Backtrace = core::mem::transmute(found);
+            keeping_errno(|| backtrace(&mut ptr::null_mut(), 1));
+        }
         self.backtrace.store(found, Relaxed);
-        // The first call loads the unwinder, which allocates; later ones do not.
-        self.stack(&mut [0; 1]);
+    }
+}
+
+/// The hook for faults.
+static FAULT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+struct Before(core::cell::UnsafeCell<libc::sigaction>);
+// SAFETY: written once, before the handler that reads it is in place.
+unsafe impl Sync for Before {}
+
+/// What handled faults before.
+static BEFORE: Before = Before(core::cell::UnsafeCell::new(
+    // SAFETY: all zeros is a valid action, the default one.
+    unsafe { core::mem::zeroed() },
+));
+
+/// Tells of a fault, and lets it happen again under whoever handled faults before.
+extern "C" fn handle_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel gives the fault's address; the old action is put back, so this runs once.
+    unsafe {
+        let hook = FAULT.load(Relaxed);
+        libc::sigaction(libc::SIGSEGV, BEFORE.0.get(), ptr::null_mut());
+        if !hook.is_null() {
+            let hook: fn(usize) = core::mem::transmute(hook);
+            hook((*info).si_addr() as usize);
+        }
     }
 }
 
@@ -441,6 +498,8 @@ type Backtrace = unsafe extern "C" fn(*mut *mut libc::c_void, libc::c_int) -> li
 
 /// The most frames that a report names.
 const FRAMES: usize = 24;
+/// The last bytes of a file's name that a frame is told with.
+const NAME: usize = 80;
 /// Random places that are tried for a reserve.
 const RANDOM_TRIES: usize = 8;
 /// `vm.max_map_count` where it cannot be read.
@@ -465,6 +524,7 @@ fn tell_frame(at: usize) {
             if !info.dli_fname.is_null() {
                 line.text(" ");
                 let name = core::ffi::CStr::from_ptr(info.dli_fname).to_bytes();
+                let name = &name[name.len().saturating_sub(NAME)..];
                 line.text(core::str::from_utf8(name).unwrap_or("?"));
                 line.text("+").hex(at - info.dli_fbase as usize);
             }

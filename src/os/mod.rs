@@ -129,11 +129,20 @@ pub trait Os: Sync {
     /// Reports a misuse and ends the program. Reentrant; does not return.
     fn die(&self, misuse: &Misuse) -> !;
 
-    /// As [`Os::die`], with `details` on lines of their own and the stack as far as it can be told.
-    fn die_telling(&self, misuse: &Misuse, details: &Line) -> ! {
-        let _ = details;
+    /// As [`Os::die`], with `details` on a line of their own, then the stack as far as it can be told, and
+    /// other stacks under their titles.
+    fn die_telling(&self, misuse: &Misuse, details: &Line, stacks: &[(&str, &[usize])]) -> ! {
+        let _ = (details, stacks);
         self.die(misuse)
     }
+
+    /// Writes a stack, a line for each frame, to standard error.
+    fn say_stack(&self, frames: &[usize]) {
+        let _ = frames;
+    }
+
+    /// From now on tells the hook for faults of each fault (SIGSEGV), before whoever is told else.
+    fn watch_faults(&self) {}
 
     // ---- hardened mode: a system that cannot do these answers false, and does without ------------
 
