@@ -62,7 +62,6 @@ impl Kept {
     pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr) {
         slab.owner.store(RELEASED, Relaxed);
         slab.set_state(State::Kept);
-        slab.queue.store(0, Relaxed);
         slab.counted.store(1, Relaxed);
         self.warm += slab.pages();
         self.lists[kind(slab.class(), slab.pages())].push_front(table, slab);

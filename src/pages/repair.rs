@@ -67,6 +67,7 @@ impl Pages {
                 let page = self.page_of(slab.base());
                 inner.runs.take(page, slab.pages());
                 self.set_map(page, slab.pages(), slab.id());
+                slab.queue.store(0, Relaxed);
                 inner.kept.put(self.table(), slab);
             } else if slab.owner.load(Relaxed) == RELEASED || slab.state() == State::Released {
                 slab.owner.store(RELEASED, Relaxed);
