@@ -410,10 +410,10 @@ impl Hardened {
         }
         let most = parts.quarantine.saturating_sub(slab.size());
         let random = parts.random.then_some(&thread.random);
-        while let Some(freed) = thread.quarantine.take_over(most, random) {
+        while let Some(freed) = thread.quarantine.take_over(most) {
             self.release(ground, heap, freed)?;
         }
-        thread.quarantine.put(freed, random);
+        thread.quarantine.put(freed, random, parts.quarantine);
         if let Some(next) = thread.quarantine.first() {
             ground.table().get(SlabId(next.slab)).prefetch();
         }

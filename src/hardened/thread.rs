@@ -64,24 +64,33 @@ pub struct Quarantine {
     count: Cell<u32>,
     /// Bytes of all blocks.
     bytes: Cell<usize>,
+    /// Bytes of the blocks in the lot.
+    lot_bytes: Cell<usize>,
     lot: [Cell<u64>; LOT],
     ring: [Cell<u64>; RING],
 }
 
 impl Quarantine {
-    /// Takes a freed block in; `random` tells to draw lots.
+    /// Takes a freed block in; `random` tells to draw lots, with a quarter of the `most` bytes at most: what
+    /// leaves the lot goes through the ring as well.
     #[inline]
-    pub fn put(&self, freed: Freed, random: Option<&Random>) {
+    pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
         self.bytes.set(self.bytes.get() + freed.bytes as usize);
         let mut word = freed.pack();
         if let Some(random) = random {
             let drawn = self.drawn.get() as usize;
-            if drawn < LOT {
+            let lot = self.lot_bytes.get() + freed.bytes as usize;
+            if drawn < LOT && lot <= most / 4 {
                 self.lot[drawn].set(word);
+                self.lot_bytes.set(lot);
                 self.drawn.set(drawn as u32 + 1);
                 return;
             }
-            word = self.lot[random.byte() % LOT].replace(word);
+            let place = random.byte() & (LOT - 1);
+            if place < drawn && freed.bytes as usize <= most / 16 {
+                word = self.lot[place].replace(word);
+                self.lot_bytes.set(lot - Freed::unpack(word).bytes as usize);
+            }
         }
         let place = (self.first.get() + self.count.get()) as usize % RING;
         self.ring[place].set(word);
@@ -89,18 +98,11 @@ impl Quarantine {
     }
 
     /// Takes a block out that is to be used again: as long as there are more than `most` bytes, or no more
-    /// place. The oldest of the ring; where that is empty, one drawn from the lot.
+    /// place.
     #[inline]
-    pub fn take_over(&self, most: usize, random: Option<&Random>) -> Option<Freed> {
+    pub fn take_over(&self, most: usize) -> Option<Freed> {
         if self.bytes.get() <= most && (self.count.get() as usize) < RING {
             return None;
-        }
-        if let (0, Some(random), Some(last)) =
-            (self.count.get(), random, self.drawn.get().checked_sub(1))
-        {
-            // The last one is taken below.
-            let drawn = random.byte() % (last as usize + 1);
-            self.lot[drawn].swap(&self.lot[last as usize]);
         }
         self.take()
     }
@@ -122,7 +124,10 @@ impl Quarantine {
         } else {
             let drawn = self.drawn.get().checked_sub(1)?;
             self.drawn.set(drawn);
-            self.lot[drawn as usize].get()
+            let word = self.lot[drawn as usize].get();
+            let lot = self.lot_bytes.get() - Freed::unpack(word).bytes as usize;
+            self.lot_bytes.set(lot);
+            word
         };
         let freed = Freed::unpack(word);
         self.bytes.set(self.bytes.get() - freed.bytes as usize);
@@ -135,6 +140,7 @@ impl Quarantine {
             .into_iter()
             .for_each(|count| count.set(0));
         self.bytes.set(0);
+        self.lot_bytes.set(0);
     }
 }
 
@@ -320,11 +326,11 @@ mod tests {
         let quarantine = empty();
         let mut out = 0;
         for n in 0..10_000 {
-            while let Some(first) = quarantine.take_over(99 * 64, None) {
+            while let Some(first) = quarantine.take_over(99 * 64) {
                 assert_eq!(first, freed(out));
                 out += 1;
             }
-            quarantine.put(freed(n), None);
+            quarantine.put(freed(n), None, usize::MAX);
         }
         assert_eq!(out, 10_000 - 100);
     }
@@ -334,8 +340,8 @@ mod tests {
         let quarantine = empty();
         let mut out = 0;
         for n in 0..10_000 {
-            out += usize::from(quarantine.take_over(usize::MAX, None).is_some());
-            quarantine.put(freed(n), None);
+            out += usize::from(quarantine.take_over(usize::MAX).is_some());
+            quarantine.put(freed(n), None, usize::MAX);
         }
         assert_eq!(out, 10_000 - RING);
         assert_eq!(quarantine.bytes.get(), RING * 64);
@@ -348,8 +354,8 @@ mod tests {
         let (mut seen, mut in_order) = (std::vec![0; 5000], 0);
         let mut last = 0;
         for n in 0..5000 {
-            quarantine.put(freed(n), Some(&random));
-            while let Some(out) = quarantine.take_over(1000 * 64, Some(&random)) {
+            quarantine.put(freed(n), Some(&random), 1000 * 64);
+            while let Some(out) = quarantine.take_over(1000 * 64) {
                 seen[out.slab as usize - 2] += 1;
                 in_order += usize::from(out.slab > last);
                 last = out.slab;

@@ -16,10 +16,10 @@
 mod window;
 mod policy;
 mod headers;
+mod keep;
 mod grow;
 mod give_back;
 mod repair;
-mod keep;
 
 use crate::counters;
 use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
