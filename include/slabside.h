@@ -4,15 +4,22 @@
  * malloc: blocks from here go back here. All functions may be called from any thread; none may be called
  * from a signal handler that interrupted one of them. A block that was freed already, or was never
  * handed out, ends the program with one line on stderr and SIGABRT.
+ *
+ * libslabside_preload.so and libslabside_preload.a offer the same functions under the system's names
+ * (malloc, free, operator new ...), and those that have no such name under the names below.
  */
 #ifndef SLABSIDE_H
 #define SLABSIDE_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+/* ---- C and POSIX --------------------------------------------------------------------------------- */
 
 /* At least `size` bytes, aligned to 8 for sizes up to 8 and to 16 above; size 0 gives a distinct
  * pointer. NULL and ENOMEM where there is no memory or size exceeds PTRDIFF_MAX. (C17 7.22.3.4) */
@@ -20,19 +27,114 @@ void *slabside_malloc(size_t size);
 /* `count` times `size` zero bytes; NULL and ENOMEM where the product overflows. (C17 7.22.3.2) */
 void *slabside_calloc(size_t count, size_t size);
 /* The block resized, at the same address where it has room. A null block is allocated; size 0 gives a
- * block of the smallest size. On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
+ * block of the smallest size, or frees (option realloc-zero). On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
 void *slabside_realloc(void *block, size_t size);
 /* As realloc for `count` times `size` bytes, NULL and ENOMEM where that overflows. (reallocarray(3)) */
 void *slabside_reallocarray(void *block, size_t count, size_t size);
 /* Gives a block back; NULL is ignored; errno is kept. (POSIX.1-2024 free) */
 void slabside_free(void *block);
-/* `size` bytes at a multiple of `align`, a power of two, else NULL and EINVAL. (C17 7.22.3.1) */
+/* Gives a block back that was asked for with `size` bytes (by realloc: last); NULL is ignored. A size for
+ * which nobody would have got such a block ends the program: one of another size class, or for blocks
+ * above 8 KiB one that is larger than the block or far smaller. Where a realloc has left a block that
+ * shrank in its place, blocks of its slab are from then on only checked not to be smaller. (C23 7.24.4.4) */
+void slabside_free_sized(void *block, size_t size);
+/* The same for a block of aligned_alloc with that alignment and size. (C23 7.24.4.5) */
+void slabside_free_aligned_sized(void *block, size_t align, size_t size);
+/* `size` bytes at a multiple of `align`, a power of two, else NULL and EINVAL; `size` need not be a
+ * multiple of it. (C17 7.22.3.1) */
 void *slabside_aligned_alloc(size_t align, size_t size);
 /* The same by *block; align is a power of two times sizeof(void *). Returns 0, EINVAL or ENOMEM, and
  * writes *block only on success. (POSIX posix_memalign) */
 int slabside_posix_memalign(void **block, size_t align, size_t size);
+/* As aligned_alloc, with `align` rounded up to a power of two. (memalign(3)) */
+void *slabside_memalign(size_t align, size_t size);
+/* At a multiple of the system's page size; pvalloc rounds the size up to whole pages. (valloc(3)) */
+void *slabside_valloc(size_t size);
+void *slabside_pvalloc(size_t size);
 /* Bytes that may be used in the block, at least what was asked for; 0 for NULL. */
 size_t slabside_usable_size(void *block);
+
+/* ---- beside them --------------------------------------------------------------------------------- */
+
+/* The usable size that a block of `size` bytes would have (larger blocks may get more); 0 where there can
+ * be no such block. */
+size_t slabside_good_size(size_t size);
+/* As malloc, and writes the usable size to *usable (0 on failure) unless that is NULL. */
+void *slabside_malloc_at_least(size_t size, size_t *usable);
+/* `size` zero bytes. */
+void *slabside_zalloc(size_t size);
+/* As realloc, at a multiple of `align`; NULL and EINVAL where that is not a power of two. The contents are
+ * kept, whatever alignment the block had. */
+void *slabside_aligned_realloc(void *block, size_t align, size_t size);
+/* Makes at least `size` bytes of the block usable without moving it: true (it was asked for with that size
+ * from then on, if it was with less); or false, and nothing changed.
+ * False for NULL. */
+bool slabside_try_expand(void *block, size_t size);
+
+/* ---- first-class heaps ---------------------------------------------------------------------------
+ *
+ * A heap of one's own, destroyed with all its blocks at once. Any thread may use it: each call takes the
+ * heap's own lock (uncontended, some 30 ns more than malloc) and sleeps while another thread holds it. A heap has
+ * slabs of its own, so at least one page for each size class that it uses. slabside_free, from any thread,
+ * gives a block back before that, as a block of another thread's: without the lock, by one atomic
+ * operation. slabside_realloc may move a block out of its heap; slabside_heap_realloc does not.
+ *
+ * After its destruction the use of a heap ends the program, and so does a free of one of its blocks,
+ * until its memory serves somebody else. A fork child has all heaps as its parent had. There may be as
+ * many heaps and threads as the metadata provide for: 32768 on most machines, 64 at least. */
+typedef struct slabside_heap slabside_heap;
+/* A new heap; NULL and ENOMEM where there is no memory, or there are too many. */
+slabside_heap *slabside_heap_create(void);
+/* Destroys the heap and all its blocks; NULL is ignored. */
+void slabside_heap_destroy(slabside_heap *heap);
+/* As malloc, calloc, aligned_alloc and realloc, from the heap. A block of another heap is copied into this
+ * one by realloc, and given back. */
+void *slabside_heap_malloc(slabside_heap *heap, size_t size);
+void *slabside_heap_calloc(slabside_heap *heap, size_t count, size_t size);
+void *slabside_heap_aligned_alloc(slabside_heap *heap, size_t align, size_t size);
+void *slabside_heap_realloc(slabside_heap *heap, void *block, size_t size);
+
+/* ---- glibc's ------------------------------------------------------------------------------------- */
+
+/* Gives back to the system all that is kept for reuse and can be reached from this thread, but for `pad`
+ * bytes at the heap's end. 1 if memory went back, else 0. (malloc_trim(3)) */
+int slabside_malloc_trim(size_t pad);
+/* The figures of mallinfo(3), true ones. In mallinfo those that exceed an int are INT_MAX. */
+struct slabside_mallinfo {
+    int arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost;
+};
+struct slabside_mallinfo2 {
+    size_t arena;    /* bytes that the break and mapped windows hold */
+    size_t ordblks;  /* free slots and spans in slabs in use */
+    size_t smblks;   /* 0 */
+    size_t hblks;    /* large blocks in use */
+    size_t hblkhd;   /* their bytes */
+    size_t usmblks;  /* the most bytes that were ever live */
+    size_t fsmblks;  /* 0 */
+    size_t uordblks; /* bytes in live slots and spans */
+    size_t fordblks; /* arena - uordblks */
+    size_t keepcost; /* bytes at the heap's end that a trim would give back */
+};
+struct slabside_mallinfo slabside_mallinfo(void);
+struct slabside_mallinfo2 slabside_mallinfo2(void);
+/* Writes the figures as XML; 0, EINVAL where `options` is not 0, or -1 where the stream fails.
+ * (malloc_info(3)) */
+int slabside_malloc_info(int options, FILE *stream);
+/* Writes a few figures to stderr. (malloc_stats(3)) */
+void slabside_malloc_stats(void);
+/* 1, or 0 where there is no such parameter or it cannot have that value. M_TRIM_THRESHOLD is honoured; the
+ * others have nothing to set and are accepted with the values that the manual allows. (mallopt(3)) */
+int slabside_mallopt(int parameter, int value);
+
+/* ---- C++ -----------------------------------------------------------------------------------------
+ *
+ * operator new under another name: where memory has run out they call the std::new_handler as long as
+ * there is one, and then throw std::bad_alloc. To be given back by slabside_free or, with its size,
+ * slabside_free_sized. See also slabside::allocator below. */
+void *slabside_new(size_t size);
+void *slabside_new_aligned(size_t size, size_t align);
+
+/* ---- the heap's figures -------------------------------------------------------------------------- */
 
 /* The heap's figures. Counts of slots are taken on slow paths: handed_out and live may run ahead by
  * what threads have checked out and not yet handed out (at most 64 slots a class and thread). */
@@ -62,5 +164,29 @@ int slabside_option_set(const char *name, const char *value);
 
 #ifdef __cplusplus
 }
+
+#if __cplusplus >= 201103L
+#include <new>
+
+namespace slabside {
+
+/* For the containers of the standard library: std::vector<int, slabside::allocator<int>>. */
+template <class T> struct allocator {
+    using value_type = T;
+    allocator() = default;
+    template <class U> allocator(const allocator<U> &) noexcept {}
+    T *allocate(size_t count) {
+        if (count > size_t(-1) / 2 / sizeof(T)) throw std::bad_alloc();
+        return static_cast<T *>(slabside_new_aligned(count * sizeof(T), alignof(T)));
+    }
+    void deallocate(T *block, size_t count) noexcept {
+        slabside_free_aligned_sized(block, alignof(T), count * sizeof(T));
+    }
+    template <class U> bool operator==(const allocator<U> &) const noexcept { return true; }
+    template <class U> bool operator!=(const allocator<U> &) const noexcept { return false; }
+};
+
+} // namespace slabside
+#endif
 #endif
 #endif

@@ -10,19 +10,23 @@
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
 use crate::arch::{mark_free, Freed};
-use crate::class::{aligned_class, bin_of, bin_pages, class_of, entry_offset, LOCAL_CLASSES};
-use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::class::{
+    bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, LOCAL_CLASSES,
+};
+use crate::geometry::{bit_of, pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT};
+use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{self, Hardened, Live, Samples};
 use crate::heap::{self, heap_of, locate, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
-use crate::options::Name;
-use crate::os::Os;
+use crate::options::{self, Name};
+use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU32, Lock};
+use crate::sync::{settled, AtomicU32, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Local, Phase, Thread};
+use crate::tls::{Entry, Local, Phase, Thread};
+use core::ffi::c_void;
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
 
@@ -38,6 +42,8 @@ pub struct Allocator<O: Os> {
     fork_mark: AtomicPtr<AtomicU32>,
     /// The heap of threads that have none: used under the lock.
     shared: Shared,
+    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
+    pub(crate) roomy: AtomicU32,
 }
 
 struct Shared {
@@ -53,10 +59,10 @@ const STARTED: u32 = 1;
 const HOOKED: u32 = 2;
 
 /// Marks the thread as being in a slow path, until dropped.
-struct Busy<'a>(&'a Local, u32);
+pub(crate) struct Busy<'a>(&'a Local, u32);
 
 impl<'a> Busy<'a> {
-    fn mark(local: &'a Local) -> Busy<'a> {
+    pub(crate) fn mark(local: &'a Local) -> Busy<'a> {
         Busy(local, local.busy.replace(1))
     }
 }
@@ -68,9 +74,32 @@ impl Drop for Busy<'_> {
 }
 
 /// What a pointer leads to.
-enum Place {
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
     Slot(SlabPtr),
     Large(Block),
+    /// A hardened or sampled block, of which the bytes that were asked for are known.
+    Exact(usize),
+}
+
+/// The entry of `class`.
+#[inline(always)]
+fn entry_of<'a>(thread: &'a Local, heap: &'a Heap, class: usize) -> &'a Entry {
+    match thread.entries.get(class) {
+        Some(entry) => entry,
+        None => heap.upper_entry(class),
+    }
+}
+
+impl Place {
+    /// Bytes that may be used.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Place::Slot(slab) => slab.size(),
+            Place::Large(block) => block.bytes,
+            Place::Exact(size) => size,
+        }
+    }
 }
 
 impl<O: Os> Allocator<O> {
@@ -87,6 +116,7 @@ impl<O: Os> Allocator<O> {
                 lock: Lock::new(),
                 local: Local::new(),
             },
+            roomy: AtomicU32::new(0),
         }
     }
 
@@ -109,14 +139,53 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
-        self.refill(class_of(size), size, MIN_ALIGN, thread)
+        self.refill(class_of(size), size, 1, thread)
     }
 
     /// As [`Allocator::malloc`] for more than 1 KiB.
     #[inline(never)]
     fn malloc_upper(&self, size: usize, thread: &Local) -> *mut u8 {
+        let heap = match heap_of(thread) {
+            Some(heap) if thread.busy.get() == 0 => heap,
+            _ => return self.malloc_upper_slow(thread, size),
+        };
         if size <= SMALL_MAX {
-            return self.malloc_class(thread, class_of(size), size, MIN_ALIGN);
+            let upper = upper_class(size);
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as `upper_class` says (tested exhaustively).
+            let entry = unsafe { heap.upper_entry_at(upper) };
+            if let Some(slot) = entry.take() {
+                return slot;
+            }
+            return self.malloc_upper_refill(thread, size, upper);
+        }
+        if size <= SPAN_MAX {
+            if let Some(slab) = heap.take_active_span(size) {
+                return slab.base() as *mut u8;
+            }
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    /// The entry of the `upper`-th class above 1 KiB is used up: its slab's word is checked out again.
+    #[inline(never)]
+    fn malloc_upper_refill(&self, thread: &Local, size: usize, upper: usize) -> *mut u8 {
+        if let Some(heap) = heap_of(thread) {
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it; true says that there is a slot.
+            unsafe {
+                let entry = heap.upper_entry_at(upper);
+                if heap.refill_upper(self.ground.table(), upper, entry) {
+                    return entry.take().unwrap_unchecked();
+                }
+            }
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
+        if size <= SMALL_MAX {
+            return self.malloc_class(thread, class_of(size), size, 1);
         }
         self.malloc_big(thread, size).0
     }
@@ -142,18 +211,30 @@ impl<O: Os> Allocator<O> {
     fn refill(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
-            let entry = match thread.entries.get(class) {
-                Some(entry) => entry,
-                None => heap.upper_entry(class),
-            };
-            if heap.refill_at_once(self.ground.table(), class, entry) {
-                return entry.take().unwrap_or(ptr::null_mut());
+            let entry = entry_of(thread, heap, class);
+            if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
+                return slot;
             }
         } else if let Some(block) = self.malloc_hardened_at_once(thread, size, align) {
             return block;
+        }
+        self.malloc_in_turn(class, size, align, thread)
+    }
+
+    /// As `refill`, where another slab is to be taken from.
+    #[cold]
+    #[inline(never)]
+    fn malloc_in_turn(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            let entry = entry_of(thread, heap, class);
+            if heap.refill_in_turn(self.ground.table(), class, entry) {
+                return entry.take().unwrap_or(ptr::null_mut());
+            }
         } else if self.is_hardened() {
             return self.malloc_hardened(thread, size, align);
         }
+        self.heed_soft_limit(thread);
         self.with_reclaim(thread, |thread, heap| {
             if let Some(block) = self.sample(heap, size, align) {
                 return Ok(Some(block));
@@ -178,23 +259,24 @@ impl<O: Os> Allocator<O> {
 
     #[inline(always)]
     fn take_refilled(&self, thread: &Local, heap: &Heap, class: usize) -> *mut u8 {
-        let entry = match thread.entries.get(class) {
-            Some(entry) => entry,
-            None => heap.upper_entry(class),
-        };
-        entry.take().unwrap_or(ptr::null_mut())
+        entry_of(thread, heap, class)
+            .take()
+            .unwrap_or(ptr::null_mut())
     }
 
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
         if heap_of(thread).is_none() && self.is_hardened() {
-            let block = self.malloc_hardened(thread, size, MIN_ALIGN);
+            let block = self.malloc_hardened(thread, size, 1);
             return (block, self.hard.is_clear(size));
         }
         if size > SPAN_MAX {
             return self.malloc_large(thread, size, PAGE);
         }
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            if let Some(slab) = heap.take_active_span(size) {
+                return (slab.base() as *mut u8, false);
+            }
             let _busy = Busy::mark(thread);
             if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
                 return (slab.base() as *mut u8, false);
@@ -213,6 +295,7 @@ impl<O: Os> Allocator<O> {
         let block = if size > REQUEST_MAX || align > REQUEST_MAX {
             None
         } else {
+            self.heed_soft_limit(thread);
             self.with_reclaim(thread, |_, _| {
                 Ok(self
                     .ground
@@ -226,33 +309,56 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// Where the heap grew above its soft limit since the last time: gives back all that is kept.
+    #[inline]
+    fn heed_soft_limit(&self, thread: &Local) {
+        if self.ground.meta.budget.take_alarm() {
+            self.reclaim(thread);
+        }
+    }
+
     #[cold]
-    fn exhausted(&self) -> *mut u8 {
+    pub(crate) fn exhausted(&self) -> *mut u8 {
         self.ground.os.exhausted();
         ptr::null_mut()
     }
 
     /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
     pub fn aligned(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
-        if align <= MIN_ALIGN {
-            return self.malloc(thread, size.max(align));
+        self.aligned_or_fresh(thread, size, align).0
+    }
+
+    /// As [`Allocator::aligned`], all zero.
+    pub fn aligned_zeroed(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        let (block, fresh) = self.aligned_or_fresh(thread, size, align);
+        if !fresh && !block.is_null() {
+            // SAFETY: the block has at least `size` bytes.
+            unsafe { ptr::write_bytes(block, 0, size) };
         }
+        block
+    }
+
+    /// The block, and whether it is all zero.
+    fn aligned_or_fresh(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
         if heap_of(thread).is_none() && self.is_hardened() {
-            return self.malloc_hardened(thread, size, align);
+            let block = self.malloc_hardened(thread, size, align);
+            return (block, self.hard.is_clear(size));
         }
-        if align > SPAN_MAX || size > SPAN_MAX {
-            return self.malloc_large(thread, size.max(1), align.max(PAGE)).0;
+        match fit(size, align) {
+            Fit::Slot(class) => (self.malloc_class(thread, class, size, align), false),
+            Fit::Large => self.malloc_large(thread, size.max(1), align.max(PAGE)),
+            Fit::Span if align > PAGE => self.malloc_aligned_span(thread, size, align),
+            Fit::Span => self.malloc_big(thread, size),
         }
-        if align > PAGE {
-            let pages = pages_for(size.max(1));
-            let span = self.with_reclaim(thread, |_, heap| {
-                heap.take_aligned_span(&self.ground, pages, align / PAGE)
-            });
-            return span.map_or_else(|| self.exhausted(), |slab| slab.base() as *mut u8);
-        }
-        match aligned_class(size.min(SMALL_MAX), align) {
-            Some(class) if size <= SMALL_MAX => self.malloc_class(thread, class, size, align),
-            _ => self.malloc_big(thread, size).0,
+    }
+
+    fn malloc_aligned_span(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        let span = self.with_reclaim(thread, |_, heap| {
+            heap.take_aligned_span(&self.ground, pages_for(size.max(1)), align / PAGE)
+        });
+        match span {
+            Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
+            None => (self.exhausted(), false),
         }
     }
 
@@ -329,7 +435,8 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Frees a block in a slab of the thread's own.
-    fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+    #[inline(always)]
+    pub(crate) fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
         // SAFETY: the thread owns the slab, and the block lies in one of its pages.
         match unsafe { mark_free(slab.as_ptr().cast(), block as usize - slab.base()) } {
             Freed::Event => self.credit_used_up(slab, thread),
@@ -374,17 +481,39 @@ impl<O: Os> Allocator<O> {
         };
         match found {
             Found::Live(_) => {}
-            Found::Freed(block) => self.die(&Misuse::Dead {
+            Found::Freed(block) => self.misuse(&Misuse::Dead {
                 call: Call::Free,
                 addr,
                 slot: 0,
                 size: block.bytes,
             }),
-            Found::Unknown => self.die(&Misuse::Unknown {
-                call: Call::Free,
-                addr,
-            }),
+            Found::Unknown => self.free_foreign(addr),
         }
+    }
+
+    /// A pointer that is nothing of ours: the option `foreign` says what follows.
+    #[cold]
+    fn free_foreign(&self, addr: usize) {
+        let call = Call::Free;
+        if let Some(next) = self.next_malloc(&Misuse::Unknown { call, addr }) {
+            // SAFETY: the caller's, who says that the pointer is some malloc's block.
+            unsafe { (next.free)(addr as *mut c_void) }
+        }
+    }
+
+    /// The malloc that a pointer which is not ours is for; where it is for none, what the options say of
+    /// such a pointer has been done.
+    fn next_malloc(&self, misuse: &Misuse) -> Option<NextMalloc> {
+        let foreign = self.ground.options.get(Name::Foreign);
+        if foreign == options::FOREIGN_IGNORED {
+            return None;
+        }
+        let forwarded = foreign == options::FOREIGN_FORWARDED;
+        let next = forwarded.then(|| self.ground.os.next_malloc()).flatten();
+        if next.is_none() {
+            self.misuse(misuse);
+        }
+        next
     }
 
     /// A block in a slab that is not the thread's own as it stands.
@@ -395,7 +524,7 @@ impl<O: Os> Allocator<O> {
             Ok(slot) => slot,
             // A large mapping may lie where the heap's end once was.
             Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
-            Err(misuse) => self.die(&misuse),
+            Err(misuse) => return self.misuse(&misuse),
         };
         let freed = self.with_heap(thread, |_, heap| {
             heap.free_elsewhere(&self.ground, slab, slot).map(Some)
@@ -409,7 +538,7 @@ impl<O: Os> Allocator<O> {
     /// a heap: marks the free, takes no lock.
     fn free_without_heap(&self, slab: SlabPtr, slot: usize) {
         if !remote::give_remote(slab, slot) {
-            self.die(&heap::dead(slab, slot));
+            return self.misuse(&heap::dead(slab, slot));
         }
         if let Next::Notify(owner) = remote::raise_pending(slab) {
             self.ground.heaps.notify(&self.ground, owner, slab);
@@ -418,7 +547,7 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) -> ! {
+    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) {
         let misuse = match locate(slab, addr, call) {
             Ok(slot) => Misuse::Dead {
                 call,
@@ -428,41 +557,113 @@ impl<O: Os> Allocator<O> {
             },
             Err(misuse) => misuse,
         };
-        self.die(&misuse)
+        self.misuse(&misuse);
     }
 
     // ---- realloc and questions ------------------------------------------------------------------
 
     /// Resizes a block, at the same address where it has room or pages are free behind it. Null where
     /// memory has run out; the block is then as it was.
+    #[inline]
     pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+        if let Some(slab) = self.stays_at_once(thread, block, size) {
+            self.note_room(Place::Slot(slab), size);
+            return block;
+        }
+        self.realloc_slow(thread, block, size)
+    }
+
+    /// The common half of [`Allocator::realloc`]: the slab of `block` if that is a live one in a slab of the
+    /// thread's own that has room for `size` bytes, and is not a span of which a quarter would be given
+    /// back. Twenty-odd instructions.
+    #[inline(always)]
+    fn stays_at_once(&self, thread: &Local, block: *mut u8, size: usize) -> Option<SlabPtr> {
+        let hot = &self.ground.pages.hot;
+        // SAFETY: set before the first block was handed out, and never again.
+        let base = unsafe { settled(&hot.base) };
+        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
+        if page >= hot.pages.load(Relaxed) {
+            return None;
+        }
+        let slab = hot.slab_of(page);
+        if slab.owner.load(Relaxed) != thread.me.get() {
+            return None;
+        }
+        let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
+        let (free, usable) = (slab.free_word_at(slot).load(Relaxed), slab.size());
+        let wasteful = slab.is_span() && size < usable - usable / 4;
+        (exact && free & bit_of(slot) == 0 && size <= usable && !wasteful).then_some(slab)
+    }
+
+    #[inline(never)]
+    fn realloc_slow(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
         if block.is_null() {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
-        if self.samples.holds(&self.ground.os, block as usize) {
-            let old = self.sampled_size(block as usize, Call::Realloc);
-            return self.realloc_by_copy(thread, block, old, size);
-        }
-        if self.hard.is_on() {
-            return self.realloc_hardened(thread, block, size);
-        }
-        let place = self.live(block as usize, Call::Realloc);
-        let usable = match place {
-            Place::Slot(slab) => slab.size(),
-            Place::Large(block) => block.bytes,
+        let place = match self.live(block as usize, Call::Realloc) {
+            Ok(Place::Exact(old)) => return self.realloc_exact(thread, block, old, size),
+            Ok(place) => place,
+            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
+        let usable = place.bytes();
         let stays = match place {
             Place::Large(large) => return self.realloc_large(thread, large, size),
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
             Place::Slot(_) => size <= usable,
+            Place::Exact(_) => false,
         };
         if stays {
+            self.note_room(place, size);
             return block;
         }
         self.realloc_by_copy(thread, block, usable, size)
     }
 
+    /// What is to be resized is no live block.
+    #[cold]
+    pub(crate) fn realloc_of_none(&self, block: *mut u8, size: usize, misuse: &Misuse) -> *mut u8 {
+        match self.next_for(misuse) {
+            // SAFETY: the caller's, who says that the pointer is some malloc's block.
+            Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
+            None => {
+                self.ground.os.invalid();
+                ptr::null_mut()
+            }
+        }
+    }
+
+    /// As `next_malloc` for what may be a misuse of a block of ours as well.
+    pub(crate) fn next_for(&self, misuse: &Misuse) -> Option<NextMalloc> {
+        if let Misuse::Unknown { .. } = misuse {
+            return self.next_malloc(misuse);
+        }
+        self.misuse(misuse);
+        None
+    }
+
+    /// A block stays where it is for `size` bytes: notes if nobody would have got it for as many, so that
+    /// a free with that size is believed (see `sizes`).
+    #[inline]
+    pub(crate) fn note_room(&self, place: Place, size: usize) {
+        match place {
+            Place::Slot(slab) if slab.is_span() => {
+                if size <= SMALL_MAX || !heap::may_serve(slab.pages(), pages_for(size)) {
+                    slab.roomy.store(1, Relaxed);
+                }
+            }
+            Place::Slot(slab) => {
+                if size > SMALL_MAX || slab.class() != class_of(size) {
+                    slab.roomy.store(1, Relaxed);
+                }
+            }
+            Place::Large(_) => self.roomy.store(1, Relaxed),
+            Place::Exact(_) => {}
+        }
+    }
+
+    /// Moves a block. What grows by little is likely to grow again: it gets a quarter more than it had,
+    /// where there is memory for it.
     fn realloc_by_copy(
         &self,
         thread: &Local,
@@ -470,10 +671,29 @@ impl<O: Os> Allocator<O> {
         usable: usize,
         size: usize,
     ) -> *mut u8 {
-        let moved = self.malloc(thread, size);
+        let roomy = with_room(usable, size);
+        let mut moved = self.malloc(thread, roomy);
+        if moved.is_null() && roomy > size {
+            moved = self.malloc(thread, size);
+        } else if roomy > size {
+            if let Ok(place) = self.live(moved as usize, Call::Realloc) {
+                self.note_room(place, size);
+            }
+        }
+        self.move_to(thread, block, usable.min(size), moved)
+    }
+
+    /// Copies `bytes` of a block into a new one and gives the old one back, unless there is no new one.
+    pub(crate) fn move_to(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        bytes: usize,
+        moved: *mut u8,
+    ) -> *mut u8 {
         if !moved.is_null() {
             // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
-            unsafe { ptr::copy_nonoverlapping(block, moved, usable.min(size)) };
+            unsafe { ptr::copy_nonoverlapping(block, moved, bytes) };
             self.free(thread, block);
         }
         moved
@@ -491,14 +711,17 @@ impl<O: Os> Allocator<O> {
         };
         match resized {
             Some(block) => block.address as *mut u8,
-            None if size <= large.bytes => large.address as *mut u8,
+            None if size <= large.bytes => {
+                self.note_room(Place::Large(large), size);
+                large.address as *mut u8
+            }
             None => self.realloc_by_copy(thread, large.address as *mut u8, large.bytes, size),
         }
     }
 
     /// Resizes a live span in place, if it is the thread's own and there is room. A span shrinks only to
     /// another bin's size, so that sizes that waver cost nothing.
-    fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
+    pub(crate) fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
         let fits = size <= slab.size();
         let mine = slab.owner.load(Relaxed) & !remote::PENDING == thread.me.get();
         let heap = match heap_of(thread) {
@@ -508,12 +731,14 @@ impl<O: Os> Allocator<O> {
         let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
         let rounded = bin_pages(bin_of(wanted));
         let _busy = Busy::mark(thread);
+        heap.retire_span(self.ground.table(), slab);
         let old = slab.size();
         if rounded < pages {
             self.ground.pages.shorten(slab, rounded);
         } else if !fits {
+            let roomy = bin_pages(bin_of(pages_for(with_room(old, size))));
             let extend = |to: usize| self.ground.pages.extend(slab, to - pages);
-            if !extend(rounded) && !extend(wanted) {
+            if !extend(roomy) && !extend(rounded) && !extend(wanted) {
                 return false;
             }
         }
@@ -527,31 +752,38 @@ impl<O: Os> Allocator<O> {
             return 0;
         }
         self.notice_fork(thread);
-        if self.samples.holds(&self.ground.os, block as usize) {
-            return self.sampled_size(block as usize, Call::UsableSize);
-        }
-        if self.hard.is_on() {
-            return self.live_hardened(block as usize, Call::UsableSize).size();
-        }
         match self.live(block as usize, Call::UsableSize) {
-            Place::Slot(slab) => slab.size(),
-            Place::Large(block) => block.bytes,
+            Ok(place) => place.bytes(),
+            Err(misuse) => self.next_for(&misuse).map_or(0, |next| {
+                // SAFETY: the caller's, who says that the pointer is some malloc's block.
+                unsafe { (next.usable_size)(block.cast_mut().cast()) }
+            }),
         }
     }
 
-    /// The live block at `addr`; anything else ends the program.
-    fn live(&self, addr: usize, call: Call) -> Place {
+    /// The live block at `addr`; anything else is a misuse.
+    pub(crate) fn live(&self, addr: usize, call: Call) -> Result<Place, Misuse> {
+        let ground = &self.ground;
+        if self.samples.holds(&ground.os, addr) {
+            return self.samples.size(&ground.os, addr, call).map(Place::Exact);
+        }
+        if self.hard.is_on() && !self.hard.is_arenas(ground, addr) {
+            return self
+                .hard
+                .find(ground, addr, call)
+                .map(|live| Place::Exact(live.size()));
+        }
         let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
-                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => self.die(&Misuse::Dead {
+                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => Err(Misuse::Dead {
                     call,
                     addr,
                     slot,
                     size: slab.size(),
                 }),
-                Ok(_) => Place::Slot(slab),
-                Err(misuse) => self.die(&misuse),
+                Ok(_) => Ok(Place::Slot(slab)),
+                Err(misuse) => Err(misuse),
             };
         }
         let found = if self.is_started() {
@@ -560,14 +792,14 @@ impl<O: Os> Allocator<O> {
             Found::Unknown
         };
         match found {
-            Found::Live(block) => Place::Large(block),
-            Found::Freed(block) => self.die(&Misuse::Dead {
+            Found::Live(block) => Ok(Place::Large(block)),
+            Found::Freed(block) => Err(Misuse::Dead {
                 call,
                 addr,
                 slot: 0,
                 size: block.bytes,
             }),
-            Found::Unknown => self.die(&Misuse::Unknown { call, addr }),
+            Found::Unknown => Err(Misuse::Unknown { call, addr }),
         }
     }
 
@@ -629,14 +861,15 @@ impl<O: Os> Allocator<O> {
             Ok(slot) => slot,
             // A large mapping may lie where the heap's end once was.
             Err(Misuse::Unknown { addr, .. }) => return self.free_far_hardened(thread, addr),
-            Err(misuse) => self.die(&misuse),
+            Err(misuse) => return self.misuse(&misuse),
         };
-        if let Some(hardened) = self.hard.thread(thread).filter(|_| thread.busy.get() == 0) {
+        let hardened = self.hard.thread(thread);
+        if let Some(hardened) = hardened.filter(|_| thread.busy.get() == 0) {
             let freed = {
                 let _busy = Busy::mark(thread);
                 self.hard.free(&self.ground, hardened, slab, slot)
             };
-            return freed.unwrap_or_else(|misuse| self.die(&misuse));
+            return freed.unwrap_or_else(|misuse| self.misuse(&misuse));
         }
         self.free_hardened_late(thread, slab, slot);
     }
@@ -645,15 +878,29 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
-        let freed = self.with_hardened(thread, |hardened| {
-            let freed = self.hard.free(&self.ground, hardened, slab, slot);
-            freed.map(Some)
+        if thread.busy.get() != 0 || !self.attach(thread) {
+            return match self.hard.end(&self.ground, slab, slot, true) {
+                Ok(()) => self.free_without_heap(slab, slot),
+                Err(misuse) => self.misuse(&misuse),
+            };
+        }
+        self.with_hardened(thread, |hardened| {
+            self.hard.free(&self.ground, hardened, slab, slot).map(Some)
         });
-        if freed.is_none() {
-            if let Err(misuse) = self.hard.end(slab, slot, true) {
-                self.die(&misuse);
-            }
-            self.free_without_heap(slab, slot);
+    }
+
+    fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.hard.free_far(&self.ground, addr)
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Misuse::Unknown { addr, .. }) => self.free_foreign(addr),
+            Err(misuse) => self.misuse(&misuse),
         }
     }
 
@@ -663,14 +910,7 @@ impl<O: Os> Allocator<O> {
             self.samples.give(&self.ground.os, addr)
         };
         if let Err(misuse) = outcome {
-            self.die(&misuse);
-        }
-    }
-
-    fn sampled_size(&self, addr: usize, call: Call) -> usize {
-        match self.samples.size(&self.ground.os, addr, call) {
-            Ok(size) => size,
-            Err(misuse) => self.die(&misuse),
+            self.misuse(&misuse);
         }
     }
 
@@ -692,38 +932,32 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    fn free_far_hardened(&self, thread: &Local, addr: usize) {
-        if self.samples.holds(&self.ground.os, addr) {
-            return self.free_sampled(thread, addr);
-        }
-        let outcome = {
-            let _busy = Busy::mark(thread);
-            self.hard.free_far(&self.ground, addr)
-        };
-        if let Err(misuse) = outcome {
-            self.die(&misuse);
-        }
-    }
-
-    fn realloc_hardened(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
-        let live = self.live_hardened(block as usize, Call::Realloc);
-        match self.hard.resize(live, block as usize, size) {
-            Err(misuse) => self.die(&misuse),
-            Ok(true) => {
-                if let Live::Large(..) = live {
-                    self.hard.note_large(&self.ground, block as usize, size);
+    /// Resizes a hardened or sampled block of `old` bytes.
+    fn realloc_exact(&self, thread: &Local, block: *mut u8, old: usize, size: usize) -> *mut u8 {
+        let addr = block as usize;
+        if !self.samples.holds(&self.ground.os, addr) {
+            let live = self.hard.find(&self.ground, addr, Call::Realloc);
+            let outcome = live.and_then(|live| Ok((live, self.hard.resize(live, addr, size)?)));
+            match outcome {
+                Err(misuse) => {
+                    self.misuse(&misuse);
+                    return ptr::null_mut();
                 }
-                block
+                Ok((Live::Large(..), true)) => {
+                    self.hard.note_large(&self.ground, addr, size);
+                    return block;
+                }
+                Ok((_, true)) => return block,
+                Ok((_, false)) => {}
             }
-            Ok(false) => self.realloc_by_copy(thread, block, live.size(), size),
         }
+        let moved = self.malloc(thread, size);
+        self.move_to(thread, block, old.min(size), moved)
     }
 
-    fn live_hardened(&self, addr: usize, call: Call) -> Live {
-        match self.hard.find(&self.ground, addr, call) {
-            Ok(live) => live,
-            Err(misuse) => self.die(&misuse),
-        }
+    /// Whether the size of every block is just what was asked for.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.hard.is_on()
     }
 
     /// Runs `work` with what hardened mode keeps of the thread, or with what all late threads share, under
@@ -753,30 +987,36 @@ impl<O: Os> Allocator<O> {
                 hardened.map_or(Ok(None), work)
             }
         };
-        outcome.unwrap_or_else(|misuse| self.die(&misuse))
+        outcome.unwrap_or_else(|misuse| {
+            self.misuse(&misuse);
+            None
+        })
     }
 
     // ---- who the thread is ----------------------------------------------------------------------
 
-    fn die(&self, misuse: &Misuse) -> ! {
+    /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
+    #[cold]
+    pub(crate) fn misuse(&self, misuse: &Misuse) {
+        if self.ground.options.get(Name::Misuse) == options::MISUSE_REPORTS {
+            return self.ground.os.say(misuse.line().bytes());
+        }
         let ground = &self.ground;
         let sampled = self.samples.find(&ground.os, misuse.address());
         if !self.hard.is_on() && sampled.is_none() {
             ground.os.die(misuse);
         }
         let details = self.hard.explain(ground, misuse);
-        match sampled {
-            None => ground.os.die_telling(misuse, &details, &[]),
-            Some(sampled) => {
-                let freed = sampled.freed.unwrap_or(sampled.allocated);
-                let stacks = [
-                    ("allocated", sampled.allocated.frames()),
-                    ("freed", freed.frames()),
-                ];
-                let known = 1 + usize::from(sampled.freed.is_some());
-                ground.os.die_telling(misuse, &details, &stacks[..known])
-            }
-        }
+        let Some(sampled) = sampled else {
+            ground.os.die_telling(misuse, &details, &[]);
+        };
+        let freed = sampled.freed.unwrap_or(sampled.allocated);
+        let stacks = [
+            ("allocated", sampled.allocated.frames()),
+            ("freed", freed.frames()),
+        ];
+        let known = 1 + usize::from(sampled.freed.is_some());
+        ground.os.die_telling(misuse, &details, &stacks[..known])
     }
 
     /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
@@ -793,28 +1033,35 @@ impl<O: Os> Allocator<O> {
         if !self.attach(thread) {
             return None;
         }
-        let outcome = match heap_of(thread) {
+        let (outcome, noted) = match heap_of(thread) {
             Some(heap) => {
                 let _busy = Busy::mark(thread);
-                work(thread, heap)
+                (work(thread, heap), heap.noted())
             }
             None if self.hard.is_on() => return None,
             None => self.with_shared(thread, work),
         };
-        outcome.unwrap_or_else(|misuse| self.die(&misuse))
+        // Neither busy nor under a lock: a handler of SIGABRT may allocate.
+        if let Some(misuse) = noted {
+            self.misuse(&misuse);
+        }
+        outcome.unwrap_or_else(|misuse| {
+            self.misuse(&misuse);
+            None
+        })
     }
 
     fn with_shared<R>(
         &self,
         thread: &Local,
         work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
-    ) -> Result<Option<R>, Misuse> {
+    ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
         let _busy = Busy::mark(thread);
         let _guard = self.shared.lock.lock();
         let local = &self.shared.local;
         match heap_of(local).or_else(|| self.ground.heaps.take(&self.ground, local)) {
-            Some(heap) => work(local, heap),
-            None => Ok(None),
+            Some(heap) => (work(local, heap), heap.noted()),
+            None => (Ok(None), None),
         }
     }
 
@@ -833,15 +1080,20 @@ impl<O: Os> Allocator<O> {
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
     pub fn reclaim(&self, thread: &Local) {
+        self.reclaim_but(thread, 0);
+    }
+
+    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
+    pub fn reclaim_but(&self, thread: &Local, keep: usize) {
         let ground = &self.ground;
         if self.hard.is_on() {
             return self.reclaim_hardened(thread);
         }
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
-            ground.large.decay(&ground.os, &ground.meta, u64::MAX);
+            ground.large.give_back(&ground.os, &ground.meta);
             ground.pages.yield_reserve(&ground.os, &ground.meta);
-            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.trim(&ground.os, &ground.meta, keep);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
             Ok(Some(()))
         });
@@ -863,7 +1115,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
-    fn attach(&self, thread: &Local) -> bool {
+    pub(crate) fn attach(&self, thread: &Local) -> bool {
         if thread.phase.get() != Phase::Fresh {
             return true;
         }
@@ -885,8 +1137,12 @@ impl<O: Os> Allocator<O> {
         });
         // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
         // of the start, which a thread with a heap does not ask for.
-        if self.stage.load(Acquire) != HOOKED {
-            self.begin();
+        if self.stage.load(Acquire) != HOOKED && self.begin() {
+            // Without the lock of the start: a thread that loads a library holds the loader's.
+            self.ground.os.stay_loaded();
+            if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
+                self.ground.os.prepare_stacks();
+            }
         }
         if has_heap {
             self.ground
@@ -896,17 +1152,17 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// Registers the process's hooks, once; who comes second waits until they are there.
+    /// Registers the process's hooks, once; who comes second waits until they are there. Whether it was
+    /// this call that did.
     #[cold]
-    fn begin(&self) {
+    fn begin(&self) -> bool {
         let _guard = self.start_lock.lock();
-        if self.stage.load(Acquire) == STARTED {
+        let first = self.stage.load(Acquire) == STARTED;
+        if first {
             self.ground.os.begin();
-            if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
-                self.ground.os.prepare_stacks();
-            }
             self.stage.store(HOOKED, Release);
         }
+        first
     }
 
     /// An option was set: where blocks are sampled from now on, their stacks are to be told.
@@ -919,6 +1175,14 @@ impl<O: Os> Allocator<O> {
     /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
     pub fn prepare(&self, thread: &Local) {
         self.attach(thread);
+    }
+
+    /// Makes the counters exact as far as this thread's heap is concerned.
+    pub fn report(&self, thread: &Local) {
+        self.with_heap(thread, |_, heap| {
+            heap.report(&self.ground);
+            Ok(Some(()))
+        });
     }
 
     /// Whether the metadata are there.
@@ -938,6 +1202,7 @@ impl<O: Os> Allocator<O> {
         ground
             .options
             .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
+        self.configure();
         let hardened = self.hard.provide(&ground.options, &ground.meta);
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
@@ -954,6 +1219,18 @@ impl<O: Os> Allocator<O> {
         started
     }
 
+    /// Hands the options, which are frozen, to the layers that follow them.
+    fn configure(&self) {
+        let (ground, options) = (&self.ground, &self.ground.options);
+        let (soft, hard) = (options.get(Name::LimitSoft), options.get(Name::LimitHard));
+        ground.meta.budget.limit(soft, hard);
+        ground.pages.configure(options);
+        ground.large.configure(options);
+        if options.get(Name::HugePages) == options::HUGE_ON {
+            ground.os.prefer_huge_pages();
+        }
+    }
+
     // ---- thread exit and fork -------------------------------------------------------------------
 
     /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
@@ -964,20 +1241,21 @@ impl<O: Os> Allocator<O> {
                 thread.phase.set(Phase::Late);
                 self.hard.exit(&self.ground, thread)
             };
-            return outcome.unwrap_or_else(|misuse| self.die(&misuse));
+            return outcome.unwrap_or_else(|misuse| self.misuse(&misuse));
         }
         let Some(heap) = heap_of(thread) else {
             return;
         };
-        let outcome = {
+        let (outcome, noted) = {
             let _busy = Busy::mark(thread);
             let outcome = heap.abandon_all(&self.ground);
+            let noted = heap.noted();
             self.ground.heaps.give(&self.ground, heap, thread);
             thread.phase.set(Phase::Late);
-            outcome
+            (outcome, noted)
         };
-        if let Err(misuse) = outcome {
-            self.die(&misuse);
+        for misuse in noted.into_iter().chain(outcome.err()) {
+            self.misuse(&misuse);
         }
     }
 
@@ -994,6 +1272,9 @@ impl<O: Os> Allocator<O> {
         let mine = hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap);
         let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
         if alone && self.locks_are_free() {
+            if let Some(heap) = mine {
+                self.ground.heaps.renumber(&self.ground, heap);
+            }
             return;
         }
         self.reset_locks();
@@ -1011,7 +1292,7 @@ impl<O: Os> Allocator<O> {
             self.ground.heaps.rebuild(&self.ground, mine)
         };
         if let Err(misuse) = outcome {
-            self.die(&misuse);
+            self.misuse(&misuse);
         }
     }
 
@@ -1023,7 +1304,7 @@ impl<O: Os> Allocator<O> {
     /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may
     /// run before ours, and _Fork(3) runs none. Whether it was.
     #[inline]
-    fn notice_fork(&self, thread: &Local) -> bool {
+    pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
         let forked = self.mark().is_some_and(|mark| mark.load(Relaxed) == 0);
         if forked {
             self.repair_after_fork(thread);
@@ -1035,7 +1316,7 @@ impl<O: Os> Allocator<O> {
     fn locks_are_free(&self) -> bool {
         let ground = &self.ground;
         let locks = self.start_lock.is_free() && self.shared.lock.is_free();
-        let locks = locks && ground.meta.lock_is_free();
+        let locks = locks && ground.meta.lock_is_free() && ground.arenas.lock_is_free();
         locks
             && ground.pages.locks_are_free()
             && ground.large.locks_are_free()
@@ -1047,14 +1328,15 @@ impl<O: Os> Allocator<O> {
     /// Frees every lock: whoever held one is not in this process.
     fn reset_locks(&self) {
         self.start_lock.reset();
+        self.ground.options.reset_lock();
         self.shared.lock.reset();
         self.ground.meta.reset_lock();
+        self.ground.arenas.reset_lock();
         self.ground.pages.reset_locks();
         self.ground.heaps.reset_lock();
         self.ground.abandoned.reset_lock();
         self.hard.reset_locks();
         self.samples.reset_lock();
-        self.ground.options.reset_lock();
     }
 
     /// Number of broken invariants, while no other thread is at work.
@@ -1065,4 +1347,14 @@ impl<O: Os> Allocator<O> {
         let ground = &self.ground;
         ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
     }
+}
+
+/// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
+/// than it had, but no mapping of its own for that.
+fn with_room(usable: usize, size: usize) -> usize {
+    let roomy = usable + usable / 4;
+    if size <= usable || size > roomy || size > SPAN_MAX {
+        return size;
+    }
+    roomy.min(SPAN_MAX)
 }

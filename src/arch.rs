@@ -61,7 +61,7 @@ pub enum Freed {
     Far,
 }
 
-pub use machine::{flip, mark_free, prefetch, Block};
+pub use machine::{flip, mark_free, prefetch, unlinked, Block};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod machine {
@@ -283,6 +283,17 @@ mod machine {
         }
     }
 
+    /// `value`, of which the compiler does not know where it comes from: it cannot put in its place what
+    /// `value` was found to be equal to, for which the processor would have to wait. No instruction.
+    #[inline(always)]
+    pub fn unlinked(mut value: u64) -> u64 {
+        // SAFETY: a comment changes nothing.
+        unsafe {
+            asm!("/* {} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }
+
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it: one
     /// instruction in place of the three that a relaxed load and store become. Not a locked operation.
     ///
@@ -304,7 +315,7 @@ mod machine {
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
-    pub use super::portable::{flip, mark_free, prefetch, Block};
+    pub use super::portable::{flip, mark_free, prefetch, unlinked, Block};
     use super::BLOCK_BYTES;
     use core::arch::{asm, global_asm};
 
@@ -349,7 +360,7 @@ mod machine {
 )))]
 mod machine {
     extern crate std;
-    pub use super::portable::{flip, mark_free, prefetch, Block};
+    pub use super::portable::{flip, mark_free, prefetch, unlinked, Block};
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
 
@@ -480,6 +491,12 @@ mod portable {
     #[inline(always)]
     pub fn prefetch(_: *const u8) {}
 
+    /// `value`.
+    #[inline(always)]
+    pub fn unlinked(value: u64) -> u64 {
+        value
+    }
+
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it.
     ///
     /// # Safety
@@ -490,4 +507,110 @@ mod portable {
         let word = unsafe { AtomicU64::from_ptr(word) };
         word.store(word.load(Relaxed) ^ bits, Relaxed);
     }
+}
+
+/// Defines `$name(size[, align])`, a form of operator new that throws: calls `$take` with its arguments
+/// until that gives a block, and in between what `$step` returns, which may throw.
+///
+/// An exception must not meet a frame of Rust's where panics abort. So this frame is assembly: it says
+/// how it is unwound, and has nothing to clean up.
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! throwing_new {
+    ($name:ident($($arg:ident),+), $take:path, $step:path) => {
+        #[doc = "See include/slabside.h, or C++ \\[new.delete\\]."]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn $name($($arg: usize),+) -> *mut u8 {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "push rsi",
+                ".cfi_adjust_cfa_offset 8",
+                "push rdi",
+                ".cfi_adjust_cfa_offset 8",
+                "sub rsp, 8",
+                ".cfi_adjust_cfa_offset 8",
+                "2:",
+                "call {take}",
+                "test rax, rax",
+                "je 3f",
+                ".cfi_remember_state",
+                "add rsp, 24",
+                ".cfi_adjust_cfa_offset -24",
+                "ret",
+                ".cfi_restore_state",
+                "3:",
+                "call {step}",
+                "call rax",
+                "mov rdi, qword ptr [rsp + 8]",
+                "mov rsi, qword ptr [rsp + 16]",
+                "jmp 2b",
+                ".cfi_endproc",
+                take = sym $take,
+                step = sym $step,
+            )
+        }
+    };
+}
+
+/// As for x86-64.
+#[cfg(target_arch = "aarch64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! throwing_new {
+    ($name:ident($($arg:ident),+), $take:path, $step:path) => {
+        #[doc = "See include/slabside.h, or C++ \\[new.delete\\]."]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn $name($($arg: usize),+) -> *mut u8 {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "stp x29, x30, [sp, #-32]!",
+                ".cfi_def_cfa_offset 32",
+                ".cfi_offset w29, -32",
+                ".cfi_offset w30, -24",
+                "stp x0, x1, [sp, #16]",
+                "2:",
+                "bl {take}",
+                "cbz x0, 3f",
+                ".cfi_remember_state",
+                "ldp x29, x30, [sp], #32",
+                ".cfi_restore w30",
+                ".cfi_restore w29",
+                ".cfi_def_cfa_offset 0",
+                "ret",
+                ".cfi_restore_state",
+                "3:",
+                "bl {step}",
+                "blr x0",
+                "ldp x0, x1, [sp, #16]",
+                "b 2b",
+                ".cfi_endproc",
+                take = sym $take,
+                step = sym $step,
+            )
+        }
+    };
+}
+
+/// As for x86-64, but that an exception ends the program: there is no assembly for this architecture.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! throwing_new {
+    ($name:ident($($arg:ident),+), $take:path, $step:path) => {
+        #[doc = "See include/slabside.h, or C++ \\[new.delete\\]."]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name($($arg: usize),+) -> *mut u8 {
+            loop {
+                let block = $take($($arg),+);
+                if !block.is_null() {
+                    return block;
+                }
+                // SAFETY: what `step` returns is there to be called.
+                unsafe { $step()() };
+            }
+        }
+    };
 }

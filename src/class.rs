@@ -10,7 +10,8 @@
 //! One table and one function each way. The tables are computed at compile time and checked
 //! exhaustively below.
 
-use crate::geometry::{LOCAL_MAX, PAGE, PAIR_SLOTS, SLAB_PAGES, SLOTS, SMALL_MAX, SPAN_PAGES};
+use crate::geometry::{pages_for, LOCAL_MAX, MIN_ALIGN, PAGE, PAIR_SLOTS, SLAB_PAGES};
+use crate::geometry::{SLOTS, SMALL_MAX, SPAN_MAX, SPAN_PAGES};
 
 /// Number of size classes of slabs with many slots.
 pub const CLASSES: usize = 57;
@@ -74,7 +75,8 @@ pub fn entry_offset(size: usize) -> Option<usize> {
 /// Granule of the table for requests above, in bytes.
 const COARSE: usize = 128;
 
-static COARSE_CLASS: [u8; SMALL_MAX / COARSE + 1] = class_table(COARSE);
+const COARSE_CLASS_TABLE: [u8; SMALL_MAX / COARSE + 1] = class_table(COARSE);
+static COARSE_CLASS: [u8; SMALL_MAX / COARSE + 1] = COARSE_CLASS_TABLE;
 
 const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
     let mut table = [0; N];
@@ -99,6 +101,24 @@ pub fn class_of(size: usize) -> usize {
     }
 }
 
+/// How many classes above the thread-local ones the class of `size` stands, for a request above
+/// [`LOCAL_MAX`] and up to [`SMALL_MAX`] bytes: below `CLASSES - LOCAL_CLASSES`.
+#[inline(always)]
+pub fn upper_class(size: usize) -> usize {
+    debug_assert!(size > LOCAL_MAX && size <= SMALL_MAX);
+    UPPER_CLASS[size.div_ceil(COARSE)] as usize
+}
+
+static UPPER_CLASS: [u8; SMALL_MAX / COARSE + 1] = {
+    let mut table = COARSE_CLASS_TABLE;
+    let mut i = 0;
+    while i < table.len() {
+        table[i] = table[i].saturating_sub(LOCAL_CLASSES as u8);
+        i += 1;
+    }
+    table
+};
+
 /// Slot size of `class`, in bytes.
 #[inline(always)]
 pub fn size_of_class(class: usize) -> usize {
@@ -110,6 +130,33 @@ pub fn size_of_class(class: usize) -> usize {
 pub fn aligned_class(size: usize, align: usize) -> Option<usize> {
     let first = class_of(size.max(align.min(SMALL_MAX)));
     (first..CLASSES).find(|&class| size_of_class(class) % align == 0)
+}
+
+/// What serves a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// A slot of this class.
+    Slot(usize),
+    /// A span.
+    Span,
+    /// A mapping of its own.
+    Large,
+}
+
+/// What serves a request of `size` bytes at a multiple of `align`, a power of two; 1 asks for no more
+/// than any block has.
+#[inline]
+pub fn fit(size: usize, align: usize) -> Fit {
+    if size > SPAN_MAX || align > SPAN_MAX {
+        return Fit::Large;
+    }
+    if size > SMALL_MAX || align > PAGE {
+        return Fit::Span;
+    }
+    if align <= MIN_ALIGN {
+        return Fit::Slot(class_of(size.max(align)));
+    }
+    aligned_class(size, align).map_or(Fit::Span, Fit::Slot)
 }
 
 /// `ceil(2^32 / size)`: multiplying an offset by it gives the slot number in the upper 32 bits, and a
@@ -213,6 +260,27 @@ pub const fn bin_of(pages: usize) -> usize {
     }
 }
 
+static BIN_OF: [u8; SPAN_PAGES + 1] = {
+    let mut table = [0; SPAN_PAGES + 1];
+    let mut pages = 0;
+    while pages <= SPAN_PAGES {
+        table[pages] = bin_of(pages) as u8;
+        pages += 1;
+    }
+    table
+};
+
+/// The span bin for a request of `size` <= SPAN_MAX bytes: one addition, one shift, one load.
+#[inline(always)]
+pub fn span_bin(size: usize) -> usize {
+    let bin = BIN_OF[pages_for(size)] as usize;
+    // What the compiler cannot see in the table.
+    if bin >= SPAN_BINS {
+        return 0;
+    }
+    bin
+}
+
 /// Pages of the spans in `bin`.
 pub const fn bin_pages(bin: usize) -> usize {
     if bin <= 13 {
@@ -234,7 +302,6 @@ pub const fn bin_below(pages: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::{pages_for, SPAN_MAX};
 
     #[test]
     fn every_size_gets_the_smallest_class_that_holds_it() {
@@ -242,9 +309,29 @@ mod tests {
             let class = class_of(size);
             assert!(size_of_class(class) >= size);
             assert!(class == 0 || size_of_class(class - 1) < size);
+            assert!(size <= LOCAL_MAX || LOCAL_CLASSES + upper_class(size) == class);
         }
         assert_eq!(size_of_class(CLASSES - 1), SMALL_MAX);
         assert_eq!(class_of(LOCAL_MAX), LOCAL_CLASSES - 1);
+    }
+
+    #[test]
+    fn what_fits_is_large_enough_and_aligned() {
+        for align in (0..=16).map(|shift| 1 << shift) {
+            for size in 0..=SMALL_MAX {
+                match fit(size, align) {
+                    Fit::Slot(class) => {
+                        assert!(size_of_class(class) >= size && align <= PAGE);
+                        assert_eq!(size_of_class(class) % align.min(SMALL_MAX), 0);
+                    }
+                    other => assert_eq!((other, align > PAGE), (Fit::Span, true)),
+                }
+            }
+        }
+        assert_eq!(fit(SMALL_MAX + 1, 1), Fit::Span);
+        assert_eq!(fit(SPAN_MAX, SPAN_MAX), Fit::Span);
+        assert_eq!(fit(SPAN_MAX + 1, 1), Fit::Large);
+        assert_eq!(fit(1, 2 * SPAN_MAX), Fit::Large);
     }
 
     #[test]
@@ -322,6 +409,7 @@ mod tests {
         for pages in 1..=SPAN_PAGES {
             let bin = bin_of(pages);
             assert!(bin < SPAN_BINS && bin_pages(bin) >= pages);
+            assert_eq!(span_bin(pages * PAGE), bin);
             assert!(bin == 0 || bin_pages(bin - 1) < pages);
             match bin_below(pages) {
                 Some(below) => assert!(bin_pages(below) <= pages),

@@ -1,6 +1,7 @@
 //! Read-only views of the heap: its figures, made exact by a walk over the slab headers.
 
 use crate::allocator::Allocator;
+use crate::class::CLASSES;
 use crate::os::Os;
 use crate::sync::Ordering::Relaxed;
 
@@ -72,4 +73,70 @@ fn live_slots<O: Os>(allocator: &Allocator<O>) -> (usize, usize, usize) {
         }) += 1;
     });
     (bytes, slabs, spans)
+}
+
+/// What the heap holds and what of it is free, by one walk over the slab headers. Other threads may be at
+/// work: then it is a moment's mixture.
+#[derive(Clone, Copy, Debug)]
+pub struct Census {
+    /// Bytes that the break and mapped windows hold.
+    pub held: usize,
+    /// The most that they ever held, in bytes, as far as the break goes.
+    pub held_most: usize,
+    /// Bytes at the heap's end that a trim would give back.
+    pub top: usize,
+    /// Bytes in live slots and spans.
+    pub live: usize,
+    /// Free slots by size class, in slabs in use.
+    pub free_slots: [usize; CLASSES],
+    /// Free spans kept for reuse.
+    pub free_spans: usize,
+    /// Their bytes.
+    pub free_span_bytes: usize,
+    /// Large blocks in use.
+    pub large: usize,
+    /// Their bytes.
+    pub large_bytes: usize,
+    /// The most bytes that were ever live, large blocks among them.
+    pub peak: usize,
+}
+
+/// Counts what `allocator` holds.
+pub fn census<O: Os>(allocator: &Allocator<O>) -> Census {
+    let mut census = Census {
+        held: 0,
+        held_most: 0,
+        top: 0,
+        live: 0,
+        free_slots: [0; CLASSES],
+        free_spans: 0,
+        free_span_bytes: 0,
+        large: 0,
+        large_bytes: 0,
+        peak: 0,
+    };
+    if !allocator.is_started() {
+        return census;
+    }
+    let ground = &allocator.ground;
+    ground.pages.each_slab(|slab| {
+        let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
+        census.live += (slab.slots() - free) * slab.size();
+        if slab.is_span() {
+            census.free_spans += free;
+            census.free_span_bytes += free * slab.size();
+        } else if let Some(slots) = census.free_slots.get_mut(slab.class()) {
+            *slots += free;
+        }
+    });
+    let counters = ground.meta.counters();
+    (census.held, census.top) = ground.pages.held(&ground.os, &ground.meta);
+    let moved = counters.break_bytes.load(Relaxed) as usize;
+    let moved_most = counters.break_peak.load(Relaxed) as usize;
+    census.held_most = census.held + moved_most.saturating_sub(moved);
+    (census.large_bytes, census.large) = ground.large.live();
+    // What was seen to be live is not to be forgotten by the next census.
+    let live = census.live + census.large_bytes;
+    census.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
+    census
 }

@@ -26,6 +26,8 @@ pub mod os;
 // What the user may choose.
 #[cfg(not(loom))]
 pub mod options;
+#[cfg(not(loom))]
+pub mod budget;
 
 // The thread's own block, and the metadata region.
 #[cfg(not(loom))]
@@ -55,6 +57,10 @@ pub mod hardened;
 #[cfg(not(loom))]
 pub mod allocator;
 #[cfg(not(loom))]
+pub mod sizes;
+#[cfg(not(loom))]
+pub mod arena;
+#[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
 pub mod life;
@@ -62,4 +68,4 @@ pub mod life;
 pub mod api;
 
 #[cfg(not(loom))]
-pub use api::Slabside;
+pub use api::{Arena, Slabside};

@@ -8,6 +8,7 @@ use crate::counters::{self, Counters};
 use crate::geometry::PAGE;
 use crate::inspect;
 use crate::meta::Area;
+use crate::misuse::Line;
 use crate::os::{Hooks, Linux, Os};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 use crate::tls::local;
@@ -17,7 +18,7 @@ use core::ptr;
 
 /// The process's allocator.
 pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
-    started: attach_counters,
+    started,
     thread_exit,
     fork_prepare,
     fork_parent,
@@ -78,6 +79,15 @@ fn page_of_counters() -> *mut c_void {
 extern "C" {
     /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
     fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
+}
+
+/// The first thread has its heap.
+fn started() {
+    attach_counters();
+    if GLOBAL.ground.options.text().is_some() {
+        // SAFETY: a function for the process's life, since the code cannot be unloaded.
+        unsafe { libc::atexit(write_figures) };
+    }
 }
 
 /// Uses the page of counters that the environment names, if it is meant for this process.
@@ -182,12 +192,56 @@ pub fn finish() {
     if SHARED.load(Relaxed) == 0 || !GLOBAL.is_started() {
         return;
     }
+    GLOBAL.report(local());
     let figures = inspect::stats(&GLOBAL);
     let counters = GLOBAL.ground.meta.counters();
     counters.live.store(figures.live as u64, Relaxed);
     counters.peak.store(figures.peak as u64, Relaxed);
     counters.resident.store(peak_resident(), Relaxed);
     counters.complete.store(1, Relaxed);
+}
+
+/// The process exits: its figures go where the option `stats` says, a line each.
+extern "C" fn write_figures() {
+    let Some(place) = GLOBAL.ground.options.text() else {
+        return;
+    };
+    let file = if place == c"stderr" {
+        libc::STDERR_FILENO
+    } else {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+        // SAFETY: `place` is a string.
+        unsafe { libc::open(place.as_ptr(), flags, 0o644) }
+    };
+    GLOBAL.report(local());
+    let figures = inspect::stats(&GLOBAL);
+    for (name, bytes) in [
+        ("bytes handed out", figures.handed_out),
+        ("bytes live", figures.live),
+        ("bytes live at the peak", figures.peak),
+        ("bytes of break", figures.break_bytes),
+        ("bytes of break at the peak", figures.break_peak),
+        ("moves of the break", figures.break_moves),
+        ("bytes mapped", figures.mapped),
+        ("bytes of metadata", figures.metadata),
+        ("bytes purged", figures.purged),
+        ("slabs", figures.slabs),
+        ("spans", figures.spans),
+        ("large blocks", figures.large),
+    ] {
+        let mut line = Line::new();
+        // SAFETY: no arguments to get wrong.
+        let pid = unsafe { libc::getpid() } as usize;
+        line.text("slabside[").decimal(pid).text("]: ");
+        line.decimal(bytes).text(" ").text(name).text("\n");
+        let text = line.bytes();
+        // SAFETY: write(2) reads the line's bytes; a bad descriptor only fails.
+        unsafe { libc::write(file, text.as_ptr().cast(), text.len()) };
+    }
+    if file > libc::STDERR_FILENO {
+        // SAFETY: our own descriptor.
+        unsafe { libc::close(file) };
+    }
 }
 
 /// `VmHWM` of /proc/self/status in bytes; 0 where it cannot be read.

@@ -1,13 +1,14 @@
 //! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
 //!
 //! ```text
-//!   | header | counters | heaps | page bitmaps | run index | page map | large table x2 | slab headers |
+//!   | header | counters | heaps | arenas | page bitmaps | run index | page map | large table x2 | slab headers |
 //!     4 KiB     4 KiB     each area reserved at its full size, opened as far as it is used
 //! ```
 //!
 //! The header describes the areas for a reader outside the process. What the areas hold is given a type
 //! by the layers above; this one only knows bytes.
 
+use crate::budget::Budget;
 use crate::counters::{self, Counters};
 use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, SLOTS, WINDOW_PAGES};
 use crate::os::{Limits, Os};
@@ -28,6 +29,8 @@ pub enum Area {
     Header = 0,
     /// Thread heaps, `HEAP_BYTES` each.
     Heaps,
+    /// First-class heaps: a lock and entries for the thread heap of the same number, `ARENA_BYTES` each.
+    Arenas,
     /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
     Groups,
     /// Maxima over the groups' longest free runs, highest level first.
@@ -49,10 +52,12 @@ pub enum Area {
 }
 
 /// Number of areas.
-pub const AREAS: usize = 11;
+pub const AREAS: usize = 12;
 
 /// Bytes reserved for a thread heap.
 pub const HEAP_BYTES: usize = 4096;
+/// Bytes reserved for a first-class heap beside its thread heap.
+pub const ARENA_BYTES: usize = 1280;
 /// Bytes reserved for the bitmaps of a group of pages.
 pub const GROUP_BYTES: usize = 4096;
 /// Bytes of a record of a large block.
@@ -188,6 +193,7 @@ impl Plan {
         match area {
             Area::Header => PAGE,
             Area::Heaps => self.heaps * HEAP_BYTES,
+            Area::Arenas => self.heaps * ARENA_BYTES,
             Area::Groups => self.groups() * GROUP_BYTES,
             // Levels of n, n/64, n/64^2 ... bytes, each rounded up to 64.
             Area::Tree => self.groups() + self.groups() / 32 + 6 * 64,
@@ -206,6 +212,7 @@ impl Plan {
 const ALL: [Area; AREAS] = [
     Area::Header,
     Area::Heaps,
+    Area::Arenas,
     Area::Groups,
     Area::Tree,
     Area::PageMap,
@@ -219,6 +226,8 @@ const ALL: [Area; AREAS] = [
 
 /// The region. All zero until [`Meta::init`].
 pub struct Meta {
+    /// What the heap may take from the system, and has taken.
+    pub budget: Budget,
     base: AtomicUsize,
     os_page: AtomicUsize,
     extents: core::cell::UnsafeCell<[Extent; AREAS]>,
@@ -240,6 +249,7 @@ impl Meta {
     /// A region that is not there yet.
     pub const fn new() -> Meta {
         Meta {
+            budget: Budget::new(),
             base: AtomicUsize::new(0),
             os_page: AtomicUsize::new(0),
             extents: core::cell::UnsafeCell::new(

@@ -46,6 +46,20 @@ pub enum Misuse {
         /// The pointer given.
         addr: usize,
     },
+    /// A block was given back with a size that it was not asked for with.
+    WrongSize {
+        /// The pointer given.
+        addr: usize,
+        /// The size given.
+        said: usize,
+        /// Bytes of the block.
+        size: usize,
+    },
+    /// A first-class heap that was destroyed, or never created, was used.
+    NoHeap {
+        /// The handle given.
+        heap: usize,
+    },
     /// Two frees of one slot that met only when the owner collected its remote frees.
     CollectedTwice {
         /// Address of the slot.
@@ -92,7 +106,9 @@ impl Misuse {
             | Misuse::Unknown { addr, .. }
             | Misuse::CollectedTwice { addr, .. }
             | Misuse::Overflow { addr, .. }
-            | Misuse::Written { addr, .. } => addr,
+            | Misuse::Written { addr, .. }
+            | Misuse::WrongSize { addr, .. } => addr,
+            Misuse::NoHeap { heap } => heap,
         }
     }
 }
@@ -254,6 +270,18 @@ impl Misuse {
                 at_byte(&mut line, at, slot, size);
                 line.text(", found by malloc");
             }
+            Misuse::WrongSize { addr, said, size } => {
+                line.text("free of ")
+                    .hex(addr)
+                    .text(" with the wrong size ")
+                    .decimal(said);
+                line.text(" (a block of ").decimal(size).text(" bytes)");
+            }
+            Misuse::NoHeap { heap } => {
+                line.text("use of heap ")
+                    .hex(heap)
+                    .text(" (destroyed, or never created)");
+            }
             Misuse::Unknown { call, addr } => {
                 line.text("invalid ")
                     .text(call.of())
@@ -286,7 +314,7 @@ fn at_slot(line: &mut Line, slot: usize, size: usize) {
 mod tests {
     use super::*;
 
-    fn said(misuse: Misuse) -> std::string::String {
+    fn said_of(misuse: Misuse) -> std::string::String {
         std::string::String::from_utf8(misuse.line().bytes().to_vec()).unwrap()
     }
 
@@ -299,7 +327,7 @@ mod tests {
             size: 48,
         };
         assert_eq!(
-            said(misuse),
+            said_of(misuse),
             "slabside: double free of 0x7f001230 (slot 12 of a 48-byte slab)\n"
         );
     }
@@ -313,15 +341,28 @@ mod tests {
             size: 48,
         };
         assert_eq!(
-            said(misuse),
+            said_of(misuse),
             "slabside: invalid realloc of 0x1039 (byte 9 of slot 1 of a 48-byte slab)\n"
+        );
+    }
+
+    #[test]
+    fn a_wrong_size_is_told_with_the_blocks() {
+        let (addr, said, size) = (0x1000, 100, 48);
+        assert_eq!(
+            said_of(Misuse::WrongSize { addr, said, size }),
+            "slabside: free of 0x1000 with the wrong size 100 (a block of 48 bytes)\n"
+        );
+        assert_eq!(
+            said_of(Misuse::NoHeap { heap: 0x20 }),
+            "slabside: use of heap 0x20 (destroyed, or never created)\n"
         );
     }
 
     #[test]
     fn the_longest_line_fits() {
         let (addr, slot, size) = (usize::MAX, usize::MAX, usize::MAX);
-        assert!(said(Misuse::CollectedTwice { addr, slot, size }).ends_with("collected\n"));
+        assert!(said_of(Misuse::CollectedTwice { addr, slot, size }).ends_with("collected\n"));
     }
 
     #[test]

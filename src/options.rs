@@ -128,6 +128,12 @@ pub struct Spec {
 
 /// `choice` of [`Name::ReallocZero`]: the block is freed and null returned.
 pub const REALLOC_FREES: usize = 1;
+/// `huge-pages:auto`.
+pub const HUGE_AUTO: usize = 0;
+/// `huge-pages:off`.
+pub const HUGE_OFF: usize = 1;
+/// `huge-pages:on`.
+pub const HUGE_ON: usize = 2;
 /// `choice` of [`Name::Misuse`]: a message, and on.
 pub const MISUSE_REPORTS: usize = 1;
 /// `choice` of [`Name::Foreign`]: as any misuse.
@@ -179,11 +185,12 @@ pub const TABLE: [Spec; 16] = [
     Spec {
         name: Name::HugePages,
         word: "huge-pages",
-        kind: Kind::Flag,
-        default: 0,
-        meaning: "ask for transparent huge pages (MADV_HUGEPAGE) for the heap and for large blocks",
-        effect: "fewer page faults and TLB misses in large heaps; the break moves in steps of 2 MiB once the heap \
-                 has that size, and up to 2 MiB more are resident",
+        kind: Kind::Choice(&["auto", "off", "on"]),
+        default: HUGE_AUTO,
+        meaning: "ask for transparent huge pages (MADV_HUGEPAGE)",
+        effect: "fewer page faults and TLB misses; the heap grows to the end of a huge page each time, so that up to \
+                 2 MiB more are resident. auto: for what the heap grows by beyond 16 MiB; on: for all of it, and for \
+                 large blocks",
     },
     Spec {
         name: Name::ReallocZero,
@@ -385,6 +392,7 @@ fn value_of(kind: Kind, text: Option<&[u8]>) -> Option<usize> {
     let Some(text) = text else {
         return match kind {
             Kind::Flag => Some(1),
+            Kind::Choice(words) => words.iter().position(|&word| word == "on"),
             Kind::Amount { alone, .. } => Some(alone),
             _ => None,
         };
@@ -404,7 +412,7 @@ fn value_of(kind: Kind, text: Option<&[u8]>) -> Option<usize> {
     }
 }
 
-/// What `name:value` or a flag's `name` sets.
+/// What `name:value` sets, or the `name` alone of a flag or of a choice that can be on.
 pub fn parse(item: &[u8]) -> Result<(Name, usize), Mistake> {
     let (word, text) = split(item);
     let name = Name::of(word).ok_or_else(|| Mistake::Unknown(Name::nearest(word)))?;
@@ -533,8 +541,8 @@ impl Options {
         core::ffi::CStr::from_bytes_until_nul(text).ok()
     }
 
-    /// Sets what `item` (`name:value`) says, unless the options are frozen; the rate of sampling can be set at
-    /// any time.
+    /// Sets what `item` (`name:value`) says, unless the options are frozen; the rate of sampling can be
+    /// set at any time.
     pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
         let _guard = self.lock.lock();
         let changes_later = matches!(parse(item), Ok((Name::GuardSample, _)));
@@ -615,11 +623,11 @@ mod tests {
         for spec in &TABLE {
             match spec.kind {
                 Kind::Flag => assert!(spec.default <= 1),
+                Kind::Amount { most, .. } => assert!(spec.default <= most),
                 Kind::Integer { least, most, .. } => {
                     assert!((least..=most).contains(&spec.default), "{}", spec.word)
                 }
                 Kind::Choice(words) => assert!(spec.default < words.len()),
-                Kind::Amount { most, .. } => assert!(spec.default <= most),
                 Kind::Text => assert_eq!(spec.default, 0),
             }
         }
@@ -641,7 +649,7 @@ mod tests {
             frozen("decay:50,,huge-pages,misuse:report,limit-hard:3g,stats:/tmp/a b");
         assert_eq!(told, Vec::<String>::new());
         assert_eq!(options.get(Name::Decay), 50);
-        assert!(options.is_on(Name::HugePages));
+        assert_eq!(options.get(Name::HugePages), HUGE_ON);
         assert_eq!(options.get(Name::Misuse), MISUSE_REPORTS);
         assert_eq!(options.get(Name::LimitHard), 3 << 30);
         assert_eq!(options.get(Name::TrimThreshold), 256 << 10);
@@ -681,7 +689,7 @@ mod tests {
             ),
             (
                 "huge-pages:maybe",
-                "'huge-pages' takes on or off, not 'maybe'",
+                "'huge-pages' takes auto, off or on, not 'maybe'",
             ),
             (
                 "limit-soft:99999999999999999999",

@@ -13,7 +13,6 @@
 //! checked out and not handed out. Headers are type-stable: once a header (or a pair), always one, and
 //! never unmapped. A header takes no lock and owns no memory; the page map leads to it.
 
-use crate::bitmap::slots_of_word;
 use crate::class::{PAIR, SPAN};
 use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
@@ -52,7 +51,10 @@ pub struct Slab {
     /// Places in the two lists that a slab can be on: before and behind it.
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
-    pub pages: AtomicU32,
+    pub pages: AtomicU16,
+    /// Non-zero once a realloc kept a block here that a smaller one would hold: from then on the size
+    /// that a block was asked for cannot be told from its slot.
+    pub roomy: AtomicU16,
     /// Live slots when the counters were last told.
     pub counted: AtomicU32,
 }
@@ -132,7 +134,8 @@ impl Slab {
             id: AtomicU32::new(0),
             queue: AtomicU32::new(0),
             links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
-            pages: AtomicU32::new(0),
+            pages: AtomicU16::new(0),
+            roomy: AtomicU16::new(0),
             counted: AtomicU32::new(0),
         }
     }
@@ -141,6 +144,7 @@ impl Slab {
 /// A pointer to a header, or to the first of a pair. It reaches the whole pair, as a plain reference
 /// would not.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct SlabPtr(NonNull<Slab>);
 
 impl Deref for SlabPtr {
@@ -282,6 +286,18 @@ impl SlabPtr {
         }
     }
 
+    /// The first word of the free bitmap, whatever the class.
+    #[inline(always)]
+    pub fn first_free_word(&self) -> &AtomicU64 {
+        &self.free[0]
+    }
+
+    /// The first word of the remote bitmap of any class but the pair class.
+    #[inline(always)]
+    pub fn first_remote_word(&self) -> &AtomicU64 {
+        &self.remote[0]
+    }
+
     /// The `word`-th word of the remote bitmap. `word` < 4, or 8 for the pair class.
     #[inline(always)]
     pub fn remote_word(&self, word: usize) -> &AtomicU64 {
@@ -328,23 +344,41 @@ impl SlabPtr {
             .sum()
     }
 
+    /// Forgets all remote frees: second frees of slots that are free.
+    #[cold]
+    pub fn drop_remote(self) {
+        (0..self.words()).for_each(|word| self.remote_word(word).store(0, Relaxed));
+    }
+
+    /// The `word`-th word of the remote bitmap, of a slab of `class`.
+    #[inline(always)]
+    pub fn remote_at(&self, word: usize, class: usize) -> &AtomicU64 {
+        let first = if class == PAIR { 3 * WORDS } else { WORDS };
+        // SAFETY: `remote` lies behind `free`, in a header pair two lines further (see the module's drawing).
+        unsafe { &*self.free_start().add(first + word) }
+    }
+
     /// The next word after `cursor` that has free slots, and `cursor`'s own last: so the slots freed
     /// longest ago are taken first, sweep by sweep.
-    #[inline]
+    #[inline(always)]
     pub fn next_word(self, cursor: usize) -> Option<(usize, u64)> {
-        let (slots, words) = (self.slots(), self.words());
+        let slots = self.slots();
+        let last = (slots - 1) / WORD_SLOTS;
         let mut word = cursor;
-        for _ in 0..words {
-            word = if word + 1 >= words { 0 } else { word + 1 };
-            let bits = self.free_word(word).load(Relaxed);
+        loop {
+            word = if word == last { 0 } else { word + 1 };
+            let mut bits = self.free_word_at(word * WORD_SLOTS).load(Relaxed);
+            if word == last {
+                // Bits past the last slot read free.
+                bits &= u64::MAX >> (slots.wrapping_neg() % WORD_SLOTS);
+            }
             if bits != 0 {
-                let bits = bits & slots_of_word(slots, word);
-                if bits != 0 {
-                    return Some((word, bits));
-                }
+                return Some((word, bits));
+            }
+            if word == cursor {
+                return None;
             }
         }
-        None
     }
 
     /// Makes the header stand for a new slab of `shape` at `base`, all slots free, owned by `owner`.
@@ -355,9 +389,10 @@ impl SlabPtr {
         self.size.store(shape.size as u32, Relaxed);
         self.slots.store(shape.slots as u16, Relaxed);
         self.class.store(shape.class as u8, Relaxed);
-        self.pages.store(shape.pages as u32, Relaxed);
+        self.pages.store(shape.pages as u16, Relaxed);
         self.credit.set(CREDIT_HUGE);
         self.counted.store(0, Relaxed);
+        self.roomy.store(0, Relaxed);
         let words = if shape.class == PAIR {
             2 * WORDS
         } else {

@@ -26,6 +26,9 @@ pub unsafe fn settled(word: &AtomicUsize) -> usize {
     unsafe { *word.as_ptr() }
 }
 
+#[cfg(not(loom))]
+pub use crate::arch::unlinked;
+
 /// Flips `bits` in a word that only the calling thread writes; others read it.
 #[cfg(not(loom))]
 #[inline(always)]

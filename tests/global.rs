@@ -80,3 +80,43 @@ fn the_figures_speak_of_this_program() {
     );
     drop(held);
 }
+
+/// What is resized where it lies is neither copied nor cleared.
+#[test]
+fn over_aligned_blocks_are_resized_in_place_where_there_is_room() {
+    for (align, from, to) in [
+        (64, 100, 128),
+        (4096, 5000, 8192),
+        (256, 1 << 20, 1000 << 10),
+    ] {
+        let layout = Layout::from_size_align(from, align).unwrap();
+        // SAFETY: the layout is not empty, and the block is used within it and freed once.
+        unsafe {
+            let block = alloc(layout);
+            let resized = realloc(block, layout, to);
+            assert_eq!(resized, block, "{layout:?} to {to}");
+            dealloc(resized, Layout::from_size_align(to, align).unwrap());
+        }
+    }
+}
+
+#[test]
+fn large_over_aligned_zeros_are_not_touched() {
+    let layout = Layout::from_size_align(1 << 30, 1 << 21).unwrap();
+    let resident = || -> usize {
+        let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+        status.split(' ').nth(1).unwrap().parse().unwrap()
+    };
+    let before = resident();
+    // SAFETY: the layout is not empty, and the block is read within it and freed once.
+    unsafe {
+        let block = alloc_zeroed(layout);
+        assert!(!block.is_null() && block as usize % (1 << 21) == 0);
+        assert!(
+            resident() < before + (64 << 20) / 4096,
+            "a gibibyte was cleared"
+        );
+        assert_eq!((*block, *block.add(layout.size() - 1)), (0, 0));
+        dealloc(block, layout);
+    }
+}

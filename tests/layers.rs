@@ -232,8 +232,17 @@ fn follow(
         }
         i += 2;
     }
-    paths.push(here);
+    if !calls_macro(tokens, i) {
+        paths.push(here);
+    }
     i
+}
+
+/// Whether what ends before `i` is the name of a macro that is called: an exported one stands at the root,
+/// wherever it was written, and the paths in its body are judged there.
+fn calls_macro(tokens: &[Token], i: usize) -> bool {
+    let opens = matches!(tokens.get(i + 1), Some(Mark('(' | '[' | '{')));
+    tokens.get(i) == Some(&Mark('!')) && opens
 }
 
 /// Follows every path of the group `{a, b::c}` that opens at `open`, each from `here`.
@@ -429,6 +438,15 @@ fn upward_uses_are_found_in_every_spelling() {
     assert_eq!(judged("os::linux", "use super::sim::x;").len(), 1);
     assert_eq!(judged("os::linux", "use super::super::high::x;").len(), 1);
     assert_eq!(judged("os::sim", "use crate::high;").len(), 1);
+}
+
+#[test]
+fn exported_macros_may_be_called_and_their_bodies_are_judged() {
+    let call = "const X: u8 = crate::make!(a); crate::make! { a }";
+    assert_eq!(judged("low", call), Vec::<String>::new());
+    let body = "macro_rules! make { () => { $crate::top::g() } }";
+    assert_eq!(judged("low", body).len(), 1);
+    assert_eq!(judged("low", "fn f() -> bool { crate::top != 1 }").len(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! of slabside itself, 126 for a program that cannot be run, 127 for one that is not found.
 
 mod library;
+mod options;
 mod page;
 mod report;
 mod resident;
@@ -28,15 +29,18 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    Options(options::Args),
 }
 
 fn main() {
     let cli = Cli::try_parse().unwrap_or_else(|error| usage(&error));
     let done = match cli.command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args).map(Some),
+        Command::Options(args) => options::print(&args).map(|()| None),
     };
     match done {
-        Ok(ended) => status::pass_on(ended),
+        Ok(Some(ended)) => status::pass_on(ended),
+        Ok(None) => {}
         Err(error) => fail(&error),
     }
 }

@@ -7,7 +7,7 @@ use crate::page::{self, Page};
 use crate::report::{Form, Report};
 use crate::signals::{self, Inherited};
 use crate::status::CannotRun;
-use crate::{library, watch};
+use crate::{library, options, watch};
 use anyhow::{Context, Result};
 use slabside::counters::VARIABLE;
 use std::env;
@@ -35,7 +35,8 @@ is not found. A program that a signal kills makes slabside die by the same signa
 Examples:
   slabside run -- ls -l
   slabside run --stats -- python3 script.py
-  slabside run --stats=heap.json --json -- make -j8")]
+  slabside run --stats=heap.json --json -- make -j8
+  slabside run --option decay:1000 --option misuse:report -- ./server")]
 pub struct Args {
     /// Print figures of the heap when the program has ended, on standard error or to FILE
     ///
@@ -53,6 +54,12 @@ pub struct Args {
     /// or in ../lib, ../lib/slabside or ../lib64 from there.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
+
+    /// Set an option of the allocator; `slabside options` lists them. Can be given more than once
+    ///
+    /// They are added behind those that SLABSIDE_OPTIONS has already, and the last of a name counts.
+    #[arg(long = "option", value_name = "NAME:VALUE")]
+    options: Vec<String>,
 
     /// The program to run, and its arguments; put -- before it
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
@@ -94,10 +101,14 @@ pub fn run(args: &Args) -> Result<ExitStatus> {
 /// The program's command line, with the library in its environment.
 fn prepare(args: &Args) -> Result<Command> {
     let library = library::find(args.library.as_deref())?;
+    let chosen = options::joined(env::var_os(options::VARIABLE), &args.options)?;
     let present = env::var_os(PRELOAD);
     let mut command = Command::new(args.program());
     command.args(&args.command[1..]);
     command.env(PRELOAD, library::prepended(&library, present.as_deref()));
+    if !args.options.is_empty() {
+        command.env(options::VARIABLE, chosen);
+    }
     Ok(command)
 }
 

@@ -197,6 +197,10 @@ impl<O: Os> Os for Fenced<'_, O> {
         None
     }
 
+    unsafe fn stretch(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {
+        false
+    }
+
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's promise is the same.
         unsafe { self.os.discard(start, bytes) }

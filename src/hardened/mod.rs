@@ -27,12 +27,12 @@ use crate::geometry::{
     SPAN_MAX,
 };
 use crate::heap::{dead, locate, Ground, Heap};
-use crate::large::{Block, Found};
+use crate::large::{Block, Fences, Found};
 use crate::meta::Meta;
 use crate::misuse::{Call, Line, Misuse};
 use crate::options::Options;
 use crate::os::Os;
-use crate::remote::RELEASED;
+use crate::remote::{PENDING, RELEASED};
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU32};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -141,7 +141,7 @@ impl Hardened {
         self.sizes.init(&ground.meta);
         self.threads.init(&ground.meta);
         if parts.guard {
-            ground.pages.begin_keeping();
+            ground.pages.begin_keeping(parts.zero);
         }
         self.on.store(1, Release);
     }
@@ -262,7 +262,8 @@ impl Hardened {
         }
         let class = match align {
             _ if need > SMALL_MAX || align > PAGE => None,
-            0..=MIN_ALIGN => Some(class_of(need)),
+            0..=8 => Some(class_of(need)),
+            9..=MIN_ALIGN => Some(class_of(need.max(MIN_ALIGN))),
             _ => aligned_class(need, align),
         };
         let taken = match class {
@@ -340,8 +341,7 @@ impl Hardened {
     ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
         let pages = pages_for(need);
         let span = if align > PAGE {
-            let aligned = heap.take_aligned_span(ground, pages, align / PAGE)?;
-            aligned.map(|slab| (slab, false))
+            heap.take_aligned_span(ground, pages, align / PAGE)?
         } else {
             heap.take_span(ground, pages)?
         };
@@ -357,7 +357,8 @@ impl Hardened {
 
     fn malloc_large<O: Os>(&self, ground: &Ground<O>, size: usize, align: usize) -> Option<usize> {
         let need = size + self.behind();
-        let mapped = if self.fixed().parts.guard {
+        let guard = self.fixed().parts.guard;
+        let mapped = if guard {
             let _working = self.held.work();
             let os = Fenced::new(&ground.os, &self.held);
             ground.large.map(&os, &ground.meta, need, align)
@@ -369,7 +370,13 @@ impl Hardened {
             // SAFETY: the mapping is ours; it was kept from an earlier block.
             unsafe { bytes::clear(block.address, block.bytes) };
         }
-        ground.large.note_size(block.address, size);
+        // What was kept is some first-class heap's, which knows no fences.
+        let fences = if guard && fresh {
+            Fences::Both
+        } else {
+            Fences::None
+        };
+        ground.large.note(block.address, size, fences);
         if self.fixed().parts.canary {
             // SAFETY: the mapping has `need` bytes.
             unsafe { bytes::seal(block.address, size, self.fixed().secret) };
@@ -395,10 +402,13 @@ impl Hardened {
     ) -> Result<(), Misuse> {
         // Without a second thread there is none to race with.
         let racing = self.fixed().parts.racing && ground.heaps.given.load(Relaxed) > 1;
-        self.end(slab, slot, racing)?;
         let Some(heap) = thread.heap() else {
             return Ok(());
         };
+        if self.sizes.size(slab, slot).is_none() && is_arenas_slab(ground, slab) {
+            return heap.free_elsewhere(ground, slab, slot);
+        }
+        self.end(ground, slab, slot, racing)?;
         let freed = Freed {
             slab: self.sizes.number(slab) as u32,
             slot: slot as u32,
@@ -423,9 +433,18 @@ impl Hardened {
     /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
     /// its bytes cleared.
     #[inline]
-    pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Result<(), Misuse> {
+    pub fn end<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        slot: usize,
+        racing: bool,
+    ) -> Result<(), Misuse> {
         let fixed = self.fixed();
         let Some(size) = self.sizes.end(slab, slot, racing) else {
+            if is_arenas_slab(ground, slab) {
+                return Ok(());
+            }
             return Err(dead(slab, slot));
         };
         let address = slab.base() + slot * slab.size();
@@ -482,15 +501,17 @@ impl Hardened {
             Some(false) => return Err(Misuse::Unknown { call, addr }),
             None => {}
         }
-        let fixed = self.fixed();
-        if let (Found::Live(_), Some(asked)) = ground.large.find_sized(addr) {
+        let Some((_, asked, fences)) = ground.large.noted(addr) else {
+            return Err(self.not_large(ground, addr, call));
+        };
+        if ground.large.owner_of(addr) == 0 {
             self.look_at_large_seal(addr, asked, call)?;
         }
-        let found = if fixed.parts.guard {
+        let found = if fences == Fences::Both {
             let _working = self.held.work();
             let os = Fenced::new(&ground.os, &self.held);
             let found = ground.large.unmap(&os, &ground.meta, addr);
-            ground.large.decay(&os, &ground.meta, u64::MAX);
+            ground.large.give_back(&os, &ground.meta);
             found
         } else {
             ground.large.unmap(&ground.os, &ground.meta, addr)
@@ -557,9 +578,9 @@ impl Hardened {
         if self.empty.is_live(&ground.meta, addr) == Some(true) {
             return Ok(Live::Empty);
         }
-        match ground.large.find_sized(addr) {
-            (Found::Live(block), Some(size)) => Ok(Live::Large(block, size)),
-            _ => Err(self.not_large(ground, addr, call)),
+        match ground.large.noted(addr) {
+            Some((block, size, _)) => Ok(Live::Large(block, size)),
+            None => Err(self.not_large(ground, addr, call)),
         }
     }
 
@@ -616,14 +637,24 @@ impl Hardened {
 
     /// Notes the new size of a large block that [`Hardened::resize`] left where it is.
     pub fn note_large<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) {
-        ground.large.note_size(addr, size);
+        if let Some((_, _, fences)) = ground.large.noted(addr) {
+            ground.large.note(addr, size, fences);
+        }
+    }
+
+    /// Whether `addr` lies in a slab or a large block of a first-class heap's: those are as by default.
+    pub fn is_arenas<O: Os>(&self, ground: &Ground<O>, addr: usize) -> bool {
+        match ground.pages.slab_at(addr) {
+            Some(slab) if slab.owner.load(Relaxed) != RELEASED => is_arenas_slab(ground, slab),
+            _ => ground.large.owner_of(addr) != 0,
+        }
     }
 
     /// What a report can add to a misuse: what lies at the address, and who is asking.
     pub fn explain<O: Os>(&self, ground: &Ground<O>, misuse: &Misuse) -> Line {
         let mut line = Line::new();
         let addr = misuse.address();
-        let thread = ground.os.thread_number() as usize;
+        let thread = ground.os.thread_id() as usize;
         line.text("  in thread ").decimal(thread);
         let slab = ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = slab.filter(|slab| slab.id().is_some() && slab.size() != 0) {
@@ -657,7 +688,11 @@ impl Hardened {
         self.sizes.reset_lock();
         self.empty.reset_lock();
         self.threads.rebuild(local);
-        ground.pages.each_slab(|slab| self.repair_slab(slab));
+        ground.pages.each_slab(|slab| {
+            if !is_arenas_slab(ground, slab) {
+                self.repair_slab(slab);
+            }
+        });
     }
 
     fn repair_slab(&self, slab: SlabPtr) {
@@ -694,6 +729,12 @@ impl Default for Hardened {
     fn default() -> Hardened {
         Hardened::new()
     }
+}
+
+/// Whether the slab belongs to a first-class heap.
+fn is_arenas_slab<O: Os>(ground: &Ground<O>, slab: SlabPtr) -> bool {
+    let owner = slab.owner.load(Relaxed) & !PENDING;
+    ground.arenas.of(ground, owner).is_some()
 }
 
 /// Whether a block that needs `need` bytes would be given a slot of `slab`'s kind.

@@ -23,6 +23,10 @@ impl Heap {
             listed += each(bin, ground.table()).count();
         }
         listed += each(&self.spans, ground.table()).count();
+        for slab in self.active_spans() {
+            listed += 1;
+            wrong += usize::from(slab.state() != State::Active || !slab.is_span());
+        }
         wrong += usize::from(bytes != self.binned_bytes.get());
         ground.pages.each_slab(|slab| {
             owned += usize::from(slab.owner.load(Relaxed) & !PENDING == self.me())

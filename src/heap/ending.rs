@@ -1,9 +1,10 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Ground, Heap, DECAY_MS, LARGE_KEPT_MS, PULSE};
+use super::{Ground, Heap, PULSE};
 use crate::class::CLASSES;
 use crate::geometry::SlabId;
 use crate::misuse::Misuse;
+use crate::options::Name;
 use crate::os::Os;
 use crate::remote::{self, DISOWNED};
 use crate::slab::{List, SlabPtr, SlabTable};
@@ -17,18 +18,24 @@ impl Heap {
         if pulse % PULSE != 0 {
             return Ok(());
         }
+        self.look_at_clock(ground)
+    }
+
+    pub(super) fn look_at_clock<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.report(ground);
         self.decay(ground, ground.os.clock())
     }
 
     pub(super) fn decay<O: Os>(&self, ground: &Ground<O>, now: u64) -> Result<(), Misuse> {
         let since = now.saturating_sub(self.last_decay.get());
-        if since < DECAY_MS {
+        let interval = ground.options.get(Name::Decay) as u64;
+        if since < interval {
             return Ok(());
         }
         self.last_decay.set(now);
         let quiet = ground.pages.quiet_for(now);
-        let idle = if since >= 2 * DECAY_MS {
+        self.bin_active_spans(ground)?;
+        let idle = if since >= 2 * interval {
             self.binned_bytes.get()
         } else {
             self.binned_low.get()
@@ -37,9 +44,7 @@ impl Heap {
         self.binned_low.set(self.binned_bytes.get());
         self.release_empty(ground)?;
         self.report(ground);
-        ground
-            .large
-            .decay(&ground.os, &ground.meta, now.saturating_sub(LARGE_KEPT_MS));
+        ground.large.decay(&ground.os, &ground.meta, now);
         ground.pages.tick(&ground.os, &ground.meta, now, quiet);
         Ok(())
     }
@@ -47,6 +52,7 @@ impl Heap {
     /// Gives back all that the heap keeps for reuse.
     pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.drain(ground)?;
+        self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
         self.release_empty(ground)
     }
@@ -71,18 +77,31 @@ impl Heap {
     /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are disowned, the
     /// others wait on the abandoned list.
     pub fn abandon_all<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        self.part_with_all(ground, |slab| self.abandon(ground, slab))
+    }
+
+    /// Closes the queue, gives back what is kept for reuse, and runs `part` with all else that is owned.
+    pub(super) fn part_with_all<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        part: impl Fn(SlabPtr) -> Result<(), Misuse>,
+    ) -> Result<(), Misuse> {
         let table = ground.table();
         for slab in self.queue.close(table) {
             self.look_at_queued(ground, slab)?;
         }
         for class in 0..CLASSES {
             while let Some(slab) = self.classes[class].all.first(table) {
-                self.abandon(ground, slab)?;
+                part(slab)?;
             }
         }
+        self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
+        for slab in self.active_spans() {
+            part(slab)?;
+        }
         while let Some(slab) = self.spans.first(table) {
-            self.abandon(ground, slab)?;
+            part(slab)?;
         }
         self.report(ground);
         Ok(())
@@ -139,6 +158,7 @@ impl Heap {
         self.entries.iter().for_each(Entry::drop_slots);
         self.bins.iter().for_each(List::clear);
         self.spans.clear();
+        self.forget_active_spans();
         self.binned.set(0);
         for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {
             bytes.set(0);

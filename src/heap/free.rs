@@ -57,6 +57,7 @@ impl Heap {
     pub(super) fn unlist<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
         let table = ground.table();
         match slab.state() {
+            State::Active if slab.is_span() => self.deactivate_span(slab),
             State::Active => {
                 self.classes[slab.class()].active.set(0);
                 self.entry(slab.class()).drop_slots();
@@ -83,7 +84,7 @@ impl Heap {
     }
 
     /// Tells the counters what was noted since the last time.
-    pub(super) fn report<O: Os>(&self, ground: &Ground<O>) {
+    pub fn report<O: Os>(&self, ground: &Ground<O>) {
         let counters = ground.meta.counters();
         counters::add(&counters.handed_out, self.handed.take());
         counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
@@ -99,7 +100,8 @@ impl Heap {
             self.collect(slab)?;
         }
         if slab.count_remote() != 0 {
-            return Err(remote_overlap(slab));
+            self.note(remote_overlap(slab));
+            slab.drop_remote();
         }
         self.report(ground);
         let counters = ground.meta.counters();
@@ -129,7 +131,8 @@ impl Heap {
                 }
             }
         }
-        Ok(())
+        self.active_spans().for_each(|slab| slab.credit.set(1));
+        self.bin_active_spans(ground)
     }
 
     /// The common half of [`Heap::free_elsewhere`]: frees `slot` of a slab of this heap's where no event
@@ -245,7 +248,11 @@ impl Heap {
 
     /// Moves a slab's remote frees into its bitmap; how many.
     pub(super) fn collect(&self, slab: SlabPtr) -> Result<usize, Misuse> {
-        let collected = remote::collect(slab, self.me()).map_err(|twice| overlap(slab, twice))?;
+        let collected = remote::collect(slab, self.me()).unwrap_or_else(|twice| {
+            self.note(overlap(slab, twice));
+            // How many is not known: enough that the slab is settled by its bits.
+            slab.slots()
+        });
         if collected > 0 && !slab.is_span() {
             self.classes[slab.class()].remote.set(REMOTE_MEMORY);
         }

@@ -15,15 +15,17 @@
 
 mod free;
 mod spans;
+mod upper;
 mod ending;
 mod check;
 mod abandoned;
 mod registry;
+mod arenas;
 
 use crate::class::{reciprocal, size_of_class, slab_pages, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
-use crate::geometry::WORD_SLOTS;
+use crate::geometry::{SlabId, WORD_SLOTS};
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
@@ -32,14 +34,16 @@ use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
-use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
 
 pub use abandoned::Abandoned;
+pub use arenas::Arenas;
 pub use registry::Heaps;
+pub use spans::may_serve;
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
 const BINNED_BYTES: usize = 1 << 20;
@@ -55,10 +59,8 @@ const OFTEN: usize = 16 << 10;
 const RATE_MOST: usize = 1 << 30;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
-/// Milliseconds between two decays of a heap.
-const DECAY_MS: u64 = 250;
-/// Milliseconds that a freed large mapping is kept.
-const LARGE_KEPT_MS: u64 = 500;
+/// Bytes that active spans hand out between two looks at the clock.
+const SPAN_PULSE_BYTES: u64 = 1 << 20;
 
 /// All that the heaps of a process stand on.
 pub struct Ground<O: Os> {
@@ -76,6 +78,8 @@ pub struct Ground<O: Os> {
     pub heaps: Heaps,
     /// Slabs that exited threads left, with free slots.
     pub abandoned: Abandoned,
+    /// Heaps that no thread owns.
+    pub arenas: Arenas,
 }
 
 impl<O: Os> Ground<O> {
@@ -89,6 +93,7 @@ impl<O: Os> Ground<O> {
             large: Large::new(),
             heaps: Heaps::new(),
             abandoned: Abandoned::new(),
+            arenas: Arenas::new(),
         }
     }
 
@@ -133,12 +138,18 @@ pub struct Heap {
     /// Number of the next unused heap, plus one.
     next: Cell<u32>,
     index: Cell<u32>,
+    /// The system's number of the heap's thread; 0: none, or it is looked after by another one.
+    thread: AtomicU32,
+    /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
+    arena: Cell<bool>,
     /// The thread's block, which holds the entries of the smaller classes.
     local: Cell<*const Local>,
     entries: [Entry; CLASSES - LOCAL_CLASSES],
     classes: [Class; CLASSES],
-    /// Spans in use.
+    /// Spans in use that are not the active one of their bin.
     spans: List,
+    /// The span of each bin that is taken and freed without an event.
+    active_spans: [Cell<Option<SlabPtr>>; SPAN_BINS],
     /// Bins that are not empty.
     binned: Cell<u32>,
     bins: [List; SPAN_BINS],
@@ -158,15 +169,23 @@ pub struct Heap {
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
     last_decay: Cell<u64>,
+    /// Address, number and size of a slot that was found freed twice and mended; address 0: none.
+    twice: [Cell<usize>; 3],
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// One part of so many of a slab's slots free is too little for its turn: the change of slabs then costs more
-/// than the slots are worth.
-const POOR: usize = 8;
-/// One part of so many of a class's slots may be slack.
-const SLACK: usize = 8;
+/// What part of its `slots`, one of so many, a class may have as slack: none where there are so few that
+/// they are gone round in no time. A slab with less than that free when its turn comes is poor.
+#[inline]
+fn slack_part(slots: usize) -> usize {
+    match slots {
+        0..1024 => usize::MAX,
+        1024..16_384 => 6,
+        _ => 16,
+    }
+}
+
 /// The fewest slots of slack that a slab is carved for.
 const SLACK_SLOTS: usize = 16;
 /// How many times a class goes round its slabs and finds them poor before it may have slack.
@@ -214,12 +233,14 @@ impl Class {
     ///
     /// A heap that was filled to the last slot and then replaces blocks one by one has no slack: each slot
     /// freed is the only one, and nearly every call would change slabs. So a class that has gone round its
-    /// slabs `ROUNDS` times and found them poor is granted an eighth more, no sooner: freed slots come
+    /// slabs `ROUNDS` times and found them poor is granted a part more, no sooner: freed slots come
     /// first for every program that does not pay for it again and again.
     #[inline]
     fn slack_for(&self, slab: SlabPtr) -> usize {
         let free = slab.slots() as i32 - slab.credit.get();
-        if free as usize * POOR >= slab.slots() {
+        let all = self.owned.get() as usize * slab.slots();
+        let part = slack_part(all);
+        if free as usize >= slab.slots() / part {
             self.poor.set(self.poor.get().saturating_sub(1));
             return 0;
         }
@@ -227,8 +248,7 @@ impl Class {
         if self.poor.get() <= self.owned.get().saturating_mul(ROUNDS).max(PATIENCE) {
             return 0;
         }
-        let most = self.owned.get() as usize * slab.slots() / SLACK;
-        most.saturating_sub(self.slack.get() as usize)
+        (all / part).saturating_sub(self.slack.get() as usize)
     }
 }
 
@@ -261,8 +281,16 @@ impl Heap {
         self.pulse(ground)?;
         let entry = self.entry(class);
         loop {
-            if self.refill_from_active(ground.table(), class, entry)? {
-                return Ok(true);
+            match self.refill_from_active(ground.table(), class, entry) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(misuse) => {
+                    self.note(misuse);
+                    if let Some(slab) = self.active(ground.table(), class) {
+                        self.collect(slab)?;
+                    }
+                    continue;
+                }
             }
             if let Some(slab) = self.active(ground.table(), class) {
                 self.retire(ground, slab)?;
@@ -274,24 +302,34 @@ impl Heap {
         }
     }
 
-    /// The common part of [`Heap::refill`]: the next word of the active slab, or of the slab whose turn is
-    /// next. False where that is not all there is to do, or something is wrong, which the other one then
-    /// finds again. `entry` is that of `class`.
-    #[inline]
-    pub fn refill_at_once(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
+    /// The common part of [`Heap::refill`]: checks out the next word of the active slab and takes its first
+    /// slot. `None` where that is not all there is to do, or something is wrong, which the other one then
+    /// finds again. `entry` is that of `class`. About sixty instructions.
+    #[inline(always)]
+    pub fn next_word(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
         let pulse = self.pulse.get();
         if pulse % PULSE == 0 {
-            return false;
+            return None;
+        }
+        let this = self.classes.get(class)?;
+        let slab = SlabId(this.active.get());
+        if !slab.is_some() {
+            return None;
+        }
+        let slab = table.get(slab);
+        let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
+        if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
+            return None;
         }
         self.pulse.set(pulse.wrapping_add(1));
-        if let Ok(true) = self.refill_from_active(table, class, entry) {
-            return true;
-        }
-        self.refill_in_turn(table, class, entry)
+        this.cursor.set(word as u32);
+        self.set_entry(slab, entry, word, bits);
+        entry.take()
     }
 
-    #[inline(never)]
-    fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
+    /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. False where
+    /// that is not all there is to do.
+    pub fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
         let this = &self.classes[class];
         let (Some(slab), Some(next)) = (self.active(table, class), this.turn.first(table)) else {
             return false;
@@ -371,18 +409,22 @@ impl Heap {
         if twice != 0 {
             return Err(overlap(slab, Overlap { word, bits: twice }));
         }
+        self.set_entry(slab, entry, word, bits);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn set_entry(&self, slab: SlabPtr, entry: &Entry, word: usize, bits: u64) {
         let size = slab.size();
-        entry.word.set(slab.free_word(word));
-        entry
-            .base
-            .set((slab.base() + word * WORD_SLOTS * size) as *mut u8);
+        let first = word * WORD_SLOTS;
+        entry.word.set(slab.free_word_at(first));
+        entry.base.set((slab.base() + first * size) as *mut u8);
         entry.size.set(size);
         entry.bits.set(bits);
         let count = bits.count_ones();
         self.slots.set(self.slots.get().wrapping_add(count));
         let handed = u64::from(count) * size as u64;
         self.handed.set(self.handed.get() + handed);
-        Ok(())
     }
 
     /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked
@@ -419,7 +461,7 @@ impl Heap {
         self.fill_up(slab);
         let remote = this.remote.get();
         // Not while it is queued here: whoever claims it could not be told until this heap drains.
-        if remote != 0 && !remote::is_queued(slab) {
+        if remote != 0 && !self.arena.get() && !remote::is_queued(slab) {
             this.remote.set(remote - 1);
             slab.set_state(State::Unlisted);
             this.disown(ground.table(), slab);
@@ -448,7 +490,7 @@ impl Heap {
     ) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
         let table = ground.table();
-        let poor = |next: SlabPtr| next.slots() as i32 - next.credit.get() < POOR as i32;
+        let poor = |next: SlabPtr| next.credit.get() as usize > next.slots() - next.slots() / 8;
         if !self.queue.is_empty() && this.turn.first(table).is_none_or(poor) {
             self.drain(ground)?;
         }
@@ -462,7 +504,11 @@ impl Heap {
             }
             return Ok(this.next_in_turn(table));
         }
-        if let Some(slab) = ground.abandoned.adopt(table, class, self.me()) {
+        let adopts = !self.arena.get();
+        if let Some(slab) = adopts
+            .then(|| ground.abandoned.adopt(table, class, self.me()))
+            .flatten()
+        {
             this.own(table, slab);
             self.collect(slab)?;
             return Ok(Some(slab));
@@ -522,6 +568,25 @@ pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
             offset,
             size: slab.size(),
         }),
+    }
+}
+
+impl Heap {
+    /// Remembers a slot freed twice, which is mended, until the slow path's end.
+    fn note(&self, misuse: Misuse) {
+        if let Misuse::CollectedTwice { addr, slot, size } = misuse {
+            let values = [addr, slot, size];
+            self.twice
+                .iter()
+                .zip(values)
+                .for_each(|(to, value)| to.set(value));
+        }
+    }
+
+    /// The slot freed twice that was noted last, once.
+    pub fn noted(&self) -> Option<Misuse> {
+        let [addr, slot, size] = self.twice.each_ref().map(Cell::take);
+        (addr != 0).then_some(Misuse::CollectedTwice { addr, slot, size })
     }
 }
 

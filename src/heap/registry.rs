@@ -6,12 +6,15 @@ use crate::meta::{Area, HEAP_BYTES};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, PENDING};
-use crate::slab::{SlabPtr, SlabTable, State};
+use crate::slab::{SlabPtr, State};
 use crate::sync::{AtomicU32, Guard, Lock};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
 use core::cell::UnsafeCell;
 use core::ptr::{self};
+
+/// Heaps made before the first look for threads that have gone without their exit hook.
+const LOOK_FIRST: u32 = 16;
 
 struct Registry {
     /// Heaps made so far.
@@ -20,6 +23,8 @@ struct Registry {
     opened: usize,
     /// Number of the first unused heap, plus one.
     unused: u32,
+    /// How many heaps are to be made before the next look for threads that have gone.
+    look_at: u32,
 }
 
 /// The thread heaps: type-stable, in the metadata region.
@@ -40,6 +45,7 @@ impl Heaps {
             made: 0,
             opened: 0,
             unused: 0,
+            look_at: LOOK_FIRST,
         };
         Heaps {
             lock: Lock::new(),
@@ -48,7 +54,7 @@ impl Heaps {
         }
     }
 
-    fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
+    pub(super) fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
         let start = ground.meta.start::<u8>(Area::Heaps);
         // SAFETY: `index` was given out, so its memory is open; zero is a valid heap; never unmapped.
         unsafe { start.byte_add(index * HEAP_BYTES).cast::<Heap>().as_ref() }
@@ -86,7 +92,17 @@ impl Heaps {
 
     /// A heap for the thread whose block is `local`. `None` where there are too many.
     pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
+        if self.is_time_to_look() {
+            self.bury(ground);
+        }
         let heap = self.unused(ground)?;
+        self.begin(ground, heap, local);
+        heap.thread.store(ground.os.thread_id(), SeqCst);
+        Some(heap)
+    }
+
+    /// `heap`, which was unused, is at work from now on, with the entries of `local`.
+    pub(super) fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
         heap.local.set(local);
@@ -98,10 +114,60 @@ impl Heaps {
         counters::add(&ground.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());
         local.me.set(me);
-        Some(heap)
     }
 
-    fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
+    /// Whether a heap would have to be made, and as many were made since the last look for threads that
+    /// have gone as there were in use then.
+    fn is_time_to_look(&self) -> bool {
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        registry.unused == 0 && registry.made >= registry.look_at
+    }
+
+    /// Takes back the heaps of threads that have gone without their exit hook: raw ones, and those whose
+    /// first allocation came in the last round of thread-specific destructors. Costs a system call for
+    /// each heap in use, so the next look comes when twice as many are.
+    #[cold]
+    pub fn bury<O: Os>(&self, ground: &Ground<O>) {
+        let made = {
+            let guard = self.lock.lock();
+            self.registry(&guard).made
+        };
+        let mut in_use = 0;
+        for index in 0..made {
+            let heap = self.at(ground, index as usize);
+            let thread = heap.thread.load(SeqCst);
+            if thread == 0 {
+                continue;
+            }
+            let gone = ground.os.is_gone(thread)
+                && heap
+                    .thread
+                    .compare_exchange(thread, 0, SeqCst, SeqCst)
+                    .is_ok();
+            if gone {
+                self.inherit(ground, heap);
+            } else {
+                in_use += 1;
+            }
+        }
+        let guard = self.lock.lock();
+        self.registry(&guard).look_at = (2 * in_use).max(LOOK_FIRST);
+    }
+
+    /// Abandons what a thread left that has gone, and puts its heap away.
+    fn inherit<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
+        // The thread's own block went with it.
+        let block = Local::new();
+        heap.local.set(&block);
+        if let Err(misuse) = heap.abandon_all(ground) {
+            heap.note(misuse);
+        }
+        counters::subtract(&ground.meta.counters().heaps, 1);
+        self.put_away(heap);
+    }
+
+    pub(super) fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
         let guard = self.lock.lock();
         let registry = self.registry(&guard);
         if registry.unused != 0 {
@@ -130,8 +196,14 @@ impl Heaps {
         Some(heap)
     }
 
+    /// In a fork child: the heap's thread has another number here.
+    pub fn renumber<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
+        heap.thread.store(ground.os.thread_id(), SeqCst);
+    }
+
     /// Takes back the heap of a thread that ends, which has abandoned all.
     pub fn give<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
+        heap.thread.store(0, SeqCst);
         local.me.set(0);
         local.heap.set(ptr::null());
         local.entries.iter().for_each(Entry::drop_slots);
@@ -139,7 +211,7 @@ impl Heaps {
         self.put_away(heap);
     }
 
-    fn put_away(&self, heap: &Heap) {
+    pub(super) fn put_away(&self, heap: &Heap) {
         heap.local.set(ptr::null());
         heap.forget_all();
         heap.me.store(0, SeqCst);
@@ -177,26 +249,32 @@ impl Heaps {
         };
         ground.abandoned.reset();
         let me = mine.map_or(0, Heap::me);
+        let mut kept = 0;
         for index in 0..made {
             let heap = self.at(ground, index as usize);
-            if heap.me() == me && me != 0 {
+            let arena = heap.me() != 0 && heap.arena.get();
+            if arena {
+                ground.arenas.repair(ground, heap);
+            }
+            if arena || (heap.me() == me && me != 0) {
                 heap.forget_all();
                 heap.queue.open();
+                kept += 1;
+                if !arena {
+                    self.renumber(ground, heap);
+                }
             } else {
+                heap.arena.set(false);
+                heap.thread.store(0, SeqCst);
                 let _ = heap.queue.close(ground.table());
                 self.put_away(heap);
             }
         }
-        ground
-            .meta
-            .counters()
-            .heaps
-            .store(u64::from(me != 0), Relaxed);
+        ground.meta.counters().heaps.store(kept, Relaxed);
         // All are unlisted before the first is settled: settling one may look at its neighbours.
-        let table = ground.table();
         ground
             .pages
-            .each_slab(|slab| Heaps::unlist(table, mine, slab));
+            .each_slab(|slab| self.unlist(ground, mine, slab));
         let mut result = Ok(());
         ground.pages.each_slab(|slab| {
             if result.is_ok() {
@@ -206,14 +284,25 @@ impl Heaps {
         result
     }
 
-    fn unlist(table: SlabTable, mine: Option<&Heap>, slab: SlabPtr) {
+    /// The heap that owns `slab`, if it is still there: the thread's, or an arena.
+    fn keeper<'a, O: Os>(
+        &self,
+        ground: &'a Ground<O>,
+        mine: Option<&'a Heap>,
+        slab: SlabPtr,
+    ) -> Option<&'a Heap> {
+        let owner = slab.owner.load(Relaxed) & !PENDING;
+        mine.filter(|heap| heap.me() == owner)
+            .or_else(|| ground.arenas.of(ground, owner).map(|(_, heap)| heap))
+    }
+
+    fn unlist<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>, slab: SlabPtr) {
         remote::repair(slab);
         slab.set_state(State::Unlisted);
-        let owned_by = slab.owner.load(Relaxed) & !PENDING;
-        if let Some(heap) = mine.filter(|heap| heap.me() == owned_by) {
-            slab.owner.store(owned_by, SeqCst);
+        if let Some(heap) = self.keeper(ground, mine, slab) {
+            slab.owner.store(heap.me(), SeqCst);
             if let Some(this) = heap.classes.get(slab.class()) {
-                this.own(table, slab);
+                this.own(ground.table(), slab);
             }
         }
     }
@@ -224,9 +313,9 @@ impl Heaps {
         mine: Option<&Heap>,
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
-        match mine {
-            Some(heap) if slab.owner.load(Relaxed) == heap.me() => heap.settle(ground, slab),
-            _ => {
+        match self.keeper(ground, mine, slab) {
+            Some(heap) => heap.settle(ground, slab),
+            None => {
                 ground.abandoned.orphan(ground, slab);
                 Ok(())
             }

@@ -1,16 +1,31 @@
 //! Spans: slabs of one slot, kept in bins for reuse after they were freed.
 //!
-//! A bin is last in, first out: the span freed last is the one whose bytes the caches still hold.
+//! ```text
+//!   live:  Active, one a bin  |  Full, on one list        a free of an active span is no event
+//!   free:  Active             |  Binned, on its bin's list
+//! ```
+//!
+//! The span freed last takes the place of its bin's active one, if that is live: so a program that takes
+//! and frees one size meets one span, without a list being touched. A bin is last in, first out: the span
+//! freed last is the one whose bytes the caches still hold.
 
-use super::{remote_overlap, Ground, Heap, BINNED_BYTES, BINS_UP};
-use crate::class::{bin_below, bin_of, bin_pages};
-use crate::class::{SPAN, SPAN_RECIPROCAL};
+use super::{remote_overlap, Ground, Heap, BINNED_BYTES, BINS_UP, SPAN_PULSE_BYTES};
+use crate::class::{bin_below, bin_of, bin_pages, span_bin};
+use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
 use crate::geometry::{bit_of, PAGE};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::slab::{Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
-use crate::sync::flip;
+use crate::sync::{flip, Ordering::Relaxed};
+use core::cell::Cell;
+
+/// Whether a request for `wanted` pages may have been served by a span of `pages` pages (see
+/// [`Heap::take_binned`]).
+pub fn may_serve(pages: usize, wanted: usize) -> bool {
+    let most = bin_of(wanted) + BINS_UP;
+    wanted <= pages && bin_below(pages).is_none_or(|bin| bin <= most)
+}
 
 impl Heap {
     /// A span of at least `pages` pages, and whether it is all zero. `None` where memory has run out.
@@ -19,6 +34,9 @@ impl Heap {
         ground: &Ground<O>,
         pages: usize,
     ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
+        if self.handed.get() >= SPAN_PULSE_BYTES {
+            self.look_at_clock(ground)?;
+        }
         self.pulse(ground)?;
         let bin = bin_of(pages);
         if !self.queue.is_empty() {
@@ -32,19 +50,80 @@ impl Heap {
         };
         if slab.count_remote() != 0 {
             // Left by a second free of whatever was here before.
-            return Err(remote_overlap(slab));
+            self.note(remote_overlap(slab));
+            slab.drop_remote();
         }
         self.begin_span(ground.table(), slab);
         Ok(Some((slab, fresh)))
+    }
+
+    /// The active span for `size` bytes, at most [`SPAN_MAX`](crate::geometry::SPAN_MAX), if it is free: the shortest way. Now and then, and where
+    /// something is wrong, the slow path is to be taken instead.
+    #[inline(always)]
+    pub fn take_active_span(&self, size: usize) -> Option<SlabPtr> {
+        let slab = self.active_spans[span_bin(size)].get()?;
+        let (free, remote) = (slab.first_free_word(), slab.first_remote_word());
+        let handed = self.handed.get();
+        if free.load(Relaxed) & bit_of(0) == 0
+            || remote.load(Relaxed) != 0
+            || handed >= SPAN_PULSE_BYTES
+        {
+            return None;
+        }
+        self.handed.set(handed + slab.size() as u64);
+        flip(free, bit_of(0));
+        Some(slab)
+    }
+
+    /// All active spans.
+    pub(super) fn active_spans(&self) -> impl Iterator<Item = SlabPtr> + '_ {
+        self.active_spans.iter().filter_map(Cell::get)
+    }
+
+    /// Forgets which spans are active.
+    pub(super) fn forget_active_spans(&self) {
+        self.active_spans.iter().for_each(|active| active.set(None));
+    }
+
+    /// The active span `slab` is none any more: it is on no list.
+    pub(super) fn deactivate_span(&self, slab: SlabPtr) {
+        self.active_spans[bin_below(slab.pages()).unwrap_or(0)].set(None);
+        slab.set_state(State::Unlisted);
+    }
+
+    fn activate_span(&self, slab: SlabPtr, bin: usize) {
+        slab.set_state(State::Active);
+        slab.credit.set(CREDIT_HUGE);
+        self.active_spans[bin].set(Some(slab));
+    }
+
+    /// Takes `slab`, live, off its place in a bin's front, before its size changes.
+    pub fn retire_span(&self, table: SlabTable, slab: SlabPtr) {
+        if slab.state() == State::Active {
+            self.deactivate_span(slab);
+            self.tell(slab, 0);
+            self.list_span(table, slab);
+        }
     }
 
     /// The common half of [`Heap::take_span`]: a span of at least `pages` pages from the bins, unless
     /// other threads' frees wait to be collected.
     #[inline]
     pub fn take_binned(&self, table: SlabTable, pages: usize) -> Option<SlabPtr> {
+        if !self.queue.is_empty() || self.handed.get() >= SPAN_PULSE_BYTES {
+            return None;
+        }
         let bin = bin_of(pages);
+        for bin in bin..(bin + BINS_UP + 1).min(SPAN_BINS) {
+            let active = self.active_spans[bin].get();
+            if let Some(slab) = active.filter(|slab| slab.is_free(0) && !slab.is_remote(0)) {
+                flip(slab.free_word(0), bit_of(0));
+                self.handed.set(self.handed.get() + slab.size() as u64);
+                return Some(slab);
+            }
+        }
         let fitting = self.binned.get() >> bin & ((2 << BINS_UP) - 1);
-        if fitting == 0 || !self.queue.is_empty() {
+        if fitting == 0 {
             return None;
         }
         let slab = self.bins[bin + fitting.trailing_zeros() as usize].first(table)?;
@@ -53,10 +132,13 @@ impl Heap {
         Some(slab)
     }
 
-    /// Marks the one slot of an unlisted span as live.
+    /// Marks the one slot of an unlisted span as live. It becomes the active one where its bin has none.
     fn begin_span(&self, table: SlabTable, slab: SlabPtr) {
         flip(slab.free_word(0), bit_of(0));
-        self.list_span(table, slab);
+        match bin_below(slab.pages()) {
+            Some(bin) if self.active_spans[bin].get().is_none() => self.activate_span(slab, bin),
+            _ => self.list_span(table, slab),
+        }
         self.handed.set(self.handed.get() + slab.size() as u64);
         self.tell(slab, 0);
     }
@@ -68,20 +150,20 @@ impl Heap {
         self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
 
-    /// A span of `pages` pages whose address is a multiple of `align` pages. `None` where memory has run
-    /// out.
+    /// A span of `pages` pages whose address is a multiple of `align` pages, and whether it is all zero.
+    /// `None` where memory has run out.
     pub fn take_aligned_span<O: Os>(
         &self,
         ground: &Ground<O>,
         pages: usize,
         align: usize,
-    ) -> Result<Option<SlabPtr>, Misuse> {
+    ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
         self.pulse(ground)?;
         let carved = self.carve_span(ground, bin_pages(bin_of(pages)), align);
-        Ok(carved.map(|(slab, _)| {
+        if let Some((slab, _)) = carved {
             self.begin_span(ground.table(), slab);
-            slab
-        }))
+        }
+        Ok(carved)
     }
 
     pub(super) fn carve_span<O: Os>(
@@ -113,7 +195,28 @@ impl Heap {
         self.spans.unlink(ground.table(), slab);
         self.span_bytes.set(self.span_bytes.get() - slab.size());
         slab.set_state(State::Unlisted);
-        self.settle_span(ground, slab, true)
+        let Some(bin) = bin_below(slab.pages()) else {
+            return self.release(ground, slab);
+        };
+        match self.active_spans[bin].get() {
+            Some(active) if active.is_free(0) => return self.bin_span(ground, slab, bin),
+            Some(active) => self.retire_span(ground.table(), active),
+            None => {}
+        }
+        self.activate_span(slab, bin);
+        self.shrink_bins(ground, BINNED_BYTES + self.span_bytes.get() / 2)?;
+        self.pulse(ground)
+    }
+
+    /// Bins the active spans that are free, so that they decay with the others.
+    pub(super) fn bin_active_spans<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        for bin in 0..SPAN_BINS {
+            let active = self.active_spans[bin].get();
+            if let Some(slab) = active.filter(|slab| slab.is_free(0)) {
+                self.settle(ground, slab)?;
+            }
+        }
+        Ok(())
     }
 
     /// A span on no list: kept for reuse if it is free, within bounds; else it is in use.
@@ -130,6 +233,10 @@ impl Heap {
         let Some(bin) = bin_below(slab.pages()) else {
             return self.release(ground, slab);
         };
+        self.bin_span(ground, slab, bin)
+    }
+
+    fn bin_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, bin: usize) -> Result<(), Misuse> {
         slab.set_state(State::Binned);
         slab.credit.set(CREDIT_HUGE);
         self.bins[bin].push_front(ground.table(), slab);

@@ -3,7 +3,7 @@
 //! The break is moved by libc's `sbrk` and never by a raw call: libc caches where the break stands, and
 //! a stale cache would let somebody else's `sbrk` shrink the heap under us.
 
-use super::{Limits, Os};
+use super::{Huge, Limits, NextMalloc, Os};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::ptr::{self, NonNull};
@@ -19,6 +19,8 @@ pub struct Linux {
     fences: Fences,
     /// backtrace(3), once stacks can be told; null: not.
     backtrace: AtomicPtr<libc::c_void>,
+    /// Non-zero where huge pages are asked for.
+    huge: AtomicU32,
 }
 
 /// How pages are made to fault.
@@ -66,6 +68,9 @@ extern "C" {
     fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
 }
 
+/// Bytes of a huge page on most machines; elsewhere a guess that only decides who is asked.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2), Linux 5.17.
 const SET_VMA: libc::c_int = 0x53564d41;
 const ANON_NAME: libc::c_ulong = 0;
@@ -83,12 +88,24 @@ impl Linux {
                 most: AtomicUsize::new(0),
             },
             backtrace: AtomicPtr::new(ptr::null_mut()),
+            huge: AtomicU32::new(0),
         }
     }
 
     /// From now on no other malloc moves the break: this one is the process's.
     pub fn be_sole_malloc(&self) {
         self.sole.store(1, Relaxed);
+    }
+
+    /// Asks for huge pages in a fresh range, where they were asked for and one fits.
+    fn advise_mapped(&self, start: usize, bytes: usize) {
+        if bytes < HUGE_PAGE || self.huge.load(Relaxed) == 0 {
+            return;
+        }
+        let page = start.next_multiple_of(self.page_size());
+        let bytes = bytes - (page - start);
+        // SAFETY: advice on our own fresh range; where there are no huge pages it fails and changes nothing.
+        keeping_errno(|| unsafe { libc::madvise(page as *mut _, bytes, libc::MADV_HUGEPAGE) });
     }
 
     /// Whether the break can be moved without another thread moving it at the same time. libc's `sbrk`
@@ -158,7 +175,10 @@ impl Os for Linux {
         }
         // SAFETY: the caller owns what a negative delta gives back; a positive one takes fresh pages.
         let old = keeping_errno(|| unsafe { libc::sbrk(delta) }) as isize;
-        (old != -1 && old != 0).then_some(old as usize)
+        if old == -1 || old == 0 {
+            return None;
+        }
+        Some(old as usize)
     }
 
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
@@ -177,7 +197,9 @@ impl Os for Linux {
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         if align <= self.page_size() {
-            return map_anonymous(bytes, READ_WRITE, 0);
+            let start = map_anonymous(bytes, READ_WRITE, 0)?;
+            self.advise_mapped(start.as_ptr() as usize, bytes);
+            return Some(start);
         }
         let whole = map_anonymous(bytes.checked_add(align)?, READ_WRITE, 0)?;
         let head = whole.as_ptr().align_offset(align);
@@ -209,6 +231,13 @@ impl Os for Linux {
             return None;
         }
         NonNull::new(moved.cast())
+    }
+
+    unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
+        // SAFETY: the caller's mapping, which stays where it is.
+        keeping_errno(|| unsafe {
+            libc::mremap(start.as_ptr().cast(), old, new, 0) != libc::MAP_FAILED
+        })
     }
 
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
@@ -286,6 +315,45 @@ impl Os for Linux {
         keeping_errno(|| unsafe {
             libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len())
         });
+    }
+
+    fn prefer_huge_pages(&self) {
+        self.huge.store(1, Relaxed);
+    }
+
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge) {
+        let advice = match huge {
+            Huge::Wanted => libc::MADV_HUGEPAGE,
+            Huge::Unwanted => libc::MADV_NOHUGEPAGE,
+        };
+        // SAFETY: the caller's range; advice changes no contents.
+        keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), bytes, advice) });
+    }
+
+    fn next_malloc(&self) -> Option<NextMalloc> {
+        keeping_errno(super::loader::next_malloc)
+    }
+
+    fn stay_loaded(&self) {
+        keeping_errno(super::loader::stay_loaded);
+    }
+
+    fn thread_id(&self) -> u32 {
+        // SAFETY: no arguments to get wrong.
+        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+    }
+
+    fn is_gone(&self, id: u32) -> bool {
+        // SAFETY: signal 0 only asks whether there is such a thread (tgkill(2)).
+        keeping_errno(|| unsafe {
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == -1
+                && *libc::__errno_location() == libc::ESRCH
+        })
+    }
+
+    fn invalid(&self) {
+        // SAFETY: the calling thread's own errno.
+        unsafe { *libc::__errno_location() = libc::EINVAL };
     }
 
     fn exhausted(&self) {
@@ -430,11 +498,6 @@ impl Os for Linux {
         keeping_errno(|| unsafe {
             libc::mmap(start, bytes, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
         })
-    }
-
-    fn thread_number(&self) -> u32 {
-        // SAFETY: no arguments to get wrong.
-        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
     }
 
     fn stack(&self, frames: &mut [usize]) -> usize {

@@ -11,6 +11,9 @@
 //!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
 //! ```
 
+#[macro_use]
+mod loader;
+pub mod cxx;
 mod linux;
 #[cfg(feature = "sim")]
 mod sim;
@@ -20,6 +23,7 @@ use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
+pub use loader::{symbol, NextMalloc};
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
@@ -33,6 +37,15 @@ pub struct Limits {
     pub address_space: usize,
     /// Writable private memory (`RLIMIT_DATA`): the break and what is opened or mapped.
     pub data: usize,
+}
+
+/// Whether huge pages are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Huge {
+    /// Ask for them.
+    Wanted,
+    /// No more.
+    Unwanted,
 }
 
 /// The system's memory and the little else that the allocator needs of it.
@@ -75,6 +88,13 @@ pub trait Os: Sync {
     /// As [`Os::unmap`]; on success the old range is gone where the address differs.
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
 
+    /// Grows a mapping at its place; bytes beyond the old size are zero. False where there is no room
+    /// behind it.
+    ///
+    /// # Safety
+    /// `start` and `old` are a mapping from [`Os::map`] or [`Os::remap`] that the caller owns.
+    unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool;
+
     /// Drops the contents of usable pages: they cost no memory until touched, and then read as zero.
     ///
     /// # Safety
@@ -106,6 +126,24 @@ pub trait Os: Sync {
     /// Writes a line, which has its newline, to standard error. Keeps errno, never waits for a lock.
     fn say(&self, _line: &[u8]) {}
 
+    /// From now on asks for huge pages for whatever [`Os::map`] hands out.
+    fn prefer_huge_pages(&self) {}
+
+    /// Says whether huge pages are wanted for a range. Where there are none nothing happens.
+    ///
+    /// # Safety
+    /// The range is ours.
+    unsafe fn advise_huge(&self, _start: NonNull<u8>, _bytes: usize, _huge: Huge) {}
+
+    /// The malloc whose blocks may have strayed here; `None` where there is none. May allocate: call it
+    /// with no lock held.
+    fn next_malloc(&self) -> Option<NextMalloc> {
+        None
+    }
+
+    /// Tells the caller of the C interface that a pointer was no good: sets errno to EINVAL.
+    fn invalid(&self) {}
+
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}
 
@@ -120,6 +158,20 @@ pub trait Os: Sync {
     /// Bytes of memory and swap that the system has; `usize::MAX` where that is not known.
     fn memory(&self) -> usize {
         usize::MAX
+    }
+
+    /// Sees to it that this code stays loaded for the process's life. May allocate: call it with no lock
+    /// held.
+    fn stay_loaded(&self) {}
+
+    /// The calling thread's number, never 0; 0 where threads have none.
+    fn thread_id(&self) -> u32 {
+        0
+    }
+
+    /// Whether the thread of this process that had the number `id` has ended, and no other has it now.
+    fn is_gone(&self, _id: u32) -> bool {
+        false
     }
 
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
@@ -173,11 +225,6 @@ pub trait Os: Sync {
     unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
         let _ = (start, bytes);
         false
-    }
-
-    /// A number of the calling thread's that others know it by; 0 where there is none.
-    fn thread_number(&self) -> u32 {
-        0
     }
 
     /// The return addresses of the calling thread's functions, innermost first; how many.

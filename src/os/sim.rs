@@ -286,6 +286,10 @@ impl Os for Sim {
         unsafe { self.lock().remap(start, old, new) }
     }
 
+    unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
+        self.lock().stretch(start, old, new)
+    }
+
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's promise is the same.
         unsafe { self.lock().discard(start, bytes) }
@@ -669,6 +673,17 @@ impl State {
         }
         // SAFETY: the caller gives up the old range.
         unsafe { self.move_mapping(pages, count) }
+    }
+
+    fn stretch(&mut self, start: NonNull<u8>, old: usize, new: usize) -> bool {
+        let pages = self.range("stretch", start, old);
+        let more = self.whole("stretch", new).saturating_sub(pages.len());
+        self.expect("stretch", pages.clone(), &[Page::Mapped]);
+        let grows = !self.fails() && self.fits(more, more) && self.is_room(pages.end, more);
+        if grows {
+            self.make_usable(pages.end..pages.end + more, Page::Mapped);
+        }
+        grows
     }
 
     /// Whether `more` pages from `end` on are absent, and so is the one behind.

@@ -6,14 +6,11 @@ use super::Pages;
 use crate::counters;
 use crate::geometry::{PageNo, PAGE};
 use crate::meta::Meta;
-use crate::os::Os;
+use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
+use crate::sync::Ordering::Relaxed;
 use core::ptr::NonNull;
 
-/// Free pages that a trim leaves, so that the next slab does not move the break again.
-pub(super) const TRIM_PAD: usize = (64 << 10) / PAGE;
-/// Time between decay ticks, in milliseconds.
-const TICK_MS: u64 = 250;
 /// The most pages discarded by one call, and the most calls in one tick.
 const PURGE_PAGES: usize = 1024;
 const PURGE_CALLS: usize = 512;
@@ -40,6 +37,7 @@ impl Pages {
         if moved {
             counters::add(&meta.counters().break_moves, 1);
             counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
+            meta.budget.refund(n * PAGE);
             inner.policy.trimmed = true;
             inner.policy.last_trim = os.clock();
         } else {
@@ -89,6 +87,30 @@ impl Pages {
         Some((page, n))
     }
 
+    /// From now on as many free pages at the end are given back at once; [`usize::MAX`]: none ever are, but
+    /// when asked for.
+    pub fn set_trim_threshold(&self, pages: usize) {
+        let guard = self.lock.lock();
+        let policy = &mut self.inner(&guard).policy;
+        (policy.least, policy.threshold) = (pages, pages);
+    }
+
+    /// Bytes that the break and the mapped windows hold now, and how many of them a trim could give back.
+    pub fn held<O: Os>(&self, os: &O, meta: &Meta) -> (usize, usize) {
+        let end = os.break_end();
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let windows = &inner.windows[..inner.used];
+        let mapped = windows.iter().filter(|window| window.kind == Kind::Mapped);
+        let mapped = mapped.map(|window| window.len * PAGE).sum::<usize>();
+        let moved = meta.counters().break_bytes.load(Relaxed) as usize;
+        let tail = windows
+            .first()
+            .filter(|first| first.kind == Kind::Break && end == Some(first.address(first.end())));
+        let top = tail.map_or(0, |first| first.tail_pages() * PAGE);
+        (moved + mapped, top)
+    }
+
     /// Milliseconds since a slab was last released.
     pub fn quiet_for(&self, now: u64) -> u64 {
         let guard = self.lock.lock();
@@ -109,8 +131,9 @@ impl Pages {
             return;
         };
         let before = self.window(0).tail_pages();
-        if before > TRIM_PAD && unused > 0 {
-            self.trim(os, meta, TRIM_PAD.max(before.saturating_sub(unused)));
+        let pad = self.policy().pad();
+        if before > pad && unused > 0 {
+            self.trim(os, meta, pad.max(before.saturating_sub(unused)));
         }
         let trimmed = before.saturating_sub(self.window(0).tail_pages());
         self.purge(os, meta, unused.saturating_sub(trimmed));
@@ -121,11 +144,11 @@ impl Pages {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let policy = &mut inner.policy;
-        if now.saturating_sub(policy.last_tick) < TICK_MS {
+        if now.saturating_sub(policy.last_tick) < policy.interval {
             return None;
         }
         let dirty = inner.runs.dirty_pages();
-        let unused = if quiet >= TICK_MS {
+        let unused = if quiet >= policy.interval {
             dirty
         } else {
             policy.low_dirty.min(dirty)
@@ -134,6 +157,25 @@ impl Pages {
         policy.low_dirty = dirty;
         policy.quieten(unused);
         Some(unused)
+    }
+
+    /// Before pages inside are discarded: no more huge pages for what there is, since the kernel fills the
+    /// holes of a huge page again by and by where they are asked for (khugepaged). Those that are whole stay.
+    fn keep_holes<O: Os>(&self, os: &O) {
+        let (windows, used) = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            if !core::mem::take(&mut inner.policy.huge) {
+                return;
+            }
+            (inner.windows, inner.used)
+        };
+        for window in &windows[..used] {
+            if let Some(start) = NonNull::new(window.base.next_multiple_of(PAGE) as *mut u8) {
+                // SAFETY: advice on a window, whose pages are ours; holes in it are skipped by the kernel.
+                unsafe { os.advise_huge(start, window.len * PAGE, Huge::Unwanted) };
+            }
+        }
     }
 
     /// Discards up to `pages` dirty free pages, highest first.
@@ -145,6 +187,7 @@ impl Pages {
             else {
                 return;
             };
+            self.keep_holes(os);
             left = left.saturating_sub(n);
             let start = NonNull::new(address as *mut u8);
             // SAFETY: the pages are claimed: nobody else has them, and what they held is dead.

@@ -1,12 +1,13 @@
 //! Growth: the break upwards, or mapped windows, and the metadata that pages need.
 
+use super::policy::Policy;
 use super::window::{Kind, Window};
 use super::Pages;
 use super::WINDOWS;
 use crate::counters;
 use crate::geometry::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
 use crate::meta::{Area, Meta};
-use crate::os::Os;
+use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use core::ptr::NonNull;
@@ -28,6 +29,11 @@ impl Pages {
         self.inner(&guard).used
     }
 
+    pub(super) fn policy(&self) -> Policy {
+        let guard = self.lock.lock();
+        self.inner(&guard).policy
+    }
+
     pub(super) fn window(&self, index: usize) -> Window {
         let guard = self.lock.lock();
         self.inner(&guard).windows[index]
@@ -43,7 +49,8 @@ impl Pages {
             return false;
         }
         let missing = window.missing(need);
-        [window.batch(missing), missing]
+        let batch = self.policy().step(&window, missing);
+        [batch, missing]
             .into_iter()
             .any(|pages| self.move_break_up(os, meta, window, pages))
     }
@@ -96,12 +103,17 @@ impl Pages {
         if !self.open_metadata(os, meta, 0, window.len + hole + pages) {
             return false;
         }
+        if !meta.budget.charge(bytes) {
+            return false;
+        }
         let Some(old) = os.move_break(bytes as isize) else {
+            meta.budget.refund(bytes);
             return false;
         };
         counters::add(&meta.counters().break_moves, 1);
         if old != at || os.break_end() != Some(at + bytes) {
             // Somebody moved the break between our calls: what we got cannot be told from what they got.
+            meta.budget.refund(bytes);
             return false;
         }
         counters::add_with_peak(
@@ -109,8 +121,21 @@ impl Pages {
             &meta.counters().break_peak,
             bytes as u64,
         );
+        self.advise_huge(os, &window, start, pages);
         self.add_pages(0, hole, pages, os.clock());
         true
+    }
+
+    /// Asks for huge pages for the fresh `pages` at `start`, by which `window` grows, once it is large.
+    fn advise_huge<O: Os>(&self, os: &O, window: &Window, start: usize, pages: usize) {
+        let wanted = window.len >= self.policy().huge_from;
+        let Some(start) = NonNull::new(start as *mut u8).filter(|_| wanted) else {
+            return;
+        };
+        // SAFETY: fresh pages of ours.
+        unsafe { os.advise_huge(start, pages * PAGE, Huge::Wanted) };
+        let guard = self.lock.lock();
+        self.inner(&guard).policy.huge = true;
     }
 
     pub(super) fn grow_mapped<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
@@ -139,17 +164,24 @@ impl Pages {
             return false;
         }
         let os_pages = meta.os_page() / PAGE;
-        [window.batch(missing), missing].into_iter().any(|pages| {
+        let batch = self.policy().step(&window, missing);
+        [batch, missing].into_iter().any(|pages| {
             let pages = pages
                 .next_multiple_of(os_pages)
                 .min(window.cap - window.len);
             let start = NonNull::new(window.address(window.end()) as *mut u8);
+            if !meta.budget.charge(pages * PAGE) {
+                return false;
+            }
             let opened = self.open_metadata(os, meta, index, window.len + pages)
                 // SAFETY: within the window's reserve, which ends at `cap`.
                 && start.is_some_and(|start| unsafe { os.open(start, pages * PAGE) });
             if opened {
                 counters::add(&meta.counters().mapped, (pages * PAGE) as u64);
+                self.advise_huge(os, &window, window.address(window.end()), pages);
                 self.add_pages(index, 0, pages, os.clock());
+            } else {
+                meta.budget.refund(pages * PAGE);
             }
             opened
         })

@@ -27,8 +27,14 @@ const WARM_PAGES: usize = 512;
 /// Lists: a class each, and one for each number of pages that a span has.
 const KINDS: usize = CLASSES + SPAN_PAGES + 1;
 
-/// Slabs whose pages wait for the next slab of their kind. The front is warm: released last, perhaps not
-/// discarded yet (`counted` 1); behind it the discarded ones.
+/// `counted` of a kept slab: its contents are gone, are to go, or have to stay, since they are not zero as
+/// they were left: the next allocation from it will tell of a write after free.
+const COLD: u32 = 0;
+const WARM: u32 = 1;
+const EVIDENCE: u32 = 2;
+
+/// Slabs whose pages wait for the next slab of their kind. The front is warm, released last; behind it lie
+/// those that were looked at.
 pub(super) struct Kept {
     lists: [List; KINDS],
     /// Pages that are not discarded.
@@ -62,7 +68,7 @@ impl Kept {
     pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr) {
         slab.owner.store(RELEASED, Relaxed);
         slab.set_state(State::Kept);
-        slab.counted.store(1, Relaxed);
+        slab.counted.store(WARM, Relaxed);
         self.warm += slab.pages();
         self.lists[kind(slab.class(), slab.pages())].push_front(table, slab);
     }
@@ -74,7 +80,9 @@ impl Kept {
             .take(KEPT_AT_ONCE)
             .find(fits)?;
         list.unlink(table, slab);
-        self.warm -= slab.pages() * slab.counted.load(Relaxed) as usize;
+        if slab.counted.load(Relaxed) == WARM {
+            self.warm -= slab.pages();
+        }
         Some(slab)
     }
 
@@ -85,7 +93,7 @@ impl Kept {
         }
         let warm = |list: &List| {
             list.first(table)
-                .filter(|slab| slab.counted.load(Relaxed) == 1)
+                .filter(|slab| slab.counted.load(Relaxed) == WARM)
         };
         let slab = self.lists.iter().find_map(warm)?;
         self.lists[kind(slab.class(), slab.pages())].unlink(table, slab);
@@ -93,9 +101,9 @@ impl Kept {
         Some(slab)
     }
 
-    /// Puts a discarded slab behind the others.
-    fn put_cold(&mut self, table: SlabTable, slab: SlabPtr) {
-        slab.counted.store(0, Relaxed);
+    /// Puts a slab that is discarded, or is not to be, behind the others.
+    fn put_last(&mut self, table: SlabTable, slab: SlabPtr, as_what: u32) {
+        slab.counted.store(as_what, Relaxed);
         self.lists[kind(slab.class(), slab.pages())].push_back(table, slab);
     }
 
@@ -109,10 +117,24 @@ impl Kept {
     }
 }
 
+/// `Pages::keeping`: pages stay with their class; and freed ones are zero.
+const KEEPING: u32 = 1;
+const KEEPING_ZERO: u32 = 2;
+
+/// Whether `bytes` bytes of the heap's at `start` are zero: whole pages.
+fn is_zero(start: usize, bytes: usize) -> bool {
+    // SAFETY: the caller's pages are usable, and any bits are a word.
+    let words = unsafe { core::slice::from_raw_parts(start as *const u64, bytes / 8) };
+    let mut lines = words.chunks_exact(8);
+    lines.all(|line| line.iter().fold(0, |sum, word| sum | word) == 0)
+}
+
 impl Pages {
     /// From now on, before the first slab is carved, pages stay with their class and slabs are guarded.
-    pub fn begin_keeping(&self) {
-        self.keeping.store(1, Release);
+    /// `zero`: what is freed is zero, and what is not zero any more must not be discarded.
+    pub fn begin_keeping(&self, zero: bool) {
+        let how = if zero { KEEPING_ZERO } else { KEEPING };
+        self.keeping.store(how, Release);
     }
 
     #[inline]
@@ -162,7 +184,7 @@ impl Pages {
 
     /// Makes the last page of a slab of one page more than `shape` has its guard.
     fn guard_end<O: Os>(&self, os: &O, slab: SlabPtr, shape: &Shape) {
-        slab.pages.store(shape.pages as u32, Relaxed);
+        slab.pages.store(shape.pages as u16, Relaxed);
         let end = slab.base() + shape.pages * PAGE;
         self.set_map(self.page_of(end), 1, SlabId::FOREIGN);
         // SAFETY: the page is the heap's and nobody's: it was carved, and the slab ends before it.
@@ -185,14 +207,16 @@ impl Pages {
     }
 
     fn discard_one<O: Os>(&self, os: &O, slab: SlabPtr) {
-        let start = NonNull::new(slab.base() as *mut u8);
+        let bytes = slab.pages() * PAGE;
+        let evidence = self.keeping.load(Relaxed) == KEEPING_ZERO && !is_zero(slab.base(), bytes);
+        let start = NonNull::new(slab.base() as *mut u8).filter(|_| !evidence);
         // SAFETY: the slab is on no list and nobody's, and all of its slots are free.
-        let done = start.is_some_and(|start| unsafe { os.discard(start, slab.pages() * PAGE) });
+        let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
         let guard = self.lock.lock();
         let kept = &mut self.inner(&guard).kept;
-        if done {
+        if done || evidence {
             slab.set_state(State::Kept);
-            kept.put_cold(self.table(), slab);
+            kept.put_last(self.table(), slab, if done { COLD } else { EVIDENCE });
         } else {
             kept.put(self.table(), slab);
         }

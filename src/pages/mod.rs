@@ -24,6 +24,7 @@ mod repair;
 use crate::counters;
 use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use crate::meta::{Area, Meta, SLAB_BYTES};
+use crate::options::Options;
 use crate::os::Os;
 use crate::remote::RELEASED;
 use crate::runs::{Cleanness, Runs};
@@ -32,10 +33,9 @@ use crate::sync::{settled, AtomicU32, AtomicUsize, Guard, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use give_back::TRIM_PAD;
 use headers::Headers;
 use keep::Kept;
-use policy::{Policy, TRIM_PAGES};
+use policy::Policy;
 use window::{Kind, Window};
 
 /// The most windows: the break's, and mapped ones.
@@ -130,15 +130,6 @@ impl Pages {
             opened: 0,
             tail: PageNo(0),
         };
-        let policy = Policy {
-            threshold: TRIM_PAGES,
-            trimmed: false,
-            grew: false,
-            last_trim: 0,
-            last_tick: 0,
-            last_release: 0,
-            low_dirty: 0,
-        };
         Pages {
             hot: Hot {
                 base: AtomicUsize::new(0),
@@ -168,7 +159,7 @@ impl Pages {
                     opened: 0,
                     spare: [0; 2],
                 },
-                policy,
+                policy: Policy::new(),
                 kept: Kept::new(),
             }),
         }
@@ -208,6 +199,12 @@ impl Pages {
         }
         inner.headers.made = SlabId::FIRST.0;
         true
+    }
+
+    /// Gives back and grows as `options` say. Before the first page.
+    pub fn configure(&self, options: &Options) {
+        let guard = self.lock.lock();
+        self.inner(&guard).policy.set(options);
     }
 
     /// The header table. After `init`.
@@ -347,10 +344,10 @@ impl Pages {
             inner.headers.give(slab);
             inner.give(page, n, Cleanness::Dirty);
             inner.policy.last_release = now;
-            inner.wants_trim(page)
+            inner.wants_trim(page).then(|| inner.policy.pad())
         };
-        if trim {
-            self.trim(os, meta, TRIM_PAD);
+        if let Some(pad) = trim {
+            self.trim(os, meta, pad);
         }
     }
 
@@ -377,7 +374,7 @@ impl Pages {
             }
             inner.take(behind, more);
         }
-        slab.pages.store((n + more) as u32, Relaxed);
+        slab.pages.store((n + more) as u16, Relaxed);
         slab.size.store(((n + more) * PAGE) as u32, Relaxed);
         self.set_map(behind, more, slab.id());
         true
@@ -387,7 +384,7 @@ impl Pages {
     pub fn shorten(&self, slab: SlabPtr, keep: usize) {
         let less = slab.pages() - keep;
         let page = self.page_of(slab.base()).plus(keep);
-        slab.pages.store(keep as u32, Relaxed);
+        slab.pages.store(keep as u16, Relaxed);
         slab.size.store((keep * PAGE) as u32, Relaxed);
         self.set_map(page, less, SlabId::NONE);
         let guard = self.lock.lock();

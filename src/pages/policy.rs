@@ -1,16 +1,30 @@
 //! When pages are given back: numbers that learn from what the program does.
 
-use crate::geometry::PAGE;
+use super::window::Window;
+use crate::geometry::{pages_for, PAGE};
+use crate::options::{Name, Options, HUGE_AUTO, HUGE_ON};
 
-/// Free pages at the heap's end that are given back at once, at first.
-pub(super) const TRIM_PAGES: usize = (256 << 10) / PAGE;
+/// Pages of a huge page.
+const HUGE_PAGES: usize = (2 << 20) / PAGE;
+/// How large a window is when it begins to grow by huge pages, in pages: a huge page more is a small part of
+/// it, and its translations no longer fit the processor's buffers (1,024 to 2,048 entries of 4 KiB).
+const HUGE_FROM: usize = (16 << 20) / PAGE;
 /// What the trim threshold learns up to.
 const TRIM_PAGES_MOST: usize = 1 << 22;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
 const LEARN_MS: u64 = 1000;
 
 /// When to give pages back: numbers that learn from what the program does.
+#[derive(Clone, Copy)]
 pub(super) struct Policy {
+    /// What the threshold is at first and comes back to; [`usize::MAX`]: nothing is given back at the end.
+    pub(super) least: usize,
+    /// Time between decay ticks, in milliseconds.
+    pub(super) interval: u64,
+    /// How large a window is when it begins to grow by huge pages, in pages.
+    pub(super) huge_from: usize,
+    /// Whether huge pages were asked for since the last time that pages inside were discarded.
+    pub(super) huge: bool,
     /// Free pages at the end that are given back at once.
     pub(super) threshold: usize,
     /// A trim happened and the break was not grown since.
@@ -25,10 +39,60 @@ pub(super) struct Policy {
 }
 
 impl Policy {
+    /// As the options' defaults say.
+    pub(super) const fn new() -> Policy {
+        let least = Name::TrimThreshold.spec().default / PAGE;
+        Policy {
+            least,
+            interval: Name::Decay.spec().default as u64,
+            huge_from: HUGE_FROM,
+            huge: false,
+            threshold: least,
+            trimmed: false,
+            grew: false,
+            last_trim: 0,
+            last_tick: 0,
+            last_release: 0,
+            low_dirty: 0,
+        }
+    }
+
+    /// As `options` say, before the first page.
+    pub(super) fn set(&mut self, options: &Options) {
+        self.least = pages_for(options.get(Name::TrimThreshold));
+        self.threshold = self.least;
+        self.interval = options.get(Name::Decay) as u64;
+        self.huge_from = match options.get(Name::HugePages) {
+            HUGE_AUTO => HUGE_FROM,
+            HUGE_ON => HUGE_PAGES,
+            _ => usize::MAX,
+        };
+    }
+
+    /// Free pages that a trim leaves, so that the next slab does not move the break again.
+    pub(super) fn pad(&self) -> usize {
+        self.least / 4
+    }
+
+    /// Pages to add to `window` in one batch when `missing` are needed: where huge pages are wanted, up to
+    /// the end of one, once the window is as large.
+    pub(super) fn step(&self, window: &Window, missing: usize) -> usize {
+        let batch = window.batch(missing);
+        if window.len < self.huge_from {
+            return batch;
+        }
+        let end = window.base / PAGE + window.len + batch;
+        let more = end.next_multiple_of(HUGE_PAGES) - end;
+        (batch + more).min(window.cap - window.len)
+    }
+
     /// The break grows again: soon after a trim, the threshold was too low for this program.
     pub(super) fn grown(&mut self, now: u64) {
         if self.trimmed && now.saturating_sub(self.last_trim) < LEARN_MS {
-            self.threshold = (self.threshold * 4).min(TRIM_PAGES_MOST);
+            self.threshold = self
+                .threshold
+                .saturating_mul(4)
+                .min(TRIM_PAGES_MOST.max(self.least));
         }
         self.trimmed = false;
         self.grew = true;
@@ -38,7 +102,7 @@ impl Policy {
     /// at once.
     pub(super) fn quieten(&mut self, unused: usize) {
         if !self.grew && unused > 0 {
-            self.threshold = (self.threshold / 2).max(TRIM_PAGES);
+            self.threshold = (self.threshold / 2).max(self.least);
         }
         self.grew = false;
     }

@@ -40,13 +40,21 @@ static void refused(void) {
     for (int i = 0; i < 6; i++) CHECK(posix_memalign(&untouched, bad[i], 100) == EINVAL);
     CHECK(posix_memalign(&untouched, 64, (size_t)PTRDIFF_MAX + 1) == ENOMEM);
     CHECK(untouched == &untouched);
-#ifdef PREFIXED
+    static const size_t never[] = {0, 3, 24, 100};
+    for (int i = 0; i < 4; i++) {
+        errno = 0;
+        CHECK(aligned_alloc(opaque_size(never[i]), 100) == NULL && errno == EINVAL);
+    }
     errno = 0;
-    CHECK(aligned_alloc(opaque_size(24), 100) == NULL && errno == EINVAL);
-#endif
+    CHECK(aligned_alloc(64, opaque_size(SIZE_MAX - 100)) == NULL && errno == ENOMEM);
+    /* Small alignments are alignments too. */
+    for (size_t align = 1; align <= 16; align *= 2) {
+        void *block = aligned_alloc(align, 1);
+        CHECK((uintptr_t)block % align == 0);
+        give(block);
+    }
 }
 
-#ifndef PREFIXED
 static void old_names(void) {
     for (size_t size = 1; size < 20000; size += 777) {
         void *m = memalign(256, size), *v = valloc(size), *p = pvalloc(size);
@@ -55,16 +63,21 @@ static void old_names(void) {
         CHECK((uintptr_t)checked(p, size) % PAGE_BYTES == 0 && room(p) >= (size + 4095) / 4096 * 4096);
         give(m), give(v), give(p);
     }
+    /* Odd alignments are rounded up by memalign, and refused where that cannot be. */
+    void *odd = memalign(opaque_size(24), 100), *none = memalign(opaque_size(0), 100);
+    CHECK((uintptr_t)odd % 32 == 0 && none != NULL);
+    give(odd), give(none);
+    errno = 0;
+    CHECK(memalign(opaque_size(SIZE_MAX / 2 + 2), 1) == NULL && errno == EINVAL);
+    errno = 0;
+    CHECK(pvalloc(opaque_size(SIZE_MAX)) == NULL && errno == ENOMEM);
 }
-#endif
 
 int main(void) {
     plain();
     aligned();
     refused();
-#ifndef PREFIXED
     old_names();
-#endif
     sound();
     return 0;
 }

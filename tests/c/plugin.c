@@ -25,3 +25,11 @@ int plugin_work(void) {
     sound();
     return 42;
 }
+
+/* A block that outlives the library's stay in the program. */
+char *plugin_keep(size_t size) {
+    char *kept = take(size);
+    CHECK(kept != NULL);
+    memset(kept, 9, size);
+    return kept;
+}

@@ -23,6 +23,8 @@ pub struct Artifacts {
     pub archive: PathBuf,
     /// `libslabside_preload.so`: the allocator in place of the C library's.
     pub preload: PathBuf,
+    /// `libslabside_preload.a`: the same for static programs.
+    pub replacement: PathBuf,
     /// The command `slabside`.
     pub command: PathBuf,
 }
@@ -55,6 +57,17 @@ pub struct Output {
 }
 
 impl Output {
+    /// Whether it died of a misuse, and said nothing else than the one line that contains `words`.
+    #[track_caller]
+    pub fn died_saying(self, words: &str) {
+        let one_line = self.stderr.matches('\n').count() == 1;
+        let said = self.stderr.starts_with("slabside: ") && self.stderr.contains(words);
+        assert!(
+            self.signal == Some(libc::SIGABRT) && one_line && said,
+            "{words}: {self:#?}"
+        );
+    }
+
     /// What it wrote to standard output, if it ended with status 0 and said nothing on standard error.
     #[track_caller]
     pub fn passed(self) -> String {
@@ -88,9 +101,15 @@ pub fn artifacts() -> &'static Artifacts {
         let artifacts = Artifacts {
             archive: release.join("libslabside.a"),
             preload: release.join("libslabside_preload.so"),
+            replacement: release.join("libslabside_preload.a"),
             command: release.join("slabside"),
         };
-        for file in [&artifacts.archive, &artifacts.preload, &artifacts.command] {
+        for file in [
+            &artifacts.archive,
+            &artifacts.preload,
+            &artifacts.replacement,
+            &artifacts.command,
+        ] {
             assert!(file.is_file(), "the build made no {}", file.display());
         }
         artifacts
@@ -156,7 +175,12 @@ fn compile_to(program: &Path, c_file: &str, flags: &[&str]) {
         program.file_name().expect("a name").to_string_lossy(),
         std::process::id()
     ));
-    let output = Command::new(env::var_os("CC").unwrap_or("gcc".into()))
+    let compiler = if c_file.ends_with(".cpp") {
+        env::var_os("CXX").unwrap_or("g++".into())
+    } else {
+        env::var_os("CC").unwrap_or("gcc".into())
+    };
+    let output = Command::new(compiler)
         .args(["-O2", "-g", "-Wall", "-Werror", "-fno-builtin", "-pthread"])
         .arg("-I")
         .arg(root().join("include"))

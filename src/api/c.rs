@@ -1,16 +1,15 @@
-//! The interface: the C functions' rules over the process's allocator, and `GlobalAlloc`.
+//! The functions of C and POSIX, those that other allocators offer beside them, and the heap's figures.
 //!
-//! The C names themselves are exported by the thin crates `capi` (slabside_malloc ...) and `preload`
-//! (malloc ...), which call these. errno is set to ENOMEM by the allocator's slow paths.
+//! include/slabside.h says what each promises. None may be called from a signal handler that interrupted
+//! one of them.
 
-use crate::geometry::{align_up, MIN_ALIGN, PAGE};
+use crate::geometry::{align_up, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
-use crate::options::{self, Mistake};
+use crate::options::{self, Mistake, Name};
 use crate::os::Os;
 use crate::tls::{current, local};
-use core::alloc::{GlobalAlloc, Layout};
-use core::ffi::c_int;
+use core::ffi::{c_char, c_int, CStr};
 use core::ptr;
 
 /// C's malloc: at least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null and ENOMEM where
@@ -35,14 +34,46 @@ pub unsafe fn free(block: *mut u8) {
     GLOBAL.free(current(), block);
 }
 
+/// C23's free_sized: [`free`] of a block that was asked for with `size` bytes. A size that cannot be ends
+/// the program.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub unsafe fn free_sized(block: *mut u8, size: usize) {
+    GLOBAL.free_sized(current(), block, size);
+}
+
+/// C23's free_aligned_sized: as [`free_sized`] for a block of [`aligned_alloc`].
+///
+/// # Safety
+/// As [`free`].
+pub unsafe fn free_aligned_sized(block: *mut u8, align: usize, size: usize) {
+    GLOBAL.free_sized_aligned(local(), block, size, align);
+}
+
 /// C's realloc: at the same address where the block has room. A null block is allocated; size 0 gives a
-/// block of the smallest size.
+/// block of the smallest size, or frees, as the option `realloc-zero` says.
 ///
 /// # Safety
 /// As [`free`] where the block moves. (That it is a block is checked.)
 #[inline(always)]
 pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
+    if size == 0 && GLOBAL.ground.options.get(Name::ReallocZero) == options::REALLOC_FREES {
+        return free_for_realloc(block);
+    }
     GLOBAL.realloc(local(), block, size)
+}
+
+/// `realloc(block, 0)` where the option `realloc-zero` says that it frees; a null block is allocated, as
+/// glibc does.
+#[cold]
+fn free_for_realloc(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        return malloc(0);
+    }
+    GLOBAL.free(local(), block);
+    ptr::null_mut()
 }
 
 /// reallocarray(3): [`realloc`] to `count` times `size` bytes, null and ENOMEM where that overflows.
@@ -57,12 +88,21 @@ pub unsafe fn reallocarray(block: *mut u8, count: usize, size: usize) -> *mut u8
     }
 }
 
-/// C's aligned_alloc, and memalign(3): null and EINVAL where `align` is not a power of two.
+/// C's aligned_alloc: null and EINVAL where `align` is not a power of two. `size` need not be a multiple
+/// of it (C17).
 pub fn aligned_alloc(align: usize, size: usize) -> *mut u8 {
     if !align.is_power_of_two() {
         return fail(libc::EINVAL);
     }
     GLOBAL.aligned(local(), size, align)
+}
+
+/// memalign(3): as [`aligned_alloc`], with `align` rounded up to a power of two, as glibc does.
+pub fn memalign(align: usize, size: usize) -> *mut u8 {
+    match align.max(1).checked_next_power_of_two() {
+        Some(align) => aligned_alloc(align, size),
+        None => fail(libc::EINVAL),
+    }
 }
 
 /// POSIX posix_memalign: 0, or EINVAL or ENOMEM and nothing written. errno is kept.
@@ -109,6 +149,54 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     GLOBAL.usable_size(local(), block)
 }
 
+// ---- what other allocators offer ----------------------------------------------------------------
+
+/// Bytes that a block of `size` bytes would have; 0 where there can be no such block.
+pub fn good_size(size: usize) -> usize {
+    GLOBAL.good_size(size, 1)
+}
+
+/// As [`malloc`], and writes how many bytes may be used (0 where it fails) to `usable`, unless that is
+/// null.
+///
+/// # Safety
+/// `usable` is null or a place to write a size to.
+pub unsafe fn malloc_at_least(size: usize, usable: *mut usize) -> *mut u8 {
+    let (block, bytes) = GLOBAL.malloc_at_least(local(), size);
+    if !usable.is_null() {
+        // SAFETY: the caller's.
+        unsafe { *usable = bytes };
+    }
+    block
+}
+
+/// `size` zero bytes.
+pub fn zalloc(size: usize) -> *mut u8 {
+    GLOBAL.calloc(local(), 1, size)
+}
+
+/// As [`realloc`], at a multiple of `align`; null and EINVAL where that is not a power of two.
+///
+/// # Safety
+/// As [`realloc`].
+pub unsafe fn aligned_realloc(block: *mut u8, align: usize, size: usize) -> *mut u8 {
+    if !align.is_power_of_two() {
+        return fail(libc::EINVAL);
+    }
+    GLOBAL.realloc_aligned(local(), block, size, align)
+}
+
+/// Makes at least `size` bytes of a live block usable without moving it; false, and nothing changed,
+/// where that cannot be. null cannot.
+///
+/// # Safety
+/// None beyond that the block is not freed meanwhile. (That it is a block is checked.)
+pub unsafe fn try_expand(block: *mut u8, size: usize) -> bool {
+    GLOBAL.try_expand(local(), block, size)
+}
+
+// ---- the process's allocator --------------------------------------------------------------------
+
 /// Gets the process ready before its first allocation; without it the first allocation does. `sole` tells
 /// that no other malloc is at work in the process, so that the break is moved by slabside alone.
 pub fn prepare(sole: Option<SoleMalloc>) {
@@ -122,17 +210,18 @@ pub fn prepare(sole: Option<SoleMalloc>) {
 #[derive(Clone, Copy, Debug)]
 pub struct SoleMalloc;
 
-/// memalign(3): as [`aligned_alloc`], with `align` rounded up to a power of two, as glibc does.
-pub fn memalign(align: usize, size: usize) -> *mut u8 {
-    match align.max(1).checked_next_power_of_two() {
-        Some(align) => aligned_alloc(align, size),
-        None => fail(libc::EINVAL),
-    }
-}
-
 /// The heap's figures.
 pub fn stats() -> Stats {
     inspect::stats(&GLOBAL)
+}
+
+/// Writes the heap's figures to `place`.
+///
+/// # Safety
+/// `place` is a place to write them to.
+pub unsafe fn stats_to(place: *mut Stats) {
+    // SAFETY: the caller's.
+    unsafe { *place = stats() }
 }
 
 /// Walks every header, list and bitmap, while no other thread allocates or frees; the number of broken
@@ -144,7 +233,19 @@ pub fn validate() -> usize {
 /// Sets the option `name` to `value` before the first allocation: 0, EINVAL where there is no such option
 /// or value, EBUSY where memory was allocated already. The environment variable still has the last word.
 /// See docs/tuning.md for names and values.
-pub fn option_set(name: &[u8], value: &[u8]) -> c_int {
+///
+/// # Safety
+/// Both are strings, or null.
+pub unsafe fn option_set(name: *const c_char, value: *const c_char) -> c_int {
+    if name.is_null() || value.is_null() {
+        return libc::EINVAL;
+    }
+    // SAFETY: the caller's.
+    let (name, value) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(value)) };
+    set_option(name.to_bytes(), value.to_bytes())
+}
+
+fn set_option(name: &[u8], value: &[u8]) -> c_int {
     let mut item = [0; options::TEXT + 64];
     let length = name.len() + 1 + value.len();
     if length > item.len() || name.contains(&b':') || value.contains(&b',') {
@@ -163,7 +264,7 @@ pub fn option_set(name: &[u8], value: &[u8]) -> c_int {
     }
 }
 
-fn fail(error: c_int) -> *mut u8 {
+pub(super) fn fail(error: c_int) -> *mut u8 {
     set_errno(error);
     ptr::null_mut()
 }
@@ -173,63 +274,7 @@ fn errno() -> c_int {
     unsafe { *libc::__errno_location() }
 }
 
-fn set_errno(error: c_int) {
+pub(super) fn set_errno(error: c_int) {
     // SAFETY: the calling thread's own errno.
     unsafe { *libc::__errno_location() = error };
-}
-
-/// slabside as Rust's allocator:
-///
-/// ```
-/// #[global_allocator]
-/// static ALLOCATOR: slabside::Slabside = slabside::Slabside;
-/// # fn main() { assert_eq!(vec![1, 2, 3].len(), 3); }
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Slabside;
-
-// SAFETY: blocks are as large and aligned as asked (see `Allocator::malloc` and `aligned`), stay where
-// they are until freed, and nothing here unwinds.
-unsafe impl GlobalAlloc for Slabside {
-    #[inline(always)]
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= MIN_ALIGN {
-            return malloc(layout.size().max(layout.align()));
-        }
-        GLOBAL.aligned(local(), layout.size(), layout.align())
-    }
-
-    #[inline(always)]
-    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
-        GLOBAL.free(current(), block);
-    }
-
-    #[inline]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.align() <= MIN_ALIGN {
-            return calloc(1, layout.size().max(layout.align()));
-        }
-        // SAFETY: the caller's layout.
-        let block = unsafe { self.alloc(layout) };
-        if !block.is_null() {
-            // SAFETY: the block has that many bytes.
-            unsafe { ptr::write_bytes(block, 0, layout.size()) };
-        }
-        block
-    }
-
-    #[inline]
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if layout.align() <= MIN_ALIGN {
-            return GLOBAL.realloc(local(), block, size.max(layout.align()));
-        }
-        // SAFETY: the caller's layout; `size` rounded up to the alignment fits by the caller's contract.
-        let moved = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
-        if !moved.is_null() {
-            // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
-            unsafe { ptr::copy_nonoverlapping(block, moved, layout.size().min(size)) };
-            GLOBAL.free(current(), block);
-        }
-        moved
-    }
 }

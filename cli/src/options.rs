@@ -1,0 +1,198 @@
+//! `slabside options`: the allocator's options, from the one table that it reads them by itself.
+//!
+//! docs/tuning.md is what `slabside options --markdown` prints.
+
+use anyhow::{bail, Context, Result};
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use slabside::options::{parse, Kind, Spec, Unit, TABLE};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// The environment variable that the allocator reads.
+pub const VARIABLE: &str = "SLABSIDE_OPTIONS";
+
+/// List the allocator's options: values, default, meaning and effect of each.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print them as the page docs/tuning.md
+    #[arg(long)]
+    markdown: bool,
+}
+
+/// Prints the list on standard output.
+pub fn print(args: &Args) -> Result<()> {
+    let text = if args.markdown { page() } else { list() };
+    let mut output = io::stdout().lock();
+    let done = output.write_all(text.as_bytes());
+    done.and_then(|()| output.flush())
+        .context("cannot write the list")
+}
+
+/// What is `present` in the environment, with the options `given` behind it, each of which must be good.
+pub fn joined(present: Option<OsString>, given: &[String]) -> Result<OsString> {
+    let mut all = present.unwrap_or_default();
+    for item in given {
+        if item.contains(',') {
+            bail!("--option takes one NAME:VALUE, not '{item}'; repeat it for more");
+        }
+        if let Err(mistake) = parse(item.as_bytes()) {
+            let line = mistake.line(item.as_bytes());
+            let text = String::from_utf8_lossy(line.bytes());
+            bail!("{}", text.trim_start_matches("slabside: ").trim_end());
+        }
+        if !all.is_empty() {
+            all.push(",");
+        }
+        all.push(item);
+    }
+    Ok(all)
+}
+
+fn list() -> String {
+    let mut text = String::new();
+    for spec in &TABLE {
+        let _ = writeln!(text, "{}:{}", spec.word, values(spec));
+        let mut table = Table::new();
+        table
+            .load_preset(NOTHING)
+            .set_content_arrangement(ContentArrangement::Dynamic);
+        if table.width().is_none() {
+            table.set_width(100);
+        }
+        table.add_row(["default", &default(spec)]);
+        table.add_row(["meaning", spec.meaning]);
+        table.add_row(["effect", spec.effect]);
+        for line in table.lines() {
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The values that an option takes, as they are written.
+fn values(spec: &Spec) -> String {
+    match spec.kind {
+        Kind::Flag => "on|off".into(),
+        Kind::Integer { unit, least, most } => {
+            let span = format!("{}..{}", amount(least, unit), amount(most, unit));
+            match unit {
+                Unit::Count => span,
+                _ => format!("{span} {}", unit.name()),
+            }
+        }
+        Kind::Amount { most, .. } => format!("0..{} bytes", amount(most, Unit::Bytes)),
+        Kind::Choice(words) => words.join("|"),
+        Kind::Text => "TEXT".into(),
+    }
+}
+
+fn default(spec: &Spec) -> String {
+    match spec.kind {
+        Kind::Flag => ["off", "on"][spec.default].into(),
+        Kind::Integer { unit, .. } => match unit {
+            Unit::Milliseconds => format!("{} ms", spec.default),
+            _ => amount(spec.default, unit),
+        },
+        Kind::Amount { .. } => amount(spec.default, Unit::Bytes),
+        Kind::Choice(words) => words[spec.default].into(),
+        Kind::Text => "none".into(),
+    }
+}
+
+/// A number as it can be written; bytes with k, m or g where that is shorter.
+fn amount(value: usize, unit: Unit) -> String {
+    let suffixes = [(30, "g"), (20, "m"), (10, "k")];
+    let whole = |shift: usize| value != 0 && value % (1 << shift) == 0;
+    match suffixes.into_iter().find(|&(shift, _)| whole(shift)) {
+        Some((shift, suffix)) if unit == Unit::Bytes => format!("{}{suffix}", value >> shift),
+        _ => value.to_string(),
+    }
+}
+
+const HEAD: &str = "\
+# Tuning
+
+<!-- Made by `slabside options --markdown > docs/tuning.md`; a test compares the two. -->
+
+Options are read once, at the first allocation, and never on the fast paths of malloc and free: what is not set
+costs nothing. They are given
+
+* in the environment, `SLABSIDE_OPTIONS=name:value,name:value`. A flag may stand alone, sizes may end in k, m or g
+  (powers of 1024). set-user-id programs ignore it. What cannot be understood is told in one line on standard
+  error, with the nearest name or the values that there are, and the rest is still taken;
+* by `slabside run --option name:value`, which checks them first;
+* by the program, `slabside_option_set(\"name\", \"value\")` before it allocates; later that returns `EBUSY`. The
+  environment has the last word.
+
+";
+
+fn page() -> String {
+    let mut text = String::from(HEAD);
+    text.push_str("| option | values | default | meaning | effect |\n|---|---|---|---|---|\n");
+    for spec in &TABLE {
+        let cells = [
+            format!("`{}`", spec.word),
+            values(spec).replace('|', " \\| "),
+            default(spec),
+            spec.meaning.into(),
+            spec.effect.into(),
+        ];
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_in_docs_is_current() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tuning.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(
+            text == page(),
+            "make it anew: cargo run -p slabside-cli -- options --markdown > docs/tuning.md"
+        );
+    }
+
+    #[test]
+    fn the_list_names_every_option_with_its_default_meaning_and_effect() {
+        let list: String = list().split_whitespace().collect();
+        for spec in &TABLE {
+            for part in [spec.word, &default(spec), spec.meaning, spec.effect] {
+                let part: String = part.split_whitespace().collect();
+                assert!(list.contains(&part), "{part}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_default_that_is_listed_can_be_set() {
+        for spec in TABLE.iter().filter(|spec| spec.kind != Kind::Text) {
+            let value = default(spec).replace(" ms", "");
+            let item = format!("{}:{value}", spec.word);
+            assert_eq!(parse(item.as_bytes()), Ok((spec.name, spec.default)));
+        }
+    }
+
+    #[test]
+    fn options_are_added_behind_those_that_are_there() {
+        let given = ["decay:5".to_owned(), "huge-pages".to_owned()];
+        assert_eq!(joined(None, &given).unwrap(), "decay:5,huge-pages");
+        let present = Some("misuse:report".into());
+        assert_eq!(
+            joined(present, &given).unwrap(),
+            "misuse:report,decay:5,huge-pages"
+        );
+        let wrong = joined(None, &["decoy:5".to_owned()]).unwrap_err();
+        assert_eq!(
+            wrong.to_string(),
+            "there is no option 'decoy'; the nearest is 'decay'"
+        );
+        assert!(joined(None, &["decay:5,misuse:report".to_owned()]).is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! First-class heaps, for C by handle and for Rust by a type whose lifetime its blocks borrow.
+
+use super::c::fail;
+use crate::arena::Handle;
+use crate::life::GLOBAL;
+use crate::tls::local;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+/// `struct slabside_heap` of C: a number in a pointer's place, which leads nowhere.
+#[repr(C)]
+pub struct OpaqueHeap {
+    nothing: [u8; 0],
+}
+
+fn of(heap: *const OpaqueHeap) -> Handle {
+    Handle(heap as usize as u64)
+}
+
+/// A new heap; null and ENOMEM where memory has run out or there are too many.
+pub fn heap_create() -> *mut OpaqueHeap {
+    match GLOBAL.create_arena(local()) {
+        Some(heap) => heap.0 as usize as *mut OpaqueHeap,
+        None => fail(libc::ENOMEM).cast(),
+    }
+}
+
+/// Destroys `heap` with all its blocks; null is ignored.
+///
+/// # Safety
+/// Nobody uses the heap or its blocks afterwards. (A use of the heap is found.)
+pub unsafe fn heap_destroy(heap: *mut OpaqueHeap) {
+    if !heap.is_null() {
+        GLOBAL.destroy_arena(local(), of(heap));
+    }
+}
+
+/// As malloc, from `heap`.
+///
+/// # Safety
+/// None beyond that nobody destroys the heap meanwhile. (That it is a heap is checked.)
+pub unsafe fn heap_malloc(heap: *mut OpaqueHeap, size: usize) -> *mut u8 {
+    GLOBAL.aligned_in(local(), of(heap), size, 1)
+}
+
+/// As calloc, from `heap`.
+///
+/// # Safety
+/// As [`heap_malloc`].
+pub unsafe fn heap_calloc(heap: *mut OpaqueHeap, count: usize, size: usize) -> *mut u8 {
+    match count.checked_mul(size) {
+        Some(bytes) => GLOBAL.zeroed_in(local(), of(heap), bytes, 1),
+        None => fail(libc::ENOMEM),
+    }
+}
+
+/// As aligned_alloc, from `heap`.
+///
+/// # Safety
+/// As [`heap_malloc`].
+pub unsafe fn heap_aligned_alloc(heap: *mut OpaqueHeap, align: usize, size: usize) -> *mut u8 {
+    if !align.is_power_of_two() {
+        return fail(libc::EINVAL);
+    }
+    GLOBAL.aligned_in(local(), of(heap), size, align)
+}
+
+/// As realloc, in `heap`: a block that is not of this heap is copied into it.
+///
+/// # Safety
+/// As [`heap_malloc`], and nobody uses the old address afterwards.
+pub unsafe fn heap_realloc(heap: *mut OpaqueHeap, block: *mut u8, size: usize) -> *mut u8 {
+    GLOBAL.realloc_in(local(), of(heap), block, size, 1)
+}
+
+/// A first-class heap: what is allocated from it borrows it, and goes all at once when it is dropped.
+///
+/// Any thread may allocate from it. Each operation takes the heap's own lock; giving a block back does
+/// not. Values are not dropped with it, as with other arenas; a collection that lives in it (feature
+/// `allocator-api2`) drops its elements as usual.
+///
+/// ```
+/// # fn main() -> Option<()> {
+/// let arena = slabside::Arena::new()?;
+/// let numbers = arena.alloc_slice_copy(&[1, 2, 3]).ok()?;
+/// let name = arena.alloc_str("slab").ok()?;
+/// numbers[0] = name.len();
+/// assert_eq!(numbers, [4, 2, 3]);
+/// # Some(()) }
+/// # main().unwrap();
+/// ```
+///
+/// Nothing outlives it:
+///
+/// ```compile_fail,E0505
+/// let arena = slabside::Arena::new().unwrap();
+/// let number = arena.alloc(7).unwrap();
+/// drop(arena); // error[E0505]: cannot move out of `arena` because it is borrowed
+/// *number += 1;
+/// ```
+///
+/// ```compile_fail,E0597
+/// let number = {
+///     let arena = slabside::Arena::new().unwrap();
+///     arena.alloc(7).unwrap()
+/// }; // error[E0597]: `arena` does not live long enough
+/// *number += 1;
+/// ```
+#[derive(Debug)]
+pub struct Arena {
+    handle: Handle,
+}
+
+/// There was no memory; what was to be stored comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Full<T>(pub T);
+
+impl<T> core::fmt::Debug for Full<T> {
+    fn fmt(&self, to: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        to.write_str("Full")
+    }
+}
+
+impl Arena {
+    /// A new heap. `None` where memory has run out or there are too many (32,767 on most machines).
+    pub fn new() -> Option<Arena> {
+        GLOBAL.create_arena(local()).map(|handle| Arena { handle })
+    }
+
+    /// Moves `value` into the heap. It is not dropped with it.
+    #[allow(clippy::mut_from_ref)] // Each call gives a block of its own.
+    pub fn alloc<T>(&self, value: T) -> Result<&mut T, Full<T>> {
+        match self.alloc_layout(Layout::new::<T>()) {
+            // SAFETY: a fresh block of T's layout, which lives as long as the heap that `self` borrows.
+            Some(block) => unsafe {
+                let place = block.cast::<T>();
+                place.write(value);
+                Ok(&mut *place.as_ptr())
+            },
+            None => Err(Full(value)),
+        }
+    }
+
+    /// Copies `values` into the heap.
+    #[allow(clippy::mut_from_ref)]
+    pub fn alloc_slice_copy<T: Copy>(&self, values: &[T]) -> Result<&mut [T], Full<()>> {
+        let block = self.alloc_layout(Layout::for_value(values));
+        let place = block.ok_or(Full(()))?.cast::<T>().as_ptr();
+        // SAFETY: a fresh block of the slice's layout, which lives as long as the heap.
+        unsafe {
+            core::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
+            Ok(core::slice::from_raw_parts_mut(place, values.len()))
+        }
+    }
+
+    /// Copies `text` into the heap.
+    #[allow(clippy::mut_from_ref)]
+    pub fn alloc_str(&self, text: &str) -> Result<&mut str, Full<()>> {
+        let bytes = self.alloc_slice_copy(text.as_bytes())?;
+        // SAFETY: a copy of a string's bytes.
+        Ok(unsafe { core::str::from_utf8_unchecked_mut(bytes) })
+    }
+
+    /// A block of `layout`, which lives until the heap is dropped or [`crate::Slabside`] gives it back.
+    pub fn alloc_layout(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let (size, align) = (layout.size(), layout.align());
+        NonNull::new(GLOBAL.aligned_in(local(), self.handle, size, align))
+    }
+
+    /// As [`Arena::alloc_layout`], all zero.
+    pub fn alloc_layout_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let (size, align) = (layout.size(), layout.align());
+        NonNull::new(GLOBAL.zeroed_in(local(), self.handle, size, align))
+    }
+
+    /// Resizes a block of this heap, at the same address where it has room.
+    ///
+    /// # Safety
+    /// `block` is a live block, and nobody uses the old address afterwards.
+    pub unsafe fn realloc(
+        &self,
+        block: NonNull<u8>,
+        align: usize,
+        size: usize,
+    ) -> Option<NonNull<u8>> {
+        let moved = GLOBAL.realloc_in(local(), self.handle, block.as_ptr(), size, align);
+        NonNull::new(moved)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        GLOBAL.destroy_arena(local(), self.handle);
+    }
+}

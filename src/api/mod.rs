@@ -1,0 +1,17 @@
+//! The interface: C's, glibc's and C++'s functions over the process's allocator, first-class heaps, and
+//! Rust's traits.
+//!
+//! `table` lists every function that C and C++ programs see, once; the thin crates `capi` (slabside_malloc
+//! ...) and `preload` (malloc ...) export it under their names. errno is set to ENOMEM by the allocator's
+//! slow paths.
+
+pub mod c;
+pub mod glibc;
+pub mod cpp;
+pub mod heaps;
+pub mod rust;
+pub mod table;
+
+pub use c::{prepare, stats, usable_size, validate, SoleMalloc};
+pub use heaps::Arena;
+pub use rust::Slabside;

@@ -1,0 +1,233 @@
+//! Rust's traits: `GlobalAlloc`, and the `Allocator` of the crate allocator-api2 behind the feature of
+//! that name.
+
+use crate::geometry::MIN_ALIGN;
+use crate::life::GLOBAL;
+use crate::tls::{current, local};
+use core::alloc::{GlobalAlloc, Layout};
+
+/// slabside as Rust's allocator:
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: slabside::Slabside = slabside::Slabside;
+/// # fn main() { assert_eq!(vec![1, 2, 3].len(), 3); }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Slabside;
+
+// SAFETY: blocks are as large and aligned as asked (see `Allocator::malloc` and `aligned`), stay where
+// they are until freed, and nothing here unwinds.
+unsafe impl GlobalAlloc for Slabside {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= MIN_ALIGN {
+            return GLOBAL.malloc(current(), layout.size().max(layout.align()));
+        }
+        GLOBAL.aligned(local(), layout.size(), layout.align())
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        GLOBAL.free(current(), block);
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= MIN_ALIGN {
+            return GLOBAL.calloc(local(), 1, layout.size().max(layout.align()));
+        }
+        GLOBAL.aligned_zeroed(local(), layout.size(), layout.align())
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.align() <= MIN_ALIGN {
+            return GLOBAL.realloc(local(), block, size.max(layout.align()));
+        }
+        GLOBAL.realloc_aligned(local(), block, size, layout.align())
+    }
+}
+
+#[cfg(feature = "allocator-api2")]
+mod api2 {
+    use super::super::heaps::Arena;
+    use super::Slabside;
+    use allocator_api2::alloc::{AllocError, Allocator, GlobalAlloc, Layout};
+    use core::ptr::{self, NonNull};
+
+    /// An empty slice where nothing is needed, or the block as a slice of as many bytes as were asked for.
+    fn sized(block: Option<NonNull<u8>>, size: usize) -> Result<NonNull<[u8]>, AllocError> {
+        let block = block.ok_or(AllocError)?;
+        Ok(NonNull::slice_from_raw_parts(block, size))
+    }
+
+    fn dangling(layout: Layout) -> Option<NonNull<u8>> {
+        NonNull::new(ptr::without_provenance_mut(layout.align()))
+    }
+
+    /// Bytes `from..to` become zero.
+    ///
+    /// # Safety
+    /// The block has `to` bytes.
+    unsafe fn clear(block: NonNull<[u8]>, from: usize, to: usize) {
+        // SAFETY: the caller's.
+        unsafe { ptr::write_bytes(block.cast::<u8>().as_ptr().add(from), 0, to - from) }
+    }
+
+    /// Where blocks come from; `Allocator` follows from it.
+    trait Source {
+        fn block(&self, layout: Layout) -> Option<NonNull<u8>>;
+        fn zeroed(&self, layout: Layout) -> Option<NonNull<u8>>;
+        /// # Safety
+        /// `block` is a live block of this source at a multiple of `layout`'s alignment.
+        unsafe fn resized(
+            &self,
+            block: NonNull<u8>,
+            layout: Layout,
+            size: usize,
+        ) -> Option<NonNull<u8>>;
+    }
+
+    impl Source for Slabside {
+        fn block(&self, layout: Layout) -> Option<NonNull<u8>> {
+            // SAFETY: layouts of no bytes do not come here.
+            NonNull::new(unsafe { self.alloc(layout) })
+        }
+
+        fn zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
+            // SAFETY: as above.
+            NonNull::new(unsafe { self.alloc_zeroed(layout) })
+        }
+
+        unsafe fn resized(
+            &self,
+            block: NonNull<u8>,
+            layout: Layout,
+            size: usize,
+        ) -> Option<NonNull<u8>> {
+            // SAFETY: the caller's.
+            NonNull::new(unsafe { self.realloc(block.as_ptr(), layout, size) })
+        }
+    }
+
+    impl Source for Arena {
+        fn block(&self, layout: Layout) -> Option<NonNull<u8>> {
+            self.alloc_layout(layout)
+        }
+
+        fn zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
+            self.alloc_layout_zeroed(layout)
+        }
+
+        unsafe fn resized(
+            &self,
+            block: NonNull<u8>,
+            layout: Layout,
+            size: usize,
+        ) -> Option<NonNull<u8>> {
+            // SAFETY: the caller's.
+            unsafe { self.realloc(block, layout.align(), size) }
+        }
+    }
+
+    /// Resizes a block of `old` to `new`, whose alignment may differ.
+    ///
+    /// # Safety
+    /// `block` is a live block of `source`'s with layout `old`.
+    unsafe fn resize<S: Source>(
+        source: &S,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Result<NonNull<[u8]>, AllocError> {
+        if old.size() == 0 {
+            return allocate(source, new);
+        }
+        if new.size() == 0 {
+            release(block, old);
+            return sized(dangling(new), 0);
+        }
+        // SAFETY: the caller's; with a larger alignment the block is moved to a multiple of it.
+        sized(
+            unsafe { source.resized(block, new, new.size()) },
+            new.size(),
+        )
+    }
+
+    fn allocate<S: Source>(source: &S, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        let block = match layout.size() {
+            0 => dangling(layout),
+            _ => source.block(layout),
+        };
+        sized(block, layout.size())
+    }
+
+    fn release(block: NonNull<u8>, layout: Layout) {
+        if layout.size() != 0 {
+            // SAFETY: the callers', who own the block. Whatever heap it is of takes it back.
+            unsafe { Slabside.dealloc(block.as_ptr(), layout) };
+        }
+    }
+
+    macro_rules! allocator {
+        ($of:ty) => {
+            // SAFETY: blocks stay until they are given back or the allocator is dropped; clones (of
+            // `Slabside`) are all the same. Contents are kept as realloc keeps them.
+            unsafe impl Allocator for $of {
+                fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+                    allocate(self, layout)
+                }
+
+                fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+                    let block = match layout.size() {
+                        0 => dangling(layout),
+                        _ => self.zeroed(layout),
+                    };
+                    sized(block, layout.size())
+                }
+
+                unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+                    release(block, layout);
+                }
+
+                unsafe fn grow(
+                    &self,
+                    block: NonNull<u8>,
+                    old: Layout,
+                    new: Layout,
+                ) -> Result<NonNull<[u8]>, AllocError> {
+                    // SAFETY: the caller's.
+                    unsafe { resize(self, block, old, new) }
+                }
+
+                unsafe fn grow_zeroed(
+                    &self,
+                    block: NonNull<u8>,
+                    old: Layout,
+                    new: Layout,
+                ) -> Result<NonNull<[u8]>, AllocError> {
+                    // SAFETY: the caller's; the new block has `new.size()` bytes.
+                    unsafe {
+                        let block = resize(self, block, old, new)?;
+                        clear(block, old.size(), new.size());
+                        Ok(block)
+                    }
+                }
+
+                unsafe fn shrink(
+                    &self,
+                    block: NonNull<u8>,
+                    old: Layout,
+                    new: Layout,
+                ) -> Result<NonNull<[u8]>, AllocError> {
+                    // SAFETY: the caller's.
+                    unsafe { resize(self, block, old, new) }
+                }
+            }
+        };
+    }
+
+    allocator!(Slabside);
+    allocator!(Arena);
+}

@@ -1,0 +1,134 @@
+//! First-class heaps: create one, allocate from it on any thread, and destroy it with all its objects.
+//!
+//! Each is a heap under a lock of its own. An operation costs the lock's two atomic operations more than
+//! the same on a thread's own heap. A block is given back by the ordinary free, from any thread and
+//! without the lock, as another thread's block is.
+
+use crate::allocator::{Allocator, Busy};
+use crate::misuse::{Call, Misuse};
+use crate::os::Os;
+use crate::tls::Local;
+
+/// Names a first-class heap; never used again after its destruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Handle(pub u64);
+
+impl<O: Os> Allocator<O> {
+    /// A new heap. `None` where memory has run out, where there are too many heaps (the metadata provide
+    /// for at least 64, and for 32,768 on a machine of common size), and in a signal handler that
+    /// interrupted the allocator.
+    pub fn create_arena(&self, thread: &Local) -> Option<Handle> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        if !self.attach(thread) {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        self.ground.arenas.create(&self.ground).map(Handle)
+    }
+
+    /// Runs `work` with the entries of a heap, under its lock (and with `self`, which a closure would hide
+    /// from the compiler, to whom it is a constant). `None` in a signal
+    /// handler that interrupted the allocator. A heap that does not exist is a misuse.
+    fn in_arena<R>(
+        &self,
+        thread: &Local,
+        heap: Handle,
+        work: impl FnOnce(&Self, &Local) -> R,
+    ) -> Option<R> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        let ground = &self.ground;
+        if self.is_started() {
+            let _busy = Busy::mark(thread);
+            if let Some((arena, _)) = ground.arenas.of(ground, heap.0) {
+                let guard = arena.lock();
+                // It may have been destroyed while this thread waited.
+                if ground.arenas.of(ground, heap.0).is_some() {
+                    return Some(work(self, arena.local(&guard)));
+                }
+            }
+        }
+        self.misuse(&Misuse::NoHeap {
+            heap: heap.0 as usize,
+        });
+        None
+    }
+
+    /// As `in_arena` for what gives a block, which is the heap's from then on.
+    fn block_in(
+        &self,
+        thread: &Local,
+        heap: Handle,
+        work: impl FnOnce(&Self, &Local) -> *mut u8,
+    ) -> *mut u8 {
+        let block = self.in_arena(thread, heap, |this, local| {
+            let block = work(this, local);
+            let ground = &this.ground;
+            if !block.is_null() && ground.pages.find(block as usize).is_none() {
+                ground.large.set_owner(block as usize, heap.0);
+            }
+            block
+        });
+        block.unwrap_or_else(|| self.exhausted())
+    }
+
+    /// As [`Allocator::aligned`], from `heap`.
+    pub fn aligned_in(&self, thread: &Local, heap: Handle, size: usize, align: usize) -> *mut u8 {
+        self.block_in(thread, heap, |this, local| this.aligned(local, size, align))
+    }
+
+    /// As [`Allocator::aligned_zeroed`], from `heap`.
+    pub fn zeroed_in(&self, thread: &Local, heap: Handle, size: usize, align: usize) -> *mut u8 {
+        self.block_in(thread, heap, |this, local| {
+            this.aligned_zeroed(local, size, align)
+        })
+    }
+
+    /// As [`Allocator::realloc_aligned`], from `heap`. A block that is not of this heap is copied into it.
+    pub fn realloc_in(
+        &self,
+        thread: &Local,
+        heap: Handle,
+        block: *mut u8,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
+        if block.is_null() {
+            return self.aligned_in(thread, heap, size, align);
+        }
+        self.notice_fork(thread);
+        let usable = match self.live(block as usize, Call::Realloc) {
+            Ok(place) => place.bytes(),
+            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
+        };
+        let ground = &self.ground;
+        if ground.arenas.holds(ground, heap.0, block as usize) {
+            return self.block_in(thread, heap, |this, local| {
+                this.realloc_aligned(local, block, size, align)
+            });
+        }
+        let moved = self.aligned_in(thread, heap, size, align);
+        self.move_to(thread, block, usable.min(size), moved)
+    }
+
+    /// Ends `heap` and gives back all of its blocks. Nobody uses it or them any more: a free of one ends
+    /// the program as that of any pointer to nothing does, until its memory serves somebody else.
+    pub fn destroy_arena(&self, thread: &Local, heap: Handle) {
+        let outcome = self.in_arena(thread, heap, |this, local| {
+            let ground = &this.ground;
+            match ground.arenas.of(ground, heap.0) {
+                Some((_, of)) => ground.arenas.destroy(ground, of, local),
+                None => Ok(()),
+            }
+        });
+        if let Some(Err(misuse)) = outcome {
+            self.misuse(&misuse);
+        }
+    }
+}

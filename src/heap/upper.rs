@@ -1,0 +1,67 @@
+//! The classes above 1 KiB, whose entries lie in the heap and whose slabs have one bitmap word.
+//!
+//! A slab has four slots at first and seldom more than sixteen, so its word is checked out often: what
+//! [`Heap::refill_upper`] does for it has no loop.
+
+use super::{Heap, PULSE};
+use crate::bitmap::slots_of_word;
+use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
+use crate::geometry::{SlabId, SLAB_PAGES, WORD_SLOTS};
+use crate::slab::SlabTable;
+use crate::sync::{unlinked, Ordering::Relaxed};
+use crate::tls::Entry;
+
+static_assertions::const_assert!(slots_in(LOCAL_CLASSES, SLAB_PAGES) <= WORD_SLOTS);
+
+impl Heap {
+    /// The entry of the `upper`-th class above the thread-local ones.
+    ///
+    /// # Safety
+    /// `upper` < CLASSES - LOCAL_CLASSES.
+    #[inline(always)]
+    pub unsafe fn upper_entry_at(&self, upper: usize) -> &Entry {
+        debug_assert!(upper < CLASSES - LOCAL_CLASSES);
+        // SAFETY: the caller's.
+        unsafe { self.entries.get_unchecked(upper) }
+    }
+
+    /// Checks out the word of the active slab into `entry`, that of the `upper`-th class above the
+    /// thread-local ones: at least one slot. False where it has no slot, where the clock is to be looked at, and where
+    /// something is wrong.
+    ///
+    /// # Safety
+    /// As [`Heap::upper_entry_at`].
+    #[inline(always)]
+    pub unsafe fn refill_upper(&self, table: SlabTable, upper: usize, entry: &Entry) -> bool {
+        let pulse = self.pulse.get();
+        if pulse.is_multiple_of(PULSE) {
+            return false;
+        }
+        // SAFETY: the caller's.
+        let class = unsafe { self.classes.get_unchecked(LOCAL_CLASSES + upper) };
+        // No slab is header 0, which has no slots.
+        let slab = table.get(SlabId(class.active.get()));
+        let all = slots_of_word(slab.slots(), 0);
+        let free = slab.first_free_word();
+        let mut bits = free.load(Relaxed) & all;
+        let mut count = slab.slots() as u32;
+        if bits == 0 || slab.first_remote_word().load(Relaxed) & bits != 0 {
+            return false;
+        }
+        if bits == all {
+            // Blocks that are freed at once: their addresses need not wait for the bitmap word.
+            bits = unlinked(all);
+        } else {
+            count = bits.count_ones();
+        }
+        self.pulse.set(pulse.wrapping_add(1));
+        let size = slab.size();
+        entry.word.set(free);
+        entry.base.set(slab.base() as *mut u8);
+        entry.size.set(size);
+        entry.bits.set(bits);
+        let handed = u64::from(count) * size as u64;
+        self.handed.set(self.handed.get() + handed);
+        true
+    }
+}

@@ -1,0 +1,759 @@
+//! Large blocks: a mapping each, recorded out of band, with freed ones kept for a while.
+//!
+//! ```text
+//!   record table, by address          mappings, anywhere
+//!     | address | bytes |  -------->  [ block            ][ kept      ]
+//!     | address | bytes |  -------->  [ block                     ]
+//!   kept ranges, 64 at most ------------------------------^
+//! ```
+//!
+//! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is
+//! live than lately, an eighth of those, and [`SLACK`]. What no block needed between two ticks goes back
+//! to the system.
+//!
+//! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
+//! back if that fails.
+
+mod kept;
+mod table;
+
+use crate::counters;
+use crate::meta::{Area, Meta, RECORD_BYTES};
+use crate::options::{Name, Options};
+use crate::os::Os;
+use crate::sync::{Guard, Lock};
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use kept::{Kept, Range};
+use table::{Record, Table};
+
+/// Base-2 logarithm of the first table's records.
+const FIRST_SHIFT: u32 = 7;
+/// The largest mapping kept for reuse, in bytes.
+const KEPT_MAX: usize = 64 << 20;
+/// Bytes kept for reuse beyond those by which less is live than lately.
+const SLACK: usize = 16 << 20;
+/// Bounds are multiples of this, and so of every system's OS page, in bytes.
+const GRAIN: usize = 64 << 10;
+/// The most address space taken for a block to grow into, in bytes.
+const ROOM_MAX: usize = 256 << 20;
+/// Times the interval between two ticks that a freed mapping is kept at most.
+const KEPT_INTERVALS: u64 = 2;
+
+/// A large block as callers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its first byte.
+    pub address: usize,
+    /// Bytes of its mapping.
+    pub bytes: usize,
+}
+
+impl Block {
+    /// The byte behind it.
+    const fn end(&self) -> usize {
+        self.address + self.bytes
+    }
+
+    /// What lies behind the first `bytes` bytes.
+    const fn behind(&self, bytes: usize) -> Block {
+        Block {
+            address: self.address + bytes,
+            bytes: self.bytes - bytes,
+        }
+    }
+}
+
+/// Whether a block lies between pages that fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fences {
+    /// It does not.
+    None = 0,
+    /// One before it and one behind.
+    Both = 1,
+}
+
+/// What an address is to this layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The start of a live block.
+    Live(Block),
+    /// In what was freed and is kept for reuse.
+    Freed(Block),
+    /// Nothing known.
+    Unknown,
+}
+
+struct Inner {
+    table: Table,
+    kept: Kept,
+    live_bytes: usize,
+    /// The most bytes live since the last tick, and in the interval before.
+    most: [usize; 2],
+    last_tick: u64,
+    /// Time between two ticks, in milliseconds.
+    interval: u64,
+    /// Records of freed mappings that could neither be unmapped nor found a place among the kept ones.
+    strays: usize,
+    /// Bytes open in the even and the odd area.
+    opened: [usize; 2],
+}
+
+/// The large blocks of the process.
+pub struct Large {
+    lock: Lock,
+    grow_lock: Lock,
+    inner: UnsafeCell<Inner>,
+}
+
+// SAFETY: `inner` is reached through `Large::inner` alone, which wants the lock's guard.
+unsafe impl Sync for Large {}
+// SAFETY: the table pointer leads into the metadata region, which belongs to no thread.
+unsafe impl Send for Large {}
+
+impl Large {
+    /// No blocks.
+    pub const fn new() -> Large {
+        let inner = Inner {
+            table: Table::new(),
+            kept: Kept::new(),
+            live_bytes: 0,
+            most: [0; 2],
+            last_tick: 0,
+            interval: Name::Decay.spec().default as u64,
+            strays: 0,
+            opened: [0; 2],
+        };
+        Large {
+            lock: Lock::new(),
+            grow_lock: Lock::new(),
+            inner: UnsafeCell::new(inner),
+        }
+    }
+
+    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
+    fn inner<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Inner {
+        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
+        unsafe { &mut *self.inner.get() }
+    }
+
+    /// Keeps what is freed for as long as `options` say. Before the first block.
+    pub fn configure(&self, options: &Options) {
+        let guard = self.lock.lock();
+        self.inner(&guard).interval = options.get(Name::Decay) as u64;
+    }
+
+    // ---- mapping and unmapping ------------------------------------------------------------------
+
+    /// A block of at least `size` >= 1 bytes at a multiple of `align`, and whether it is all zero.
+    pub fn map<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        size: usize,
+        align: usize,
+    ) -> Option<(Block, bool)> {
+        let bytes = size.checked_next_multiple_of(meta.os_page())?;
+        let (block, fresh) = match self.reuse(bytes, align) {
+            Some(block) => (block, false),
+            None => {
+                let stretched = self.stretch(os, meta, bytes, align);
+                let fresh = stretched.is_none();
+                let block = stretched.or_else(|| map_fresh(os, meta, bytes, align))?;
+                self.enter(os, meta, block)?;
+                (block, fresh)
+            }
+        };
+        counters::add(&meta.counters().large, 1);
+        count_live(meta, block.bytes);
+        Some((block, fresh))
+    }
+
+    /// Kept bytes made a live block.
+    fn reuse(&self, bytes: usize, align: usize) -> Option<Block> {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        if !inner.table.has_room() {
+            return None;
+        }
+        let block = inner.kept.fit(bytes, align)?;
+        inner.begin(block);
+        Some(block)
+    }
+
+    /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again.
+    fn stretch<O: Os>(&self, os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<Block> {
+        if align > meta.os_page() {
+            return None;
+        }
+        let short = {
+            let guard = self.lock.lock();
+            self.inner(&guard).kept.take_largest(bytes / 4)?
+        };
+        let stretched = remapped(os, meta, short.block(), [bytes, bytes]);
+        if stretched.is_none() {
+            let dropped = {
+                let guard = self.lock.lock();
+                self.inner(&guard).kept.put(short)
+            };
+            self.unmap_dropped(os, meta, dropped);
+        }
+        stretched
+    }
+
+    /// Records a new live block; where another thread took the last place of the table and it cannot
+    /// grow, the block is unmapped.
+    fn enter<O: Os>(&self, os: &O, meta: &Meta, block: Block) -> Option<()> {
+        loop {
+            {
+                let guard = self.lock.lock();
+                let inner = self.inner(&guard);
+                if inner.table.has_room() {
+                    inner.begin(block);
+                    break;
+                }
+            }
+            if !self.grow(os, meta) {
+                self.unmap_dropped(os, meta, Some(Range::freed(block, 0)));
+                return None;
+            }
+        }
+        self.shed(os, meta);
+        Some(())
+    }
+
+    /// Frees the block at `address`: keeps its mapping for reuse, or gives it back. Says what it found.
+    pub fn unmap<O: Os>(&self, os: &O, meta: &Meta, address: usize) -> Found {
+        let now = os.clock();
+        let (found, dropped, over, due) = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            let found = inner.find(address);
+            let dropped = match found {
+                Found::Live(block) => inner.end(block, now),
+                _ => None,
+            };
+            (found, dropped, inner.surplus() > 0, inner.is_due(now))
+        };
+        if let Found::Live(block) = found {
+            counters::subtract(&meta.counters().large, 1);
+            counters::subtract(&meta.counters().live, block.bytes as u64);
+        }
+        self.unmap_dropped(os, meta, dropped);
+        if over {
+            self.shed(os, meta);
+        }
+        if due {
+            self.decay(os, meta, now);
+        }
+        found
+    }
+
+    /// Unmaps what is kept beyond its bound.
+    fn shed<O: Os>(&self, os: &O, meta: &Meta) {
+        self.drop_while(os, meta, |inner| {
+            let surplus = inner.surplus();
+            if surplus > 0 {
+                inner.kept.drop_oldest(surplus)
+            } else {
+                None
+            }
+        });
+    }
+
+    fn drop_while<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        mut next: impl FnMut(&mut Inner) -> Option<Range>,
+    ) {
+        loop {
+            let dropped = {
+                let guard = self.lock.lock();
+                next(self.inner(&guard))
+            };
+            if !self.unmap_dropped(os, meta, dropped) {
+                return;
+            }
+        }
+    }
+
+    /// Unmaps a range that nobody knows any more, if there is one, and says whether it did; where that fails
+    /// the range is kept again.
+    fn unmap_dropped<O: Os>(&self, os: &O, meta: &Meta, dropped: Option<Range>) -> bool {
+        let Some(range) = dropped else {
+            return false;
+        };
+        let block = range.block();
+        let start = NonNull::new(block.address as *mut u8);
+        // SAFETY: the range is in no record and not kept, so nobody else unmaps it, and it was freed.
+        let done = start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) });
+        if done {
+            counters::subtract(&meta.counters().mapped, block.bytes as u64);
+            meta.budget.refund(range.dirty_bytes());
+            return true;
+        }
+        let noted = {
+            let guard = self.lock.lock();
+            self.inner(&guard).keep_or_note(range)
+        };
+        if let Some(start) = start.filter(|_| !noted) {
+            // SAFETY: as above. Its addresses are lost, but not its memory.
+            unsafe { os.discard(start, block.bytes) };
+            meta.budget.refund(range.dirty_bytes());
+        }
+        false
+    }
+
+    // ---- resizing -------------------------------------------------------------------------------
+
+    /// Resizes the live block at `address`, moving it if need be; the contents stay up to the smaller
+    /// size. `None`: nothing changed.
+    pub fn remap<O: Os>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> Option<Block> {
+        let bytes = size.checked_next_multiple_of(meta.os_page())?;
+        if bytes == block.bytes {
+            return Some(block);
+        }
+        if bytes < block.bytes {
+            return self.shrink(os, meta, block, bytes);
+        }
+        let now = match self.grow_in_place(meta, block, bytes) {
+            Some(now) => now,
+            None => self.move_to_room(os, meta, block, bytes)?,
+        };
+        counters::subtract(&meta.counters().live, block.bytes as u64);
+        count_live(meta, now.bytes);
+        Some(now)
+    }
+
+    /// Grows a block over what is kept behind it, if that is enough.
+    fn grow_in_place(&self, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        let more = bytes - block.bytes;
+        let clean = inner.kept.clean_behind(block.end(), more)?;
+        if !meta.budget.charge(clean) {
+            return None;
+        }
+        inner.kept.take_behind(block.end(), more);
+        inner.resize(block, bytes)
+    }
+
+    /// Grows a block by moving it to where there is room behind it for the next times.
+    fn move_to_room<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        block: Block,
+        bytes: usize,
+    ) -> Option<Block> {
+        {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            inner.table.remove(block.address)?;
+            inner.live_bytes -= block.bytes;
+        }
+        let room = bytes.saturating_add(bytes.min(ROOM_MAX));
+        let moved = remapped(os, meta, block, [bytes, room])
+            .or_else(|| remapped(os, meta, block, [bytes, bytes]));
+        let now = moved.map_or(block, |moved| Block { bytes, ..moved });
+        let clock = os.clock();
+        let dropped = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            // The place of the record taken out may be gone, but the table is never filled to the brim.
+            inner.begin(now);
+            let room = moved.filter(|moved| moved.bytes > bytes);
+            room.and_then(|moved| inner.kept.put(Range::room(moved.behind(bytes), clock)))
+        };
+        self.unmap_dropped(os, meta, dropped);
+        self.shed(os, meta);
+        moved.map(|_| now)
+    }
+
+    fn shrink<O: Os>(&self, os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+        let clock = os.clock();
+        let dropped = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            let now = inner.resize(block, bytes)?;
+            inner.put(block.behind(now.bytes), clock)
+        };
+        counters::subtract(&meta.counters().live, (block.bytes - bytes) as u64);
+        self.unmap_dropped(os, meta, dropped);
+        self.shed(os, meta);
+        Some(Block { bytes, ..block })
+    }
+
+    /// Grows the live `block` at its place to at least `size` bytes; false where there is no room.
+    pub fn expand<O: Os>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> bool {
+        let bytes = match size.checked_next_multiple_of(meta.os_page()) {
+            Some(bytes) if bytes > block.bytes => bytes,
+            Some(_) => return true,
+            None => return false,
+        };
+        let grown = self.grow_in_place(meta, block, bytes);
+        if grown.is_none() && self.expand_mapping(os, meta, block, bytes).is_none() {
+            return false;
+        }
+        counters::subtract(&meta.counters().live, block.bytes as u64);
+        count_live(meta, bytes);
+        true
+    }
+
+    fn expand_mapping<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        block: Block,
+        bytes: usize,
+    ) -> Option<Block> {
+        let more = bytes - block.bytes;
+        if !meta.budget.charge(more) {
+            return None;
+        }
+        let start = NonNull::new(block.address as *mut u8);
+        // SAFETY: the caller owns the live block.
+        if !start.is_some_and(|start| unsafe { os.stretch(start, block.bytes, bytes) }) {
+            meta.budget.refund(more);
+            return None;
+        }
+        counters::add(&meta.counters().mapped, more as u64);
+        let guard = self.lock.lock();
+        self.inner(&guard).resize(block, bytes)
+    }
+
+    // ---- blocks of first-class heaps ------------------------------------------------------------
+
+    /// Notes that the live block at `address` belongs to the first-class heap `owner`. A block that moves
+    /// is to be noted again.
+    pub fn set_owner(&self, address: usize, owner: u64) {
+        let guard = self.lock.lock();
+        if let Some(record) = self.inner(&guard).table.at(address) {
+            record.owner = owner;
+        }
+    }
+
+    /// Notes for hardened mode that `asked` bytes of the live block at `address` were asked for, and
+    /// whether it lies between fences.
+    pub fn note(&self, address: usize, asked: usize, fenced: Fences) {
+        let guard = self.lock.lock();
+        if let Some(record) = self.inner(&guard).table.at(address) {
+            let unused = (record.bytes - asked).min(u32::MAX as usize >> 1) as u32;
+            record.note = unused << 1 | fenced as u32;
+        }
+    }
+
+    /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies
+    /// between fences; `None`: no live block begins there.
+    pub fn noted(&self, address: usize) -> Option<(Block, usize, Fences)> {
+        let guard = self.lock.lock();
+        let record = self.inner(&guard).table.at(address)?;
+        let fences = if record.note & 1 != 0 {
+            Fences::Both
+        } else {
+            Fences::None
+        };
+        let asked = record.bytes - (record.note >> 1) as usize;
+        (record.stray == 0).then_some((record.block(), asked, fences))
+    }
+
+    /// The first-class heap that the live block at `address` belongs to; 0: none.
+    pub fn owner_of(&self, address: usize) -> u64 {
+        let guard = self.lock.lock();
+        let record = self.inner(&guard).table.at(address);
+        record.map_or(0, |record| record.owner)
+    }
+
+    /// Frees all live blocks of `owner`, which gets no more meanwhile.
+    pub fn unmap_all_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) {
+        // Records move while others come and go: over again until none was found.
+        while self.unmap_some_of(os, meta, owner) {}
+    }
+
+    fn unmap_some_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) -> bool {
+        let (mut index, mut found) = (0, false);
+        loop {
+            let next = {
+                let guard = self.lock.lock();
+                self.inner(&guard).table.next_of(index, owner)
+            };
+            let Some((at, address)) = next else {
+                return found;
+            };
+            self.unmap(os, meta, address);
+            (index, found) = (at, true);
+        }
+    }
+
+    // ---- the table ------------------------------------------------------------------------------
+
+    /// Doubles the table: opens the other area and copies.
+    fn grow<O: Os>(&self, os: &O, meta: &Meta) -> bool {
+        let _growing = self.grow_lock.lock();
+        let (shift, mut opened) = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            if inner.table.has_room() {
+                return true;
+            }
+            let next = if inner.table.shift == 0 {
+                FIRST_SHIFT
+            } else {
+                inner.table.shift + 1
+            };
+            (next, inner.opened)
+        };
+        let area = if shift % 2 == 1 {
+            Area::LargeOdd
+        } else {
+            Area::LargeEven
+        };
+        let bytes = RECORD_BYTES << shift;
+        if bytes > meta.extent(area).bytes
+            || !meta.open_to(os, area, &mut opened[(shift % 2) as usize], bytes)
+        {
+            return false;
+        }
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        inner.opened = opened;
+        inner
+            .table
+            .move_to(meta.start::<Record>(area).as_ptr(), shift);
+        meta.header()
+            .large_shift
+            .store(shift, crate::sync::Ordering::Relaxed);
+        true
+    }
+
+    /// What `address` is.
+    pub fn find(&self, address: usize) -> Found {
+        let guard = self.lock.lock();
+        self.inner(&guard).find(address)
+    }
+
+    /// Bytes in live blocks, and how many there are.
+    pub fn live(&self) -> (usize, usize) {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        (inner.live_bytes, inner.table.count - inner.strays)
+    }
+
+    // ---- giving back ----------------------------------------------------------------------------
+
+    /// Gives back what was kept too long, and, an interval after the last, what was not needed in between.
+    pub fn decay<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
+        let (mut idle, then) = {
+            let guard = self.lock.lock();
+            let inner = self.inner(&guard);
+            inner.take_in_strays();
+            let then = now.checked_sub(KEPT_INTERVALS * inner.interval);
+            (inner.tick(now), then)
+        };
+        self.drop_while(os, meta, |inner| {
+            let old = then.and_then(|then| inner.kept.drop_older(then));
+            let dropped = old.or_else(|| inner.kept.drop_oldest(idle).filter(|_| idle > 0));
+            idle = idle.saturating_sub(dropped.map_or(0, |range| range.dirty_bytes()));
+            dropped
+        });
+    }
+
+    /// Gives back all that is kept.
+    pub fn give_back<O: Os>(&self, os: &O, meta: &Meta) {
+        {
+            let guard = self.lock.lock();
+            self.inner(&guard).take_in_strays();
+        }
+        self.drop_while(os, meta, |inner| inner.kept.drop_older(u64::MAX));
+    }
+
+    // ---- fork, and checking ---------------------------------------------------------------------
+
+    /// Whether nobody holds a lock.
+    pub fn locks_are_free(&self) -> bool {
+        self.lock.is_free() && self.grow_lock.is_free()
+    }
+
+    /// In a fork child: frees the locks and makes the table whole, whatever the parent's other threads
+    /// were doing to it.
+    pub fn rebuild(&self, meta: &Meta) {
+        self.lock.reset();
+        self.grow_lock.reset();
+        let guard = self.lock.lock();
+        self.inner(&guard).rebuild(meta);
+    }
+
+    /// Number of broken invariants, while nobody else is at work.
+    pub fn validate(&self) -> usize {
+        let guard = self.lock.lock();
+        self.inner(&guard).validate()
+    }
+}
+
+impl Default for Large {
+    fn default() -> Large {
+        Large::new()
+    }
+}
+
+fn map_fresh<O: Os>(os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<Block> {
+    if !meta.budget.charge(bytes) {
+        return None;
+    }
+    let Some(start) = os.map(bytes, align) else {
+        meta.budget.refund(bytes);
+        return None;
+    };
+    counters::add(&meta.counters().mapped, bytes as u64);
+    let address = start.as_ptr() as usize;
+    Some(Block { address, bytes })
+}
+
+/// Makes a mapping that is in no record and not kept longer, for `bytes` bytes and what more `room` has,
+/// which is not charged yet.
+fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, [bytes, room]: [usize; 2]) -> Option<Block> {
+    let start = NonNull::new(block.address as *mut u8)?;
+    if !meta.budget.charge(bytes - block.bytes) {
+        return None;
+    }
+    // SAFETY: the caller took the mapping out of everybody's reach.
+    let Some(moved) = (unsafe { os.remap(start, block.bytes, room) }) else {
+        meta.budget.refund(bytes - block.bytes);
+        return None;
+    };
+    counters::add(&meta.counters().mapped, (room - block.bytes) as u64);
+    Some(Block {
+        address: moved.as_ptr() as usize,
+        bytes: room,
+    })
+}
+
+fn count_live(meta: &Meta, bytes: usize) {
+    let counters = meta.counters();
+    counters::add(&counters.handed_out, bytes as u64);
+    counters::add_with_peak(&counters.live, &counters.peak, bytes as u64);
+}
+
+impl Inner {
+    /// What `address` is.
+    fn find(&mut self, address: usize) -> Found {
+        if let Some(record) = self.table.at(address) {
+            return if record.stray == 0 {
+                Found::Live(record.block())
+            } else {
+                Found::Freed(record.block())
+            };
+        }
+        self.kept
+            .holding(address)
+            .map_or(Found::Unknown, Found::Freed)
+    }
+
+    /// Records a block as live. The table has room.
+    fn begin(&mut self, block: Block) {
+        self.table.insert(Record::of(block, 0));
+        self.live_bytes += block.bytes;
+        self.most[0] = self.most[0].max(self.live_bytes);
+    }
+
+    /// Takes a live block's record out and keeps its mapping. What is to be unmapped instead comes back.
+    fn end(&mut self, block: Block, now: u64) -> Option<Range> {
+        self.table.remove(block.address)?;
+        self.live_bytes -= block.bytes;
+        self.put(block, now)
+    }
+
+    fn put(&mut self, block: Block, now: u64) -> Option<Range> {
+        let range = Range::freed(block, now);
+        if block.bytes > KEPT_MAX {
+            return Some(range);
+        }
+        self.kept.put(range)
+    }
+
+    /// Notes a live block's new size; the kept ranges were changed before if it grew.
+    fn resize(&mut self, block: Block, bytes: usize) -> Option<Block> {
+        self.table.at(block.address)?.bytes = bytes;
+        self.live_bytes = self.live_bytes - block.bytes + bytes;
+        self.most[0] = self.most[0].max(self.live_bytes);
+        Some(Block { bytes, ..block })
+    }
+
+    /// Bytes kept beyond the bound: what is live and kept is at most what was live lately, an eighth more,
+    /// and a slack.
+    fn surplus(&self) -> usize {
+        let lately = self.most[0].max(self.most[1]);
+        let bound = lately - self.live_bytes + SLACK + lately / 8 / GRAIN * GRAIN;
+        self.kept.bytes.saturating_sub(bound)
+    }
+
+    /// Whether the next tick is due.
+    fn is_due(&self, now: u64) -> bool {
+        now.saturating_sub(self.last_tick) >= self.interval
+    }
+
+    /// Bytes that were kept all the time since the last tick; 0 where that was just now.
+    fn tick(&mut self, now: u64) -> usize {
+        if !self.is_due(now) {
+            return 0;
+        }
+        self.last_tick = now;
+        self.most = [self.live_bytes, self.most[0]];
+        self.kept.idle()
+    }
+
+    /// Keeps a range that could not be unmapped, or notes it in the table; false where neither has place.
+    fn keep_or_note(&mut self, range: Range) -> bool {
+        if self.kept.has_place() {
+            self.kept.put(range);
+            return true;
+        }
+        let noted = range.dirty_bytes() > 0 && self.table.has_room();
+        if noted {
+            self.table.insert(Record::of(range.block(), 1));
+            self.strays += 1;
+        }
+        noted
+    }
+
+    /// Gives strays places that have become free, so that they are unmapped with the others.
+    fn take_in_strays(&mut self) {
+        while self.strays > 0 && self.kept.has_place() {
+            let stray = self.table.each().find(|(_, record)| record.stray != 0);
+            self.strays -= 1;
+            if let Some((_, record)) = stray {
+                self.table.remove(record.address);
+                self.kept.put(Range::freed(record.block(), 0));
+            }
+        }
+    }
+
+    fn rebuild(&mut self, meta: &Meta) {
+        self.table.rebuild(meta);
+        self.kept.rebuild();
+        (self.live_bytes, self.strays) = (0, 0);
+        for (_, record) in self.table.each() {
+            if record.stray == 0 {
+                self.live_bytes += record.bytes;
+            } else {
+                self.strays += 1;
+            }
+        }
+        self.most = [self.live_bytes; 2];
+    }
+
+    fn validate(&self) -> usize {
+        let (mut wrong, mut live, mut strays) = (0, 0, 0);
+        for (index, record) in self.table.each() {
+            wrong += usize::from(!self.table.is_found(index, &record));
+            wrong += usize::from(self.kept.overlaps(&record.block()));
+            strays += usize::from(record.stray != 0);
+            live += if record.stray == 0 { record.bytes } else { 0 };
+        }
+        let count = self.table.each().count();
+        let agree = (count, live, strays) == (self.table.count, self.live_bytes, self.strays);
+        wrong + self.kept.validate() + usize::from(!agree)
+    }
+}

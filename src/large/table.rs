@@ -1,0 +1,245 @@
+//! The record table of large blocks: open addressing, by address.
+//!
+//! Two areas of the metadata region hold the table in turn: it doubles by copying from one into the
+//! other. No lock and no system call here.
+
+use super::Block;
+use crate::geometry::PAGE_SHIFT;
+use crate::meta::{Area, Meta, RECORD_BYTES};
+use core::sync::atomic::{compiler_fence, Ordering::Release};
+
+/// What is known of a large block. `address` 0: no record.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Record {
+    pub(super) address: usize,
+    pub(super) bytes: usize,
+    /// 0 while live; 1: freed, but neither could it be unmapped nor was there place to keep it.
+    pub(super) stray: u32,
+    /// What hardened mode notes of the block: bytes that were not asked for, and whether it has fences.
+    pub(super) note: u32,
+    /// Owner word of the first-class heap that the block belongs to; 0: none.
+    pub(super) owner: u64,
+}
+
+static_assertions::const_assert_eq!(core::mem::size_of::<Record>(), RECORD_BYTES);
+
+impl Record {
+    const NONE: Record = Record {
+        address: 0,
+        bytes: 0,
+        stray: 0,
+        note: 0,
+        owner: 0,
+    };
+
+    pub(super) const fn of(block: Block, stray: u32) -> Record {
+        Record {
+            address: block.address,
+            bytes: block.bytes,
+            stray,
+            note: 0,
+            owner: 0,
+        }
+    }
+
+    pub(super) const fn block(&self) -> Block {
+        Block {
+            address: self.address,
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// The table. Kept at most half full.
+#[derive(Clone, Copy)]
+pub(super) struct Table {
+    table: *mut Record,
+    /// Base-2 logarithm of the table's records; 0: no table yet.
+    pub(super) shift: u32,
+    /// Records in the table.
+    pub(super) count: usize,
+}
+
+impl Table {
+    pub(super) const fn new() -> Table {
+        Table {
+            table: core::ptr::null_mut(),
+            shift: 0,
+            count: 0,
+        }
+    }
+
+    /// All records, by place.
+    pub(super) fn each(&self) -> impl Iterator<Item = (usize, Record)> + '_ {
+        let places = if self.shift == 0 { 0 } else { 1 << self.shift };
+        let records = (0..places).map(|index| (index, self.read(index)));
+        records.filter(|(_, record)| record.address != 0)
+    }
+
+    /// Whether a probe for the record at `index` finds it there.
+    pub(super) fn is_found(&self, index: usize, record: &Record) -> bool {
+        self.index_of(record.address).map(|at| at & self.mask()) == Some(index)
+    }
+
+    fn mask(&self) -> usize {
+        (1 << self.shift) - 1
+    }
+
+    /// Kept at most half full, with room for a record that comes back.
+    pub(super) fn has_room(&self) -> bool {
+        self.shift != 0 && self.count < 1 << (self.shift - 1)
+    }
+
+    /// Fibonacci hashing of the page number (Knuth, TAOCP 3, 6.4).
+    fn home(&self, address: usize) -> usize {
+        ((address >> PAGE_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize
+            >> (64 - self.shift)
+    }
+
+    fn place(&self, index: usize) -> *mut Record {
+        // SAFETY: the table has 2^shift records, and `index` is masked.
+        unsafe { self.table.add(index & self.mask()) }
+    }
+
+    fn read(&self, index: usize) -> Record {
+        // SAFETY: within the open table; any bits are a record.
+        unsafe { *self.place(index) }
+    }
+
+    /// The address goes last: a fork in between finds no record, or a whole one.
+    fn write(&mut self, index: usize, record: Record) {
+        let place = self.place(index);
+        // SAFETY: within the open table, under the lock.
+        unsafe {
+            (*place).address = 0;
+            compiler_fence(Release);
+            (*place).bytes = record.bytes;
+            (*place).stray = record.stray;
+            (*place).note = record.note;
+            (*place).owner = record.owner;
+            compiler_fence(Release);
+            (*place).address = record.address;
+        }
+    }
+
+    fn index_of(&self, address: usize) -> Option<usize> {
+        if self.shift == 0 || address == 0 {
+            return None;
+        }
+        let home = self.home(address);
+        let probe = (home..=home + self.mask()).map(|index| (index, self.read(index).address));
+        probe
+            .take_while(|&(_, at)| at != 0)
+            .find(|&(_, at)| at == address)
+            .map(|(index, _)| index)
+    }
+
+    pub(super) fn at(&mut self, address: usize) -> Option<&mut Record> {
+        let index = self.index_of(address)?;
+        // SAFETY: within the open table; the exclusive borrow of `self` stands for the lock.
+        Some(unsafe { &mut *self.place(index) })
+    }
+
+    /// Place and address of the first live block of `owner` from `index` on.
+    pub(super) fn next_of(&self, index: usize, owner: u64) -> Option<(usize, usize)> {
+        let end = if self.shift == 0 { 0 } else { 1 << self.shift };
+        let mut records = (index..end).map(|index| (index, self.read(index)));
+        records
+            .find(|(_, record)| record.address != 0 && record.stray == 0 && record.owner == owner)
+            .map(|(index, record)| (index, record.address))
+    }
+
+    pub(super) fn insert(&mut self, record: Record) {
+        let mut index = self.home(record.address);
+        while self.read(index).address != 0 {
+            index += 1;
+        }
+        self.write(index, record);
+        self.count += 1;
+    }
+
+    /// Takes a record out and closes the gap by moving later ones back (Knuth, TAOCP 3, 6.4, R).
+    pub(super) fn remove(&mut self, address: usize) -> Option<Record> {
+        let mut hole = self.index_of(address)?;
+        let removed = self.read(hole);
+        let mut index = hole;
+        loop {
+            index += 1;
+            let record = self.read(index);
+            if record.address == 0 {
+                break;
+            }
+            let distance = index.wrapping_sub(self.home(record.address)) & self.mask();
+            if distance >= (index.wrapping_sub(hole) & self.mask()) {
+                self.write(hole, record);
+                hole = index;
+            }
+        }
+        self.write(hole, Record::NONE);
+        self.count -= 1;
+        Some(removed)
+    }
+
+    /// Copies the records to the stale table at `table`, which becomes the table once it is whole: a fork
+    /// in between leaves the old one in use.
+    pub(super) fn move_to(&mut self, table: *mut Record, shift: u32) {
+        // SAFETY: 2^shift records were opened there, apart from the old table.
+        unsafe { core::ptr::write_bytes(table, 0, 1 << shift) };
+        let mut new = Table {
+            table,
+            shift,
+            count: 0,
+        };
+        let old = if self.shift == 0 { 0 } else { 1 << self.shift };
+        for record in (0..old).map(|index| self.read(index)) {
+            if record.address != 0 {
+                new.insert(record);
+            }
+        }
+        compiler_fence(Release);
+        (self.table, self.count) = (new.table, new.count);
+        compiler_fence(Release);
+        self.shift = shift;
+    }
+
+    /// In a fork child: the table of the present size, made whole.
+    pub(super) fn rebuild(&mut self, meta: &Meta) {
+        if self.shift == 0 {
+            return;
+        }
+        let here = if self.shift % 2 == 1 {
+            Area::LargeOdd
+        } else {
+            Area::LargeEven
+        };
+        self.table = meta.start::<Record>(here).as_ptr();
+        self.close_gaps();
+    }
+
+    /// Puts every record where a probe from its home finds it, and drops doubles, in place: a record
+    /// moves only to earlier places of its probe, so passes are repeated until none moves.
+    fn close_gaps(&mut self) {
+        let mut moved = true;
+        while moved {
+            moved = false;
+            self.count = 0;
+            for index in 0..=self.mask() {
+                let record = self.read(index);
+                if record.address == 0 {
+                    continue;
+                }
+                self.count += 1;
+                if self.index_of(record.address).map(|at| at & self.mask()) != Some(index) {
+                    let known = self.index_of(record.address).is_some();
+                    self.write(index, Record::NONE);
+                    self.count -= 1;
+                    if !known {
+                        self.insert(record);
+                    }
+                    moved = true;
+                }
+            }
+        }
+    }
+}

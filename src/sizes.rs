@@ -1,0 +1,180 @@
+//! What callers may ask and say of sizes: the usable size beforehand, a block with its size, more room at
+//! the same place, another size at the same alignment, and a free that says the size.
+//!
+//! A free with a size is checked against the size class. Two things blur that: a block may be larger than
+//! its class says (spans and mappings are reused for somewhat smaller requests), and realloc leaves a
+//! block that shrinks where it is. The first is bounded; the second is noted in the slab's header
+//! (`Slab::roomy`), whose blocks are from then on only checked not to be smaller than is said.
+
+use crate::allocator::{Allocator, Busy, Place};
+use crate::class::{bin_of, bin_pages, entry_offset, fit, size_of_class, Fit, ENTRY_SHIFT};
+use crate::geometry::{pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT, REQUEST_MAX};
+use crate::heap::may_serve;
+use crate::misuse::{Call, Misuse};
+use crate::os::Os;
+use crate::sync::{settled, Ordering::Relaxed};
+use crate::tls::{Local, Thread};
+
+impl<O: Os> Allocator<O> {
+    /// Bytes that a block of `size` bytes at a multiple of `align` would have; 0 where there can be none.
+    pub fn good_size(&self, size: usize, align: usize) -> usize {
+        if self.is_exact() && size <= REQUEST_MAX {
+            return size;
+        }
+        match fit(size, align) {
+            Fit::Slot(class) => size_of_class(class),
+            Fit::Span => bin_pages(bin_of(pages_for(size.max(1)))) * PAGE,
+            Fit::Large if size > REQUEST_MAX => 0,
+            Fit::Large => {
+                let os_page = self.ground.os.page_size();
+                size.max(1).checked_next_multiple_of(os_page).unwrap_or(0)
+            }
+        }
+    }
+
+    /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
+    pub fn malloc_at_least(&self, thread: &Local, size: usize) -> (*mut u8, usize) {
+        // All of a slot is asked for, so that a block which is known to the byte has as many.
+        let wanted = match fit(size, 1) {
+            Fit::Slot(class) => size_of_class(class),
+            _ => size,
+        };
+        let block = self.malloc(thread, wanted);
+        let bytes = match fit(size, 1) {
+            _ if block.is_null() => 0,
+            Fit::Slot(_) => wanted,
+            _ => self.usable_size(thread, block),
+        };
+        (block, bytes)
+    }
+
+    /// Makes a live block's usable size at least `size` without moving it; whether it could. What is not
+    /// a live block ends the program; null cannot.
+    pub fn try_expand(&self, thread: &Local, block: *mut u8, size: usize) -> bool {
+        if block.is_null() {
+            return false;
+        }
+        self.notice_fork(thread);
+        let ground = &self.ground;
+        let place = match self.live(block as usize, Call::Realloc) {
+            Ok(place) => place,
+            Err(misuse) => {
+                // Another malloc has no such question to be asked.
+                let _ = self.next_for(&misuse);
+                return false;
+            }
+        };
+        if size <= place.bytes() {
+            return true;
+        }
+        match place {
+            Place::Slot(slab) => slab.is_span() && self.resize_span(thread, slab, size),
+            Place::Large(_) if size > REQUEST_MAX => false,
+            Place::Exact(_) => false,
+            Place::Large(block) => {
+                let _busy = Busy::mark(thread);
+                ground.large.expand(&ground.os, &ground.meta, block, size)
+            }
+        }
+    }
+
+    /// As [`Allocator::realloc`], at a multiple of `align`, a power of two, wherever the block was.
+    pub fn realloc_aligned(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
+        if block.is_null() {
+            return self.aligned(thread, size, align);
+        }
+        let aligned = (block as usize).is_multiple_of(align);
+        if aligned && align <= MIN_ALIGN {
+            return self.realloc(thread, block, size.max(align));
+        }
+        self.notice_fork(thread);
+        let place = match self.live(block as usize, Call::Realloc) {
+            Ok(place) => place,
+            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
+        };
+        // Mappings move by whole pages.
+        if aligned && align <= PAGE && matches!(place, Place::Large(_)) {
+            return self.realloc(thread, block, size);
+        }
+        if aligned && self.try_expand(thread, block, size) {
+            self.note_room(place, size);
+            return block;
+        }
+        let usable = place.bytes();
+        let moved = self.aligned(thread, size, align);
+        self.move_to(thread, block, usable.min(size), moved)
+    }
+
+    /// Gives back a block of which the caller says that it asked for `size` bytes; null is ignored. A size
+    /// that cannot be ends the program. Costs one comparison of classes more than [`Allocator::free`].
+    #[inline(always)]
+    pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize) {
+        let hot = &self.ground.pages.hot;
+        // SAFETY: set before the first block was handed out, and never again.
+        let base = unsafe { settled(&hot.base) };
+        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
+        let Some(offset) = entry_offset(size) else {
+            return self.free_sized_slow(block, size, thread.block());
+        };
+        if page >= hot.pages.load(Relaxed) {
+            return self.free_sized_slow(block, size, thread.block());
+        }
+        let slab = hot.slab_of(page);
+        let mine = slab.owner.load(Relaxed) == thread.block().me.get();
+        if !mine || slab.class() != offset >> ENTRY_SHIFT {
+            return self.free_sized_slow(block, size, thread.block());
+        }
+        self.free_own(thread.block(), slab, block);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_sized_slow(&self, block: *mut u8, size: usize, thread: &Local) {
+        self.free_sized_aligned(thread, block, size, 1);
+    }
+
+    /// As [`Allocator::free_sized`] for a block that was asked for with an alignment.
+    pub fn free_sized_aligned(&self, thread: &Local, block: *mut u8, size: usize, align: usize) {
+        if block.is_null() {
+            return;
+        }
+        self.notice_fork(thread);
+        match self.live(block as usize, Call::Free) {
+            Ok(place) if !self.may_be(place, size, align) => self.misuse(&Misuse::WrongSize {
+                addr: block as usize,
+                said: size,
+                size: place.bytes(),
+            }),
+            // What is no live block, free finds again.
+            _ => self.free(thread, block),
+        }
+    }
+
+    /// Whether a request for `size` bytes at a multiple of `align` may have got the block at `place`.
+    fn may_be(&self, place: Place, size: usize, align: usize) -> bool {
+        if size > place.bytes() || !align.is_power_of_two() {
+            return false;
+        }
+        match (place, fit(size, align)) {
+            (Place::Exact(bytes), _) => size == bytes || size.max(align) == bytes,
+            (Place::Slot(slab), _) if slab.roomy.load(Relaxed) != 0 => true,
+            (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,
+            (Place::Slot(slab), Fit::Span) => {
+                slab.is_span() && may_serve(slab.pages(), pages_for(size))
+            }
+            (Place::Slot(_), Fit::Large) => false,
+            // Realloc leaves large blocks large, in as many OS pages as are needed; of a kept mapping the
+            // whole is given where less than a sixteenth would be left.
+            (Place::Large(block), _) => {
+                let least = size.max(1).next_multiple_of(self.ground.os.page_size());
+                block.bytes <= least + least / 8 || self.roomy.load(Relaxed) != 0
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The names that programs see are those of the table (src/api/table.rs) and no others; the header declares
+//! each; the library needs nothing but libc; and a static program gets one heap.
+
+mod common;
+
+use common::{artifacts, compile, run};
+use slabside::api::table::EXPORTS;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn output_of(command: &str, args: &[&str], file: &Path) -> String {
+    let output = Command::new(command)
+        .args(args)
+        .arg(file)
+        .output()
+        .unwrap_or_else(|e| panic!("{command}: {e}"));
+    assert!(output.status.success(), "{command} {args:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The global names that `file` defines.
+fn defined(args: &[&str], file: &Path) -> BTreeSet<String> {
+    let text = output_of("nm", args, file);
+    let symbols = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().rev();
+        let (name, kind) = (words.next()?, words.next()?);
+        (kind.len() == 1 && kind != "U" && kind != "w").then(|| name.to_string())
+    });
+    symbols.collect()
+}
+
+fn names<'a>(all: impl Iterator<Item = &'a &'static str>) -> BTreeSet<String> {
+    all.map(|name| name.to_string()).collect()
+}
+
+/// Seen by the linker alone.
+const HIDDEN: [&str; 1] = ["slabside_local"];
+
+fn exported_by_preload() -> BTreeSet<String> {
+    let rows = EXPORTS.iter();
+    names(rows.flat_map(|(plain, prefixed)| match plain {
+        [] => prefixed.iter(),
+        plain => plain.iter(),
+    }))
+}
+
+#[test]
+fn the_preload_library_exports_the_table_and_nothing_else() {
+    let exported = defined(&["-D", "--defined-only"], &artifacts().preload);
+    let wanted = exported_by_preload();
+    assert_eq!(exported, wanted);
+    assert!(wanted.contains("malloc") && wanted.contains("_Znwm"));
+    assert!(wanted.contains("slabside_heap_create") && wanted.len() > 60);
+}
+
+/// Names of Rust's own, which every static library of Rust's has.
+fn is_rusts(name: &str) -> bool {
+    name.starts_with("_ZN") || name.starts_with("_R") || name.starts_with("rust_")
+}
+
+#[test]
+fn the_static_library_defines_its_own_names_and_none_of_the_systems() {
+    let defined = defined(&["--defined-only", "--extern-only"], &artifacts().archive);
+    let ours = defined
+        .iter()
+        .filter(|name| name.starts_with("slabside_"))
+        .cloned();
+    let mut wanted = names(EXPORTS.iter().flat_map(|(_, prefixed)| prefixed.iter()));
+    wanted.extend(HIDDEN.map(String::from));
+    assert_eq!(ours.collect::<BTreeSet<_>>(), wanted);
+    let plain = names(EXPORTS.iter().flat_map(|(plain, _)| plain.iter()));
+    let mixed: Vec<_> = defined.intersection(&plain).collect();
+    assert!(mixed.is_empty(), "{mixed:?}");
+}
+
+#[test]
+fn the_archive_for_static_programs_defines_the_same_as_the_preload_library() {
+    let defined = defined(
+        &["--defined-only", "--extern-only"],
+        &artifacts().replacement,
+    );
+    let mut wanted = exported_by_preload();
+    wanted.extend(HIDDEN.map(String::from));
+    let missing: Vec<_> = wanted.difference(&defined).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let more = defined.difference(&wanted);
+    // The compiler's arithmetic has names with two underscores.
+    let more: Vec<_> = more
+        .filter(|name| !is_rusts(name) && !name.starts_with("__"))
+        .collect();
+    assert!(more.is_empty(), "{more:?}");
+}
+
+#[test]
+fn the_header_declares_each_of_our_own_names() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/slabside.h");
+    let header = fs::read_to_string(path).expect("the header");
+    let words: BTreeSet<&str> = header
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    for name in EXPORTS.iter().flat_map(|(_, prefixed)| prefixed.iter()) {
+        assert!(words.contains(name), "{name} is not declared");
+    }
+    for word in words {
+        let function = word.starts_with("slabside_") && header.contains(&format!("{word}("));
+        let known = EXPORTS.iter().any(|(_, prefixed)| prefixed.contains(&word));
+        assert!(!function || known, "{word} is declared and not exported");
+    }
+}
+
+#[test]
+fn each_name_is_stated_once() {
+    let all: Vec<_> = EXPORTS
+        .iter()
+        .flat_map(|(plain, prefixed)| plain.iter().chain(prefixed.iter()))
+        .collect();
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+}
+
+#[test]
+fn the_preload_library_needs_libc_and_nothing_else() {
+    let needed = output_of("readelf", &["-d"], &artifacts().preload);
+    let needed: Vec<&str> = needed
+        .lines()
+        .filter(|line| line.contains("(NEEDED)"))
+        .collect();
+    assert!(
+        needed
+            .iter()
+            .all(|line| line.contains("[libc.so") || line.contains("[ld-linux")),
+        "{needed:?}"
+    );
+    let loaded = output_of("ldd", &[], &artifacts().preload);
+    for line in loaded.lines() {
+        let known = ["linux-vdso", "libc.so", "ld-linux"];
+        assert!(known.iter().any(|name| line.contains(name)), "{line}");
+    }
+}
+
+fn static_flags() -> Vec<String> {
+    let archive = artifacts().replacement.to_str().expect("a path in UTF-8");
+    ["-static", "-Wl,-u,malloc", archive]
+        .map(String::from)
+        .to_vec()
+}
+
+#[test]
+fn a_static_c_program_has_one_heap() {
+    let flags = static_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let program = compile("interface/static.c", &flags);
+    assert_eq!(run(&program, &[], &[]).passed(), "done\n");
+    // Not a piece of the C library's own malloc was linked.
+    let defined = defined(&["--defined-only"], &program);
+    for name in [
+        "_int_malloc",
+        "_int_free",
+        "__malloc_fork_lock_parent",
+        "malloc_consolidate",
+    ] {
+        assert!(!defined.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn a_static_cplusplus_program_has_one_heap() {
+    let mut flags = static_flags();
+    flags.insert(0, "-std=c++17".into());
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let program = compile("interface/static.cpp", &flags);
+    assert_eq!(run(&program, &[], &[]).passed(), "done\n");
+}

@@ -1,0 +1,246 @@
+//! The options: each does what docs/tuning.md says, from the environment, by `slabside_option_set` and by
+//! `slabside run --option`; what is wrong is told and the rest still taken.
+
+mod common;
+
+use common::{artifacts, compile, compile_as, environment, run, run_as, Form, Output, FORMS};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+const VARIABLE: &str = "SLABSIDE_OPTIONS";
+
+/// Runs `c_file` in `form` under `options`.
+fn under(form: Form, options: &str, c_file: &str, args: &[&str]) -> Output {
+    let program = compile_as(form, c_file, &[]);
+    let environment = [environment(form), vec![(VARIABLE, options)]].concat();
+    run(&program, args, &environment)
+}
+
+/// Runs `c_file` under `options` in both forms and expects it to pass.
+#[track_caller]
+fn passes_under(options: &str, c_file: &str, args: &[&str]) {
+    for form in FORMS {
+        under(form, options, c_file, args).passed();
+    }
+}
+
+#[test]
+fn a_typo_is_told_once_with_the_nearest_name_and_the_rest_is_taken() {
+    for form in FORMS {
+        let ended = under(
+            form,
+            "limit-hart:1,trim-threshold:4k",
+            "options/trim.c",
+            &[],
+        );
+        assert_eq!(ended.status, Some(0), "{ended:#?}");
+        assert_eq!(
+            ended.stderr,
+            "slabside: there is no option 'limit-hart'; the nearest is 'limit-hard'\n"
+        );
+        assert!(ended.stdout.trim().parse::<usize>().unwrap() > 1500);
+    }
+}
+
+#[test]
+fn set_user_id_programs_ignore_the_environment() {
+    // SAFETY: no arguments to get wrong.
+    if unsafe { libc::getuid() } != 0 {
+        eprintln!("only root can make a program that another user owns: nothing was tested");
+        return;
+    }
+    let program = compile_as(Form::Prefixed, "options/trim.c", &[]);
+    let copy = Path::new("/tmp").join(format!("slabside-set-user-id.{}", std::process::id()));
+    fs::copy(program, &copy).expect("a copy");
+    std::os::unix::fs::chown(&copy, Some(65534), None).expect("another owner");
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).expect("set-user-id");
+    let ended = run(&copy, &[], &[(VARIABLE, "dekay:1,trim-threshold:1g")]);
+    fs::remove_file(&copy).expect("the copy goes");
+    assert!(ended.passed().trim().parse::<usize>().unwrap() > 1500);
+}
+
+#[test]
+fn a_program_sets_options_before_it_allocates_and_not_after() {
+    run_as(Form::Prefixed, "options/set.c", &[]).passed();
+}
+
+#[test]
+fn slabside_run_sets_options_and_refuses_wrong_ones() {
+    let program = compile("options/trim.c", &[]);
+    let program = program.to_str().expect("a path in UTF-8");
+    let command = &artifacts().command;
+    let trimmed = |options: &[&str]| {
+        let args = [&["run"], options, &["--", program]].concat();
+        run(command, &args, &[])
+    };
+    let kept = trimmed(&["--option", "trim-threshold:1g", "--option=decay:10000"]);
+    assert_eq!(kept.passed(), "0\n");
+    let refused = trimmed(&["--option", "trim-treshold:1g"]);
+    assert_eq!(refused.status, Some(125));
+    assert_eq!(
+        refused.stderr,
+        "slabside: there is no option 'trim-treshold'; the nearest is 'trim-threshold'\n"
+    );
+    let listed = run(command, &["options"], &[]).passed();
+    assert!(listed.contains("trim-threshold:4k"), "{listed}");
+}
+
+#[test]
+fn decay_says_how_soon_unused_pages_go_back() {
+    passes_under("decay:20", "options/decay.c", &["now"]);
+    passes_under("decay:60000", "options/decay.c", &["later"]);
+    passes_under("decay:0", "options/decay.c", &["now"]);
+}
+
+#[test]
+fn trim_threshold_says_how_long_a_free_end_is_kept() {
+    for form in FORMS {
+        let came_down = |options| {
+            let ended = under(form, options, "options/trim.c", &[]).passed();
+            ended.trim().parse::<usize>().expect("a number")
+        };
+        assert_eq!(came_down("trim-threshold:1g"), 0);
+        let (common, eager) = (came_down("decay:250"), came_down("trim-threshold:4k"));
+        assert!(common > 1500 && eager > common, "{common} {eager}");
+    }
+}
+
+#[test]
+fn huge_pages_are_asked_for_and_got_where_the_system_has_them() {
+    let policy = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let enabled = fs::read_to_string(policy).unwrap_or_default();
+    if !enabled.contains("[madvise]") && !enabled.contains("[always]") {
+        eprintln!("no transparent huge pages on this system: nothing was tested");
+        return;
+    }
+    for form in FORMS {
+        let huge = |options| {
+            let ended = under(form, options, "options/huge.c", &[]).passed();
+            ended.trim().parse::<usize>().expect("a number")
+        };
+        let (with, without) = (huge("huge-pages"), huge("huge-pages:off"));
+        assert!(with >= 32 << 10, "{with} KiB");
+        assert!(
+            enabled.contains("[always]") || without == 0,
+            "{without} KiB"
+        );
+    }
+}
+
+#[test]
+fn realloc_to_nothing_frees_or_gives_a_block() {
+    passes_under("realloc-zero:free", "options/zero.c", &["free"]);
+    passes_under("realloc-zero:block", "options/zero.c", &["block"]);
+    passes_under("", "options/zero.c", &["block"]);
+}
+
+#[test]
+fn reported_misuse_is_dropped_and_the_program_goes_on() {
+    for form in FORMS {
+        let ended = under(form, "misuse:report", "options/misuse.c", &[]);
+        assert_eq!(
+            (ended.status, &*ended.stdout),
+            (Some(0), "went on\n"),
+            "{ended:#?}"
+        );
+        for line in [
+            "double free",
+            "invalid free",
+            "invalid realloc",
+            "after free: realloc",
+        ] {
+            assert!(ended.stderr.contains(line), "{line}\n{}", ended.stderr);
+        }
+        assert!(ended
+            .stderr
+            .lines()
+            .all(|line| line.starts_with("slabside: ")));
+    }
+}
+
+#[test]
+fn reported_double_frees_that_meet_in_a_collection_leave_a_sound_heap() {
+    for form in FORMS {
+        let ended = under(form, "misuse:report", "options/collected.c", &[]);
+        assert_eq!(
+            (ended.status, &*ended.stdout),
+            (Some(0), "went on\n"),
+            "{ended:#?}"
+        );
+        assert!(ended.stderr.lines().count() > 1000, "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn foreign_blocks_abort_are_ignored_or_go_to_the_next_malloc() {
+    let form = Form::Preloaded;
+    under(form, "foreign:forward", "options/foreign.c", &["forward"]).passed();
+    under(form, "foreign:ignore", "options/foreign.c", &["ignore"]).passed();
+    let ended = under(form, "", "options/foreign.c", &["forward"]);
+    assert_eq!(ended.signal, Some(libc::SIGABRT), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("not a block of this heap"),
+        "{ended:#?}"
+    );
+}
+
+#[test]
+fn the_hard_limit_is_never_exceeded_and_gives_enomem() {
+    under(
+        Form::Prefixed,
+        "limit-hard:8m",
+        "options/limits.c",
+        &["hard"],
+    )
+    .passed();
+    // Preloaded, the program's own figures are not to be had; its blocks come to an end all the same.
+    under(
+        Form::Preloaded,
+        "limit-hard:8m",
+        "options/limits.c",
+        &["hard"],
+    )
+    .passed();
+}
+
+#[test]
+fn above_the_soft_limit_what_is_kept_goes_back() {
+    under(
+        Form::Prefixed,
+        "limit-soft:4m",
+        "options/limits.c",
+        &["soft"],
+    )
+    .passed();
+}
+
+#[test]
+fn figures_go_to_standard_error_or_are_appended_to_a_file() {
+    for form in FORMS {
+        let ended = under(form, "stats:stderr", "options/trim.c", &[]);
+        assert!(
+            ended.status == Some(0) && ended.stderr.contains(" bytes live\n"),
+            "{ended:#?}"
+        );
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("figures-{form:?}"));
+        let _ = fs::remove_file(&file); // it need not be there yet
+        let option = format!("stats:{}", file.display());
+        for _ in 0..2 {
+            under(form, &option, "options/trim.c", &[]).passed();
+        }
+        let told = fs::read_to_string(&file).expect("the file is there");
+        assert_eq!(told.matches(" bytes live\n").count(), 2, "{told}");
+        let live = told
+            .lines()
+            .find(|line| line.ends_with(" bytes live"))
+            .expect("a line");
+        let live: usize = live
+            .split(' ')
+            .nth(1)
+            .expect("a number")
+            .parse()
+            .expect("a number");
+        assert!((2 << 20..3 << 20).contains(&live), "{told}");
+    }
+}
