@@ -23,8 +23,8 @@ use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{settled, AtomicU32, Lock};
-use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{settled, AtomicU32, AtomicUsize, Lock};
+use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
 use core::ptr;
@@ -38,6 +38,10 @@ pub struct Allocator<O: Os> {
     samples: Samples,
     stage: AtomicU32,
     start_lock: Lock,
+    /// Large blocks that signal handlers freed; 0: unused place.
+    put_off: [AtomicUsize; PUT_OFF],
+    /// Non-zero when there may be some.
+    any_put_off: AtomicU32,
     /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
     fork_mark: AtomicPtr<AtomicU32>,
     /// The heap of threads that have none: used under the lock.
@@ -45,6 +49,9 @@ pub struct Allocator<O: Os> {
     /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
     pub(crate) roomy: AtomicU32,
 }
+
+/// The most frees of large blocks that signal handlers can put off.
+const PUT_OFF: usize = 32;
 
 struct Shared {
     lock: Lock,
@@ -80,6 +87,8 @@ pub(crate) enum Place {
     Large(Block),
     /// A hardened or sampled block, of which the bytes that were asked for are known.
     Exact(usize),
+    /// Perhaps a large block: a signal handler asks while the thread may hold their lock.
+    Unknown,
 }
 
 /// The entry of `class`.
@@ -92,12 +101,13 @@ fn entry_of<'a>(thread: &'a Local, heap: &'a Heap, class: usize) -> &'a Entry {
 }
 
 impl Place {
-    /// Bytes that may be used.
+    /// Bytes that may be used, as far as is known.
     pub(crate) fn bytes(self) -> usize {
         match self {
             Place::Slot(slab) => slab.size(),
             Place::Large(block) => block.bytes,
             Place::Exact(size) => size,
+            Place::Unknown => 0,
         }
     }
 }
@@ -111,6 +121,8 @@ impl<O: Os> Allocator<O> {
             samples: Samples::new(),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Lock::new(),
+            put_off: [const { AtomicUsize::new(0) }; PUT_OFF],
+            any_put_off: AtomicU32::new(0),
             fork_mark: AtomicPtr::new(ptr::null_mut()),
             shared: Shared {
                 lock: Lock::new(),
@@ -228,19 +240,18 @@ impl<O: Os> Allocator<O> {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
             let entry = entry_of(thread, heap, class);
-            if heap.refill_in_turn(self.ground.table(), class, entry) {
-                return entry.take().unwrap_or(ptr::null_mut());
+            if let Some(slot) = heap.refill_in_turn(self.ground.table(), class, entry) {
+                return slot;
             }
         } else if self.is_hardened() {
             return self.malloc_hardened(thread, size, align);
         }
         self.heed_soft_limit(thread);
-        self.with_reclaim(thread, |thread, heap| {
+        self.with_reclaim(thread, |_, heap| {
             if let Some(block) = self.sample(heap, size, align) {
                 return Ok(Some(block));
             }
-            let refilled = heap.refill(&self.ground, class)?;
-            Ok(refilled.then(|| self.take_refilled(thread, heap, class)))
+            heap.refill(&self.ground, class)
         })
         .unwrap_or_else(|| self.exhausted())
     }
@@ -257,13 +268,6 @@ impl<O: Os> Allocator<O> {
         Some(address as *mut u8)
     }
 
-    #[inline(always)]
-    fn take_refilled(&self, thread: &Local, heap: &Heap, class: usize) -> *mut u8 {
-        entry_of(thread, heap, class)
-            .take()
-            .unwrap_or(ptr::null_mut())
-    }
-
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
         if heap_of(thread).is_none() && self.is_hardened() {
@@ -274,10 +278,10 @@ impl<O: Os> Allocator<O> {
             return self.malloc_large(thread, size, PAGE);
         }
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
             if let Some(slab) = heap.take_active_span(size) {
                 return (slab.base() as *mut u8, false);
             }
-            let _busy = Busy::mark(thread);
             if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
                 return (slab.base() as *mut u8, false);
             }
@@ -296,6 +300,9 @@ impl<O: Os> Allocator<O> {
             None
         } else {
             self.heed_soft_limit(thread);
+            if thread.busy.get() == 0 {
+                self.free_put_off(thread);
+            }
             self.with_reclaim(thread, |_, _| {
                 Ok(self
                     .ground
@@ -454,23 +461,39 @@ impl<O: Os> Allocator<O> {
             }
             if let Some(heap) = heap_of(thread) {
                 let _busy = Busy::mark(thread);
-                if heap.settle_at_once(self.ground.table(), slab) {
+                // A signal handler may have settled it meanwhile, and even given it back.
+                if !heap.is_spent(slab) || heap.settle_at_once(self.ground.table(), slab) {
                     return;
                 }
             }
         }
-        let settled = self.with_heap(thread, |_, heap| heap.settle(&self.ground, slab).map(Some));
+        let settled = self.with_heap(thread, |_, heap| {
+            if heap.is_spent(slab) {
+                heap.settle(&self.ground, slab)?;
+            }
+            Ok(Some(()))
+        });
         if settled.is_none() {
-            // In a signal handler that interrupted a slow path: the next free sees to it.
+            // In a signal handler that interrupted a slow path: the heap finds the slab in its queue.
             slab.credit.set(1);
+            if let Next::Notify(owner) = remote::raise_pending(slab) {
+                self.ground.heaps.notify(&self.ground, owner, slab);
+            }
         }
     }
 
     fn free_large(&self, thread: &Local, addr: usize) {
+        if thread.busy.get() != 0 {
+            return self.put_off(addr);
+        }
         self.notice_fork(thread);
         if self.samples.holds(&self.ground.os, addr) {
             return self.free_sampled(thread, addr);
         }
+        if self.hard.is_on() {
+            return self.free_far_hardened(thread, addr);
+        }
+        self.free_put_off(thread);
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
             self.ground
@@ -488,6 +511,30 @@ impl<O: Os> Allocator<O> {
                 size: block.bytes,
             }),
             Found::Unknown => self.free_foreign(addr),
+        }
+    }
+
+    /// In a signal handler that interrupted a slow path, which may hold the lock of large blocks: notes that
+    /// the block is to be freed by the next slow path. Where too many are noted, it stays live for good.
+    #[cold]
+    fn put_off(&self, addr: usize) {
+        let place = |place: &&AtomicUsize| place.compare_exchange(0, addr, AcqRel, Relaxed).is_ok();
+        if self.put_off.iter().find(place).is_some() {
+            self.any_put_off.store(1, Release);
+        }
+    }
+
+    /// Frees what signal handlers have put off.
+    #[inline]
+    fn free_put_off(&self, thread: &Local) {
+        if self.any_put_off.load(Relaxed) != 0 {
+            self.any_put_off.store(0, Relaxed);
+            for place in &self.put_off {
+                let addr = place.swap(0, AcqRel);
+                if addr != 0 {
+                    self.free_large(thread, addr);
+                }
+            }
         }
     }
 
@@ -601,16 +648,19 @@ impl<O: Os> Allocator<O> {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
-        let place = match self.live(block as usize, Call::Realloc) {
+        let place = match self.live(thread, block as usize, Call::Realloc) {
             Ok(Place::Exact(old)) => return self.realloc_exact(thread, block, old, size),
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
+        if let Place::Unknown = place {
+            return self.exhausted();
+        }
         let usable = place.bytes();
         let stays = match place {
             Place::Large(large) => return self.realloc_large(thread, large, size),
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
-            Place::Slot(_) => size <= usable,
+            Place::Slot(_) | Place::Unknown => size <= usable,
             Place::Exact(_) => false,
         };
         if stays {
@@ -657,7 +707,7 @@ impl<O: Os> Allocator<O> {
                     slab.roomy.store(1, Relaxed);
                 }
             }
-            Place::Large(_) => self.roomy.store(1, Relaxed),
+            Place::Large(_) | Place::Unknown => self.roomy.store(1, Relaxed),
             Place::Exact(_) => {}
         }
     }
@@ -676,7 +726,7 @@ impl<O: Os> Allocator<O> {
         if moved.is_null() && roomy > size {
             moved = self.malloc(thread, size);
         } else if roomy > size {
-            if let Ok(place) = self.live(moved as usize, Call::Realloc) {
+            if let Ok(place) = self.live(thread, moved as usize, Call::Realloc) {
                 self.note_room(place, size);
             }
         }
@@ -700,7 +750,7 @@ impl<O: Os> Allocator<O> {
     }
 
     fn realloc_large(&self, thread: &Local, large: Block, size: usize) -> *mut u8 {
-        if size > REQUEST_MAX {
+        if size > REQUEST_MAX || thread.busy.get() != 0 {
             return self.exhausted();
         }
         let resized = {
@@ -752,7 +802,7 @@ impl<O: Os> Allocator<O> {
             return 0;
         }
         self.notice_fork(thread);
-        match self.live(block as usize, Call::UsableSize) {
+        match self.live(thread, block as usize, Call::UsableSize) {
             Ok(place) => place.bytes(),
             Err(misuse) => self.next_for(&misuse).map_or(0, |next| {
                 // SAFETY: the caller's, who says that the pointer is some malloc's block.
@@ -762,16 +812,18 @@ impl<O: Os> Allocator<O> {
     }
 
     /// The live block at `addr`; anything else is a misuse.
-    pub(crate) fn live(&self, addr: usize, call: Call) -> Result<Place, Misuse> {
+    pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
         let ground = &self.ground;
-        if self.samples.holds(&ground.os, addr) {
-            return self.samples.size(&ground.os, addr, call).map(Place::Exact);
-        }
-        if self.hard.is_on() && !self.hard.is_arenas(ground, addr) {
-            return self
-                .hard
-                .find(ground, addr, call)
-                .map(|live| Place::Exact(live.size()));
+        let exact = self.hard.is_on() && !self.hard.is_arenas(ground, addr);
+        let in_slab = ground.pages.slab_at(addr).is_some();
+        if thread.busy.get() == 0 || in_slab {
+            if self.samples.holds(&ground.os, addr) {
+                return self.samples.size(&ground.os, addr, call).map(Place::Exact);
+            }
+            if exact {
+                let live = self.hard.find(ground, addr, call);
+                return live.map(|live| Place::Exact(live.size()));
+            }
         }
         let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
@@ -786,7 +838,15 @@ impl<O: Os> Allocator<O> {
                 Err(misuse) => Err(misuse),
             };
         }
-        let found = if self.is_started() {
+        let interrupted = thread.busy.get() != 0;
+        let found = if interrupted {
+            // The thread may hold the lock.
+            match self.ground.large.try_find(addr) {
+                Some(found) => found,
+                None => return Ok(Place::Unknown),
+            }
+        } else if self.is_started() {
+            let _busy = Busy::mark(thread);
             self.ground.large.find(addr)
         } else {
             Found::Unknown
@@ -890,6 +950,10 @@ impl<O: Os> Allocator<O> {
     }
 
     fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        if thread.busy.get() != 0 {
+            return self.put_off(addr);
+        }
+        self.free_put_off(thread);
         if self.samples.holds(&self.ground.os, addr) {
             return self.free_sampled(thread, addr);
         }
@@ -1119,22 +1183,24 @@ impl<O: Os> Allocator<O> {
         if thread.phase.get() != Phase::Fresh {
             return true;
         }
-        if !self.start() {
-            return false;
-        }
         let has_heap = {
+            // A signal handler must neither ask for the lock of the start once more nor for another heap.
             let _busy = Busy::mark(thread);
-            if self.hard.is_on() {
+            if !self.start() {
+                return false;
+            }
+            let has_heap = if self.hard.is_on() {
                 self.hard.attach(&self.ground, thread)
             } else {
                 self.ground.heaps.take(&self.ground, thread).is_some()
-            }
+            };
+            thread.phase.set(if has_heap {
+                Phase::Running
+            } else {
+                Phase::Late
+            });
+            has_heap
         };
-        thread.phase.set(if has_heap {
-            Phase::Running
-        } else {
-            Phase::Late
-        });
         // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
         // of the start, which a thread with a heap does not ask for.
         if self.stage.load(Acquire) != HOOKED && self.begin() {

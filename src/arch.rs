@@ -61,7 +61,7 @@ pub enum Freed {
     Far,
 }
 
-pub use machine::{flip, mark_free, prefetch, unlinked, Block};
+pub use machine::{flip, mark_free, prefetch, shift, unlinked, Block};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod machine {
@@ -311,11 +311,29 @@ mod machine {
             );
         }
     }
+
+    /// Adds to a number of the calling thread's: one instruction, so that no signal handler of the thread's
+    /// changes it between a load and a store.
+    ///
+    /// # Safety
+    /// `number` is the calling thread's, and aligned.
+    #[inline(always)]
+    pub unsafe fn shift(number: *mut i32, by: i32) {
+        // SAFETY: the caller's.
+        unsafe {
+            asm!(
+                "add dword ptr [{number}], {by:e}",
+                number = in(reg) number,
+                by = in(reg) by,
+                options(nostack)
+            );
+        }
+    }
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
-    pub use super::portable::{flip, mark_free, prefetch, unlinked, Block};
+    pub use super::portable::{flip, mark_free, prefetch, shift, unlinked, Block};
     use super::BLOCK_BYTES;
     use core::arch::{asm, global_asm};
 
@@ -360,7 +378,7 @@ mod machine {
 )))]
 mod machine {
     extern crate std;
-    pub use super::portable::{flip, mark_free, prefetch, unlinked, Block};
+    pub use super::portable::{flip, mark_free, prefetch, shift, unlinked, Block};
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
 
@@ -495,6 +513,16 @@ mod portable {
     #[inline(always)]
     pub fn unlinked(value: u64) -> u64 {
         value
+    }
+
+    /// Adds to a number of the calling thread's.
+    ///
+    /// # Safety
+    /// `number` is the calling thread's, and aligned.
+    #[inline(always)]
+    pub unsafe fn shift(number: *mut i32, by: i32) {
+        // SAFETY: the caller's.
+        unsafe { number.write(number.read().wrapping_add(by)) };
     }
 
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it.

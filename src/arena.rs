@@ -4,7 +4,7 @@
 //! the same on a thread's own heap. A block is given back by the ordinary free, from any thread and
 //! without the lock, as another thread's block is.
 
-use crate::allocator::{Allocator, Busy};
+use crate::allocator::{Allocator, Busy, Place};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::tls::Local;
@@ -103,7 +103,8 @@ impl<O: Os> Allocator<O> {
             return self.aligned_in(thread, heap, size, align);
         }
         self.notice_fork(thread);
-        let usable = match self.live(block as usize, Call::Realloc) {
+        let usable = match self.live(thread, block as usize, Call::Realloc) {
+            Ok(Place::Unknown) => return self.exhausted(),
             Ok(place) => place.bytes(),
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };

@@ -129,7 +129,7 @@ pub fn size_of_class(class: usize) -> usize {
 /// or `None` where no class serves it. Slabs begin on a page, so a slot is aligned as its size is.
 pub fn aligned_class(size: usize, align: usize) -> Option<usize> {
     let first = class_of(size.max(align.min(SMALL_MAX)));
-    (first..CLASSES).find(|&class| size_of_class(class) % align == 0)
+    (first..CLASSES).find(|&class| size_of_class(class).is_multiple_of(align))
 }
 
 /// What serves a request.
@@ -399,7 +399,7 @@ mod tests {
             let align = 1 << shift;
             for size in (0..=SMALL_MAX).step_by(7) {
                 let class = aligned_class(size, align).expect("8 KiB is a multiple of all");
-                assert!(size_of_class(class) >= size && size_of_class(class) % align == 0);
+                assert!(size_of_class(class) >= size && size_of_class(class).is_multiple_of(align));
             }
         }
     }

@@ -22,7 +22,7 @@
 
 use crate::geometry::{bit_of, word_of, SlabId};
 use crate::slab::{SlabPtr, SlabTable};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::sync::{flip, AtomicU32, AtomicU64};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
 /// Set in an owner word while remote frees wait to be collected.
@@ -128,7 +128,8 @@ pub fn collect(slab: SlabPtr, me: u64) -> Result<usize, Overlap> {
                 bits: free & remote,
             });
         }
-        slab.free_word(word).store(free | remote, Relaxed);
+        // One instruction: a free by a signal handler that interrupts this one is not lost.
+        flip(slab.free_word(word), remote & !free);
         slab.remote_word(word).fetch_and(!remote, SeqCst);
         collected += (remote & !free).count_ones() as usize;
     }

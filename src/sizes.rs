@@ -56,7 +56,7 @@ impl<O: Os> Allocator<O> {
         }
         self.notice_fork(thread);
         let ground = &self.ground;
-        let place = match self.live(block as usize, Call::Realloc) {
+        let place = match self.live(thread, block as usize, Call::Realloc) {
             Ok(place) => place,
             Err(misuse) => {
                 // Another malloc has no such question to be asked.
@@ -69,6 +69,7 @@ impl<O: Os> Allocator<O> {
         }
         match place {
             Place::Slot(slab) => slab.is_span() && self.resize_span(thread, slab, size),
+            Place::Unknown => false,
             Place::Large(_) if size > REQUEST_MAX => false,
             Place::Exact(_) => false,
             Place::Large(block) => {
@@ -94,7 +95,8 @@ impl<O: Os> Allocator<O> {
             return self.realloc(thread, block, size.max(align));
         }
         self.notice_fork(thread);
-        let place = match self.live(block as usize, Call::Realloc) {
+        let place = match self.live(thread, block as usize, Call::Realloc) {
+            Ok(Place::Unknown) => return self.exhausted(),
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
@@ -145,7 +147,8 @@ impl<O: Os> Allocator<O> {
             return;
         }
         self.notice_fork(thread);
-        match self.live(block as usize, Call::Free) {
+        match self.live(thread, block as usize, Call::Free) {
+            Ok(Place::Unknown) => self.free(thread, block),
             Ok(place) if !self.may_be(place, size, align) => self.misuse(&Misuse::WrongSize {
                 addr: block as usize,
                 said: size,
@@ -163,6 +166,7 @@ impl<O: Os> Allocator<O> {
         }
         match (place, fit(size, align)) {
             (Place::Exact(bytes), _) => size == bytes || size.max(align) == bytes,
+            (Place::Unknown, _) => true,
             (Place::Slot(slab), _) if slab.roomy.load(Relaxed) != 0 => true,
             (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,
             (Place::Slot(slab), Fit::Span) => {

@@ -43,6 +43,22 @@ pub fn flip(word: &AtomicU64, bits: u64) {
     word.store(word.load(Relaxed) ^ bits, Relaxed);
 }
 
+/// Adds to a number that only the calling thread writes: one instruction, in the middle of which no signal
+/// handler of the thread's can write it too.
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn shift(number: &core::cell::Cell<i32>, by: i32) {
+    // SAFETY: a number that lives.
+    unsafe { crate::arch::shift(number.as_ptr(), by) };
+}
+
+/// Adds to a number that only the calling thread writes.
+#[cfg(loom)]
+#[inline(always)]
+pub fn shift(number: &core::cell::Cell<i32>, by: i32) {
+    number.set(number.get().wrapping_add(by));
+}
+
 #[cfg(not(loom))]
 pub use futex::{Guard, Lock};
 

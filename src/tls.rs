@@ -7,9 +7,10 @@
 
 use crate::arch::{self, Freed};
 use crate::class::{ENTRY_SHIFT, LOCAL_CLASSES};
-use crate::sync::{flip, AtomicU64};
+use crate::sync::{flip, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::compiler_fence;
 use static_assertions::const_assert_eq;
 
 /// The slots of one class that the thread has checked out: up to 64, all of one bitmap word.
@@ -57,6 +58,24 @@ impl Entry {
         flip(unsafe { &*self.word.get() }, bits ^ rest);
         let offset = bits.trailing_zeros() as usize * self.size.get();
         Some(self.base.get().wrapping_add(offset))
+    }
+
+    /// Takes out what is checked out: a signal handler takes no slot of it from now on. Nothing is lost.
+    #[inline(always)]
+    pub fn hide(&self) -> u64 {
+        let bits = self.bits.get();
+        self.bits.set(0);
+        compiler_fence(SeqCst);
+        bits
+    }
+
+    /// Puts back `bits` that were hidden, but for those that a signal handler took in the middle of that.
+    pub fn show(&self, bits: u64) {
+        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
+        let word = (bits != 0).then(|| unsafe { &*self.word.get() });
+        compiler_fence(SeqCst);
+        self.bits
+            .set(word.map_or(0, |word| word.load(Relaxed) & bits));
     }
 
     /// Forgets what is checked out. Nothing is lost: the bitmap says that those slots are free.

@@ -51,7 +51,7 @@ fn every_layout_is_aligned_zeroed_and_resized_with_its_contents() {
             // SAFETY: the layout is not empty, and each block is used within it and freed once.
             unsafe {
                 let block = alloc_zeroed(layout);
-                assert!(!block.is_null() && block as usize % layout.align() == 0);
+                assert!(!block.is_null() && (block as usize).is_multiple_of(layout.align()));
                 assert!((0..size).all(|i| *block.add(i) == 0));
                 block.write_bytes(0xa5, size);
                 let block = realloc(block, layout, 3 * size);
@@ -111,7 +111,7 @@ fn large_over_aligned_zeros_are_not_touched() {
     // SAFETY: the layout is not empty, and the block is read within it and freed once.
     unsafe {
         let block = alloc_zeroed(layout);
-        assert!(!block.is_null() && block as usize % (1 << 21) == 0);
+        assert!(!block.is_null() && (block as usize).is_multiple_of(1 << 21));
         assert!(
             resident() < before + (64 << 20) / 4096,
             "a gibibyte was cleared"

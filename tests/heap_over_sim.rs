@@ -980,7 +980,7 @@ fn large_alignments_are_kept() {
         for size in [1, 100, 5000, 30_000, 200_000] {
             let block = heap.allocator.aligned(&heap.threads[0], size, 1 << shift) as usize;
             assert!(
-                block != 0 && block % (1 << shift) == 0,
+                block != 0 && block.is_multiple_of(1 << shift),
                 "{size} at {block:#x}, shift {shift}"
             );
             assert!(heap.usable(block) >= size);

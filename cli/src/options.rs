@@ -105,7 +105,7 @@ fn default(spec: &Spec) -> String {
 /// A number as it can be written; bytes with k, m or g where that is shorter.
 fn amount(value: usize, unit: Unit) -> String {
     let suffixes = [(30, "g"), (20, "m"), (10, "k")];
-    let whole = |shift: usize| value != 0 && value % (1 << shift) == 0;
+    let whole = |shift: usize| value != 0 && value.is_multiple_of(1 << shift);
     match suffixes.into_iter().find(|&(shift, _)| whole(shift)) {
         Some((shift, suffix)) if unit == Unit::Bytes => format!("{}{suffix}", value >> shift),
         _ => value.to_string(),

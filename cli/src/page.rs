@@ -20,7 +20,7 @@ use std::process;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
-const _: () = assert!(OFFSET % align_of::<Counters>() == 0);
+const _: () = assert!(OFFSET.is_multiple_of(align_of::<Counters>()));
 
 /// A page of counters that another process can open.
 pub struct Page {

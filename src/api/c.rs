@@ -110,7 +110,7 @@ pub fn memalign(align: usize, size: usize) -> *mut u8 {
 /// # Safety
 /// `place` is a place to write a pointer to.
 pub unsafe fn posix_memalign(place: *mut *mut u8, align: usize, size: usize) -> c_int {
-    if !align.is_power_of_two() || align % core::mem::size_of::<*mut u8>() != 0 {
+    if !align.is_power_of_two() || !align.is_multiple_of(core::mem::size_of::<*mut u8>()) {
         return libc::EINVAL;
     }
     let errno = errno();

@@ -312,9 +312,14 @@ impl Hardened {
             if random {
                 heap.shuffle(ground.table(), class, thread.random.byte());
             }
-            if !heap.refill(ground, class)? {
+            let Some(taken) = heap.refill(ground, class)? else {
                 return Ok(None);
-            }
+            };
+            // Which slot it is to be is chosen below.
+            let taken = (taken as usize - entry.base.get() as usize) / entry.size.get();
+            entry.bits.set(entry.bits.get() | bit_of(taken));
+            // SAFETY: the word that the slot came from, in a header that is never unmapped.
+            flip(unsafe { &*entry.word.get() }, bit_of(taken));
         }
         let Some((slab, first)) = heap.checked_out(ground.table(), class) else {
             return Ok(None);

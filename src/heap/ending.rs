@@ -15,7 +15,7 @@ impl Heap {
     pub(super) fn pulse<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         let pulse = self.pulse.get();
         self.pulse.set(pulse.wrapping_add(1));
-        if pulse % PULSE != 0 {
+        if !pulse.is_multiple_of(PULSE) {
             return Ok(());
         }
         self.look_at_clock(ground)

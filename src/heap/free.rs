@@ -8,7 +8,22 @@ use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, Next, DISOWNED, LISTED, PENDING, RELEASED};
 use crate::slab::{SlabPtr, SlabTable, State, CREDIT_HUGE};
-use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::compiler_fence;
+
+/// The slab's free slots and its credit at the same moment: a signal handler may free in between, which
+/// takes from the credit.
+fn count_steadily(slab: SlabPtr) -> (usize, i32) {
+    loop {
+        let before = slab.credit.get();
+        compiler_fence(SeqCst);
+        let free = slab.count_free();
+        compiler_fence(SeqCst);
+        if slab.credit.get() == before {
+            return (free, before);
+        }
+    }
+}
 
 impl Heap {
     /// The slab's credit is used up: finds the list where it belongs now, or gives it back.
@@ -16,10 +31,17 @@ impl Heap {
         if slab.is_span() && slab.state() == State::Full && slab.is_free(0) {
             return self.span_freed(ground, slab);
         }
-        let (free, slots) = (slab.count_free(), slab.slots());
+        // A signal handler takes no slot of an active slab while it is judged.
+        let active = slab.state() == State::Active && !slab.is_span();
+        let hidden = active.then(|| self.entry(slab.class()).hide());
+        let (free, before) = count_steadily(slab);
+        let slots = slab.slots();
         self.tell(slab, free);
         if slab.state() == State::Active && free != 0 && free != slots {
             slab.credit.set(CREDIT_HUGE);
+            if let Some(bits) = hidden {
+                self.entry(slab.class()).show(bits);
+            }
             return Ok(());
         }
         self.unlist(ground, slab);
@@ -34,8 +56,14 @@ impl Heap {
             _ => return self.release(ground, slab),
         }
         slab.set_state(state);
-        slab.credit.set(credit);
+        shift(&slab.credit, credit.wrapping_sub(before));
         Ok(())
+    }
+
+    /// Whether the slab is this heap's and its credit is used up.
+    #[inline]
+    pub fn is_spent(&self, slab: SlabPtr) -> bool {
+        slab.owner.load(Relaxed) & !PENDING == self.me() && slab.credit.get() <= 0
     }
 
     /// The common part of [`Heap::settle`]: a full slab of slots got its first free one, and waits for its
@@ -48,7 +76,8 @@ impl Heap {
         }
         self.tell(slab, 1);
         slab.set_state(State::Partial);
-        slab.credit.set(slab.slots() as i32 - 1);
+        // Frees by a signal handler since have made it less than zero.
+        shift(&slab.credit, slab.slots() as i32 - 1);
         self.classes[class].turn.push_back(table, slab);
         true
     }
@@ -237,10 +266,10 @@ impl Heap {
         if bits & bit_of(slot) != 0 {
             return Err(dead(slab, slot));
         }
-        word.store(bits | bit_of(slot), Relaxed);
-        let credit = slab.credit.get().saturating_sub(1 + collected as i32);
-        slab.credit.set(credit);
-        if credit <= 0 || slab.state() == State::Unlisted {
+        // One instruction: a signal handler's own free into this word is not lost.
+        flip(word, bit_of(slot));
+        shift(&slab.credit, -(1 + collected as i32));
+        if slab.credit.get() <= 0 || slab.state() == State::Unlisted {
             return self.settle(ground, slab);
         }
         Ok(())
@@ -273,11 +302,15 @@ impl Heap {
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
         let owner = slab.owner.load(SeqCst);
-        if owner == self.me() | PENDING {
-            let collected = self.collect(slab)?;
-            let credit = slab.credit.get().saturating_sub(collected as i32);
-            slab.credit.set(credit);
-            if credit <= 0 {
+        if owner & !PENDING == self.me() {
+            let collected = if owner & PENDING != 0 {
+                self.collect(slab)?
+            } else {
+                0
+            };
+            shift(&slab.credit, -(collected as i32));
+            // 1: a signal handler's free used the credit up, and could not settle the slab.
+            if slab.credit.get() <= 1 {
                 return self.settle(ground, slab);
             }
         } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me() {

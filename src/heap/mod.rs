@@ -34,11 +34,12 @@ use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
-use crate::sync::Ordering::Relaxed;
+use crate::sync::{flip, Ordering::Relaxed, Ordering::Release};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
+use core::sync::atomic::compiler_fence;
 
 pub use abandoned::Abandoned;
 pub use arenas::Arenas;
@@ -276,14 +277,19 @@ impl Heap {
 
     // ---- taking slots ---------------------------------------------------------------------------
 
-    /// Checks out a word of free slots of `class` into its entry. False where memory has run out.
-    pub fn refill<O: Os>(&self, ground: &Ground<O>, class: usize) -> Result<bool, Misuse> {
+    /// Takes a slot of `class`, and checks out the free slots of its word into the class's entry. `None`
+    /// where memory has run out.
+    pub fn refill<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        class: usize,
+    ) -> Result<Option<*mut u8>, Misuse> {
         self.pulse(ground)?;
         let entry = self.entry(class);
         loop {
             match self.refill_from_active(ground.table(), class, entry) {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
+                Ok(Some(slot)) => return Ok(Some(slot)),
+                Ok(None) => {}
                 Err(misuse) => {
                     self.note(misuse);
                     if let Some(slab) = self.active(ground.table(), class) {
@@ -297,7 +303,7 @@ impl Heap {
             }
             match self.next_slab(ground, class)? {
                 Some(slab) => self.activate(slab),
-                None => return Ok(false),
+                None => return Ok(None),
             }
         }
     }
@@ -308,7 +314,7 @@ impl Heap {
     #[inline(always)]
     pub fn next_word(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
         let pulse = self.pulse.get();
-        if pulse % PULSE == 0 {
+        if pulse.is_multiple_of(PULSE) {
             return None;
         }
         let this = self.classes.get(class)?;
@@ -317,56 +323,57 @@ impl Heap {
             return None;
         }
         let slab = table.get(slab);
+        entry.hide();
         let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
         if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
             return None;
         }
         self.pulse.set(pulse.wrapping_add(1));
         this.cursor.set(word as u32);
-        self.set_entry(slab, entry, word, bits);
-        entry.take()
+        Some(self.set_entry(slab, entry, word, bits))
     }
 
-    /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. False where
+    /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where
     /// that is not all there is to do.
-    pub fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> bool {
+    pub fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
         let this = &self.classes[class];
         let (Some(slab), Some(next)) = (self.active(table, class), this.turn.first(table)) else {
-            return false;
+            return None;
         };
+        entry.hide();
         if this.remote.get() != 0
             || slab.next_word(0).is_some()
             || this.slack_for(next) >= SLACK_SLOTS
         {
-            return false;
+            return None;
         }
         self.fill_up(slab);
         if let Some(slab) = this.next_in_turn(table) {
             self.activate(slab);
         }
-        self.refill_from_active(table, class, entry)
-            .unwrap_or(false)
+        self.refill_from_active(table, class, entry).unwrap_or(None)
     }
 
-    /// Checks out the next word of the active slab; false where it has no free slot, or there is none.
+    /// Checks out the next word of the active slab and takes its first slot; `None` where it has no free
+    /// slot, or there is none.
     #[inline]
     fn refill_from_active(
         &self,
         table: SlabTable,
         class: usize,
         entry: &Entry,
-    ) -> Result<bool, Misuse> {
+    ) -> Result<Option<*mut u8>, Misuse> {
         let Some(slab) = self.active(table, class) else {
-            return Ok(false);
+            return Ok(None);
         };
+        entry.hide();
         let cursor = &self.classes[class].cursor;
         match slab.next_word(cursor.get() as usize) {
             Some((word, bits)) => {
                 cursor.set(word as u32);
-                self.check_out(slab, entry, word, bits)?;
-                Ok(true)
+                self.check_out(slab, entry, word, bits).map(Some)
             }
-            None => Ok(false),
+            None => Ok(None),
         }
     }
 
@@ -404,27 +411,34 @@ impl Heap {
         entry: &Entry,
         word: usize,
         bits: u64,
-    ) -> Result<(), Misuse> {
+    ) -> Result<*mut u8, Misuse> {
         let twice = slab.remote_word(word).load(Relaxed) & bits;
         if twice != 0 {
             return Err(overlap(slab, Overlap { word, bits: twice }));
         }
-        self.set_entry(slab, entry, word, bits);
-        Ok(())
+        Ok(self.set_entry(slab, entry, word, bits))
     }
 
+    /// Takes the lowest of the free slots `bits`, and puts the others into the entry. In this order: a signal
+    /// handler that allocates in between finds an empty entry, or a whole one.
     #[inline(always)]
-    fn set_entry(&self, slab: SlabPtr, entry: &Entry, word: usize, bits: u64) {
+    fn set_entry(&self, slab: SlabPtr, entry: &Entry, word: usize, bits: u64) -> *mut u8 {
         let size = slab.size();
         let first = word * WORD_SLOTS;
-        entry.word.set(slab.free_word_at(first));
-        entry.base.set((slab.base() + first * size) as *mut u8);
+        let rest = bits & (bits - 1);
+        let free = slab.free_word_at(first);
+        flip(free, bits ^ rest);
+        let base = (slab.base() + first * size) as *mut u8;
+        entry.word.set(free);
+        entry.base.set(base);
         entry.size.set(size);
-        entry.bits.set(bits);
         let count = bits.count_ones();
         self.slots.set(self.slots.get().wrapping_add(count));
         let handed = u64::from(count) * size as u64;
         self.handed.set(self.handed.get() + handed);
+        compiler_fence(Release);
+        entry.bits.set(rest);
+        base.wrapping_add(bits.trailing_zeros() as usize * size)
     }
 
     /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked

@@ -534,6 +534,12 @@ impl Large {
         self.inner(&guard).find(address)
     }
 
+    /// What `address` is, unless the lock is taken, perhaps by the caller's own thread.
+    pub fn try_find(&self, address: usize) -> Option<Found> {
+        let guard = self.lock.try_lock()?;
+        Some(self.inner(&guard).find(address))
+    }
+
     /// Bytes in live blocks, and how many there are.
     pub fn live(&self) -> (usize, usize) {
         let guard = self.lock.lock();

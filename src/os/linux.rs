@@ -116,6 +116,10 @@ impl Linux {
         if self.sole.load(Relaxed) != 0 {
             return true;
         }
+        // Cheaper, and a filter of system calls (seccomp(2)) has no say in it.
+        if let Some(single) = super::loader::is_single_threaded() {
+            return single;
+        }
         let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
         // SAFETY: the path is a string and `status` a place to write to; all zeros is a valid answer.
         let links = keeping_errno(|| unsafe {

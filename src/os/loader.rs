@@ -135,6 +135,14 @@ pub fn next_malloc() -> Option<NextMalloc> {
     }
 }
 
+/// Whether libc knows of no second thread, and of none that has ended; `None` where it does not tell
+/// (`__libc_single_threaded`, glibc 2.32).
+pub fn is_single_threaded() -> Option<bool> {
+    let flag = weak!("__libc_single_threaded") as *const u8;
+    // SAFETY: a variable of libc's of one byte, which only libc changes.
+    (!flag.is_null()).then(|| unsafe { flag.read_volatile() } != 0)
+}
+
 /// An entry of an object's dynamic section (elf(5)).
 #[repr(C)]
 struct Dynamic {

@@ -71,12 +71,12 @@ impl SimConfig {
             "sim: page size {page}"
         );
         assert!(
-            self.bytes % page == 0,
+            self.bytes.is_multiple_of(page),
             "sim: window of {} bytes, pages of {page}",
             self.bytes
         );
         assert!(
-            self.break_bytes % page == 0,
+            self.break_bytes.is_multiple_of(page),
             "sim: break window of {} bytes",
             self.break_bytes
         );
@@ -383,7 +383,7 @@ impl State {
     fn whole(&self, call: &str, bytes: usize) -> usize {
         assert!(bytes > 0, "sim: {call} of an empty range");
         assert!(
-            bytes % self.config.page_size == 0,
+            bytes.is_multiple_of(self.config.page_size),
             "sim: {call} of {bytes:#x} bytes, not whole pages"
         );
         bytes / self.config.page_size
@@ -394,7 +394,7 @@ impl State {
         let count = self.whole(call, bytes);
         let address = start.as_ptr() as usize;
         assert!(
-            address % self.config.page_size == 0,
+            address.is_multiple_of(self.config.page_size),
             "sim: {call} at {address:#x}, not a page's start"
         );
         let offset = address.wrapping_sub(self.memory.base());

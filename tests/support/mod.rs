@@ -261,7 +261,7 @@ impl World {
         for op in script {
             self.step(op);
             self.played += 1;
-            if self.played % self.every == 0 {
+            if self.played.is_multiple_of(self.every) {
                 self.check();
             }
         }

@@ -1,0 +1,44 @@
+/* A program that confines itself to the usual memory calls, and is killed at any other, goes on allocating. */
+#include "../tools.h"
+
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+
+#define ALLOW(name) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+
+static void confine(void) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        ALLOW(brk), ALLOW(mmap), ALLOW(munmap), ALLOW(mremap), ALLOW(mprotect), ALLOW(madvise),
+        ALLOW(futex), ALLOW(write), ALLOW(exit_group), ALLOW(rt_sigreturn), ALLOW(clock_gettime),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+}
+
+int main(void) {
+    static unsigned char *blocks[3000];
+    uint64_t state = 42;
+    give(take(1)); /* the heap is there */
+    confine();
+    for (int round = 0; round < 30000; round++) {
+        size_t i = random_next(&state) % 3000, size = 1 + random_next(&state) % 20000;
+        if (round % 100 == 0) size *= 40;
+        if (blocks[i] != NULL && round % 7 == 0) {
+            blocks[i] = resize(blocks[i], size);
+        } else {
+            give(blocks[i]);
+            blocks[i] = take(size);
+        }
+        CHECK(blocks[i] != NULL);
+        blocks[i][0] = blocks[i][size - 1] = 1;
+    }
+    for (int i = 0; i < 3000; i++) give(blocks[i]);
+    sound();
+    syscall(SYS_exit_group, 0);
+}

@@ -1,0 +1,289 @@
+//! A good citizen: what a process does beside allocating, or is allowed to do, harms neither it nor the heap.
+//!
+//! Each test shows one line of docs/compatibility.md; forks, threads and limits have more in `fork.rs`,
+//! `threads.rs` and `limits.rs`.
+
+mod common;
+
+use common::{artifacts, compile, compile_as, environment, passes, run, run_as, Form, FORMS};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn a_child_of_any_kind_of_fork_frees_allocates_and_ends() {
+    passes("fork/ways.c", &["15"]);
+}
+
+#[test]
+fn ten_thousand_threads_in_turns_and_at_once() {
+    passes("citizen/ten_thousand.c", &["turns"]);
+    passes("citizen/ten_thousand.c", &["once"]);
+}
+
+#[test]
+fn threads_that_only_free_give_all_of_it_back() {
+    passes("citizen/only_free.c", &[]);
+}
+
+#[test]
+fn a_thread_whose_first_allocation_is_in_the_last_round_of_destructors_leaves_no_heap_behind() {
+    passes("citizen/last_round.c", &["5000"]);
+}
+
+#[test]
+fn threads_made_by_clone_that_run_no_destructors_leave_no_heap_behind() {
+    passes_saying("citizen/raw.c", &["1000"], &[]);
+}
+
+#[test]
+fn a_plugin_that_brings_the_allocator_can_be_closed_before_its_threads_end() {
+    let plugin = compile("plugin.c", &["-shared", "-fPIC", "-DPREFIXED"]);
+    let program = compile("citizen/unloaded.c", &[]);
+    let plugin = plugin.to_str().expect("a path in UTF-8");
+    assert_eq!(run(&program, &[plugin], &[]).passed(), "done\n");
+}
+
+#[test]
+fn the_preload_library_can_be_opened_late_and_never_goes() {
+    let program = compile("citizen/late.c", &[]);
+    let library = artifacts().preload.to_str().expect("a path in UTF-8");
+    for flags in ["plain", "deepbind"] {
+        run(&program, &[library, flags], &[]).passed();
+    }
+}
+
+#[test]
+fn static_thread_local_storage_fits_what_a_late_library_finds_by_default() {
+    let library = fs::read(&artifacts().preload).expect("the library can be read");
+    assert!(thread_local_bytes(&library) <= 1229, "1.2 KiB");
+    assert!(thread_local_bytes(&library) > 0);
+}
+
+/// `p_memsz` of the segment `PT_TLS` of a 64-bit little-endian object (elf(5)).
+fn thread_local_bytes(object: &[u8]) -> u64 {
+    let word = |at: usize| u64::from_le_bytes(object[at..at + 8].try_into().expect("8 bytes"));
+    let half = |at: usize| u16::from_le_bytes(object[at..at + 2].try_into().expect("2 bytes"));
+    let (table, size, count) = (word(32) as usize, half(54) as usize, half(56) as usize);
+    let segments = (0..count).map(|index| table + index * size);
+    let is_tls = |at: &usize| object[*at..*at + 4] == 7u32.to_le_bytes();
+    segments.filter(is_tls).map(|at| word(at + 40)).sum()
+}
+
+/// Runs `c_file` in both forms, with `options` of the allocator, and expects "done"; a program that says
+/// "skipped" could not be what it tests on this machine.
+#[track_caller]
+fn passes_saying(c_file: &str, args: &[&str], environment_of: &[(&str, &str)]) {
+    for form in FORMS {
+        let program = compile_as(form, c_file, &[]);
+        let environment = [&environment(form), environment_of].concat();
+        match run(&program, args, &environment).passed().as_str() {
+            "done\n" => {}
+            "skipped\n" => eprintln!("{c_file}: not possible on this machine, nothing was tested"),
+            said => panic!("{c_file} said {said:?}"),
+        }
+    }
+}
+
+/// Where a function of the allocator lies in `object`, and how long it is.
+struct Function {
+    start: u64,
+    length: u64,
+    name: String,
+}
+
+fn functions(object: &Path) -> Vec<Function> {
+    let listed = Command::new("nm")
+        .args(["-S", "--defined-only"])
+        .arg(object)
+        .output()
+        .expect("nm starts");
+    let text = String::from_utf8(listed.stdout).expect("names in UTF-8");
+    let hex = |word: &str| u64::from_str_radix(word, 16).ok();
+    let function = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+        [start, length, "t" | "T", name] => Some(Function {
+            start: hex(start)?,
+            length: hex(length)?,
+            name: name.to_owned(),
+        }),
+        _ => None,
+    };
+    text.lines().filter_map(function).collect()
+}
+
+/// Functions that have the instructions of a fast path among their own, beside malloc and free.
+const FAST: [&str; 5] = [
+    "malloc_upper",
+    "malloc_class",
+    "free_slow",
+    "free_own",
+    "realloc_by_copy",
+];
+
+#[test]
+fn a_handler_may_allocate_between_any_two_instructions_outside_the_fast_paths() {
+    for form in FORMS {
+        let program = compile_as(form, "citizen/stepped.c", &[]);
+        let (object, prefix) = match form {
+            Form::Prefixed => (program.as_path(), "slabside_"),
+            Form::Preloaded => (artifacts().preload.as_path(), ""),
+        };
+        let functions = functions(object);
+        let of = |name: &str| {
+            let name = format!("{prefix}{name}");
+            let found = functions.iter().find(|function| function.name == name);
+            found.unwrap_or_else(|| panic!("no function {name}"))
+        };
+        let mut args = vec![
+            of("malloc").length.to_string(),
+            of("free").length.to_string(),
+        ];
+        let mut skipped = of("malloc").length + of("free").length;
+        let is_fast = |function: &&Function| {
+            let is = |part: &&str| function.name.contains(*part);
+            FAST.iter().any(is)
+                || [of("realloc"), of("calloc")]
+                    .iter()
+                    .any(|other| other.start == function.start)
+        };
+        for function in functions.iter().filter(is_fast) {
+            skipped += function.length;
+            args.push(function.start.wrapping_sub(of("malloc").start).to_string());
+            args.push(function.length.to_string());
+        }
+        let all: u64 = functions
+            .iter()
+            .filter(|function| function.name.contains("slabside"))
+            .map(|function| function.length)
+            .sum();
+        assert!(
+            skipped < 4096 && skipped * 8 < all,
+            "{skipped} bytes of {all} are left out"
+        );
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        assert_eq!(run(&program, &args, &environment(form)).passed(), "done\n");
+    }
+}
+
+#[test]
+fn a_handler_allocates_while_the_library_is_dying_and_the_program_ends() {
+    for form in FORMS {
+        for (how, said) in [("misuse", "slabside: double free of "), ("crash", "")] {
+            let ended = run_as(form, "citizen/dying.c", &[how]);
+            assert_eq!(
+                (ended.status, &*ended.stdout),
+                (Some(3), "handled 1\n"),
+                "{ended:#?}"
+            );
+            assert!(ended.stderr.starts_with(said), "{ended:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_kills_at_all_but_the_usual_memory_calls_kills_nobody() {
+    passes("citizen/seccomp.c", &[]);
+}
+
+#[test]
+fn a_program_that_locks_all_its_memory_pays_for_no_reserve() {
+    passes_saying("citizen/locked.c", &[], &[]);
+}
+
+#[test]
+fn as_many_mappings_as_there_may_be_are_no_end() {
+    passes_saying("citizen/maps.c", &[], &[]);
+}
+
+#[test]
+fn reserves_are_left_out_of_core_dumps() {
+    for form in FORMS {
+        let ended = run_as(form, "citizen/core.c", &["flags"]);
+        assert_eq!(ended.passed(), "0\n", "KiB of reserves");
+    }
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let pattern = pattern.trim();
+    if pattern.starts_with('|') || pattern.is_empty() {
+        eprintln!("cores go to a program or nowhere: no dump was looked at");
+        return;
+    }
+    // The harness forbids dumps for itself and its children, but not beyond what a shell asks for again.
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("core");
+    fs::create_dir_all(&directory).expect("a directory for the dump");
+    let program = compile("citizen/core.c", &["-DPREFIXED"]);
+    let status = Command::new(program)
+        .current_dir(&directory)
+        .status()
+        .expect("it starts");
+    assert!(!status.success());
+    let Some(dump) = newest_core(pattern, &directory) else {
+        eprintln!("no dump was made as {pattern}: nothing more was tested");
+        return;
+    };
+    let dumped = sparse_bytes(&dump);
+    let _ = fs::remove_file(&dump); // it is large
+    assert!((5 << 20..64 << 20).contains(&dumped), "{dumped} bytes");
+}
+
+/// The dump that was written last where `pattern` says, within the last minute.
+fn newest_core(pattern: &str, directory: &Path) -> Option<std::path::PathBuf> {
+    let place = directory.join(pattern);
+    let files = fs::read_dir(place.parent()?).ok()?.flatten();
+    let young = |file: &fs::DirEntry| {
+        let age = file.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+        (age.as_secs() < 60 && file.file_name().to_str()?.contains("core")).then_some(age)
+    };
+    let dumps = files.filter_map(|file| young(&file).map(|age| (age, file.path())));
+    dumps.min().map(|(_, path)| path)
+}
+
+/// The apparent size of a file: what a reserve in a dump would add to it.
+fn sparse_bytes(file: &Path) -> u64 {
+    fs::metadata(file).expect("the dump is there").len()
+}
+
+#[test]
+fn within_a_control_group_memory_is_used_again_and_a_limit_refuses_in_time() {
+    let group = format!("/sys/fs/cgroup/memory/slabside-{}", std::process::id());
+    let made = fs::create_dir(&group).is_ok()
+        && fs::write(format!("{group}/memory.limit_in_bytes"), "64M").is_ok();
+    if made {
+        let environment = [("SLABSIDE_OPTIONS", "limit-hard:48m")];
+        passes_saying("citizen/cgroup.c", &[&group, "64"], &environment);
+    } else {
+        eprintln!("no memory control group (version 1) can be made here: nothing was tested");
+    }
+    let _ = fs::remove_dir(&group); // it may not be there
+}
+
+#[test]
+fn with_huge_pages_for_all_and_for_none_the_heap_is_sound() {
+    for form in FORMS {
+        for option in ["huge-pages:on", "huge-pages:off"] {
+            let program = compile_as(form, "exercise.c", &[]);
+            let environment = [environment(form), vec![("SLABSIDE_OPTIONS", option)]].concat();
+            assert_eq!(run(&program, &[], &environment).passed(), "done\n");
+        }
+    }
+}
+
+/// The system refuses what it could not back by memory: the reserves must not count.
+#[test]
+#[ignore = "changes a setting of the whole system, and needs root"]
+fn strict_overcommit_counts_what_is_used() {
+    let (mode, ratio) = (
+        "/proc/sys/vm/overcommit_memory",
+        "/proc/sys/vm/overcommit_ratio",
+    );
+    let before = [mode, ratio].map(|file| fs::read_to_string(file).expect("it can be read"));
+    let programs = FORMS.map(|form| (form, compile_as(form, "exercise.c", &[])));
+    fs::write(ratio, "90")
+        .and_then(|()| fs::write(mode, "2"))
+        .expect("it can be set");
+    let ended = programs.map(|(form, program)| run(&program, &[], &environment(form)));
+    let _ = fs::write(mode, before[0].trim());
+    let _ = fs::write(ratio, before[1].trim());
+    for ended in ended {
+        assert_eq!(ended.passed(), "done\n");
+    }
+}
