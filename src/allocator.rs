@@ -11,11 +11,12 @@
 
 use crate::arch::{mark_free, Freed};
 use crate::class::{
-    bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, ENTRY_SHIFT,
-    LOCAL_CLASSES,
+    bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, LOCAL_CLASSES,
 };
-use crate::geometry::{bit_of, pages_for, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX, SPAN_MAX};
-use crate::heap::{self, heap_of, Ground, Heap};
+use crate::geometry::{bit_of, pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT};
+use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::hardened::{self, Hardened, Live, Samples};
+use crate::heap::{self, heap_of, locate, Ground, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
@@ -33,6 +34,8 @@ use core::sync::atomic::AtomicPtr;
 pub struct Allocator<O: Os> {
     /// All that the heaps stand on.
     pub ground: Ground<O>,
+    hard: Hardened,
+    samples: Samples,
     stage: AtomicU32,
     start_lock: Lock,
     /// Large blocks that signal handlers freed; 0: unused place.
@@ -82,6 +85,8 @@ impl Drop for Busy<'_> {
 pub(crate) enum Place {
     Slot(SlabPtr),
     Large(Block),
+    /// A hardened or sampled block, of which the bytes that were asked for are known.
+    Exact(usize),
     /// Perhaps a large block: a signal handler asks while the thread may hold their lock.
     Unknown,
 }
@@ -101,6 +106,7 @@ impl Place {
         match self {
             Place::Slot(slab) => slab.size(),
             Place::Large(block) => block.bytes,
+            Place::Exact(size) => size,
             Place::Unknown => 0,
         }
     }
@@ -111,6 +117,8 @@ impl<O: Os> Allocator<O> {
     pub const fn new(os: O) -> Allocator<O> {
         Allocator {
             ground: Ground::new(os),
+            hard: Hardened::new(),
+            samples: Samples::new(),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Lock::new(),
             put_off: [const { AtomicUsize::new(0) }; PUT_OFF],
@@ -135,8 +143,15 @@ impl<O: Os> Allocator<O> {
         // SAFETY: `entry_offset` gives offsets of entries alone (tested exhaustively in `class`).
         match unsafe { thread.take(offset) } {
             Some(slot) => slot,
-            None => self.malloc_slow(offset >> ENTRY_SHIFT, thread.block()),
+            None => self.malloc_slow(size, thread.block()),
         }
+    }
+
+    /// The entry is used up, or the thread is kept from using it.
+    #[cold]
+    #[inline(never)]
+    fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
+        self.refill(class_of(size), size, 1, thread)
     }
 
     /// As [`Allocator::malloc`] for more than 1 KiB.
@@ -182,53 +197,83 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
         if size <= SMALL_MAX {
-            return self.malloc_class(thread, class_of(size));
+            return self.malloc_class(thread, class_of(size), size, 1);
         }
         self.malloc_big(thread, size).0
     }
 
-    /// A slot of `class`.
-    fn malloc_class(&self, thread: &Local, class: usize) -> *mut u8 {
+    /// A slot of `class`, for `size` bytes at a multiple of `align`.
+    fn malloc_class(&self, thread: &Local, class: usize, size: usize, align: usize) -> *mut u8 {
         let slot = match heap_of(thread) {
             _ if class < LOCAL_CLASSES => thread.entries[class].take(),
             Some(heap) => heap.upper_entry(class).take(),
             None => None,
         };
-        slot.unwrap_or_else(|| self.malloc_slow(class, thread))
+        slot.unwrap_or_else(|| self.refill_cold(class, size, align, thread))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_cold(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+        self.refill(class, size, align, thread)
     }
 
     /// The entry is used up: another word of slots is checked out, most often of the same slab.
-    #[cold]
-    #[inline(never)]
-    fn malloc_slow(&self, class: usize, thread: &Local) -> *mut u8 {
+    #[inline(always)]
+    fn refill(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
             let entry = entry_of(thread, heap, class);
             if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
                 return slot;
             }
+        } else if let Some(block) = self.malloc_hardened_at_once(thread, size, align) {
+            return block;
         }
-        self.malloc_in_turn(class, thread)
+        self.malloc_in_turn(class, size, align, thread)
     }
 
-    /// As [`Allocator::malloc_slow`], where another slab is to be taken from.
+    /// As `refill`, where another slab is to be taken from.
     #[cold]
     #[inline(never)]
-    fn malloc_in_turn(&self, class: usize, thread: &Local) -> *mut u8 {
+    fn malloc_in_turn(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
             let entry = entry_of(thread, heap, class);
             if let Some(slot) = heap.refill_in_turn(self.ground.table(), class, entry) {
                 return slot;
             }
+        } else if self.is_hardened() {
+            return self.malloc_hardened(thread, size, align);
         }
         self.heed_soft_limit(thread);
-        self.with_reclaim(thread, |_, heap| heap.refill(&self.ground, class))
-            .unwrap_or_else(|| self.exhausted())
+        self.with_reclaim(thread, |_, heap| {
+            if let Some(block) = self.sample(heap, size, align) {
+                return Ok(Some(block));
+            }
+            heap.refill(&self.ground, class)
+        })
+        .unwrap_or_else(|| self.exhausted())
+    }
+
+    /// A page of its own for the one allocation in so many.
+    fn sample(&self, heap: &Heap, size: usize, align: usize) -> Option<*mut u8> {
+        let os = &self.ground.os;
+        let rate = self.ground.options.get(Name::GuardSample);
+        if !heap.is_due(rate, || os.random()) {
+            return None;
+        }
+        let address = self.samples.take(os, size, align)?;
+        heap.was_sampled();
+        Some(address as *mut u8)
     }
 
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
+        if heap_of(thread).is_none() && self.is_hardened() {
+            let block = self.malloc_hardened(thread, size, 1);
+            return (block, self.hard.is_clear(size));
+        }
         if size > SPAN_MAX {
             return self.malloc_large(thread, size, PAGE);
         }
@@ -302,8 +347,12 @@ impl<O: Os> Allocator<O> {
 
     /// The block, and whether it is all zero.
     fn aligned_or_fresh(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        if heap_of(thread).is_none() && self.is_hardened() {
+            let block = self.malloc_hardened(thread, size, align);
+            return (block, self.hard.is_clear(size));
+        }
         match fit(size, align) {
-            Fit::Slot(class) => (self.malloc_class(thread, class), false),
+            Fit::Slot(class) => (self.malloc_class(thread, class, size, align), false),
             Fit::Large => self.malloc_large(thread, size.max(1), align.max(PAGE)),
             Fit::Span if align > PAGE => self.malloc_aligned_span(thread, size, align),
             Fit::Span => self.malloc_big(thread, size),
@@ -377,6 +426,9 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn free_slow(&self, block: *mut u8, thread: &Local) {
+        if self.hard.is_on() {
+            return self.free_hardened(block as usize, thread);
+        }
         if block.is_null() {
             return;
         }
@@ -435,6 +487,12 @@ impl<O: Os> Allocator<O> {
             return self.put_off(addr);
         }
         self.notice_fork(thread);
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
+        if self.hard.is_on() {
+            return self.free_far_hardened(thread, addr);
+        }
         self.free_put_off(thread);
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
@@ -591,6 +649,7 @@ impl<O: Os> Allocator<O> {
         }
         self.notice_fork(thread);
         let place = match self.live(thread, block as usize, Call::Realloc) {
+            Ok(Place::Exact(old)) => return self.realloc_exact(thread, block, old, size),
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
@@ -602,6 +661,7 @@ impl<O: Os> Allocator<O> {
             Place::Large(large) => return self.realloc_large(thread, large, size),
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
             Place::Slot(_) | Place::Unknown => size <= usable,
+            Place::Exact(_) => false,
         };
         if stays {
             self.note_room(place, size);
@@ -648,6 +708,7 @@ impl<O: Os> Allocator<O> {
                 }
             }
             Place::Large(_) | Place::Unknown => self.roomy.store(1, Relaxed),
+            Place::Exact(_) => {}
         }
     }
 
@@ -752,6 +813,18 @@ impl<O: Os> Allocator<O> {
 
     /// The live block at `addr`; anything else is a misuse.
     pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
+        let ground = &self.ground;
+        let exact = self.hard.is_on() && !self.hard.is_arenas(ground, addr);
+        let in_slab = ground.pages.slab_at(addr).is_some();
+        if thread.busy.get() == 0 || in_slab {
+            if self.samples.holds(&ground.os, addr) {
+                return self.samples.size(&ground.os, addr, call).map(Place::Exact);
+            }
+            if exact {
+                let live = self.hard.find(ground, addr, call);
+                return live.map(|live| Place::Exact(live.size()));
+            }
+        }
         let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
@@ -790,15 +863,224 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    // ---- hardened mode --------------------------------------------------------------------------
+
+    /// Whether threads are to be kept off the fast paths. A thread that has a heap is not asked about.
+    fn is_hardened(&self) -> bool {
+        self.start() && self.hard.is_on()
+    }
+
+    /// The common half of `malloc_hardened`: the word checked out has a slot.
+    #[inline]
+    fn malloc_hardened_at_once(
+        &self,
+        thread: &Local,
+        size: usize,
+        align: usize,
+    ) -> Option<*mut u8> {
+        let hardened = self.hard.thread(thread)?;
+        if align > MIN_ALIGN || thread.busy.get() != 0 {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        let address = self.hard.malloc_at_once(hardened, size)?;
+        Some(address as *mut u8)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        let make = |hardened: &hardened::Thread| {
+            let sampled = hardened
+                .heap()
+                .and_then(|heap| self.sample(heap, size, align));
+            if sampled.is_some() {
+                return Ok(sampled);
+            }
+            let made = self.hard.malloc(&self.ground, hardened, size, align);
+            made.map(|address| address.map(|address| address as *mut u8))
+        };
+        self.with_hardened(thread, make)
+            .or_else(|| {
+                self.reclaim(thread);
+                self.with_hardened(thread, make)
+            })
+            .unwrap_or_else(|| self.exhausted())
+    }
+
+    #[inline(never)]
+    fn free_hardened(&self, addr: usize, thread: &Local) {
+        if addr == 0 {
+            return;
+        }
+        self.notice_fork(thread);
+        let Some(slab) = self.ground.pages.slab_at(addr) else {
+            return self.free_far_hardened(thread, addr);
+        };
+        let slot = match locate(slab, addr, Call::Free) {
+            Ok(slot) => slot,
+            // A large mapping may lie where the heap's end once was.
+            Err(Misuse::Unknown { addr, .. }) => return self.free_far_hardened(thread, addr),
+            Err(misuse) => return self.misuse(&misuse),
+        };
+        let hardened = self.hard.thread(thread);
+        if let Some(hardened) = hardened.filter(|_| thread.busy.get() == 0) {
+            let freed = {
+                let _busy = Busy::mark(thread);
+                self.hard.free(&self.ground, hardened, slab, slot)
+            };
+            return freed.unwrap_or_else(|misuse| self.misuse(&misuse));
+        }
+        self.free_hardened_late(thread, slab, slot);
+    }
+
+    /// By a thread that has no heap yet or any more, or in a signal handler that interrupted a slow path.
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
+        if thread.busy.get() != 0 || !self.attach(thread) {
+            return match self.hard.end(&self.ground, slab, slot, true) {
+                Ok(()) => self.free_without_heap(slab, slot),
+                Err(misuse) => self.misuse(&misuse),
+            };
+        }
+        self.with_hardened(thread, |hardened| {
+            self.hard.free(&self.ground, hardened, slab, slot).map(Some)
+        });
+    }
+
+    fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        if thread.busy.get() != 0 {
+            return self.put_off(addr);
+        }
+        self.free_put_off(thread);
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.hard.free_far(&self.ground, addr)
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Misuse::Unknown { addr, .. }) => self.free_foreign(addr),
+            Err(misuse) => self.misuse(&misuse),
+        }
+    }
+
+    fn free_sampled(&self, thread: &Local, addr: usize) {
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.samples.give(&self.ground.os, addr)
+        };
+        if let Err(misuse) = outcome {
+            self.misuse(&misuse);
+        }
+    }
+
+    /// Writes what is known of the sampled block that a fault was at or beside. From a signal handler.
+    pub fn tell_of_fault(&self, address: usize) {
+        let os = &self.ground.os;
+        let Some(sampled) = self.samples.find(os, address) else {
+            return;
+        };
+        os.say(sampled.fault(address).bytes());
+        let mut frames = [0; 32];
+        let known = os.stack(&mut frames);
+        os.say_stack(&frames[..known]);
+        os.say(b"  allocated\n");
+        os.say_stack(sampled.allocated.frames());
+        if let Some(freed) = sampled.freed {
+            os.say(b"  freed\n");
+            os.say_stack(freed.frames());
+        }
+    }
+
+    /// Resizes a hardened or sampled block of `old` bytes.
+    fn realloc_exact(&self, thread: &Local, block: *mut u8, old: usize, size: usize) -> *mut u8 {
+        let addr = block as usize;
+        if !self.samples.holds(&self.ground.os, addr) {
+            let live = self.hard.find(&self.ground, addr, Call::Realloc);
+            let outcome = live.and_then(|live| Ok((live, self.hard.resize(live, addr, size)?)));
+            match outcome {
+                Err(misuse) => {
+                    self.misuse(&misuse);
+                    return ptr::null_mut();
+                }
+                Ok((Live::Large(..), true)) => {
+                    self.hard.note_large(&self.ground, addr, size);
+                    return block;
+                }
+                Ok((_, true)) => return block,
+                Ok((_, false)) => {}
+            }
+        }
+        let moved = self.malloc(thread, size);
+        self.move_to(thread, block, old.min(size), moved)
+    }
+
+    /// Whether the size of every block is just what was asked for.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.hard.is_on()
+    }
+
+    /// Runs `work` with what hardened mode keeps of the thread, or with what all late threads share, under
+    /// the lock. `None` in a signal handler that interrupted a slow path, and where there is no memory.
+    fn with_hardened<R>(
+        &self,
+        thread: &Local,
+        work: impl Fn(&hardened::Thread) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        if !self.attach(thread) {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        let outcome = match self.hard.thread(thread) {
+            Some(hardened) => work(hardened),
+            None => {
+                let _guard = self.shared.lock.lock();
+                let local = &self.shared.local;
+                if local.hardened.get() == 0 {
+                    self.hard.attach(&self.ground, local);
+                }
+                let hardened = self.hard.thread(local);
+                hardened.map_or(Ok(None), work)
+            }
+        };
+        outcome.unwrap_or_else(|misuse| {
+            self.misuse(&misuse);
+            None
+        })
+    }
+
     // ---- who the thread is ----------------------------------------------------------------------
 
     /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
     #[cold]
     pub(crate) fn misuse(&self, misuse: &Misuse) {
-        if self.ground.options.get(Name::Misuse) != options::MISUSE_REPORTS {
-            self.ground.os.die(misuse);
+        if self.ground.options.get(Name::Misuse) == options::MISUSE_REPORTS {
+            return self.ground.os.say(misuse.line().bytes());
         }
-        self.ground.os.say(misuse.line().bytes());
+        let ground = &self.ground;
+        let sampled = self.samples.find(&ground.os, misuse.address());
+        if !self.hard.is_on() && sampled.is_none() {
+            ground.os.die(misuse);
+        }
+        let details = self.hard.explain(ground, misuse);
+        let Some(sampled) = sampled else {
+            ground.os.die_telling(misuse, &details, &[]);
+        };
+        let freed = sampled.freed.unwrap_or(sampled.allocated);
+        let stacks = [
+            ("allocated", sampled.allocated.frames()),
+            ("freed", freed.frames()),
+        ];
+        let known = 1 + usize::from(sampled.freed.is_some());
+        ground.os.die_telling(misuse, &details, &stacks[..known])
     }
 
     /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
@@ -820,6 +1102,7 @@ impl<O: Os> Allocator<O> {
                 let _busy = Busy::mark(thread);
                 (work(thread, heap), heap.noted())
             }
+            None if self.hard.is_on() => return None,
             None => self.with_shared(thread, work),
         };
         // Neither busy nor under a lock: a handler of SIGABRT may allocate.
@@ -867,6 +1150,9 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
     pub fn reclaim_but(&self, thread: &Local, keep: usize) {
         let ground = &self.ground;
+        if self.hard.is_on() {
+            return self.reclaim_hardened(thread);
+        }
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
             ground.large.give_back(&ground.os, &ground.meta);
@@ -877,35 +1163,57 @@ impl<O: Os> Allocator<O> {
         });
     }
 
+    fn reclaim_hardened(&self, thread: &Local) {
+        let ground = &self.ground;
+        self.with_hardened(thread, |hardened| {
+            self.hard.flush(ground, hardened)?;
+            self.hard.reclaim(&ground.os);
+            if let Some(heap) = hardened.heap() {
+                heap.give_back(ground)?;
+            }
+            ground.pages.yield_reserve(&ground.os, &ground.meta);
+            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
+            Ok(Some(()))
+        });
+    }
+
     /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
     pub(crate) fn attach(&self, thread: &Local) -> bool {
         if thread.phase.get() != Phase::Fresh {
             return true;
         }
-        let heap = {
+        let has_heap = {
             // A signal handler must neither ask for the lock of the start once more nor for another heap.
             let _busy = Busy::mark(thread);
             if !self.start() {
                 return false;
             }
-            let heap = self.ground.heaps.take(&self.ground, thread);
+            let has_heap = if self.hard.is_on() {
+                self.hard.attach(&self.ground, thread)
+            } else {
+                self.ground.heaps.take(&self.ground, thread).is_some()
+            };
             if self.ground.heaps.given.load(Relaxed) > 1 {
                 self.watch_forks();
             }
-            thread.phase.set(if heap.is_some() {
+            thread.phase.set(if has_heap {
                 Phase::Running
             } else {
                 Phase::Late
             });
-            heap
+            has_heap
         };
         // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
         // of the start, which a thread with a heap does not ask for.
         if self.stage.load(Acquire) != HOOKED && self.begin() {
             // Without the lock of the start: a thread that loads a library holds the loader's.
             self.ground.os.stay_loaded();
+            if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
+                self.ground.os.prepare_stacks();
+            }
         }
-        if heap.is_some() {
+        if has_heap {
             self.ground
                 .os
                 .watch_thread(ptr::NonNull::from(thread).cast());
@@ -924,6 +1232,13 @@ impl<O: Os> Allocator<O> {
             self.stage.store(HOOKED, Release);
         }
         first
+    }
+
+    /// An option was set: where blocks are sampled from now on, their stacks are to be told.
+    pub fn option_changed(&self) {
+        if self.is_started() && self.ground.options.get(Name::GuardSample) != 0 {
+            self.ground.os.prepare_stacks();
+        }
     }
 
     /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
@@ -957,9 +1272,13 @@ impl<O: Os> Allocator<O> {
             .options
             .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
         self.configure();
+        let hardened = self.hard.provide(&ground.options, &ground.meta);
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
         if started {
+            if hardened {
+                self.hard.begin(ground);
+            }
             self.stage.store(STARTED, Release);
         }
         started
@@ -996,6 +1315,14 @@ impl<O: Os> Allocator<O> {
 
     /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
     pub fn exit_thread(&self, thread: &Local) {
+        if thread.hardened.get() != 0 {
+            let outcome = {
+                let _busy = Busy::mark(thread);
+                thread.phase.set(Phase::Late);
+                self.hard.exit(&self.ground, thread)
+            };
+            return outcome.unwrap_or_else(|misuse| self.misuse(&misuse));
+        }
         let Some(heap) = heap_of(thread) else {
             return;
         };
@@ -1021,9 +1348,11 @@ impl<O: Os> Allocator<O> {
             }
         }
         self.ground.os.forked();
-        let alone = self.ground.heaps.given.load(Relaxed) == 1 && heap_of(thread).is_some();
+        let hardened = self.hard.thread(thread);
+        let mine = hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap);
+        let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
         if alone && self.locks_are_free() {
-            if let Some(heap) = heap_of(thread) {
+            if let Some(heap) = mine {
                 self.ground.heaps.renumber(&self.ground, heap);
             }
             return;
@@ -1035,9 +1364,12 @@ impl<O: Os> Allocator<O> {
         self.ground.large.rebuild(&self.ground.meta);
         self.shared.local.reset();
         self.ground.pages.rebuild();
+        if self.hard.is_on() {
+            self.hard.repair(&self.ground, thread);
+        }
         let outcome = {
             let _busy = Busy::mark(thread);
-            self.ground.heaps.rebuild(&self.ground, heap_of(thread))
+            self.ground.heaps.rebuild(&self.ground, mine)
         };
         if let Err(misuse) = outcome {
             self.misuse(&misuse);
@@ -1069,6 +1401,8 @@ impl<O: Os> Allocator<O> {
             && ground.pages.locks_are_free()
             && ground.large.locks_are_free()
             && ground.heaps.lock_is_free()
+            && self.hard.locks_are_free()
+            && self.samples.lock_is_free()
     }
 
     /// Frees every lock: whoever held one is not in this process.
@@ -1081,6 +1415,8 @@ impl<O: Os> Allocator<O> {
         self.ground.pages.reset_locks();
         self.ground.heaps.reset_lock();
         self.ground.abandoned.reset_lock();
+        self.hard.reset_locks();
+        self.samples.reset_lock();
     }
 
     /// Number of broken invariants, while no other thread is at work.
@@ -1101,21 +1437,4 @@ fn with_room(usable: usize, size: usize) -> usize {
         return size;
     }
     roomy.min(SPAN_MAX)
-}
-
-/// The slot of `slab` at `addr`, which lies in one of its pages.
-fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
-    if !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED {
-        return Err(Misuse::Unknown { call, addr });
-    }
-    let offset = addr - slab.base();
-    match slot_at(offset, slab.recip.load(Relaxed)) {
-        (slot, true) if slot < slab.slots() => Ok(slot),
-        _ => Err(Misuse::Inside {
-            call,
-            addr,
-            offset,
-            size: slab.size(),
-        }),
-    }
 }

@@ -72,6 +72,13 @@ pub const fn longest_run(bits: u128) -> u32 {
     longest
 }
 
+/// The first bit of `bits`, which are not all 0, at or after bit `start` modulo 64, going round.
+#[inline]
+pub fn next_bit(bits: u64, start: usize) -> usize {
+    let start = start as u32 % u64::BITS;
+    ((bits.rotate_right(start).trailing_zeros() + start) % u64::BITS) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +136,24 @@ mod tests {
                 .map(|word| slots_of_word(slots, word).count_ones())
                 .sum();
             assert_eq!(bits as usize, slots);
+        }
+    }
+
+    #[test]
+    fn the_next_bit_is_found_from_any_start() {
+        for bits in [
+            1,
+            1 << 63,
+            0x8000_0000_0000_0001,
+            0x00f0_0000_1000_0002,
+            u64::MAX,
+        ] {
+            for start in 0..256 {
+                let plain = (start..)
+                    .find(|bit| bits >> (bit % 64) & 1 == 1)
+                    .map(|bit| bit % 64);
+                assert_eq!(Some(next_bit(bits, start)), plain, "{bits:x} {start}");
+            }
         }
     }
 }

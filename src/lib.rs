@@ -50,6 +50,8 @@ pub mod pages;
 pub mod large;
 #[cfg(not(loom))]
 pub mod heap;
+#[cfg(not(loom))]
+pub mod hardened;
 
 // The whole, from outside and inside.
 #[cfg(not(loom))]

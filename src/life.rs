@@ -24,6 +24,7 @@ pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
     fork_parent,
     fork_child,
     forked: detach_counters,
+    fault,
 }));
 
 /// Rounds of thread-specific-data destructors that the exit hook lets pass, so that the destructors of
@@ -42,6 +43,11 @@ unsafe extern "C" fn thread_exit(_: *mut c_void) {
         return;
     }
     GLOBAL.exit_thread(thread);
+}
+
+/// A fault: tells of it if it was at a sampled block.
+fn fault(address: usize) {
+    GLOBAL.tell_of_fault(address);
 }
 
 /// A thread is about to fork: the break stays where it is until it has. No lock is kept.

@@ -10,7 +10,7 @@
 
 use crate::budget::Budget;
 use crate::counters::{self, Counters};
-use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
+use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, SLOTS, WINDOW_PAGES};
 use crate::os::{Limits, Os};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -43,10 +43,16 @@ pub enum Area {
     LargeEven,
     /// Slab headers.
     Slabs,
+    /// Exact sizes of live slots, `SIZES_BYTES` a slab header; nothing unless hardened.
+    Sizes,
+    /// What hardened mode keeps of a thread, `THREAD_BYTES` each; nothing unless hardened.
+    Threads,
+    /// Which blocks of no bytes are live, a bit each; nothing unless hardened.
+    Empty,
 }
 
 /// Number of areas.
-pub const AREAS: usize = 9;
+pub const AREAS: usize = 12;
 
 /// Bytes reserved for a thread heap.
 pub const HEAP_BYTES: usize = 4096;
@@ -58,6 +64,12 @@ pub const GROUP_BYTES: usize = 4096;
 pub const RECORD_BYTES: usize = 32;
 /// Bytes of a slab header.
 pub const SLAB_BYTES: usize = 128;
+/// Bytes reserved for the exact sizes of one header's slots.
+pub const SIZES_BYTES: usize = SLOTS * 2;
+/// Bytes reserved for what hardened mode keeps of a thread.
+pub const THREAD_BYTES: usize = 40 << 10;
+/// Blocks of no bytes that can live at a time in hardened mode; more are served as one byte is.
+pub const EMPTY_BLOCKS: usize = 1 << 20;
 
 /// The largest tree that is opened at once, in bytes.
 const PRIMED_TREE: usize = 16 << 10;
@@ -115,6 +127,8 @@ pub struct Plan {
     pub heaps: usize,
     /// Records of large blocks in one table, a power of two.
     pub records: usize,
+    /// Whether the areas of hardened mode are provided for, and lie apart.
+    pub hardened: bool,
 }
 
 impl Plan {
@@ -126,6 +140,7 @@ impl Plan {
             slabs: 1 << 30,
             heaps: 1 << 15,
             records: 1 << 21,
+            hardened: false,
         }
     }
 
@@ -145,7 +160,13 @@ impl Plan {
             },
             heaps: (pages >> 6).clamp(64, most.heaps),
             records: (pages >> 4).next_power_of_two().clamp(1 << 8, most.records),
+            hardened: false,
         }
+    }
+
+    /// The same with or without hardened mode.
+    const fn with_hardened(self, hardened: bool) -> Plan {
+        Plan { hardened, ..self }
     }
 
     /// The plan for a process under `limits`, on a system with `memory` bytes: as much as may be used
@@ -162,7 +183,8 @@ impl Plan {
 
     /// The next smaller plan, for when address space is refused; `None` at the smallest.
     fn smaller(self) -> Option<Plan> {
-        (self.break_pages > 1 << 12).then(|| Plan::of(self.break_pages / 4 * PAGE))
+        let smaller = || Plan::of(self.break_pages / 4 * PAGE).with_hardened(self.hardened);
+        (self.break_pages > 1 << 12).then(smaller)
     }
 
     /// Number of page groups.
@@ -181,6 +203,10 @@ impl Plan {
             Area::PageMap => self.groups() * GROUP_PAGES * 4,
             Area::LargeOdd | Area::LargeEven => self.records * RECORD_BYTES,
             Area::Slabs => self.slabs * SLAB_BYTES,
+            Area::Sizes | Area::Threads | Area::Empty if !self.hardened => 0,
+            Area::Sizes => self.slabs * SIZES_BYTES,
+            Area::Threads => self.heaps * THREAD_BYTES,
+            Area::Empty => EMPTY_BLOCKS / 8,
         }
     }
 }
@@ -196,6 +222,9 @@ const ALL: [Area; AREAS] = [
     Area::LargeOdd,
     Area::LargeEven,
     Area::Slabs,
+    Area::Sizes,
+    Area::Threads,
+    Area::Empty,
 ];
 
 /// The region. All zero until [`Meta::init`].
@@ -215,6 +244,8 @@ pub struct Meta {
     primed: [AtomicUsize; AREAS],
     /// Held while areas are opened or cut.
     lock: Lock,
+    /// Non-zero where hardened mode is provided for.
+    hardened: AtomicU32,
 }
 
 // SAFETY: the cells are written by `init` alone, before `base` is published; then only read.
@@ -238,13 +269,21 @@ impl Meta {
             opened: [const { AtomicUsize::new(0) }; AREAS],
             primed: [const { AtomicUsize::new(0) }; AREAS],
             lock: Lock::new(),
+            hardened: AtomicU32::new(0),
         }
+    }
+
+    /// From [`Meta::init`] on, which comes later, hardened mode is provided for: its areas are there, the
+    /// region lies at a random address, and gaps of random width that nobody can touch part the areas.
+    pub fn harden(&self) {
+        self.hardened.store(1, Relaxed);
     }
 
     /// Reserves the region and opens its header and counters. False where the system refuses; it can be
     /// tried again. Once at a time.
     pub fn init<O: Os>(&self, os: &O) -> bool {
-        let mut plan = Plan::under(os.limits(), os.memory());
+        let hardened = self.hardened.load(Relaxed) != 0;
+        let mut plan = Plan::under(os.limits(), os.memory()).with_hardened(hardened);
         loop {
             if let Some(start) = self.reserve(os, plan) {
                 return self.set_up(os, start);
@@ -261,13 +300,20 @@ impl Meta {
         let mut extents = [Extent::default(); AREAS];
         let mut end = 0;
         for (extent, area) in extents.iter_mut().zip(ALL) {
+            if plan.hardened && area != Area::Header {
+                end += (1 + os.random() as usize % GAP_PAGES) * os_page;
+            }
             *extent = Extent {
                 offset: end,
                 bytes: align_up(plan.bytes_of(area), os_page)?,
             };
             end += extent.bytes;
         }
-        let start = os.reserve(end)?;
+        let start = if plan.hardened {
+            os.reserve_anywhere(end)?
+        } else {
+            os.reserve(end)?
+        };
         for (bytes, extent) in self.bytes.iter().zip(&extents) {
             bytes.store(extent.bytes, Relaxed);
         }
@@ -282,7 +328,11 @@ impl Meta {
 
     fn set_up<O: Os>(&self, os: &O, start: NonNull<u8>) -> bool {
         let total = self.total();
-        let first = self.prime();
+        let first = match self.hardened.load(Relaxed) {
+            0 => self.prime(),
+            // Gaps part the areas, and stay closed.
+            _ => self.extent(Area::Header).bytes,
+        };
         // SAFETY: at the start of our own reserve.
         if !unsafe { os.open(start, first) } {
             // SAFETY: the reserve is ours and nobody knows it.
@@ -336,7 +386,7 @@ impl Meta {
     }
 
     fn total(&self) -> usize {
-        let last = self.extent(Area::Slabs);
+        let last = self.extent(ALL[AREAS - 1]);
         last.offset + last.bytes
     }
 
@@ -428,7 +478,7 @@ impl Meta {
     /// it was never opened: for a process that limits itself after it started.
     pub fn shrink_to<O: Os>(&self, os: &O, bytes: usize) {
         let _guard = self.lock.lock();
-        let plan = Plan::of(bytes);
+        let plan = Plan::of(bytes).with_hardened(self.plan().hardened);
         for area in ALL {
             let opened = self.opened[area as usize].load(Relaxed);
             let keep = self.os_pages(plan.bytes_of(area).max(opened));
@@ -466,6 +516,8 @@ impl Meta {
     }
 }
 
+/// The most pages of a gap between two areas in hardened mode.
+const GAP_PAGES: usize = 256;
 /// The least step in which an area is opened, in bytes.
 const OPEN_STEP: usize = 4 << 10;
 

@@ -69,6 +69,48 @@ pub enum Misuse {
         /// Slot size in bytes.
         size: usize,
     },
+    /// Bytes behind a block's end were written: its canary is not whole (hardened mode).
+    Overflow {
+        /// What the caller was doing when it was found.
+        call: Call,
+        /// Address of the block.
+        addr: usize,
+        /// Number of the slot within its slab; 0 for a span or a large block.
+        slot: usize,
+        /// Slot size in bytes.
+        size: usize,
+        /// Bytes that were asked for.
+        asked: usize,
+        /// The first byte found changed, counted from the end of what was asked for.
+        past: usize,
+    },
+    /// A freed slot was written to before it was handed out again (hardened mode).
+    Written {
+        /// Address of the slot.
+        addr: usize,
+        /// Number of the slot within its slab; 0 for a span.
+        slot: usize,
+        /// Slot size in bytes.
+        size: usize,
+        /// The first byte found written, counted from the slot's start.
+        at: usize,
+    },
+}
+
+impl Misuse {
+    /// The address that it is about.
+    pub fn address(&self) -> usize {
+        match *self {
+            Misuse::Dead { addr, .. }
+            | Misuse::Inside { addr, .. }
+            | Misuse::Unknown { addr, .. }
+            | Misuse::CollectedTwice { addr, .. }
+            | Misuse::Overflow { addr, .. }
+            | Misuse::Written { addr, .. }
+            | Misuse::WrongSize { addr, .. } => addr,
+            Misuse::NoHeap { heap } => heap,
+        }
+    }
 }
 
 /// Longest line that [`Line`] holds, in bytes.
@@ -203,6 +245,31 @@ impl Misuse {
                     .decimal(offset / size);
                 line.text(" of a ").decimal(size).text("-byte slab)");
             }
+            Misuse::Overflow {
+                call,
+                addr,
+                slot,
+                size,
+                asked,
+                past,
+            } => {
+                line.text("overflow of ").hex(addr);
+                at_byte(&mut line, asked + past, slot, size);
+                line.text(", ")
+                    .decimal(asked)
+                    .text(" bytes long, found by ");
+                line.text(call.of().trim_end_matches(" of "));
+            }
+            Misuse::Written {
+                addr,
+                slot,
+                size,
+                at,
+            } => {
+                line.text("write after free to ").hex(addr + at);
+                at_byte(&mut line, at, slot, size);
+                line.text(", found by malloc");
+            }
             Misuse::WrongSize { addr, said, size } => {
                 line.text("free of ")
                     .hex(addr)
@@ -225,6 +292,14 @@ impl Misuse {
         line.text("\n");
         line
     }
+}
+
+fn at_byte(line: &mut Line, byte: usize, slot: usize, size: usize) {
+    line.text(" (byte ")
+        .decimal(byte)
+        .text(" of slot ")
+        .decimal(slot);
+    line.text(" of a ").decimal(size).text("-byte slab)");
 }
 
 fn at_slot(line: &mut Line, slot: usize, size: usize) {

@@ -33,6 +33,13 @@ pub enum Kind {
         /// The largest value.
         most: usize,
     },
+    /// A number of bytes from 0 to `most`; the name alone means `alone`.
+    Amount {
+        /// The largest value.
+        most: usize,
+        /// What the name alone means.
+        alone: usize,
+    },
     /// One of these words; the value is its place among them.
     Choice(&'static [&'static str]),
     /// A word of the user's, [`TEXT`] bytes at most, without a comma.
@@ -83,6 +90,20 @@ pub enum Name {
     LimitHard,
     /// Where figures go at the program's end.
     Stats,
+    /// All parts of hardened mode.
+    Hardened,
+    /// Freed blocks are cleared, and verified when they are used again.
+    Zero,
+    /// A secret word behind each block.
+    Canary,
+    /// Freed blocks wait before they are used again.
+    Quarantine,
+    /// Slots are chosen at random.
+    Random,
+    /// Pages that fault around slabs and larger blocks.
+    Guard,
+    /// One in so many allocations gets pages of its own.
+    GuardSample,
 }
 
 /// Number of options.
@@ -124,6 +145,8 @@ pub const FOREIGN_FORWARDED: usize = 2;
 
 /// The largest limit and threshold, in bytes.
 const BYTES_MOST: usize = 1 << 46;
+/// Bytes of `quarantine` without a value.
+pub const QUARANTINE_BYTES: usize = 256 << 10;
 /// A size with any value.
 const SIZE: Kind = Kind::Integer {
     unit: Unit::Bytes,
@@ -132,7 +155,7 @@ const SIZE: Kind = Kind::Integer {
 };
 
 /// All options.
-pub const TABLE: [Spec; 9] = [
+pub const TABLE: [Spec; 16] = [
     Spec {
         name: Name::Decay,
         word: "decay",
@@ -220,6 +243,70 @@ pub const TABLE: [Spec; 9] = [
         meaning: "where the heap's figures are written when the program exits: stderr, or the path of a file",
         effect: "one walk over the heap at exit; a file is appended to, so that processes can share it",
     },
+    Spec {
+        name: Name::Hardened,
+        word: "hardened",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "all parts of hardened mode: zero, canary, quarantine, random, guard",
+        effect: "catches overflows, writes after free and sizes that do not match, as docs/security.md tells; every \
+                 allocation takes the slow path",
+    },
+    Spec {
+        name: Name::Zero,
+        word: "zero",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "clear a block when it is freed, and verify that it is still clear when it is handed out again",
+        effect: "a write after free is reported at the next allocation from the slot, and nothing stays to be read",
+    },
+    Spec {
+        name: Name::Canary,
+        word: "canary",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "a secret word behind the bytes that were asked for, looked at by free and realloc",
+        effect: "an overflow by a single byte is reported; each block is 8 bytes longer",
+    },
+    Spec {
+        name: Name::Quarantine,
+        word: "quarantine",
+        kind: Kind::Amount {
+            most: BYTES_MOST,
+            alone: QUARANTINE_BYTES,
+        },
+        default: 0,
+        meaning: "bytes of freed blocks that each thread keeps out of use, first in first out; 0: none",
+        effect: "a dangling pointer meets nobody else's object for as long; the bytes stay resident",
+    },
+    Spec {
+        name: Name::Random,
+        word: "random",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "choose slots at random, and draw lots in the quarantine",
+        effect: "the order of blocks in memory and of their reuse cannot be foretold",
+    },
+    Spec {
+        name: Name::Guard,
+        word: "guard",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "pages that fault behind each slab and span and around each large block; pages keep their class",
+        effect: "a long overflow faults, freed large blocks fault for a while; the heap's end does not go back",
+    },
+    Spec {
+        name: Name::GuardSample,
+        word: "guard-sample",
+        kind: Kind::Integer {
+            unit: Unit::Count,
+            least: 0,
+            most: 1 << 40,
+        },
+        default: 0,
+        meaning: "one in so many allocations of up to a page gets a page of its own between guards; 0: none",
+        effect: "overflows and uses after free of sampled blocks fault, with the stacks of allocation and free",
+    },
 ];
 
 /// The longest text of an option, in bytes.
@@ -306,6 +393,7 @@ fn value_of(kind: Kind, text: Option<&[u8]>) -> Option<usize> {
         return match kind {
             Kind::Flag => Some(1),
             Kind::Choice(words) => words.iter().position(|&word| word == "on"),
+            Kind::Amount { alone, .. } => Some(alone),
             _ => None,
         };
     };
@@ -318,6 +406,7 @@ fn value_of(kind: Kind, text: Option<&[u8]>) -> Option<usize> {
         Kind::Integer { unit, least, most } => {
             number(text, unit).filter(|value| (least..=most).contains(value))
         }
+        Kind::Amount { most, .. } => number(text, Unit::Bytes).filter(|value| *value <= most),
         Kind::Choice(words) => words.iter().position(|word| word.as_bytes() == text),
         Kind::Text => (1..=TEXT).contains(&text.len()).then_some(text.len()),
     }
@@ -380,6 +469,9 @@ fn takes(line: &mut Line, kind: Kind) {
             line.decimal(least).text(" to ").decimal(most);
             let unit = unit.name();
             line.text(if unit.is_empty() { "" } else { " " }).text(unit);
+        }
+        Kind::Amount { most, .. } => {
+            line.text("0 to ").decimal(most).text(" bytes");
         }
         Kind::Choice(words) => {
             for (place, word) in words.iter().enumerate() {
@@ -449,10 +541,12 @@ impl Options {
         core::ffi::CStr::from_bytes_until_nul(text).ok()
     }
 
-    /// Sets what `item` (`name:value`) says, unless the options are frozen.
+    /// Sets what `item` (`name:value`) says, unless the options are frozen; the rate of sampling can be
+    /// set at any time.
     pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
         let _guard = self.lock.lock();
-        if self.frozen.load(Relaxed) != 0 {
+        let changes_later = matches!(parse(item), Ok((Name::GuardSample, _)));
+        if self.frozen.load(Relaxed) != 0 && !changes_later {
             return Err(Mistake::Frozen);
         }
         self.put(item)
@@ -529,6 +623,7 @@ mod tests {
         for spec in &TABLE {
             match spec.kind {
                 Kind::Flag => assert!(spec.default <= 1),
+                Kind::Amount { most, .. } => assert!(spec.default <= most),
                 Kind::Integer { least, most, .. } => {
                     assert!((least..=most).contains(&spec.default), "{}", spec.word)
                 }

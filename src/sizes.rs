@@ -18,6 +18,9 @@ use crate::tls::{Local, Thread};
 impl<O: Os> Allocator<O> {
     /// Bytes that a block of `size` bytes at a multiple of `align` would have; 0 where there can be none.
     pub fn good_size(&self, size: usize, align: usize) -> usize {
+        if self.is_exact() && size <= REQUEST_MAX {
+            return size;
+        }
         match fit(size, align) {
             Fit::Slot(class) => size_of_class(class),
             Fit::Span => bin_pages(bin_of(pages_for(size.max(1)))) * PAGE,
@@ -31,10 +34,15 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
     pub fn malloc_at_least(&self, thread: &Local, size: usize) -> (*mut u8, usize) {
-        let block = self.malloc(thread, size);
+        // All of a slot is asked for, so that a block which is known to the byte has as many.
+        let wanted = match fit(size, 1) {
+            Fit::Slot(class) => size_of_class(class),
+            _ => size,
+        };
+        let block = self.malloc(thread, wanted);
         let bytes = match fit(size, 1) {
             _ if block.is_null() => 0,
-            Fit::Slot(class) => size_of_class(class),
+            Fit::Slot(_) => wanted,
             _ => self.usable_size(thread, block),
         };
         (block, bytes)
@@ -63,6 +71,7 @@ impl<O: Os> Allocator<O> {
             Place::Slot(slab) => slab.is_span() && self.resize_span(thread, slab, size),
             Place::Unknown => false,
             Place::Large(_) if size > REQUEST_MAX => false,
+            Place::Exact(_) => false,
             Place::Large(block) => {
                 let _busy = Busy::mark(thread);
                 ground.large.expand(&ground.os, &ground.meta, block, size)
@@ -156,6 +165,7 @@ impl<O: Os> Allocator<O> {
             return false;
         }
         match (place, fit(size, align)) {
+            (Place::Exact(bytes), _) => size == bytes || size.max(align) == bytes,
             (Place::Unknown, _) => true,
             (Place::Slot(slab), _) if slab.roomy.load(Relaxed) != 0 => true,
             (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,

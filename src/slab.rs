@@ -95,6 +95,8 @@ pub enum State {
     Binned = 6,
     /// On the process's list of slabs without an owner.
     Abandoned = 7,
+    /// No slab, but its pages wait for the next one of the same class: hardened mode.
+    Kept = 8,
 }
 
 impl State {
@@ -106,6 +108,7 @@ impl State {
             5 => State::Full,
             6 => State::Binned,
             7 => State::Abandoned,
+            8 => State::Kept,
             _ => State::Released,
         }
     }

@@ -118,7 +118,9 @@ pub struct Local {
     pub busy: Cell<u32>,
     /// Times that the exit hook was put off to a later round of destructors.
     pub rounds: Cell<u32>,
-    reserved: Cell<u32>,
+    /// Number of what hardened mode keeps of the thread, plus one; 0: the thread is not hardened. A hardened
+    /// thread's entries stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
+    pub hardened: Cell<u32>,
 }
 
 const_assert_eq!(core::mem::size_of::<Local>(), arch::BLOCK_BYTES);
@@ -133,7 +135,7 @@ impl Local {
             phase: Cell::new(Phase::Fresh),
             busy: Cell::new(0),
             rounds: Cell::new(0),
-            reserved: Cell::new(0),
+            hardened: Cell::new(0),
         }
     }
 }
@@ -146,6 +148,7 @@ impl Local {
         self.heap.set(ptr::null());
         self.phase.set(Phase::Fresh);
         self.busy.set(0);
+        self.hardened.set(0);
     }
 }
 

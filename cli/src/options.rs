@@ -83,6 +83,7 @@ fn values(spec: &Spec) -> String {
                 _ => format!("{span} {}", unit.name()),
             }
         }
+        Kind::Amount { most, .. } => format!("0..{} bytes", amount(most, Unit::Bytes)),
         Kind::Choice(words) => words.join("|"),
         Kind::Text => "TEXT".into(),
     }
@@ -95,6 +96,7 @@ fn default(spec: &Spec) -> String {
             Unit::Milliseconds => format!("{} ms", spec.default),
             _ => amount(spec.default, unit),
         },
+        Kind::Amount { .. } => amount(spec.default, Unit::Bytes),
         Kind::Choice(words) => words[spec.default].into(),
         Kind::Text => "none".into(),
     }

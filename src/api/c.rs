@@ -255,7 +255,10 @@ fn set_option(name: &[u8], value: &[u8]) -> c_int {
     item[name.len()] = b':';
     item[name.len() + 1..length].copy_from_slice(value);
     match GLOBAL.ground.options.set(&item[..length]) {
-        Ok(()) => 0,
+        Ok(()) => {
+            GLOBAL.option_changed();
+            0
+        }
         Err(Mistake::Frozen) => libc::EBUSY,
         Err(Mistake::Unknown(_) | Mistake::Value(_)) => libc::EINVAL,
     }

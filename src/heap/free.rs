@@ -97,7 +97,7 @@ impl Heap {
                 self.span_bytes.set(self.span_bytes.get() - slab.size());
             }
             State::Binned => self.unbin(table, slab),
-            State::Full | State::Unlisted | State::Abandoned | State::Released => {}
+            State::Full | State::Unlisted | State::Abandoned | State::Released | State::Kept => {}
         }
         slab.set_state(State::Unlisted);
     }
@@ -162,6 +162,25 @@ impl Heap {
         }
         self.active_spans().for_each(|slab| slab.credit.set(1));
         self.bin_active_spans(ground)
+    }
+
+    /// The common half of [`Heap::free_elsewhere`]: frees `slot` of a slab of this heap's where no event
+    /// follows. False where there is more to it, and where the slot is free already.
+    #[inline]
+    pub fn free_at_once(&self, slab: SlabPtr, slot: usize) -> bool {
+        let credit = slab.credit.get();
+        let word = slab.free_word(word_of(slot));
+        let bits = word.load(Relaxed);
+        if slab.owner.load(Relaxed) != self.me()
+            || bits & bit_of(slot) != 0
+            || credit <= 1
+            || slab.state() == State::Unlisted
+        {
+            return false;
+        }
+        word.store(bits | bit_of(slot), Relaxed);
+        slab.credit.set(credit - 1);
+        true
     }
 
     /// Frees `slot` of a slab that the thread does not own as it stands: another thread's, nobody's, or

@@ -22,7 +22,7 @@ mod abandoned;
 mod registry;
 mod arenas;
 
-use crate::class::{reciprocal, size_of_class, slab_pages, slots_in};
+use crate::class::{reciprocal, size_of_class, slab_pages, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
 use crate::geometry::{SlabId, WORD_SLOTS};
@@ -54,6 +54,10 @@ const BINS_UP: usize = 2;
 const REMOTE_MEMORY: u32 = 16;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
+/// A rate of sampling below which every refill asks; above, one in `PULSE` does.
+const OFTEN: usize = 16 << 10;
+/// The largest rate of sampling that is told apart.
+const RATE_MOST: usize = 1 << 30;
 /// Slow paths between two looks at the clock.
 const PULSE: u32 = 16;
 /// Bytes that active spans hand out between two looks at the clock.
@@ -156,6 +160,10 @@ pub struct Heap {
     span_bytes: Cell<usize>,
     /// Bytes handed out and not told to the counters yet.
     handed: Cell<u64>,
+    /// Slots checked out, and sampled blocks, as far as they are not accounted for by `is_due`.
+    slots: Cell<u32>,
+    /// The count of slots at which the next block is sampled; 0: not chosen yet.
+    sample_at: Cell<u32>,
     /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
     live: Cell<i64>,
     pulse: Cell<u32>,
@@ -259,7 +267,7 @@ impl Heap {
     }
 
     /// The entry of any class of slots.
-    fn entry(&self, class: usize) -> &Entry {
+    pub fn entry(&self, class: usize) -> &Entry {
         if class >= LOCAL_CLASSES {
             return self.upper_entry(class);
         }
@@ -369,6 +377,33 @@ impl Heap {
         }
     }
 
+    /// Whether the allocation that asks for a refill is the one to be sampled, of one in `rate`: by the slots
+    /// handed out since the last one, so that the rate is right although only refills ask. `random` is asked
+    /// for once a sample.
+    pub fn is_due(&self, rate: usize, random: impl Fn() -> u64) -> bool {
+        if rate == 0 {
+            return false;
+        }
+        if rate < OFTEN {
+            self.pulse.set(0);
+        }
+        let rate = rate.min(RATE_MOST) as u64;
+        if self.sample_at.get() == 0 {
+            self.sample_at.set((1 + random() % (2 * rate - 1)) as u32);
+        }
+        let Some(over) = self.slots.get().checked_sub(self.sample_at.get()) else {
+            return false;
+        };
+        self.slots.set(over);
+        self.sample_at.set(0);
+        true
+    }
+
+    /// A block was sampled, which counts as a slot.
+    pub fn was_sampled(&self) {
+        self.slots.set(self.slots.get().wrapping_add(1));
+    }
+
     #[inline]
     fn check_out(
         &self,
@@ -397,11 +432,30 @@ impl Heap {
         entry.word.set(free);
         entry.base.set(base);
         entry.size.set(size);
-        let handed = u64::from(bits.count_ones()) * size as u64;
+        let count = bits.count_ones();
+        self.slots.set(self.slots.get().wrapping_add(count));
+        let handed = u64::from(count) * size as u64;
         self.handed.set(self.handed.get() + handed);
         compiler_fence(Release);
         entry.bits.set(rest);
         base.wrapping_add(bits.trailing_zeros() as usize * size)
+    }
+
+    /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked
+    /// out of it.
+    #[inline]
+    pub fn checked_out(&self, table: SlabTable, class: usize) -> Option<(SlabPtr, usize)> {
+        let first = self.classes[class].cursor.get() as usize * WORD_SLOTS;
+        Some((self.active(table, class)?, first))
+    }
+
+    /// Lets the next refill of `class` begin its search at another word: `random` chooses which.
+    #[inline]
+    pub fn shuffle(&self, table: SlabTable, class: usize, random: usize) {
+        if let Some(slab) = self.active(table, class) {
+            let cursor = random % slab.words().max(1);
+            self.classes[class].cursor.set(cursor as u32);
+        }
     }
 
     #[inline]
@@ -511,6 +565,23 @@ impl Heap {
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);
         Some(slab)
+    }
+}
+
+/// The slot of `slab` at `addr`, which lies in one of its pages.
+pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
+    if !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED {
+        return Err(Misuse::Unknown { call, addr });
+    }
+    let offset = addr - slab.base();
+    match slot_at(offset, slab.recip.load(Relaxed)) {
+        (slot, true) if slot < slab.slots() => Ok(slot),
+        _ => Err(Misuse::Inside {
+            call,
+            addr,
+            offset,
+            size: slab.size(),
+        }),
     }
 }
 

@@ -64,6 +64,16 @@ impl Block {
     }
 }
 
+/// Whether a block lies between pages that fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fences {
+    /// It does not.
+    None = 0,
+    /// One before it and one behind.
+    Both = 1,
+}
+
 /// What an address is to this layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -423,6 +433,30 @@ impl Large {
         if let Some(record) = self.inner(&guard).table.at(address) {
             record.owner = owner;
         }
+    }
+
+    /// Notes for hardened mode that `asked` bytes of the live block at `address` were asked for, and
+    /// whether it lies between fences.
+    pub fn note(&self, address: usize, asked: usize, fenced: Fences) {
+        let guard = self.lock.lock();
+        if let Some(record) = self.inner(&guard).table.at(address) {
+            let unused = (record.bytes - asked).min(u32::MAX as usize >> 1) as u32;
+            record.note = unused << 1 | fenced as u32;
+        }
+    }
+
+    /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies
+    /// between fences; `None`: no live block begins there.
+    pub fn noted(&self, address: usize) -> Option<(Block, usize, Fences)> {
+        let guard = self.lock.lock();
+        let record = self.inner(&guard).table.at(address)?;
+        let fences = if record.note & 1 != 0 {
+            Fences::Both
+        } else {
+            Fences::None
+        };
+        let asked = record.bytes - (record.note >> 1) as usize;
+        (record.stray == 0).then_some((record.block(), asked, fences))
     }
 
     /// The first-class heap that the live block at `address` belongs to; 0: none.

@@ -15,7 +15,9 @@ pub(super) struct Record {
     pub(super) address: usize,
     pub(super) bytes: usize,
     /// 0 while live; 1: freed, but neither could it be unmapped nor was there place to keep it.
-    pub(super) stray: u64,
+    pub(super) stray: u32,
+    /// What hardened mode notes of the block: bytes that were not asked for, and whether it has fences.
+    pub(super) note: u32,
     /// Owner word of the first-class heap that the block belongs to; 0: none.
     pub(super) owner: u64,
 }
@@ -27,14 +29,16 @@ impl Record {
         address: 0,
         bytes: 0,
         stray: 0,
+        note: 0,
         owner: 0,
     };
 
-    pub(super) const fn of(block: Block, stray: u64) -> Record {
+    pub(super) const fn of(block: Block, stray: u32) -> Record {
         Record {
             address: block.address,
             bytes: block.bytes,
             stray,
+            note: 0,
             owner: 0,
         }
     }
@@ -112,6 +116,7 @@ impl Table {
             compiler_fence(Release);
             (*place).bytes = record.bytes;
             (*place).stray = record.stray;
+            (*place).note = record.note;
             (*place).owner = record.owner;
             compiler_fence(Release);
             (*place).address = record.address;

@@ -4,9 +4,10 @@
 //! a stale cache would let somebody else's `sbrk` shrink the heap under us.
 
 use super::{Huge, Limits, NextMalloc, Os};
-use crate::misuse::Misuse;
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::misuse::{Line, Misuse};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicPtr;
 
 /// The running Linux system.
 pub struct Linux {
@@ -15,9 +16,33 @@ pub struct Linux {
     key: AtomicU32,
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
+    fences: Fences,
+    /// backtrace(3), once stacks can be told; null: not.
+    backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
     huge: AtomicU32,
 }
+
+/// How pages are made to fault.
+struct Fences {
+    /// One of `UNTRIED`, `BY_GUARD`, `BY_PROTECTION`.
+    way: AtomicU32,
+    /// Pages protected, each of which splits a mapping in three.
+    protected: AtomicUsize,
+    /// How many there may be: half of `vm.max_map_count` in mappings.
+    most: AtomicUsize,
+}
+
+const UNTRIED: u32 = 0;
+const BY_GUARD: u32 = 1;
+const BY_PROTECTION: u32 = 2;
+
+/// madvise(2): `MADV_GUARD_INSTALL`, Linux 6.13: a mark in the page tables, no mapping of its own.
+const GUARD_INSTALL: libc::c_int = 102;
+/// mmap(2): `MAP_FIXED_NOREPLACE`, Linux 4.17.
+const ONLY_WHERE_FREE: libc::c_int = libc::MAP_FIXED_NOREPLACE;
+/// Bits of an address that the random place of a reserve is drawn from: 64 TiB.
+const RANDOM_BITS: u32 = 46;
 
 /// What is to be called, and when.
 #[derive(Clone, Copy)]
@@ -34,6 +59,8 @@ pub struct Hooks {
     pub fork_child: unsafe extern "C" fn(),
     /// In each fork child, before its heap is repaired.
     pub forked: fn(),
+    /// At a fault, with its address, from a signal handler: takes no lock, allocates nothing.
+    pub fault: fn(usize),
 }
 
 extern "C" {
@@ -55,6 +82,12 @@ impl Linux {
             hooks,
             key: AtomicU32::new(0),
             sole: AtomicU32::new(0),
+            fences: Fences {
+                way: AtomicU32::new(UNTRIED),
+                protected: AtomicUsize::new(0),
+                most: AtomicUsize::new(0),
+            },
+            backtrace: AtomicPtr::new(ptr::null_mut()),
             huge: AtomicU32::new(0),
         }
     }
@@ -376,13 +409,220 @@ impl Os for Linux {
     }
 
     fn die(&self, misuse: &Misuse) -> ! {
-        let line = misuse.line();
-        let text = line.bytes();
-        // SAFETY: write(2) reads the line's bytes; abort does not return, and may run a handler of
-        // SIGABRT, which finds no lock of ours held.
+        tell(&misuse.line());
+        // SAFETY: abort does not return, and may run a handler of SIGABRT, which finds no lock of ours held.
+        unsafe { libc::abort() }
+    }
+
+    fn die_telling(&self, misuse: &Misuse, details: &Line, stacks: &[(&str, &[usize])]) -> ! {
+        tell(&misuse.line());
+        tell(details);
+        let mut frames = [0; FRAMES];
+        let known = self.stack(&mut frames);
+        self.say_stack(&frames[..known]);
+        for (title, frames) in stacks {
+            tell(Line::new().text("  ").text(title).text("\n"));
+            self.say_stack(frames);
+        }
+        // SAFETY: as above.
+        unsafe { libc::abort() }
+    }
+
+    fn say_stack(&self, frames: &[usize]) {
+        frames.iter().for_each(|&at| tell_frame(at));
+    }
+
+    fn watch_faults(&self) {
+        FAULT.store(self.hooks.fault as *mut (), Relaxed);
+        let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: all zeros but for what is set is a valid action; the handler is a function for the
+        // process's life, and calls what was there before.
         unsafe {
-            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
-            libc::abort()
+            let place = action.as_mut_ptr();
+            (*place).sa_sigaction = handle_fault as *const () as usize;
+            (*place).sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            keeping_errno(|| libc::sigaction(libc::SIGSEGV, place, BEFORE.0.get()));
         }
     }
+
+    fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | ONLY_WHERE_FREE;
+        for _ in 0..RANDOM_TRIES {
+            let page = self.page_size();
+            let wanted = (self.random() as usize % (1 << RANDOM_BITS)).max(1 << 32) / page * page;
+            // SAFETY: NOREPLACE touches nobody's mapping; older kernels take the address as a wish.
+            let start = keeping_errno(|| unsafe {
+                libc::mmap(wanted as *mut _, bytes, libc::PROT_NONE, flags, -1, 0)
+            });
+            if start == libc::MAP_FAILED {
+                continue;
+            }
+            // SAFETY: our own fresh range. Failure only means a larger core dump.
+            keeping_errno(|| unsafe { libc::madvise(start, bytes, libc::MADV_DONTDUMP) });
+            return NonNull::new(start.cast());
+        }
+        self.reserve(bytes)
+    }
+
+    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let fences = &self.fences;
+        if fences.way.load(Relaxed) != BY_PROTECTION {
+            // SAFETY: the caller's: the contents are dead.
+            let done = keeping_errno(|| unsafe {
+                libc::madvise(start.as_ptr().cast(), bytes, GUARD_INSTALL) == 0
+            });
+            if done {
+                fences.way.store(BY_GUARD, Relaxed);
+                return true;
+            }
+            if fences.way.load(Relaxed) == BY_GUARD {
+                return false;
+            }
+            fences.most.store(max_mappings() / 4, Relaxed);
+            fences.way.store(BY_PROTECTION, Relaxed);
+        }
+        if fences.protected.fetch_add(1, Relaxed) >= fences.most.load(Relaxed) {
+            fences.protected.fetch_sub(1, Relaxed);
+            return false;
+        }
+        // SAFETY: the caller's.
+        keeping_errno(|| unsafe {
+            libc::mprotect(start.as_ptr().cast(), bytes, libc::PROT_NONE) == 0
+        })
+    }
+
+    fn fences_gone(&self, count: usize) {
+        if self.fences.way.load(Relaxed) == BY_PROTECTION {
+            let less = |now: usize| Some(now.saturating_sub(count));
+            let _ = self.fences.protected.fetch_update(Relaxed, Relaxed, less);
+        }
+    }
+
+    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let start = start.as_ptr().cast();
+        // SAFETY: the caller gives the contents up and keeps the range.
+        keeping_errno(|| unsafe {
+            libc::mmap(start, bytes, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
+        })
+    }
+
+    fn stack(&self, frames: &mut [usize]) -> usize {
+        let backtrace = self.backtrace.load(Relaxed);
+        if backtrace.is_null() {
+            return 0;
+        }
+        // SAFETY: `prepare_stacks` found the function under its name; its type is that of glibc's manual.
+        let backtrace: Backtrace = unsafe { core::mem::transmute(backtrace) };
+        // SAFETY: writes at most so many addresses.
+        let known = keeping_errno(|| unsafe {
+            backtrace(frames.as_mut_ptr().cast(), frames.len() as libc::c_int)
+        });
+        usize::try_from(known).unwrap_or(0).min(frames.len())
+    }
+
+    fn prepare_stacks(&self) {
+        // SAFETY: the name is a string; looking a symbol up changes nothing.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"backtrace".as_ptr()) };
+        if found.is_null() || !self.backtrace.load(Relaxed).is_null() {
+            return;
+        }
+        // The first call loads the unwinder, which allocates; later ones do not. Nobody else is to call it
+        // before: loading does not nest.
+        // SAFETY: as in `stack`, with room for one address.
+        unsafe {
+            let backtrace: Backtrace = core::mem::transmute(found);
+            keeping_errno(|| backtrace(&mut ptr::null_mut(), 1));
+        }
+        self.backtrace.store(found, Relaxed);
+    }
+}
+
+/// The hook for faults.
+static FAULT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+struct Before(core::cell::UnsafeCell<libc::sigaction>);
+// SAFETY: written once, before the handler that reads it is in place.
+unsafe impl Sync for Before {}
+
+/// What handled faults before.
+static BEFORE: Before = Before(core::cell::UnsafeCell::new(
+    // SAFETY: all zeros is a valid action, the default one.
+    unsafe { core::mem::zeroed() },
+));
+
+/// Tells of a fault, and lets it happen again under whoever handled faults before.
+extern "C" fn handle_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel gives the fault's address; the old action is put back, so this runs once.
+    unsafe {
+        let hook = FAULT.load(Relaxed);
+        libc::sigaction(libc::SIGSEGV, BEFORE.0.get(), ptr::null_mut());
+        if !hook.is_null() {
+            let hook: fn(usize) = core::mem::transmute(hook);
+            hook((*info).si_addr() as usize);
+        }
+    }
+}
+
+type Backtrace = unsafe extern "C" fn(*mut *mut libc::c_void, libc::c_int) -> libc::c_int;
+
+/// The most frames that a report names.
+const FRAMES: usize = 24;
+/// The last bytes of a file's name that a frame is told with.
+const NAME: usize = 80;
+/// Random places that are tried for a reserve.
+const RANDOM_TRIES: usize = 8;
+/// `vm.max_map_count` where it cannot be read.
+const MAPPINGS: usize = 65_530;
+
+fn tell(line: &Line) {
+    let text = line.bytes();
+    // SAFETY: write(2) reads the line's bytes.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+}
+
+/// A line for one frame: its address, and where in which file, as far as the dynamic linker knows.
+fn tell_frame(at: usize) {
+    let mut line = Line::new();
+    line.text("    at ").hex(at);
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `info` is a place to write to, and all zeros is a valid answer; the name it holds is a
+    // string of the dynamic linker's.
+    unsafe {
+        if libc::dladdr(at as *const _, info.as_mut_ptr()) != 0 {
+            let info = info.assume_init();
+            if !info.dli_fname.is_null() {
+                line.text(" ");
+                let name = core::ffi::CStr::from_ptr(info.dli_fname).to_bytes();
+                let name = &name[name.len().saturating_sub(NAME)..];
+                line.text(core::str::from_utf8(name).unwrap_or("?"));
+                line.text("+").hex(at - info.dli_fbase as usize);
+            }
+        }
+    }
+    line.text("\n");
+    tell(&line);
+}
+
+/// How many mappings a process may have.
+fn max_mappings() -> usize {
+    let mut text = [0u8; 16];
+    // SAFETY: the path is a string, and the buffer a place to write to.
+    let length = keeping_errno(|| unsafe {
+        let path = c"/proc/sys/vm/max_map_count".as_ptr();
+        let file = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC);
+        if file < 0 {
+            return -1;
+        }
+        let length = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        length
+    });
+    let Ok(length) = usize::try_from(length) else {
+        return MAPPINGS;
+    };
+    let digits = text[..length]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |sum, byte| sum * 10 + usize::from(byte - b'0'))
 }

@@ -18,7 +18,7 @@ mod linux;
 #[cfg(feature = "sim")]
 mod sim;
 
-use crate::misuse::Misuse;
+use crate::misuse::{Line, Misuse};
 use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
@@ -181,4 +181,59 @@ pub trait Os: Sync {
 
     /// Reports a misuse and ends the program. Reentrant; does not return.
     fn die(&self, misuse: &Misuse) -> !;
+
+    /// As [`Os::die`], with `details` on a line of their own, then the stack as far as it can be told, and
+    /// other stacks under their titles.
+    fn die_telling(&self, misuse: &Misuse, details: &Line, stacks: &[(&str, &[usize])]) -> ! {
+        let _ = (details, stacks);
+        self.die(misuse)
+    }
+
+    /// Writes a stack, a line for each frame, to standard error.
+    fn say_stack(&self, frames: &[usize]) {
+        let _ = frames;
+    }
+
+    /// From now on tells the hook for faults of each fault (SIGSEGV), before whoever is told else.
+    fn watch_faults(&self) {}
+
+    // ---- hardened mode: a system that cannot do these answers false, and does without ------------
+
+    /// As [`Os::reserve`], at a random address where the system can.
+    fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.reserve(bytes)
+    }
+
+    /// Makes usable pages fault when they are touched, whoever touches them; their contents are lost. The
+    /// range stays the caller's, to be unmapped or given back like the pages around it.
+    ///
+    /// # Safety
+    /// The range is usable, ours, and its contents are dead.
+    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let _ = (start, bytes);
+        false
+    }
+
+    /// Tells that `count` fences are gone, with the mappings that they were in.
+    fn fences_gone(&self, count: usize) {
+        let _ = count;
+    }
+
+    /// Makes a usable range of whole mappings one that is only reserved, as [`Os::reserve`] gives.
+    ///
+    /// # Safety
+    /// As [`Os::unmap`]; the range stays the caller's.
+    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let _ = (start, bytes);
+        false
+    }
+
+    /// The return addresses of the calling thread's functions, innermost first; how many.
+    fn stack(&self, frames: &mut [usize]) -> usize {
+        let _ = frames;
+        0
+    }
+
+    /// Gets ready to tell stacks, which may allocate: with no lock held and the thread's heap in place.
+    fn prepare_stacks(&self) {}
 }

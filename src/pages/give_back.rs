@@ -1,5 +1,6 @@
 //! Giving back: the heap's end by a negative sbrk, dirty pages inside by discarding.
 
+use super::keep::KEPT_AT_ONCE;
 use super::window::Kind;
 use super::Pages;
 use crate::counters;
@@ -123,6 +124,9 @@ impl Pages {
         let Some(_ticking) = self.ticking.try_lock() else {
             return;
         };
+        if self.is_keeping() {
+            self.discard_kept(os, meta, KEPT_AT_ONCE);
+        }
         let Some(unused) = self.unused_since_tick(now, quiet) else {
             return;
         };

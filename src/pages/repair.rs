@@ -61,8 +61,15 @@ impl Pages {
             self.retake_foreign(inner, window);
         }
         inner.headers.spare = [0; 2];
+        inner.kept.forget();
         self.each_header(inner.headers.made, |slab| {
-            if slab.owner.load(Relaxed) == RELEASED || slab.state() == State::Released {
+            if slab.state() == State::Kept {
+                let page = self.page_of(slab.base());
+                inner.runs.take(page, slab.pages());
+                self.set_map(page, slab.pages(), slab.id());
+                slab.queue.store(0, Relaxed);
+                inner.kept.put(self.table(), slab);
+            } else if slab.owner.load(Relaxed) == RELEASED || slab.state() == State::Released {
                 slab.owner.store(RELEASED, Relaxed);
                 slab.set_state(State::Released);
                 slab.queue.store(0, Relaxed);
@@ -109,7 +116,7 @@ impl Pages {
             self.inner(&guard).headers.made
         };
         self.each_header(made, |slab| {
-            if slab.state() != State::Released {
+            if !matches!(slab.state(), State::Released | State::Kept) {
                 visit(slab);
             }
         });
@@ -129,6 +136,7 @@ impl Pages {
         });
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
+        in_slabs += inner.kept.pages(self.table());
         let mut mapped = 0;
         for window in &inner.windows[..inner.used] {
             for i in 0..window.len {

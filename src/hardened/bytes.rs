@@ -1,0 +1,216 @@
+//! The bytes of a slot in hardened mode: cleared, verified, and ended by a secret word.
+//!
+//! ```text
+//!   | asked for ............ | canary, 8 bytes | zero ... |     live
+//!   | zero ............................................. |     free
+//! ```
+//!
+//! The canary depends on its address and on a secret of the process. Its first byte is never zero, so that
+//! the zero byte that ends a string, written one too far, is found; its last one is always zero, so that a
+//! string that runs into it ends there.
+
+use core::ptr;
+
+/// Bytes of a canary.
+pub const CANARY: usize = 8;
+
+/// What canaries are made of: two words that only this process knows.
+#[derive(Clone, Copy)]
+pub struct Secret {
+    /// Mixed into the address.
+    pub plain: u64,
+    /// What the mixture is multiplied by.
+    pub factor: u64,
+}
+
+impl Secret {
+    /// The canary at `address`: the middle of a product, which depends on all bits of both factors.
+    #[inline]
+    pub fn canary(self, address: usize) -> u64 {
+        let product = u128::from(address as u64 ^ self.plain) * u128::from(self.factor | 1);
+        let word = (product >> 64) as u64 ^ product as u64;
+        (word | 1) & (u64::MAX >> 8)
+    }
+}
+
+/// Writes the canary behind a block of `size` bytes.
+///
+/// # Safety
+/// [`CANARY`] bytes behind the block are the caller's.
+#[inline]
+pub unsafe fn seal(block: usize, size: usize, secret: Secret) {
+    let place = block + size;
+    // SAFETY: the caller's.
+    unsafe { ptr::write_unaligned(place as *mut u64, secret.canary(place)) };
+}
+
+/// The first byte behind a block of `size` bytes that is not its canary's, counted from the block's end.
+///
+/// # Safety
+/// [`CANARY`] bytes behind the block are readable.
+#[inline]
+pub unsafe fn broken_seal(block: usize, size: usize, secret: Secret) -> Option<usize> {
+    let place = block + size;
+    // SAFETY: the caller's.
+    let found = unsafe { ptr::read_unaligned(place as *const u64) };
+    let wrong = found ^ secret.canary(place);
+    (wrong != 0).then(|| wrong.to_le().trailing_zeros() as usize / 8)
+}
+
+/// Makes `bytes` bytes at `block` zero.
+///
+/// # Safety
+/// They are the caller's.
+#[inline]
+pub unsafe fn clear(block: usize, bytes: usize) {
+    // SAFETY: the caller's.
+    unsafe { ptr::write_bytes(block as *mut u8, 0, bytes) };
+}
+
+/// Two words, moved at once.
+type Pair = [u64; 2];
+const PAIR: usize = core::mem::size_of::<Pair>();
+/// Bytes that are gone through in one go: sizes vary, and a loop that ends somewhere else each time costs
+/// more, by a branch that is not foreseen, than a few pairs too many.
+const STRIDE: usize = 8 * PAIR;
+/// From here on memset is faster, in bytes.
+const MANY: usize = 1024;
+
+/// Calls `each` for the offsets of pairs that cover `bytes` >= 16 bytes, and no byte behind them: the last
+/// ones end where the bytes end, and overlap those before.
+#[inline(always)]
+fn each_pair(bytes: usize, mut each: impl FnMut(usize)) {
+    let half = STRIDE / 2;
+    if bytes < half {
+        let last = bytes - PAIR;
+        for at in [0, PAIR.min(last), (2 * PAIR).min(last), last] {
+            each(at);
+        }
+        return;
+    }
+    let mut stride = 0;
+    while stride + STRIDE < bytes {
+        (0..STRIDE).step_by(PAIR).for_each(|at| each(stride + at));
+        stride += STRIDE;
+    }
+    for start in [stride.min(bytes - half), bytes - half] {
+        (0..half).step_by(PAIR).for_each(|at| each(start + at));
+    }
+}
+
+/// Makes `bytes` bytes at `block` zero, and up to 7 behind them.
+///
+/// # Safety
+/// They are the caller's, and `block` is a multiple of 8.
+#[inline]
+pub unsafe fn clear_words(block: usize, bytes: usize) {
+    let bytes = (bytes + 7) & !7;
+    if !(PAIR..=MANY).contains(&bytes) {
+        // SAFETY: the caller's.
+        return unsafe { clear(block, bytes) };
+    }
+    // SAFETY: the caller's.
+    each_pair(bytes, |at| unsafe {
+        ptr::write_unaligned((block + at) as *mut Pair, [0; 2]);
+    });
+}
+
+/// The offset of the first byte of `bytes` (a multiple of 8) at `block` that is not zero.
+///
+/// # Safety
+/// They are readable, and `block` is a multiple of 8.
+#[inline]
+pub unsafe fn first_dirty(block: usize, bytes: usize) -> Option<usize> {
+    let mut sum = [0; 2];
+    if bytes < PAIR {
+        // SAFETY: the caller's.
+        sum[0] = unsafe { *(block as *const u64) };
+    } else {
+        each_pair(bytes, |at| {
+            // SAFETY: the caller's; any bits are words.
+            let pair = unsafe { ptr::read_unaligned((block + at) as *const Pair) };
+            sum = [sum[0] | pair[0], sum[1] | pair[1]];
+        });
+    }
+    if sum[0] | sum[1] == 0 {
+        return None;
+    }
+    // SAFETY: the caller's.
+    unsafe { dirty_byte(block, bytes) }
+}
+
+/// As [`first_dirty`], byte for byte.
+///
+/// # Safety
+/// They are readable.
+#[cold]
+unsafe fn dirty_byte(block: usize, bytes: usize) -> Option<usize> {
+    // SAFETY: the caller's.
+    (0..bytes).find(|at| unsafe { *((block + at) as *const u8) } != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: Secret = Secret {
+        plain: 0x0123_4567_89ab_cdef,
+        factor: 0xfedc_ba98_7654_3210,
+    };
+
+    #[test]
+    fn the_first_dirty_byte_is_found_wherever_it_is() {
+        for bytes in (8..=512).step_by(8) {
+            let mut words = [0u64; 64];
+            let start = words.as_mut_ptr() as usize;
+            // SAFETY: within the array.
+            assert_eq!(unsafe { first_dirty(start, bytes) }, None);
+            for at in [0, 1, bytes / 2, bytes - 1] {
+                // SAFETY: within the array.
+                unsafe {
+                    *((start + at) as *mut u8) = 1;
+                    assert_eq!(first_dirty(start, bytes), Some(at));
+                    clear(start, bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clearing_clears_every_word_and_none_behind() {
+        for bytes in 1..=256 {
+            let mut words = [u64::MAX; 40];
+            let end = (bytes + 7) / 8;
+            // SAFETY: within the array.
+            unsafe { clear_words(words.as_mut_ptr() as usize, bytes) };
+            let clear = words.iter().take_while(|&&word| word == 0).count();
+            let kept = words[end..].iter().all(|&word| word == u64::MAX);
+            assert!(clear == end && kept, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn each_byte_of_a_canary_is_looked_at() {
+        let mut room = [0u64; 8];
+        let start = room.as_mut_ptr() as usize;
+        for size in 0..56 {
+            for at in 0..CANARY {
+                // SAFETY: within the array.
+                unsafe {
+                    seal(start, size, SECRET);
+                    assert_eq!(broken_seal(start, size, SECRET), None);
+                    *((start + size + at) as *mut u8) ^= 0x40;
+                    assert_eq!(broken_seal(start, size, SECRET), Some(at));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_canary_begins_with_a_byte_that_is_not_zero_and_ends_with_one_that_is() {
+        for address in (0..100_000).map(|i| 0x55_5555_0000 + 16 * i) {
+            let bytes = SECRET.canary(address).to_le_bytes();
+            assert!(bytes[0] != 0 && bytes[7] == 0);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Large blocks between pages that fault, and out of reach for a while after they were freed.
+//!
+//! ```text
+//!   | fence | block .......... canary | fence |     live
+//!   | nobody can touch any of it, and no other |    freed, until so many others were freed
+//! ```
+//!
+//! `large` keeps the records and knows nothing of this: it is given a system whose mappings have fences.
+
+use crate::misuse::Misuse;
+use crate::os::{Limits, Os};
+use crate::sync::{Guard, Lock};
+use core::cell::UnsafeCell;
+use core::ffi::CStr;
+use core::ptr::NonNull;
+
+/// The most freed blocks that stay out of reach.
+const HELD: usize = 128;
+/// The most bytes of address space that they take.
+const HELD_BYTES: usize = 1 << 30;
+/// Fences of a block.
+const FENCES: usize = 2;
+
+/// A range of addresses, fences included.
+#[derive(Clone, Copy)]
+struct Range {
+    start: usize,
+    bytes: usize,
+}
+
+struct Ring {
+    ranges: [Range; HELD],
+    first: usize,
+    count: usize,
+    bytes: usize,
+}
+
+impl Ring {
+    fn put(&mut self, range: Range) {
+        self.ranges[(self.first + self.count) % HELD] = range;
+        self.count += 1;
+        self.bytes += range.bytes;
+    }
+
+    /// Takes the oldest out while more than `most` bytes are held, or no more can be.
+    fn take_over(&mut self, most: usize) -> Option<Range> {
+        if self.count == 0 || self.bytes <= most && self.count < HELD {
+            return None;
+        }
+        let range = self.ranges[self.first];
+        self.first = (self.first + 1) % HELD;
+        self.count -= 1;
+        self.bytes -= range.bytes;
+        Some(range)
+    }
+}
+
+/// Freed large blocks that nobody can touch.
+pub struct Held {
+    /// Held while a large block is mapped or unmapped.
+    working: Lock,
+    lock: Lock,
+    ring: UnsafeCell<Ring>,
+}
+
+// SAFETY: the ring is reached under the lock alone.
+unsafe impl Sync for Held {}
+
+impl Held {
+    /// None.
+    pub const fn new() -> Held {
+        Held {
+            working: Lock::new(),
+            lock: Lock::new(),
+            ring: UnsafeCell::new(Ring {
+                ranges: [Range { start: 0, bytes: 0 }; HELD],
+                first: 0,
+                count: 0,
+                bytes: 0,
+            }),
+        }
+    }
+
+    /// Excludes others from mapping and unmapping: a freed mapping must not be seen before it is closed.
+    pub fn work(&self) -> Guard<'_> {
+        self.working.lock()
+    }
+
+    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
+    fn ring<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Ring {
+        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
+        unsafe { &mut *self.ring.get() }
+    }
+
+    /// The bytes of the freed block that began at `address`, if it is held.
+    pub fn find(&self, address: usize, os_page: usize) -> Option<usize> {
+        let guard = self.lock.lock();
+        let ring = self.ring(&guard);
+        let held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
+        held.filter(|range| range.start + os_page == address)
+            .map(|range| range.bytes - FENCES * os_page)
+            .last()
+    }
+
+    /// Gives the oldest back until at most `most` bytes are held.
+    pub fn shrink<O: Os>(&self, os: &O, most: usize) {
+        loop {
+            let range = {
+                let guard = self.lock.lock();
+                self.ring(&guard).take_over(most)
+            };
+            let Some(range) = range else {
+                return;
+            };
+            let start = NonNull::new(range.start as *mut u8);
+            // SAFETY: our own mapping, which nobody may use any more.
+            let _ = start.is_some_and(|start| unsafe { os.unmap(start, range.bytes) });
+        }
+    }
+
+    /// In a fork child: frees the locks.
+    pub fn reset_locks(&self) {
+        self.working.reset();
+        self.lock.reset();
+    }
+
+    /// Whether nobody holds a lock.
+    pub fn locks_are_free(&self) -> bool {
+        self.working.is_free() && self.lock.is_free()
+    }
+}
+
+impl Default for Held {
+    fn default() -> Held {
+        Held::new()
+    }
+}
+
+/// The system, with fences around what it maps.
+pub struct Fenced<'a, O: Os> {
+    os: &'a O,
+    held: &'a Held,
+}
+
+impl<'a, O: Os> Fenced<'a, O> {
+    /// `os`, which holds what is unmapped in `held` for a while.
+    pub fn new(os: &'a O, held: &'a Held) -> Fenced<'a, O> {
+        Fenced { os, held }
+    }
+}
+
+impl<O: Os> Os for Fenced<'_, O> {
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let page = self.os.page_size();
+        let lead = align.max(page);
+        let whole = self
+            .os
+            .map(bytes.checked_add(lead)?.checked_add(page)?, align)?;
+        // SAFETY: `lead - page` bytes, a fence, the block and a fence lie in the fresh mapping in this order.
+        unsafe {
+            if lead > page {
+                self.os.unmap(whole, lead - page);
+            }
+            let start = whole.add(lead);
+            self.os.fence(start.sub(page), page);
+            self.os.fence(start.add(bytes), page);
+            Some(start)
+        }
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let page = self.os.page_size();
+        // SAFETY: the fence before it is ours, and nobody uses any of it.
+        let (whole, bytes) = unsafe { (start.sub(page), bytes + FENCES * page) };
+        self.os.fences_gone(FENCES);
+        // SAFETY: as above.
+        if !unsafe { self.os.close(whole, bytes) } {
+            // SAFETY: as above.
+            return unsafe { self.os.unmap(whole, bytes) };
+        }
+        self.held.shrink(self.os, HELD_BYTES.saturating_sub(bytes));
+        let guard = self.held.lock.lock();
+        let ring = self.held.ring(&guard);
+        if ring.count == HELD {
+            drop(guard);
+            // SAFETY: as above; another thread took the last place.
+            return unsafe { self.os.unmap(whole, bytes) };
+        }
+        ring.put(Range {
+            start: whole.as_ptr() as usize,
+            bytes,
+        });
+        true
+    }
+
+    unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
+        None
+    }
+
+    unsafe fn stretch(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {
+        false
+    }
+
+    unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.os.discard(start, bytes) }
+    }
+
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.os.open(start, bytes) }
+    }
+
+    fn page_size(&self) -> usize {
+        self.os.page_size()
+    }
+
+    fn break_end(&self) -> Option<usize> {
+        self.os.break_end()
+    }
+
+    fn move_break(&self, delta: isize) -> Option<usize> {
+        self.os.move_break(delta)
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.os.reserve(bytes)
+    }
+
+    fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static CStr) {
+        self.os.name(start, bytes, name);
+    }
+
+    fn clock(&self) -> u64 {
+        self.os.clock()
+    }
+
+    fn random(&self) -> u64 {
+        self.os.random()
+    }
+
+    fn limits(&self) -> Limits {
+        self.os.limits()
+    }
+
+    fn watch_thread(&self, thread: NonNull<u8>) {
+        self.os.watch_thread(thread);
+    }
+
+    fn die(&self, misuse: &Misuse) -> ! {
+        self.os.die(misuse)
+    }
+}

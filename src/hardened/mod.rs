@@ -1,0 +1,762 @@
+//! Hardened mode: what the slow paths do when they are asked to.
+//!
+//! A hardened thread never takes a fast path: the entries of its block stay empty, and its owner word is
+//! nobody's. Its heap works on a block of its own (`thread`), with the same slabs, lists and protocols as
+//! ever; what is added happens to a slot between the heap and the program:
+//!
+//! ```text
+//!   heap --> random slot --> still zero? --> note its exact size --> canary behind it --> program
+//!   heap <-- quarantine <-- zero it <-- canary whole? <-- exact size known? forget it <-- program
+//! ```
+//!
+//! Each part works without the others. Knows nothing of entry points; a misuse comes back as an error.
+
+mod bytes;
+mod empty;
+mod fenced;
+mod parts;
+mod random;
+mod sample;
+mod sizes;
+mod thread;
+
+use crate::bitmap;
+use crate::class::{aligned_class, bin_of, bin_pages, class_of};
+use crate::geometry::{
+    bit_of, pages_for, word_of, SlabId, LOCAL_MAX, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX,
+    SPAN_MAX,
+};
+use crate::heap::{dead, locate, Ground, Heap};
+use crate::large::{Block, Fences, Found};
+use crate::meta::Meta;
+use crate::misuse::{Call, Line, Misuse};
+use crate::options::Options;
+use crate::os::Os;
+use crate::remote::{PENDING, RELEASED};
+use crate::slab::SlabPtr;
+use crate::sync::{flip, AtomicU32};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::tls::{Local, Phase};
+use bytes::{Secret, CANARY};
+use core::cell::UnsafeCell;
+use empty::Empty;
+use fenced::{Fenced, Held};
+use sizes::Sizes;
+use thread::{Freed, Threads};
+
+pub use parts::Parts;
+pub use sample::{Moment, Sampled, Samples};
+pub use thread::Thread;
+
+/// Hardened mode of one allocator. Off, and all zero, until [`Hardened::begin`].
+pub struct Hardened {
+    on: AtomicU32,
+    fixed: UnsafeCell<Fixed>,
+    sizes: Sizes,
+    threads: Threads,
+    held: Held,
+    empty: Empty,
+}
+
+/// What never changes once the mode is on.
+#[derive(Clone, Copy)]
+struct Fixed {
+    parts: Parts,
+    secret: Secret,
+}
+
+// SAFETY: `fixed` is written by `begin` alone, before `on` is published; then only read.
+unsafe impl Sync for Hardened {}
+
+/// A live block in hardened mode.
+#[derive(Clone, Copy)]
+pub enum Live {
+    /// A slot or a span, and the bytes that were asked for.
+    Slot(SlabPtr, usize, usize),
+    /// A large block, and the bytes that were asked for.
+    Large(Block, usize),
+    /// A block of no bytes.
+    Empty,
+}
+
+impl Live {
+    /// The bytes that were asked for.
+    pub fn size(self) -> usize {
+        match self {
+            Live::Slot(_, _, size) | Live::Large(_, size) => size,
+            Live::Empty => 0,
+        }
+    }
+}
+
+impl Hardened {
+    /// Off.
+    pub const fn new() -> Hardened {
+        Hardened {
+            on: AtomicU32::new(0),
+            fixed: UnsafeCell::new(Fixed {
+                parts: Parts::NONE,
+                secret: Secret {
+                    plain: 0,
+                    factor: 0,
+                },
+            }),
+            sizes: Sizes::new(),
+            threads: Threads::new(),
+            held: Held::new(),
+            empty: Empty::new(),
+        }
+    }
+
+    /// Whether threads are hardened.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.on.load(Acquire) != 0
+    }
+
+    #[inline]
+    fn fixed(&self) -> &Fixed {
+        // SAFETY: written before `on` was published, never after.
+        unsafe { &*self.fixed.get() }
+    }
+
+    /// Before the metadata are there: whether the options want the mode, which then is provided for.
+    pub fn provide(&self, options: &Options, meta: &Meta) -> bool {
+        let wanted = Parts::of(options).is_hardened();
+        if wanted {
+            meta.harden();
+        }
+        wanted
+    }
+
+    /// Turns the mode on, once, before the first allocation and with the metadata in place.
+    pub fn begin<O: Os>(&self, ground: &Ground<O>) {
+        let parts = Parts::of(&ground.options);
+        let secret = Secret {
+            plain: ground.os.random(),
+            factor: ground.os.random(),
+        };
+        // SAFETY: nobody reads before `on` is published, and this runs once.
+        unsafe { *self.fixed.get() = Fixed { parts, secret } };
+        self.sizes.init(&ground.meta);
+        self.threads.init(&ground.meta);
+        if parts.guard {
+            ground.pages.begin_keeping(parts.zero);
+        }
+        self.on.store(1, Release);
+    }
+
+    // ---- threads --------------------------------------------------------------------------------
+
+    /// The hardened thread of a block; `None`: it has none.
+    #[inline]
+    pub fn thread(&self, local: &Local) -> Option<&Thread> {
+        self.threads.of(local)
+    }
+
+    /// Gives the thread of `local` a heap that works on a block of its own; false where there are too many.
+    pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local) -> bool {
+        let Some(thread) = self.threads.take(&ground.os, &ground.meta, local) else {
+            return false;
+        };
+        if ground.heaps.take(ground, &thread.local).is_none() {
+            self.threads.give(thread, local);
+            return false;
+        }
+        thread.local.phase.set(Phase::Running);
+        true
+    }
+
+    /// The thread ends: what it freed is free at last, its slabs are abandoned, its heap is put away.
+    pub fn exit<O: Os>(&self, ground: &Ground<O>, local: &Local) -> Result<(), Misuse> {
+        let Some((thread, heap)) = self.thread(local).and_then(|t| Some((t, t.heap()?))) else {
+            return Ok(());
+        };
+        let flushed = self.flush(ground, thread);
+        let abandoned = heap.abandon_all(ground);
+        ground.heaps.give(ground, heap, &thread.local);
+        self.threads.give(thread, local);
+        flushed.and(abandoned)
+    }
+
+    /// Frees all that the thread's quarantine holds.
+    pub fn flush<O: Os>(&self, ground: &Ground<O>, thread: &Thread) -> Result<(), Misuse> {
+        if let Some(heap) = thread.heap() {
+            while let Some(freed) = thread.quarantine.take() {
+                self.release(ground, heap, freed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back what freed large blocks hold of address space.
+    pub fn reclaim<O: Os>(&self, os: &O) {
+        self.held.shrink(os, 0);
+    }
+
+    // ---- malloc ---------------------------------------------------------------------------------
+
+    /// The common half of [`Hardened::malloc`] for up to [`LOCAL_MAX`] bytes: `None` where the word is used up
+    /// or something is wrong, which the other half then finds again.
+    #[inline]
+    pub fn malloc_at_once(&self, thread: &Thread, size: usize) -> Option<usize> {
+        let fixed = self.fixed();
+        let need = size + self.behind();
+        if need > LOCAL_MAX || size == 0 {
+            return None;
+        }
+        let class = class_of(need);
+        let entry = &thread.local.entries[class];
+        let bits = entry.bits.get();
+        if bits == 0 {
+            return None;
+        }
+        let start = if fixed.parts.random {
+            thread.random.byte()
+        } else {
+            0
+        };
+        let slot = bitmap::next_bit(bits, start);
+        let bytes = entry.size.get();
+        let address = entry.base.get() as usize + slot * bytes;
+        // SAFETY: the slot is free and of the thread's own slab; slots are multiples of 8.
+        if fixed.parts.zero && unsafe { bytes::first_dirty(address, bytes) }.is_some() {
+            return None;
+        }
+        entry.bits.set(bits & !bit_of(slot));
+        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped,
+        // and `notes` was set with it; the slot has room for the canary: `need`.
+        unsafe {
+            flip(&*entry.word.get(), bit_of(slot));
+            Sizes::note_at(thread.notes[class].get().add(slot), bytes - size);
+            if fixed.parts.canary {
+                bytes::seal(address, size, fixed.secret);
+            }
+        }
+        Some(address)
+    }
+
+    /// `size` bytes at a multiple of `align`; `None` where memory has run out.
+    pub fn malloc<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        size: usize,
+        align: usize,
+    ) -> Result<Option<usize>, Misuse> {
+        let parts = &self.fixed().parts;
+        let Some(heap) = thread.heap() else {
+            return Ok(None);
+        };
+        if size > REQUEST_MAX - PAGE || align > REQUEST_MAX {
+            return Ok(None);
+        }
+        if size == 0 && parts.guard && align <= MIN_ALIGN {
+            if let Some(address) = self.empty.take(&ground.os, &ground.meta) {
+                return Ok(Some(address));
+            }
+        }
+        let need = (size + self.behind()).max(1);
+        if need > SPAN_MAX || align > SPAN_MAX {
+            return Ok(self.malloc_large(ground, size, align.max(PAGE)));
+        }
+        let class = match align {
+            _ if need > SMALL_MAX || align > PAGE => None,
+            0..=8 => Some(class_of(need)),
+            9..=MIN_ALIGN => Some(class_of(need.max(MIN_ALIGN))),
+            _ => aligned_class(need, align),
+        };
+        let taken = match class {
+            Some(class) => self.take_slot(ground, thread, heap, class)?,
+            None => self.take_span(ground, heap, need, align)?,
+        };
+        let Some((slab, slot, fresh)) = taken else {
+            return Ok(None);
+        };
+        let address = slab.base() + slot * slab.size();
+        if parts.zero && !fresh {
+            // SAFETY: the slot was free, and is the caller's now; slots are multiples of 8.
+            if let Some(at) = unsafe { bytes::first_dirty(address, slab.size()) } {
+                return Err(written(slab, slot, at));
+            }
+        }
+        self.sizes.note(slab, slot, size);
+        if parts.canary {
+            // SAFETY: the slot has room for the canary: `need`.
+            unsafe { bytes::seal(address, size, self.fixed().secret) };
+        }
+        Ok(Some(address))
+    }
+
+    /// Bytes that are added to every block.
+    #[inline]
+    fn behind(&self) -> usize {
+        if self.fixed().parts.canary {
+            CANARY
+        } else {
+            0
+        }
+    }
+
+    /// A slot of `class`, and whether nobody has touched it yet: never said of slots.
+    fn take_slot<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        heap: &Heap,
+        class: usize,
+    ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
+        let random = self.fixed().parts.random;
+        let entry = heap.entry(class);
+        if entry.bits.get() == 0 {
+            if random {
+                heap.shuffle(ground.table(), class, thread.random.byte());
+            }
+            let Some(taken) = heap.refill(ground, class)? else {
+                return Ok(None);
+            };
+            // Which slot it is to be is chosen below.
+            let taken = (taken as usize - entry.base.get() as usize) / entry.size.get();
+            entry.bits.set(entry.bits.get() | bit_of(taken));
+            // SAFETY: the word that the slot came from, in a header that is never unmapped.
+            flip(unsafe { &*entry.word.get() }, bit_of(taken));
+        }
+        let Some((slab, first)) = heap.checked_out(ground.table(), class) else {
+            return Ok(None);
+        };
+        if !self.sizes.open(&ground.os, &ground.meta, slab) {
+            return Ok(None);
+        }
+        thread.notes[class].set(self.sizes.words(slab, first));
+        let bits = entry.bits.get();
+        let start = if random { thread.random.byte() } else { 0 };
+        let slot = bitmap::next_bit(bits, start);
+        entry.bits.set(bits & !bit_of(slot));
+        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
+        flip(unsafe { &*entry.word.get() }, bit_of(slot));
+        Ok(Some((slab, first + slot, false)))
+    }
+
+    fn take_span<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        heap: &Heap,
+        need: usize,
+        align: usize,
+    ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
+        let pages = pages_for(need);
+        let span = if align > PAGE {
+            heap.take_aligned_span(ground, pages, align / PAGE)?
+        } else {
+            heap.take_span(ground, pages)?
+        };
+        let Some((slab, fresh)) = span else {
+            return Ok(None);
+        };
+        if !self.sizes.open(&ground.os, &ground.meta, slab) {
+            heap.free_elsewhere(ground, slab, 0)?;
+            return Ok(None);
+        }
+        Ok(Some((slab, 0, fresh)))
+    }
+
+    fn malloc_large<O: Os>(&self, ground: &Ground<O>, size: usize, align: usize) -> Option<usize> {
+        let need = size + self.behind();
+        let guard = self.fixed().parts.guard;
+        let mapped = if guard {
+            let _working = self.held.work();
+            let os = Fenced::new(&ground.os, &self.held);
+            ground.large.map(&os, &ground.meta, need, align)
+        } else {
+            ground.large.map(&ground.os, &ground.meta, need, align)
+        };
+        let (block, fresh) = mapped?;
+        if self.fixed().parts.zero && !fresh {
+            // SAFETY: the mapping is ours; it was kept from an earlier block.
+            unsafe { bytes::clear(block.address, block.bytes) };
+        }
+        // What was kept is some first-class heap's, which knows no fences.
+        let fences = if guard && fresh {
+            Fences::Both
+        } else {
+            Fences::None
+        };
+        ground.large.note(block.address, size, fences);
+        if self.fixed().parts.canary {
+            // SAFETY: the mapping has `need` bytes.
+            unsafe { bytes::seal(block.address, size, self.fixed().secret) };
+        }
+        Some(block.address)
+    }
+
+    /// Whether a new block of `size` bytes is all zero.
+    pub fn is_clear(&self, size: usize) -> bool {
+        self.fixed().parts.zero && size > SMALL_MAX
+    }
+
+    // ---- free -----------------------------------------------------------------------------------
+
+    /// Frees the slot of a slab: it waits in the quarantine, or is free at once.
+    #[inline]
+    pub fn free<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        slab: SlabPtr,
+        slot: usize,
+    ) -> Result<(), Misuse> {
+        // Without a second thread there is none to race with.
+        let racing = self.fixed().parts.racing && ground.heaps.given.load(Relaxed) > 1;
+        let Some(heap) = thread.heap() else {
+            return Ok(());
+        };
+        if self.sizes.size(slab, slot).is_none() && is_arenas_slab(ground, slab) {
+            return heap.free_elsewhere(ground, slab, slot);
+        }
+        self.end(ground, slab, slot, racing)?;
+        let freed = Freed {
+            slab: self.sizes.number(slab) as u32,
+            slot: slot as u32,
+            bytes: slab.size() as u32,
+        };
+        let parts = &self.fixed().parts;
+        if parts.quarantine == 0 {
+            return self.release(ground, heap, freed);
+        }
+        let most = parts.quarantine.saturating_sub(slab.size());
+        let random = parts.random.then_some(&thread.random);
+        while let Some(freed) = thread.quarantine.take_over(most) {
+            self.release(ground, heap, freed)?;
+        }
+        thread.quarantine.put(freed, random, parts.quarantine);
+        if let Some(next) = thread.quarantine.first() {
+            ground.table().get(SlabId(next.slab)).prefetch();
+        }
+        Ok(())
+    }
+
+    /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
+    /// its bytes cleared.
+    #[inline]
+    pub fn end<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        slot: usize,
+        racing: bool,
+    ) -> Result<(), Misuse> {
+        let fixed = self.fixed();
+        let Some(size) = self.sizes.end(slab, slot, racing) else {
+            if is_arenas_slab(ground, slab) {
+                return Ok(());
+            }
+            return Err(dead(slab, slot));
+        };
+        let address = slab.base() + slot * slab.size();
+        // SAFETY: the slot was live, and this thread has ended that; it has room for the canary.
+        unsafe {
+            if fixed.parts.canary && bytes::broken_seal(address, size, fixed.secret).is_some() {
+                return self.look_at_seal(slab, slot, size, Call::Free);
+            }
+            if fixed.parts.zero {
+                bytes::clear_words(address, size + self.behind());
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn look_at_seal(
+        &self,
+        slab: SlabPtr,
+        slot: usize,
+        size: usize,
+        call: Call,
+    ) -> Result<(), Misuse> {
+        let addr = slab.base() + slot * slab.size();
+        // SAFETY: the slot has room for the canary.
+        match unsafe { bytes::broken_seal(addr, size, self.fixed().secret) } {
+            None => Ok(()),
+            Some(past) => Err(Misuse::Overflow {
+                call,
+                addr,
+                slot,
+                size: slab.size(),
+                asked: size,
+                past,
+            }),
+        }
+    }
+
+    /// Gives a block to its slab at last.
+    #[inline]
+    fn release<O: Os>(&self, ground: &Ground<O>, heap: &Heap, freed: Freed) -> Result<(), Misuse> {
+        let slab = ground.table().get(SlabId(freed.slab));
+        if heap.free_at_once(slab, freed.slot as usize) {
+            return Ok(());
+        }
+        heap.free_elsewhere(ground, slab, freed.slot as usize)
+    }
+
+    /// Frees a block that lies in no slab.
+    pub fn free_far<O: Os>(&self, ground: &Ground<O>, addr: usize) -> Result<(), Misuse> {
+        let call = Call::Free;
+        match self.empty.give(&ground.meta, addr) {
+            Some(true) => return Ok(()),
+            Some(false) => return Err(Misuse::Unknown { call, addr }),
+            None => {}
+        }
+        let Some((_, asked, fences)) = ground.large.noted(addr) else {
+            return Err(self.not_large(ground, addr, call));
+        };
+        if ground.large.owner_of(addr) == 0 {
+            self.look_at_large_seal(addr, asked, call)?;
+        }
+        let found = if fences == Fences::Both {
+            let _working = self.held.work();
+            let os = Fenced::new(&ground.os, &self.held);
+            let found = ground.large.unmap(&os, &ground.meta, addr);
+            ground.large.give_back(&os, &ground.meta);
+            found
+        } else {
+            ground.large.unmap(&ground.os, &ground.meta, addr)
+        };
+        match found {
+            Found::Live(_) => Ok(()),
+            _ => Err(self.not_large(ground, addr, call)),
+        }
+    }
+
+    fn look_at_large_seal(&self, addr: usize, asked: usize, call: Call) -> Result<(), Misuse> {
+        if !self.fixed().parts.canary {
+            return Ok(());
+        }
+        // SAFETY: the mapping is live and has room for the canary, unless another thread frees it now,
+        // which would be the caller's misuse and faults at worst.
+        match unsafe { bytes::broken_seal(addr, asked, self.fixed().secret) } {
+            None => Ok(()),
+            Some(past) => Err(Misuse::Overflow {
+                call,
+                addr,
+                slot: 0,
+                size: (asked + CANARY).next_multiple_of(PAGE),
+                asked,
+                past,
+            }),
+        }
+    }
+
+    /// What is wrong with `addr`, at which no large block lives.
+    fn not_large<O: Os>(&self, ground: &Ground<O>, addr: usize, call: Call) -> Misuse {
+        let freed = match ground.large.find(addr) {
+            Found::Freed(block) => Some(block.bytes),
+            _ => self.held.find(addr, ground.meta.os_page()),
+        };
+        match freed {
+            Some(size) => Misuse::Dead {
+                call,
+                addr,
+                slot: 0,
+                size,
+            },
+            None => Misuse::Unknown { call, addr },
+        }
+    }
+
+    // ---- realloc and questions ------------------------------------------------------------------
+
+    /// The live block at `addr`.
+    pub fn find<O: Os>(&self, ground: &Ground<O>, addr: usize, call: Call) -> Result<Live, Misuse> {
+        let found = ground.pages.find(addr).map(|(_, slab)| slab);
+        if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != RELEASED) {
+            let slot = locate(slab, addr, call)?;
+            return match self.sizes.size(slab, slot) {
+                Some(size) => Ok(Live::Slot(slab, slot, size)),
+                None => Err(Misuse::Dead {
+                    call,
+                    addr,
+                    slot,
+                    size: slab.size(),
+                }),
+            };
+        }
+        if self.empty.is_live(&ground.meta, addr) == Some(true) {
+            return Ok(Live::Empty);
+        }
+        match ground.large.noted(addr) {
+            Some((block, size, _)) => Ok(Live::Large(block, size)),
+            None => Err(self.not_large(ground, addr, call)),
+        }
+    }
+
+    /// Makes a live block `size` bytes long where it is; false where it has to move: it changes its class
+    /// or its number of pages. A canary is looked at in any case.
+    pub fn resize(&self, live: Live, addr: usize, size: usize) -> Result<bool, Misuse> {
+        let call = Call::Realloc;
+        let need = size.saturating_add(self.behind());
+        let (old, stays) = match live {
+            Live::Empty => return Ok(size == 0),
+            Live::Large(block, old) => {
+                self.look_at_large_seal(addr, old, call)?;
+                let same = need > SPAN_MAX && need.div_ceil(PAGE) == block.bytes / PAGE;
+                (old, same)
+            }
+            Live::Slot(slab, slot, old) => {
+                if self.fixed().parts.canary {
+                    self.look_at_seal(slab, slot, old, call)?;
+                }
+                (old, size != 0 && fits_as_well(slab, need))
+            }
+        };
+        if !stays {
+            return Ok(false);
+        }
+        self.move_end(addr, old, size);
+        match live {
+            Live::Slot(slab, slot, _) if !self.sizes.change(slab, slot, old, size) => {
+                Err(dead(slab, slot))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Moves the end of a block from `old` to `new` bytes, both with room for the canary behind.
+    fn move_end(&self, addr: usize, old: usize, new: usize) {
+        let behind = self.behind();
+        let from = old.min(new);
+        // SAFETY: up to the larger of the two ends, and the canary, the bytes are the block's.
+        unsafe {
+            if behind != 0 || self.fixed().parts.zero {
+                let until = if new < old {
+                    old + behind
+                } else {
+                    new.min(old + behind)
+                };
+                bytes::clear(addr + from, until - from);
+            }
+            if behind != 0 {
+                bytes::seal(addr, new, self.fixed().secret);
+            }
+        }
+    }
+
+    /// Notes the new size of a large block that [`Hardened::resize`] left where it is.
+    pub fn note_large<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) {
+        if let Some((_, _, fences)) = ground.large.noted(addr) {
+            ground.large.note(addr, size, fences);
+        }
+    }
+
+    /// Whether `addr` lies in a slab or a large block of a first-class heap's: those are as by default.
+    pub fn is_arenas<O: Os>(&self, ground: &Ground<O>, addr: usize) -> bool {
+        match ground.pages.slab_at(addr) {
+            Some(slab) if slab.owner.load(Relaxed) != RELEASED => is_arenas_slab(ground, slab),
+            _ => ground.large.owner_of(addr) != 0,
+        }
+    }
+
+    /// What a report can add to a misuse: what lies at the address, and who is asking.
+    pub fn explain<O: Os>(&self, ground: &Ground<O>, misuse: &Misuse) -> Line {
+        let mut line = Line::new();
+        let addr = misuse.address();
+        let thread = ground.os.thread_id() as usize;
+        line.text("  in thread ").decimal(thread);
+        let slab = ground.pages.find(addr).map(|(_, slab)| slab);
+        if let Some(slab) = slab.filter(|slab| slab.id().is_some() && slab.size() != 0) {
+            let offset = addr.wrapping_sub(slab.base());
+            let slot = (offset / slab.size()).min(slab.slots().saturating_sub(1));
+            let size = slab.size();
+            line.text("; slot ")
+                .decimal(slot)
+                .text(" of class ")
+                .decimal(slab.class());
+            match self.sizes.size(slab, slot) {
+                Some(asked) => line.text(" is live, ").decimal(asked).text(" bytes"),
+                None if slab.is_free(slot) => line.text(" is free"),
+                None => line.text(" was freed"),
+            };
+            let rest = (slot + 1) * size - offset.min((slot + 1) * size);
+            line.text("; the next slot begins ")
+                .decimal(rest)
+                .text(" bytes on");
+        }
+        line.text("\n");
+        line
+    }
+
+    // ---- fork -----------------------------------------------------------------------------------
+
+    /// In a fork child, before the heaps are rebuilt: whatever was in a quarantine, or between a heap and
+    /// the program, is free. What was being cleared is cleared.
+    pub fn repair<O: Os>(&self, ground: &Ground<O>, local: &Local) {
+        self.held.reset_locks();
+        self.sizes.reset_lock();
+        self.empty.reset_lock();
+        self.threads.rebuild(local);
+        ground.pages.each_slab(|slab| {
+            if !is_arenas_slab(ground, slab) {
+                self.repair_slab(slab);
+            }
+        });
+    }
+
+    fn repair_slab(&self, slab: SlabPtr) {
+        for slot in 0..slab.slots() {
+            let free = slab.is_remote(slot) || slab.is_free(slot);
+            if free || self.sizes.size(slab, slot).is_some() {
+                continue;
+            }
+            if self.fixed().parts.zero {
+                // SAFETY: no thread of this process has the slot.
+                unsafe { bytes::clear(slab.base() + slot * slab.size(), slab.size()) };
+            }
+            let word = slab.free_word(word_of(slot));
+            word.store(word.load(Relaxed) | bit_of(slot), Relaxed);
+        }
+    }
+
+    /// Whether no thread was in the middle of anything when the parent forked.
+    pub fn locks_are_free(&self) -> bool {
+        let locks = self.held.locks_are_free() && self.sizes.lock_is_free();
+        locks && self.empty.lock_is_free() && self.threads.lock_is_free()
+    }
+
+    /// In a fork child: frees all locks.
+    pub fn reset_locks(&self) {
+        self.held.reset_locks();
+        self.sizes.reset_lock();
+        self.empty.reset_lock();
+        self.threads.reset_lock();
+    }
+}
+
+impl Default for Hardened {
+    fn default() -> Hardened {
+        Hardened::new()
+    }
+}
+
+/// Whether the slab belongs to a first-class heap.
+fn is_arenas_slab<O: Os>(ground: &Ground<O>, slab: SlabPtr) -> bool {
+    let owner = slab.owner.load(Relaxed) & !PENDING;
+    ground.arenas.of(ground, owner).is_some()
+}
+
+/// Whether a block that needs `need` bytes would be given a slot of `slab`'s kind.
+fn fits_as_well(slab: SlabPtr, need: usize) -> bool {
+    if slab.is_span() {
+        let span = need > SMALL_MAX && need <= SPAN_MAX;
+        return span && bin_pages(bin_of(pages_for(need))) == slab.pages();
+    }
+    need <= SMALL_MAX && class_of(need) == slab.class()
+}
+
+/// A free slot was written to at its byte `at`.
+fn written(slab: SlabPtr, slot: usize, at: usize) -> Misuse {
+    Misuse::Written {
+        addr: slab.base() + slot * slab.size(),
+        slot,
+        size: slab.size(),
+        at,
+    }
+}

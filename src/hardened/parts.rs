@@ -1,0 +1,87 @@
+//! Which parts of hardened mode are on: fixed at the first allocation.
+
+use crate::options::{Name, Options, QUARANTINE_BYTES};
+
+/// What is on. Nothing by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Freed blocks are cleared, and verified to be still clear when they are handed out again.
+    pub zero: bool,
+    /// A secret word behind the bytes that were asked for, looked at by free and realloc.
+    pub canary: bool,
+    /// Slots are chosen at random.
+    pub random: bool,
+    /// Pages that fault between slabs and around larger blocks; pages stay with their class.
+    pub guard: bool,
+    /// Bytes of freed blocks that a thread keeps out of use; 0: none.
+    pub quarantine: usize,
+    /// Two threads that free one block at the same time are told apart: an atomic exchange for each free.
+    pub racing: bool,
+    /// One in so many allocations gets pages of its own, in ordinary mode too; 0: none.
+    pub sample: usize,
+}
+
+impl Parts {
+    /// No part.
+    pub const NONE: Parts = Parts {
+        zero: false,
+        canary: false,
+        random: false,
+        guard: false,
+        quarantine: 0,
+        racing: false,
+        sample: 0,
+    };
+
+    /// Whether threads are kept off the fast paths.
+    pub fn is_hardened(&self) -> bool {
+        self.zero || self.canary || self.random || self.guard || self.quarantine != 0
+    }
+
+    /// What the options say.
+    pub fn of(options: &Options) -> Parts {
+        let all = options.is_on(Name::Hardened);
+        let bytes = options.get(Name::Quarantine);
+        Parts {
+            zero: all || options.is_on(Name::Zero),
+            canary: all || options.is_on(Name::Canary),
+            random: all || options.is_on(Name::Random),
+            guard: all || options.is_on(Name::Guard),
+            quarantine: if all && bytes == 0 {
+                QUARANTINE_BYTES
+            } else {
+                bytes
+            },
+            racing: all,
+            sample: options.get(Name::GuardSample),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> Parts {
+        let options = Options::new();
+        options.freeze(text.as_bytes(), |_| panic!("{text}"));
+        Parts::of(&options)
+    }
+
+    #[test]
+    fn hardened_is_all_parts_and_single_ones_can_be_had() {
+        let all = parts("hardened");
+        assert!(all.zero && all.canary && all.random && all.guard && all.racing);
+        assert_eq!(all.quarantine, QUARANTINE_BYTES);
+        assert_eq!(parts("decay:10"), Parts::NONE);
+        let wanted = Parts {
+            zero: true,
+            quarantine: 64 << 10,
+            sample: 1000,
+            ..Parts::NONE
+        };
+        assert_eq!(parts("zero,quarantine:64k,guard-sample:1000"), wanted);
+        assert!(wanted.is_hardened() && !parts("guard-sample:9").is_hardened());
+        assert_eq!(parts("quarantine").quarantine, QUARANTINE_BYTES);
+    }
+}

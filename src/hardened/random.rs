@@ -1,0 +1,116 @@
+//! Random numbers that cannot be foretold from those before: ChaCha8 with its key replaced by its own
+//! output after every block ("fast key erasure", D. J. Bernstein 2017), seeded by the system.
+
+use core::cell::Cell;
+
+/// Words of a block, half of which become the next key.
+const WORDS: usize = 16;
+const KEY_WORDS: usize = 8;
+/// "expand 32-byte k".
+const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// A generator. All zero until seeded.
+#[derive(Default)]
+#[repr(C)]
+pub struct Random {
+    key: [Cell<u32>; KEY_WORDS],
+    ready: [Cell<u32>; KEY_WORDS],
+    /// Bytes of `ready` that were not given out.
+    left: Cell<u32>,
+}
+
+fn quarter(s: &mut [u32; WORDS], a: usize, b: usize, c: usize, d: usize) {
+    s[a] = s[a].wrapping_add(s[b]);
+    s[d] = (s[d] ^ s[a]).rotate_left(16);
+    s[c] = s[c].wrapping_add(s[d]);
+    s[b] = (s[b] ^ s[c]).rotate_left(12);
+    s[a] = s[a].wrapping_add(s[b]);
+    s[d] = (s[d] ^ s[a]).rotate_left(8);
+    s[c] = s[c].wrapping_add(s[d]);
+    s[b] = (s[b] ^ s[c]).rotate_left(7);
+}
+
+/// The first block of ChaCha8's stream for `key`, with nonce 0.
+fn block(key: [u32; KEY_WORDS]) -> [u32; WORDS] {
+    let mut start = [0; WORDS];
+    start[..4].copy_from_slice(&CONSTANTS);
+    start[4..12].copy_from_slice(&key);
+    let mut s = start;
+    for _ in 0..4 {
+        quarter(&mut s, 0, 4, 8, 12);
+        quarter(&mut s, 1, 5, 9, 13);
+        quarter(&mut s, 2, 6, 10, 14);
+        quarter(&mut s, 3, 7, 11, 15);
+        quarter(&mut s, 0, 5, 10, 15);
+        quarter(&mut s, 1, 6, 11, 12);
+        quarter(&mut s, 2, 7, 8, 13);
+        quarter(&mut s, 3, 4, 9, 14);
+    }
+    for (word, first) in s.iter_mut().zip(start) {
+        *word = word.wrapping_add(first);
+    }
+    s
+}
+
+impl Random {
+    /// Begins anew from four words of the system's.
+    pub fn seed(&self, words: [u64; 4]) {
+        for (place, word) in self.key.chunks(2).zip(words) {
+            place[0].set(word as u32);
+            place[1].set((word >> 32) as u32);
+        }
+        self.left.set(0);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill(&self) {
+        let out = block(core::array::from_fn(|i| self.key[i].get()));
+        for i in 0..KEY_WORDS {
+            self.key[i].set(out[i]);
+            self.ready[i].set(out[KEY_WORDS + i]);
+        }
+        self.left.set(4 * KEY_WORDS as u32);
+    }
+
+    /// Eight random bits.
+    #[inline]
+    pub fn byte(&self) -> usize {
+        if self.left.get() == 0 {
+            self.refill();
+        }
+        let left = self.left.get() - 1;
+        self.left.set(left);
+        let word = &self.ready[left as usize / 4 % KEY_WORDS];
+        let bits = word.get();
+        word.set(bits >> 8);
+        bits as usize & 0xff
+    }
+
+    /// A random number below 2^32.
+    pub fn number(&self) -> usize {
+        (0..4).fold(0, |sum, _| sum << 8 | self.byte())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first test vector for 8 rounds and a 256-bit key of draft-strombergson-chacha-test-vectors.
+    #[test]
+    fn the_block_is_that_of_chacha8() {
+        let bytes: std::vec::Vec<u8> = block([0; KEY_WORDS])
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        assert_eq!(
+            bytes[..16],
+            [
+                0x3e, 0x00, 0xef, 0x2f, 0x89, 0x5f, 0x40, 0xd6, 0x7f, 0x5b, 0xb8, 0xe8, 0x1f, 0x09,
+                0xa5, 0xa1
+            ]
+        );
+        assert_eq!(bytes[60..], [0x0e, 0x0c, 0xfe, 0x42]);
+    }
+}

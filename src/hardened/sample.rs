@@ -1,0 +1,318 @@
+//! One in so many allocations gets a page of its own between pages that fault, in any mode: after
+//! GWP-ASan (Serebryany et al., "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in Production", 2023).
+//!
+//! ```text
+//!   | records | guard | page: ....... block | guard | page | guard | ... | guard |
+//!                            an overflow faults ^
+//! ```
+//!
+//! A freed page faults until its turn comes again, round all others. No fast path knows: a refill that finds
+//! that enough slots were handed out serves its one allocation from here.
+
+use crate::geometry::{align_down, MIN_ALIGN, PAGE};
+use crate::misuse::{Call, Line, Misuse};
+use crate::os::Os;
+use crate::sync::{AtomicUsize, Guard, Lock, Ordering::Acquire, Ordering::Release};
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+
+/// Sampled blocks at a time.
+const BLOCKS: usize = 256;
+/// Frames that are remembered of a stack.
+pub const FRAMES: usize = 16;
+
+/// What becomes of a page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum State {
+    /// It was never used. Zero, as fresh memory is.
+    Unused = 0,
+    Live = 1,
+    Freed = 2,
+}
+
+/// A moment of a block's life: which thread, and where.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Moment {
+    thread: u32,
+    known: u32,
+    frames: [usize; FRAMES],
+}
+
+impl Moment {
+    fn now<O: Os>(os: &O) -> Moment {
+        let mut frames = [0; FRAMES];
+        let known = os.stack(&mut frames) as u32;
+        Moment {
+            thread: os.thread_id(),
+            known,
+            frames,
+        }
+    }
+
+    /// The thread's number.
+    pub fn thread(&self) -> usize {
+        self.thread as usize
+    }
+
+    /// The return addresses of its functions, innermost first.
+    pub fn frames(&self) -> &[usize] {
+        &self.frames[..self.known as usize]
+    }
+}
+
+/// What is known of a page.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Record {
+    address: usize,
+    size: usize,
+    state: State,
+    allocated: Moment,
+    freed: Moment,
+}
+
+const RECORDS_BYTES: usize = (core::mem::size_of::<Record>() * BLOCKS).next_multiple_of(1 << 16);
+
+/// A sampled block as a report tells of it.
+#[derive(Clone, Copy)]
+pub struct Sampled {
+    /// Its first byte.
+    pub address: usize,
+    /// Bytes asked for.
+    pub size: usize,
+    /// Where it was allocated.
+    pub allocated: Moment,
+    /// Where it was freed, if it was.
+    pub freed: Option<Moment>,
+}
+
+/// The sampled blocks of the process.
+pub struct Samples {
+    /// Held over system calls: a sampled allocation is rare and slow in any case.
+    lock: Lock,
+    /// Where the records begin; 0: nothing was sampled yet.
+    start: AtomicUsize,
+    /// The place where the search for a page goes on.
+    cursor: UnsafeCell<usize>,
+}
+
+// SAFETY: the cursor and the records are reached under the lock alone.
+unsafe impl Sync for Samples {}
+
+impl Samples {
+    /// None.
+    pub const fn new() -> Samples {
+        Samples {
+            lock: Lock::new(),
+            start: AtomicUsize::new(0),
+            cursor: UnsafeCell::new(0),
+        }
+    }
+
+    /// Bytes from one page to the next: itself and its guard, in whole OS pages.
+    fn step<O: Os>(os: &O) -> usize {
+        2 * os.page_size()
+    }
+
+    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
+    fn record<'a>(&'a self, _guard: &'a Guard<'_>, index: usize) -> &'a mut Record {
+        let start = self.start.load(Acquire) as *mut Record;
+        // SAFETY: opened when `start` was set; zero is a valid record; callers hold the lock, and one borrow.
+        unsafe { &mut *start.add(index) }
+    }
+
+    /// Whether `address` lies among the sampled pages.
+    #[inline]
+    pub fn holds<O: Os>(&self, os: &O, address: usize) -> bool {
+        let start = self.start.load(Acquire);
+        let offset = address.wrapping_sub(start + RECORDS_BYTES);
+        start != 0 && offset < BLOCKS * Samples::step(os) + os.page_size()
+    }
+
+    /// Index of the page that `address` lies in, or is nearest to.
+    fn index<O: Os>(&self, os: &O, address: usize) -> usize {
+        let offset = address.saturating_sub(self.start.load(Acquire) + RECORDS_BYTES);
+        // Half of the guard belongs to the page before it, half to the page behind.
+        ((offset.saturating_sub(os.page_size() / 2)) / Samples::step(os)).min(BLOCKS - 1)
+    }
+
+    fn page<O: Os>(&self, os: &O, index: usize) -> usize {
+        self.start.load(Acquire) + RECORDS_BYTES + index * Samples::step(os) + os.page_size()
+    }
+
+    fn reserve<O: Os>(&self, os: &O) -> bool {
+        let bytes = RECORDS_BYTES + BLOCKS * Samples::step(os) + os.page_size();
+        let Some(start) = os.reserve(bytes) else {
+            return false;
+        };
+        // SAFETY: the beginning of our own reserve.
+        if !unsafe { os.open(start, RECORDS_BYTES) } {
+            // SAFETY: nobody knows the reserve.
+            unsafe { os.unmap(start, bytes) };
+            return false;
+        }
+        os.name(start, bytes, c"slabside: samples");
+        self.start.store(start.as_ptr() as usize, Release);
+        os.watch_faults();
+        true
+    }
+
+    /// A block of `size` bytes, zero, at the end of a page of its own. `None` for more than a page, and
+    /// where all pages are live.
+    pub fn take<O: Os>(&self, os: &O, size: usize, align: usize) -> Option<usize> {
+        let page_bytes = os.page_size();
+        if size > page_bytes || align > page_bytes {
+            return None;
+        }
+        let now = Moment::now(os);
+        let guard = self.lock.lock();
+        if self.start.load(Acquire) == 0 && !self.reserve(os) {
+            return None;
+        }
+        // SAFETY: under the lock.
+        let cursor = unsafe { &mut *self.cursor.get() };
+        let mut places = (*cursor..*cursor + BLOCKS).map(|place| place % BLOCKS);
+        let index = places.find(|&index| self.record(&guard, index).state != State::Live)?;
+        let page = self.page(os, index);
+        // SAFETY: a page of our own reserve, not in use.
+        if !unsafe { os.open(NonNull::new(page as *mut u8)?, page_bytes) } {
+            return None;
+        }
+        *cursor = (index + 1) % BLOCKS;
+        let address = align_down(page + page_bytes - size, align.max(MIN_ALIGN));
+        let record = self.record(&guard, index);
+        record.address = address;
+        record.size = size;
+        record.state = State::Live;
+        record.allocated = now;
+        Some(address)
+    }
+
+    /// Bytes asked for of the live block at `address`, which lies among the sampled pages.
+    pub fn size<O: Os>(&self, os: &O, address: usize, call: Call) -> Result<usize, Misuse> {
+        let guard = self.lock.lock();
+        let record = *self.record(&guard, self.index(os, address));
+        drop(guard);
+        Samples::judge(&record, address, call).map_or(Ok(record.size), Err)
+    }
+
+    fn judge(record: &Record, addr: usize, call: Call) -> Option<Misuse> {
+        let (slot, size) = (0, record.size);
+        match record.state {
+            State::Unused => Some(Misuse::Unknown { call, addr }),
+            _ if record.address != addr => Some(Misuse::Inside {
+                call,
+                addr,
+                offset: addr.wrapping_sub(record.address) % PAGE,
+                size: size.max(1),
+            }),
+            State::Freed => Some(Misuse::Dead {
+                call,
+                addr,
+                slot,
+                size,
+            }),
+            State::Live => None,
+        }
+    }
+
+    /// Frees the block at `address`, which lies among the sampled pages.
+    pub fn give<O: Os>(&self, os: &O, address: usize) -> Result<(), Misuse> {
+        let call = Call::Free;
+        let now = Moment::now(os);
+        let guard = self.lock.lock();
+        let index = self.index(os, address);
+        let record = self.record(&guard, index);
+        if let Some(misuse) = Samples::judge(record, address, call) {
+            return Err(misuse);
+        }
+        let (page, end) = (self.page(os, index), address + record.size);
+        // Alignment may leave bytes between the block and the guard, which were zero.
+        let mut behind = end..page + os.page_size();
+        // SAFETY: the page is open, and the block live.
+        if let Some(at) = behind.find(|&at| unsafe { *(at as *const u8) } != 0) {
+            return Err(Misuse::Overflow {
+                call,
+                addr: address,
+                slot: 0,
+                size: os.page_size(),
+                asked: record.size,
+                past: at - end,
+            });
+        }
+        record.state = State::Freed;
+        record.freed = now;
+        let bytes = os.page_size();
+        let page = NonNull::new(page as *mut u8);
+        // SAFETY: our own page, which nobody may use any more.
+        let _ =
+            page.is_some_and(|page| unsafe { os.close(page, bytes) || os.discard(page, bytes) });
+        Ok(())
+    }
+
+    /// The block whose page `address` lies in or beside; without waiting for the lock, since a fault may
+    /// have come while it was held.
+    pub fn find<O: Os>(&self, os: &O, address: usize) -> Option<Sampled> {
+        if !self.holds(os, address) {
+            return None;
+        }
+        let index = self.index(os, address);
+        // SAFETY: opened when `start` was set, and a record is plain words: at worst it is half new.
+        let record = unsafe { *(self.start.load(Acquire) as *const Record).add(index) };
+        (record.state != State::Unused).then_some(Sampled {
+            address: record.address,
+            size: record.size,
+            allocated: record.allocated,
+            freed: (record.state == State::Freed).then_some(record.freed),
+        })
+    }
+
+    /// In a fork child: frees the lock.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
+    /// Whether nobody holds the lock.
+    pub fn lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+}
+
+impl Default for Samples {
+    fn default() -> Samples {
+        Samples::new()
+    }
+}
+
+impl Sampled {
+    /// The line that tells of a fault at `address`.
+    pub fn fault(&self, address: usize) -> Line {
+        let mut line = Line::new();
+        line.text("slabside: ");
+        let end = self.address + self.size;
+        if address >= end {
+            line.text("overflow: access of ")
+                .hex(address)
+                .text(", byte ");
+            line.decimal(address - end).text(" past the end");
+        } else if address < self.address {
+            line.text("underflow: access of ")
+                .hex(address)
+                .text(", byte -");
+            line.decimal(self.address - address);
+        } else {
+            let kind = if self.freed.is_some() {
+                "use after free: access of "
+            } else {
+                "fault at "
+            };
+            line.text(kind).hex(address).text(", byte ");
+            line.decimal(address - self.address);
+        }
+        line.text(" of the ").decimal(self.size);
+        line.text("-byte block at ").hex(self.address).text("\n");
+        line
+    }
+}

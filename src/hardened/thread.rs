@@ -1,0 +1,370 @@
+//! What hardened mode keeps of a thread: where its slots are checked out to, its random numbers, and the
+//! blocks that it freed and nobody may have yet.
+//!
+//! ```text
+//!   free --> | lot: a random one leaves for each that comes | --> | ring: first in, first out | --> bitmap
+//! ```
+//!
+//! The ring keeps the order of freeing; the lot, there where slots are chosen at random, hides how many
+//! allocations it takes until a block comes back.
+
+use super::random::Random;
+use crate::class::CLASSES;
+use crate::heap::{heap_of, Heap};
+use crate::meta::{Area, Meta, THREAD_BYTES};
+use crate::os::Os;
+use crate::sync::{settled, AtomicU16, AtomicU32, AtomicUsize, Guard, Lock, Ordering::Relaxed};
+use crate::tls::Local;
+use core::cell::{Cell, UnsafeCell};
+
+/// Blocks in the random part of a quarantine.
+const LOT: usize = 256;
+/// The most blocks in the ordered part.
+const RING: usize = 4096;
+
+/// A freed block: the number of its header, and of its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Number of the slab's header.
+    pub slab: u32,
+    /// Number of the slot.
+    pub slot: u32,
+    /// Bytes of the slot.
+    pub bytes: u32,
+}
+
+/// Bits of a slot's number, and of a slot's size, in a packed [`Freed`].
+const SLOT_BITS: u32 = 10;
+const BYTES_BITS: u32 = 20;
+
+impl Freed {
+    fn pack(self) -> u64 {
+        u64::from(self.slab) << (SLOT_BITS + BYTES_BITS)
+            | u64::from(self.slot) << BYTES_BITS
+            | u64::from(self.bytes)
+    }
+
+    fn unpack(word: u64) -> Freed {
+        Freed {
+            slab: (word >> (SLOT_BITS + BYTES_BITS)) as u32,
+            slot: (word >> BYTES_BITS) as u32 % (1 << SLOT_BITS),
+            bytes: word as u32 % (1 << BYTES_BITS),
+        }
+    }
+}
+
+/// Freed blocks that nobody may have yet.
+#[repr(C)]
+pub struct Quarantine {
+    /// Blocks in the lot.
+    drawn: Cell<u32>,
+    /// Place of the ring's oldest block.
+    first: Cell<u32>,
+    /// Blocks in the ring.
+    count: Cell<u32>,
+    /// Bytes of all blocks.
+    bytes: Cell<usize>,
+    /// Bytes of the blocks in the lot.
+    lot_bytes: Cell<usize>,
+    lot: [Cell<u64>; LOT],
+    ring: [Cell<u64>; RING],
+}
+
+impl Quarantine {
+    /// Takes a freed block in; `random` tells to draw lots, with a quarter of the `most` bytes at most: what
+    /// leaves the lot goes through the ring as well.
+    #[inline]
+    pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
+        self.bytes.set(self.bytes.get() + freed.bytes as usize);
+        let mut word = freed.pack();
+        if let Some(random) = random {
+            let drawn = self.drawn.get() as usize;
+            let lot = self.lot_bytes.get() + freed.bytes as usize;
+            if drawn < LOT && lot <= most / 4 {
+                self.lot[drawn].set(word);
+                self.lot_bytes.set(lot);
+                self.drawn.set(drawn as u32 + 1);
+                return;
+            }
+            let place = random.byte() & (LOT - 1);
+            if place < drawn && freed.bytes as usize <= most / 16 {
+                word = self.lot[place].replace(word);
+                self.lot_bytes.set(lot - Freed::unpack(word).bytes as usize);
+            }
+        }
+        let place = (self.first.get() + self.count.get()) as usize % RING;
+        self.ring[place].set(word);
+        self.count.set(self.count.get() + 1);
+    }
+
+    /// Takes a block out that is to be used again: as long as there are more than `most` bytes, or no more
+    /// place.
+    #[inline]
+    pub fn take_over(&self, most: usize) -> Option<Freed> {
+        if self.bytes.get() <= most && (self.count.get() as usize) < RING {
+            return None;
+        }
+        self.take()
+    }
+
+    /// The block that is next to leave the ring.
+    #[inline]
+    pub fn first(&self) -> Option<Freed> {
+        (self.count.get() > 0).then(|| Freed::unpack(self.ring[self.first.get() as usize].get()))
+    }
+
+    /// Takes the block out that came first.
+    #[inline]
+    pub fn take(&self) -> Option<Freed> {
+        let word = if self.count.get() > 0 {
+            let first = self.first.get() as usize;
+            self.first.set((first + 1) as u32 % RING as u32);
+            self.count.set(self.count.get() - 1);
+            self.ring[first].get()
+        } else {
+            let drawn = self.drawn.get().checked_sub(1)?;
+            self.drawn.set(drawn);
+            let word = self.lot[drawn as usize].get();
+            let lot = self.lot_bytes.get() - Freed::unpack(word).bytes as usize;
+            self.lot_bytes.set(lot);
+            word
+        };
+        let freed = Freed::unpack(word);
+        self.bytes.set(self.bytes.get() - freed.bytes as usize);
+        Some(freed)
+    }
+
+    /// Forgets all, in a fork child, where the blocks were freed by a walk over all slabs.
+    pub fn forget(&self) {
+        [&self.drawn, &self.first, &self.count]
+            .into_iter()
+            .for_each(|count| count.set(0));
+        self.bytes.set(0);
+        self.lot_bytes.set(0);
+    }
+}
+
+/// A thread in hardened mode. Type-stable, in the metadata region; all zero at first.
+#[repr(C, align(128))]
+pub struct Thread {
+    /// The block that the thread's heap works on in place of the thread's own, whose entries stay empty.
+    pub local: Local,
+    /// Where the sizes of the slots in each entry are noted; of entries that have bits.
+    pub notes: [Cell<*const AtomicU16>; CLASSES],
+    /// The thread's random numbers.
+    pub random: Random,
+    index: Cell<u32>,
+    /// Number of the next unused one, plus one.
+    next: Cell<u32>,
+    /// Freed blocks.
+    pub quarantine: Quarantine,
+}
+
+static_assertions::const_assert!(core::mem::size_of::<Thread>() <= THREAD_BYTES);
+
+impl Thread {
+    /// The thread's heap.
+    #[inline]
+    pub fn heap(&self) -> Option<&Heap> {
+        heap_of(&self.local)
+    }
+}
+
+struct Registry {
+    made: u32,
+    opened: usize,
+    /// Number of the first unused one, plus one.
+    unused: u32,
+}
+
+/// The threads of hardened mode, given out by number.
+pub struct Threads {
+    lock: Lock,
+    registry: UnsafeCell<Registry>,
+    /// Made so far, for those who look without the lock.
+    made: AtomicU32,
+    /// Where the first one lies.
+    start: AtomicUsize,
+}
+
+// SAFETY: the registry is reached under the lock alone.
+unsafe impl Sync for Threads {}
+
+impl Threads {
+    /// No threads.
+    pub const fn new() -> Threads {
+        Threads {
+            lock: Lock::new(),
+            registry: UnsafeCell::new(Registry {
+                made: 0,
+                opened: 0,
+                unused: 0,
+            }),
+            made: AtomicU32::new(0),
+            start: AtomicUsize::new(0),
+        }
+    }
+
+    /// Lays the threads over their area. Once, before the first is taken.
+    pub fn init(&self, meta: &Meta) {
+        let start = meta.start::<u8>(Area::Threads).as_ptr() as usize;
+        self.start.store(start, Relaxed);
+    }
+
+    /// The one that a thread's block names; `None`: the thread is not hardened.
+    #[inline]
+    pub fn of(&self, local: &Local) -> Option<&Thread> {
+        let index = (local.hardened.get() as usize).checked_sub(1)?;
+        Some(self.at(index))
+    }
+
+    #[inline]
+    fn at(&self, index: usize) -> &Thread {
+        // SAFETY: set before the first thread was taken; `index` was given out, so its memory is open; zero
+        // is a valid thread; never unmapped.
+        unsafe { &*((settled(&self.start) + index * THREAD_BYTES) as *const Thread) }
+    }
+
+    /// One for the thread whose block is `local`; `None` where there are too many.
+    pub fn take<O: Os>(&self, os: &O, meta: &Meta, local: &Local) -> Option<&Thread> {
+        let index = self.unused(os, meta)?;
+        let thread = self.at(index);
+        thread.index.set(index as u32);
+        thread.quarantine.forget();
+        thread.random.seed(core::array::from_fn(|_| os.random()));
+        local.hardened.set(index as u32 + 1);
+        Some(thread)
+    }
+
+    fn unused<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        if registry.unused != 0 {
+            let index = registry.unused as usize - 1;
+            registry.unused = self.at(index).next.get();
+            return Some(index);
+        }
+        let index = registry.made as usize;
+        let end = (index + 1) * THREAD_BYTES;
+        if !meta.open_to(os, Area::Threads, &mut registry.opened, end) {
+            return None;
+        }
+        registry.made += 1;
+        self.made.store(registry.made, Relaxed);
+        Some(index)
+    }
+
+    /// Takes back what a thread had that ends.
+    pub fn give(&self, thread: &Thread, local: &Local) {
+        local.hardened.set(0);
+        thread.local.reset();
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        thread.next.set(registry.unused);
+        registry.unused = thread.index.get() + 1;
+    }
+
+    /// In a fork child: all but the one of `local` are unused, and all quarantines empty.
+    pub fn rebuild(&self, local: &Local) {
+        self.lock.reset();
+        let guard = self.lock.lock();
+        let registry = self.registry(&guard);
+        registry.unused = 0;
+        for index in 0..registry.made {
+            let thread = self.at(index as usize);
+            thread.quarantine.forget();
+            if index + 1 != local.hardened.get() {
+                thread.local.reset();
+                thread.next.set(registry.unused);
+                registry.unused = index + 1;
+            }
+        }
+    }
+
+    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
+    fn registry<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Registry {
+        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
+        unsafe { &mut *self.registry.get() }
+    }
+
+    /// In a fork child: frees the lock.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
+    /// Whether nobody holds the lock.
+    pub fn lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+}
+
+impl Default for Threads {
+    fn default() -> Threads {
+        Threads::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty() -> std::boxed::Box<Quarantine> {
+        // SAFETY: zero is an empty quarantine.
+        unsafe { std::boxed::Box::new(core::mem::zeroed()) }
+    }
+
+    fn freed(n: u32) -> Freed {
+        Freed {
+            slab: 2 + n,
+            slot: n % 512,
+            bytes: 64,
+        }
+    }
+
+    #[test]
+    fn blocks_come_out_in_the_order_in_which_they_were_freed() {
+        let quarantine = empty();
+        let mut out = 0;
+        for n in 0..10_000 {
+            while let Some(first) = quarantine.take_over(99 * 64) {
+                assert_eq!(first, freed(out));
+                out += 1;
+            }
+            quarantine.put(freed(n), None, usize::MAX);
+        }
+        assert_eq!(out, 10_000 - 100);
+    }
+
+    #[test]
+    fn the_number_of_blocks_is_bounded_too() {
+        let quarantine = empty();
+        let mut out = 0;
+        for n in 0..10_000 {
+            out += usize::from(quarantine.take_over(usize::MAX).is_some());
+            quarantine.put(freed(n), None, usize::MAX);
+        }
+        assert_eq!(out, 10_000 - RING);
+        assert_eq!(quarantine.bytes.get(), RING * 64);
+    }
+
+    #[test]
+    fn with_lots_every_block_still_comes_out_once() {
+        let (quarantine, random) = (empty(), Random::default());
+        random.seed([1, 2, 3, 4]);
+        let (mut seen, mut in_order) = (std::vec![0; 5000], 0);
+        let mut last = 0;
+        for n in 0..5000 {
+            quarantine.put(freed(n), Some(&random), 1000 * 64);
+            while let Some(out) = quarantine.take_over(1000 * 64) {
+                seen[out.slab as usize - 2] += 1;
+                in_order += usize::from(out.slab > last);
+                last = out.slab;
+            }
+        }
+        while let Some(out) = quarantine.take() {
+            seen[out.slab as usize - 2] += 1;
+        }
+        assert!(seen.iter().all(|&times| times == 1));
+        assert!(in_order < 3500, "{in_order} of 4000 came in order");
+    }
+}

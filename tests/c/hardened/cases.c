@@ -1,0 +1,287 @@
+/* usage: cases CASE - does what hardened mode is to catch, or checks what it promises. Whoever survives a
+ * misuse says so and exits 3; a check that holds exits 0. */
+#include "../tools.h"
+
+#include <pthread.h>
+#include <sys/wait.h>
+
+enum { MANY = 4000 };
+static void *block[MANY];
+
+/* Allocates and frees blocks of one size until the slot that was written to has had its turn. */
+static void use_again(size_t size) {
+    for (int i = 0; i < 300; i++) {
+        for (int k = 0; k < 1000; k++) block[k] = take(size);
+        for (int k = 0; k < 1000; k++) give(block[k]);
+    }
+}
+
+static char *freed(size_t size) {
+    char *dead = take(size);
+    give(dead);
+    return dead;
+}
+
+/* Misuse. */
+
+static void overflow(size_t size, size_t past, char byte) {
+    char *p = take(size);
+    p[size + past] = byte;
+    give(p);
+}
+static void overflow_by_1(void) { overflow(40, 0, 1); }
+static void overflow_by_a_zero(void) { overflow(40, 0, 0); }
+static void overflow_by_8(void) { overflow(100, 7, 1); }
+static void overflow_into_the_slots_tail(void) { overflow(33, 0, 1); }
+static void overflow_of_a_span(void) { overflow(20000, 3, 1); }
+static void overflow_of_a_large_block(void) { overflow(300001, 0, 1); }
+static void overflow_of_an_aligned_block(void) {
+    char *p = aligned_alloc(64, opaque_size(65));
+    p[65] = 1;
+    give(p);
+}
+static void overflow_found_by_realloc(void) {
+    char *p = take(40);
+    p[40] = 1;
+    resize(p, 41);
+}
+static void overflow_up_to_a_fault(void) { memset(take(40), 1, opaque_size(1 << 20)); }
+static void overflow_of_a_span_up_to_a_fault(void) { memset(take(20000), 1, opaque_size(40000)); }
+static void overflow_of_a_large_block_up_to_a_fault(void) { memset(take(300000), 1, opaque_size(310000)); }
+static void underflow_of_a_large_block(void) {
+    volatile char *p = take(300000);
+    p[-1] = 1;
+}
+static void write_after_free(void) {
+    freed(40)[13] = 1;
+    use_again(40);
+}
+static void write_after_free_of_8_bytes(void) {
+    freed(8)[0] = 1;
+    use_again(8);
+}
+static void write_after_free_of_8000_bytes(void) {
+    freed(8000)[7999] = 1;
+    use_again(8000);
+}
+static void write_after_free_of_a_span(void) {
+    freed(20000)[10000] = 1;
+    use_again(20000);
+}
+static void write_after_free_of_a_large_block(void) { freed(300000)[5] = 1; }
+static void read_after_free_of_a_large_block(void) { *(volatile char *)freed(300000); }
+static void double_free(void) { give(freed(40)); }
+static void double_free_in_quarantine(void) {
+    char *dead = freed(40);
+    for (int i = 0; i < 100; i++) give(take(40));
+    give(dead);
+}
+static void double_free_of_a_span(void) { give(freed(20000)); }
+static void double_free_of_a_large_block(void) { give(freed(300000)); }
+static void double_free_of_nothing(void) { give(freed(0)); }
+static void invalid_free(void) { give((char *)take(40) + 16); }
+static void realloc_after_free(void) { resize(freed(40), 60); }
+static void size_after_free(void) { room(freed(40)); }
+static void write_to_nothing(void) { *(volatile char *)take(0) = 1; }
+static void read_of_nothing(void) { *(volatile char *)take(0); }
+
+static pthread_barrier_t both;
+static void *free_when_both_are_there(void *p) {
+    pthread_barrier_wait(&both);
+    give(p);
+    return NULL;
+}
+/* One of many rounds: each must end the program at once, whoever is first. */
+static void racing_double_free(void) {
+    pthread_t one, other;
+    pthread_barrier_init(&both, NULL, 2);
+    void *p = take(40);
+    pthread_create(&one, NULL, free_when_both_are_there, p);
+    pthread_create(&other, NULL, free_when_both_are_there, p);
+    pthread_join(one, NULL);
+    pthread_join(other, NULL);
+}
+
+/* Promises. */
+
+static void sizes_are_exact(void) {
+    for (size_t size = 0; size < 3 * PAGE_BYTES; size += 7) {
+        void *p = take(size);
+        CHECK(room(p) == size);
+        p = resize(p, size + 5);
+        CHECK(room(p) == size + 5);
+        give(p);
+    }
+    for (size_t size = 100000; size < 3000000; size += 99991) {
+        void *p = take(size);
+        CHECK(room(p) == size);
+        p = resize(p, size - 3);
+        CHECK(room(p) == size - 3);
+        p = resize(p, 2 * size);
+        CHECK(room(p) == 2 * size);
+        give(p);
+    }
+}
+
+/* A freed block holds nothing of what it held. */
+static void freed_blocks_are_cleared(void) {
+    static const size_t sizes[] = {1, 8, 40, 200, 1000, 8000, 20000, 100000};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char *p = take(sizes[i]);
+        memset(p, 0x5a, sizes[i]);
+        give(p);
+        CHECK(all_are(p, 0, sizes[i]));
+        block[i] = take(sizes[i]);
+        CHECK(all_are(block[i], 0, sizes[i]));
+    }
+}
+
+/* With `quarantine:64k` no block comes back before so many bytes of others were freed: all of them, and three
+ * quarters where lots are drawn. */
+static void reuse_waits(size_t least) {
+    for (int round = 0; round < 200; round++) {
+        char *dead = freed(48);
+        for (size_t bytes = 0; bytes + 2 * 64 < least; bytes += 64) {
+            void *p = take(48);
+            CHECK(p != dead);
+            give(p);
+        }
+    }
+}
+
+static void reuse_waits_for_the_quarantine(void) { reuse_waits(48 * KIB); }
+static void reuse_waits_for_the_ring(void) { reuse_waits(48 * KIB * 3 / 4); }
+
+/* With `random` addresses do not simply rise. */
+static void some_order(void) {
+    for (int i = 0; i < 64; i++) block[i] = take(48);
+    int up = 0;
+    for (int i = 1; i < 64; i++) up += block[i] > block[i - 1];
+    CHECK(up < 55);
+}
+
+/* Pages of one size are never of another, however much is freed in between. */
+static void pages_keep_their_class(void) {
+    static unsigned char size_at[1 << 16];
+    char *low = break_now();
+    static const size_t sizes[] = {40, 100, 500, 3000};
+    for (int round = 0; round < 40; round++) {
+        size_t pick = (size_t)(round * 7 + round / 3) % 4;
+        for (int i = 0; i < MANY; i++) {
+            block[i] = take(sizes[pick]);
+            size_t page = (size_t)((char *)block[i] - low) / PAGE_BYTES;
+            if ((char *)block[i] < low || page >= sizeof size_at) continue;
+            CHECK(size_at[page] == 0 || size_at[page] == pick + 1);
+            size_at[page] = (unsigned char)(pick + 1);
+        }
+        for (int i = 0; i < MANY; i++) give(block[i]);
+    }
+}
+
+static void *churn(void *seed) {
+    uint64_t state = (uintptr_t)seed * 0x9e3779b97f4a7c15u + 1;
+    static _Atomic(void *) shared[512];
+    for (int i = 0; i < 60000; i++) {
+        size_t size = random_next(&state) % (i % 50 ? 600 : 40000);
+        unsigned char *p = take(size);
+        CHECK(p != NULL && (size == 0 || all_are(p, 0, size)));
+        if (size) memset(p, 1, size);
+        void *old = __atomic_exchange_n((void **)&shared[random_next(&state) % 512], p, __ATOMIC_ACQ_REL);
+        if (old && i % 3 == 0) old = resize(old, random_next(&state) % 700 + 1);
+        give(old);
+    }
+    return NULL;
+}
+/* Threads free each other's blocks, exit, and fork; all is zero when it is handed out. */
+static void threads_and_forks(void) {
+    for (int round = 0; round < 3; round++) {
+        pthread_t threads[4];
+        for (uintptr_t i = 0; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, churn, (void *)(i + 10 * round)) == 0);
+        for (int k = 0; k < 5; k++) {
+            pid_t child = fork();
+            if (child == 0) {
+                churn((void *)99);
+                sound();
+                _exit(0);
+            }
+            int status;
+            CHECK(waitpid(child, &status, 0) == child && status == 0);
+        }
+        for (int i = 0; i < 4; i++) CHECK(pthread_join(threads[i], NULL) == 0);
+    }
+    sound();
+}
+
+static void a_million_blocks_live(void) {
+    enum { COUNT = 1000000 };
+    void **all = take(COUNT * sizeof *all);
+    for (size_t i = 0; i < COUNT; i++) {
+        all[i] = take(24);
+        CHECK(all[i] != NULL);
+        *(size_t *)all[i] = i;
+    }
+    for (size_t i = 0; i < COUNT; i++) CHECK(*(size_t *)all[i] == i);
+    for (size_t i = 0; i < COUNT; i++) give(all[i]);
+    give(all);
+}
+
+/* Sampled blocks: one of 64 bytes ends where its page does. */
+static char *sampled(void) {
+    char *p = take(64);
+    while ((uintptr_t)(p + 64) % PAGE_BYTES != 0 || p < (char *)break_now()) {
+        give(p);
+        p = take(64);
+    }
+    return p;
+}
+static void sampled_overflow(void) { ((volatile char *)sampled())[64] = 1; }
+static void sampled_use_after_free(void) {
+    volatile char *p = sampled();
+    give((void *)p);
+    p[10] = 1;
+}
+static void sampled_double_free(void) {
+    char *p = sampled();
+    give(p);
+    give(p);
+}
+/* One in 100, of a million. */
+static void samples_are_as_many_as_asked_for(void) {
+    size_t count = 0;
+    for (int i = 0; i < 1000000; i++) {
+        char *p = take(64);
+        count += (uintptr_t)(p + 64) % PAGE_BYTES == 0 && p > (char *)break_now();
+        if (count == 1) CHECK(room(p) >= 64);
+        give(p);
+    }
+    CHECK(count > 9000 && count < 11000);
+}
+
+#define CASE(name) {#name, name}
+static const struct {
+    const char *name;
+    void (*run)(void);
+} cases[] = {
+    CASE(overflow_by_1), CASE(overflow_by_a_zero), CASE(overflow_by_8), CASE(overflow_into_the_slots_tail),
+    CASE(overflow_of_a_span), CASE(overflow_of_a_large_block), CASE(overflow_of_an_aligned_block),
+    CASE(overflow_found_by_realloc), CASE(overflow_up_to_a_fault), CASE(overflow_of_a_span_up_to_a_fault),
+    CASE(overflow_of_a_large_block_up_to_a_fault), CASE(underflow_of_a_large_block), CASE(write_after_free),
+    CASE(write_after_free_of_8_bytes), CASE(write_after_free_of_8000_bytes), CASE(write_after_free_of_a_span),
+    CASE(write_after_free_of_a_large_block), CASE(read_after_free_of_a_large_block), CASE(double_free),
+    CASE(double_free_in_quarantine), CASE(double_free_of_a_span), CASE(double_free_of_a_large_block),
+    CASE(double_free_of_nothing), CASE(invalid_free), CASE(realloc_after_free), CASE(size_after_free),
+    CASE(write_to_nothing), CASE(read_of_nothing), CASE(racing_double_free), CASE(sizes_are_exact),
+    CASE(freed_blocks_are_cleared), CASE(reuse_waits_for_the_quarantine), CASE(reuse_waits_for_the_ring), CASE(some_order),
+    CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), CASE(sampled_overflow),
+    CASE(sampled_use_after_free), CASE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
+};
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (strcmp(cases[i].name, argv[1]) != 0) continue;
+        cases[i].run();
+        return i < 29 || (i >= 37 && i < 40) ? 3 : 0;
+    }
+    CHECK(!"a case");
+}
