@@ -221,6 +221,22 @@ impl Os for Linux {
         }
     }
 
+    fn map_at(&self, start: usize, bytes: usize) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let wanted = start as *mut libc::c_void;
+        // SAFETY: a mapping that replaces none touches nobody's memory (Linux 4.17).
+        let at = keeping_errno(|| unsafe { libc::mmap(wanted, bytes, READ_WRITE, flags, -1, 0) });
+        if at == wanted {
+            self.advise_mapped(start, bytes);
+            return true;
+        }
+        if at != libc::MAP_FAILED {
+            // SAFETY: our own fresh mapping: an older kernel takes the address for a hint.
+            keeping_errno(|| unsafe { libc::munmap(at, bytes) });
+        }
+        false
+    }
+
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller gives up the range.
         keeping_errno(|| unsafe { libc::munmap(start.as_ptr().cast(), bytes) == 0 })

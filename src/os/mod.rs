@@ -76,6 +76,10 @@ pub trait Os: Sync {
     /// Maps usable zero pages at a multiple of `align` (a power of two).
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>>;
 
+    /// Maps usable zero pages at `start` and nowhere else; false where any of the addresses is in use. Beside
+    /// a mapping of ours they become part of it, which moving it by mremap would prevent.
+    fn map_at(&self, start: usize, bytes: usize) -> bool;
+
     /// Gives address space back. It may fail where splitting a mapping would exceed `vm.max_map_count`.
     ///
     /// # Safety
