@@ -1,8 +1,8 @@
 /* attack:     double free after the slot went to somebody else
- * default:    sound: the new owner's block was freed or abort: double free of P
- * hardened:   abort: double free of P
- * certainty:  default: never; hardened: while the block is in quarantine
- * mechanism:  quarantine */
+ * default:    sound: the new owner's block was freed
+ * hardened:   sound: the new owner's block was freed
+ * certainty:  never: the slot is live again
+ * mechanism:  none; hardened: quarantine puts it off */
 #include "misuse.h"
 
 int main(void) {

@@ -1,6 +1,6 @@
 /* attack:     double free of a block of size 0
  * default:    abort: double free of P (slot N of a 8-byte slab)
- * hardened:   abort: double free of P
+ * hardened:   abort: double free of P or abort: invalid free of P
  * certainty:  always
  * mechanism:  bitmap exact at every moment */
 #include "misuse.h"

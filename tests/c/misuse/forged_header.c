@@ -1,6 +1,6 @@
 /* attack:     a forged header of another malloc before the block, then free
  * default:    sound: no header is read
- * hardened:   abort: overflow
+ * hardened:   abort: overflow or abort: write after free
  * certainty:  default: harmless to the heap; hardened: when the block below is freed
  * mechanism:  no header lies before a block */
 #include "misuse.h"

@@ -1,6 +1,6 @@
 /* attack:     overflow of a large block up to the first fault
  * default:    sound: a fault ended it, the heap is whole
- * hardened:   sound: a fault ended it, the heap is whole or abort: overflow
+ * hardened:   sound: a fault ended it, the heap is whole or abort: overflow or abort: write after free
  * certainty:  default: harmless to the heap
  * mechanism:  metadata out of band, in a region of its own */
 #include "misuse.h"

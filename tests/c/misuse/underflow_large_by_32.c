@@ -1,6 +1,6 @@
 /* attack:     underflow of a large block by 32
  * default:    sound: only neighbours' bytes were reached or fault
- * hardened:   abort: overflow or fault
+ * hardened:   abort: overflow or abort: write after free or fault
  * certainty:  default: harmless to the heap; hardened: always
  * mechanism:  hardened: guard pages */
 #include "misuse.h"

@@ -1,7 +1,7 @@
 /* attack:     underflow of 48 bytes by 32
  * default:    sound: only neighbours' bytes were reached
- * hardened:   abort: overflow
- * certainty:  default: harmless to the heap; hardened: when the block below is freed
+ * hardened:   abort: overflow or abort: write after free or fault
+ * certainty:  default: harmless to the heap; hardened: when the block below is freed, or used again
  * mechanism:  hardened: canary */
 #include "misuse.h"
 

@@ -1,7 +1,7 @@
 /* attack:     pointers planted in freed blocks, as against lists of free blocks
  * default:    sound: no planted pointer was followed
- * hardened:   abort: write after free
- * certainty:  default: harmless always; hardened: found on reuse
+ * hardened:   sound: no planted pointer was followed or abort: write after free
+ * certainty:  harmless always; hardened: found when the slot is used again
  * mechanism:  no link lies in a free slot */
 #include "misuse.h"
 

@@ -1,7 +1,7 @@
 /* attack:     write after free, when somebody else has the slot
  * default:    sound: nothing of the heap lies there
- * hardened:   abort: write after free
- * certainty:  default: never; hardened: unless the quarantine has let the slot go
+ * hardened:   sound: nothing of the heap lies there or abort: write after free
+ * certainty:  default: never; hardened: when the slot is used again, unless it was reused before
  * mechanism:  quarantine, zero on free */
 #include "misuse.h"
 
