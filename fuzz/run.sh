@@ -27,7 +27,7 @@ for target in "${targets[@]}"; do
     common=(-max_len=8192 -len_control=0 -timeout=60 -rss_limit_mb=4096 "-artifact_prefix=artifacts/$target/")
     if [ "$what" = minimize ]; then
         rm -rf "corpus/$target.new" && mkdir "corpus/$target.new"
-        "$program" "${common[@]}" -merge=1 "corpus/$target.new" "corpus/$target"
+        "$program" "${common[@]}" -merge=1 -use_counters=0 "corpus/$target.new" "corpus/$target"
         rm -r "corpus/$target" && mv "corpus/$target.new" "corpus/$target"
     else
         echo "== $target, $what s"
