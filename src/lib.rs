@@ -7,7 +7,7 @@
 //! (tests/layers.rs). docs/design.md tells the whole story; start reading at [`allocator`].
 #![no_std]
 
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, loom, feature = "sim"))]
 extern crate std;
 
 // What size is what: arithmetic alone.
