@@ -52,6 +52,8 @@ pub mod inspect;
 pub mod life;
 #[cfg(not(loom))]
 pub mod api;
+#[cfg(all(feature = "valgrind", not(loom)))]
+pub mod valgrind;
 
 #[cfg(not(loom))]
 pub use api::Slabside;
