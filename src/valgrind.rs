@@ -60,7 +60,7 @@ fn request(_: &[usize; 6]) {}
 
 /// A block of `bytes` was handed out: it may be used, and reads as undefined until written. What its slot has
 /// beyond may not.
-pub fn handed_out(block: *mut u8, bytes: usize) {
+fn handed_out(block: *mut u8, bytes: usize) {
     if block.is_null() {
         return;
     }
@@ -71,7 +71,7 @@ pub fn handed_out(block: *mut u8, bytes: usize) {
 }
 
 /// A block is about to be freed: it may not be used any more.
-pub fn given_back(block: *mut u8) {
+fn given_back(block: *mut u8) {
     if !block.is_null() {
         request(&[FREELIKE, block as usize, 0, 0, 0, 0]);
     }

@@ -108,7 +108,8 @@ impl Parallel {
             count: usize::MAX,
             stride: 1,
         };
-        self.round(&mut (0..PLAYERS).map(|thread| vec![all(thread)]).collect());
+        let mut parts: Vec<_> = (0..PLAYERS).map(|thread| vec![all(thread)]).collect();
+        self.round(&mut parts);
         let table = &self.table;
         while table.free_left(&self.players[0].local) {}
         let allocator = &table.allocator;
@@ -132,7 +133,7 @@ impl Parallel {
         self.table.refused.load(Relaxed)
     }
 
-    fn round(&mut self, parts: &mut Vec<Vec<Op>>) {
+    fn round(&mut self, parts: &mut [Vec<Op>]) {
         if parts.iter().all(Vec::is_empty) {
             return;
         }
