@@ -295,6 +295,8 @@ impl Meta {
         }
     }
 
+    /// Reserves the areas and a closed page before and behind them: large blocks may lie right beside, and
+    /// an overflow from there must meet a fault.
     fn reserve<O: Os>(&self, os: &O, plan: Plan) -> Option<NonNull<u8>> {
         let os_page = os.page_size();
         let mut extents = [Extent::default(); AREAS];
@@ -309,11 +311,15 @@ impl Meta {
             };
             end += extent.bytes;
         }
-        let start = if plan.hardened {
-            os.reserve_anywhere(end)?
+        // A page on either side stays closed.
+        let bytes = end + 2 * os_page;
+        let whole = if plan.hardened {
+            os.reserve_anywhere(bytes)?
         } else {
-            os.reserve(end)?
+            os.reserve(bytes)?
         };
+        // SAFETY: the reserve is that much longer.
+        let start = unsafe { whole.add(os_page) };
         for (bytes, extent) in self.bytes.iter().zip(&extents) {
             bytes.store(extent.bytes, Relaxed);
         }
@@ -335,8 +341,9 @@ impl Meta {
         };
         // SAFETY: at the start of our own reserve.
         if !unsafe { os.open(start, first) } {
-            // SAFETY: the reserve is ours and nobody knows it.
-            unsafe { os.unmap(start, total) };
+            let guard = os.page_size();
+            // SAFETY: the reserve is ours, as long as `reserve` made it, and nobody knows it.
+            unsafe { os.unmap(start.sub(guard), total + 2 * guard) };
             return false;
         }
         os.name(start, total, c"slabside: metadata");
@@ -475,7 +482,8 @@ impl Meta {
     }
 
     /// Gives back the address space that a plan for `bytes` of heap would not have reserved, as far as
-    /// it was never opened: for a process that limits itself after it started.
+    /// it was never opened: for a process that limits itself after it started. A closed page stays on
+    /// either side of each hole, since large blocks may come to lie in it.
     pub fn shrink_to<O: Os>(&self, os: &O, bytes: usize) {
         let _guard = self.lock.lock();
         let plan = Plan::of(bytes).with_hardened(self.plan().hardened);
@@ -483,14 +491,15 @@ impl Meta {
             let opened = self.opened[area as usize].load(Relaxed);
             let keep = self.os_pages(plan.bytes_of(area).max(opened));
             let now = self.bytes[area as usize].load(Relaxed);
-            if keep >= now {
+            let guard = os.page_size();
+            if keep + 2 * guard >= now {
                 continue;
             }
             self.bytes[area as usize].store(keep, Relaxed);
-            // SAFETY: `keep` lies within the area.
-            let start = unsafe { self.start::<u8>(area).add(keep) };
-            // SAFETY: the end of an area of our own reserve that was never opened, nor will be.
-            unsafe { os.unmap(start, now - keep) };
+            // SAFETY: `keep` and the guards lie within the area.
+            let start = unsafe { self.start::<u8>(area).add(keep + guard) };
+            // SAFETY: a part of our own reserve that was never opened, nor will be.
+            unsafe { os.unmap(start, now - keep - 2 * guard) };
         }
     }
 

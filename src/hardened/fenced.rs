@@ -197,6 +197,10 @@ impl<O: Os> Os for Fenced<'_, O> {
         None
     }
 
+    fn map_at(&self, _: usize, _: usize) -> bool {
+        false
+    }
+
     unsafe fn stretch(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {
         false
     }

@@ -19,7 +19,7 @@ use crate::misuse::Misuse;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use memory::Memory;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::vec::Vec;
 
 /// Alignment of the window, so that placement is the same in each run for alignments up to this.
@@ -240,8 +240,15 @@ impl Sim {
     }
 
     /// The state, also after a panic of ours: those leave it unchanged.
+    /// By tries alone: thread sanitizer does not see how std waits.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return state,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
     }
 }
 
