@@ -99,7 +99,7 @@ impl Held {
         let held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
         held.filter(|range| range.start + os_page == address)
             .map(|range| range.bytes - FENCES * os_page)
-            .last()
+            .next_back()
     }
 
     /// Gives the oldest back until at most `most` bytes are held.
