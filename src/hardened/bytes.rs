@@ -29,7 +29,7 @@ impl Secret {
     pub fn canary(self, address: usize) -> u64 {
         let product = u128::from(address as u64 ^ self.plain) * u128::from(self.factor | 1);
         let word = (product >> 64) as u64 ^ product as u64;
-        (word | 1) & (u64::MAX >> 8)
+        (word | u64::from(word & 0xff == 0)) & (u64::MAX >> 8)
     }
 }
 
