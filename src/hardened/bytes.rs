@@ -29,7 +29,7 @@ impl Secret {
     pub fn canary(self, address: usize) -> u64 {
         let product = u128::from(address as u64 ^ self.plain) * u128::from(self.factor | 1);
         let word = (product >> 64) as u64 ^ product as u64;
-        (word | 1) & (u64::MAX >> 8)
+        (word | u64::from(word & 0xff == 0)) & (u64::MAX >> 8)
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     fn clearing_clears_every_word_and_none_behind() {
         for bytes in 1..=256 {
             let mut words = [u64::MAX; 40];
-            let end = (bytes + 7) / 8;
+            let end = bytes.div_ceil(8);
             // SAFETY: within the array.
             unsafe { clear_words(words.as_mut_ptr() as usize, bytes) };
             let clear = words.iter().take_while(|&&word| word == 0).count();

@@ -36,10 +36,15 @@ struct Ring {
 }
 
 impl Ring {
-    fn put(&mut self, range: Range) {
+    /// Whether there was a place for it.
+    fn put(&mut self, range: Range) -> bool {
+        if self.count == HELD {
+            return false;
+        }
         self.ranges[(self.first + self.count) % HELD] = range;
         self.count += 1;
         self.bytes += range.bytes;
+        true
     }
 
     /// Takes the oldest out while more than `most` bytes are held, or no more can be.
@@ -102,6 +107,31 @@ impl Held {
             .next_back()
     }
 
+    /// Puts the freed block of `bytes` bytes at `start` out of reach, with its fences; the oldest ones go back
+    /// to the system.
+    ///
+    /// # Safety
+    /// [`Fenced`] mapped the block, and it was freed.
+    pub unsafe fn hold<O: Os>(&self, os: &O, start: usize, bytes: usize) {
+        let page = os.page_size();
+        let (start, bytes) = (start - page, bytes + FENCES * page);
+        let Some(whole) = NonNull::new(start as *mut u8) else {
+            return;
+        };
+        os.fences_gone(FENCES);
+        // SAFETY: the caller's: the block and its fences are ours, and nobody uses them.
+        let closed = unsafe { os.close(whole, bytes) };
+        self.shrink(os, HELD_BYTES.saturating_sub(bytes));
+        let held = closed && {
+            let guard = self.lock.lock();
+            self.ring(&guard).put(Range { start, bytes })
+        };
+        if !held {
+            // SAFETY: as above.
+            unsafe { os.unmap(whole, bytes) };
+        }
+    }
+
     /// Gives the oldest back until at most `most` bytes are held.
     pub fn shrink<O: Os>(&self, os: &O, most: usize) {
         loop {
@@ -139,13 +169,22 @@ impl Default for Held {
 /// The system, with fences around what it maps.
 pub struct Fenced<'a, O: Os> {
     os: &'a O,
-    held: &'a Held,
+    /// The block that is freed, perhaps in parts: what else is unmapped has no fences.
+    freed: Range,
 }
 
 impl<'a, O: Os> Fenced<'a, O> {
-    /// `os`, which holds what is unmapped in `held` for a while.
-    pub fn new(os: &'a O, held: &'a Held) -> Fenced<'a, O> {
-        Fenced { os, held }
+    /// `os`, where a block is mapped.
+    pub fn mapping(os: &'a O) -> Fenced<'a, O> {
+        let freed = Range { start: 0, bytes: 0 };
+        Fenced { os, freed }
+    }
+
+    /// `os`, where the fenced block of `bytes` bytes at `start` is unmapped: that is put off until
+    /// [`Held::hold`] is called for it.
+    pub fn unmapping(os: &'a O, start: usize, bytes: usize) -> Fenced<'a, O> {
+        let freed = Range { start, bytes };
+        Fenced { os, freed }
     }
 }
 
@@ -169,28 +208,9 @@ impl<O: Os> Os for Fenced<'_, O> {
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let page = self.os.page_size();
-        // SAFETY: the fence before it is ours, and nobody uses any of it.
-        let (whole, bytes) = unsafe { (start.sub(page), bytes + FENCES * page) };
-        self.os.fences_gone(FENCES);
-        // SAFETY: as above.
-        if !unsafe { self.os.close(whole, bytes) } {
-            // SAFETY: as above.
-            return unsafe { self.os.unmap(whole, bytes) };
-        }
-        self.held.shrink(self.os, HELD_BYTES.saturating_sub(bytes));
-        let guard = self.held.lock.lock();
-        let ring = self.held.ring(&guard);
-        if ring.count == HELD {
-            drop(guard);
-            // SAFETY: as above; another thread took the last place.
-            return unsafe { self.os.unmap(whole, bytes) };
-        }
-        ring.put(Range {
-            start: whole.as_ptr() as usize,
-            bytes,
-        });
-        true
+        let offset = (start.as_ptr() as usize).wrapping_sub(self.freed.start);
+        // SAFETY: the caller's promise is the same.
+        offset < self.freed.bytes || unsafe { self.os.unmap(start, bytes) }
     }
 
     unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {

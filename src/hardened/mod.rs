@@ -365,7 +365,7 @@ impl Hardened {
         let guard = self.fixed().parts.guard;
         let mapped = if guard {
             let _working = self.held.work();
-            let os = Fenced::new(&ground.os, &self.held);
+            let os = Fenced::mapping(&ground.os);
             ground.large.map(&os, &ground.meta, need, align)
         } else {
             ground.large.map(&ground.os, &ground.meta, need, align)
@@ -506,7 +506,7 @@ impl Hardened {
             Some(false) => return Err(Misuse::Unknown { call, addr }),
             None => {}
         }
-        let Some((_, asked, fences)) = ground.large.noted(addr) else {
+        let Some((block, asked, fences)) = ground.large.noted(addr) else {
             return Err(self.not_large(ground, addr, call));
         };
         if ground.large.owner_of(addr) == 0 {
@@ -514,9 +514,13 @@ impl Hardened {
         }
         let found = if fences == Fences::Both {
             let _working = self.held.work();
-            let os = Fenced::new(&ground.os, &self.held);
+            let os = Fenced::unmapping(&ground.os, addr, block.bytes);
             let found = ground.large.unmap(&os, &ground.meta, addr);
             ground.large.give_back(&os, &ground.meta);
+            if let Found::Live(_) = found {
+                // SAFETY: it was live, lay between fences, and was freed just now.
+                unsafe { self.held.hold(&ground.os, addr, block.bytes) };
+            }
             found
         } else {
             ground.large.unmap(&ground.os, &ground.meta, addr)

@@ -77,6 +77,8 @@ impl Quarantine {
     pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
         self.bytes.set(self.bytes.get() + freed.bytes as usize);
         let mut word = freed.pack();
+        // One of the larger blocks would fill the lot, and the others never leave it.
+        let random = random.filter(|_| freed.bytes as usize <= most / 16);
         if let Some(random) = random {
             let drawn = self.drawn.get() as usize;
             let lot = self.lot_bytes.get() + freed.bytes as usize;
@@ -87,7 +89,7 @@ impl Quarantine {
                 return;
             }
             let place = random.byte() & (LOT - 1);
-            if place < drawn && freed.bytes as usize <= most / 16 {
+            if place < drawn {
                 word = self.lot[place].replace(word);
                 self.lot_bytes.set(lot - Freed::unpack(word).bytes as usize);
             }

@@ -43,6 +43,8 @@ pub struct SimConfig {
     pub limits: Limits,
     /// Where the random words start.
     pub seed: u64,
+    /// The options that the environment holds.
+    pub options: &'static str,
 }
 
 impl Default for SimConfig {
@@ -59,6 +61,7 @@ impl Default for SimConfig {
                 data: usize::MAX,
             },
             seed: 0x9e37_79b9_7f4a_7c15,
+            options: "",
         }
     }
 }
@@ -326,6 +329,10 @@ impl Os for Sim {
 
     fn limits(&self) -> Limits {
         self.lock().config.limits
+    }
+
+    fn options(&self) -> &'static [u8] {
+        self.lock().config.options.as_bytes()
     }
 
     fn watch_thread(&self, _thread: NonNull<u8>) {

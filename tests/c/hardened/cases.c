@@ -26,7 +26,11 @@ static char *freed(size_t size) {
 
 static void overflow(size_t size, size_t past, char byte) {
     char *p = take(size);
-    p[size + past] = byte;
+    if (byte) { /* any other byte than the one that is there, which is the canary's */
+        p[size + past] ^= byte;
+    } else {
+        p[size + past] = 0;
+    }
     give(p);
 }
 static void overflow_by_1(void) { overflow(40, 0, 1); }
@@ -37,12 +41,12 @@ static void overflow_of_a_span(void) { overflow(20000, 3, 1); }
 static void overflow_of_a_large_block(void) { overflow(300001, 0, 1); }
 static void overflow_of_an_aligned_block(void) {
     char *p = aligned_alloc(64, opaque_size(65));
-    p[65] = 1;
+    p[65] ^= 1;
     give(p);
 }
 static void overflow_found_by_realloc(void) {
     char *p = take(40);
-    p[40] = 1;
+    p[40] ^= 1;
     resize(p, 41);
 }
 static void overflow_up_to_a_fault(void) { memset(take(40), 1, opaque_size(1 << 20)); }
