@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn clearing_clears_every_word_and_none_behind() {
-        for bytes in 1..=256 {
+        for bytes in 1..=256usize {
             let mut words = [u64::MAX; 40];
             let end = bytes.div_ceil(8);
             // SAFETY: within the array.
