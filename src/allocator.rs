@@ -1194,6 +1194,9 @@ impl<O: Os> Allocator<O> {
             } else {
                 self.ground.heaps.take(&self.ground, thread).is_some()
             };
+            if self.ground.heaps.given.load(Relaxed) > 1 {
+                self.watch_forks();
+            }
             thread.phase.set(if has_heap {
                 Phase::Running
             } else {
@@ -1276,13 +1279,24 @@ impl<O: Os> Allocator<O> {
             if hardened {
                 self.hard.begin(ground);
             }
-            if let Some(mark) = ground.os.fork_mark() {
-                self.fork_mark
-                    .store(ptr::from_ref(mark).cast_mut(), Release);
-            }
             self.stage.store(STARTED, Release);
         }
         started
+    }
+
+    /// From now on forks are noticed that run no handlers. While there is one thread they need not be: all is
+    /// whole in the child.
+    pub fn watch_forks(&self) {
+        if self.mark().is_some() {
+            return;
+        }
+        let _guard = self.start_lock.lock();
+        if self.mark().is_none() {
+            if let Some(mark) = self.ground.os.fork_mark() {
+                self.fork_mark
+                    .store(ptr::from_ref(mark).cast_mut(), Release);
+            }
+        }
     }
 
     /// Hands the options, which are frozen, to the layers that follow them.

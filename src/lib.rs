@@ -7,7 +7,7 @@
 //! (tests/layers.rs). docs/design.md tells the whole story; start reading at [`allocator`].
 #![no_std]
 
-#[cfg(any(test, feature = "sim"))]
+#[cfg(any(test, loom, feature = "sim"))]
 extern crate std;
 
 // What size is what: arithmetic alone.
@@ -66,6 +66,8 @@ pub mod inspect;
 pub mod life;
 #[cfg(not(loom))]
 pub mod api;
+#[cfg(all(feature = "valgrind", not(loom)))]
+pub mod valgrind;
 
 #[cfg(not(loom))]
 pub use api::{Arena, Slabside};

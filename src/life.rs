@@ -104,6 +104,7 @@ fn attach_counters() {
         if is_page_for_us(file) {
             exchange_page(libc::MAP_SHARED, file);
             SHARED.store(1, Relaxed);
+            GLOBAL.watch_forks();
             begin_counting();
         }
         // SAFETY: our own descriptor.

@@ -1,7 +1,7 @@
 //! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
 //!
 //! ```text
-//!   | header | counters | heaps | arenas | page bitmaps | run index | page map | large table x2 | slab headers |
+//!   | header | counters | run index | heaps | arenas | page bitmaps | page map | large table x2 | slab headers |
 //!     4 KiB     4 KiB     each area reserved at its full size, opened as far as it is used
 //! ```
 //!
@@ -27,14 +27,14 @@ pub const VERSION: u32 = 1;
 pub enum Area {
     /// [`Header`], and [`Counters`] behind it.
     Header = 0,
+    /// Maxima over the groups' longest free runs, highest level first.
+    Tree,
     /// Thread heaps, `HEAP_BYTES` each.
     Heaps,
     /// First-class heaps: a lock and entries for the thread heap of the same number, `ARENA_BYTES` each.
     Arenas,
     /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
     Groups,
-    /// Maxima over the groups' longest free runs, highest level first.
-    Tree,
     /// One `u32` a page: the number of the slab header that it belongs to.
     PageMap,
     /// Records of large blocks, in tables of 2^k records with odd k.
@@ -70,6 +70,9 @@ pub const SIZES_BYTES: usize = SLOTS * 2;
 pub const THREAD_BYTES: usize = 40 << 10;
 /// Blocks of no bytes that can live at a time in hardened mode; more are served as one byte is.
 pub const EMPTY_BLOCKS: usize = 1 << 20;
+
+/// The largest tree that is opened at once, in bytes.
+const PRIMED_TREE: usize = 16 << 10;
 
 /// Where an area lies, from the region's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -211,10 +214,10 @@ impl Plan {
 /// All areas in order of address.
 const ALL: [Area; AREAS] = [
     Area::Header,
+    Area::Tree,
     Area::Heaps,
     Area::Arenas,
     Area::Groups,
-    Area::Tree,
     Area::PageMap,
     Area::LargeOdd,
     Area::LargeEven,
@@ -236,6 +239,9 @@ pub struct Meta {
     bytes: [AtomicUsize; AREAS],
     /// End of what was opened of each area.
     opened: [AtomicUsize; AREAS],
+    /// Bytes at the start of each area that were opened with the header: the areas that a program needs from
+    /// its first block on lie side by side, and cost one system call.
+    primed: [AtomicUsize; AREAS],
     /// Held while areas are opened or cut.
     lock: Lock,
     /// Non-zero where hardened mode is provided for.
@@ -261,6 +267,7 @@ impl Meta {
             plan: core::cell::UnsafeCell::new(None),
             bytes: [const { AtomicUsize::new(0) }; AREAS],
             opened: [const { AtomicUsize::new(0) }; AREAS],
+            primed: [const { AtomicUsize::new(0) }; AREAS],
             lock: Lock::new(),
             hardened: AtomicU32::new(0),
         }
@@ -288,6 +295,8 @@ impl Meta {
         }
     }
 
+    /// Reserves the areas and a closed page before and behind them: large blocks may lie right beside, and
+    /// an overflow from there must meet a fault.
     fn reserve<O: Os>(&self, os: &O, plan: Plan) -> Option<NonNull<u8>> {
         let os_page = os.page_size();
         let mut extents = [Extent::default(); AREAS];
@@ -302,11 +311,15 @@ impl Meta {
             };
             end += extent.bytes;
         }
-        let start = if plan.hardened {
-            os.reserve_anywhere(end)?
+        // A page on either side stays closed.
+        let bytes = end + 2 * os_page;
+        let whole = if plan.hardened {
+            os.reserve_anywhere(bytes)?
         } else {
-            os.reserve(end)?
+            os.reserve(bytes)?
         };
+        // SAFETY: the reserve is that much longer.
+        let start = unsafe { whole.add(os_page) };
         for (bytes, extent) in self.bytes.iter().zip(&extents) {
             bytes.store(extent.bytes, Relaxed);
         }
@@ -321,11 +334,16 @@ impl Meta {
 
     fn set_up<O: Os>(&self, os: &O, start: NonNull<u8>) -> bool {
         let total = self.total();
-        let first = self.extent(Area::Header).bytes;
-        // SAFETY: the area at the start of our own reserve.
+        let first = match self.hardened.load(Relaxed) {
+            0 => self.prime(),
+            // Gaps part the areas, and stay closed.
+            _ => self.extent(Area::Header).bytes,
+        };
+        // SAFETY: at the start of our own reserve.
         if !unsafe { os.open(start, first) } {
-            // SAFETY: the reserve is ours and nobody knows it.
-            unsafe { os.unmap(start, total) };
+            let guard = os.page_size();
+            // SAFETY: the reserve is ours, as long as `reserve` made it, and nobody knows it.
+            unsafe { os.unmap(start.sub(guard), total + 2 * guard) };
             return false;
         }
         os.name(start, total, c"slabside: metadata");
@@ -334,6 +352,21 @@ impl Meta {
         self.reset_counters();
         counters::add(&self.counters().metadata, first as u64);
         true
+    }
+
+    /// How much is opened at once, in bytes: the header, the first heap, and the tree between them where that
+    /// is small.
+    fn prime(&self) -> usize {
+        let (tree, heaps) = (self.extent(Area::Tree), self.extent(Area::Heaps));
+        if tree.bytes > PRIMED_TREE.max(self.os_page()) {
+            return tree.offset;
+        }
+        let heap = self.os_pages(HEAP_BYTES);
+        for (area, bytes) in [(Area::Tree, tree.bytes), (Area::Heaps, heap)] {
+            self.primed[area as usize].store(bytes, Relaxed);
+            self.opened[area as usize].store(bytes, Relaxed);
+        }
+        heaps.offset + heap
     }
 
     fn write_header(&self, total: usize) {
@@ -438,7 +471,7 @@ impl Meta {
             return false;
         }
         let (from, to) = (from & !(self.os_page() - 1), self.os_pages(to));
-        if to <= from {
+        if to <= from || to <= self.primed[area as usize].load(Relaxed) {
             return true;
         }
         self.opened[area as usize].fetch_max(to, Relaxed);
@@ -449,7 +482,8 @@ impl Meta {
     }
 
     /// Gives back the address space that a plan for `bytes` of heap would not have reserved, as far as
-    /// it was never opened: for a process that limits itself after it started.
+    /// it was never opened: for a process that limits itself after it started. A closed page stays on
+    /// either side of each hole, since large blocks may come to lie in it.
     pub fn shrink_to<O: Os>(&self, os: &O, bytes: usize) {
         let _guard = self.lock.lock();
         let plan = Plan::of(bytes).with_hardened(self.plan().hardened);
@@ -457,14 +491,15 @@ impl Meta {
             let opened = self.opened[area as usize].load(Relaxed);
             let keep = self.os_pages(plan.bytes_of(area).max(opened));
             let now = self.bytes[area as usize].load(Relaxed);
-            if keep >= now {
+            let guard = os.page_size();
+            if keep + 2 * guard >= now {
                 continue;
             }
             self.bytes[area as usize].store(keep, Relaxed);
-            // SAFETY: `keep` lies within the area.
-            let start = unsafe { self.start::<u8>(area).add(keep) };
-            // SAFETY: the end of an area of our own reserve that was never opened, nor will be.
-            unsafe { os.unmap(start, now - keep) };
+            // SAFETY: `keep` and the guards lie within the area.
+            let start = unsafe { self.start::<u8>(area).add(keep + guard) };
+            // SAFETY: a part of our own reserve that was never opened, nor will be.
+            unsafe { os.unmap(start, now - keep - 2 * guard) };
         }
     }
 

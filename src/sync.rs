@@ -8,7 +8,7 @@ pub use loom::sync::atomic::{AtomicU16, AtomicU8, AtomicUsize};
 #[cfg(loom)]
 pub use loom::thread::yield_now;
 #[cfg(loom)]
-pub use modelled::{AtomicU32, AtomicU64};
+pub use modelled::{expect_fork, freeze, AtomicU32, AtomicU64, Frozen};
 
 pub use core::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
 #[cfg(not(loom))]
@@ -68,6 +68,38 @@ pub use futex::{Guard, Lock};
 #[cfg(loom)]
 mod modelled {
     use super::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};
+    use std::boxed::Box;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        /// Whether threads of this model look at the fuse. A model's threads all run on one of the system's.
+        static FORKS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    loom::lazy_static! {
+        /// Whether the process has forked: each access looks at it first, so that loom tries a fork between
+        /// any two.
+        static ref FUSE: loom::sync::atomic::AtomicBool = loom::sync::atomic::AtomicBool::new(false);
+    }
+
+    /// What a thread unwinds with that is no more in a fork child.
+    pub struct Frozen;
+
+    /// From now on threads of this model look at the fuse, or no more.
+    pub fn expect_fork(expected: bool) {
+        FORKS.set(expected);
+    }
+
+    /// The process forks: each other thread unwinds with [`Frozen`] before its next access to an atomic.
+    pub fn freeze() {
+        FUSE.store(true, Release);
+    }
+
+    fn go_on() {
+        if FORKS.get() && !std::thread::panicking() && FUSE.load(Acquire) {
+            std::panic::resume_unwind(Box::new(Frozen));
+        }
+    }
 
     macro_rules! atomic {
         ($name:ident, $of:ty) => {
@@ -88,6 +120,7 @@ mod modelled {
 
                 /// As std's.
                 pub fn load(&self, order: Ordering) -> $of {
+                    go_on();
                     let sync = if order == SeqCst { Acquire } else { Relaxed };
                     self.order.fetch_or(0, sync);
                     self.value
@@ -96,6 +129,7 @@ mod modelled {
 
                 /// As std's.
                 pub fn store(&self, value: $of, order: Ordering) {
+                    go_on();
                     if order == SeqCst {
                         self.value.swap(value, Release);
                         self.order.fetch_or(0, Release);
@@ -105,6 +139,7 @@ mod modelled {
                 }
 
                 fn change(&self, order: Ordering, with: impl FnOnce(Ordering) -> $of) -> $of {
+                    go_on();
                     if order == SeqCst {
                         let before = with(AcqRel);
                         self.order.fetch_or(0, Release);
@@ -136,6 +171,7 @@ mod modelled {
                     order: Ordering,
                     failure: Ordering,
                 ) -> Result<$of, $of> {
+                    go_on();
                     let done = self.value.compare_exchange(old, new, order, failure);
                     if done.is_ok() && order == SeqCst {
                         self.order.fetch_or(0, Release);

@@ -8,6 +8,7 @@
 mod support;
 
 use slabside::os::{Sim, SimConfig};
+use support::parallel::Parallel;
 use support::{address_limit, sim_with, Memory, Op, Random, World};
 
 /// How a run's failures are laid.
@@ -335,5 +336,21 @@ fn random_failures_in_random_scripts() {
             world.play(Random(numbers.word()).take(30));
         }
         recovers(&mut world);
+    }
+}
+
+/// Long scripts by real threads while each call fails in turn, and all from one on.
+#[test]
+fn real_threads_while_the_system_fails() {
+    for fails in [Fails::Once, Fails::FromThenOn] {
+        for n in (0..400).step_by(4) {
+            let config = sim_with(|config| config.break_fails = n % 3 == 2);
+            let mut parallel = Parallel::new(config, Memory::Scarce);
+            parallel.play(Random(n as u64).take(100));
+            fails.command(parallel.sim(), n / 4);
+            parallel.play(Random(n as u64 + 1).take(900));
+            parallel.sim().never_fail();
+            parallel.finish();
+        }
     }
 }

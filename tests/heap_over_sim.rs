@@ -922,7 +922,7 @@ fn freed_large_mappings_decay() {
     assert_eq!(heap.stats().mapped, 0);
 }
 
-/// What is kept and what is live are together at most what was live lately, an eighth of it and 16 MiB;
+/// What is kept and what is live are together at most what was live lately, a sixteenth of it and 16 MiB;
 /// no block above 64 MiB is kept, and no more than 64 ranges.
 #[test]
 fn freed_large_mappings_are_bounded() {

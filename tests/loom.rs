@@ -8,6 +8,9 @@
 //! counters; each names its original. Every model ends with [`settled`]. The number in front of a model
 //! bounds the preemptions; LOOM_MAX_PREEMPTIONS overrides it.
 //!
+//! Fork is modelled by threads that end, by unwinding, before their next access to an atomic once another thread
+//! has forked ([`fork`]): the child is what that one finds and repairs.
+//!
 //! That the models can fail was tried by breaking the code. Each of these was caught:
 //!
 //! ```text
@@ -20,6 +23,7 @@
 //! claim      by load and store; DISOWNED and LISTED one value; LISTED not looked at again under the lock
 //! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
 //!            taken by load and store; not closed at exit; link freed only at the chain's end
+//! repair     remote frees not merged; their bits kept; the slab left queued
 //! heap       no collection after a claim in `notify`, or of a flagged slab of one's own; no forwarding;
 //!            a closed queue's slab not looked at again; abandon: collect once
 //! ```
@@ -35,7 +39,9 @@ use slabside::geometry::{bit_of, word_of, SlabId};
 use slabside::remote::{self, Next, Overlap, Queue, DISOWNED, LISTED, PENDING, RELEASED};
 use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
 use slabside::sync::Ordering::{Relaxed, SeqCst};
+use slabside::sync::{expect_fork, freeze, Frozen};
 use std::cell::Cell;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -109,13 +115,14 @@ impl World {
 
     /// Twin of `Abandoned::leave`.
     fn leave(&self, slab: SlabPtr, me: u64) -> bool {
-        let mut list = self.abandoned.lock().unwrap();
-        let left = remote::let_go(slab, me, LISTED);
-        if left {
-            slab.set_state(State::Abandoned);
-            list.push(slab.id());
-        }
-        left
+        under(&self.abandoned, |list| {
+            let left = remote::let_go(slab, me, LISTED);
+            if left {
+                slab.set_state(State::Abandoned);
+                list.push(slab.id());
+            }
+            left
+        })
     }
 
     /// Twin of `Abandoned::take`.
@@ -128,21 +135,32 @@ impl World {
 
     /// Twin of `Abandoned::adopt`.
     fn adopt(&self, me: u64) -> Option<SlabPtr> {
-        let mut list = self.abandoned.lock().unwrap();
-        let slab = self.table().get(*list.first()?);
-        World::take(&mut list, slab, me);
-        Some(slab)
+        under(&self.abandoned, |list| {
+            let slab = self.table().get(*list.first()?);
+            World::take(list, slab, me);
+            Some(slab)
+        })
     }
 
     /// Twin of `Abandoned::claim`.
     fn claim(&self, slab: SlabPtr, me: u64) -> bool {
-        let mut list = self.abandoned.lock().unwrap();
-        let listed = slab.owner.load(SeqCst) == LISTED;
-        if listed {
-            World::take(&mut list, slab, me);
-        }
-        listed
+        under(&self.abandoned, |list| {
+            let listed = slab.owner.load(SeqCst) == LISTED;
+            if listed {
+                World::take(list, slab, me);
+            }
+            listed
+        })
     }
+}
+
+/// Runs `work` under a lock. A thread that a fork leaves behind in the middle of it frees the lock, as the
+/// child does.
+fn under<T, R>(lock: &Mutex<T>, work: impl FnOnce(&mut T) -> R) -> R {
+    let mut guard = lock.lock().unwrap();
+    let done = catch_unwind(AssertUnwindSafe(|| work(&mut guard)));
+    drop(guard);
+    done.unwrap_or_else(|cause| resume_unwind(cause))
 }
 
 /// Twin of `heap::Heap`: one thread's.
@@ -302,7 +320,8 @@ impl Heap {
             return Err(Misuse::Twice(Overlap { word: 0, bits }));
         }
         self.owns.set(false);
-        self.world.spare.lock().unwrap().push(slab.id());
+        let id = slab.id();
+        self.world.spare.lock().unwrap().push(id);
         Ok(())
     }
 
@@ -788,4 +807,186 @@ fn a_freed_slot_reads_free_while_its_owner_collects() {
         owner.drain().unwrap();
         assert!(asked.join().unwrap(), "read as live");
     });
+}
+
+// ---- 8. fork -------------------------------------------------------------------------------------
+
+/// Another thread that does `work` until it ends, or until the process forks and it is no more. What it had
+/// freed by then is told by the bits of `begun` and `done`.
+fn mortal(
+    heap: Heap,
+    freed: &Arc<Freed>,
+    work: impl Fn(&Heap, &Freed) + Send + 'static,
+) -> thread::JoinHandle<()> {
+    let freed = freed.clone();
+    expect_fork(true);
+    thread::spawn(move || {
+        let end = catch_unwind(AssertUnwindSafe(|| work(&heap, &freed)));
+        if let Err(cause) = end {
+            if !cause.is::<Frozen>() {
+                resume_unwind(cause);
+            }
+        }
+    })
+}
+
+/// The slots whose free was begun, and those whose free returned. Not of loom's: no thread goes by them.
+#[derive(Default)]
+struct Freed {
+    begun: std::sync::atomic::AtomicU64,
+    done: std::sync::atomic::AtomicU64,
+}
+
+impl Freed {
+    fn free(&self, heap: &Heap, slot: usize) {
+        self.begun.fetch_or(1 << slot, Relaxed);
+        heap.free(heap.world.slab(), slot).unwrap();
+        self.done.fetch_or(1 << slot, Relaxed);
+    }
+}
+
+/// The process forks: the other threads stop where they stand, and this one goes on alone. The kernel copies
+/// memory as it is between two accesses, since a write meanwhile waits until all is copied.
+fn fork(others: impl IntoIterator<Item = thread::JoinHandle<()>>) {
+    freeze();
+    others.into_iter().for_each(|thread| thread.join().unwrap());
+    expect_fork(false);
+}
+
+/// Twin of `Pages::rebuild`, of `Heaps::rebuild`, and of `Abandoned::orphan`, over one slab.
+fn rebuild(world: &World, mine: &Heap) {
+    world.abandoned.lock().unwrap().clear();
+    world.spare.lock().unwrap().clear();
+    for (index, queue) in world.queues.iter().enumerate() {
+        let _ = queue.close(world.table());
+        if index == remote::heap_index(mine.me) {
+            queue.open();
+        }
+    }
+    let slab = world.slab();
+    mine.owns.set(false);
+    if slab.owner.load(Relaxed) == RELEASED {
+        slab.queue.store(0, Relaxed);
+        world.spare.lock().unwrap().push(slab.id());
+        return;
+    }
+    remote::repair(slab);
+    slab.set_state(State::Unlisted);
+    if slab.owner.load(Relaxed) & !PENDING == mine.me {
+        slab.owner.store(mine.me, SeqCst);
+        mine.owns.set(true);
+        return mine.settle(slab).unwrap();
+    }
+    match slab.count_free() {
+        0 => slab.owner.store(DISOWNED, SeqCst),
+        free if free == slab.slots() => {
+            slab.owner.store(RELEASED, SeqCst);
+            world.spare.lock().unwrap().push(slab.id());
+        }
+        _ => {
+            slab.owner.store(LISTED, SeqCst);
+            slab.set_state(State::Abandoned);
+            world.abandoned.lock().unwrap().push(slab.id());
+        }
+    }
+}
+
+/// In the child every free that had returned is there, none that was not begun; what is live can be freed
+/// once and not twice; and then the slab is released.
+fn child_goes_on(mine: &Heap, freed: &Freed, before: u64) {
+    let world = &mine.world;
+    rebuild(world, mine);
+    let slab = world.slab();
+    let (begun, done) = (freed.begun.load(Relaxed), freed.done.load(Relaxed));
+    if slab.owner.load(SeqCst) != RELEASED {
+        let free = slab.free_word(0).load(Relaxed) & ((1 << SLOTS) - 1);
+        assert_eq!((before | done) & !free, 0, "a free was lost");
+        assert_eq!(free & !(before | begun), 0, "a live slot is free");
+        for slot in (0..SLOTS).filter(|&slot| free & bit_of(slot) == 0) {
+            mine.free(slab, slot).unwrap();
+            assert!(mine.free(slab, slot).is_err(), "freed twice");
+        }
+    } else {
+        assert_eq!(before | begun, (1 << SLOTS) - 1, "released with live slots");
+    }
+    assert_eq!(slab.owner.load(SeqCst), RELEASED);
+    assert_eq!(slab.queue.load(SeqCst), 0, "still queued");
+    assert_eq!(slab.count_remote(), 0);
+}
+
+/// The owner forks while others free into its slab.
+#[test]
+fn a_child_of_the_owner_finds_the_frees_that_others_had_made() {
+    explore(2, || {
+        let world = World::new();
+        let freed = Arc::new(Freed::default());
+        let owner = Heap::new(&world, 0);
+        owner.carve(0b1111).unwrap();
+        let one = mortal(Heap::new(&world, 1), &freed, |heap, freed| {
+            freed.free(heap, 0)
+        });
+        let two = mortal(Heap::new(&world, 2), &freed, |heap, freed| {
+            freed.free(heap, 1)
+        });
+        owner.drain().unwrap();
+        fork([one, two]);
+        child_goes_on(&owner, &freed, 0);
+    });
+}
+
+/// A freer forks while the owner collects, and frees itself.
+#[test]
+fn a_child_of_a_freer_repairs_a_collection_that_stood_midway() {
+    explore(3, || {
+        let world = World::new();
+        let freed = Arc::new(Freed::default());
+        let owner = Heap::new(&world, 0);
+        owner.carve(0b1111).unwrap();
+        let me = Heap::new(&world, 1);
+        freed.free(&me, 0);
+        let owner = mortal(owner, &freed, |heap, freed| {
+            heap.drain().unwrap();
+            freed.free(heap, 1);
+        });
+        freed.free(&me, 2);
+        fork([owner]);
+        child_goes_on(&me, &freed, 0);
+    });
+}
+
+/// A third thread forks while the owner exits, or lets its full slab go, and another frees into it.
+fn fork_while_the_owner_leaves(live: u64, leave: fn(&Heap)) {
+    explore(2, move || {
+        let world = World::new();
+        let freed = Arc::new(Freed::default());
+        let owner = Heap::new(&world, 0);
+        owner.carve(live).unwrap();
+        let me = Heap::new(&world, 3);
+        let owner = mortal(owner, &freed, move |heap, _| leave(heap));
+        let one = mortal(Heap::new(&world, 1), &freed, |heap, freed| {
+            freed.free(heap, 0)
+        });
+        fork([owner, one]);
+        child_goes_on(&me, &freed, !live & 0b1111);
+    });
+}
+
+#[test]
+fn a_child_takes_up_a_full_slab_whose_owner_was_exiting() {
+    fork_while_the_owner_leaves(0b1111, |heap| heap.abandon_all(heap.world.slab()).unwrap());
+}
+
+#[test]
+fn a_child_takes_up_a_slab_whose_owner_was_listing_it() {
+    fork_while_the_owner_leaves(0b0111, |heap| heap.abandon_all(heap.world.slab()).unwrap());
+}
+
+#[test]
+fn a_child_takes_up_a_slab_that_was_being_disowned() {
+    fork_while_the_owner_leaves(0b1111, |heap| heap.retire(heap.world.slab()));
+}
+
+#[test]
+fn a_child_finds_a_slab_released_or_whole() {
+    fork_while_the_owner_leaves(0b0001, |heap| heap.abandon_all(heap.world.slab()).unwrap());
 }

@@ -8,7 +8,10 @@ mod support;
 
 use proptest::prelude::*;
 use slabside::os::SimConfig;
-use support::{sim_with, Memory, Op, Random, World};
+use std::fs;
+use std::path::Path;
+use support::parallel::Parallel;
+use support::{fuzzing, sim_with, Memory, Op, Random, World};
 
 fn script(longest: usize) -> impl Strategy<Value = Vec<Op>> {
     let op = any::<(u8, u8, u16, u32)>()
@@ -101,4 +104,46 @@ fn long_runs_agree_in_hardened_mode() {
     ] {
         long(sim_with(|config| config.options = options), seed, 15_000);
     }
+}
+
+/// Real threads, which the model's others only stand for.
+#[test]
+fn real_threads_agree_with_the_model() {
+    for seed in 1..=3 {
+        let config = sim_with(|config| config.break_fails = seed == 3);
+        let mut parallel = Parallel::new(config, Memory::Ample);
+        parallel.play(Random(seed).take(30_000));
+        parallel.finish();
+    }
+}
+
+/// Plays every file of a corpus that the fuzzers found worth keeping (fuzz/README.md).
+fn replay(target: &str, play: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let files = fs::read_dir(&folder).expect("the corpus is kept");
+    let mut played = 0;
+    for file in files {
+        let path = file.expect("an entry").path();
+        eprintln!("{}", path.display());
+        play(&fs::read(path).expect("a file"));
+        played += 1;
+    }
+    assert!(played > 0, "nothing in {}", folder.display());
+}
+
+#[test]
+fn the_kept_corpus_of_operations_agrees_with_the_model() {
+    replay("operations", fuzzing::operations);
+}
+
+#[test]
+fn the_kept_corpus_of_threads_agrees_with_the_model() {
+    replay("threads", fuzzing::threads);
+}
+
+#[test]
+fn the_kept_corpus_of_faults_loses_nothing() {
+    replay("faults", fuzzing::faults);
 }

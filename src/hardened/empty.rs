@@ -72,7 +72,7 @@ impl Empty {
             return None;
         }
         let number = offset / STEP;
-        let known = offset % STEP == 0 && number / WORD * 8 < self.opened.load(Relaxed);
+        let known = offset.is_multiple_of(STEP) && number / WORD * 8 < self.opened.load(Relaxed);
         Some(known.then_some(number))
     }
 

@@ -104,7 +104,7 @@ impl Held {
         let held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
         held.filter(|range| range.start + os_page == address)
             .map(|range| range.bytes - FENCES * os_page)
-            .last()
+            .next_back()
     }
 
     /// Puts the freed block of `bytes` bytes at `start` out of reach, with its fences; the oldest ones go back
@@ -215,6 +215,10 @@ impl<O: Os> Os for Fenced<'_, O> {
 
     unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
         None
+    }
+
+    fn map_at(&self, _: usize, _: usize) -> bool {
+        false
     }
 
     unsafe fn stretch(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {

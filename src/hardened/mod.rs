@@ -663,7 +663,7 @@ impl Hardened {
     pub fn explain<O: Os>(&self, ground: &Ground<O>, misuse: &Misuse) -> Line {
         let mut line = Line::new();
         let addr = misuse.address();
-        let thread = ground.os.thread_id() as usize;
+        let thread = ground.os.thread_id() as u32 as usize;
         line.text("  in thread ").decimal(thread);
         let slab = ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = slab.filter(|slab| slab.id().is_some() && slab.size() != 0) {

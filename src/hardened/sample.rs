@@ -45,7 +45,7 @@ impl Moment {
         let mut frames = [0; FRAMES];
         let known = os.stack(&mut frames) as u32;
         Moment {
-            thread: os.thread_id(),
+            thread: os.thread_id() as u32,
             known,
             frames,
         }

@@ -34,8 +34,8 @@ use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
+use crate::sync::AtomicU64;
 use crate::sync::{flip, Ordering::Relaxed, Ordering::Release};
-use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -140,7 +140,7 @@ pub struct Heap {
     next: Cell<u32>,
     index: Cell<u32>,
     /// The system's number of the heap's thread; 0: none, or it is looked after by another one.
-    thread: AtomicU32,
+    thread: AtomicU64,
     /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
     arena: Cell<bool>,
     /// The thread's block, which holds the entries of the smaller classes.

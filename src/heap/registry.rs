@@ -97,7 +97,10 @@ impl Heaps {
         }
         let heap = self.unused(ground)?;
         self.begin(ground, heap, local);
-        heap.thread.store(ground.os.thread_id(), SeqCst);
+        // The first thread seldom ends before the process, and a start is to cost little.
+        if self.given.load(Relaxed) > 1 {
+            heap.thread.store(ground.os.thread_id(), SeqCst);
+        }
         Some(heap)
     }
 

@@ -182,15 +182,15 @@ impl Kept {
         Some(self.cut(index, if whole { bytes + rest } else { bytes }))
     }
 
-    /// Takes out the largest range of at least `least` bytes.
-    pub(super) fn take_largest(&mut self, least: usize) -> Option<Range> {
+    /// Takes out the largest range, if it has so many bytes.
+    pub(super) fn take_largest(&mut self, sizes: core::ops::Range<usize>) -> Option<Range> {
         let ranges = self
             .all()
             .iter()
             .enumerate()
             .filter(|(_, range)| !range.clean);
         let (index, largest) = ranges.max_by_key(|(_, range)| range.bytes)?;
-        if largest.bytes < least {
+        if !sizes.contains(&largest.bytes) {
             return None;
         }
         let range = self.ranges[index];

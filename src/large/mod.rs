@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is
-//! live than lately, an eighth of those, and [`SLACK`]. What no block needed between two ticks goes back
+//! live than lately, a sixteenth of those, and [`SLACK`]. What no block needed between two ticks goes back
 //! to the system.
 //!
 //! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
@@ -174,10 +174,11 @@ impl Large {
     fn reuse(&self, bytes: usize, align: usize) -> Option<Block> {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
-        if !inner.table.has_room() {
-            return None;
-        }
-        let block = inner.kept.fit(bytes, align)?;
+        // The table is grown by the first block that is mapped afresh.
+        let block = inner
+            .table
+            .has_room()
+            .then(|| inner.kept.fit(bytes, align))??;
         inner.begin(block);
         Some(block)
     }
@@ -189,9 +190,10 @@ impl Large {
         }
         let short = {
             let guard = self.lock.lock();
-            self.inner(&guard).kept.take_largest(bytes / 4)?
+            self.inner(&guard).kept.take_largest(bytes / 4..bytes)?
         };
-        let stretched = remapped(os, meta, short.block(), [bytes, bytes]);
+        let stretched = widened(os, meta, short.block(), bytes)
+            .or_else(|| remapped(os, meta, short.block(), [bytes, bytes]));
         if stretched.is_none() {
             let dropped = {
                 let guard = self.lock.lock();
@@ -617,6 +619,26 @@ fn map_fresh<O: Os>(os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<B
     Some(Block { address, bytes })
 }
 
+/// Maps what a mapping that is in no record and not kept lacks to `bytes` bytes, before or behind it: nothing
+/// is moved, and the whole can still be moved later, as several mappings could not.
+fn widened<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+    let more = bytes - block.bytes;
+    if !meta.budget.charge(more) {
+        return None;
+    }
+    let before = block.address.wrapping_sub(more);
+    let address = if os.map_at(before, more) {
+        before
+    } else if os.map_at(block.end(), more) {
+        block.address
+    } else {
+        meta.budget.refund(more);
+        return None;
+    };
+    counters::add(&meta.counters().mapped, more as u64);
+    Some(Block { address, bytes })
+}
+
 /// Makes a mapping that is in no record and not kept longer, for `bytes` bytes and what more `room` has,
 /// which is not charged yet.
 fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, [bytes, room]: [usize; 2]) -> Option<Block> {
@@ -687,11 +709,11 @@ impl Inner {
         Some(Block { bytes, ..block })
     }
 
-    /// Bytes kept beyond the bound: what is live and kept is at most what was live lately, an eighth more,
+    /// Bytes kept beyond the bound: what is live and kept is at most what was live lately, a sixteenth more,
     /// and a slack.
     fn surplus(&self) -> usize {
         let lately = self.most[0].max(self.most[1]);
-        let bound = lately - self.live_bytes + SLACK + lately / 8 / GRAIN * GRAIN;
+        let bound = lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN;
         self.kept.bytes.saturating_sub(bound)
     }
 

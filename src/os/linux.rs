@@ -221,6 +221,22 @@ impl Os for Linux {
         }
     }
 
+    fn map_at(&self, start: usize, bytes: usize) -> bool {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+        let wanted = start as *mut libc::c_void;
+        // SAFETY: a mapping that replaces none touches nobody's memory (Linux 4.17).
+        let at = keeping_errno(|| unsafe { libc::mmap(wanted, bytes, READ_WRITE, flags, -1, 0) });
+        if at == wanted {
+            self.advise_mapped(start, bytes);
+            return true;
+        }
+        if at != libc::MAP_FAILED {
+            // SAFETY: our own fresh mapping: an older kernel takes the address for a hint.
+            keeping_errno(|| unsafe { libc::munmap(at, bytes) });
+        }
+        false
+    }
+
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller gives up the range.
         keeping_errno(|| unsafe { libc::munmap(start.as_ptr().cast(), bytes) == 0 })
@@ -342,15 +358,18 @@ impl Os for Linux {
         keeping_errno(super::loader::stay_loaded);
     }
 
-    fn thread_id(&self) -> u32 {
+    fn thread_id(&self) -> u64 {
         // SAFETY: no arguments to get wrong.
-        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+        let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid)) };
+        (process as u64) << 32 | thread as u64
     }
 
-    fn is_gone(&self, id: u32) -> bool {
+    fn is_gone(&self, id: u64) -> bool {
+        let (process, thread) = ((id >> 32) as libc::pid_t, id as u32);
         // SAFETY: signal 0 only asks whether there is such a thread (tgkill(2)).
         keeping_errno(|| unsafe {
-            libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == -1
+            process == libc::getpid()
+                && libc::syscall(libc::SYS_tgkill, process, thread, 0) == -1
                 && *libc::__errno_location() == libc::ESRCH
         })
     }

@@ -76,6 +76,10 @@ pub trait Os: Sync {
     /// Maps usable zero pages at a multiple of `align` (a power of two).
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>>;
 
+    /// Maps usable zero pages at `start` and nowhere else; false where any of the addresses is in use. Beside
+    /// a mapping of ours they become part of it, which moving it by mremap would prevent.
+    fn map_at(&self, start: usize, bytes: usize) -> bool;
+
     /// Gives address space back. It may fail where splitting a mapping would exceed `vm.max_map_count`.
     ///
     /// # Safety
@@ -164,13 +168,14 @@ pub trait Os: Sync {
     /// held.
     fn stay_loaded(&self) {}
 
-    /// The calling thread's number, never 0; 0 where threads have none.
-    fn thread_id(&self) -> u32 {
+    /// The number of the calling thread and its process, never 0; 0 where threads have none.
+    fn thread_id(&self) -> u64 {
         0
     }
 
-    /// Whether the thread of this process that had the number `id` has ended, and no other has it now.
-    fn is_gone(&self, _id: u32) -> bool {
+    /// Whether the thread that had the number `id` was one of this very process, has ended, and no other has
+    /// its number now.
+    fn is_gone(&self, _id: u64) -> bool {
         false
     }
 

@@ -19,7 +19,7 @@ use crate::misuse::Misuse;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use memory::Memory;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::vec::Vec;
 
 /// Alignment of the window, so that placement is the same in each run for alignments up to this.
@@ -243,8 +243,15 @@ impl Sim {
     }
 
     /// The state, also after a panic of ours: those leave it unchanged.
+    /// By tries alone: thread sanitizer does not see how std waits.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return state,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
     }
 }
 
@@ -277,6 +284,10 @@ impl Os for Sim {
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         self.lock().map(bytes, align)
+    }
+
+    fn map_at(&self, start: usize, bytes: usize) -> bool {
+        self.lock().map_at(start, bytes)
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
@@ -640,6 +651,22 @@ impl State {
         let at = self.place(count, align)?;
         self.make_usable(at..at + count, Page::Mapped);
         Some(self.pointer(at))
+    }
+
+    fn map_at(&mut self, start: usize, bytes: usize) -> bool {
+        let count = self.whole("map_at", bytes);
+        let first = start.wrapping_sub(self.memory.base()) / self.config.page_size;
+        let lowest = self.config.break_bytes / self.config.page_size + 1;
+        let pages = first..first.saturating_add(count);
+        let absent = self
+            .pages
+            .get(pages.clone())
+            .is_some_and(|pages| pages.iter().all(|&page| page == Page::Absent));
+        if self.fails() || first < lowest || !absent || !self.fits(count, count) {
+            return false;
+        }
+        self.make_usable(pages, Page::Mapped);
+        true
     }
 
     /// # Safety
@@ -1012,6 +1039,17 @@ mod tests {
     fn discard(sim: &Sim, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: as in `open`.
         unsafe { sim.discard(start, bytes) }
+    }
+
+    #[test]
+    fn pages_are_mapped_at_an_address_where_all_of_it_is_free() {
+        let sim = sim();
+        let block = sim.map(2 * PAGE, 1).unwrap().as_ptr() as usize;
+        assert!(sim.map_at(block + 2 * PAGE, PAGE));
+        assert!(!sim.map_at(block + 2 * PAGE, PAGE), "it is in use");
+        assert!(!sim.map_at(block - 2 * PAGE, 4 * PAGE), "half of it is");
+        assert!(!sim.map_at(1 << 46, PAGE), "outside the window");
+        assert_eq!(sim.usable_bytes(), 3 * PAGE);
     }
 
     #[test]

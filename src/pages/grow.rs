@@ -309,7 +309,10 @@ impl Pages {
         let pages = view.pages.load(Relaxed).max(window.len);
         view.pages.store(pages, Release);
         if index == 0 {
-            self.hot.base.store(window.base, Release);
+            // Once: frees read it by plain loads.
+            if self.hot.base.load(Relaxed) != window.base {
+                self.hot.base.store(window.base, Release);
+            }
             self.hot.pages.store(pages, Release);
         }
         self.view_count.store(used, Release);

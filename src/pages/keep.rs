@@ -75,7 +75,7 @@ impl Kept {
 
     fn take(&mut self, table: SlabTable, shape: &Shape) -> Option<SlabPtr> {
         let list = &self.lists[kind(shape.class, shape.pages)];
-        let fits = |slab: &SlabPtr| slab.base() % (shape.align * PAGE) == 0;
+        let fits = |slab: &SlabPtr| slab.base().is_multiple_of(shape.align * PAGE);
         let slab = core::iter::successors(list.first(table), |&slab| list.after(table, slab))
             .take(KEPT_AT_ONCE)
             .find(fits)?;

@@ -28,7 +28,7 @@ __attribute__((noipa, unused)) static size_t room(void *block) { return malloc_u
 __attribute__((noipa, unused)) static size_t opaque_size(size_t n) { return n; }
 
 /* Where the break stands. */
-static inline char *break_now(void) { return sbrk(0); }
+static inline char *break_now(void) { return (char *)sbrk(0); }
 
 /* The figure after `key` in a file of /proc, in KiB as it stands there. */
 static inline size_t proc_figure(const char *path, const char *key) {
@@ -71,7 +71,7 @@ static inline size_t resident_pages(const void *block, size_t bytes) {
 
 /* Whether `bytes` bytes all have the value `value`. */
 static inline bool all_are(const void *block, unsigned char value, size_t bytes) {
-    const unsigned char *p = block;
+    const unsigned char *p = (const unsigned char *)block;
     return bytes == 0 || (p[0] == value && memcmp(p, p + 1, bytes - 1) == 0);
 }
 

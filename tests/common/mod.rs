@@ -202,6 +202,11 @@ fn compile_to(program: &Path, c_file: &str, flags: &[&str]) {
 /// Runs `program` with `args` and, beside this process's environment, `env`; ends it after [`PATIENCE`].
 /// No core is dumped.
 pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    run_for(PATIENCE, program, args, env)
+}
+
+/// As [`run`] with another patience.
+pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(program);
     command
         .args(args)
@@ -218,7 +223,7 @@ pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
         .unwrap_or_else(|e| panic!("{} does not start: {e}", program.display()));
     let stdout = read_all(child.stdout.take().expect("piped"));
     let stderr = read_all(child.stderr.take().expect("piped"));
-    let (status, signal, late) = wait(&mut child);
+    let (status, signal, late) = wait(&mut child, patience);
     let mut said = stderr.join().expect("the reader ends");
     if late {
         said.push_str("\n[ended by the harness: out of time]\n");
@@ -252,8 +257,8 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> 
 }
 
 /// The child's exit status, the signal that ended it, and whether that was for want of time.
-fn wait(child: &mut Child) -> (Option<i32>, Option<i32>, bool) {
-    let deadline = Instant::now() + PATIENCE;
+fn wait(child: &mut Child, patience: Duration) -> (Option<i32>, Option<i32>, bool) {
+    let deadline = Instant::now() + patience;
     let mut pause = Duration::from_micros(500);
     loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {

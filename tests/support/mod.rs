@@ -12,6 +12,9 @@
 #![allow(dead_code)] // Each test file uses a part.
 #![allow(clippy::vec_box)] // A heap names its thread's block by address.
 
+pub mod fuzzing;
+pub mod parallel;
+
 use slabside::allocator::Allocator;
 use slabside::geometry::{PAGE, SPAN_MAX};
 use slabside::inspect::{stats, Stats};

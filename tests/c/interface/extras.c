@@ -82,11 +82,17 @@ static void expanding(void) {
     give(slot);
     size_t spans = 0;
     for (size_t size = 10000; size < 60000; size += 1000) {
-        char *span = take(size);
-        spans += slabside_try_expand(span, 2 * size);
-        memset(span, 1, room(span));
-        give(span);
-        malloc_trim(0);
+        char *span = take(size), *behind = take(2 * size), *last = take(20000);
+        give(behind);
+        malloc_trim(0); /* so that its pages are free */
+        memset(span, 1, size);
+        if (slabside_try_expand(span, 2 * size)) {
+            spans++;
+            CHECK(room(span) >= 2 * size && all_are(span, 1, size));
+            memset(span, 2, 2 * size);
+        }
+        free_sized(span, room(span));
+        give(last);
     }
     CHECK(spans > 0);
     /* Mappings are placed from above: one below a hole that is smaller has room. */

@@ -1,0 +1,14 @@
+/* attack:     double free with another free in between
+ * default:    abort: double free of P (slot N of a 48-byte slab)
+ * hardened:   abort: double free of P
+ * certainty:  always
+ * mechanism:  bitmap exact at every moment */
+#include "misuse.h"
+
+int main(void) {
+    void *p = one_of_some(48);
+    give(p);
+    give(block[3]);
+    give(p);
+    return go_on("it was not found");
+}

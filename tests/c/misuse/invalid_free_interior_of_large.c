@@ -1,0 +1,11 @@
+/* attack:     free of the second page of a large block
+ * default:    abort: invalid free of P
+ * hardened:   abort: invalid free of P
+ * certainty:  always
+ * mechanism:  table of large blocks */
+#include "misuse.h"
+
+int main(void) {
+    give((char *)one_of_some(300000) + PAGE_BYTES);
+    return go_on("it was not found");
+}

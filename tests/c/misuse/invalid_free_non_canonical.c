@@ -1,0 +1,11 @@
+/* attack:     free of an address that no pointer can have
+ * default:    abort: invalid free of P
+ * hardened:   abort: invalid free of P
+ * certainty:  always
+ * mechanism:  page map */
+#include "misuse.h"
+
+int main(void) {
+    give((void *)opaque_size(0xdeadbeefdeadbee0));
+    return go_on("it was not found");
+}

@@ -1,0 +1,13 @@
+/* attack:     a string one byte too long: its end lies behind the block
+ * default:    sound: only neighbours' bytes were reached
+ * hardened:   abort: overflow
+ * certainty:  default: harmless to the heap; hardened: 255 of 256, or always where the byte is no zero
+ * mechanism:  hardened: canary */
+#include "misuse.h"
+
+int main(void) {
+    char *p = one_of_some(24);
+    strcpy(p, "24 letters and not a bit");
+    give(p);
+    return go_on("only neighbours' bytes were reached");
+}

@@ -1,0 +1,13 @@
+/* attack:     overflow of a span by 32
+ * default:    sound: only neighbours' bytes were reached
+ * hardened:   abort: overflow or fault
+ * certainty:  default: harmless to the heap; hardened: always, at free at the latest
+ * mechanism:  hardened: guard pages */
+#include "misuse.h"
+
+int main(void) {
+    char *p = one_of_some(20480);
+    fill(p + 20480, 32);
+    give(p);
+    return go_on("only neighbours' bytes were reached");
+}

@@ -1,0 +1,13 @@
+/* attack:     realloc of a block that another thread freed
+ * default:    abort: after free: realloc of P (slot N of a 48-byte slab)
+ * hardened:   abort: after free: realloc of P
+ * certainty:  always
+ * mechanism:  bitmap exact at every moment */
+#include "misuse.h"
+
+int main(void) {
+    void *p = one_of_some(48);
+    elsewhere(free_it, p);
+    resize(p, 100);
+    return go_on("it was not found");
+}

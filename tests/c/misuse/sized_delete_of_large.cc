@@ -1,0 +1,14 @@
+/* attack:     sized delete of a large block by a small size
+ * default:    sound: the size was not looked at or abort: free of P with the wrong size
+ * hardened:   sound: the size was not looked at or abort: free of P with the wrong size
+ * certainty:  always
+ * mechanism:  table of large blocks; hardened: exact size
+ * form:       preloaded */
+#include "misuse.h"
+
+__attribute__((noipa)) static void drop(void *p, size_t size) { operator delete(p, size); }
+
+int main(void) {
+    drop(operator new(300000), 48);
+    return go_on("the size was not looked at");
+}

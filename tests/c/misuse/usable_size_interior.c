@@ -1,0 +1,11 @@
+/* attack:     usable size of p + 8
+ * default:    abort: invalid usable size of P (byte N of slot N of a 48-byte slab)
+ * hardened:   abort: invalid usable size of P
+ * certainty:  always
+ * mechanism:  multiplication by the reciprocal */
+#include "misuse.h"
+
+int main(void) {
+    room((char *)one_of_some(48) + 8);
+    return go_on("it was not found");
+}

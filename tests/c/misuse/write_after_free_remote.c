@@ -1,0 +1,13 @@
+/* attack:     write after free, by a thread that another one freed under
+ * default:    sound: nothing of the heap lies there
+ * hardened:   abort: write after free
+ * certainty:  hardened: when the slot is used again
+ * mechanism:  zero on free, looked at on reuse */
+#include "misuse.h"
+
+int main(void) {
+    char *p = one_of_some(48);
+    elsewhere(free_it, p);
+    fill(p, 48);
+    return go_on("nothing of the heap lies there");
+}

@@ -1,0 +1,97 @@
+//! Real processes in which the system refuses: each call in turn, all calls from some point on, and bursts at
+//! random. No block is lost or damaged, the books balance, and the program ends properly.
+//!
+//! The simulated system's counterpart is `tests/faults.rs`.
+
+mod common;
+
+use common::{compile, compile_as, environment, run, Form};
+
+/// The calls of the system by which memory comes and goes.
+const CALLS: [&str; 7] = [
+    "mmap", "munmap", "mremap", "mprotect", "madvise", "sbrk", "all",
+];
+
+/// Calls of the static library come to the program, which refuses some of them.
+fn wrapped(call: &str, mode: &str, most: usize) -> usize {
+    let wraps =
+        "-Wl,--wrap=mmap,--wrap=munmap,--wrap=mremap,--wrap=mprotect,--wrap=madvise,--wrap=sbrk";
+    let program = compile("refused/wrapped.c", &["-DPREFIXED", wraps]);
+    let said = run(&program, &[call, mode, "0", &most.to_string()], &[]).passed();
+    said.trim_end().parse().expect("a number of refusals")
+}
+
+/// Every k: the program says how many of its children met a refusal, and stops when one met none.
+fn each_in_turn(mode: &str) {
+    const MOST: usize = 1000;
+    for call in CALLS {
+        let met = wrapped(call, mode, MOST);
+        assert!(
+            (1..MOST).contains(&met),
+            "{call} {mode}: {met} of {MOST} met a refusal"
+        );
+    }
+}
+
+#[test]
+fn each_call_refused_once_loses_nothing() {
+    each_in_turn("once");
+}
+
+#[test]
+fn all_calls_refused_from_any_one_on_lose_nothing() {
+    each_in_turn("on");
+}
+
+#[test]
+fn refusals_in_random_bursts_lose_nothing() {
+    for call in CALLS {
+        assert!(wrapped(call, "burst", 200) > 0, "{call}: none was refused");
+    }
+}
+
+/// By the kernel itself, and under LD_PRELOAD.
+#[test]
+fn a_kernel_that_refuses_from_some_point_on_damages_nothing() {
+    for form in common::FORMS {
+        let program = compile_as(form, "refused/filtered.c", &[]);
+        for call in CALLS {
+            run(&program, &[call, "0", "300", "7"], &environment(form)).passed();
+        }
+    }
+}
+
+/// The k-th call of a process under LD_PRELOAD fails in the kernel, whatever it is for: those of the loader
+/// and of libc's own too, which may end the program, but never by a signal or with a word from us.
+#[test]
+fn the_kth_call_of_a_preloaded_program_may_fail() {
+    let program = compile_as(Form::Preloaded, "refused/filtered.c", &[]);
+    let program = program.to_str().expect("a path in UTF-8");
+    let preload = &environment(Form::Preloaded)[0];
+    let strace = std::path::Path::new("/usr/bin/strace");
+    let variable = format!("--env={}={}", preload.0, preload.1);
+    for call in ["mmap", "munmap", "mremap", "mprotect", "madvise"] {
+        // The loader itself dies by SIGSEGV of its own first mmap.
+        for k in (2..62).step_by(3) {
+            let fault = format!("--inject={call}:error=ENOMEM:when={k}");
+            let args = [
+                "-f",
+                "-o",
+                "/dev/null",
+                &variable,
+                &fault,
+                program,
+                "madvise",
+                "0",
+                "1",
+                "1",
+            ];
+            let output = run(strace, &args, &[]);
+            let proper = matches!(output.status, Some(0 | 1 | 127));
+            assert!(
+                proper && !output.stderr.contains("slabside:"),
+                "{call} {k}: {output:#?}"
+            );
+        }
+    }
+}

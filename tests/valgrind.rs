@@ -1,0 +1,73 @@
+//! With the feature `valgrind`, memcheck understands our blocks: it tells of uses after free, of writes behind
+//! a block within its slot, of undefined bytes, and of nothing in a correct program.
+
+mod common;
+
+use common::{run, Output};
+use std::path::Path;
+use std::process::Command;
+
+/// Runs the example under memcheck; status 9 where it found something.
+fn memcheck(case: &str) -> Output {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("valgrind");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--example", "memcheck", "--features", "valgrind"])
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    assert!(built.expect("cargo starts").success());
+    let program = target.join("debug/examples/memcheck");
+    let program = program.to_str().expect("a path in UTF-8");
+    let args = [
+        "-q",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        program,
+        case,
+    ];
+    run(Path::new("/usr/bin/valgrind"), &args, &[])
+}
+
+fn tells(case: &str, words: &[&str]) {
+    let output = memcheck(case);
+    let told = words.iter().all(|words| output.stderr.contains(words));
+    assert!(output.status == Some(9) && told, "{output:#?}");
+}
+
+#[test]
+fn a_correct_program_is_told_nothing() {
+    memcheck("correct").passed();
+}
+
+#[test]
+fn a_read_after_free_is_told_with_its_block() {
+    tells(
+        "read-after-free",
+        &[
+            "Invalid read of size 1",
+            "0 bytes inside a block of size 24 free'd",
+        ],
+    );
+}
+
+#[test]
+fn a_write_behind_a_block_is_told_though_its_slot_goes_on() {
+    tells(
+        "write-behind",
+        &[
+            "Invalid write of size 1",
+            "0 bytes after a block of size 24 alloc'd",
+        ],
+    );
+}
+
+#[test]
+fn bytes_never_written_are_undefined() {
+    tells("undefined", &["depends on uninitialised value"]);
+}
+
+#[test]
+fn lost_blocks_are_leaks() {
+    tells("leak", &["blocks are definitely lost"]);
+}
