@@ -2,10 +2,11 @@
  * default:    abort: invalid free of P
  * hardened:   abort: invalid free of P
  * certainty:  always
- * mechanism:  page map */
+ * mechanism:  page map
+ * form:       prefixed */
 #include "misuse.h"
 
-extern void *__libc_malloc(size_t);
+extern void *__libc_malloc(size_t); /* ours too, under LD_PRELOAD */
 
 int main(void) {
     one_of_some(48);
