@@ -91,21 +91,6 @@ fn long_runs_agree_with_16_and_64_kib_pages() {
     );
 }
 
-/// Hardened mode, part by part. The simulated system has no pages that fault, but pages keep their class.
-#[test]
-fn long_runs_agree_in_hardened_mode() {
-    for (seed, options) in [
-        (11, "hardened"),
-        (12, "zero,quarantine:16k"),
-        (13, "canary,random"),
-        (14, "guard"),
-        (15, "quarantine:1m"),
-        (16, "guard-sample:20"),
-    ] {
-        long(sim_with(|config| config.options = options), seed, 15_000);
-    }
-}
-
 /// Real threads, which the model's others only stand for.
 #[test]
 fn real_threads_agree_with_the_model() {
@@ -146,4 +131,19 @@ fn the_kept_corpus_of_threads_agrees_with_the_model() {
 #[test]
 fn the_kept_corpus_of_faults_loses_nothing() {
     replay("faults", fuzzing::faults);
+}
+
+/// Hardened mode, part by part. The simulated system has no pages that fault, but pages keep their class.
+#[test]
+fn long_runs_agree_in_hardened_mode() {
+    for (seed, options) in [
+        (11, "hardened"),
+        (12, "zero,quarantine:16k"),
+        (13, "canary,random"),
+        (14, "guard"),
+        (15, "quarantine:1m"),
+        (16, "guard-sample:20"),
+    ] {
+        long(sim_with(|config| config.options = options), seed, 15_000);
+    }
 }

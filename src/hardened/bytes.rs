@@ -178,9 +178,9 @@ mod tests {
 
     #[test]
     fn clearing_clears_every_word_and_none_behind() {
-        for bytes in 1..=256 {
+        for bytes in 1..=256usize {
             let mut words = [u64::MAX; 40];
-            let end = (bytes + 7) / 8;
+            let end = bytes.div_ceil(8);
             // SAFETY: within the array.
             unsafe { clear_words(words.as_mut_ptr() as usize, bytes) };
             let clear = words.iter().take_while(|&&word| word == 0).count();

@@ -115,8 +115,8 @@ impl Parallel {
         let allocator = &table.allocator;
         // A late thread reaches the shared heap; one that never allocated would get a heap of its own.
         allocator.free(
-            &self.players[0].local,
-            allocator.malloc(&self.players[0].local, 1),
+            &*self.players[0].local,
+            allocator.malloc(&*self.players[0].local, 1),
         );
         for player in &self.players {
             allocator.exit_thread(&player.local);
@@ -249,7 +249,7 @@ impl Player {
         match op {
             Op::Malloc { size, count, .. } => (0..count).for_each(|_| {
                 if self.live + size <= LIVE_MOST {
-                    self.enter(table, allocator.malloc(&self.local, size), size);
+                    self.enter(table, allocator.malloc(&*self.local, size), size);
                 }
             }),
             Op::Calloc { size, .. } if self.live + size <= LIVE_MOST => {
@@ -329,7 +329,7 @@ impl Player {
             usable,
             tag,
         };
-        if tag % 3 == 0 {
+        if tag.is_multiple_of(3) {
             table.left().push(block);
         } else {
             self.live += usable;

@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(1000), *q = one_of_some(1000);
     give(p);
     copy(p, q, 1000);
+    use_again(1000);
     return go_on("nothing of the heap lies there");
 }

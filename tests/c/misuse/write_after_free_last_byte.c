@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(208);
     give(p);
     fill(p + 207, 1);
+    use_again(208);
     return go_on("nothing of the heap lies there");
 }

@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(8192);
     give(p);
     fill(p, 8192);
+    use_again(8192);
     return go_on("nothing of the heap lies there");
 }

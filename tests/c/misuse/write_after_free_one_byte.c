@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(200);
     give(p);
     fill(p + 100, 1);
+    use_again(200);
     return go_on("nothing of the heap lies there");
 }

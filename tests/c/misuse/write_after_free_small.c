@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(48);
     give(p);
     fill(p, 48);
+    use_again(48);
     return go_on("nothing of the heap lies there");
 }

@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(20000);
     give(p);
     fill(p, 20000);
+    use_again(20000);
     return go_on("nothing of the heap lies there");
 }

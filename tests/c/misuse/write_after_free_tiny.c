@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(8);
     give(p);
     fill(p, 8);
+    use_again(8);
     return go_on("nothing of the heap lies there");
 }
