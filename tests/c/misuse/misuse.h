@@ -86,6 +86,16 @@ static void use_the_heap(void) {
     }
 }
 
+/* Allocates and frees blocks of `size` bytes until every slot of theirs that is free has had its turn. */
+__attribute__((unused)) static void use_again(size_t size) {
+    enum { LIVE = 1000 };
+    static void *again[LIVE];
+    for (int round = 0; round < 300; round++) {
+        for (int i = 0; i < LIVE; i++) CHECK((again[i] = take(size)) != NULL);
+        for (int i = 0; i < LIVE; i++) give(again[i]);
+    }
+}
+
 /* The program goes on after what it did: the books balance, and the heap serves. */
 __attribute__((unused)) static int go_on(const char *words) {
     sound();
