@@ -2,7 +2,8 @@
  * default:    abort: invalid free of P
  * hardened:   abort: invalid free of P
  * certainty:  always
- * mechanism:  page map */
+ * mechanism:  page map
+ * form:       prefixed */
 #include "misuse.h"
 
 extern void *__libc_malloc(size_t);
