@@ -57,6 +57,20 @@ pub unsafe fn broken_seal(block: usize, size: usize, secret: Secret) -> Option<u
     (wrong != 0).then(|| wrong.to_le().trailing_zeros() as usize / 8)
 }
 
+/// Whether the last bytes of a slot of `bytes` >= `size` + [`CANARY`] bytes, up to eight of those behind its
+/// canary, are zero as they were left: a write below the next slot ends there.
+///
+/// # Safety
+/// The slot is readable.
+#[inline]
+pub unsafe fn ends_in_zero(block: usize, size: usize, bytes: usize) -> bool {
+    let behind = (bytes - size - CANARY).min(8) as u32;
+    // SAFETY: the caller's: the slot has at least eight bytes.
+    let last = unsafe { ptr::read_unaligned((block + bytes - 8) as *const u64) };
+    let others = u64::BITS - 8 * behind;
+    u64::from_le(last).checked_shr(others).unwrap_or(0) == 0
+}
+
 /// Makes `bytes` bytes at `block` zero.
 ///
 /// # Safety
@@ -186,6 +200,22 @@ mod tests {
             let clear = words.iter().take_while(|&&word| word == 0).count();
             let kept = words[end..].iter().all(|&word| word == u64::MAX);
             assert!(clear == end && kept, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_bytes_behind_the_canary_at_a_slots_end_are_looked_at() {
+        for size in 0..=48 {
+            for at in 0..56 {
+                let mut room = [0u64; 7];
+                let start = room.as_mut_ptr() as usize;
+                let seen = at >= size + CANARY && at >= 48;
+                // SAFETY: within the array.
+                unsafe {
+                    *((start + at) as *mut u8) = 0x80;
+                    assert_eq!(ends_in_zero(start, size, 56), !seen, "{size} {at}");
+                }
+            }
         }
     }
 

@@ -455,8 +455,12 @@ impl Hardened {
         let address = slab.base() + slot * slab.size();
         // SAFETY: the slot was live, and this thread has ended that; it has room for the canary.
         unsafe {
-            if fixed.parts.canary && bytes::broken_seal(address, size, fixed.secret).is_some() {
-                return self.look_at_seal(slab, slot, size, Call::Free);
+            if fixed.parts.canary {
+                let whole = bytes::broken_seal(address, size, fixed.secret).is_none();
+                let zero = !fixed.parts.zero || bytes::ends_in_zero(address, size, slab.size());
+                if !(whole && zero) {
+                    return self.look_at_seal(slab, slot, size, Call::Free);
+                }
             }
             if fixed.parts.zero {
                 bytes::clear_words(address, size + self.behind());
@@ -474,8 +478,15 @@ impl Hardened {
         call: Call,
     ) -> Result<(), Misuse> {
         let addr = slab.base() + slot * slab.size();
-        // SAFETY: the slot has room for the canary.
-        match unsafe { bytes::broken_seal(addr, size, self.fixed().secret) } {
+        let end = size + CANARY;
+        // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
+        let past = unsafe {
+            let behind = || (end..slab.size()).find(|at| *((addr + at) as *const u8) != 0);
+            let zero = self.fixed().parts.zero;
+            bytes::broken_seal(addr, size, self.fixed().secret)
+                .or_else(|| behind().filter(|_| zero).map(|at| at - size))
+        };
+        match past {
             None => Ok(()),
             Some(past) => Err(Misuse::Overflow {
                 call,
