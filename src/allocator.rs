@@ -168,7 +168,7 @@ impl<O: Os> Allocator<O> {
             if let Some(slot) = entry.take() {
                 return slot;
             }
-            return self.malloc_upper_refill(thread, size, upper);
+            return self.refill_upper(thread, size, upper);
         }
         if size <= SPAN_MAX {
             if let Some(slab) = heap.take_active_span(size) {
@@ -180,14 +180,13 @@ impl<O: Os> Allocator<O> {
 
     /// The entry of the `upper`-th class above 1 KiB is used up: its slab's word is checked out again.
     #[inline(never)]
-    fn malloc_upper_refill(&self, thread: &Local, size: usize, upper: usize) -> *mut u8 {
+    fn refill_upper(&self, thread: &Local, size: usize, upper: usize) -> *mut u8 {
         if let Some(heap) = heap_of(thread) {
-            // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it; true says that there is a slot.
-            unsafe {
-                let entry = heap.upper_entry_at(upper);
-                if heap.refill_upper(self.ground.table(), upper, entry) {
-                    return entry.take().unwrap_unchecked();
-                }
+            let _busy = Busy::mark(thread);
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
+            let slot = unsafe { heap.refill_upper(self.ground.table(), upper) };
+            if let Some(slot) = slot {
+                return slot;
             }
         }
         self.malloc_upper_slow(thread, size)

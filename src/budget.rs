@@ -52,6 +52,12 @@ impl Budget {
         true
     }
 
+    /// Whether `bytes` more are within both limits.
+    pub fn has(&self, bytes: usize) -> bool {
+        let limit = self.soft.load(Relaxed).min(self.hard.load(Relaxed));
+        self.used().saturating_add(bytes) <= limit
+    }
+
     /// Gives back what was charged.
     pub fn refund(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Relaxed);
@@ -78,7 +84,8 @@ mod tests {
     fn a_charge_that_is_refused_takes_nothing() {
         let budget = Budget::new();
         budget.limit(0, 100);
-        assert!(budget.charge(60) && !budget.charge(41) && budget.charge(40));
+        assert!(budget.charge(60) && budget.has(40) && !budget.has(41));
+        assert!(!budget.charge(41) && budget.charge(40));
         assert_eq!(budget.used(), 100);
         assert!(!budget.charge(usize::MAX) && !budget.take_alarm());
         budget.refund(100);

@@ -57,8 +57,8 @@ impl Heap {
         Ok(Some((slab, fresh)))
     }
 
-    /// The active span for `size` bytes, at most [`SPAN_MAX`](crate::geometry::SPAN_MAX), if it is free: the shortest way. Now and then, and where
-    /// something is wrong, the slow path is to be taken instead.
+    /// The active span for `size` bytes, at most [`SPAN_MAX`](crate::geometry::SPAN_MAX), if it is free: the
+    /// shortest way. Now and then, and where something is wrong, the slow path is to be taken instead.
     #[inline(always)]
     pub fn take_active_span(&self, size: usize) -> Option<SlabPtr> {
         let slab = self.active_spans[span_bin(size)].get()?;

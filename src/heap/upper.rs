@@ -25,43 +25,37 @@ impl Heap {
         unsafe { self.entries.get_unchecked(upper) }
     }
 
-    /// Checks out the word of the active slab into `entry`, that of the `upper`-th class above the
-    /// thread-local ones: at least one slot. False where it has no slot, where the clock is to be looked at, and where
-    /// something is wrong.
+    /// Checks out the word of the active slab of the `upper`-th class above the thread-local ones and takes
+    /// its first slot. `None` where it has none, where the clock is to be looked at, and where something is
+    /// wrong. The thread is marked busy.
     ///
     /// # Safety
     /// As [`Heap::upper_entry_at`].
     #[inline(always)]
-    pub unsafe fn refill_upper(&self, table: SlabTable, upper: usize, entry: &Entry) -> bool {
+    pub unsafe fn refill_upper(&self, table: SlabTable, upper: usize) -> Option<*mut u8> {
         let pulse = self.pulse.get();
         if pulse.is_multiple_of(PULSE) {
-            return false;
+            return None;
         }
         // SAFETY: the caller's.
-        let class = unsafe { self.classes.get_unchecked(LOCAL_CLASSES + upper) };
+        let (entry, class) = unsafe {
+            let class = self.classes.get_unchecked(LOCAL_CLASSES + upper);
+            (self.upper_entry_at(upper), class)
+        };
+        // A handler may have filled the entry before the thread was marked, and could now take from it.
+        entry.hide();
         // No slab is header 0, which has no slots.
         let slab = table.get(SlabId(class.active.get()));
         let all = slots_of_word(slab.slots(), 0);
-        let free = slab.first_free_word();
-        let mut bits = free.load(Relaxed) & all;
-        let mut count = slab.slots() as u32;
+        let mut bits = slab.first_free_word().load(Relaxed) & all;
         if bits == 0 || slab.first_remote_word().load(Relaxed) & bits != 0 {
-            return false;
+            return None;
         }
         if bits == all {
             // Blocks that are freed at once: their addresses need not wait for the bitmap word.
             bits = unlinked(all);
-        } else {
-            count = bits.count_ones();
         }
         self.pulse.set(pulse.wrapping_add(1));
-        let size = slab.size();
-        entry.word.set(free);
-        entry.base.set(slab.base() as *mut u8);
-        entry.size.set(size);
-        entry.bits.set(bits);
-        let handed = u64::from(count) * size as u64;
-        self.handed.set(self.handed.get() + handed);
-        true
+        Some(self.set_entry(slab, entry, 0, bits))
     }
 }

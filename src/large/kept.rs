@@ -198,30 +198,22 @@ impl Kept {
         Some(range)
     }
 
-    /// How many of the `more` bytes from `end` on are clean, if all of them are kept.
-    pub(super) fn clean_behind(&self, end: usize, more: usize) -> Option<usize> {
-        let (mut at, mut clean) = (end, 0);
-        while at < end + more {
-            let range = self.all().iter().find(|range| range.address == at)?;
-            let part = range.bytes.min(end + more - at);
-            clean += part - range.dirty_bytes().min(part);
-            at += part;
-        }
-        Some(clean)
-    }
-
-    /// Takes the `more` bytes from `end` on, all of which are kept.
-    pub(super) fn take_behind(&mut self, end: usize, more: usize) {
+    /// Takes the `more` bytes from `end` on, if all of them are kept.
+    pub(super) fn take_behind(&mut self, end: usize, more: usize) -> bool {
         let starts = |at: usize| move |range: &Range| range.address == at;
         let mut at = end;
         while at < end + more {
-            let Some(index) = self.position(starts(at)) else {
-                break;
-            };
-            at += self
-                .cut(index, self.ranges[index].bytes.min(end + more - at))
-                .bytes;
+            match self.position(starts(at)) {
+                Some(index) => at = self.ranges[index].end(),
+                None => return false,
+            }
         }
+        at = end;
+        while let Some(index) = self.position(starts(at)).filter(|_| at < end + more) {
+            let part = self.ranges[index].bytes.min(end + more - at);
+            at += self.cut(index, part).bytes;
+        }
+        true
     }
 
     fn oldest(&self, which: impl Fn(&Range) -> bool) -> Option<usize> {

@@ -193,7 +193,7 @@ impl Large {
             self.inner(&guard).kept.take_largest(bytes / 4..bytes)?
         };
         let stretched = widened(os, meta, short.block(), bytes)
-            .or_else(|| remapped(os, meta, short.block(), [bytes, bytes]));
+            .or_else(|| remapped(os, meta, short.block(), bytes));
         if stretched.is_none() {
             let dropped = {
                 let guard = self.lock.lock();
@@ -293,7 +293,7 @@ impl Large {
         let done = start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) });
         if done {
             counters::subtract(&meta.counters().mapped, block.bytes as u64);
-            meta.budget.refund(range.dirty_bytes());
+            meta.budget.refund(block.bytes);
             return true;
         }
         let noted = {
@@ -303,7 +303,7 @@ impl Large {
         if let Some(start) = start.filter(|_| !noted) {
             // SAFETY: as above. Its addresses are lost, but not its memory.
             unsafe { os.discard(start, block.bytes) };
-            meta.budget.refund(range.dirty_bytes());
+            meta.budget.refund(block.bytes);
         }
         false
     }
@@ -320,7 +320,7 @@ impl Large {
         if bytes < block.bytes {
             return self.shrink(os, meta, block, bytes);
         }
-        let now = match self.grow_in_place(meta, block, bytes) {
+        let now = match self.grow_in_place(block, bytes) {
             Some(now) => now,
             None => self.move_to_room(os, meta, block, bytes)?,
         };
@@ -330,15 +330,13 @@ impl Large {
     }
 
     /// Grows a block over what is kept behind it, if that is enough.
-    fn grow_in_place(&self, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+    fn grow_in_place(&self, block: Block, bytes: usize) -> Option<Block> {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let more = bytes - block.bytes;
-        let clean = inner.kept.clean_behind(block.end(), more)?;
-        if !meta.budget.charge(clean) {
+        if !inner.kept.take_behind(block.end(), more) {
             return None;
         }
-        inner.kept.take_behind(block.end(), more);
         inner.resize(block, bytes)
     }
 
@@ -357,8 +355,10 @@ impl Large {
             inner.live_bytes -= block.bytes;
         }
         let room = bytes.saturating_add(bytes.min(ROOM_MAX));
-        let moved = remapped(os, meta, block, [bytes, room])
-            .or_else(|| remapped(os, meta, block, [bytes, bytes]));
+        let moved = Some(room)
+            .filter(|room| meta.budget.has(room - block.bytes))
+            .and_then(|room| remapped(os, meta, block, room))
+            .or_else(|| remapped(os, meta, block, bytes));
         let now = moved.map_or(block, |moved| Block { bytes, ..moved });
         let clock = os.clock();
         let dropped = {
@@ -395,7 +395,7 @@ impl Large {
             Some(_) => return true,
             None => return false,
         };
-        let grown = self.grow_in_place(meta, block, bytes);
+        let grown = self.grow_in_place(block, bytes);
         if grown.is_none() && self.expand_mapping(os, meta, block, bytes).is_none() {
             return false;
         }
@@ -639,22 +639,22 @@ fn widened<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Blo
     Some(Block { address, bytes })
 }
 
-/// Makes a mapping that is in no record and not kept longer, for `bytes` bytes and what more `room` has,
-/// which is not charged yet.
-fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, [bytes, room]: [usize; 2]) -> Option<Block> {
+/// Makes a mapping that is in no record and not kept `bytes` bytes long, moving it if need be.
+fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
     let start = NonNull::new(block.address as *mut u8)?;
-    if !meta.budget.charge(bytes - block.bytes) {
+    let more = bytes - block.bytes;
+    if !meta.budget.charge(more) {
         return None;
     }
     // SAFETY: the caller took the mapping out of everybody's reach.
-    let Some(moved) = (unsafe { os.remap(start, block.bytes, room) }) else {
-        meta.budget.refund(bytes - block.bytes);
+    let Some(moved) = (unsafe { os.remap(start, block.bytes, bytes) }) else {
+        meta.budget.refund(more);
         return None;
     };
-    counters::add(&meta.counters().mapped, (room - block.bytes) as u64);
+    counters::add(&meta.counters().mapped, more as u64);
     Some(Block {
         address: moved.as_ptr() as usize,
-        bytes: room,
+        bytes,
     })
 }
 
