@@ -1,7 +1,7 @@
 //! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
 //!
 //! ```text
-//!   | header | counters | run index | heaps | arenas | page bitmaps | page map | large table x2 | slab headers |
+//!   | header | counters | heaps | run index | arenas | page bitmaps | page map | large table x2 | slab headers |
 //!     4 KiB     4 KiB     each area reserved at its full size, opened as far as it is used
 //! ```
 //!
@@ -27,10 +27,10 @@ pub const VERSION: u32 = 1;
 pub enum Area {
     /// [`Header`], and [`Counters`] behind it.
     Header = 0,
-    /// Maxima over the groups' longest free runs, highest level first.
-    Tree,
     /// Thread heaps, `HEAP_BYTES` each.
     Heaps,
+    /// Maxima over the groups' longest free runs, highest level first.
+    Tree,
     /// First-class heaps: a lock and entries for the thread heap of the same number, `ARENA_BYTES` each.
     Arenas,
     /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
@@ -70,9 +70,6 @@ pub const SIZES_BYTES: usize = SLOTS * 2;
 pub const THREAD_BYTES: usize = 40 << 10;
 /// Blocks of no bytes that can live at a time in hardened mode; more are served as one byte is.
 pub const EMPTY_BLOCKS: usize = 1 << 20;
-
-/// The largest tree that is opened at once, in bytes.
-const PRIMED_TREE: usize = 16 << 10;
 
 /// Where an area lies, from the region's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,8 +211,8 @@ impl Plan {
 /// All areas in order of address.
 const ALL: [Area; AREAS] = [
     Area::Header,
-    Area::Tree,
     Area::Heaps,
+    Area::Tree,
     Area::Arenas,
     Area::Groups,
     Area::PageMap,
@@ -354,19 +351,12 @@ impl Meta {
         true
     }
 
-    /// How much is opened at once, in bytes: the header, the first heap, and the tree between them where that
-    /// is small.
+    /// How much is opened at once, in bytes: the header and the first heap.
     fn prime(&self) -> usize {
-        let (tree, heaps) = (self.extent(Area::Tree), self.extent(Area::Heaps));
-        if tree.bytes > PRIMED_TREE.max(self.os_page()) {
-            return tree.offset;
-        }
         let heap = self.os_pages(HEAP_BYTES);
-        for (area, bytes) in [(Area::Tree, tree.bytes), (Area::Heaps, heap)] {
-            self.primed[area as usize].store(bytes, Relaxed);
-            self.opened[area as usize].store(bytes, Relaxed);
-        }
-        heaps.offset + heap
+        self.primed[Area::Heaps as usize].store(heap, Relaxed);
+        self.opened[Area::Heaps as usize].store(heap, Relaxed);
+        self.extent(Area::Heaps).offset + heap
     }
 
     fn write_header(&self, total: usize) {

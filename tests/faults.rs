@@ -354,3 +354,18 @@ fn real_threads_while_the_system_fails() {
         }
     }
 }
+
+/// A free by a thread that can have no heap marks the slot, and cannot claim a slab whose owner has gone: what
+/// gives everything back takes it up. (Found by fuzzing.)
+#[test]
+fn a_free_without_a_heap_into_a_slab_without_an_owner_is_not_forgotten() {
+    for live in [1, 1000] {
+        let mut world = World::new(SimConfig::default(), Memory::Scarce, 1);
+        world.play([many(1, 131, live), Op::Birth(1)]);
+        world.sim().fail_from(0);
+        // The second thread takes the heap that the first one left.
+        world.play([many(2, 131, 1), free(1, 0, live, 1)]);
+        world.sim().never_fail();
+        world.finish();
+    }
+}

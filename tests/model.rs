@@ -147,3 +147,8 @@ fn long_runs_agree_in_hardened_mode() {
         long(sim_with(|config| config.options = options), seed, 15_000);
     }
 }
+
+#[test]
+fn the_kept_corpus_of_options_strings_is_read_or_told() {
+    replay("options", fuzzing::options);
+}

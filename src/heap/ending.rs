@@ -6,8 +6,9 @@ use crate::geometry::SlabId;
 use crate::misuse::Misuse;
 use crate::options::Name;
 use crate::os::Os;
-use crate::remote::{self, DISOWNED};
+use crate::remote::{self, DISOWNED, LISTED};
 use crate::slab::{List, SlabPtr, SlabTable};
+use crate::sync::Ordering::SeqCst;
 use crate::tls::Entry;
 
 impl Heap {
@@ -54,7 +55,22 @@ impl Heap {
         self.drain(ground)?;
         self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
+        self.take_up_strays(ground)?;
         self.release_empty(ground)
+    }
+
+    /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim
+    /// them: no free into them may ever follow that would.
+    fn take_up_strays<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        let mut result = Ok(());
+        ground.pages.each_slab(|slab| {
+            let owner = slab.owner.load(SeqCst);
+            let stray = owner == DISOWNED || owner == LISTED;
+            if result.is_ok() && stray && slab.count_remote() > 0 {
+                result = self.notify(ground, slab);
+            }
+        });
+        result
     }
 
     /// Gives back the active slabs that have become empty, which no event tells.

@@ -8,6 +8,8 @@
 
 use super::parallel::Parallel;
 use super::{address_limit, sim_with, Memory, Op, Random, World, THREADS};
+use slabside::misuse::LINE;
+use slabside::options::{parse, Kind, Mistake, Options, TABLE, TEXT};
 use slabside::os::SimConfig;
 
 /// The most operations of one input: longer ones find nothing that shorter ones do not, only later.
@@ -94,4 +96,45 @@ pub fn faults(bytes: &[u8]) {
         }]);
     }
     world.finish();
+}
+
+/// Any options string: what is taken is in its range, what is not is told in one line, and nothing changes
+/// once the options are frozen.
+pub fn options(bytes: &[u8]) {
+    let options = Options::new();
+    let mut told = 0;
+    options.freeze(bytes, |line| {
+        let text = line.bytes();
+        assert!(text.starts_with(b"slabside: ") && text.len() <= LINE);
+        told += 1;
+    });
+    let items: Vec<&[u8]> = bytes.split(|&byte| byte == b',').collect();
+    assert!(told <= items.len(), "{told} lines of {} items", items.len());
+    for spec in TABLE {
+        expect_in_range(spec.kind, options.get(spec.name));
+    }
+    if let Some(text) = options.text() {
+        assert!(text.to_bytes().len() <= TEXT);
+    }
+    for item in items {
+        match parse(item) {
+            Ok((name, value)) => expect_in_range(name.spec().kind, value),
+            Err(mistake) => assert!(!mistake.line(item).bytes().is_empty()),
+        }
+        let before: Vec<usize> = TABLE.iter().map(|spec| options.get(spec.name)).collect();
+        if options.set(item) == Err(Mistake::Frozen) {
+            let after: Vec<usize> = TABLE.iter().map(|spec| options.get(spec.name)).collect();
+            assert_eq!(before, after, "changed though frozen");
+        }
+    }
+}
+
+fn expect_in_range(kind: Kind, value: usize) {
+    match kind {
+        Kind::Flag => assert!(value <= 1),
+        Kind::Integer { least, most, .. } => assert!((least..=most).contains(&value) || value == 0),
+        Kind::Amount { most, .. } => assert!(value <= most),
+        Kind::Choice(words) => assert!(value < words.len()),
+        Kind::Text => assert!(value <= TEXT),
+    }
 }

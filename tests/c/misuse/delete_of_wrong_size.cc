@@ -1,6 +1,6 @@
 /* attack:     delete by a smaller class without virtual destructor
- * default:    sound: the size was not looked at or abort: free of P with the wrong size
- * hardened:   sound: the size was not looked at or abort: free of P with the wrong size
+ * default:    abort: free of P with the wrong size
+ * hardened:   abort: free of P with the wrong size
  * certainty:  default: where the sizes are of different classes; hardened: always
  * mechanism:  size class of the slot; hardened: exact size
  * form:       preloaded */

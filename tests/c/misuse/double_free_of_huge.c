@@ -1,4 +1,4 @@
-/* attack:     double free of 64 MiB, unmapped since
+/* attack:     double free of 100 MiB, unmapped since
  * default:    abort: double free of P or abort: invalid free of P
  * hardened:   abort: double free of P or abort: invalid free of P
  * certainty:  always
@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    void *p = take(64 * MIB);
+    void *p = take(100 * MIB);
     give(p);
     give(p);
     return go_on("it was not found");

@@ -6,7 +6,7 @@
  * form:       prefixed */
 #include "misuse.h"
 
-extern void *__libc_malloc(size_t);
+extern void *__libc_malloc(size_t); /* ours too, under LD_PRELOAD */
 
 int main(void) {
     one_of_some(48);

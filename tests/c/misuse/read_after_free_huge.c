@@ -1,4 +1,4 @@
-/* attack:     read after free, of 64 MiB
+/* attack:     read after free, of 100 MiB
  * default:    fault
  * hardened:   fault
  * certainty:  always
@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = memset(take(64 * MIB), 0xee, 100);
+    char *p = memset(take(100 * MIB), 0xee, 100);
     give(p);
     return go_on(reads_as(p, 0xee, 100) ? "the old bytes" : "something else");
 }

@@ -1,6 +1,6 @@
 /* attack:     sized delete by one byte less, of the same class
  * default:    sound: the size was not looked at
- * hardened:   sound: the size was not looked at or abort: free of P with the wrong size
+ * hardened:   abort: free of P with the wrong size
  * certainty:  default: never; hardened: always
  * mechanism:  hardened: exact size
  * form:       preloaded */

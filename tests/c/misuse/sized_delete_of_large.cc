@@ -1,6 +1,6 @@
 /* attack:     sized delete of a large block by a small size
- * default:    sound: the size was not looked at or abort: free of P with the wrong size
- * hardened:   sound: the size was not looked at or abort: free of P with the wrong size
+ * default:    abort: free of P with the wrong size
+ * hardened:   abort: free of P with the wrong size
  * certainty:  always
  * mechanism:  table of large blocks; hardened: exact size
  * form:       preloaded */

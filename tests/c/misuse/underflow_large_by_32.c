@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(1048576);
     fill(p - 32, 32);
     for (int i = 0; i < SOME; i++) give(block[i]);
+    use_again(1048576);
     return go_on("only neighbours' bytes were reached");
 }

@@ -9,5 +9,6 @@ int main(void) {
     char *p = one_of_some(48);
     fill(p - 8, 8);
     for (int i = 0; i < SOME; i++) give(block[i]);
+    use_again(48);
     return go_on("only neighbours' bytes were reached");
 }

@@ -1,4 +1,4 @@
-/* attack:     write after free, of 64 MiB
+/* attack:     write after free, of 100 MiB
  * default:    fault
  * hardened:   fault
  * certainty:  always, until the addresses are mapped again
@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = take(64 * MIB);
+    char *p = take(100 * MIB);
     give(p);
     fill(p, 100);
     return go_on("nothing of the heap lies there");

@@ -1,6 +1,6 @@
 /* attack:     pointers planted in freed blocks, as against lists of free blocks
  * default:    sound: no planted pointer was followed
- * hardened:   sound: no planted pointer was followed or abort: write after free
+ * hardened:   abort: write after free
  * certainty:  harmless always; hardened: found when the slot is used again
  * mechanism:  no link lies in a free slot */
 #include "misuse.h"
@@ -15,5 +15,6 @@ int main(void) {
         char *p = take(96);
         CHECK(p != NULL && (p < target || p >= target + sizeof target));
     }
+    use_again(96);
     return go_on("no planted pointer was followed");
 }
