@@ -939,7 +939,7 @@ impl<O: Os> Allocator<O> {
     fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
         if thread.busy.get() != 0 || !self.attach(thread) {
             return match self.hard.end(&self.ground, slab, slot, true) {
-                Ok(()) => self.free_without_heap(slab, slot),
+                Ok(_) => self.free_without_heap(slab, slot),
                 Err(misuse) => self.misuse(&misuse),
             };
         }

@@ -410,10 +410,9 @@ impl Hardened {
         let Some(heap) = thread.heap() else {
             return Ok(());
         };
-        if self.sizes.size(slab, slot).is_none() && is_arenas_slab(ground, slab) {
+        if !self.end(ground, slab, slot, racing)? {
             return heap.free_elsewhere(ground, slab, slot);
         }
-        self.end(ground, slab, slot, racing)?;
         let freed = Freed {
             slab: self.sizes.number(slab) as u32,
             slot: slot as u32,
@@ -436,7 +435,7 @@ impl Hardened {
     }
 
     /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
-    /// its bytes cleared.
+    /// its bytes cleared. False for a slot of a first-class heap's, which has no such life.
     #[inline]
     pub fn end<O: Os>(
         &self,
@@ -444,11 +443,11 @@ impl Hardened {
         slab: SlabPtr,
         slot: usize,
         racing: bool,
-    ) -> Result<(), Misuse> {
+    ) -> Result<bool, Misuse> {
         let fixed = self.fixed();
         let Some(size) = self.sizes.end(slab, slot, racing) else {
             if is_arenas_slab(ground, slab) {
-                return Ok(());
+                return Ok(false);
             }
             return Err(dead(slab, slot));
         };
@@ -459,17 +458,16 @@ impl Hardened {
                 let whole = bytes::broken_seal(address, size, fixed.secret).is_none();
                 let zero = !fixed.parts.zero || bytes::ends_in_zero(address, size, slab.size());
                 if !(whole && zero) {
-                    return self.look_at_seal(slab, slot, size, Call::Free);
+                    self.look_at_seal(slab, slot, size, Call::Free)?;
                 }
             }
             if fixed.parts.zero {
                 bytes::clear_words(address, size + self.behind());
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    #[cold]
     fn look_at_seal(
         &self,
         slab: SlabPtr,
@@ -478,12 +476,19 @@ impl Hardened {
         call: Call,
     ) -> Result<(), Misuse> {
         let addr = slab.base() + slot * slab.size();
+        let (secret, zero) = (self.fixed().secret, self.fixed().parts.zero);
+        // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
+        if unsafe {
+            bytes::broken_seal(addr, size, secret).is_none()
+                && (!zero || bytes::ends_in_zero(addr, size, slab.size()))
+        } {
+            return Ok(());
+        }
         let end = size + CANARY;
         // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
         let past = unsafe {
             let behind = || (end..slab.size()).find(|at| *((addr + at) as *const u8) != 0);
-            let zero = self.fixed().parts.zero;
-            bytes::broken_seal(addr, size, self.fixed().secret)
+            bytes::broken_seal(addr, size, secret)
                 .or_else(|| behind().filter(|_| zero).map(|at| at - size))
         };
         match past {

@@ -19,37 +19,43 @@ pub struct Random {
     left: Cell<u32>,
 }
 
-fn quarter(s: &mut [u32; WORDS], a: usize, b: usize, c: usize, d: usize) {
-    s[a] = s[a].wrapping_add(s[b]);
-    s[d] = (s[d] ^ s[a]).rotate_left(16);
-    s[c] = s[c].wrapping_add(s[d]);
-    s[b] = (s[b] ^ s[c]).rotate_left(12);
-    s[a] = s[a].wrapping_add(s[b]);
-    s[d] = (s[d] ^ s[a]).rotate_left(8);
-    s[c] = s[c].wrapping_add(s[d]);
-    s[b] = (s[b] ^ s[c]).rotate_left(7);
+/// Four words that are worked on at once.
+type Row = [u32; 4];
+
+fn add(a: Row, b: Row) -> Row {
+    core::array::from_fn(|i| a[i].wrapping_add(b[i]))
+}
+
+fn mix(a: Row, b: Row, bits: u32) -> Row {
+    core::array::from_fn(|i| (a[i] ^ b[i]).rotate_left(bits))
+}
+
+fn turn(row: Row, by: usize) -> Row {
+    core::array::from_fn(|i| row[(i + by) % 4])
+}
+
+/// Four quarter rounds, one a column.
+fn columns([mut a, mut b, mut c, mut d]: [Row; 4]) -> [Row; 4] {
+    for [first, second] in [[16, 12], [8, 7]] {
+        a = add(a, b);
+        d = mix(d, a, first);
+        c = add(c, d);
+        b = mix(b, c, second);
+    }
+    [a, b, c, d]
 }
 
 /// The first block of ChaCha8's stream for `key`, with nonce 0.
 fn block(key: [u32; KEY_WORDS]) -> [u32; WORDS] {
-    let mut start = [0; WORDS];
-    start[..4].copy_from_slice(&CONSTANTS);
-    start[4..12].copy_from_slice(&key);
-    let mut s = start;
+    let half = |from| core::array::from_fn(|i| key[from + i]);
+    let start = [CONSTANTS, half(0), half(4), [0; 4]];
+    let mut rows = start;
     for _ in 0..4 {
-        quarter(&mut s, 0, 4, 8, 12);
-        quarter(&mut s, 1, 5, 9, 13);
-        quarter(&mut s, 2, 6, 10, 14);
-        quarter(&mut s, 3, 7, 11, 15);
-        quarter(&mut s, 0, 5, 10, 15);
-        quarter(&mut s, 1, 6, 11, 12);
-        quarter(&mut s, 2, 7, 8, 13);
-        quarter(&mut s, 3, 4, 9, 14);
+        let [a, b, c, d] = columns(rows);
+        let [a, b, c, d] = columns([a, turn(b, 1), turn(c, 2), turn(d, 3)]);
+        rows = [a, turn(b, 3), turn(c, 2), turn(d, 1)];
     }
-    for (word, first) in s.iter_mut().zip(start) {
-        *word = word.wrapping_add(first);
-    }
-    s
+    core::array::from_fn(|i| rows[i / 4][i % 4].wrapping_add(start[i / 4][i % 4]))
 }
 
 impl Random {

@@ -23,7 +23,7 @@ use core::ptr::NonNull;
 /// Kept slabs that a tick discards at most.
 pub(super) const KEPT_AT_ONCE: usize = 64;
 /// Pages of kept slabs whose contents need not be discarded before the next tick.
-const WARM_PAGES: usize = 512;
+const WARM_PAGES: usize = 4096;
 /// Lists: a class each, and one for each number of pages that a span has.
 const KINDS: usize = CLASSES + SPAN_PAGES + 1;
 
