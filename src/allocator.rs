@@ -752,12 +752,20 @@ impl<O: Os> Allocator<O> {
         if size > REQUEST_MAX || thread.busy.get() != 0 {
             return self.exhausted();
         }
-        let resized = {
+        let remap = || {
             let _busy = Busy::mark(thread);
             self.ground
                 .large
                 .remap(&self.ground.os, &self.ground.meta, large, size.max(1))
         };
+        let resized = remap().or_else(|| {
+            // Without room for a copy beside the block, room for it to grow may be had by giving back.
+            if size <= large.bytes {
+                return None;
+            }
+            self.reclaim(thread);
+            remap()
+        });
         match resized {
             Some(block) => block.address as *mut u8,
             None if size <= large.bytes => {
@@ -1286,14 +1294,13 @@ impl<O: Os> Allocator<O> {
     /// From now on forks are noticed that run no handlers. While there is one thread they need not be: all is
     /// whole in the child.
     pub fn watch_forks(&self) {
-        if self.mark().is_some() {
-            return;
-        }
-        let _guard = self.start_lock.lock();
+        // No lock: the process's hooks call this while the lock of the start is held. Of two threads that make
+        // a mark at once one is in vain, and costs a page.
         if self.mark().is_none() {
             if let Some(mark) = self.ground.os.fork_mark() {
-                self.fork_mark
-                    .store(ptr::from_ref(mark).cast_mut(), Release);
+                let mark = ptr::from_ref(mark).cast_mut();
+                let none = ptr::null_mut();
+                let _ = self.fork_mark.compare_exchange(none, mark, AcqRel, Relaxed);
             }
         }
     }
