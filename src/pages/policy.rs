@@ -8,7 +8,7 @@ use crate::options::{Name, Options, HUGE_AUTO, HUGE_ON};
 const HUGE_PAGES: usize = (2 << 20) / PAGE;
 /// How large a window is when it begins to grow by huge pages, in pages: a huge page more is a small part of
 /// it, and its translations no longer fit the processor's buffers (1,024 to 2,048 entries of 4 KiB).
-const HUGE_FROM: usize = (16 << 20) / PAGE;
+const HUGE_FROM: usize = (32 << 20) / PAGE;
 /// What the trim threshold learns up to.
 const TRIM_PAGES_MOST: usize = 1 << 22;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
