@@ -23,7 +23,7 @@ use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{settled, AtomicU32, AtomicUsize, Lock};
+use crate::sync::{AtomicU32, AtomicUsize, Lock};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
@@ -625,9 +625,7 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     fn stays_at_once(&self, thread: &Local, block: *mut u8, size: usize) -> Option<SlabPtr> {
         let hot = &self.ground.pages.hot;
-        // SAFETY: set before the first block was handed out, and never again.
-        let base = unsafe { settled(&hot.base) };
-        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
+        let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
         if page >= hot.pages.load(Relaxed) {
             return None;
         }

@@ -12,7 +12,7 @@ use crate::geometry::{pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT, REQUEST_MAX};
 use crate::heap::may_serve;
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
-use crate::sync::{settled, Ordering::Relaxed};
+use crate::sync::Ordering::Relaxed;
 use crate::tls::{Local, Thread};
 
 impl<O: Os> Allocator<O> {
@@ -118,9 +118,7 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize) {
         let hot = &self.ground.pages.hot;
-        // SAFETY: set before the first block was handed out, and never again.
-        let base = unsafe { settled(&hot.base) };
-        let page = (block as usize).wrapping_sub(base) >> PAGE_SHIFT;
+        let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
         let Some(offset) = entry_offset(size) else {
             return self.free_sized_slow(block, size, thread.block());
         };

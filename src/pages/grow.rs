@@ -49,6 +49,9 @@ impl Pages {
             return false;
         }
         let missing = window.missing(need);
+        if missing == 0 {
+            return true; // Somebody gave pages back meanwhile.
+        }
         let batch = self.policy().step(&window, missing);
         [batch, missing]
             .into_iter()
@@ -160,6 +163,9 @@ impl Pages {
     ) -> bool {
         let window = self.window(index);
         let missing = window.missing(need);
+        if missing == 0 {
+            return true; // Somebody gave pages back meanwhile.
+        }
         if window.len + missing > window.cap {
             return false;
         }
