@@ -46,15 +46,6 @@ __attribute__((unused)) static void elsewhere(void *(*run)(void *), void *argume
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* Allocates and frees so many blocks of `size` bytes that every free slot of the class is used again. */
-__attribute__((unused)) static void use_again(size_t size) {
-    static void *recent[200];
-    for (int i = 0; i < (size > 1000 ? 20000 : 200000); i++) {
-        give(recent[i % 200]);
-        recent[i % 200] = take(size);
-    }
-}
-
 /* A size as programs ask for: mostly small, at times a span, seldom a large block. */
 static size_t any_size(uint64_t *random) {
     uint64_t word = random_next(random);

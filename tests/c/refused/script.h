@@ -84,8 +84,19 @@ static void one_step(struct part *part) {
     }
 }
 
+/* A block larger than those whose mapping is kept for reuse: it goes back to the system when it is freed. */
+static void one_huge(struct part *part) {
+    size_t n = random_next(&part->random) % LIVE, size = 80 * MIB;
+    drop(part, n);
+    put(part, n, malloc(size), size);
+    drop(part, n);
+}
+
 static void play(struct part *part, int steps) {
-    for (int i = 0; i < steps; i++) one_step(part);
+    for (int i = 0; i < steps; i++) {
+        one_step(part);
+        if (i % 100 == 50) one_huge(part);
+    }
 }
 
 /* Frees what was left, perhaps by another thread. */
