@@ -28,7 +28,7 @@ use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Orderi
 use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 
 /// An allocator over the system `O`. One is the process's; tests make more.
 pub struct Allocator<O: Os> {
@@ -70,12 +70,16 @@ pub(crate) struct Busy<'a>(&'a Local, u32);
 
 impl<'a> Busy<'a> {
     pub(crate) fn mark(local: &'a Local) -> Busy<'a> {
-        Busy(local, local.busy.replace(1))
+        let before = local.busy.replace(1);
+        // A handler on this thread sees the mark before all that it guards.
+        compiler_fence(SeqCst);
+        Busy(local, before)
     }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
+        compiler_fence(SeqCst);
         self.0.busy.set(self.1);
     }
 }
@@ -573,10 +577,12 @@ impl<O: Os> Allocator<O> {
             Err(misuse) => return self.misuse(&misuse),
         };
         let freed = self.with_heap(thread, |_, heap| {
-            heap.free_elsewhere(&self.ground, slab, slot).map(Some)
+            Ok(Some(heap.free_elsewhere(&self.ground, slab, slot)))
         });
-        if freed.is_none() {
-            self.free_without_heap(slab, slot);
+        match freed {
+            Some(Ok(())) => {}
+            Some(Err(misuse)) => self.misuse(&misuse),
+            None => self.free_without_heap(slab, slot),
         }
     }
 

@@ -160,6 +160,15 @@ fn reported_misuse_is_dropped_and_the_program_goes_on() {
 }
 
 #[test]
+fn slots_without_an_owner_that_were_freed_twice_are_used_again() {
+    for form in FORMS {
+        let ended = under(form, "misuse:report", "options/ownerless.c", &[]);
+        assert_eq!(ended.stderr.lines().count(), 32, "{}", ended.stderr);
+        assert_eq!((ended.status, ended.stdout.trim()), (Some(0), "32"));
+    }
+}
+
+#[test]
 fn reported_double_frees_that_meet_in_a_collection_leave_a_sound_heap() {
     for form in FORMS {
         let ended = under(form, "misuse:report", "options/collected.c", &[]);

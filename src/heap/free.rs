@@ -264,7 +264,13 @@ impl Heap {
         let word = slab.free_word(word_of(slot));
         let bits = word.load(Relaxed);
         if bits & bit_of(slot) != 0 {
-            return Err(dead(slab, slot));
+            // Told of before the slab is settled, which may release it; the program may go on.
+            let misuse = dead(slab, slot);
+            shift(&slab.credit, -(collected as i32));
+            if slab.credit.get() <= 0 || slab.state() == State::Unlisted {
+                self.settle(ground, slab)?;
+            }
+            return Err(misuse);
         }
         // One instruction: a signal handler's own free into this word is not lost.
         flip(word, bit_of(slot));

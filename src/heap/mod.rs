@@ -336,6 +336,10 @@ impl Heap {
     /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where
     /// that is not all there is to do.
     pub fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
+        let pulse = self.pulse.get();
+        if pulse.is_multiple_of(PULSE) {
+            return None;
+        }
         let this = &self.classes[class];
         let (Some(slab), Some(next)) = (self.active(table, class), this.turn.first(table)) else {
             return None;
@@ -347,6 +351,7 @@ impl Heap {
         {
             return None;
         }
+        self.pulse.set(pulse.wrapping_add(1));
         self.fill_up(slab);
         if let Some(slab) = this.next_in_turn(table) {
             self.activate(slab);
