@@ -53,9 +53,10 @@ impl Heap {
     /// Gives back all that the heap keeps for reuse.
     pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.drain(ground)?;
+        // Before the bins are emptied: a span taken up goes to its bin.
+        self.take_up_strays(ground)?;
         self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
-        self.take_up_strays(ground)?;
         self.release_empty(ground)
     }
 
