@@ -206,15 +206,9 @@ pub fn current() -> Current {
 impl Thread for Current {
     #[inline(always)]
     unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-        // SAFETY: an entry begins with its bits, and the caller vouches for the offset; a bitmap word that
-        // slots were checked out of is stored to by its slab's owner alone, which is this thread.
-        unsafe {
-            let bits = self.0.word(offset);
-            if bits == 0 {
-                return None;
-            }
-            Some(self.0.take(offset, bits))
-        }
+        // SAFETY: the caller vouches for the offset; a bitmap word that slots were checked out of is stored to
+        // by its slab's owner alone, which is this thread.
+        unsafe { self.0.take(offset) }
     }
 
     #[inline(always)]
