@@ -13,7 +13,7 @@ use crate::arch::{mark_free, Freed};
 use crate::class::{
     bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, LOCAL_CLASSES,
 };
-use crate::geometry::{bit_of, pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT};
+use crate::geometry::{align_down, bit_of, pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{self, Hardened, Live, Samples};
 use crate::heap::{self, heap_of, locate, Ground, Heap};
@@ -618,18 +618,41 @@ impl<O: Os> Allocator<O> {
     /// memory has run out; the block is then as it was.
     #[inline]
     pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
-        if let Some(slab) = self.stays_at_once(thread, block, size) {
-            self.note_room(Place::Slot(slab), size);
-            return block;
+        if let Some(slab) = self.own_slab(thread, block) {
+            let usable = slab.size();
+            // A quarter of the pages or more would be given back; the smallest span is left as it is.
+            let wasteful = slab.is_span()
+                && size <= align_down(usable - usable / 4, PAGE)
+                && usable > bin_pages(0) * PAGE;
+            if size <= usable && !wasteful {
+                if slab.roomy.load(Relaxed) == 0 {
+                    self.note_room(Place::Slot(slab), size);
+                }
+                return block;
+            }
+            if slab.is_span() && size > usable {
+                return self.realloc_span(thread, block, slab, size);
+            }
         }
         self.realloc_slow(thread, block, size)
     }
 
-    /// The common half of [`Allocator::realloc`]: the slab of `block` if that is a live one in a slab of the
-    /// thread's own that has room for `size` bytes, and is not a span of which a quarter would be given
-    /// back. Twenty-odd instructions.
+    /// A span of the thread's own is to grow.
+    #[inline(never)]
+    fn realloc_span(&self, thread: &Local, block: *mut u8, slab: SlabPtr, size: usize) -> *mut u8 {
+        if slab.is_remote(0) || self.notice_fork(thread) {
+            return self.realloc_slow(thread, block, size);
+        }
+        if !self.resize_span(thread, slab, size) {
+            return self.realloc_by_copy(thread, block, slab.size(), size);
+        }
+        self.note_room(Place::Slot(slab), size);
+        block
+    }
+
+    /// The slab of `block` if that is a live one in a slab of the thread's own. Twenty-odd instructions.
     #[inline(always)]
-    fn stays_at_once(&self, thread: &Local, block: *mut u8, size: usize) -> Option<SlabPtr> {
+    fn own_slab(&self, thread: &Local, block: *mut u8) -> Option<SlabPtr> {
         let hot = &self.ground.pages.hot;
         let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
         if page >= hot.pages.load(Relaxed) {
@@ -640,9 +663,8 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
-        let (free, usable) = (slab.free_word_at(slot).load(Relaxed), slab.size());
-        let wasteful = slab.is_span() && size < usable - usable / 4;
-        (exact && free & bit_of(slot) == 0 && size <= usable && !wasteful).then_some(slab)
+        let free = slab.free_word_at(slot).load(Relaxed);
+        (exact && free & bit_of(slot) == 0).then_some(slab)
     }
 
     #[inline(never)]
