@@ -1374,11 +1374,20 @@ impl<O: Os> Allocator<O> {
     /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
     /// unless the parent never had a second heap.
     pub fn repair_after_fork(&self, thread: &Local) {
-        if let Some(mark) = self.mark() {
-            if mark.swap(1, Relaxed) != 0 {
-                return;
+        let outcome = {
+            // From before the mark on: a signal handler must not take the heap for repaired.
+            let _busy = Busy::mark(thread);
+            match self.mark() {
+                Some(mark) if mark.swap(1, Relaxed) != 0 => Ok(()),
+                _ => self.repair(thread),
             }
+        };
+        if let Err(misuse) = outcome {
+            self.misuse(&misuse);
         }
+    }
+
+    fn repair(&self, thread: &Local) -> Result<(), Misuse> {
         self.ground.os.forked();
         let hardened = self.hard.thread(thread);
         let mine = hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap);
@@ -1387,11 +1396,11 @@ impl<O: Os> Allocator<O> {
             if let Some(heap) = mine {
                 self.ground.heaps.renumber(&self.ground, heap);
             }
-            return;
+            return Ok(());
         }
         self.reset_locks();
         if !self.is_started() {
-            return;
+            return Ok(());
         }
         self.ground.large.rebuild(&self.ground.meta);
         self.shared.local.reset();
@@ -1399,13 +1408,7 @@ impl<O: Os> Allocator<O> {
         if self.hard.is_on() {
             self.hard.repair(&self.ground, thread);
         }
-        let outcome = {
-            let _busy = Busy::mark(thread);
-            self.ground.heaps.rebuild(&self.ground, mine)
-        };
-        if let Err(misuse) = outcome {
-            self.misuse(&misuse);
-        }
+        self.ground.heaps.rebuild(&self.ground, mine)
     }
 
     fn mark(&self) -> Option<&AtomicU32> {

@@ -35,7 +35,7 @@ use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
 use crate::sync::AtomicU64;
-use crate::sync::{flip, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -220,14 +220,35 @@ impl Class {
         self.all.unlink(table, slab);
     }
 
-    /// The slab whose turn it is.
+    /// The slab whose turn it is. Notes whether it was poor.
     #[inline]
     fn next_in_turn(&self, table: SlabTable) -> Option<SlabPtr> {
         let slab = self.turn.pop_front(table)?;
         if let Some(next) = self.turn.first(table) {
             next.prefetch();
         }
+        let poor = self.poor.get();
+        self.poor.set(if self.is_poor(slab) {
+            poor.saturating_add(1)
+        } else {
+            poor.saturating_sub(1)
+        });
         Some(slab)
+    }
+
+    /// Slots of all slabs, if they are as large as `slab`, and what part of them may be slack.
+    #[inline]
+    fn slots_and_part(&self, slab: SlabPtr) -> (usize, usize) {
+        let all = self.owned.get() as usize * slab.slots();
+        (all, slack_part(all))
+    }
+
+    /// Whether `slab`, whose turn comes, has less free than its part of the slack.
+    #[inline]
+    fn is_poor(&self, slab: SlabPtr) -> bool {
+        let free = slab.slots() as i32 - slab.credit.get();
+        let (_, part) = self.slots_and_part(slab);
+        (free as usize) < slab.slots() / part
     }
 
     /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
@@ -238,17 +259,11 @@ impl Class {
     /// first for every program that does not pay for it again and again.
     #[inline]
     fn slack_for(&self, slab: SlabPtr) -> usize {
-        let free = slab.slots() as i32 - slab.credit.get();
-        let all = self.owned.get() as usize * slab.slots();
-        let part = slack_part(all);
-        if free as usize >= slab.slots() / part {
-            self.poor.set(self.poor.get().saturating_sub(1));
+        let patience = self.owned.get().saturating_mul(ROUNDS).max(PATIENCE);
+        if self.poor.get() < patience || !self.is_poor(slab) {
             return 0;
         }
-        self.poor.set(self.poor.get().saturating_add(1));
-        if self.poor.get() <= self.owned.get().saturating_mul(ROUNDS).max(PATIENCE) {
-            return 0;
-        }
+        let (all, part) = self.slots_and_part(slab);
         (all / part).saturating_sub(self.slack.get() as usize)
     }
 }
@@ -299,7 +314,9 @@ impl Heap {
                 }
             }
             if let Some(slab) = self.active(ground.table(), class) {
-                self.retire(ground, slab)?;
+                if !self.retire(ground, slab) {
+                    continue;
+                }
             }
             match self.next_slab(ground, class)? {
                 Some(slab) => self.activate(slab),
@@ -345,6 +362,7 @@ impl Heap {
             return None;
         };
         entry.hide();
+        let credit = slab.credit.get();
         if this.remote.get() != 0
             || slab.next_word(0).is_some()
             || this.slack_for(next) >= SLACK_SLOTS
@@ -352,7 +370,7 @@ impl Heap {
             return None;
         }
         self.pulse.set(pulse.wrapping_add(1));
-        self.fill_up(slab);
+        self.fill_up(table, slab, credit);
         if let Some(slab) = this.next_in_turn(table) {
             self.activate(slab);
         }
@@ -473,32 +491,39 @@ impl Heap {
     }
 
     /// The active slab has no slot left: it is full, or disowned where other threads free into the
-    /// class, so that the first of them to do so frees locally from then on.
-    fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+    /// class, so that the first of them to do so frees locally from then on. False where a signal handler has
+    /// freed into it meanwhile: it stays the active one.
+    fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> bool {
         let this = &self.classes[slab.class()];
+        let credit = slab.credit.get();
+        if slab.next_word(0).is_some() {
+            return false;
+        }
         this.active.set(0);
-        self.fill_up(slab);
+        let full = self.fill_up(ground.table(), slab, credit);
         let remote = this.remote.get();
         // Not while it is queued here: whoever claims it could not be told until this heap drains.
-        if remote != 0 && !self.arena.get() && !remote::is_queued(slab) {
+        if full && remote != 0 && !self.arena.get() && !remote::is_queued(slab) {
             this.remote.set(remote - 1);
             slab.set_state(State::Unlisted);
             this.disown(ground.table(), slab);
             if remote::let_go(slab, self.me(), DISOWNED) {
-                return Ok(());
+                return true;
             }
             this.own(ground.table(), slab);
             slab.set_state(State::Full);
         }
-        Ok(())
+        true
     }
 
-    /// The active slab has no slot left.
+    /// The active slab had no slot left after its credit was read. Whether it still has none: a signal
+    /// handler may have freed since, which `credit` tells.
     #[inline]
-    fn fill_up(&self, slab: SlabPtr) {
+    fn fill_up(&self, table: SlabTable, slab: SlabPtr, credit: i32) -> bool {
         self.tell(slab, 0);
         slab.set_state(State::Full);
-        slab.credit.set(1);
+        shift(&slab.credit, 1 - credit);
+        slab.credit.get() > 0 || !self.settle_at_once(table, slab)
     }
 
     /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
