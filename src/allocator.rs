@@ -340,12 +340,8 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::aligned`], all zero.
     pub fn aligned_zeroed(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
-        let (block, fresh) = self.aligned_or_fresh(thread, size, align);
-        if !fresh && !block.is_null() {
-            // SAFETY: the block has at least `size` bytes.
-            unsafe { ptr::write_bytes(block, 0, size) };
-        }
-        block
+        // SAFETY: the block has at least `size` bytes.
+        unsafe { zeroed(self.aligned_or_fresh(thread, size, align), size) }
     }
 
     /// The block, and whether it is all zero.
@@ -379,16 +375,13 @@ impl<O: Os> Allocator<O> {
         let Some(bytes) = count.checked_mul(size) else {
             return self.exhausted();
         };
-        let (block, fresh) = if bytes <= SMALL_MAX {
+        let block = if bytes <= SMALL_MAX {
             (self.malloc(thread, bytes), false)
         } else {
             self.malloc_big(thread, bytes)
         };
-        if !fresh && !block.is_null() {
-            // SAFETY: the block has at least `bytes` bytes.
-            unsafe { ptr::write_bytes(block, 0, bytes) };
-        }
-        block
+        // SAFETY: the block has at least `bytes` bytes.
+        unsafe { zeroed(block, bytes) }
     }
 
     // ---- free -----------------------------------------------------------------------------------
@@ -1462,6 +1455,19 @@ impl<O: Os> Allocator<O> {
         let ground = &self.ground;
         ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
     }
+}
+
+/// Clears the first `bytes` bytes of a new block, unless it is null or all zero already.
+///
+/// # Safety
+/// The block is live and has as many.
+#[inline]
+unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
+    if !fresh && !block.is_null() {
+        // SAFETY: the caller's.
+        unsafe { ptr::write_bytes(block, 0, bytes) };
+    }
+    block
 }
 
 /// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
