@@ -370,11 +370,22 @@ impl<O: Os> Allocator<O> {
 
     /// `count` times `size` zero bytes; null where that overflows or memory has run out. Pages that the
     /// kernel gave and nobody touched are not cleared again.
-    #[inline]
-    pub fn calloc(&self, thread: &Local, count: usize, size: usize) -> *mut u8 {
+    #[inline(always)]
+    pub fn calloc(&self, thread: impl Thread, count: usize, size: usize) -> *mut u8 {
         let Some(bytes) = count.checked_mul(size) else {
             return self.exhausted();
         };
+        // SAFETY: as in `malloc`.
+        let slot = entry_offset(bytes).and_then(|offset| unsafe { thread.take(offset) });
+        match slot {
+            // SAFETY: the slot has at least `bytes` bytes.
+            Some(slot) => unsafe { zeroed((slot, false), bytes) },
+            None => self.calloc_slow(thread.block(), bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn calloc_slow(&self, thread: &Local, bytes: usize) -> *mut u8 {
         let block = if bytes <= SMALL_MAX {
             (self.malloc(thread, bytes), false)
         } else {

@@ -22,7 +22,7 @@ pub fn malloc(size: usize) -> *mut u8 {
 /// C's calloc: `count` times `size` zero bytes; null and ENOMEM where that overflows.
 #[inline(always)]
 pub fn calloc(count: usize, size: usize) -> *mut u8 {
-    GLOBAL.calloc(local(), count, size)
+    GLOBAL.calloc(current(), count, size)
 }
 
 /// C's free: null is ignored, errno is kept.
@@ -172,7 +172,7 @@ pub unsafe fn malloc_at_least(size: usize, usable: *mut usize) -> *mut u8 {
 
 /// `size` zero bytes.
 pub fn zalloc(size: usize) -> *mut u8 {
-    GLOBAL.calloc(local(), 1, size)
+    GLOBAL.calloc(current(), 1, size)
 }
 
 /// As [`realloc`], at a multiple of `align`; null and EINVAL where that is not a power of two.

@@ -35,7 +35,7 @@ unsafe impl GlobalAlloc for Slabside {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= MIN_ALIGN {
-            return GLOBAL.calloc(local(), 1, layout.size().max(layout.align()));
+            return GLOBAL.calloc(current(), 1, layout.size().max(layout.align()));
         }
         GLOBAL.aligned_zeroed(local(), layout.size(), layout.align())
     }
