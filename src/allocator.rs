@@ -31,23 +31,26 @@ use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 
 /// An allocator over the system `O`. One is the process's; tests make more.
+///
+/// What every start writes to comes first (see [`Ground`]).
+#[repr(C)]
 pub struct Allocator<O: Os> {
+    stage: AtomicU32,
+    start_lock: Lock,
+    /// Non-zero when there may be some blocks in `put_off`.
+    any_put_off: AtomicU32,
+    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
+    pub(crate) roomy: AtomicU32,
+    /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
+    fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
     pub ground: Ground<O>,
     hard: Hardened,
     samples: Samples,
-    stage: AtomicU32,
-    start_lock: Lock,
     /// Large blocks that signal handlers freed; 0: unused place.
     put_off: [AtomicUsize; PUT_OFF],
-    /// Non-zero when there may be some.
-    any_put_off: AtomicU32,
-    /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
-    fork_mark: AtomicPtr<AtomicU32>,
     /// The heap of threads that have none: used under the lock.
     shared: Shared,
-    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
-    pub(crate) roomy: AtomicU32,
 }
 
 /// The most frees of large blocks that signal handlers can put off.

@@ -9,7 +9,7 @@ use crate::geometry::PAGE;
 use crate::inspect;
 use crate::meta::Area;
 use crate::misuse::Line;
-use crate::os::{Hooks, Linux, Os};
+use crate::os::{calls, Hooks, Linux, Os};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 use crate::tls::local;
 use core::ffi::{c_int, c_void};
@@ -70,6 +70,7 @@ unsafe extern "C" fn fork_child() {
 }
 
 /// Whether the counters' page is one that was handed over.
+#[link_section = ".data"] // See `preload/build.rs`.
 static SHARED: AtomicU32 = AtomicU32::new(0);
 
 fn page_of_counters() -> *mut c_void {
@@ -99,7 +100,7 @@ fn attach_counters() {
     }
     let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: `path` is a string of the environment.
-    let file = unsafe { libc::open(path, flags) };
+    let file = unsafe { calls::open(path, flags, 0) };
     if file >= 0 {
         if is_page_for_us(file) {
             exchange_page(libc::MAP_SHARED, file);
@@ -108,7 +109,7 @@ fn attach_counters() {
             begin_counting();
         }
         // SAFETY: our own descriptor.
-        unsafe { libc::close(file) };
+        unsafe { calls::close(file) };
     }
 }
 
@@ -130,8 +131,7 @@ fn is_page_for_us(file: c_int) -> bool {
             read,
         )
     };
-    // SAFETY: no arguments to get wrong.
-    let pid = unsafe { libc::getpid() } as u64;
+    let pid = calls::getpid() as u64;
     let regular =
         status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_size >= PAGE as libc::off_t;
     regular
@@ -212,7 +212,7 @@ extern "C" fn write_figures() {
     } else {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
         // SAFETY: `place` is a string.
-        unsafe { libc::open(place.as_ptr(), flags, 0o644) }
+        unsafe { calls::open(place.as_ptr(), flags, 0o644) }
     };
     GLOBAL.report(local());
     let figures = inspect::stats(&GLOBAL);
@@ -231,17 +231,14 @@ extern "C" fn write_figures() {
         ("large blocks", figures.large),
     ] {
         let mut line = Line::new();
-        // SAFETY: no arguments to get wrong.
-        let pid = unsafe { libc::getpid() } as usize;
+        let pid = calls::getpid() as usize;
         line.text("slabside[").decimal(pid).text("]: ");
         line.decimal(bytes).text(" ").text(name).text("\n");
-        let text = line.bytes();
-        // SAFETY: write(2) reads the line's bytes; a bad descriptor only fails.
-        unsafe { libc::write(file, text.as_ptr().cast(), text.len()) };
+        calls::write(file, line.bytes());
     }
     if file > libc::STDERR_FILENO {
         // SAFETY: our own descriptor.
-        unsafe { libc::close(file) };
+        unsafe { calls::close(file) };
     }
 }
 
@@ -250,15 +247,13 @@ fn peak_resident() -> u64 {
     let mut text = [0u8; 2048];
     // SAFETY: the path is a string, and the buffer a place to write to.
     let length = unsafe {
-        let file = libc::open(
-            c"/proc/self/status".as_ptr(),
-            libc::O_RDONLY | libc::O_CLOEXEC,
-        );
+        let path = c"/proc/self/status".as_ptr();
+        let file = calls::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0);
         if file < 0 {
             return 0;
         }
-        let length = libc::read(file, text.as_mut_ptr().cast(), text.len());
-        libc::close(file);
+        let length = calls::read(file, text.as_mut_ptr(), text.len());
+        calls::close(file);
         length
     };
     let text = &text[..usize::try_from(length).unwrap_or(0)];

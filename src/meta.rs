@@ -1,9 +1,15 @@
 //! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
 //!
 //! ```text
-//!   | header | counters | heaps | run index | arenas | page bitmaps | page map | large table x2 | slab headers |
-//!     4 KiB     4 KiB     each area reserved at its full size, opened as far as it is used
+//!   | header, | first | first group's bitmaps, | first slab | page map | heaps | arenas | page groups | ...
+//!   | counters| heap  | run tree               | headers    |          |
+//!    `----------------- opened at once -----------------------'          each area reserved at its full size,
+//!                                                                         opened as far as it is used
 //! ```
+//!
+//! What a small program needs of each area lies side by side: one call of the system opens it, and one page of
+//! page tables holds it. So the first heap, the first group and the first slab headers lie apart from the rest of
+//! their kind. In hardened mode gaps part all areas, and nothing lies apart.
 //!
 //! The header describes the areas for a reader outside the process. What the areas hold is given a type
 //! by the layers above; this one only knows bytes.
@@ -19,7 +25,7 @@ use core::ptr::NonNull;
 /// First word of the region: "slabside" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabside");
 /// Version of the region's layout: of the header, the slab headers, and what the areas mean.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The parts of the region, in order of address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,21 +33,27 @@ pub const VERSION: u32 = 1;
 pub enum Area {
     /// [`Header`], and [`Counters`] behind it.
     Header = 0,
-    /// Thread heaps, `HEAP_BYTES` each.
-    Heaps,
+    /// The first heap, if it lies apart from the others.
+    FirstHeap,
+    /// The first group of pages, if it lies apart from the others.
+    FirstGroup,
     /// Maxima over the groups' longest free runs, highest level first.
     Tree,
+    /// The first slab headers, if they lie apart from the others.
+    FirstSlabs,
+    /// One `u32` a page: the number of the slab header that it belongs to.
+    PageMap,
+    /// Thread heaps, `HEAP_BYTES` each.
+    Heaps,
     /// First-class heaps: a lock and entries for the thread heap of the same number, `ARENA_BYTES` each.
     Arenas,
     /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
     Groups,
-    /// One `u32` a page: the number of the slab header that it belongs to.
-    PageMap,
     /// Records of large blocks, in tables of 2^k records with odd k.
     LargeOdd,
     /// Records of large blocks, in tables of 2^k records with even k.
     LargeEven,
-    /// Slab headers.
+    /// Slab headers. They are numbered by their distance from the first one, in headers.
     Slabs,
     /// Exact sizes of live slots, `SIZES_BYTES` a slab header; nothing unless hardened.
     Sizes,
@@ -52,7 +64,7 @@ pub enum Area {
 }
 
 /// Number of areas.
-pub const AREAS: usize = 12;
+pub const AREAS: usize = 15;
 
 /// Bytes reserved for a thread heap.
 pub const HEAP_BYTES: usize = 4096;
@@ -60,6 +72,8 @@ pub const HEAP_BYTES: usize = 4096;
 pub const ARENA_BYTES: usize = 1280;
 /// Bytes reserved for the bitmaps of a group of pages.
 pub const GROUP_BYTES: usize = 4096;
+/// Bytes of them that are used.
+pub const GROUP_USED: usize = 2176;
 /// Bytes of a record of a large block.
 pub const RECORD_BYTES: usize = 32;
 /// Bytes of a slab header.
@@ -99,8 +113,10 @@ pub struct Header {
     pub slab_bytes: AtomicU32,
     /// Where each area lies: offset and bytes, in the order of [`Area`].
     pub areas: [[AtomicUsize; 2]; AREAS],
-    /// Slab headers made so far (the first two stand for no slab).
+    /// The number behind the last slab header made (the first two headers stand for no slab).
     pub slabs_made: AtomicU32,
+    /// The number behind the last one of those that lie apart: the next number is that of the first of the others.
+    pub slabs_apart: AtomicU32,
     /// Heaps made so far.
     pub heaps_made: AtomicU32,
     /// Windows in use.
@@ -192,6 +208,10 @@ impl Plan {
     fn bytes_of(&self, area: Area) -> usize {
         match area {
             Area::Header => PAGE,
+            Area::FirstHeap | Area::FirstGroup | Area::FirstSlabs if self.hardened => 0,
+            Area::FirstHeap => HEAP_BYTES,
+            Area::FirstGroup => GROUP_USED,
+            Area::FirstSlabs => PAGE,
             Area::Heaps => self.heaps * HEAP_BYTES,
             Area::Arenas => self.heaps * ARENA_BYTES,
             Area::Groups => self.groups() * GROUP_BYTES,
@@ -211,11 +231,14 @@ impl Plan {
 /// All areas in order of address.
 const ALL: [Area; AREAS] = [
     Area::Header,
-    Area::Heaps,
+    Area::FirstHeap,
+    Area::FirstGroup,
     Area::Tree,
+    Area::FirstSlabs,
+    Area::PageMap,
+    Area::Heaps,
     Area::Arenas,
     Area::Groups,
-    Area::PageMap,
     Area::LargeOdd,
     Area::LargeEven,
     Area::Slabs,
@@ -236,8 +259,7 @@ pub struct Meta {
     bytes: [AtomicUsize; AREAS],
     /// End of what was opened of each area.
     opened: [AtomicUsize; AREAS],
-    /// Bytes at the start of each area that were opened with the header: the areas that a program needs from
-    /// its first block on lie side by side, and cost one system call.
+    /// Bytes at the start of each area that were opened with the header, in its place or apart.
     primed: [AtomicUsize; AREAS],
     /// Held while areas are opened or cut.
     lock: Lock,
@@ -302,11 +324,15 @@ impl Meta {
             if plan.hardened && area != Area::Header {
                 end += (1 + os.random() as usize % GAP_PAGES) * os_page;
             }
-            *extent = Extent {
-                offset: end,
-                bytes: align_up(plan.bytes_of(area), os_page)?,
+            // These two are always opened together, and share pages.
+            let bytes = plan.bytes_of(area);
+            let (offset, bytes) = match area {
+                Area::FirstGroup if !plan.hardened => (end, bytes),
+                Area::Tree if !plan.hardened => (end, align_up(end + bytes, os_page)? - end),
+                _ => (end, align_up(bytes, os_page)?),
             };
-            end += extent.bytes;
+            *extent = Extent { offset, bytes };
+            end = offset + bytes;
         }
         // A page on either side stays closed.
         let bytes = end + 2 * os_page;
@@ -347,16 +373,33 @@ impl Meta {
         self.base.store(start.as_ptr() as usize, Release);
         self.write_header(total);
         self.reset_counters();
-        counters::add(&self.counters().metadata, first as u64);
+        // Whoever uses the rest counts it.
+        let counted = self.extent(Area::Header).bytes + self.extent(Area::FirstSlabs).bytes;
+        counters::add(&self.counters().metadata, counted as u64);
         true
     }
 
-    /// How much is opened at once, in bytes: the header and the first heap.
+    /// How much is opened at once, in bytes: all up to the first page of the page map.
     fn prime(&self) -> usize {
-        let heap = self.os_pages(HEAP_BYTES);
-        self.primed[Area::Heaps as usize].store(heap, Relaxed);
-        self.opened[Area::Heaps as usize].store(heap, Relaxed);
-        self.extent(Area::Heaps).offset + heap
+        let map = self.os_page();
+        for (area, bytes) in [
+            (Area::Heaps, self.extent(Area::FirstHeap).bytes),
+            (Area::Groups, GROUP_BYTES),
+            (Area::Tree, self.os_pages(self.extent(Area::Tree).bytes)),
+            (Area::PageMap, map),
+        ] {
+            self.primed[area as usize].store(bytes, Relaxed);
+        }
+        for area in [
+            Area::FirstHeap,
+            Area::FirstGroup,
+            Area::Tree,
+            Area::FirstSlabs,
+        ] {
+            self.opened[area as usize].store(self.extent(area).bytes, Relaxed);
+        }
+        self.opened[Area::PageMap as usize].store(map, Relaxed);
+        self.extent(Area::PageMap).offset + map
     }
 
     fn write_header(&self, total: usize) {
@@ -414,6 +457,30 @@ impl Meta {
         unsafe { NonNull::new_unchecked(address as *mut T) }
     }
 
+    /// Where byte `offset` of `area` lies, whose first bytes are those of `first` if that is there at all. After
+    /// `init`.
+    #[inline]
+    pub fn place<T>(&self, first: Area, area: Area, offset: usize) -> NonNull<T> {
+        let area = if offset < self.extent(first).bytes {
+            first
+        } else {
+            area
+        };
+        // SAFETY: callers name bytes within the area.
+        unsafe { self.start::<T>(area).byte_add(offset) }
+    }
+
+    /// How the slab headers are numbered: the first number past those that lie apart, and the number of the
+    /// first of the others. After `init`.
+    pub fn slab_numbers(&self) -> (u32, u32) {
+        let (first, rest) = (self.extent(Area::FirstSlabs), self.extent(Area::Slabs));
+        if first.bytes == 0 {
+            return (0, 0);
+        }
+        let number = |bytes| (bytes / SLAB_BYTES) as u32;
+        (number(first.bytes), number(rest.offset - first.offset))
+    }
+
     /// The region's header. After `init`.
     pub fn header(&self) -> &Header {
         // SAFETY: opened by `set_up`, zero is a valid header, all fields are atomics.
@@ -460,8 +527,9 @@ impl Meta {
         if to > self.bytes[area as usize].load(Relaxed) {
             return false;
         }
+        let from = from.max(self.primed[area as usize].load(Relaxed));
         let (from, to) = (from & !(self.os_page() - 1), self.os_pages(to));
-        if to <= from || to <= self.primed[area as usize].load(Relaxed) {
+        if to <= from {
             return true;
         }
         self.opened[area as usize].fetch_max(to, Relaxed);

@@ -16,7 +16,7 @@
 
 use crate::bitmap::{first_run, longest_run};
 use crate::geometry::{PageNo, GROUP_PAGES, WORD_PAGES};
-use crate::meta::GROUP_BYTES;
+use crate::meta::{GROUP_BYTES, GROUP_USED};
 use bitvec::prelude::{BitSlice, Lsb0};
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -34,7 +34,7 @@ struct Group {
     runs: [u8; GROUP_WORDS],
 }
 
-const_assert!(core::mem::size_of::<Group>() <= GROUP_BYTES);
+const_assert!(core::mem::size_of::<Group>() <= GROUP_USED && GROUP_USED <= GROUP_BYTES);
 
 type Bits = BitSlice<u64, Lsb0>;
 
@@ -45,6 +45,8 @@ const LEVELS: usize = 4;
 
 /// The free pages of the whole page-number space.
 pub struct Runs {
+    /// The first group, which may lie apart.
+    first: NonNull<u8>,
     groups: NonNull<u8>,
     tree: NonNull<u8>,
     /// Where each level begins in the tree, lowest level first; the highest one comes first in memory.
@@ -62,6 +64,7 @@ impl Runs {
     /// Nothing at all.
     pub const fn none() -> Runs {
         Runs {
+            first: NonNull::dangling(),
             groups: NonNull::dangling(),
             tree: NonNull::dangling(),
             levels: [0; LEVELS],
@@ -73,10 +76,17 @@ impl Runs {
     }
 
     /// # Safety
-    /// `groups` has room for `count` groups of `GROUP_BYTES` and `tree` for the levels above them, zero
-    /// where open. Groups are opened before pages in them are freed, with the tree's bytes over them.
-    pub unsafe fn new(groups: NonNull<u8>, tree: NonNull<u8>, count: usize) -> Runs {
+    /// `groups` has room for `count` groups of `GROUP_BYTES`, of which the first lies at `first`, and `tree` for
+    /// the levels above them, zero where open. Groups are opened before pages in them are freed, with the tree's
+    /// bytes over them.
+    pub unsafe fn new(
+        first: NonNull<u8>,
+        groups: NonNull<u8>,
+        tree: NonNull<u8>,
+        count: usize,
+    ) -> Runs {
         let mut runs = Runs {
+            first,
             groups,
             tree,
             ..Runs::none()
@@ -98,6 +108,12 @@ impl Runs {
         runs
     }
 
+    /// Writes to the tree, which is open and empty: a page that is read first costs a second fault.
+    pub fn touch(&mut self) {
+        // SAFETY: the first byte of the tree, which is still zero.
+        unsafe { self.tree.write_volatile(0) };
+    }
+
     /// Bytes of the tree above its lowest level, and the byte of the lowest level over `group`.
     pub fn tree_byte(&self, group: usize) -> usize {
         self.levels[0] + group
@@ -113,24 +129,22 @@ impl Runs {
         self.dirty_free
     }
 
+    fn place(&self, index: usize) -> NonNull<Group> {
+        if index == 0 {
+            return self.first.cast();
+        }
+        // SAFETY: callers name groups below the count that there is room for.
+        unsafe { self.groups.byte_add(index * GROUP_BYTES).cast() }
+    }
+
     fn group(&self, index: usize) -> &Group {
         // SAFETY: callers name groups of open pages (`Runs::new`); zero is a valid group.
-        unsafe {
-            self.groups
-                .byte_add(index * GROUP_BYTES)
-                .cast::<Group>()
-                .as_ref()
-        }
+        unsafe { self.place(index).as_ref() }
     }
 
     fn group_mut(&mut self, index: usize) -> &mut Group {
         // SAFETY: as `group`; the exclusive borrow of `self` stands for the page lock.
-        unsafe {
-            self.groups
-                .byte_add(index * GROUP_BYTES)
-                .cast::<Group>()
-                .as_mut()
-        }
+        unsafe { self.place(index).as_mut() }
     }
 
     fn level(&self, level: usize) -> NonNull<u8> {
@@ -413,7 +427,7 @@ mod tests {
             let words = NonNull::new(space.0.as_mut_ptr()).unwrap().cast();
             let tree = NonNull::new(space.1.as_mut_ptr()).unwrap();
             // SAFETY: both vectors are as long as asked and live beside the result.
-            let runs = unsafe { Runs::new(words, tree, groups) };
+            let runs = unsafe { Runs::new(words, words, tree, groups) };
             (space, runs)
         }
     }

@@ -10,6 +10,17 @@ use slabside::{api, life, os};
 
 slabside::c_interface!(plain);
 
+// What pthread_atfork(3) names the library by: it is linked without the start files that have it, but for a static
+// program, which has its own.
+core::arch::global_asm!(
+    ".pushsection .data.rel.ro.__dso_handle,\"aw\"",
+    ".balign 8",
+    ".weak __dso_handle",
+    ".hidden __dso_handle",
+    "__dso_handle: .quad __dso_handle",
+    ".popsection",
+);
+
 /// Runs after the program's own destructors: the figures for `slabside run --stats`.
 extern "C" fn finish() {
     life::finish();
@@ -35,10 +46,7 @@ static FINISH: extern "C" fn() = finish;
 /// A bug in the allocator itself: there is nobody to unwind to.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    let text = b"slabside: internal error\n";
-    // SAFETY: write(2) of a constant, and the end.
-    unsafe {
-        libc::write(2, text.as_ptr().cast(), text.len());
-        libc::abort()
-    }
+    os::calls::write(libc::STDERR_FILENO, b"slabside: internal error\n");
+    // SAFETY: the end.
+    unsafe { libc::abort() }
 }

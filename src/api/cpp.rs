@@ -10,6 +10,7 @@
 //! C++: those are C's free, with or without a size.
 
 use crate::life::GLOBAL;
+use crate::os::calls;
 use crate::os::cxx::{self, Step};
 use crate::tls::{current, local};
 use core::ffi::c_void;
@@ -39,11 +40,9 @@ pub extern "C" fn out_of_memory() -> Step {
 unsafe extern "C" fn end() {
     let text =
         b"slabside: operator new: out of memory, and no C++ runtime to throw std::bad_alloc\n";
-    // SAFETY: write(2) of a constant, and the end.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
-        libc::abort()
-    }
+    calls::write(libc::STDERR_FILENO, text);
+    // SAFETY: the end.
+    unsafe { libc::abort() }
 }
 
 /// `operator new(std::size_t, const std::nothrow_t &)`. Where there is a new_handler, which may throw, the

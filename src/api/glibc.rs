@@ -9,6 +9,7 @@ use crate::geometry::{pages_for, PAGE, SMALL_MAX};
 use crate::inspect::{self, Census};
 use crate::life::GLOBAL;
 use crate::misuse::Line;
+use crate::os::calls;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::local;
 use core::ffi::{c_int, c_void};
@@ -183,9 +184,8 @@ pub fn malloc_stats() {
     for (name, figure) in rows {
         let mut line = Line::new();
         line.text(name).decimal(figure).text("\n");
-        let text = line.bytes();
-        // SAFETY: the line's bytes. What cannot be written is lost.
-        unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+        // What cannot be written is lost.
+        calls::write(libc::STDERR_FILENO, line.bytes());
     }
 }
 

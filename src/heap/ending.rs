@@ -28,6 +28,9 @@ impl Heap {
     }
 
     pub(super) fn decay<O: Os>(&self, ground: &Ground<O>, now: u64) -> Result<(), Misuse> {
+        if self.last_decay.get() == 0 {
+            self.last_decay.set(now);
+        }
         let since = now.saturating_sub(self.last_decay.get());
         let interval = ground.options.get(Name::Decay) as u64;
         if since < interval {

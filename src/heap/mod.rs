@@ -64,19 +64,22 @@ const PULSE: u32 = 16;
 const SPAN_PULSE_BYTES: u64 = 1 << 20;
 
 /// All that the heaps of a process stand on.
+///
+/// What every start writes to comes first: each page of it that is written to costs a start a fault and a copy.
+#[repr(C)]
 pub struct Ground<O: Os> {
     /// The system.
     pub os: O,
-    /// What the user chose.
-    pub options: Options,
+    /// The thread heaps.
+    pub heaps: Heaps,
     /// The metadata region.
     pub meta: Meta,
+    /// What the user chose.
+    pub options: Options,
     /// Pages and slab headers.
     pub pages: Pages,
     /// Large blocks.
     pub large: Large,
-    /// The thread heaps.
-    pub heaps: Heaps,
     /// Slabs that exited threads left, with free slots.
     pub abandoned: Abandoned,
     /// Heaps that no thread owns.

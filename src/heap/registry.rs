@@ -55,9 +55,12 @@ impl Heaps {
     }
 
     pub(super) fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
-        let start = ground.meta.start::<u8>(Area::Heaps);
+        let offset = index * HEAP_BYTES;
+        let place = ground
+            .meta
+            .place::<Heap>(Area::FirstHeap, Area::Heaps, offset);
         // SAFETY: `index` was given out, so its memory is open; zero is a valid heap; never unmapped.
-        unsafe { start.byte_add(index * HEAP_BYTES).cast::<Heap>().as_ref() }
+        unsafe { place.as_ref() }
     }
 
     /// The heap that `owner`, some heap's owner word, speaks of; perhaps another thread's by now.
@@ -112,7 +115,9 @@ impl Heaps {
         let me = remote::owner_word(heap.index.get() as usize, generation);
         heap.me.store(me, SeqCst);
         heap.queue.open();
-        heap.last_decay.set(ground.os.clock());
+        // The first look at the clock is some slow paths away: a program that ends before needs none.
+        heap.last_decay.set(0);
+        heap.pulse.set(1);
         self.given.fetch_add(1, Relaxed);
         counters::add(&ground.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());

@@ -85,9 +85,9 @@ pub enum Found {
     Unknown,
 }
 
+#[repr(C)] // As `Large`.
 struct Inner {
     table: Table,
-    kept: Kept,
     live_bytes: usize,
     /// The most bytes live since the last tick, and in the interval before.
     most: [usize; 2],
@@ -98,9 +98,13 @@ struct Inner {
     strays: usize,
     /// Bytes open in the even and the odd area.
     opened: [usize; 2],
+    kept: Kept,
 }
 
 /// The large blocks of the process.
+///
+/// What every start writes to comes first (see `heap::Ground`).
+#[repr(C)]
 pub struct Large {
     lock: Lock,
     grow_lock: Lock,

@@ -3,6 +3,7 @@
 //! The break is moved by libc's `sbrk` and never by a raw call: libc caches where the break stands, and
 //! a stale cache would let somebody else's `sbrk` shrink the heap under us.
 
+use super::calls;
 use super::{Huge, Limits, NextMalloc, Os};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -66,14 +67,12 @@ pub struct Hooks {
 extern "C" {
     /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
     fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
+    /// Size of an OS page; as above. sysconf(3) touches two pages of libc that a small program does not.
+    fn getpagesize() -> core::ffi::c_int;
 }
 
 /// Bytes of a huge page on most machines; elsewhere a guess that only decides who is asked.
 const HUGE_PAGE: usize = 2 << 20;
-
-/// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME` of prctl(2), Linux 5.17.
-const SET_VMA: libc::c_int = 0x53564d41;
-const ANON_NAME: libc::c_ulong = 0;
 
 impl Linux {
     /// The running system, with no hook registered yet.
@@ -154,19 +153,14 @@ fn map_anonymous(bytes: usize, access: libc::c_int, flags: libc::c_int) -> Optio
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
 fn limit_of(resource: libc::__rlimit_resource_t) -> usize {
-    let mut limit = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: `limit` is a place to write to.
-    keeping_errno(|| unsafe { libc::getrlimit(resource, &mut limit) });
-    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+    let limit = keeping_errno(|| calls::limit_of(resource as _));
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 impl Os for Linux {
     fn page_size(&self) -> usize {
         // SAFETY: no arguments to get wrong.
-        unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+        unsafe { getpagesize() as usize }
     }
 
     fn break_end(&self) -> Option<usize> {
@@ -268,16 +262,7 @@ impl Os for Linux {
     }
 
     fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr) {
-        // SAFETY: naming changes no memory; kernels without it answer EINVAL.
-        keeping_errno(|| unsafe {
-            libc::prctl(
-                SET_VMA,
-                ANON_NAME,
-                start.as_ptr() as libc::c_ulong,
-                bytes,
-                name.as_ptr(),
-            )
-        });
+        keeping_errno(|| calls::name_range(start.as_ptr(), bytes, name));
     }
 
     fn clock(&self) -> u64 {
@@ -291,11 +276,9 @@ impl Os for Linux {
     }
 
     fn random(&self) -> u64 {
-        let mut word = 0u64;
-        let place = ptr::from_mut(&mut word).cast();
-        // SAFETY: eight bytes at `place`. Short or failed reads leave zeros, and the address mixes in.
-        keeping_errno(|| unsafe { libc::getrandom(place, 8, libc::GRND_NONBLOCK) });
-        word ^ (place as u64).rotate_left(32) ^ self.clock()
+        let word = keeping_errno(calls::random);
+        // Where that failed, at least an address mixes in.
+        word ^ (ptr::from_ref(&word) as u64).rotate_left(32) ^ self.clock()
     }
 
     fn limits(&self) -> Limits {
@@ -331,10 +314,7 @@ impl Os for Linux {
     }
 
     fn say(&self, line: &[u8]) {
-        // SAFETY: write(2) reads the line's bytes.
-        keeping_errno(|| unsafe {
-            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len())
-        });
+        keeping_errno(|| calls::write(libc::STDERR_FILENO, line));
     }
 
     fn prefer_huge_pages(&self) {
@@ -360,7 +340,7 @@ impl Os for Linux {
 
     fn thread_id(&self) -> u64 {
         // SAFETY: no arguments to get wrong.
-        let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid)) };
+        let (process, thread) = unsafe { (calls::getpid(), libc::syscall(libc::SYS_gettid)) };
         (process as u64) << 32 | thread as u64
     }
 
@@ -368,7 +348,7 @@ impl Os for Linux {
         let (process, thread) = ((id >> 32) as libc::pid_t, id as u32);
         // SAFETY: signal 0 only asks whether there is such a thread (tgkill(2)).
         keeping_errno(|| unsafe {
-            process == libc::getpid()
+            process == calls::getpid()
                 && libc::syscall(libc::SYS_tgkill, process, thread, 0) == -1
                 && *libc::__errno_location() == libc::ESRCH
         })
@@ -406,12 +386,7 @@ impl Os for Linux {
     }
 
     fn memory(&self) -> usize {
-        let mut info = core::mem::MaybeUninit::<libc::sysinfo>::zeroed();
-        // SAFETY: `info` is a place to write to; all zeros is a valid answer.
-        let info = keeping_errno(|| unsafe {
-            libc::sysinfo(info.as_mut_ptr());
-            info.assume_init()
-        });
+        let info = keeping_errno(calls::sysinfo);
         let bytes = (info.totalram as usize).saturating_add(info.totalswap as usize);
         bytes.saturating_mul(info.mem_unit as usize)
     }
@@ -555,6 +530,7 @@ impl Os for Linux {
 }
 
 /// The hook for faults.
+#[link_section = ".data"] // See `preload/build.rs`.
 static FAULT: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 struct Before(core::cell::UnsafeCell<libc::sigaction>);
@@ -562,6 +538,7 @@ struct Before(core::cell::UnsafeCell<libc::sigaction>);
 unsafe impl Sync for Before {}
 
 /// What handled faults before.
+#[link_section = ".data"]
 static BEFORE: Before = Before(core::cell::UnsafeCell::new(
     // SAFETY: all zeros is a valid action, the default one.
     unsafe { core::mem::zeroed() },
@@ -592,9 +569,7 @@ const RANDOM_TRIES: usize = 8;
 const MAPPINGS: usize = 65_530;
 
 fn tell(line: &Line) {
-    let text = line.bytes();
-    // SAFETY: write(2) reads the line's bytes.
-    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    calls::write(libc::STDERR_FILENO, line.bytes());
 }
 
 /// A line for one frame: its address, and where in which file, as far as the dynamic linker knows.
@@ -626,12 +601,12 @@ fn max_mappings() -> usize {
     // SAFETY: the path is a string, and the buffer a place to write to.
     let length = keeping_errno(|| unsafe {
         let path = c"/proc/sys/vm/max_map_count".as_ptr();
-        let file = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC);
+        let file = calls::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0);
         if file < 0 {
             return -1;
         }
-        let length = libc::read(file, text.as_mut_ptr().cast(), text.len());
-        libc::close(file);
+        let length = calls::read(file, text.as_mut_ptr(), text.len());
+        calls::close(file);
         length
     });
     let Ok(length) = usize::try_from(length) else {

@@ -110,6 +110,7 @@ pub(super) fn look_up_in_runtime(name: &CStr) -> usize {
 
 /// The next malloc, if there is a whole one. May allocate at its first call: no lock is to be held.
 pub fn next_malloc() -> Option<NextMalloc> {
+    #[link_section = ".data"]
     static FOUND: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
     let names = [c"free", c"realloc", c"malloc_usable_size"];
     for (place, name) in FOUND.iter().zip(names) {

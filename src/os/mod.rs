@@ -13,6 +13,7 @@
 
 #[macro_use]
 mod loader;
+pub mod calls;
 pub mod cxx;
 mod linux;
 #[cfg(feature = "sim")]

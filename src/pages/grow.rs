@@ -125,7 +125,7 @@ impl Pages {
             bytes as u64,
         );
         self.advise_huge(os, &window, start, pages);
-        self.add_pages(0, hole, pages, os.clock());
+        self.add_pages(0, hole, pages, self.growth_time(os));
         true
     }
 
@@ -185,7 +185,7 @@ impl Pages {
             if opened {
                 counters::add(&meta.counters().mapped, (pages * PAGE) as u64);
                 self.advise_huge(os, &window, window.address(window.end()), pages);
-                self.add_pages(index, 0, pages, os.clock());
+                self.add_pages(index, 0, pages, self.growth_time(os));
             } else {
                 meta.budget.refund(pages * PAGE);
             }
@@ -286,6 +286,14 @@ impl Pages {
             self.inner(&guard).windows[index].opened = opened;
         }
         done
+    }
+
+    /// When the heap grows: only if that matters.
+    fn growth_time<O: Os>(&self, os: &O) -> u64 {
+        match self.policy().trimmed {
+            true => os.clock(),
+            false => 0,
+        }
     }
 
     /// Adds a hole and then fresh pages to a window's end.

@@ -2,16 +2,81 @@
 
 use crate::class::PAIR;
 use crate::geometry::SlabId;
-use crate::meta::SLAB_BYTES;
+use crate::meta::{Meta, SLAB_BYTES};
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, SlabTable};
 use crate::sync::Ordering::Relaxed;
 
+/// How the headers are numbered. A number is a distance, and the first headers lie apart from the rest: between
+/// their numbers and the next ones is a gap.
+///
+/// ```text
+///   number   0 1 2 ...   end                    next ...   made
+///            first headers | other areas' memory | the rest |
+/// ```
+#[derive(Clone, Copy)]
+pub(super) struct Numbers {
+    /// The number behind the last header made.
+    pub(super) made: u32,
+    /// The number behind the last one before the gap.
+    pub(super) end: u32,
+    /// The first number behind the gap; 0: there is no gap.
+    next: u32,
+}
+
+impl Numbers {
+    pub(super) const fn none() -> Numbers {
+        Numbers {
+            made: 0,
+            end: 0,
+            next: 0,
+        }
+    }
+
+    /// No header made yet.
+    pub(super) fn of(meta: &Meta) -> Numbers {
+        let (end, next) = meta.slab_numbers();
+        Numbers { made: 0, end, next }
+    }
+
+    /// The number of the next header, or pair where `n` is 2.
+    fn free(&self, n: u32) -> u32 {
+        if self.made < self.next && self.made + n > self.end {
+            return self.next;
+        }
+        self.made
+    }
+
+    /// Bytes of the area behind the gap that are to be open for `n` more headers.
+    pub(super) fn wanted(&self, n: usize) -> usize {
+        let first = self.free(n as u32);
+        match first.checked_sub(self.next) {
+            Some(behind) => (behind as usize + n) * SLAB_BYTES,
+            None => 0,
+        }
+    }
+
+    /// The numbers `first` to `first + n` are used from now on.
+    fn take(&mut self, first: u32, n: u32) {
+        if first != self.made {
+            self.end = self.made;
+        }
+        self.made = first + n;
+    }
+
+    /// The number of the header behind `id`, which takes `n`.
+    pub(super) fn behind(&self, id: u32, n: u32) -> u32 {
+        match id + n {
+            id if id < self.next && id >= self.end => self.next,
+            id => id,
+        }
+    }
+}
+
 /// Slab headers by number: those never used, and those to be used again.
 pub(super) struct Headers {
-    /// Headers made so far: the next number.
-    pub(super) made: u32,
-    /// Bytes of the header area that are open.
+    pub(super) numbers: Numbers,
+    /// Bytes of the header area that are open, but for those that lie apart.
     pub(super) opened: usize,
     /// Heads of the lists of released headers, single and in pairs, linked through `next`.
     pub(super) spare: [u32; 2],
@@ -30,15 +95,16 @@ impl Headers {
             self.spare[kind] = slab.counted.load(Relaxed);
             return Some(slab);
         }
-        let next = self.made as usize + kind + 1;
-        if next * SLAB_BYTES > self.opened {
+        let n = kind + 1;
+        if self.numbers.wanted(n) > self.opened {
             return None;
         }
-        let slab = table.get(SlabId(self.made));
-        slab.id.store(self.made, Relaxed);
+        let id = self.numbers.free(n as u32);
+        let slab = table.get(SlabId(id));
+        slab.id.store(id, Relaxed);
         slab.class.store(class as u8, Relaxed);
         slab.owner.store(RELEASED, Relaxed);
-        self.made = next as u32;
+        self.numbers.take(id, n as u32);
         Some(slab)
     }
 
@@ -46,5 +112,50 @@ impl Headers {
         let kind = Headers::kind(slab.class());
         slab.counted.store(self.spare[kind], Relaxed);
         self.spare[kind] = slab.id().0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// Makes headers and pairs as the bits of `kinds` say, and walks over them.
+    fn make_and_walk(kinds: u32, next: u32) {
+        let mut numbers = Numbers {
+            made: 2,
+            end: if next == 0 { 0 } else { 7 },
+            next,
+        };
+        let mut made = Vec::new();
+        for bit in 0..8 {
+            let n = 1 + (kinds >> bit & 1);
+            let id = numbers.free(n);
+            let wanted = numbers.wanted(n as usize);
+            let behind = if id < next {
+                0
+            } else {
+                (id - next + n) as usize * SLAB_BYTES
+            };
+            assert_eq!(wanted, behind, "{kinds:b}");
+            numbers.take(id, n);
+            made.push((id, n));
+            let mut walked = Vec::new();
+            let mut id = 2;
+            while id < numbers.made {
+                let n = made.get(walked.len()).map_or(1, |&(_, n)| n);
+                walked.push((id, n));
+                id = numbers.behind(id, n);
+            }
+            assert_eq!(walked, made, "{kinds:b}");
+        }
+    }
+
+    #[test]
+    fn numbers_jump_over_the_gap_and_a_walk_follows_them() {
+        for kinds in 0..256 {
+            make_and_walk(kinds, 0);
+            make_and_walk(kinds, 1000);
+        }
     }
 }

@@ -33,7 +33,7 @@ use crate::sync::{settled, AtomicU32, AtomicUsize, Guard, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
-use headers::Headers;
+use headers::{Headers, Numbers};
 use keep::Kept;
 use policy::Policy;
 use window::{Kind, Window};
@@ -155,7 +155,7 @@ impl Pages {
                 windows: [window; WINDOWS],
                 used: 0,
                 headers: Headers {
-                    made: 0,
+                    numbers: Numbers::none(),
                     opened: 0,
                     spare: [0; 2],
                 },
@@ -172,12 +172,14 @@ impl Pages {
         // SAFETY: the areas are as large as the plan says, and opened by `open_metadata` before use.
         inner.runs = unsafe {
             Runs::new(
+                meta.place(Area::FirstGroup, Area::Groups, 0),
                 meta.start(Area::Groups),
                 meta.start(Area::Tree),
                 meta.plan().groups(),
             )
         };
-        let dummies = SlabId::FIRST.index() * SLAB_BYTES;
+        inner.headers.numbers = Numbers::of(meta);
+        let dummies = inner.headers.numbers.wanted(SlabId::FIRST.index());
         // The first group's byte too: with few groups the tree has only that one level.
         let tree = inner.runs.tree_byte(0) + 1;
         if !meta.open_to(os, Area::Slabs, &mut inner.headers.opened, dummies)
@@ -185,19 +187,19 @@ impl Pages {
         {
             return false;
         }
+        inner.runs.touch();
         counters::add(&meta.counters().metadata, meta.os_pages(tree) as u64);
+        let slabs = meta.place::<u8>(Area::FirstSlabs, Area::Slabs, 0);
         self.hot
             .map
             .store(meta.start::<u32>(Area::PageMap).as_ptr() as usize, Relaxed);
-        self.hot
-            .slabs
-            .store(meta.start::<u8>(Area::Slabs).as_ptr() as usize, Release);
+        self.hot.slabs.store(slabs.as_ptr() as usize, Release);
         for id in [SlabId::NONE, SlabId::FOREIGN] {
             let dummy = self.table().get(id);
             dummy.owner.store(RELEASED, Relaxed);
             dummy.id.store(id.0, Relaxed);
         }
-        inner.headers.made = SlabId::FIRST.0;
+        inner.headers.numbers.made = SlabId::FIRST.0;
         true
     }
 
@@ -315,15 +317,16 @@ impl Pages {
 
     fn open_headers<O: Os>(&self, os: &O, meta: &Meta) -> bool {
         let _mover = self.break_lock.lock();
-        let (made, mut opened) = {
+        let (numbers, mut opened) = {
             let guard = self.lock.lock();
             let headers = &self.inner(&guard).headers;
-            (headers.made as usize, headers.opened)
+            (headers.numbers, headers.opened)
         };
-        let done = meta.open_to(os, Area::Slabs, &mut opened, (made + 2) * SLAB_BYTES);
+        let done = meta.open_to(os, Area::Slabs, &mut opened, numbers.wanted(2));
         let guard = self.lock.lock();
         self.inner(&guard).headers.opened = opened;
-        meta.header().slabs_made.store(made as u32, Relaxed);
+        meta.header().slabs_made.store(numbers.made, Relaxed);
+        meta.header().slabs_apart.store(numbers.end, Relaxed);
         done
     }
 

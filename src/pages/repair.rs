@@ -1,6 +1,6 @@
 //! Deriving everything from the slab headers again, and checking that it agrees.
 
-use super::headers::Headers;
+use super::headers::{Headers, Numbers};
 use super::window::Window;
 use super::{Inner, Pages};
 use crate::geometry::{PageNo, SlabId};
@@ -62,7 +62,7 @@ impl Pages {
         }
         inner.headers.spare = [0; 2];
         inner.kept.forget();
-        self.each_header(inner.headers.made, |slab| {
+        self.each_header(inner.headers.numbers, |slab| {
             if slab.state() == State::Kept {
                 let page = self.page_of(slab.base());
                 inner.runs.take(page, slab.pages());
@@ -100,22 +100,22 @@ impl Pages {
         }
     }
 
-    pub(super) fn each_header(&self, made: u32, mut visit: impl FnMut(SlabPtr)) {
+    pub(super) fn each_header(&self, numbers: Numbers, mut visit: impl FnMut(SlabPtr)) {
         let mut id = SlabId::FIRST.0;
-        while id < made {
+        while id < numbers.made {
             let slab = self.table().get(SlabId(id));
             visit(slab);
-            id += Headers::kind(slab.class()) as u32 + 1;
+            id = numbers.behind(id, Headers::kind(slab.class()) as u32 + 1);
         }
     }
 
     /// Calls `visit` for the header of every slab. Others may change them meanwhile.
     pub fn each_slab(&self, mut visit: impl FnMut(SlabPtr)) {
-        let made = {
+        let numbers = {
             let guard = self.lock.lock();
-            self.inner(&guard).headers.made
+            self.inner(&guard).headers.numbers
         };
-        self.each_header(made, |slab| {
+        self.each_header(numbers, |slab| {
             if !matches!(slab.state(), State::Released | State::Kept) {
                 visit(slab);
             }
