@@ -13,7 +13,7 @@ use crate::arch::{mark_free, Freed};
 use crate::class::{
     bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, LOCAL_CLASSES,
 };
-use crate::geometry::{bit_of, pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT};
+use crate::geometry::{bit_of, pages_for, PAGE, PAGE_SHIFT};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{self, Hardened, Live, Samples};
 use crate::heap::{self, heap_of, locate, Ground, Heap};
@@ -155,6 +155,14 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_at_once(thread, size);
+        }
+        self.refill_small(size, thread)
+    }
+
+    #[inline(never)]
+    fn refill_small(&self, size: usize, thread: &Local) -> *mut u8 {
         self.refill(class_of(size), size, 1, thread)
     }
 
@@ -199,6 +207,9 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_many(thread, size);
+        }
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size), size, 1);
         }
@@ -230,8 +241,6 @@ impl<O: Os> Allocator<O> {
             if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
                 return slot;
             }
-        } else if let Some(block) = self.malloc_hardened_at_once(thread, size, align) {
-            return block;
         }
         self.malloc_in_turn(class, size, align, thread)
     }
@@ -881,20 +890,32 @@ impl<O: Os> Allocator<O> {
         self.start() && self.hard.is_on()
     }
 
-    /// The common half of `malloc_hardened`: the word checked out has a slot.
-    #[inline]
-    fn malloc_hardened_at_once(
-        &self,
-        thread: &Local,
-        size: usize,
-        align: usize,
-    ) -> Option<*mut u8> {
+    /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
+    #[inline(never)]
+    fn malloc_hardened_at_once(&self, thread: &Local, size: usize) -> *mut u8 {
+        match self.take_hardened::<false>(thread, size) {
+            Some(block) => block,
+            None => self.malloc_hardened_many(thread, size),
+        }
+    }
+
+    /// As [`Allocator::malloc_hardened_at_once`], of any size.
+    #[inline(never)]
+    fn malloc_hardened_many(&self, thread: &Local, size: usize) -> *mut u8 {
+        match self.take_hardened::<true>(thread, size) {
+            Some(block) => block,
+            None => self.malloc_hardened(thread, size, 1),
+        }
+    }
+
+    #[inline(always)]
+    fn take_hardened<const MANY: bool>(&self, thread: &Local, size: usize) -> Option<*mut u8> {
         let hardened = self.hard.thread(thread)?;
-        if align > MIN_ALIGN || thread.busy.get() != 0 {
+        if thread.busy.get() != 0 {
             return None;
         }
         let _busy = Busy::mark(thread);
-        let address = self.hard.malloc_at_once(hardened, size)?;
+        let address = self.hard.malloc_at_once::<MANY>(hardened, size)?;
         Some(address as *mut u8)
     }
 
@@ -921,6 +942,35 @@ impl<O: Os> Allocator<O> {
 
     #[inline(never)]
     fn free_hardened(&self, addr: usize, thread: &Local) {
+        if !self.give_hardened::<false>(thread, addr) {
+            self.free_hardened_many(addr, thread);
+        }
+    }
+
+    /// As [`Allocator::free_hardened`], of any size.
+    #[inline(never)]
+    fn free_hardened_many(&self, addr: usize, thread: &Local) {
+        if !self.give_hardened::<true>(thread, addr) {
+            self.free_hardened_slow(addr, thread);
+        }
+    }
+
+    #[inline(always)]
+    fn give_hardened<const MANY: bool>(&self, thread: &Local, addr: usize) -> bool {
+        let Some(hardened) = self.hard.thread(thread) else {
+            return false;
+        };
+        if thread.busy.get() != 0 || self.has_forked() {
+            return false;
+        }
+        let _busy = Busy::mark(thread);
+        self.hard
+            .free_at_once::<MANY, O>(&self.ground, hardened, addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_slow(&self, addr: usize, thread: &Local) {
         if addr == 0 {
             return;
         }
@@ -1386,6 +1436,7 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    #[inline(always)]
     fn mark(&self) -> Option<&AtomicU32> {
         // SAFETY: null, or what `Os::fork_mark` gave, which stays for good.
         unsafe { self.fork_mark.load(Relaxed).as_ref() }
@@ -1395,11 +1446,17 @@ impl<O: Os> Allocator<O> {
     /// run before ours, and _Fork(3) runs none. Whether it was.
     #[inline]
     pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
-        let forked = self.mark().is_some_and(|mark| mark.load(Relaxed) == 0);
+        let forked = self.has_forked();
         if forked {
             self.repair_after_fork(thread);
         }
         forked
+    }
+
+    /// Whether this is a fork child that has not been told yet.
+    #[inline(always)]
+    fn has_forked(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)
     }
 
     /// Whether no thread was in the middle of anything when the parent forked.

@@ -31,6 +31,12 @@ fn word(unused: usize) -> u16 {
     (unused + 1) as u16
 }
 
+/// The bytes that were asked for of a slot of `bytes` by its word; `None`: it is not live.
+#[inline(always)]
+pub fn asked(word: u16, bytes: usize) -> Option<usize> {
+    bytes.checked_sub(usize::from(word).checked_sub(1)?)
+}
+
 impl Sizes {
     /// No table.
     pub const fn new() -> Sizes {
@@ -74,28 +80,33 @@ impl Sizes {
         done
     }
 
-    #[inline]
-    fn at(&self, slab: SlabPtr, slot: usize) -> &AtomicU16 {
-        let index = self.number(slab) * SLOTS + slot;
+    #[inline(always)]
+    fn at(&self, number: usize, slot: usize) -> &AtomicU16 {
+        let index = number * SLOTS + slot;
         // SAFETY: `open` was called for the slab before its first slot was handed out, and the slot is one
         // of the slab's: at most 256, or 512 for a pair, which has two numbers.
         unsafe { &*(settled(&self.start) as *const AtomicU16).add(index) }
     }
 
-    fn has(&self, slab: SlabPtr) -> bool {
-        (self.number(slab) + 1) * SIZES_BYTES <= self.opened.load(Acquire)
+    /// The word of a slot, which exists, of the slab of header `number`; `None`: nobody was told a size of any
+    /// slot of the slab.
+    #[inline(always)]
+    pub fn place(&self, number: usize, slot: usize) -> Option<&AtomicU16> {
+        let open = (number + 1) * SIZES_BYTES <= self.opened.load(Acquire);
+        open.then(|| self.at(number, slot))
     }
 
     /// Notes that `slot` is live and `size` bytes of it were asked for.
     #[inline]
     pub fn note(&self, slab: SlabPtr, slot: usize, size: usize) {
-        self.at(slab, slot).store(word(slab.size() - size), Relaxed);
+        self.at(self.number(slab), slot)
+            .store(word(slab.size() - size), Relaxed);
     }
 
     /// The words of the slots from `first` on, for [`Sizes::note_at`].
     #[inline]
     pub fn words(&self, slab: SlabPtr, first: usize) -> *const AtomicU16 {
-        self.at(slab, first)
+        self.at(self.number(slab), first)
     }
 
     /// As [`Sizes::note`], by a word of [`Sizes::words`], for a slot with `unused` bytes not asked for.
@@ -111,21 +122,17 @@ impl Sizes {
     /// The bytes that were asked for of a live slot; `None`: it is not live.
     #[inline]
     pub fn size(&self, slab: SlabPtr, slot: usize) -> Option<usize> {
-        if !self.has(slab) {
-            return None;
-        }
-        let unused = usize::from(self.at(slab, slot).load(Relaxed)).checked_sub(1)?;
-        slab.size().checked_sub(unused)
+        asked(
+            self.place(self.number(slab), slot)?.load(Relaxed),
+            slab.size(),
+        )
     }
 
     /// Notes that `slot` is not live any more, and tells how many bytes were asked for; `None`: it was not
     /// live, or, with `racing`, another thread was faster.
     #[inline]
     pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Option<usize> {
-        if !self.has(slab) {
-            return None;
-        }
-        let at = self.at(slab, slot);
+        let at = self.place(self.number(slab), slot)?;
         let found = if racing {
             at.swap(0, AcqRel)
         } else {
@@ -133,14 +140,13 @@ impl Sizes {
             at.store(0, Relaxed);
             found
         };
-        let unused = usize::from(found).checked_sub(1)?;
-        slab.size().checked_sub(unused)
+        asked(found, slab.size())
     }
 
     /// Changes the size of a live slot from `old` to `new`; false: it is not live any more.
     pub fn change(&self, slab: SlabPtr, slot: usize, old: usize, new: usize) -> bool {
         let (old, new) = (word(slab.size() - old), word(slab.size() - new));
-        self.at(slab, slot)
+        self.at(self.number(slab), slot)
             .compare_exchange(old, new, AcqRel, Relaxed)
             .is_ok()
     }
