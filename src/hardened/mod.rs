@@ -29,20 +29,20 @@ use crate::geometry::{
 };
 use crate::heap::{dead, locate, Ground, Heap};
 use crate::large::{Block, Fences, Found};
-use crate::meta::Meta;
+use crate::meta::{Area, Meta};
 use crate::misuse::{Call, Line, Misuse};
 use crate::options::Options;
 use crate::os::Os;
 use crate::remote::{PENDING, RELEASED};
+use crate::sealed::Sealed;
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Local, Phase};
 use bytes::{Secret, CANARY, FEW};
-use core::cell::UnsafeCell;
 use empty::Empty;
 use fenced::{Fenced, Held};
-use sizes::Sizes;
+use sizes::{Sizes, Table, Words};
 use thread::{Freed, Threads};
 
 pub use parts::Parts;
@@ -55,8 +55,8 @@ const LINE: usize = 64;
 /// Hardened mode of one allocator. Off, and all zero, until [`Hardened::begin`].
 pub struct Hardened {
     on: AtomicU32,
-    fixed: UnsafeCell<Fixed>,
-    sizes: Sizes,
+    fixed: Sealed<Fixed>,
+    words: Words,
     threads: Threads,
     held: Held,
     empty: Empty,
@@ -69,10 +69,11 @@ struct Fixed {
     secret: Secret,
     /// Bytes that are added to every block.
     behind: usize,
+    /// Where the exact sizes lie.
+    table: Table,
+    /// Where the threads lie.
+    threads: usize,
 }
-
-// SAFETY: `fixed` is written by `begin` alone, before `on` is published; then only read.
-unsafe impl Sync for Hardened {}
 
 /// A live block in hardened mode.
 #[derive(Clone, Copy)]
@@ -100,15 +101,17 @@ impl Hardened {
     pub const fn new() -> Hardened {
         Hardened {
             on: AtomicU32::new(0),
-            fixed: UnsafeCell::new(Fixed {
+            fixed: Sealed::new(Fixed {
                 parts: Parts::NONE,
                 secret: Secret {
                     plain: 0,
                     factor: 0,
                 },
                 behind: 0,
+                table: Table::NONE,
+                threads: 0,
             }),
-            sizes: Sizes::new(),
+            words: Words::new(),
             threads: Threads::new(),
             held: Held::new(),
             empty: Empty::new(),
@@ -121,10 +124,14 @@ impl Hardened {
         self.on.load(Acquire) != 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn fixed(&self) -> &Fixed {
-        // SAFETY: written before `on` was published, never after.
-        unsafe { &*self.fixed.get() }
+        &self.fixed
+    }
+
+    #[inline(always)]
+    fn sizes(&self) -> Sizes<'_> {
+        Sizes::new(&self.fixed.table, &self.words)
     }
 
     /// Before the metadata are there: whether the options want the mode, which then is provided for.
@@ -147,11 +154,14 @@ impl Hardened {
             parts,
             secret,
             behind: if parts.canary { CANARY } else { 0 },
+            table: Table::of(&ground.meta),
+            threads: ground.meta.start::<u8>(Area::Threads).as_ptr() as usize,
         };
         // SAFETY: nobody reads before `on` is published, and this runs once.
-        unsafe { *self.fixed.get() = fixed };
-        self.sizes.init(&ground.meta);
-        self.threads.init(&ground.meta);
+        unsafe { self.fixed.set(fixed) };
+        self.fixed.seal(&ground.os);
+        ground.options.seal(&ground.os);
+        ground.meta.seal(&ground.os);
         if parts.guard {
             ground.pages.begin_keeping(parts.zero);
         }
@@ -163,12 +173,15 @@ impl Hardened {
     /// The hardened thread of a block; `None`: it has none.
     #[inline]
     pub fn thread(&self, local: &Local) -> Option<&Thread> {
-        self.threads.of(local)
+        self.threads.of(self.fixed.threads, local)
     }
 
     /// Gives the thread of `local` a heap that works on a block of its own; false where there are too many.
     pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local) -> bool {
-        let Some(thread) = self.threads.take(&ground.os, &ground.meta, local) else {
+        let Some(thread) = self
+            .threads
+            .take(&ground.os, &ground.meta, self.fixed.threads, local)
+        else {
             return false;
         };
         if ground.heaps.take(ground, &thread.local).is_none() {
@@ -320,7 +333,7 @@ impl Hardened {
                 return Err(written(slab, slot, at));
             }
         }
-        self.sizes.note(slab, slot, size);
+        self.sizes().note(slab, slot, size);
         if parts.canary {
             // SAFETY: the slot has room for the canary: `need`.
             unsafe { bytes::seal(address, size, self.fixed().secret) };
@@ -360,10 +373,10 @@ impl Hardened {
         let Some((slab, first)) = heap.checked_out(ground.table(), class) else {
             return Ok(None);
         };
-        if !self.sizes.open(&ground.os, &ground.meta, slab) {
+        if !self.sizes().open(&ground.os, &ground.meta, slab) {
             return Ok(None);
         }
-        thread.notes[class].set(self.sizes.words(slab, first));
+        thread.notes[class].set(self.sizes().words(slab, first));
         let bits = entry.bits.get();
         let start = || if random { thread.random.byte() } else { 0 };
         let slot = bitmap::next_bit(bits, start());
@@ -391,7 +404,7 @@ impl Hardened {
         let Some((slab, fresh)) = span else {
             return Ok(None);
         };
-        if !self.sizes.open(&ground.os, &ground.meta, slab) {
+        if !self.sizes().open(&ground.os, &ground.meta, slab) {
             heap.free_elsewhere(ground, slab, 0)?;
             return Ok(None);
         }
@@ -459,7 +472,7 @@ impl Hardened {
         if slot >= slab.slots() || base + slot * bytes != addr || !MANY && bytes > FEW {
             return false;
         }
-        let Some(noted) = self.sizes.place(id.index(), slot) else {
+        let Some(noted) = self.sizes().place(id.index(), slot) else {
             return false;
         };
         let Some(size) = sizes::asked(noted.load(Relaxed), bytes) else {
@@ -552,7 +565,7 @@ impl Hardened {
             return heap.free_elsewhere(ground, slab, slot);
         }
         let freed = Freed {
-            slab: self.sizes.number(slab) as u32,
+            slab: self.sizes().number(slab) as u32,
             slot: slot as u32,
             bytes: slab.size() as u32,
         };
@@ -585,7 +598,7 @@ impl Hardened {
         racing: bool,
     ) -> Result<bool, Misuse> {
         let fixed = self.fixed();
-        let Some(size) = self.sizes.end(slab, slot, racing) else {
+        let Some(size) = self.sizes().end(slab, slot, racing) else {
             if is_arenas_slab(ground, slab) {
                 return Ok(false);
             }
@@ -723,7 +736,7 @@ impl Hardened {
         let found = ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != RELEASED) {
             let slot = locate(slab, addr, call)?;
-            return match self.sizes.size(slab, slot) {
+            return match self.sizes().size(slab, slot) {
                 Some(size) => Ok(Live::Slot(slab, slot, size)),
                 None => Err(Misuse::Dead {
                     call,
@@ -766,7 +779,7 @@ impl Hardened {
         }
         self.move_end(addr, old, size);
         match live {
-            Live::Slot(slab, slot, _) if !self.sizes.change(slab, slot, old, size) => {
+            Live::Slot(slab, slot, _) if !self.sizes().change(slab, slot, old, size) => {
                 Err(dead(slab, slot))
             }
             _ => Ok(true),
@@ -823,7 +836,7 @@ impl Hardened {
                 .decimal(slot)
                 .text(" of class ")
                 .decimal(slab.class());
-            match self.sizes.size(slab, slot) {
+            match self.sizes().size(slab, slot) {
                 Some(asked) => line.text(" is live, ").decimal(asked).text(" bytes"),
                 None if slab.is_free(slot) => line.text(" is free"),
                 None => line.text(" was freed"),
@@ -843,9 +856,9 @@ impl Hardened {
     /// the program, is free. What was being cleared is cleared.
     pub fn repair<O: Os>(&self, ground: &Ground<O>, local: &Local) {
         self.held.reset_locks();
-        self.sizes.reset_lock();
+        self.words.reset_lock();
         self.empty.reset_lock();
-        self.threads.rebuild(local);
+        self.threads.rebuild(self.fixed.threads, local);
         ground.pages.each_slab(|slab| {
             if !is_arenas_slab(ground, slab) {
                 self.repair_slab(slab);
@@ -856,7 +869,7 @@ impl Hardened {
     fn repair_slab(&self, slab: SlabPtr) {
         for slot in 0..slab.slots() {
             let free = slab.is_remote(slot) || slab.is_free(slot);
-            if free || self.sizes.size(slab, slot).is_some() {
+            if free || self.sizes().size(slab, slot).is_some() {
                 continue;
             }
             if self.fixed().parts.zero {
@@ -870,14 +883,14 @@ impl Hardened {
 
     /// Whether no thread was in the middle of anything when the parent forked.
     pub fn locks_are_free(&self) -> bool {
-        let locks = self.held.locks_are_free() && self.sizes.lock_is_free();
+        let locks = self.held.locks_are_free() && self.words.lock_is_free();
         locks && self.empty.lock_is_free() && self.threads.lock_is_free()
     }
 
     /// In a fork child: frees all locks.
     pub fn reset_locks(&self) {
         self.held.reset_locks();
-        self.sizes.reset_lock();
+        self.words.reset_lock();
         self.empty.reset_lock();
         self.threads.reset_lock();
     }

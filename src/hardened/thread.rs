@@ -14,7 +14,7 @@ use crate::class::CLASSES;
 use crate::heap::{heap_of, Heap};
 use crate::meta::{Area, Meta, THREAD_BYTES};
 use crate::os::Os;
-use crate::sync::{settled, AtomicU16, AtomicU32, AtomicUsize, Guard, Lock, Ordering::Relaxed};
+use crate::sync::{AtomicU16, AtomicU32, Guard, Lock, Ordering::Relaxed};
 use crate::tls::Local;
 use core::cell::{Cell, UnsafeCell};
 
@@ -224,8 +224,6 @@ pub struct Threads {
     registry: UnsafeCell<Registry>,
     /// Made so far, for those who look without the lock.
     made: AtomicU32,
-    /// Where the first one lies.
-    start: AtomicUsize,
 }
 
 // SAFETY: the registry is reached under the lock alone.
@@ -242,34 +240,27 @@ impl Threads {
                 unused: 0,
             }),
             made: AtomicU32::new(0),
-            start: AtomicUsize::new(0),
         }
     }
 
-    /// Lays the threads over their area. Once, before the first is taken.
-    pub fn init(&self, meta: &Meta) {
-        let start = meta.start::<u8>(Area::Threads).as_ptr() as usize;
-        self.start.store(start, Relaxed);
-    }
-
-    /// The one that a thread's block names; `None`: the thread is not hardened.
-    #[inline]
-    pub fn of(&self, local: &Local) -> Option<&Thread> {
+    /// The one that a thread's block names, where all of them lie at `start`; `None`: the thread is not
+    /// hardened.
+    #[inline(always)]
+    pub fn of(&self, start: usize, local: &Local) -> Option<&Thread> {
         let index = (local.hardened.get() as usize).checked_sub(1)?;
-        Some(self.at(index))
+        Some(self.at(start, index))
     }
 
-    #[inline]
-    fn at(&self, index: usize) -> &Thread {
-        // SAFETY: set before the first thread was taken; `index` was given out, so its memory is open; zero
-        // is a valid thread; never unmapped.
-        unsafe { &*((settled(&self.start) + index * THREAD_BYTES) as *const Thread) }
+    #[inline(always)]
+    fn at(&self, start: usize, index: usize) -> &Thread {
+        // SAFETY: `index` was given out, so its memory is open; zero is a valid thread; never unmapped.
+        unsafe { &*((start + index * THREAD_BYTES) as *const Thread) }
     }
 
     /// One for the thread whose block is `local`; `None` where there are too many.
-    pub fn take<O: Os>(&self, os: &O, meta: &Meta, local: &Local) -> Option<&Thread> {
-        let index = self.unused(os, meta)?;
-        let thread = self.at(index);
+    pub fn take<O: Os>(&self, os: &O, meta: &Meta, start: usize, local: &Local) -> Option<&Thread> {
+        let index = self.unused(os, meta, start)?;
+        let thread = self.at(start, index);
         thread.index.set(index as u32);
         thread.quarantine.forget();
         thread.random.seed(core::array::from_fn(|_| os.random()));
@@ -277,12 +268,12 @@ impl Threads {
         Some(thread)
     }
 
-    fn unused<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
+    fn unused<O: Os>(&self, os: &O, meta: &Meta, start: usize) -> Option<usize> {
         let guard = self.lock.lock();
         let registry = self.registry(&guard);
         if registry.unused != 0 {
             let index = registry.unused as usize - 1;
-            registry.unused = self.at(index).next.get();
+            registry.unused = self.at(start, index).next.get();
             return Some(index);
         }
         let index = registry.made as usize;
@@ -306,13 +297,13 @@ impl Threads {
     }
 
     /// In a fork child: all but the one of `local` are unused, and all quarantines empty.
-    pub fn rebuild(&self, local: &Local) {
+    pub fn rebuild(&self, start: usize, local: &Local) {
         self.lock.reset();
         let guard = self.lock.lock();
         let registry = self.registry(&guard);
         registry.unused = 0;
         for index in 0..registry.made {
-            let thread = self.at(index as usize);
+            let thread = self.at(start, index as usize);
             thread.quarantine.forget();
             if index + 1 != local.hardened.get() {
                 thread.local.reset();
