@@ -23,7 +23,7 @@ use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU32, AtomicUsize, Lock};
+use crate::sync::{flip, AtomicU32, AtomicUsize, Lock};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
@@ -260,10 +260,13 @@ impl<O: Os> Allocator<O> {
         }
         self.heed_soft_limit(thread);
         self.with_reclaim(thread, |_, heap| {
-            if let Some(block) = self.sample(heap, size, align) {
-                return Ok(Some(block));
+            // The refill comes first: it is its slots that make a sample due, and so each class has its share.
+            let slot = heap.refill(&self.ground, class)?;
+            let sampled = slot.and_then(|_| self.sample(heap, size, align));
+            if let (Some(slot), Some(_)) = (slot, sampled) {
+                put_back(heap.entry(class), slot);
             }
-            heap.refill(&self.ground, class)
+            Ok(sampled.or(slot))
         })
         .unwrap_or_else(|| self.exhausted())
     }
@@ -923,14 +926,13 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
         let make = |hardened: &hardened::Thread| {
-            let sampled = hardened
-                .heap()
-                .and_then(|heap| self.sample(heap, size, align));
-            if sampled.is_some() {
-                return Ok(sampled);
+            let made = self.hard.malloc(&self.ground, hardened, size, align)?;
+            let heap = hardened.heap().filter(|_| made.is_some());
+            let sampled = heap.and_then(|heap| self.sample(heap, size, align));
+            if let (Some(made), Some(_)) = (made, sampled) {
+                self.hard.take_back(&self.ground, hardened, made)?;
             }
-            let made = self.hard.malloc(&self.ground, hardened, size, align);
-            made.map(|address| address.map(|address| address as *mut u8))
+            Ok(sampled.or(made.map(|address| address as *mut u8)))
         };
         self.with_hardened(thread, make)
             .or_else(|| {
@@ -1494,6 +1496,14 @@ impl<O: Os> Allocator<O> {
         let ground = &self.ground;
         ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
     }
+}
+
+/// Puts a slot back into the entry that it was taken from just now.
+fn put_back(entry: &Entry, slot: *mut u8) {
+    let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
+    // SAFETY: the word that the slot came from, in a header that is never unmapped.
+    flip(unsafe { &*entry.word.get() }, slot);
+    entry.bits.set(entry.bits.get() | slot);
 }
 
 /// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more

@@ -227,6 +227,11 @@ fn a_sampled_block_faults_and_tells_where_it_came_from() {
 #[test]
 fn one_in_so_many_is_sampled() {
     holds("samples_are_as_many_as_asked_for", "guard-sample:100");
+    holds("samples_are_as_many_of_each_size", "guard-sample:1000");
+    holds(
+        "samples_are_as_many_of_each_size",
+        "hardened,guard-sample:1000",
+    );
 }
 
 /// The suite's own programs, but for those that check what hardened mode does not promise: that freed

@@ -587,6 +587,19 @@ impl Hardened {
         Ok(())
     }
 
+    /// Takes back a block that was made just now and is not needed.
+    pub fn take_back<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        addr: usize,
+    ) -> Result<(), Misuse> {
+        match self.find(ground, addr, Call::Free)? {
+            Live::Slot(slab, slot, _) => self.free(ground, thread, slab, slot),
+            _ => self.free_far(ground, addr),
+        }
+    }
+
     /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
     /// its bytes cleared. False for a slot of a first-class heap's, which has no such life.
     #[inline]

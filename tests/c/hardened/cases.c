@@ -264,6 +264,22 @@ static void samples_are_as_many_as_asked_for(void) {
     CHECK(count > 9000 && count < 11000);
 }
 
+/* The same for each size that fits on a page, all mixed: each has its share, as far as 200 samples can tell. */
+static void samples_are_as_many_of_each_size(void) {
+    static const size_t sizes[] = {8, 40, 500, 1040, 1500, 3000, 4000};
+    enum { SIZES = sizeof sizes / sizeof *sizes, WINDOW = 64 };
+    static char *live[SIZES][WINDOW];
+    int count[SIZES] = {0};
+    for (int i = 0; i < 200000; i++)
+        for (int k = 0; k < SIZES; k++) {
+            char **place = &live[k][i % WINDOW];
+            if (*place) give(*place);
+            *place = take(sizes[k]);
+            count[k] += *place > (char *)break_now();
+        }
+    for (int k = 0; k < SIZES; k++) CHECK(count[k] > 100 && count[k] < 400);
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -281,6 +297,7 @@ static const struct {
     CASE(freed_blocks_are_cleared), CASE(reuse_waits_for_the_quarantine), CASE(reuse_waits_for_the_ring), CASE(some_order),
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), CASE(sampled_overflow),
     CASE(sampled_use_after_free), CASE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
+    CASE(samples_are_as_many_of_each_size),
 };
 
 int main(int argc, char **argv) {
