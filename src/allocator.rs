@@ -34,7 +34,7 @@ use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 pub struct Allocator<O: Os> {
     /// All that the heaps stand on.
     pub ground: Ground<O>,
-    hard: Hardened,
+    pub(crate) hard: Hardened,
     samples: Samples,
     stage: AtomicU32,
     start_lock: Lock,
@@ -337,6 +337,11 @@ impl<O: Os> Allocator<O> {
         if self.ground.meta.budget.take_alarm() {
             self.reclaim(thread);
         }
+    }
+
+    /// Whether `addr` lies in a sampled block's page.
+    pub(crate) fn samples_hold(&self, addr: usize) -> bool {
+        self.samples.holds(&self.ground.os, addr)
     }
 
     #[cold]

@@ -768,6 +768,23 @@ impl Hardened {
         }
     }
 
+    /// Whether the live block at `addr`, of `size` bytes, may have been asked for at a multiple of `align`: slots
+    /// have the class that both ask for.
+    pub fn may_be_aligned<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        addr: usize,
+        size: usize,
+        align: usize,
+    ) -> bool {
+        match self.find(ground, addr, Call::Free) {
+            Ok(Live::Slot(slab, ..)) if align > MIN_ALIGN && !slab.is_span() => {
+                align <= PAGE && aligned_class(size + self.behind(), align) == Some(slab.class())
+            }
+            _ => true,
+        }
+    }
+
     /// Makes a live block `size` bytes long where it is; false where it has to move: it changes its class
     /// or its number of pages. A canary is looked at in any case.
     pub fn resize(&self, live: Live, addr: usize, size: usize) -> Result<bool, Misuse> {
