@@ -13,7 +13,7 @@ use crate::arch::{mark_free, Freed};
 use crate::class::{
     bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, LOCAL_CLASSES,
 };
-use crate::geometry::{align_down, bit_of, pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT};
+use crate::geometry::{align_down, bit_of, pages_for, PAGE, PAGE_SHIFT};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{self, Hardened, Live, Samples};
 use crate::heap::{self, heap_of, locate, Ground, Heap};
@@ -23,7 +23,7 @@ use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, Next};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU32, AtomicUsize, Lock};
+use crate::sync::{flip, AtomicU32, AtomicUsize, Lock};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase, Thread};
 use core::ffi::c_void;
@@ -45,7 +45,7 @@ pub struct Allocator<O: Os> {
     fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
     pub ground: Ground<O>,
-    hard: Hardened,
+    pub(crate) hard: Hardened,
     samples: Samples,
     /// Large blocks that signal handlers freed; 0: unused place.
     put_off: [AtomicUsize; PUT_OFF],
@@ -158,6 +158,14 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_at_once(thread, size);
+        }
+        self.refill_small(size, thread)
+    }
+
+    #[inline(never)]
+    fn refill_small(&self, size: usize, thread: &Local) -> *mut u8 {
         self.refill(class_of(size), size, 1, thread)
     }
 
@@ -202,6 +210,9 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_many(thread, size);
+        }
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size), size, 1);
         }
@@ -233,8 +244,6 @@ impl<O: Os> Allocator<O> {
             if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
                 return slot;
             }
-        } else if let Some(block) = self.malloc_hardened_at_once(thread, size, align) {
-            return block;
         }
         self.malloc_in_turn(class, size, align, thread)
     }
@@ -254,10 +263,13 @@ impl<O: Os> Allocator<O> {
         }
         self.heed_soft_limit(thread);
         self.with_reclaim(thread, |_, heap| {
-            if let Some(block) = self.sample(heap, size, align) {
-                return Ok(Some(block));
+            // The refill comes first: it is its slots that make a sample due, and so each class has its share.
+            let slot = heap.refill(&self.ground, class)?;
+            let sampled = slot.and_then(|_| self.sample(heap, size, align));
+            if let (Some(slot), Some(_)) = (slot, sampled) {
+                put_back(heap.entry(class), slot);
             }
-            heap.refill(&self.ground, class)
+            Ok(sampled.or(slot))
         })
         .unwrap_or_else(|| self.exhausted())
     }
@@ -328,6 +340,11 @@ impl<O: Os> Allocator<O> {
         if self.ground.meta.budget.take_alarm() {
             self.reclaim(thread);
         }
+    }
+
+    /// Whether `addr` lies in a sampled block's page.
+    pub(crate) fn samples_hold(&self, addr: usize) -> bool {
+        self.samples.holds(&self.ground.os, addr)
     }
 
     #[cold]
@@ -910,20 +927,32 @@ impl<O: Os> Allocator<O> {
         self.start() && self.hard.is_on()
     }
 
-    /// The common half of `malloc_hardened`: the word checked out has a slot.
-    #[inline]
-    fn malloc_hardened_at_once(
-        &self,
-        thread: &Local,
-        size: usize,
-        align: usize,
-    ) -> Option<*mut u8> {
+    /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
+    #[inline(never)]
+    fn malloc_hardened_at_once(&self, thread: &Local, size: usize) -> *mut u8 {
+        match self.take_hardened::<false>(thread, size) {
+            Some(block) => block,
+            None => self.malloc_hardened_many(thread, size),
+        }
+    }
+
+    /// As [`Allocator::malloc_hardened_at_once`], of any size.
+    #[inline(never)]
+    fn malloc_hardened_many(&self, thread: &Local, size: usize) -> *mut u8 {
+        match self.take_hardened::<true>(thread, size) {
+            Some(block) => block,
+            None => self.malloc_hardened(thread, size, 1),
+        }
+    }
+
+    #[inline(always)]
+    fn take_hardened<const MANY: bool>(&self, thread: &Local, size: usize) -> Option<*mut u8> {
         let hardened = self.hard.thread(thread)?;
-        if align > MIN_ALIGN || thread.busy.get() != 0 {
+        if thread.busy.get() != 0 {
             return None;
         }
         let _busy = Busy::mark(thread);
-        let address = self.hard.malloc_at_once(hardened, size)?;
+        let address = self.hard.malloc_at_once::<MANY>(hardened, size)?;
         Some(address as *mut u8)
     }
 
@@ -931,14 +960,13 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
         let make = |hardened: &hardened::Thread| {
-            let sampled = hardened
-                .heap()
-                .and_then(|heap| self.sample(heap, size, align));
-            if sampled.is_some() {
-                return Ok(sampled);
+            let made = self.hard.malloc(&self.ground, hardened, size, align)?;
+            let heap = hardened.heap().filter(|_| made.is_some());
+            let sampled = heap.and_then(|heap| self.sample(heap, size, align));
+            if let (Some(made), Some(_)) = (made, sampled) {
+                self.hard.take_back(&self.ground, hardened, made)?;
             }
-            let made = self.hard.malloc(&self.ground, hardened, size, align);
-            made.map(|address| address.map(|address| address as *mut u8))
+            Ok(sampled.or(made.map(|address| address as *mut u8)))
         };
         self.with_hardened(thread, make)
             .or_else(|| {
@@ -950,6 +978,35 @@ impl<O: Os> Allocator<O> {
 
     #[inline(never)]
     fn free_hardened(&self, addr: usize, thread: &Local) {
+        if !self.give_hardened::<false>(thread, addr) {
+            self.free_hardened_many(addr, thread);
+        }
+    }
+
+    /// As [`Allocator::free_hardened`], of any size.
+    #[inline(never)]
+    fn free_hardened_many(&self, addr: usize, thread: &Local) {
+        if !self.give_hardened::<true>(thread, addr) {
+            self.free_hardened_slow(addr, thread);
+        }
+    }
+
+    #[inline(always)]
+    fn give_hardened<const MANY: bool>(&self, thread: &Local, addr: usize) -> bool {
+        let Some(hardened) = self.hard.thread(thread) else {
+            return false;
+        };
+        if thread.busy.get() != 0 || self.has_forked() {
+            return false;
+        }
+        let _busy = Busy::mark(thread);
+        self.hard
+            .free_at_once::<MANY, O>(&self.ground, hardened, addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_slow(&self, addr: usize, thread: &Local) {
         if addr == 0 {
             return;
         }
@@ -1418,6 +1475,7 @@ impl<O: Os> Allocator<O> {
         self.ground.heaps.rebuild(&self.ground, mine)
     }
 
+    #[inline(always)]
     fn mark(&self) -> Option<&AtomicU32> {
         // SAFETY: null, or what `Os::fork_mark` gave, which stays for good.
         unsafe { self.fork_mark.load(Relaxed).as_ref() }
@@ -1427,11 +1485,17 @@ impl<O: Os> Allocator<O> {
     /// run before ours, and _Fork(3) runs none. Whether it was.
     #[inline]
     pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
-        let forked = self.mark().is_some_and(|mark| mark.load(Relaxed) == 0);
+        let forked = self.has_forked();
         if forked {
             self.repair_after_fork(thread);
         }
         forked
+    }
+
+    /// Whether this is a fork child that has not been told yet.
+    #[inline(always)]
+    fn has_forked(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)
     }
 
     /// Whether no thread was in the middle of anything when the parent forked.
@@ -1482,6 +1546,14 @@ unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
         unsafe { ptr::write_bytes(block, 0, bytes) };
     }
     block
+}
+
+/// Puts a slot back into the entry that it was taken from just now.
+fn put_back(entry: &Entry, slot: *mut u8) {
+    let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
+    // SAFETY: the word that the slot came from, in a header that is never unmapped.
+    flip(unsafe { &*entry.word.get() }, slot);
+    entry.bits.set(entry.bits.get() | slot);
 }
 
 /// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more

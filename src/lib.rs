@@ -22,6 +22,8 @@ pub mod misuse;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod os;
+#[cfg(not(loom))]
+pub mod sealed;
 
 // What the user may choose.
 #[cfg(not(loom))]

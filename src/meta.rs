@@ -18,6 +18,7 @@ use crate::budget::Budget;
 use crate::counters::{self, Counters};
 use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, SLOTS, WINDOW_PAGES};
 use crate::os::{Limits, Os};
+use crate::sealed::Sealed;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::ptr::NonNull;
@@ -247,14 +248,22 @@ const ALL: [Area; AREAS] = [
     Area::Empty,
 ];
 
+/// Where the region lies, and what in it.
+struct Place {
+    base: usize,
+    os_page: usize,
+    extents: [Extent; AREAS],
+    plan: Plan,
+}
+
 /// The region. All zero until [`Meta::init`].
 pub struct Meta {
     /// What the heap may take from the system, and has taken.
     pub budget: Budget,
-    base: AtomicUsize,
-    os_page: AtomicUsize,
-    extents: core::cell::UnsafeCell<[Extent; AREAS]>,
-    plan: core::cell::UnsafeCell<Option<Plan>>,
+    /// Non-zero once the region is there.
+    ready: AtomicU32,
+    /// Where it is.
+    place: Sealed<Place>,
     /// Bytes of each area that may still be opened: less than its extent once some were given back.
     bytes: [AtomicUsize; AREAS],
     /// End of what was opened of each area.
@@ -267,23 +276,21 @@ pub struct Meta {
     hardened: AtomicU32,
 }
 
-// SAFETY: the cells are written by `init` alone, before `base` is published; then only read.
-unsafe impl Sync for Meta {}
-
 impl Meta {
     /// A region that is not there yet.
     pub const fn new() -> Meta {
         Meta {
             budget: Budget::new(),
-            base: AtomicUsize::new(0),
-            os_page: AtomicUsize::new(0),
-            extents: core::cell::UnsafeCell::new(
-                [Extent {
+            ready: AtomicU32::new(0),
+            place: Sealed::new(Place {
+                base: 0,
+                os_page: 0,
+                extents: [Extent {
                     offset: 0,
                     bytes: 0,
                 }; AREAS],
-            ),
-            plan: core::cell::UnsafeCell::new(None),
+                plan: Plan::unlimited(),
+            }),
             bytes: [const { AtomicUsize::new(0) }; AREAS],
             opened: [const { AtomicUsize::new(0) }; AREAS],
             primed: [const { AtomicUsize::new(0) }; AREAS],
@@ -346,12 +353,14 @@ impl Meta {
         for (bytes, extent) in self.bytes.iter().zip(&extents) {
             bytes.store(extent.bytes, Relaxed);
         }
-        self.os_page.store(os_page, Relaxed);
-        // SAFETY: nobody reads before `base` is published, and `init` runs once at a time.
-        unsafe {
-            *self.extents.get() = extents;
-            *self.plan.get() = Some(plan);
-        }
+        let place = Place {
+            base: start.as_ptr() as usize,
+            os_page,
+            extents,
+            plan,
+        };
+        // SAFETY: nobody reads before `ready` is published, and `init` runs once at a time.
+        unsafe { self.place.set(place) };
         Some(start)
     }
 
@@ -370,7 +379,7 @@ impl Meta {
             return false;
         }
         os.name(start, total, c"slabside: metadata");
-        self.base.store(start.as_ptr() as usize, Release);
+        self.ready.store(1, Release);
         self.write_header(total);
         self.reset_counters();
         // Whoever uses the rest counts it.
@@ -433,27 +442,30 @@ impl Meta {
     /// Whether [`Meta::init`] has succeeded.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        self.base.load(Acquire) != 0
+        self.ready.load(Acquire) != 0
+    }
+
+    /// From now on a write to where the region lies faults. After `init`.
+    pub fn seal<O: Os>(&self, os: &O) -> bool {
+        self.place.seal(os)
     }
 
     /// What the region provides for. After `init`.
     pub fn plan(&self) -> Plan {
-        // SAFETY: written before `base` was published, never after.
-        unsafe { *self.plan.get() }.unwrap_or(Plan::unlimited())
+        self.place.plan
     }
 
     /// Where `area` lies within the region. After `init`.
     pub fn extent(&self, area: Area) -> Extent {
-        // SAFETY: written before `base` was published, never after.
-        unsafe { (*self.extents.get())[area as usize] }
+        self.place.extents[area as usize]
     }
 
     /// The start of `area`. After `init`.
     #[inline]
     pub fn start<T>(&self, area: Area) -> NonNull<T> {
-        let address = self.base.load(Acquire) + self.extent(area).offset;
+        let address = self.place.base + self.extent(area).offset;
         debug_assert!(self.is_ready());
-        // SAFETY: `base` is the reserve's start, not null.
+        // SAFETY: `base` is the reserve's start, not null (`is_ready`).
         unsafe { NonNull::new_unchecked(address as *mut T) }
     }
 
@@ -500,14 +512,14 @@ impl Meta {
 
     /// `n` rounded up to whole OS pages.
     pub fn os_pages(&self, n: usize) -> usize {
-        let mask = self.os_page.load(Relaxed) - 1;
+        let mask = self.place.os_page - 1;
         (n + mask) & !mask
     }
 
     /// Bytes in an OS page. After `init`.
     #[inline]
     pub fn os_page(&self) -> usize {
-        self.os_page.load(Relaxed)
+        self.place.os_page
     }
 
     /// In a fork child: frees the lock.

@@ -13,6 +13,8 @@
 //! --option` and docs/tuning.md are made of the same table.
 
 use crate::misuse::Line;
+use crate::os::Os;
+use crate::sealed::Sealed;
 use crate::sync::{AtomicU32, AtomicUsize, Lock};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
@@ -489,18 +491,25 @@ fn takes(line: &mut Line, kind: Kind) {
     }
 }
 
-/// The values of all options.
-pub struct Options {
+/// What the first allocation freezes.
+struct Fixed {
     values: [AtomicUsize; COUNT],
     /// The one text there is, that of [`Name::Stats`], ended by a zero.
     text: UnsafeCell<[u8; TEXT + 1]>,
+}
+
+// SAFETY: the text is written under the lock before `frozen`, and read after it.
+unsafe impl Sync for Fixed {}
+
+/// The values of all options.
+pub struct Options {
+    fixed: Sealed<Fixed>,
+    /// The value of [`Name::GuardSample`], which alone may change later.
+    sample: AtomicUsize,
     frozen: AtomicU32,
     /// Held while values are set.
     lock: Lock,
 }
-
-// SAFETY: the text is written under the lock before `frozen`, and read after it.
-unsafe impl Sync for Options {}
 
 impl Options {
     /// Every option at its default.
@@ -512,8 +521,11 @@ impl Options {
             index += 1;
         }
         Options {
-            values,
-            text: UnsafeCell::new([0; TEXT + 1]),
+            fixed: Sealed::new(Fixed {
+                values,
+                text: UnsafeCell::new([0; TEXT + 1]),
+            }),
+            sample: AtomicUsize::new(TABLE[Name::GuardSample as usize].default),
             frozen: AtomicU32::new(0),
             lock: Lock::new(),
         }
@@ -522,7 +534,20 @@ impl Options {
     /// The value of `name`: of a flag 0 or 1, of a choice the word's place.
     #[inline]
     pub fn get(&self, name: Name) -> usize {
-        self.values[name as usize].load(Relaxed)
+        self.place(name).load(Relaxed)
+    }
+
+    #[inline]
+    fn place(&self, name: Name) -> &AtomicUsize {
+        match name {
+            Name::GuardSample => &self.sample,
+            _ => &self.fixed.values[name as usize],
+        }
+    }
+
+    /// From now on a write to what is frozen faults.
+    pub fn seal<O: Os>(&self, os: &O) -> bool {
+        self.fixed.seal(os)
     }
 
     /// Whether the flag `name` is set.
@@ -537,7 +562,7 @@ impl Options {
             return None;
         }
         // SAFETY: frozen, so nobody writes it any more.
-        let text = unsafe { &*self.text.get() };
+        let text = unsafe { &*self.fixed.text.get() };
         core::ffi::CStr::from_bytes_until_nul(text).ok()
     }
 
@@ -554,10 +579,10 @@ impl Options {
 
     fn put(&self, item: &[u8]) -> Result<(), Mistake> {
         let (name, value) = parse(item)?;
-        self.values[name as usize].store(value, Relaxed);
+        self.place(name).store(value, Relaxed);
         if let (Kind::Text, (_, Some(text))) = (name.spec().kind, split(item)) {
             // SAFETY: under the lock and not frozen: nobody reads it.
-            let place = unsafe { &mut *self.text.get() };
+            let place = unsafe { &mut *self.fixed.text.get() };
             place.fill(0);
             place
                 .iter_mut()

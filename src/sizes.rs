@@ -34,7 +34,12 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
     pub fn malloc_at_least(&self, thread: &Local, size: usize) -> (*mut u8, usize) {
-        // All of a slot is asked for, so that a block which is known to the byte has as many.
+        if self.is_exact() {
+            // Known to the byte, and freed with any other size it would be a misuse.
+            let block = self.malloc(thread, size);
+            return (block, if block.is_null() { 0 } else { size });
+        }
+        // All of a slot is asked for, so that a sampled block has as many.
         let wanted = match fit(size, 1) {
             Fit::Slot(class) => size_of_class(class),
             _ => size,
@@ -104,7 +109,9 @@ impl<O: Os> Allocator<O> {
         if aligned && align <= PAGE && matches!(place, Place::Large(_)) {
             return self.realloc(thread, block, size);
         }
-        if aligned && self.try_expand(thread, block, size) {
+        // A hardened block has the class that its size and alignment ask for.
+        let stays = aligned && !matches!(place, Place::Exact(_));
+        if stays && self.try_expand(thread, block, size) {
             self.note_room(place, size);
             return block;
         }
@@ -147,14 +154,34 @@ impl<O: Os> Allocator<O> {
         self.notice_fork(thread);
         match self.live(thread, block as usize, Call::Free) {
             Ok(Place::Unknown) => self.free(thread, block),
-            Ok(place) if !self.may_be(place, size, align) => self.misuse(&Misuse::WrongSize {
-                addr: block as usize,
-                said: size,
-                size: place.bytes(),
-            }),
+            Ok(place)
+                if !self.may_be(place, size, align)
+                    || self.is_aligned_otherwise(place, block, size, align) =>
+            {
+                self.misuse(&Misuse::WrongSize {
+                    addr: block as usize,
+                    said: size,
+                    size: place.bytes(),
+                })
+            }
             // What is no live block, free finds again.
             _ => self.free(thread, block),
         }
+    }
+
+    /// Whether `block`, of which the size is known to the byte, was asked for with another alignment.
+    fn is_aligned_otherwise(
+        &self,
+        place: Place,
+        block: *mut u8,
+        size: usize,
+        align: usize,
+    ) -> bool {
+        let addr = block as usize;
+        matches!(place, Place::Exact(_))
+            && !(addr.is_multiple_of(align)
+                && (self.samples_hold(addr)
+                    || self.hard.may_be_aligned(&self.ground, addr, size, align)))
     }
 
     /// Whether a request for `size` bytes at a multiple of `align` may have got the block at `place`.

@@ -155,6 +155,12 @@ fn the_report_tells_thread_slot_state_neighbour_and_stack() {
 
 #[test]
 fn sizes_are_exact() {
+    for (form, options) in FORMS.map(|form| (form, "hardened")) {
+        let program = compile_as(form, "interface/sized.c", &[]);
+        let mut variables = environment(form);
+        variables.push(("SLABSIDE_OPTIONS", options));
+        run(&program, &[], &variables).passed();
+    }
     for options in ["hardened", "canary", "zero,quarantine"] {
         holds("sizes_are_exact", options);
     }
@@ -192,6 +198,49 @@ fn threads_exits_and_forks_are_survived_by_each_part() {
 #[test]
 fn a_million_guarded_blocks_live() {
     holds("a_million_blocks_live", "hardened");
+    holds("more_spans_live_than_mappings_may", "hardened");
+}
+
+/// Takes half a gigabyte: by hand.
+#[test]
+#[ignore = "takes half a gigabyte of memory"]
+fn ten_million_guarded_blocks_live() {
+    holds("ten_million_blocks_live", "hardened");
+    for form in FORMS {
+        run_case_on_an_older_kernel(form, "ten_million_blocks_live").passed();
+    }
+}
+
+/// As `run_case` in hardened mode, on a kernel without MADV_GUARD_INSTALL.
+fn run_case_on_an_older_kernel(form: Form, case: &str) -> Output {
+    let program = compile_as(form, "hardened/cases.c", &[]);
+    let mut variables = environment(form);
+    variables.push(("SLABSIDE_OPTIONS", "hardened"));
+    run(&program, &[case, "old-kernel"], &variables)
+}
+
+#[test]
+fn where_the_kernel_has_no_guards_pages_are_protected_up_to_half_of_the_mappings() {
+    for form in FORMS {
+        for case in [
+            "overflow_up_to_a_fault",
+            "overflow_of_a_span_up_to_a_fault",
+            "overflow_of_a_large_block_up_to_a_fault",
+            "underflow_of_a_large_block",
+            "read_after_free_of_a_large_block",
+        ] {
+            let output = run_case_on_an_older_kernel(form, case);
+            assert_eq!(output.signal, Some(libc::SIGSEGV), "{case}: {output:#?}");
+        }
+        for case in [
+            "threads_and_forks",
+            "pages_keep_their_class",
+            "a_million_blocks_live",
+            "more_spans_live_than_mappings_may",
+        ] {
+            run_case_on_an_older_kernel(form, case).passed();
+        }
+    }
 }
 
 #[test]
@@ -227,6 +276,11 @@ fn a_sampled_block_faults_and_tells_where_it_came_from() {
 #[test]
 fn one_in_so_many_is_sampled() {
     holds("samples_are_as_many_as_asked_for", "guard-sample:100");
+    holds("samples_are_as_many_of_each_size", "guard-sample:1000");
+    holds(
+        "samples_are_as_many_of_each_size",
+        "hardened,guard-sample:1000",
+    );
 }
 
 /// The suite's own programs, but for those that check what hardened mode does not promise: that freed

@@ -84,31 +84,22 @@ pub unsafe fn clear(block: usize, bytes: usize) {
 /// Two words, moved at once.
 type Pair = [u64; 2];
 const PAIR: usize = core::mem::size_of::<Pair>();
-/// Bytes that are gone through in one go: sizes vary, and a loop that ends somewhere else each time costs
-/// more, by a branch that is not foreseen, than a few pairs too many.
-const STRIDE: usize = 8 * PAIR;
-/// From here on memset is faster, in bytes.
-const MANY: usize = 1024;
+/// Up to here bytes are gone through by pairs, from here on by libc, which knows the processor's widest words.
+pub const FEW: usize = 256;
+/// Zero bytes, to compare others with: few enough to stay in the innermost cache.
+const NOUGHTS: usize = 1024;
+static NOUGHT: [u8; NOUGHTS] = [0; NOUGHTS];
 
-/// Calls `each` for the offsets of pairs that cover `bytes` >= 16 bytes, and no byte behind them: the last
-/// ones end where the bytes end, and overlap those before.
+/// Calls `each` for the offsets of pairs, four at once, that cover `bytes` bytes, from 16 to [`FEW`], and no
+/// byte behind them: the last ones end where the bytes end. Sizes vary, and a branch for what is left over
+/// would not be foreseen.
 #[inline(always)]
-fn each_pair(bytes: usize, mut each: impl FnMut(usize)) {
-    let half = STRIDE / 2;
-    if bytes < half {
-        let last = bytes - PAIR;
-        for at in [0, PAIR.min(last), (2 * PAIR).min(last), last] {
-            each(at);
-        }
-        return;
-    }
-    let mut stride = 0;
-    while stride + STRIDE < bytes {
-        (0..STRIDE).step_by(PAIR).for_each(|at| each(stride + at));
-        stride += STRIDE;
-    }
-    for start in [stride.min(bytes - half), bytes - half] {
-        (0..half).step_by(PAIR).for_each(|at| each(start + at));
+fn each_four(bytes: usize, mut each: impl FnMut([usize; 4])) {
+    let last = bytes - PAIR;
+    let mut at = 0;
+    while at < bytes {
+        each([at, at + PAIR, at + 2 * PAIR, at + 3 * PAIR].map(|at| at.min(last)));
+        at += 4 * PAIR;
     }
 }
 
@@ -116,41 +107,100 @@ fn each_pair(bytes: usize, mut each: impl FnMut(usize)) {
 ///
 /// # Safety
 /// They are the caller's, and `block` is a multiple of 8.
-#[inline]
+#[inline(always)]
 pub unsafe fn clear_words(block: usize, bytes: usize) {
-    let bytes = (bytes + 7) & !7;
-    if !(PAIR..=MANY).contains(&bytes) {
+    if bytes > FEW {
         // SAFETY: the caller's.
-        return unsafe { clear(block, bytes) };
+        return unsafe { clear(block, (bytes + 7) & !7) };
     }
     // SAFETY: the caller's.
-    each_pair(bytes, |at| unsafe {
-        ptr::write_unaligned((block + at) as *mut Pair, [0; 2]);
+    unsafe { clear_few(block, bytes) };
+}
+
+/// As [`clear_words`], for up to [`FEW`] bytes: calls nothing.
+///
+/// # Safety
+/// They are the caller's, and `block` is a multiple of 8.
+#[inline(always)]
+pub unsafe fn clear_few(block: usize, bytes: usize) {
+    let bytes = (bytes + 7) & !7;
+    if bytes < PAIR {
+        if bytes != 0 {
+            // SAFETY: the caller's: eight bytes at a multiple of 8.
+            unsafe { *(block as *mut u64) = 0 };
+        }
+        return;
+    }
+    // SAFETY: the caller's.
+    each_four(bytes, |pairs| unsafe {
+        for at in pairs {
+            ptr::write_unaligned((block + at) as *mut Pair, [0; 2]);
+        }
     });
 }
 
-/// The offset of the first byte of `bytes` (a multiple of 8) at `block` that is not zero.
+/// Whether `bytes` bytes (a multiple of 8, not 0) at `block` are all zero.
+///
+/// # Safety
+/// They are readable, and `block` is a multiple of 8.
+#[inline(always)]
+pub unsafe fn are_clear(block: usize, bytes: usize) -> bool {
+    if bytes > FEW {
+        // SAFETY: the caller's.
+        return unsafe { many_are_clear(block, bytes) };
+    }
+    // SAFETY: the caller's.
+    unsafe { few_are_clear(block, bytes) }
+}
+
+/// As [`are_clear`], for up to [`FEW`] bytes: calls nothing.
+///
+/// # Safety
+/// They are readable, and `block` is a multiple of 8.
+#[inline(always)]
+pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
+    if bytes < PAIR {
+        // SAFETY: the caller's.
+        return unsafe { *(block as *const u64) } == 0;
+    }
+    let mut sum = [0; 2];
+    each_four(bytes, |pairs| {
+        for at in pairs {
+            // SAFETY: the caller's; any bits are words.
+            let pair = unsafe { ptr::read_unaligned((block + at) as *const Pair) };
+            sum = [sum[0] | pair[0], sum[1] | pair[1]];
+        }
+    });
+    sum[0] | sum[1] == 0
+}
+
+/// As [`are_clear`], by libc's memcmp.
+///
+/// # Safety
+/// The bytes are readable.
+#[inline(never)]
+unsafe fn many_are_clear(block: usize, bytes: usize) -> bool {
+    let end = block + bytes;
+    (block..end).step_by(NOUGHTS).all(|at| {
+        let bytes = NOUGHTS.min(end - at);
+        // SAFETY: the caller's; nobody writes there but by misuse, which is then found or not.
+        unsafe { core::slice::from_raw_parts(at as *const u8, bytes) == &NOUGHT[..bytes] }
+    })
+}
+
+/// The offset of the first byte of `bytes` (a multiple of 8, not 0) at `block` that is not zero.
 ///
 /// # Safety
 /// They are readable, and `block` is a multiple of 8.
 #[inline]
 pub unsafe fn first_dirty(block: usize, bytes: usize) -> Option<usize> {
-    let mut sum = [0; 2];
-    if bytes < PAIR {
-        // SAFETY: the caller's.
-        sum[0] = unsafe { *(block as *const u64) };
-    } else {
-        each_pair(bytes, |at| {
-            // SAFETY: the caller's; any bits are words.
-            let pair = unsafe { ptr::read_unaligned((block + at) as *const Pair) };
-            sum = [sum[0] | pair[0], sum[1] | pair[1]];
-        });
-    }
-    if sum[0] | sum[1] == 0 {
-        return None;
-    }
     // SAFETY: the caller's.
-    unsafe { dirty_byte(block, bytes) }
+    unsafe {
+        if are_clear(block, bytes) {
+            return None;
+        }
+        dirty_byte(block, bytes)
+    }
 }
 
 /// As [`first_dirty`], byte for byte.
@@ -174,8 +224,8 @@ mod tests {
 
     #[test]
     fn the_first_dirty_byte_is_found_wherever_it_is() {
-        for bytes in (8..=512).step_by(8) {
-            let mut words = [0u64; 64];
+        for bytes in (8..=3 * NOUGHTS).step_by(8) {
+            let mut words = [0u64; 3 * NOUGHTS / 8];
             let start = words.as_mut_ptr() as usize;
             // SAFETY: within the array.
             assert_eq!(unsafe { first_dirty(start, bytes) }, None);
@@ -192,8 +242,8 @@ mod tests {
 
     #[test]
     fn clearing_clears_every_word_and_none_behind() {
-        for bytes in 1..=256usize {
-            let mut words = [u64::MAX; 40];
+        for bytes in 0..=2 * FEW {
+            let mut words = [u64::MAX; 2 * FEW / 8 + 8];
             let end = bytes.div_ceil(8);
             // SAFETY: within the array.
             unsafe { clear_words(words.as_mut_ptr() as usize, bytes) };

@@ -20,39 +20,43 @@ mod sample;
 mod sizes;
 mod thread;
 
+use crate::arch::prefetch;
 use crate::bitmap;
-use crate::class::{aligned_class, bin_of, bin_pages, class_of};
+use crate::class::{aligned_class, bin_of, bin_pages, class_of, slot_at};
 use crate::geometry::{
-    bit_of, pages_for, word_of, SlabId, LOCAL_MAX, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX,
+    bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX,
     SPAN_MAX,
 };
 use crate::heap::{dead, locate, Ground, Heap};
 use crate::large::{Block, Fences, Found};
-use crate::meta::Meta;
+use crate::meta::{Area, Meta};
 use crate::misuse::{Call, Line, Misuse};
 use crate::options::Options;
 use crate::os::Os;
 use crate::remote::{PENDING, RELEASED};
+use crate::sealed::Sealed;
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU32};
-use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Local, Phase};
-use bytes::{Secret, CANARY};
-use core::cell::UnsafeCell;
+use bytes::{Secret, CANARY, FEW};
 use empty::Empty;
 use fenced::{Fenced, Held};
-use sizes::Sizes;
+use sizes::{Sizes, Table, Words};
 use thread::{Freed, Threads};
 
 pub use parts::Parts;
 pub use sample::{Moment, Sampled, Samples};
 pub use thread::Thread;
 
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
 /// Hardened mode of one allocator. Off, and all zero, until [`Hardened::begin`].
 pub struct Hardened {
     on: AtomicU32,
-    fixed: UnsafeCell<Fixed>,
-    sizes: Sizes,
+    fixed: Sealed<Fixed>,
+    words: Words,
     threads: Threads,
     held: Held,
     empty: Empty,
@@ -63,10 +67,13 @@ pub struct Hardened {
 struct Fixed {
     parts: Parts,
     secret: Secret,
+    /// Bytes that are added to every block.
+    behind: usize,
+    /// Where the exact sizes lie.
+    table: Table,
+    /// Where the threads lie.
+    threads: usize,
 }
-
-// SAFETY: `fixed` is written by `begin` alone, before `on` is published; then only read.
-unsafe impl Sync for Hardened {}
 
 /// A live block in hardened mode.
 #[derive(Clone, Copy)]
@@ -94,14 +101,17 @@ impl Hardened {
     pub const fn new() -> Hardened {
         Hardened {
             on: AtomicU32::new(0),
-            fixed: UnsafeCell::new(Fixed {
+            fixed: Sealed::new(Fixed {
                 parts: Parts::NONE,
                 secret: Secret {
                     plain: 0,
                     factor: 0,
                 },
+                behind: 0,
+                table: Table::NONE,
+                threads: 0,
             }),
-            sizes: Sizes::new(),
+            words: Words::new(),
             threads: Threads::new(),
             held: Held::new(),
             empty: Empty::new(),
@@ -114,10 +124,14 @@ impl Hardened {
         self.on.load(Acquire) != 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn fixed(&self) -> &Fixed {
-        // SAFETY: written before `on` was published, never after.
-        unsafe { &*self.fixed.get() }
+        &self.fixed
+    }
+
+    #[inline(always)]
+    fn sizes(&self) -> Sizes<'_> {
+        Sizes::new(&self.fixed.table, &self.words)
     }
 
     /// Before the metadata are there: whether the options want the mode, which then is provided for.
@@ -136,10 +150,18 @@ impl Hardened {
             plain: ground.os.random(),
             factor: ground.os.random(),
         };
+        let fixed = Fixed {
+            parts,
+            secret,
+            behind: if parts.canary { CANARY } else { 0 },
+            table: Table::of(&ground.meta),
+            threads: ground.meta.start::<u8>(Area::Threads).as_ptr() as usize,
+        };
         // SAFETY: nobody reads before `on` is published, and this runs once.
-        unsafe { *self.fixed.get() = Fixed { parts, secret } };
-        self.sizes.init(&ground.meta);
-        self.threads.init(&ground.meta);
+        unsafe { self.fixed.set(fixed) };
+        self.fixed.seal(&ground.os);
+        ground.options.seal(&ground.os);
+        ground.meta.seal(&ground.os);
         if parts.guard {
             ground.pages.begin_keeping(parts.zero);
         }
@@ -151,12 +173,15 @@ impl Hardened {
     /// The hardened thread of a block; `None`: it has none.
     #[inline]
     pub fn thread(&self, local: &Local) -> Option<&Thread> {
-        self.threads.of(local)
+        self.threads.of(self.fixed.threads, local)
     }
 
     /// Gives the thread of `local` a heap that works on a block of its own; false where there are too many.
     pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local) -> bool {
-        let Some(thread) = self.threads.take(&ground.os, &ground.meta, local) else {
+        let Some(thread) = self
+            .threads
+            .take(&ground.os, &ground.meta, self.fixed.threads, local)
+        else {
             return false;
         };
         if ground.heaps.take(ground, &thread.local).is_none() {
@@ -182,7 +207,8 @@ impl Hardened {
     /// Frees all that the thread's quarantine holds.
     pub fn flush<O: Os>(&self, ground: &Ground<O>, thread: &Thread) -> Result<(), Misuse> {
         if let Some(heap) = thread.heap() {
-            while let Some(freed) = thread.quarantine.take() {
+            let most = self.fixed().parts.quarantine;
+            while let Some(freed) = thread.quarantine.take(most) {
                 self.release(ground, heap, freed)?;
             }
         }
@@ -196,34 +222,50 @@ impl Hardened {
 
     // ---- malloc ---------------------------------------------------------------------------------
 
-    /// The common half of [`Hardened::malloc`] for up to [`LOCAL_MAX`] bytes: `None` where the word is used up
-    /// or something is wrong, which the other half then finds again.
-    #[inline]
-    pub fn malloc_at_once(&self, thread: &Thread, size: usize) -> Option<usize> {
+    /// The common half of [`Hardened::malloc`]: a slot of the word that is checked out. `None` where that is used
+    /// up or something is wrong, which the other half then finds again; and of more than [`FEW`] bytes unless
+    /// `MANY`. Without that it calls nothing: some fifty instructions, and a load for every sixteen bytes.
+    #[inline(always)]
+    pub fn malloc_at_once<const MANY: bool>(&self, thread: &Thread, size: usize) -> Option<usize> {
         let fixed = self.fixed();
-        let need = size + self.behind();
-        if need > LOCAL_MAX || size == 0 {
+        let most = if MANY { SMALL_MAX } else { FEW };
+        let need = size.wrapping_add(fixed.behind);
+        if need > most || size == 0 || fixed.parts.random && !thread.random.is_ready() {
             return None;
         }
         let class = class_of(need);
-        let entry = &thread.local.entries[class];
+        let entry = match thread.local.entries.get(class) {
+            Some(entry) => entry,
+            None if MANY => thread.heap()?.upper_entry(class),
+            None => return None,
+        };
         let bits = entry.bits.get();
         if bits == 0 {
             return None;
         }
-        let start = if fixed.parts.random {
-            thread.random.byte()
-        } else {
-            0
-        };
-        let slot = bitmap::next_bit(bits, start);
-        let bytes = entry.size.get();
-        let address = entry.base.get() as usize + slot * bytes;
-        // SAFETY: the slot is free and of the thread's own slab; slots are multiples of 8.
-        if fixed.parts.zero && unsafe { bytes::first_dirty(address, bytes) }.is_some() {
+        let slot = thread.next_slot(class);
+        if bits & bit_of(slot) == 0 {
             return None;
         }
-        entry.bits.set(bits & !bit_of(slot));
+        let bytes = entry.size.get();
+        let base = entry.base.get() as usize;
+        let address = base + slot * bytes;
+        if fixed.parts.zero {
+            // SAFETY: the slot is free and of the thread's own slab; slots are multiples of 8; no class of up
+            // to `FEW` bytes has larger ones.
+            let clear = unsafe {
+                if MANY {
+                    bytes::are_clear(address, bytes)
+                } else {
+                    bytes::few_are_clear(address, bytes)
+                }
+            };
+            if !clear {
+                return None;
+            }
+        }
+        let rest = bits & !bit_of(slot);
+        entry.bits.set(rest);
         // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped,
         // and `notes` was set with it; the slot has room for the canary: `need`.
         unsafe {
@@ -232,6 +274,17 @@ impl Hardened {
             if fixed.parts.canary {
                 bytes::seal(address, size, fixed.secret);
             }
+        }
+        if rest != 0 {
+            let start = if fixed.parts.random {
+                thread.random.ready_byte()
+            } else {
+                0
+            };
+            // It was freed long ago, and will be looked at.
+            let next = base + thread.choose(class, rest, start) * bytes;
+            prefetch(next as *const u8);
+            prefetch((next + LINE) as *const u8);
         }
         Some(address)
     }
@@ -280,7 +333,7 @@ impl Hardened {
                 return Err(written(slab, slot, at));
             }
         }
-        self.sizes.note(slab, slot, size);
+        self.sizes().note(slab, slot, size);
         if parts.canary {
             // SAFETY: the slot has room for the canary: `need`.
             unsafe { bytes::seal(address, size, self.fixed().secret) };
@@ -291,11 +344,7 @@ impl Hardened {
     /// Bytes that are added to every block.
     #[inline]
     fn behind(&self) -> usize {
-        if self.fixed().parts.canary {
-            CANARY
-        } else {
-            0
-        }
+        self.fixed().behind
     }
 
     /// A slot of `class`, and whether nobody has touched it yet: never said of slots.
@@ -324,14 +373,16 @@ impl Hardened {
         let Some((slab, first)) = heap.checked_out(ground.table(), class) else {
             return Ok(None);
         };
-        if !self.sizes.open(&ground.os, &ground.meta, slab) {
+        if !self.sizes().open(&ground.os, &ground.meta, slab) {
             return Ok(None);
         }
-        thread.notes[class].set(self.sizes.words(slab, first));
+        thread.notes[class].set(self.sizes().words(slab, first));
         let bits = entry.bits.get();
-        let start = if random { thread.random.byte() } else { 0 };
-        let slot = bitmap::next_bit(bits, start);
-        entry.bits.set(bits & !bit_of(slot));
+        let start = || if random { thread.random.byte() } else { 0 };
+        let slot = bitmap::next_bit(bits, start());
+        let rest = bits & !bit_of(slot);
+        entry.bits.set(rest);
+        thread.choose(class, rest, start());
         // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
         flip(unsafe { &*entry.word.get() }, bit_of(slot));
         Ok(Some((slab, first + slot, false)))
@@ -353,7 +404,7 @@ impl Hardened {
         let Some((slab, fresh)) = span else {
             return Ok(None);
         };
-        if !self.sizes.open(&ground.os, &ground.meta, slab) {
+        if !self.sizes().open(&ground.os, &ground.meta, slab) {
             heap.free_elsewhere(ground, slab, 0)?;
             return Ok(None);
         }
@@ -396,8 +447,108 @@ impl Hardened {
 
     // ---- free -----------------------------------------------------------------------------------
 
+    /// The common half of [`Hardened::free`]: a live slot in the first window, and what has to leave the
+    /// quarantine for it is of the thread's own slabs. False where nothing was done, which includes every
+    /// misuse; and for slots of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some
+    /// ninety instructions, and a store for every sixteen bytes of the block.
+    #[inline(always)]
+    pub fn free_at_once<const MANY: bool, O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        addr: usize,
+    ) -> bool {
+        let fixed = self.fixed();
+        let most = fixed.parts.quarantine;
+        let hot = &ground.pages.hot;
+        let page = addr.wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
+        if page >= hot.pages.load(Relaxed) || most == 0 {
+            return false;
+        }
+        let id = hot.id_of(page);
+        let slab = ground.table().get(id);
+        let (base, bytes) = (slab.base(), slab.size());
+        let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
+        if slot >= slab.slots() || base + slot * bytes != addr || !MANY && bytes > FEW {
+            return false;
+        }
+        let Some(noted) = self.sizes().place(id.index(), slot) else {
+            return false;
+        };
+        let Some(size) = sizes::asked(noted.load(Relaxed), bytes) else {
+            return false;
+        };
+        // SAFETY: the slot is live, and has room for the canary.
+        if fixed.parts.canary && !unsafe { self.is_whole(addr, size, bytes) } {
+            return false;
+        }
+        if fixed.parts.random && !thread.random.is_ready() {
+            return false;
+        }
+        let quarantine = &thread.quarantine;
+        if quarantine.is_over(bytes, most) && (!MANY || !self.make_room(ground, thread, bytes)) {
+            return false;
+        }
+        // Without a second thread there is none to race with.
+        if fixed.parts.racing && ground.heaps.given.load(Relaxed) > 1 {
+            if noted.swap(0, AcqRel) == 0 {
+                return false;
+            }
+        } else {
+            noted.store(0, Relaxed);
+        }
+        if fixed.parts.zero {
+            // SAFETY: the slot was live, and this thread has ended that.
+            unsafe {
+                if MANY {
+                    bytes::clear_words(addr, size + fixed.behind);
+                } else {
+                    bytes::clear_few(addr, size + fixed.behind);
+                }
+            }
+        }
+        let freed = Freed {
+            slab: id.0,
+            slot: slot as u32,
+            bytes: bytes as u32,
+        };
+        let random = fixed.parts.random.then_some(&thread.random);
+        quarantine.put(freed, random, most);
+        true
+    }
+
+    /// Lets a batch of blocks leave the quarantine, so that one of `bytes` can come in. False where one is not
+    /// of the thread's own slabs, or there is another reason for which the other half is wanted.
+    #[inline(never)]
+    fn make_room<O: Os>(&self, ground: &Ground<O>, thread: &Thread, bytes: usize) -> bool {
+        let (quarantine, most) = (&thread.quarantine, self.fixed().parts.quarantine);
+        let (Some(heap), table) = (thread.heap(), ground.table()) else {
+            return false;
+        };
+        quarantine.thin_out(bytes, most, |oldest, soon| {
+            let slab = table.get(SlabId(oldest.slab));
+            prefetch(table.get(SlabId(soon.slab)).as_ptr().cast());
+            heap.free_at_once(slab, oldest.slot as usize)
+        });
+        !quarantine.is_over(bytes, most)
+    }
+
+    /// Whether the canary behind `size` bytes of a slot of `bytes` is whole, and what lies behind it as it
+    /// was left.
+    ///
+    /// # Safety
+    /// The slot is live, and has room for the canary.
+    #[inline(always)]
+    unsafe fn is_whole(&self, addr: usize, size: usize, bytes: usize) -> bool {
+        let fixed = self.fixed();
+        // SAFETY: the caller's.
+        unsafe {
+            bytes::broken_seal(addr, size, fixed.secret).is_none()
+                && (!fixed.parts.zero || bytes::ends_in_zero(addr, size, bytes))
+        }
+    }
+
     /// Frees the slot of a slab: it waits in the quarantine, or is free at once.
-    #[inline]
     pub fn free<O: Os>(
         &self,
         ground: &Ground<O>,
@@ -414,7 +565,7 @@ impl Hardened {
             return heap.free_elsewhere(ground, slab, slot);
         }
         let freed = Freed {
-            slab: self.sizes.number(slab) as u32,
+            slab: self.sizes().number(slab) as u32,
             slot: slot as u32,
             bytes: slab.size() as u32,
         };
@@ -422,16 +573,31 @@ impl Hardened {
         if parts.quarantine == 0 {
             return self.release(ground, heap, freed);
         }
-        let most = parts.quarantine.saturating_sub(slab.size());
+        let most = parts.quarantine;
         let random = parts.random.then_some(&thread.random);
-        while let Some(freed) = thread.quarantine.take_over(most) {
-            self.release(ground, heap, freed)?;
+        thread.random.make_ready();
+        while thread.quarantine.is_over(slab.size(), most) {
+            match thread.quarantine.take(most) {
+                Some(freed) => self.release(ground, heap, freed)?,
+                // It is larger than all that may be kept.
+                None => return self.release(ground, heap, freed),
+            }
         }
-        thread.quarantine.put(freed, random, parts.quarantine);
-        if let Some(next) = thread.quarantine.first() {
-            ground.table().get(SlabId(next.slab)).prefetch();
-        }
+        thread.quarantine.put(freed, random, most);
         Ok(())
+    }
+
+    /// Takes back a block that was made just now and is not needed.
+    pub fn take_back<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        addr: usize,
+    ) -> Result<(), Misuse> {
+        match self.find(ground, addr, Call::Free)? {
+            Live::Slot(slab, slot, _) => self.free(ground, thread, slab, slot),
+            _ => self.free_far(ground, addr),
+        }
     }
 
     /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
@@ -445,7 +611,7 @@ impl Hardened {
         racing: bool,
     ) -> Result<bool, Misuse> {
         let fixed = self.fixed();
-        let Some(size) = self.sizes.end(slab, slot, racing) else {
+        let Some(size) = self.sizes().end(slab, slot, racing) else {
             if is_arenas_slab(ground, slab) {
                 return Ok(false);
             }
@@ -454,12 +620,8 @@ impl Hardened {
         let address = slab.base() + slot * slab.size();
         // SAFETY: the slot was live, and this thread has ended that; it has room for the canary.
         unsafe {
-            if fixed.parts.canary {
-                let whole = bytes::broken_seal(address, size, fixed.secret).is_none();
-                let zero = !fixed.parts.zero || bytes::ends_in_zero(address, size, slab.size());
-                if !(whole && zero) {
-                    self.look_at_seal(slab, slot, size, Call::Free)?;
-                }
+            if fixed.parts.canary && !self.is_whole(address, size, slab.size()) {
+                self.look_at_seal(slab, slot, size, Call::Free)?;
             }
             if fixed.parts.zero {
                 bytes::clear_words(address, size + self.behind());
@@ -478,10 +640,7 @@ impl Hardened {
         let addr = slab.base() + slot * slab.size();
         let (secret, zero) = (self.fixed().secret, self.fixed().parts.zero);
         // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
-        if unsafe {
-            bytes::broken_seal(addr, size, secret).is_none()
-                && (!zero || bytes::ends_in_zero(addr, size, slab.size()))
-        } {
+        if unsafe { self.is_whole(addr, size, slab.size()) } {
             return Ok(());
         }
         let end = size + CANARY;
@@ -590,7 +749,7 @@ impl Hardened {
         let found = ground.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != RELEASED) {
             let slot = locate(slab, addr, call)?;
-            return match self.sizes.size(slab, slot) {
+            return match self.sizes().size(slab, slot) {
                 Some(size) => Ok(Live::Slot(slab, slot, size)),
                 None => Err(Misuse::Dead {
                     call,
@@ -606,6 +765,23 @@ impl Hardened {
         match ground.large.noted(addr) {
             Some((block, size, _)) => Ok(Live::Large(block, size)),
             None => Err(self.not_large(ground, addr, call)),
+        }
+    }
+
+    /// Whether the live block at `addr`, of `size` bytes, may have been asked for at a multiple of `align`: slots
+    /// have the class that both ask for.
+    pub fn may_be_aligned<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        addr: usize,
+        size: usize,
+        align: usize,
+    ) -> bool {
+        match self.find(ground, addr, Call::Free) {
+            Ok(Live::Slot(slab, ..)) if align > MIN_ALIGN && !slab.is_span() => {
+                align <= PAGE && aligned_class(size + self.behind(), align) == Some(slab.class())
+            }
+            _ => true,
         }
     }
 
@@ -633,7 +809,7 @@ impl Hardened {
         }
         self.move_end(addr, old, size);
         match live {
-            Live::Slot(slab, slot, _) if !self.sizes.change(slab, slot, old, size) => {
+            Live::Slot(slab, slot, _) if !self.sizes().change(slab, slot, old, size) => {
                 Err(dead(slab, slot))
             }
             _ => Ok(true),
@@ -690,7 +866,7 @@ impl Hardened {
                 .decimal(slot)
                 .text(" of class ")
                 .decimal(slab.class());
-            match self.sizes.size(slab, slot) {
+            match self.sizes().size(slab, slot) {
                 Some(asked) => line.text(" is live, ").decimal(asked).text(" bytes"),
                 None if slab.is_free(slot) => line.text(" is free"),
                 None => line.text(" was freed"),
@@ -710,9 +886,9 @@ impl Hardened {
     /// the program, is free. What was being cleared is cleared.
     pub fn repair<O: Os>(&self, ground: &Ground<O>, local: &Local) {
         self.held.reset_locks();
-        self.sizes.reset_lock();
+        self.words.reset_lock();
         self.empty.reset_lock();
-        self.threads.rebuild(local);
+        self.threads.rebuild(self.fixed.threads, local);
         ground.pages.each_slab(|slab| {
             if !is_arenas_slab(ground, slab) {
                 self.repair_slab(slab);
@@ -723,7 +899,7 @@ impl Hardened {
     fn repair_slab(&self, slab: SlabPtr) {
         for slot in 0..slab.slots() {
             let free = slab.is_remote(slot) || slab.is_free(slot);
-            if free || self.sizes.size(slab, slot).is_some() {
+            if free || self.sizes().size(slab, slot).is_some() {
                 continue;
             }
             if self.fixed().parts.zero {
@@ -737,14 +913,14 @@ impl Hardened {
 
     /// Whether no thread was in the middle of anything when the parent forked.
     pub fn locks_are_free(&self) -> bool {
-        let locks = self.held.locks_are_free() && self.sizes.lock_is_free();
+        let locks = self.held.locks_are_free() && self.words.lock_is_free();
         locks && self.empty.lock_is_free() && self.threads.lock_is_free()
     }
 
     /// In a fork child: frees all locks.
     pub fn reset_locks(&self) {
         self.held.reset_locks();
-        self.sizes.reset_lock();
+        self.words.reset_lock();
         self.empty.reset_lock();
         self.threads.reset_lock();
     }

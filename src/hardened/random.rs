@@ -79,13 +79,31 @@ impl Random {
         self.left.set(4 * KEY_WORDS as u32);
     }
 
+    /// Whether the next eight bits are there already.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        self.left.get() != 0
+    }
+
+    /// Sees to it that they are.
+    #[inline]
+    pub fn make_ready(&self) {
+        if !self.is_ready() {
+            self.refill();
+        }
+    }
+
     /// Eight random bits.
     #[inline]
     pub fn byte(&self) -> usize {
-        if self.left.get() == 0 {
-            self.refill();
-        }
-        let left = self.left.get() - 1;
+        self.make_ready();
+        self.ready_byte()
+    }
+
+    /// Eight random bits that are there already: see [`Random::is_ready`].
+    #[inline(always)]
+    pub fn ready_byte(&self) -> usize {
+        let left = self.left.get().saturating_sub(1);
         self.left.set(left);
         let word = &self.ready[left as usize / 4 % KEY_WORDS];
         let bits = word.get();

@@ -12,18 +12,42 @@ use crate::geometry::SLOTS;
 use crate::meta::{Area, Meta, SIZES_BYTES, SLAB_BYTES};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::sync::{settled, AtomicU16, AtomicUsize, Lock};
+use crate::sync::{AtomicU16, AtomicUsize, Lock};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
-/// The table.
-pub struct Sizes {
-    /// Where it begins; 0: nowhere.
-    start: AtomicUsize,
+/// Where the table lies.
+#[derive(Clone, Copy)]
+pub struct Table {
+    start: usize,
     /// Where the header table begins: a header's number by its address costs no look at its second line.
-    slabs: AtomicUsize,
+    slabs: usize,
+}
+
+impl Table {
+    /// Nowhere.
+    pub const NONE: Table = Table { start: 0, slabs: 0 };
+
+    /// The one of the metadata, which are there.
+    pub fn of(meta: &Meta) -> Table {
+        Table {
+            start: meta.start::<u8>(Area::Sizes).as_ptr() as usize,
+            slabs: meta.start::<u8>(Area::Slabs).as_ptr() as usize,
+        }
+    }
+}
+
+/// How much of the table is there.
+pub struct Words {
     /// Bytes of it that are open.
     opened: AtomicUsize,
     lock: Lock,
+}
+
+/// The table.
+#[derive(Clone, Copy)]
+pub struct Sizes<'a> {
+    table: &'a Table,
+    words: &'a Words,
 }
 
 /// The word of a slot of which `unused` bytes were not asked for.
@@ -31,71 +55,89 @@ fn word(unused: usize) -> u16 {
     (unused + 1) as u16
 }
 
-impl Sizes {
-    /// No table.
-    pub const fn new() -> Sizes {
-        Sizes {
-            start: AtomicUsize::new(0),
-            slabs: AtomicUsize::new(0),
+/// The bytes that were asked for of a slot of `bytes` by its word; `None`: it is not live.
+#[inline(always)]
+pub fn asked(word: u16, bytes: usize) -> Option<usize> {
+    bytes.checked_sub(usize::from(word).checked_sub(1)?)
+}
+
+impl Words {
+    /// Nothing.
+    pub const fn new() -> Words {
+        Words {
             opened: AtomicUsize::new(0),
             lock: Lock::new(),
         }
     }
 
-    /// Lays the table over its area. Once.
-    pub fn init(&self, meta: &Meta) {
-        let start = meta.start::<u8>(Area::Sizes).as_ptr() as usize;
-        let slabs = meta.start::<u8>(Area::Slabs).as_ptr() as usize;
-        self.slabs.store(slabs, Relaxed);
-        self.start.store(start, Release);
+    /// In a fork child: frees the lock.
+    pub fn reset_lock(&self) {
+        self.lock.reset();
+    }
+
+    /// Whether nobody holds the lock.
+    pub fn lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+}
+
+impl<'a> Sizes<'a> {
+    /// The table that lies at `table`.
+    #[inline(always)]
+    pub fn new(table: &'a Table, words: &'a Words) -> Sizes<'a> {
+        Sizes { table, words }
     }
 
     /// The number of a slab's header.
     #[inline]
     pub fn number(&self, slab: SlabPtr) -> usize {
-        // SAFETY: set once, before the first slab was made.
-        (slab.as_ptr() as usize - unsafe { settled(&self.slabs) }) / SLAB_BYTES
+        (slab.as_ptr() as usize - self.table.slabs) / SLAB_BYTES
     }
 
     /// Sees to it that the words of `slab` are there; false where memory has run out.
     #[inline]
     pub fn open<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> bool {
         let end = (self.number(slab) + 2) * SIZES_BYTES;
-        end <= self.opened.load(Acquire) || self.open_to(os, meta, end)
+        end <= self.words.opened.load(Acquire) || self.open_to(os, meta, end)
     }
 
     #[cold]
     fn open_to<O: Os>(&self, os: &O, meta: &Meta, end: usize) -> bool {
-        let _guard = self.lock.lock();
-        let mut opened = self.opened.load(Relaxed);
+        let _guard = self.words.lock.lock();
+        let mut opened = self.words.opened.load(Relaxed);
         let end = end.min(meta.extent(Area::Sizes).bytes);
         let done = meta.open_to(os, Area::Sizes, &mut opened, end);
-        self.opened.store(opened, Release);
+        self.words.opened.store(opened, Release);
         done
     }
 
-    #[inline]
-    fn at(&self, slab: SlabPtr, slot: usize) -> &AtomicU16 {
-        let index = self.number(slab) * SLOTS + slot;
+    #[inline(always)]
+    fn at(&self, number: usize, slot: usize) -> &'a AtomicU16 {
+        let index = number * SLOTS + slot;
         // SAFETY: `open` was called for the slab before its first slot was handed out, and the slot is one
         // of the slab's: at most 256, or 512 for a pair, which has two numbers.
-        unsafe { &*(settled(&self.start) as *const AtomicU16).add(index) }
+        unsafe { &*(self.table.start as *const AtomicU16).add(index) }
     }
 
-    fn has(&self, slab: SlabPtr) -> bool {
-        (self.number(slab) + 1) * SIZES_BYTES <= self.opened.load(Acquire)
+    /// The word of a slot, which exists, of the slab of header `number`; `None`: nobody was told a size of any
+    /// slot of the slab.
+    #[inline(always)]
+    pub fn place(&self, number: usize, slot: usize) -> Option<&'a AtomicU16> {
+        let open = (number + 1) * SIZES_BYTES <= self.words.opened.load(Acquire);
+        open.then(|| self.at(number, slot))
     }
 
     /// Notes that `slot` is live and `size` bytes of it were asked for.
     #[inline]
     pub fn note(&self, slab: SlabPtr, slot: usize, size: usize) {
-        self.at(slab, slot).store(word(slab.size() - size), Relaxed);
+        self.at(self.number(slab), slot)
+            .store(word(slab.size() - size), Relaxed);
     }
 
     /// The words of the slots from `first` on, for [`Sizes::note_at`].
     #[inline]
     pub fn words(&self, slab: SlabPtr, first: usize) -> *const AtomicU16 {
-        self.at(slab, first)
+        self.at(self.number(slab), first)
     }
 
     /// As [`Sizes::note`], by a word of [`Sizes::words`], for a slot with `unused` bytes not asked for.
@@ -111,21 +153,17 @@ impl Sizes {
     /// The bytes that were asked for of a live slot; `None`: it is not live.
     #[inline]
     pub fn size(&self, slab: SlabPtr, slot: usize) -> Option<usize> {
-        if !self.has(slab) {
-            return None;
-        }
-        let unused = usize::from(self.at(slab, slot).load(Relaxed)).checked_sub(1)?;
-        slab.size().checked_sub(unused)
+        asked(
+            self.place(self.number(slab), slot)?.load(Relaxed),
+            slab.size(),
+        )
     }
 
     /// Notes that `slot` is not live any more, and tells how many bytes were asked for; `None`: it was not
     /// live, or, with `racing`, another thread was faster.
     #[inline]
     pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Option<usize> {
-        if !self.has(slab) {
-            return None;
-        }
-        let at = self.at(slab, slot);
+        let at = self.place(self.number(slab), slot)?;
         let found = if racing {
             at.swap(0, AcqRel)
         } else {
@@ -133,31 +171,20 @@ impl Sizes {
             at.store(0, Relaxed);
             found
         };
-        let unused = usize::from(found).checked_sub(1)?;
-        slab.size().checked_sub(unused)
+        asked(found, slab.size())
     }
 
     /// Changes the size of a live slot from `old` to `new`; false: it is not live any more.
     pub fn change(&self, slab: SlabPtr, slot: usize, old: usize, new: usize) -> bool {
         let (old, new) = (word(slab.size() - old), word(slab.size() - new));
-        self.at(slab, slot)
+        self.at(self.number(slab), slot)
             .compare_exchange(old, new, AcqRel, Relaxed)
             .is_ok()
     }
-
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
 }
 
-impl Default for Sizes {
-    fn default() -> Sizes {
-        Sizes::new()
+impl Default for Words {
+    fn default() -> Words {
+        Words::new()
     }
 }

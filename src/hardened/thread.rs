@@ -9,11 +9,12 @@
 //! allocations it takes until a block comes back.
 
 use super::random::Random;
+use crate::bitmap::next_bit;
 use crate::class::CLASSES;
 use crate::heap::{heap_of, Heap};
 use crate::meta::{Area, Meta, THREAD_BYTES};
 use crate::os::Os;
-use crate::sync::{settled, AtomicU16, AtomicU32, AtomicUsize, Guard, Lock, Ordering::Relaxed};
+use crate::sync::{AtomicU16, AtomicU32, Guard, Lock, Ordering::Relaxed};
 use crate::tls::Local;
 use core::cell::{Cell, UnsafeCell};
 
@@ -21,6 +22,11 @@ use core::cell::{Cell, UnsafeCell};
 const LOT: usize = 256;
 /// The most blocks in the ordered part.
 const RING: usize = 4096;
+
+/// How many blocks ahead a header is asked for.
+const AHEAD: u32 = 4;
+/// Blocks leave a full quarantine in batches: a part of its bytes, one of so many.
+const BATCHES: usize = 64;
 
 /// A freed block: the number of its header, and of its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,85 +66,102 @@ pub struct Quarantine {
     drawn: Cell<u32>,
     /// Place of the ring's oldest block.
     first: Cell<u32>,
-    /// Blocks in the ring.
-    count: Cell<u32>,
-    /// Bytes of all blocks.
+    /// Place behind the ring's youngest block.
+    end: Cell<u32>,
+    /// What all blocks are charged for: see [`charge`].
     bytes: Cell<usize>,
-    /// Bytes of the blocks in the lot.
+    /// What the blocks in the lot are charged for.
     lot_bytes: Cell<usize>,
     lot: [Cell<u64>; LOT],
     ring: [Cell<u64>; RING],
 }
 
+/// The bytes that a block of `bytes` is charged for in a quarantine of `most` bytes: so many at least that the
+/// number of blocks is bounded as well.
+#[inline(always)]
+fn charge(bytes: u32, most: usize) -> usize {
+    (bytes as usize).max(most / RING + 1)
+}
+
 impl Quarantine {
-    /// Takes a freed block in; `random` tells to draw lots, with a quarter of the `most` bytes at most: what
-    /// leaves the lot goes through the ring as well.
-    #[inline]
+    /// Takes a freed block in; `random`, whose numbers are to be ready, tells to draw lots, with a quarter of
+    /// the `most` bytes at most: what leaves the lot goes through the ring as well. There is room for it
+    /// (see [`Quarantine::is_over`]).
+    #[inline(always)]
     pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
-        self.bytes.set(self.bytes.get() + freed.bytes as usize);
+        let charged = charge(freed.bytes, most);
+        self.bytes.set(self.bytes.get() + charged);
         let mut word = freed.pack();
         // One of the larger blocks would fill the lot, and the others never leave it.
-        let random = random.filter(|_| freed.bytes as usize <= most / 16);
+        let random = random.filter(|_| charged <= most / 16);
         if let Some(random) = random {
             let drawn = self.drawn.get() as usize;
-            let lot = self.lot_bytes.get() + freed.bytes as usize;
+            let lot = self.lot_bytes.get() + charged;
             if drawn < LOT && lot <= most / 4 {
                 self.lot[drawn].set(word);
                 self.lot_bytes.set(lot);
                 self.drawn.set(drawn as u32 + 1);
                 return;
             }
-            let place = random.byte() & (LOT - 1);
+            let place = random.ready_byte() & (LOT - 1);
             if place < drawn {
                 word = self.lot[place].replace(word);
-                self.lot_bytes.set(lot - Freed::unpack(word).bytes as usize);
+                let out = Freed::unpack(word);
+                self.lot_bytes.set(lot - charge(out.bytes, most));
             }
         }
-        let place = (self.first.get() + self.count.get()) as usize % RING;
-        self.ring[place].set(word);
-        self.count.set(self.count.get() + 1);
+        let end = self.end.get();
+        self.ring[end as usize % RING].set(word);
+        self.end.set(end.wrapping_add(1));
     }
 
-    /// Takes a block out that is to be used again: as long as there are more than `most` bytes, or no more
-    /// place.
-    #[inline]
-    pub fn take_over(&self, most: usize) -> Option<Freed> {
-        if self.bytes.get() <= most && (self.count.get() as usize) < RING {
-            return None;
+    /// Whether blocks have to leave before one of `bytes` can come in, with `most` bytes in all.
+    #[inline(always)]
+    pub fn is_over(&self, bytes: usize, most: usize) -> bool {
+        self.bytes.get() + charge(bytes as u32, most) > most
+    }
+
+    /// Lets the ring's oldest blocks leave so that one of `bytes` can come in, and some more than must, so that
+    /// it need not be done for each that comes in; stops where `free` says that it could not free one. `free`
+    /// is told of a block that will leave soon as well, whose header it may ask for ahead.
+    #[inline(always)]
+    pub fn thin_out(&self, bytes: usize, most: usize, free: impl Fn(Freed, Freed) -> bool) {
+        let goal = most.saturating_sub(charge(bytes as u32, most) + most / BATCHES);
+        let (mut first, end, mut held) = (self.first.get(), self.end.get(), self.bytes.get());
+        let at = |place: u32| Freed::unpack(self.ring[place as usize % RING].get());
+        while held > goal && first != end {
+            let oldest = at(first);
+            if !free(oldest, at(first.wrapping_add(AHEAD))) {
+                break;
+            }
+            first = first.wrapping_add(1);
+            held -= charge(oldest.bytes, most);
         }
-        self.take()
+        self.first.set(first);
+        self.bytes.set(held);
     }
 
-    /// The block that is next to leave the ring.
-    #[inline]
-    pub fn first(&self) -> Option<Freed> {
-        (self.count.get() > 0).then(|| Freed::unpack(self.ring[self.first.get() as usize].get()))
-    }
-
-    /// Takes the block out that came first.
-    #[inline]
-    pub fn take(&self) -> Option<Freed> {
-        let word = if self.count.get() > 0 {
-            let first = self.first.get() as usize;
-            self.first.set((first + 1) as u32 % RING as u32);
-            self.count.set(self.count.get() - 1);
-            self.ring[first].get()
-        } else {
-            let drawn = self.drawn.get().checked_sub(1)?;
-            self.drawn.set(drawn);
-            let word = self.lot[drawn as usize].get();
-            let lot = self.lot_bytes.get() - Freed::unpack(word).bytes as usize;
-            self.lot_bytes.set(lot);
-            word
-        };
-        let freed = Freed::unpack(word);
-        self.bytes.set(self.bytes.get() - freed.bytes as usize);
+    /// Takes the block out that came first, of `most` bytes in all.
+    pub fn take(&self, most: usize) -> Option<Freed> {
+        let first = self.first.get();
+        if first != self.end.get() {
+            let freed = Freed::unpack(self.ring[first as usize % RING].get());
+            self.first.set(first.wrapping_add(1));
+            self.bytes.set(self.bytes.get() - charge(freed.bytes, most));
+            return Some(freed);
+        }
+        let drawn = self.drawn.get().checked_sub(1)?;
+        self.drawn.set(drawn);
+        let freed = Freed::unpack(self.lot[drawn as usize].get());
+        let charged = charge(freed.bytes, most);
+        self.lot_bytes.set(self.lot_bytes.get() - charged);
+        self.bytes.set(self.bytes.get() - charged);
         Some(freed)
     }
 
     /// Forgets all, in a fork child, where the blocks were freed by a walk over all slabs.
     pub fn forget(&self) {
-        [&self.drawn, &self.first, &self.count]
+        [&self.drawn, &self.first, &self.end]
             .into_iter()
             .for_each(|count| count.set(0));
         self.bytes.set(0);
@@ -153,6 +176,8 @@ pub struct Thread {
     pub local: Local,
     /// Where the sizes of the slots in each entry are noted; of entries that have bits.
     pub notes: [Cell<*const AtomicU16>; CLASSES],
+    /// The slot of each entry that is next: chosen ahead, so that its line can be asked for.
+    next_slots: [Cell<u8>; CLASSES],
     /// The thread's random numbers.
     pub random: Random,
     index: Cell<u32>,
@@ -170,6 +195,20 @@ impl Thread {
     pub fn heap(&self) -> Option<&Heap> {
         heap_of(&self.local)
     }
+
+    /// The slot of a class's entry that is next.
+    #[inline(always)]
+    pub fn next_slot(&self, class: usize) -> usize {
+        usize::from(self.next_slots[class].get())
+    }
+
+    /// Chooses which of a class's `bits` is next: the first one from `start` on.
+    #[inline(always)]
+    pub fn choose(&self, class: usize, bits: u64, start: usize) -> usize {
+        let slot = next_bit(bits, start);
+        self.next_slots[class].set(slot as u8);
+        slot
+    }
 }
 
 struct Registry {
@@ -185,8 +224,6 @@ pub struct Threads {
     registry: UnsafeCell<Registry>,
     /// Made so far, for those who look without the lock.
     made: AtomicU32,
-    /// Where the first one lies.
-    start: AtomicUsize,
 }
 
 // SAFETY: the registry is reached under the lock alone.
@@ -203,34 +240,27 @@ impl Threads {
                 unused: 0,
             }),
             made: AtomicU32::new(0),
-            start: AtomicUsize::new(0),
         }
     }
 
-    /// Lays the threads over their area. Once, before the first is taken.
-    pub fn init(&self, meta: &Meta) {
-        let start = meta.start::<u8>(Area::Threads).as_ptr() as usize;
-        self.start.store(start, Relaxed);
-    }
-
-    /// The one that a thread's block names; `None`: the thread is not hardened.
-    #[inline]
-    pub fn of(&self, local: &Local) -> Option<&Thread> {
+    /// The one that a thread's block names, where all of them lie at `start`; `None`: the thread is not
+    /// hardened.
+    #[inline(always)]
+    pub fn of(&self, start: usize, local: &Local) -> Option<&Thread> {
         let index = (local.hardened.get() as usize).checked_sub(1)?;
-        Some(self.at(index))
+        Some(self.at(start, index))
     }
 
-    #[inline]
-    fn at(&self, index: usize) -> &Thread {
-        // SAFETY: set before the first thread was taken; `index` was given out, so its memory is open; zero
-        // is a valid thread; never unmapped.
-        unsafe { &*((settled(&self.start) + index * THREAD_BYTES) as *const Thread) }
+    #[inline(always)]
+    fn at(&self, start: usize, index: usize) -> &Thread {
+        // SAFETY: `index` was given out, so its memory is open; zero is a valid thread; never unmapped.
+        unsafe { &*((start + index * THREAD_BYTES) as *const Thread) }
     }
 
     /// One for the thread whose block is `local`; `None` where there are too many.
-    pub fn take<O: Os>(&self, os: &O, meta: &Meta, local: &Local) -> Option<&Thread> {
-        let index = self.unused(os, meta)?;
-        let thread = self.at(index);
+    pub fn take<O: Os>(&self, os: &O, meta: &Meta, start: usize, local: &Local) -> Option<&Thread> {
+        let index = self.unused(os, meta, start)?;
+        let thread = self.at(start, index);
         thread.index.set(index as u32);
         thread.quarantine.forget();
         thread.random.seed(core::array::from_fn(|_| os.random()));
@@ -238,12 +268,12 @@ impl Threads {
         Some(thread)
     }
 
-    fn unused<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
+    fn unused<O: Os>(&self, os: &O, meta: &Meta, start: usize) -> Option<usize> {
         let guard = self.lock.lock();
         let registry = self.registry(&guard);
         if registry.unused != 0 {
             let index = registry.unused as usize - 1;
-            registry.unused = self.at(index).next.get();
+            registry.unused = self.at(start, index).next.get();
             return Some(index);
         }
         let index = registry.made as usize;
@@ -267,13 +297,13 @@ impl Threads {
     }
 
     /// In a fork child: all but the one of `local` are unused, and all quarantines empty.
-    pub fn rebuild(&self, local: &Local) {
+    pub fn rebuild(&self, start: usize, local: &Local) {
         self.lock.reset();
         let guard = self.lock.lock();
         let registry = self.registry(&guard);
         registry.unused = 0;
         for index in 0..registry.made {
-            let thread = self.at(index as usize);
+            let thread = self.at(start, index as usize);
             thread.quarantine.forget();
             if index + 1 != local.hardened.get() {
                 thread.local.reset();
@@ -325,48 +355,61 @@ mod tests {
 
     #[test]
     fn blocks_come_out_in_the_order_in_which_they_were_freed() {
-        let quarantine = empty();
-        let mut out = 0;
+        let (quarantine, most) = (empty(), 640 * 64);
+        let out = Cell::new(0);
         for n in 0..10_000 {
-            while let Some(first) = quarantine.take_over(99 * 64) {
-                assert_eq!(first, freed(out));
-                out += 1;
+            if quarantine.is_over(64, most) {
+                quarantine.thin_out(64, most, |oldest, _| {
+                    assert_eq!(oldest, freed(out.get()));
+                    out.set(out.get() + 1);
+                    true
+                });
             }
-            quarantine.put(freed(n), None, usize::MAX);
+            quarantine.put(freed(n), None, most);
+            let held = n + 1 - out.get();
+            assert!(held <= 640 && (n < 640 || held >= 640 - 2 * 640 / BATCHES as u32));
         }
-        assert_eq!(out, 10_000 - 100);
     }
 
     #[test]
     fn the_number_of_blocks_is_bounded_too() {
-        let quarantine = empty();
-        let mut out = 0;
+        let (quarantine, most) = (empty(), 1 << 30);
+        let held = Cell::new(0);
         for n in 0..10_000 {
-            out += usize::from(quarantine.take_over(usize::MAX).is_some());
-            quarantine.put(freed(n), None, usize::MAX);
+            if quarantine.is_over(64, most) {
+                quarantine.thin_out(64, most, |_, _| {
+                    held.set(held.get() - 1);
+                    true
+                });
+            }
+            quarantine.put(freed(n), None, most);
+            held.set(held.get() + 1);
+            assert!(held.get() < RING);
         }
-        assert_eq!(out, 10_000 - RING);
-        assert_eq!(quarantine.bytes.get(), RING * 64);
+        assert!(held.get() > RING - 2 * RING / BATCHES);
     }
 
     #[test]
     fn with_lots_every_block_still_comes_out_once() {
-        let (quarantine, random) = (empty(), Random::default());
+        let (quarantine, random, most) = (empty(), Random::default(), 1000 * 64);
         random.seed([1, 2, 3, 4]);
         let (mut seen, mut in_order) = (std::vec![0; 5000], 0);
         let mut last = 0;
         for n in 0..5000 {
-            quarantine.put(freed(n), Some(&random), 1000 * 64);
-            while let Some(out) = quarantine.take_over(1000 * 64) {
+            while quarantine.is_over(64, most) {
+                let out = quarantine.take(most).unwrap();
                 seen[out.slab as usize - 2] += 1;
                 in_order += usize::from(out.slab > last);
                 last = out.slab;
             }
+            random.make_ready();
+            quarantine.put(freed(n), Some(&random), most);
         }
-        while let Some(out) = quarantine.take() {
+        while let Some(out) = quarantine.take(most) {
             seen[out.slab as usize - 2] += 1;
         }
         assert!(seen.iter().all(|&times| times == 1));
         assert!(in_order < 3500, "{in_order} of 4000 came in order");
+        assert_eq!((quarantine.bytes.get(), quarantine.lot_bytes.get()), (0, 0));
     }
 }

@@ -16,7 +16,9 @@ impl Heap {
     pub(super) fn pulse<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         let pulse = self.pulse.get();
         self.pulse.set(pulse.wrapping_add(1));
-        if !pulse.is_multiple_of(PULSE) {
+        if !pulse.is_multiple_of(PULSE)
+            || self.asking.take() && !(pulse / PULSE).is_multiple_of(PULSE)
+        {
             return Ok(());
         }
         self.look_at_clock(ground)

@@ -170,6 +170,8 @@ pub struct Heap {
     /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
     live: Cell<i64>,
     pulse: Cell<u32>,
+    /// Set for the next refill to come the long way, which asks whether it is to be sampled.
+    asking: Cell<bool>,
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
     last_decay: Cell<u64>,
@@ -411,7 +413,10 @@ impl Heap {
             return false;
         }
         if rate < OFTEN {
-            self.pulse.set(0);
+            // So that the next refill asks as well; the clock need not be looked at for that.
+            let next = self.pulse.get().wrapping_add(PULSE - 1);
+            self.pulse.set(next - next % PULSE);
+            self.asking.set(true);
         }
         let rate = rate.min(RATE_MOST) as u64;
         if self.sample_at.get() == 0 {

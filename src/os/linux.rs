@@ -38,6 +38,8 @@ const UNTRIED: u32 = 0;
 const BY_GUARD: u32 = 1;
 const BY_PROTECTION: u32 = 2;
 
+/// `mseal(2)`, Linux 6.10: its number is the same on all architectures.
+const MSEAL: libc::c_long = 462;
 /// madvise(2): `MADV_GUARD_INSTALL`, Linux 6.13: a mark in the page tables, no mapping of its own.
 const GUARD_INSTALL: libc::c_int = 102;
 /// mmap(2): `MAP_FIXED_NOREPLACE`, Linux 4.17.
@@ -453,6 +455,17 @@ impl Os for Linux {
             return NonNull::new(start.cast());
         }
         self.reserve(bytes)
+    }
+
+    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        keeping_errno(|| {
+            // SAFETY: the caller's: nobody writes there any more.
+            let done =
+                unsafe { libc::mprotect(start.as_ptr().cast(), bytes, libc::PROT_READ) == 0 };
+            // SAFETY: from now on the kernel refuses to change the mapping; older ones know no such call.
+            unsafe { libc::syscall(MSEAL, start.as_ptr(), bytes, 0usize) };
+            done
+        })
     }
 
     unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {

@@ -233,6 +233,15 @@ pub trait Os: Sync {
         false
     }
 
+    /// Makes whole pages read-only, for good where the system can promise that.
+    ///
+    /// # Safety
+    /// Nobody writes to them from now on but by misuse.
+    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let _ = (start, bytes);
+        false
+    }
+
     /// The return addresses of the calling thread's functions, innermost first; how many.
     fn stack(&self, frames: &mut [usize]) -> usize {
         let _ = frames;

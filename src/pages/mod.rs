@@ -64,14 +64,21 @@ const _: () = {
 };
 
 impl Hot {
+    /// The number of the header that the page map names for `page` < `pages`.
+    #[inline(always)]
+    pub fn id_of(&self, page: usize) -> SlabId {
+        // SAFETY: the map is open as far as `pages`. Its address was set before the first page.
+        SlabId(unsafe { (*(settled(&self.map) as *const AtomicU32).add(page)).load(Relaxed) })
+    }
+
     /// The header that the page map names for `page` < `pages`; the dummy where it names none.
     #[inline(always)]
     pub fn slab_of(&self, page: usize) -> SlabPtr {
-        // SAFETY: the map is open as far as `pages`, and its entries number headers that were made. Both
-        // addresses were set before the first page.
+        let id = self.id_of(page);
+        // SAFETY: the map's entries number headers that were made. The table's address was set before the
+        // first page.
         unsafe {
-            let id = (*(settled(&self.map) as *const AtomicU32).add(page)).load(Relaxed);
-            let slab = settled(&self.slabs) + id as usize * SLAB_BYTES;
+            let slab = settled(&self.slabs) + id.index() * SLAB_BYTES;
             SlabPtr::new(NonNull::new_unchecked(slab as *mut _))
         }
     }

@@ -1,8 +1,12 @@
-/* usage: cases CASE - does what hardened mode is to catch, or checks what it promises. Whoever survives a
+/* usage: cases CASE [old-kernel] - does what hardened mode is to catch, or checks what it promises. Whoever survives a
  * misuse says so and exits 3; a check that holds exits 0. */
 #include "../tools.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum { MANY = 4000 };
@@ -219,17 +223,60 @@ static void threads_and_forks(void) {
     sound();
 }
 
-static void a_million_blocks_live(void) {
-    enum { COUNT = 1000000 };
-    void **all = take(COUNT * sizeof *all);
-    for (size_t i = 0; i < COUNT; i++) {
-        all[i] = take(24);
+static void many_live(size_t count, size_t size) {
+    void **all = take(count * sizeof *all);
+    for (size_t i = 0; i < count; i++) {
+        all[i] = take(size);
         CHECK(all[i] != NULL);
         *(size_t *)all[i] = i;
     }
-    for (size_t i = 0; i < COUNT; i++) CHECK(*(size_t *)all[i] == i);
-    for (size_t i = 0; i < COUNT; i++) give(all[i]);
+    for (size_t i = 0; i < count; i++) CHECK(*(size_t *)all[i] == i);
+    for (size_t i = 0; i < count; i++) give(all[i]);
     give(all);
+}
+static void a_million_blocks_live(void) { many_live(1000000, 24); }
+static void ten_million_blocks_live(void) { many_live(10000000, 24); }
+
+/* Spans, which have a guard each: more than can be had where each guard is a mapping. Some mappings are left to the
+ * program. */
+static void more_spans_live_than_mappings_may(void) {
+    enum { COUNT = 70000 };
+    char **all = take(COUNT * sizeof *all);
+    for (size_t i = 0; i < COUNT; i++) {
+        all[i] = take(9000);
+        CHECK(all[i] != NULL);
+        memset(all[i] + 8000, (int)i, 1000);
+    }
+    FILE *maps = fopen("/proc/self/maps", "r");
+    CHECK(maps != NULL);
+    int lines = 0;
+    for (int c; (c = getc(maps)) != EOF;) lines += c == '\n';
+    fclose(maps);
+    CHECK(lines < 40000);
+    for (int i = 0; i < 10000; i++) {
+        void *own = mmap(NULL, PAGE_BYTES, i % 2 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(own != MAP_FAILED);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        CHECK(all_are(all[i] + 8000, (unsigned char)i, 1000));
+        give(all[i]);
+    }
+    for (int i = 0; i < 1000; i++) give(take(100000));
+}
+
+/* An older kernel: it knows no guards in its page tables. */
+static void forbid_guards(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 102, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
 }
 
 /* Sampled blocks: one of 64 bytes ends where its page does. */
@@ -264,6 +311,22 @@ static void samples_are_as_many_as_asked_for(void) {
     CHECK(count > 9000 && count < 11000);
 }
 
+/* The same for each size that fits on a page, all mixed: each has its share, as far as 200 samples can tell. */
+static void samples_are_as_many_of_each_size(void) {
+    static const size_t sizes[] = {8, 40, 500, 1040, 1500, 3000, 4000};
+    enum { SIZES = sizeof sizes / sizeof *sizes, WINDOW = 64 };
+    static char *live[SIZES][WINDOW];
+    int count[SIZES] = {0};
+    for (int i = 0; i < 200000; i++)
+        for (int k = 0; k < SIZES; k++) {
+            char **place = &live[k][i % WINDOW];
+            if (*place) give(*place);
+            *place = take(sizes[k]);
+            count[k] += *place > (char *)break_now();
+        }
+    for (int k = 0; k < SIZES; k++) CHECK(count[k] > 100 && count[k] < 400);
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -281,9 +344,16 @@ static const struct {
     CASE(freed_blocks_are_cleared), CASE(reuse_waits_for_the_quarantine), CASE(reuse_waits_for_the_ring), CASE(some_order),
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), CASE(sampled_overflow),
     CASE(sampled_use_after_free), CASE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
+    CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
 };
 
 int main(int argc, char **argv) {
+    if (argc == 3) {
+        forbid_guards();
+        argv[2] = NULL;
+        execv("/proc/self/exe", argv);
+        CHECK(!"itself again");
+    }
     CHECK(argc == 2);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (strcmp(cases[i].name, argv[1]) != 0) continue;

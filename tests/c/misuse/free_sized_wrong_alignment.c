@@ -1,8 +1,8 @@
 /* attack:     free_aligned_sized by an alignment that the block has not
  * default:    abort: free of P with the wrong size
- * hardened:   sound: the size was not looked at
- * certainty:  default: where such a block would be of another class; hardened: never, the exact size is right
- * mechanism:  size class of the slot; hardened: exact size */
+ * hardened:   abort: free of P with the wrong size
+ * certainty:  where such a block would be of another class; hardened: and where the address is no multiple of it
+ * mechanism:  size class of the slot */
 #include "misuse.h"
 
 #ifdef PREFIXED

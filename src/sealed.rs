@@ -1,0 +1,53 @@
+//! Pages of their own for what never changes once the process has started, which hardened mode makes read-only.
+//!
+//! ```text
+//!   | ... what changes ... | sealed, an OS page or more | ... what changes ... |
+//! ```
+
+use crate::geometry::PAGE;
+use crate::os::Os;
+use core::cell::UnsafeCell;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+/// A value on pages of its own.
+#[repr(C, align(4096))]
+pub struct Sealed<T>(UnsafeCell<T>);
+
+static_assertions::const_assert_eq!(core::mem::align_of::<Sealed<u8>>(), PAGE);
+
+// SAFETY: `set` is called before other threads read (its caller's); from then on the value is only shared.
+unsafe impl<T: Sync> Sync for Sealed<T> {}
+
+impl<T> Sealed<T> {
+    /// Not sealed yet.
+    pub const fn new(value: T) -> Sealed<T> {
+        Sealed(UnsafeCell::new(value))
+    }
+
+    /// Puts `value` in the old one's place.
+    ///
+    /// # Safety
+    /// Nobody reads at the same time, or still holds what was lent, and the value is not sealed.
+    pub unsafe fn set(&self, value: T) {
+        // SAFETY: the caller's.
+        unsafe { *self.0.get() = value };
+    }
+
+    /// From now on a write to the value faults: whether the system could do that. For good.
+    pub fn seal<O: Os>(&self, os: &O) -> bool {
+        let start = NonNull::from(self).cast();
+        // SAFETY: whole pages, which hold nothing but the value and what fills the last one up.
+        os.page_size() == PAGE && unsafe { os.seal(start, core::mem::size_of::<Sealed<T>>()) }
+    }
+}
+
+impl<T> Deref for Sealed<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: `set` wants that nobody reads meanwhile.
+        unsafe { &*self.0.get() }
+    }
+}
