@@ -1220,7 +1220,7 @@ impl<O: Os> Allocator<O> {
         let _busy = Busy::mark(thread);
         let _guard = self.shared.lock.lock();
         let local = &self.shared.local;
-        match heap_of(local).or_else(|| self.ground.heaps.take(&self.ground, local)) {
+        match heap_of(local).or_else(|| self.ground.heaps.take_shared(&self.ground, local)) {
             Some(heap) => (work(local, heap), heap.noted()),
             None => (Ok(None), None),
         }

@@ -190,7 +190,13 @@ impl<O: Os> Allocator<O> {
             return false;
         }
         match (place, fit(size, align)) {
-            (Place::Exact(bytes), _) => size == bytes || size.max(align) == bytes,
+            (Place::Exact(bytes), _) if size == bytes || size.max(align) == bytes => true,
+            // A sampled block: of `malloc_at_least`, which asks for all of a slot, or of realloc, which asks
+            // for up to a quarter more.
+            (Place::Exact(bytes), fit) => {
+                let slot = matches!(fit, Fit::Slot(class) if size_of_class(class) == bytes);
+                !self.is_exact() && (slot || bytes <= size + size / 4)
+            }
             (Place::Unknown, _) => true,
             (Place::Slot(slab), _) if slab.roomy.load(Relaxed) != 0 => true,
             (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,

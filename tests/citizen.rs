@@ -45,6 +45,13 @@ fn a_plugin_that_brings_the_allocator_can_be_closed_before_its_threads_end() {
 }
 
 #[test]
+fn the_heap_of_late_threads_outlives_the_first_of_them() {
+    for form in FORMS {
+        run_as(form, "citizen/shared.c", &[]).passed();
+    }
+}
+
+#[test]
 fn the_preload_library_can_be_opened_late_and_never_goes() {
     let program = compile("citizen/late.c", &[]);
     let library = artifacts().preload.to_str().expect("a path in UTF-8");

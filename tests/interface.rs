@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{passes, run_as, Form, FORMS};
+use common::{compile_as, environment, passes, run, run_as, Form, FORMS};
 
 #[track_caller]
 fn dies(c_file: &str, case: &str, words: &str) {
@@ -18,6 +18,16 @@ fn dies(c_file: &str, case: &str, words: &str) {
 #[test]
 fn a_free_with_the_size_asked_for_is_taken() {
     passes("interface/sized.c", &[]);
+}
+
+#[test]
+fn the_same_holds_for_blocks_that_are_sampled() {
+    for form in FORMS {
+        let program = compile_as(form, "interface/sized.c", &[]);
+        let mut variables = environment(form);
+        variables.push(("SLABSIDE_OPTIONS", "guard-sample:2"));
+        run(&program, &[], &variables).passed();
+    }
 }
 
 #[test]

@@ -107,6 +107,13 @@ impl Heaps {
         Some(heap)
     }
 
+    /// A heap with the entries of `local` that any thread uses, under a lock: no thread's end takes it back.
+    pub fn take_shared<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
+        let heap = self.take(ground, local)?;
+        heap.thread.store(0, SeqCst);
+        Some(heap)
+    }
+
     /// `heap`, which was unused, is at work from now on, with the entries of `local`.
     pub(super) fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
         let generation = heap.generation.get() + 1;

@@ -48,12 +48,12 @@ static void shrunk(void) {
 
 /* What is allocated at least may be said to be anything in between. */
 static void at_least(void) {
-    for (int i = 0; i < SIZES; i++) {
-        size_t usable;
-        void *block = slabside_malloc_at_least(sizes[i], &usable);
+    for (int i = 0; i < 50 * SIZES; i++) {
+        size_t usable, size = sizes[i % SIZES];
+        void *block = slabside_malloc_at_least(size, &usable);
         free_sized(block, usable);
-        block = slabside_malloc_at_least(sizes[i], &usable);
-        free_sized(block, sizes[i] + (usable - sizes[i]) / 2);
+        block = slabside_malloc_at_least(size, &usable);
+        free_sized(block, size + (usable - size) / 2);
     }
 }
 
