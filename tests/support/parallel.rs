@@ -253,7 +253,7 @@ impl Player {
                 }
             }),
             Op::Calloc { size, .. } if self.live + size <= LIVE_MOST => {
-                self.enter(table, allocator.calloc(&self.local, 1, size), size);
+                self.enter(table, allocator.calloc(&*self.local, 1, size), size);
             }
             Op::Aligned { size, shift, .. } if self.live + size.max(1 << shift) <= LIVE_MOST => {
                 self.enter(
