@@ -536,7 +536,7 @@ fn purged_and_trimmed_pages_are_zero_again() {
 }
 
 fn calloc_and_dirty(heap: &Heap, size: usize) -> usize {
-    let block = heap.allocator.calloc(&heap.threads[0], 1, size);
+    let block = heap.allocator.calloc(&*heap.threads[0], 1, size);
     assert!(!block.is_null());
     // SAFETY: a live block of `size` bytes at least, the usable ones ours as well.
     unsafe {
@@ -1006,8 +1006,8 @@ fn impossible_sizes_are_refused() {
         isize::MAX as usize - 1,
     ] {
         assert!(heap.allocator.malloc(&**thread, size).is_null());
-        assert!(heap.allocator.calloc(thread, 1, size).is_null());
-        assert!(heap.allocator.calloc(thread, size, 2).is_null());
+        assert!(heap.allocator.calloc(&**thread, 1, size).is_null());
+        assert!(heap.allocator.calloc(&**thread, size, 2).is_null());
         for align in [1, 16, 4096, 1 << 21, 1 << 62, 1 << 63] {
             assert!(heap.allocator.aligned(thread, size, align).is_null());
         }
