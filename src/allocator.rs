@@ -923,7 +923,7 @@ impl<O: Os> Allocator<O> {
     // ---- hardened mode --------------------------------------------------------------------------
 
     /// Whether threads are to be kept off the fast paths. A thread that has a heap is not asked about.
-    fn is_hardened(&self) -> bool {
+    pub(crate) fn is_hardened(&self) -> bool {
         self.start() && self.hard.is_on()
     }
 
@@ -1142,7 +1142,7 @@ impl<O: Os> Allocator<O> {
                 let _guard = self.shared.lock.lock();
                 let local = &self.shared.local;
                 if local.hardened.get() == 0 {
-                    self.hard.attach(&self.ground, local);
+                    self.hard.attach(&self.ground, local, true);
                 }
                 let hardened = self.hard.thread(local);
                 hardened.map_or(Ok(None), work)
@@ -1287,7 +1287,7 @@ impl<O: Os> Allocator<O> {
                 return false;
             }
             let has_heap = if self.hard.is_on() {
-                self.hard.attach(&self.ground, thread)
+                self.hard.attach(&self.ground, thread, false)
             } else {
                 self.ground.heaps.take(&self.ground, thread).is_some()
             };
@@ -1551,9 +1551,10 @@ unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
 /// Puts a slot back into the entry that it was taken from just now.
 fn put_back(entry: &Entry, slot: *mut u8) {
     let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
+    let bits = entry.hide();
     // SAFETY: the word that the slot came from, in a header that is never unmapped.
     flip(unsafe { &*entry.word.get() }, slot);
-    entry.bits.set(entry.bits.get() | slot);
+    entry.show(bits | slot);
 }
 
 /// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more

@@ -251,7 +251,8 @@ pub fn repair(slab: SlabPtr) {
     for word in 0..slab.words() {
         let remote: &AtomicU64 = slab.remote_word(word);
         let free = slab.free_word(word);
-        free.store(free.load(Relaxed) | remote.load(Relaxed), Relaxed);
+        // One instruction: a signal handler's own free into this word is not lost.
+        flip(free, remote.load(Relaxed) & !free.load(Relaxed));
         remote.store(0, Relaxed);
     }
 }

@@ -9,7 +9,7 @@
 use crate::allocator::{Allocator, Busy, Place};
 use crate::class::{bin_of, bin_pages, entry_offset, fit, size_of_class, Fit, ENTRY_SHIFT};
 use crate::geometry::{pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT, REQUEST_MAX};
-use crate::heap::may_serve;
+use crate::heap::{heap_of, may_serve};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::sync::Ordering::Relaxed;
@@ -34,7 +34,7 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
     pub fn malloc_at_least(&self, thread: &Local, size: usize) -> (*mut u8, usize) {
-        if self.is_exact() {
+        if heap_of(thread).is_none() && self.is_hardened() {
             // Known to the byte, and freed with any other size it would be a misuse.
             let block = self.malloc(thread, size);
             return (block, if block.is_null() { 0 } else { size });

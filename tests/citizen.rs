@@ -47,7 +47,12 @@ fn a_plugin_that_brings_the_allocator_can_be_closed_before_its_threads_end() {
 #[test]
 fn the_heap_of_late_threads_outlives_the_first_of_them() {
     for form in FORMS {
-        run_as(form, "citizen/shared.c", &[]).passed();
+        let program = compile_as(form, "citizen/shared.c", &[]);
+        for options in ["", "hardened"] {
+            let mut variables = environment(form);
+            variables.push(("SLABSIDE_OPTIONS", options));
+            run(&program, &[], &variables).passed();
+        }
     }
 }
 

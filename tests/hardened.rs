@@ -41,6 +41,13 @@ fn holds(case: &str, options: &str) {
 }
 
 #[test]
+fn sizes_that_wrap_round_with_their_canary_are_refused() {
+    for options in ["canary", "canary,zero", "hardened"] {
+        holds("sizes_that_wrap_are_refused", options);
+    }
+}
+
+#[test]
 fn an_overflow_by_a_single_byte_is_found_by_free_and_by_realloc() {
     for case in [
         "overflow_by_1",

@@ -177,14 +177,22 @@ impl Hardened {
     }
 
     /// Gives the thread of `local` a heap that works on a block of its own; false where there are too many.
-    pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local) -> bool {
+    /// `shared`: the block is not one thread's, and none takes the heap along (see [`Heaps::take_shared`]).
+    ///
+    /// [`Heaps::take_shared`]: crate::heap::Heaps::take_shared
+    pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local, shared: bool) -> bool {
         let Some(thread) = self
             .threads
             .take(&ground.os, &ground.meta, self.fixed.threads, local)
         else {
             return false;
         };
-        if ground.heaps.take(ground, &thread.local).is_none() {
+        let heap = if shared {
+            ground.heaps.take_shared(ground, &thread.local)
+        } else {
+            ground.heaps.take(ground, &thread.local)
+        };
+        if heap.is_none() {
             self.threads.give(thread, local);
             return false;
         }
@@ -229,8 +237,11 @@ impl Hardened {
     pub fn malloc_at_once<const MANY: bool>(&self, thread: &Thread, size: usize) -> Option<usize> {
         let fixed = self.fixed();
         let most = if MANY { SMALL_MAX } else { FEW };
-        let need = size.wrapping_add(fixed.behind);
-        if need > most || size == 0 || fixed.parts.random && !thread.random.is_ready() {
+        if size > most || size == 0 {
+            return None;
+        }
+        let need = size + fixed.behind;
+        if need > most || fixed.parts.random && !thread.random.is_ready() {
             return None;
         }
         let class = class_of(need);
@@ -374,6 +385,8 @@ impl Hardened {
             return Ok(None);
         };
         if !self.sizes().open(&ground.os, &ground.meta, slab) {
+            // Nobody takes of the word what has no place for its size.
+            entry.hide();
             return Ok(None);
         }
         thread.notes[class].set(self.sizes().words(slab, first));

@@ -35,7 +35,7 @@ use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
 use crate::sync::AtomicU64;
-use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -368,6 +368,7 @@ impl Heap {
         };
         entry.hide();
         let credit = slab.credit.get();
+        compiler_fence(SeqCst); // before the bits are read
         if this.remote.get() != 0
             || slab.next_word(0).is_some()
             || this.slack_for(next) >= SLACK_SLOTS
@@ -504,6 +505,7 @@ impl Heap {
     fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> bool {
         let this = &self.classes[slab.class()];
         let credit = slab.credit.get();
+        compiler_fence(SeqCst); // before the bits are read
         if slab.next_word(0).is_some() {
             return false;
         }

@@ -327,6 +327,20 @@ static void samples_are_as_many_of_each_size(void) {
     for (int k = 0; k < SIZES; k++) CHECK(count[k] > 100 && count[k] < 400);
 }
 
+/* Also when a slot of the smallest class is checked out, which a size that wraps round would be taken for. */
+static void sizes_that_wrap_are_refused(void) {
+    void *nothing = take(0), *live = take(1000);
+    for (int i = 0; i < 20; i++) {
+        size_t size = opaque_size(SIZE_MAX - (size_t)i);
+        CHECK(take(size) == NULL);
+        CHECK(resize(live, size) == NULL);
+        CHECK(resize(nothing, size) == NULL);
+    }
+    give(live);
+    give(nothing);
+    sound();
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -345,6 +359,7 @@ static const struct {
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), CASE(sampled_overflow),
     CASE(sampled_use_after_free), CASE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
+    CASE(sizes_that_wrap_are_refused),
 };
 
 int main(int argc, char **argv) {
