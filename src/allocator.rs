@@ -13,7 +13,7 @@ use crate::arch::{mark_free, Freed};
 use crate::class::{
     bin_of, bin_pages, class_of, entry_offset, fit, slot_at, upper_class, Fit, LOCAL_CLASSES,
 };
-use crate::geometry::{align_down, bit_of, pages_for, PAGE, PAGE_SHIFT};
+use crate::geometry::{align_down, bit_of, pages_for, PAGE};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{self, Hardened, Live, Samples};
 use crate::heap::{self, heap_of, locate, Ground, Heap};
@@ -677,12 +677,7 @@ impl<O: Os> Allocator<O> {
     /// The slab of `block` if that is a live one in a slab of the thread's own. Twenty-odd instructions.
     #[inline(always)]
     fn own_slab(&self, thread: &Local, block: *mut u8) -> Option<SlabPtr> {
-        let hot = &self.ground.pages.hot;
-        let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
-        if page >= hot.pages.load(Relaxed) {
-            return None;
-        }
-        let slab = hot.slab_of(page);
+        let slab = self.ground.pages.hot.slab_at(block as usize)?;
         if slab.owner.load(Relaxed) != thread.me.get() {
             return None;
         }

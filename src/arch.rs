@@ -121,8 +121,7 @@ mod machine {
         /// bit there and in the bitmap word, and returns the slot's address. Thirteen instructions.
         ///
         /// The bits are loaded by the same register that they were stored by the last time: such a load the
-        /// processor takes straight from the store (memory renaming, as of Intel's Golden Cove), which makes a
-        /// pair of malloc and free a third faster there.
+        /// processor can take straight from the store (memory renaming, as of Intel's Golden Cove).
         ///
         /// # Safety
         /// An entry lies at `offset`. If it has slots checked out, its other words are those that they came

@@ -8,7 +8,7 @@
 
 use crate::allocator::{Allocator, Busy, Place};
 use crate::class::{bin_of, bin_pages, entry_offset, fit, size_of_class, Fit, ENTRY_SHIFT};
-use crate::geometry::{pages_for, MIN_ALIGN, PAGE, PAGE_SHIFT, REQUEST_MAX};
+use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX};
 use crate::heap::{heap_of, may_serve};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
@@ -124,15 +124,10 @@ impl<O: Os> Allocator<O> {
     /// that cannot be ends the program. Costs one comparison of classes more than [`Allocator::free`].
     #[inline(always)]
     pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize) {
-        let hot = &self.ground.pages.hot;
-        let page = (block as usize).wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
-        let Some(offset) = entry_offset(size) else {
+        let slab = self.ground.pages.hot.slab_at(block as usize);
+        let (Some(offset), Some(slab)) = (entry_offset(size), slab) else {
             return self.free_sized_slow(block, size, thread.block());
         };
-        if page >= hot.pages.load(Relaxed) {
-            return self.free_sized_slow(block, size, thread.block());
-        }
-        let slab = hot.slab_of(page);
         let mine = slab.owner.load(Relaxed) == thread.block().me.get();
         if !mine || slab.class() != offset >> ENTRY_SHIFT {
             return self.free_sized_slow(block, size, thread.block());

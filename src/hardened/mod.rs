@@ -24,8 +24,7 @@ use crate::arch::prefetch;
 use crate::bitmap;
 use crate::class::{aligned_class, bin_of, bin_pages, class_of, slot_at};
 use crate::geometry::{
-    bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, PAGE_SHIFT, REQUEST_MAX, SMALL_MAX,
-    SPAN_MAX,
+    bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
 };
 use crate::heap::{dead, locate, Ground, Heap};
 use crate::large::{Block, Fences, Found};
@@ -473,12 +472,13 @@ impl Hardened {
     ) -> bool {
         let fixed = self.fixed();
         let most = fixed.parts.quarantine;
-        let hot = &ground.pages.hot;
-        let page = addr.wrapping_sub(hot.base.load(Relaxed)) >> PAGE_SHIFT;
-        if page >= hot.pages.load(Relaxed) || most == 0 {
+        if most == 0 {
             return false;
         }
-        let id = hot.id_of(page);
+        let hot = &ground.pages.hot;
+        let Some(id) = hot.page_of(addr).map(|page| hot.id_of(page)) else {
+            return false;
+        };
         let slab = ground.table().get(id);
         let (base, bytes) = (slab.base(), slab.size());
         let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));

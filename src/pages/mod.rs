@@ -64,6 +64,13 @@ const _: () = {
 };
 
 impl Hot {
+    /// The number of the page that `address`, any, lies in; `None` outside the first window.
+    #[inline(always)]
+    pub fn page_of(&self, address: usize) -> Option<usize> {
+        let page = address.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT;
+        (page < self.pages.load(Relaxed)).then_some(page)
+    }
+
     /// The number of the header that the page map names for `page` < `pages`.
     #[inline(always)]
     pub fn id_of(&self, page: usize) -> SlabId {
@@ -81,6 +88,12 @@ impl Hot {
             let slab = settled(&self.slabs) + id.index() * SLAB_BYTES;
             SlabPtr::new(NonNull::new_unchecked(slab as *mut _))
         }
+    }
+
+    /// The header that the page of `address`, any, belongs to, or the dummy; `None` outside the first window.
+    #[inline(always)]
+    pub fn slab_at(&self, address: usize) -> Option<SlabPtr> {
+        self.page_of(address).map(|page| self.slab_of(page))
     }
 }
 
@@ -257,11 +270,9 @@ impl Pages {
     /// The header that the page of `address` belongs to: as [`Pages::find`], quicker for the first window.
     #[inline]
     pub fn slab_at(&self, address: usize) -> Option<SlabPtr> {
-        let page = address.wrapping_sub(self.hot.base.load(Relaxed)) >> PAGE_SHIFT;
-        if page < self.hot.pages.load(Relaxed) {
-            return Some(self.hot.slab_of(page));
-        }
-        self.find(address).map(|(_, slab)| slab)
+        self.hot
+            .slab_at(address)
+            .or_else(|| self.find(address).map(|(_, slab)| slab))
     }
 
     // ---- carving and releasing ------------------------------------------------------------------
