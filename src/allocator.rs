@@ -21,7 +21,7 @@ use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
-use crate::remote::{self, Next};
+use crate::remote::{self, Given, Next};
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU32, AtomicUsize, Lock};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -591,15 +591,47 @@ impl<O: Os> Allocator<O> {
     }
 
     /// A block in a slab that is not the thread's own as it stands.
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     fn free_in(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
+        slab.prefetch_remote();
         let slot = match locate(slab, block as usize, Call::Free) {
             Ok(slot) => slot,
             // A large mapping may lie where the heap's end once was.
             Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
             Err(misuse) => return self.misuse(&misuse),
         };
+        if self.has_forked() {
+            return self.free_elsewhere(slab, slot, thread);
+        }
+        match remote::give_at_once(slab, slot, thread.me.get()) {
+            Given::Marked(Next::Done) => {}
+            Given::Marked(next) => self.tell_owner(slab, next, thread),
+            Given::Dead => self.misuse(&heap::dead(slab, slot)),
+            Given::Elsewhere => self.free_elsewhere(slab, slot, thread),
+        }
+    }
+
+    /// After a remote free that is the first one since its slab was collected.
+    #[cold]
+    #[inline(never)]
+    fn tell_owner(&self, slab: SlabPtr, next: Next, thread: &Local) {
+        match next {
+            Next::Done => {}
+            Next::Notify(owner) => self.ground.heaps.notify(&self.ground, owner, slab),
+            // In a signal handler that interrupted a slow path, whoever claims the slab next collects.
+            Next::Claim => {
+                self.with_heap(thread, |_, heap| {
+                    heap.notify(&self.ground, slab)?;
+                    Ok(Some(()))
+                });
+            }
+        }
+    }
+
+    /// A slot of a slab that nobody owns, or the thread itself with remote frees waiting.
+    #[cold]
+    #[inline(never)]
+    fn free_elsewhere(&self, slab: SlabPtr, slot: usize, thread: &Local) {
         let freed = self.with_heap(thread, |_, heap| {
             Ok(Some(heap.free_elsewhere(&self.ground, slab, slot)))
         });

@@ -191,8 +191,8 @@ pub const TABLE: [Spec; 16] = [
         default: HUGE_AUTO,
         meaning: "ask for transparent huge pages (MADV_HUGEPAGE)",
         effect: "fewer page faults and TLB misses; the heap grows to the end of a huge page each time, so that up to \
-                 2 MiB more are resident. auto: for what the heap grows by beyond 32 MiB; on: for all of it, and for \
-                 large blocks",
+                 2 MiB more are resident. auto: for what the heap grows by beyond 24 MiB, or grows again after \
+                 it was so large; on: for all of it, and for large blocks",
     },
     Spec {
         name: Name::ReallocZero,

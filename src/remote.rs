@@ -87,6 +87,31 @@ pub fn give_remote(slab: SlabPtr, slot: usize) -> bool {
     slab.remote_word(word_of(slot)).fetch_or(bit, SeqCst) & bit == 0
 }
 
+/// What became of a free by [`give_at_once`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// The slot is marked; this is to be done next.
+    Marked(Next),
+    /// It was free already.
+    Dead,
+    /// The slab is `me`'s, or no heap's: nothing was marked.
+    Elsewhere,
+}
+
+/// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns. Needs
+/// neither a heap nor a lock, and may be interrupted anywhere by a signal handler that frees as well.
+#[inline]
+pub fn give_at_once(slab: SlabPtr, slot: usize, me: u64) -> Given {
+    let owner = slab.owner.load(SeqCst);
+    if !is_heap(owner) || owner & !PENDING == me {
+        return Given::Elsewhere;
+    }
+    if !give_remote(slab, slot) {
+        return Given::Dead;
+    }
+    Given::Marked(raise_pending(slab))
+}
+
 /// After [`give_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may
 /// have been collected, released and made anew by then; a flag too many costs an empty collection.
 pub fn raise_pending(slab: SlabPtr) -> Next {

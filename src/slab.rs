@@ -197,6 +197,14 @@ impl SlabPtr {
         crate::arch::prefetch(header.wrapping_add(64));
     }
 
+    /// Asks for the line that other threads mark their frees in ahead of the mark, to be written to: a load
+    /// that comes first would ask for it once to read and the mark once more to write.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn prefetch_remote(self) {
+        crate::arch::prefetch_write(self.remote.as_ptr().cast());
+    }
+
     /// The header's number.
     #[inline(always)]
     pub fn id(self) -> SlabId {

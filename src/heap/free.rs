@@ -219,7 +219,7 @@ impl Heap {
     }
 
     /// After a remote free: tells the owner, or collects it where the owner has let go.
-    pub(super) fn notify<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+    pub fn notify<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
         loop {
             match remote::raise_pending(slab) {
                 Next::Done => return Ok(()),

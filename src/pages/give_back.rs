@@ -38,8 +38,8 @@ impl Pages {
             counters::add(&meta.counters().break_moves, 1);
             counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
             meta.budget.refund(n * PAGE);
-            inner.policy.trimmed = true;
-            inner.policy.last_trim = os.clock();
+            let pages = inner.windows[0].len + n;
+            inner.policy.was_trimmed(pages, os.clock());
         } else {
             inner.windows[0].len += n;
             inner.give(page, n, Cleanness::Dirty);

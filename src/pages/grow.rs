@@ -131,7 +131,7 @@ impl Pages {
 
     /// Asks for huge pages for the fresh `pages` at `start`, by which `window` grows, once it is large.
     fn advise_huge<O: Os>(&self, os: &O, window: &Window, start: usize, pages: usize) {
-        let wanted = window.len >= self.policy().huge_from;
+        let wanted = self.policy().is_for_huge(window);
         let Some(start) = NonNull::new(start as *mut u8).filter(|_| wanted) else {
             return;
         };

@@ -1,6 +1,6 @@
 //! When pages are given back: numbers that learn from what the program does.
 
-use super::window::Window;
+use super::window::{Kind, Window};
 use crate::geometry::{pages_for, PAGE};
 use crate::options::{Name, Options, HUGE_AUTO, HUGE_ON};
 
@@ -8,7 +8,9 @@ use crate::options::{Name, Options, HUGE_AUTO, HUGE_ON};
 const HUGE_PAGES: usize = (2 << 20) / PAGE;
 /// How large a window is when it begins to grow by huge pages, in pages: a huge page more is a small part of
 /// it, and its translations no longer fit the processor's buffers (1,024 to 2,048 entries of 4 KiB).
-const HUGE_FROM: usize = (32 << 20) / PAGE;
+const HUGE_FROM: usize = (24 << 20) / PAGE;
+/// A window that was larger lately grows again by huge pages from this part of that size on.
+const HUGE_AGAIN_PART: usize = 8;
 /// What the trim threshold learns up to.
 const TRIM_PAGES_MOST: usize = 1 << 22;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
@@ -23,6 +25,8 @@ pub(super) struct Policy {
     pub(super) interval: u64,
     /// How large a window is when it begins to grow by huge pages, in pages.
     pub(super) huge_from: usize,
+    /// Pages of the break window before it was trimmed, halved by each quiet interval.
+    pub(super) largest: usize,
     /// Whether huge pages were asked for since the last time that pages inside were discarded.
     pub(super) huge: bool,
     /// Free pages at the end that are given back at once.
@@ -46,6 +50,7 @@ impl Policy {
             least,
             interval: Name::Decay.spec().default as u64,
             huge_from: HUGE_FROM,
+            largest: 0,
             huge: false,
             threshold: least,
             trimmed: false,
@@ -78,12 +83,26 @@ impl Policy {
     /// the end of one, once the window is as large.
     pub(super) fn step(&self, window: &Window, missing: usize) -> usize {
         let batch = window.batch(missing);
-        if window.len < self.huge_from {
+        if !self.is_for_huge(window) {
             return batch;
         }
         let end = window.base / PAGE + window.len + batch;
         let more = end.next_multiple_of(HUGE_PAGES) - end;
         (batch + more).min(window.cap - window.len)
+    }
+
+    /// Whether `window` grows by huge pages: it is large, or was lately and grows again.
+    pub(super) fn is_for_huge(&self, window: &Window) -> bool {
+        let again = (self.largest / HUGE_AGAIN_PART).max(HUGE_PAGES);
+        window.len >= self.huge_from
+            || self.largest >= self.huge_from && window.kind == Kind::Break && window.len >= again
+    }
+
+    /// The break moved down at `now`, from an end `pages` pages above the window's start.
+    pub(super) fn was_trimmed(&mut self, pages: usize, now: u64) {
+        self.largest = self.largest.max(pages);
+        self.trimmed = true;
+        self.last_trim = now;
     }
 
     /// The break grows again: soon after a trim, the threshold was too low for this program.
@@ -103,6 +122,7 @@ impl Policy {
     pub(super) fn quieten(&mut self, unused: usize) {
         if !self.grew && unused > 0 {
             self.threshold = (self.threshold / 2).max(self.least);
+            self.largest /= 2;
         }
         self.grew = false;
     }
