@@ -209,9 +209,21 @@ fn kept(results: &Results, slabside: usize) -> Option<String> {
             .map(|run| resident(run).later as f64)
             .collect(),
     )?;
-    Some(format!(
-        "- Resident a second after `swell` freed everything: **{} MB** (goal: under 1)",
+    let whole = format!(
+        "- Resident a second after `swell` freed everything: {} MB in the whole process",
         short(later / MEGA)
+    );
+    let Some(bare) = results
+        .overheads
+        .iter()
+        .find_map(|case| bare(results, case))
+    else {
+        return Some(format!("{whole} (goal: under 1 beside a bare one's)"));
+    };
+    Some(format!(
+        "{whole}, of which a bare one has {}: **{} MB** stay (goal: under 1)",
+        short(bare as f64 / MEGA),
+        short((later - bare as f64) / MEGA)
     ))
 }
 
@@ -339,9 +351,14 @@ fn heaps(results: &Results) -> String {
     format!("## Large heaps\n\n{text}\n{}", table.0)
 }
 
-/// Resident bytes that an allocator added to a bare process: what glibc's had at the start is subtracted.
+/// Anonymous resident bytes of a bare process: what glibc's had at the start.
+fn bare(results: &Results, case: &Overhead) -> Option<usize> {
+    Some(case.stages[results.place("glibc")?].as_ref()?[0].resident)
+}
+
+/// Resident bytes that an allocator added to a bare process.
 pub fn added(results: &Results, case: &Overhead, place: usize, stage: usize) -> Option<f64> {
-    let bare = case.stages[results.place("glibc")?].as_ref()?[0].resident;
+    let bare = bare(results, case)?;
     Some(
         case.stages[place].as_ref()?[stage]
             .resident
