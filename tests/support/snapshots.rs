@@ -123,7 +123,20 @@ impl Image {
         }
     }
 
-    fn word(&self, offset: usize, n: usize) -> u64 {
+    /// Where the page map begins.
+    pub fn map(&self) -> usize {
+        self.word(32 + Area::PageMap as usize * 16, 8) as usize
+    }
+
+    /// Writes over the `n` bytes of `word` at `offset`.
+    pub fn set(&mut self, offset: usize, n: usize, word: u64) {
+        for (at, byte) in (offset..).zip(&word.to_le_bytes()[..n]) {
+            self.page(at / PAGE)[at % PAGE] = *byte;
+        }
+    }
+
+    /// The `n` bytes at `offset` as a word.
+    pub fn word(&self, offset: usize, n: usize) -> u64 {
         let mut word = [0; 8];
         assert!(self.copy(offset, &mut word[..n]), "{offset:#x}");
         u64::from_le_bytes(word)
@@ -147,8 +160,7 @@ impl Image {
     /// The same by way of sets: each number in the page map, wherever it stands, names a header once. For an image
     /// that the library could read.
     fn count(&self) -> Snapshot {
-        let at = 32 + Area::PageMap as usize * 16;
-        let (map, bytes) = (self.word(at, 8) as usize, self.word(at + 8, 8) as usize);
+        let bytes = self.word(32 + Area::PageMap as usize * 16 + 8, 8) as usize;
         let mut seen = Snapshot {
             slabs: 0,
             spans: 0,
@@ -157,7 +169,7 @@ impl Image {
             foreign: 0,
         };
         let mut ids = BTreeSet::new();
-        for entry in self.entries(map, bytes / 4) {
+        for entry in self.entries(self.map(), bytes / 4) {
             match entry {
                 0 => {}
                 1 => seen.foreign += 1,
