@@ -24,7 +24,9 @@ cargo build --release --target "$host" --target-dir "$target_dir"
 for target in "${targets[@]}"; do
     mkdir -p "corpus/$target" "artifacts/$target"
     program=$target_dir/$host/release/$target
-    common=(-max_len=8192 -len_control=0 -timeout=60 -rss_limit_mb=4096 "-artifact_prefix=artifacts/$target/")
+    # A process's region is longer than any script.
+    [ "$target" = snapshots ] && longest=32768 || longest=8192
+    common=(-max_len=$longest -len_control=0 -timeout=60 -rss_limit_mb=4096 "-artifact_prefix=artifacts/$target/")
     if [ "$what" = minimize ]; then
         rm -rf "corpus/$target.new" && mkdir "corpus/$target.new"
         "$program" "${common[@]}" -merge=1 -use_counters=0 "corpus/$target.new" "corpus/$target"

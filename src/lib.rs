@@ -65,6 +65,8 @@ pub mod arena;
 #[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
+pub mod snapshot;
+#[cfg(not(loom))]
 pub mod life;
 #[cfg(not(loom))]
 pub mod api;

@@ -215,6 +215,15 @@ impl Heap {
         Some(slab)
     }
 
+    /// The slots that are free from the start, where `live` are handed out, count as frees of this heap's; they are
+    /// given back.
+    fn count_as_freed(&self, live: u64) -> u64 {
+        let before = !live & ((1 << SLOTS) - 1);
+        self.freed
+            .set(self.freed.get() + before.count_ones() as usize);
+        before
+    }
+
     /// Twin of `Allocator::free`, its fast path included.
     fn free(&self, slab: SlabPtr, slot: usize) -> Outcome {
         if slab.owner.load(Relaxed) != self.me {
@@ -401,6 +410,21 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     println!("{} schedules", runs.load(Relaxed));
 }
 
+/// Likewise a model that begins with a world, heap 0 in it, and a slab of that heap's whose slots `live` are
+/// handed out.
+fn explore_slab(
+    preemptions: usize,
+    live: u64,
+    model: impl Fn(&Arc<World>, Heap, SlabPtr) + Send + Sync + 'static,
+) {
+    explore(preemptions, move || {
+        let world = World::new();
+        let owner = Heap::new(&world, 0);
+        let slab = owner.carve(live).unwrap();
+        model(&world, owner, slab);
+    });
+}
+
 /// Another thread with the heap numbered `index`, which frees `slot`.
 fn freer(world: &Arc<World>, index: usize, slot: usize) -> thread::JoinHandle<(Heap, Outcome)> {
     let heap = Heap::new(world, index);
@@ -451,45 +475,36 @@ fn settled(world: &Arc<World>, heaps: &[&Heap], freed: u64) {
 
 #[test]
 fn two_freers_and_an_owner_that_drains_lose_no_free() {
-    explore(2, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        owner.carve(0b1111).unwrap();
-        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+    explore_slab(2, 0b1111, |world, owner, _| {
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
         owner.drain().unwrap();
         let (one, two) = (join(one), join(two));
-        settled(&world, &[&owner, &one, &two], 0b0011);
+        settled(world, &[&owner, &one, &two], 0b0011);
     });
 }
 
 #[test]
 fn a_freer_and_an_owner_that_frees_and_drains_lose_no_free() {
-    explore(4, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let one = freer(&world, 1, 0);
+    explore_slab(4, 0b1111, |world, owner, slab| {
+        let one = freer(world, 1, 0);
         owner.free(slab, 1).unwrap();
         owner.drain().unwrap();
         owner.free(slab, 2).unwrap();
         let one = join(one);
-        settled(&world, &[&owner, &one], 0b0111);
+        settled(world, &[&owner, &one], 0b0111);
     });
 }
 
 #[test]
 fn the_last_frees_of_a_slab_release_it_once() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b0011).unwrap();
-        let one = freer(&world, 1, 0);
+    explore_slab(3, 0b0011, |world, owner, slab| {
+        let one = freer(world, 1, 0);
         owner.free(slab, 1).unwrap();
         owner.drain().unwrap();
         let one = join(one);
         owner.drain().unwrap();
         assert_eq!(slab.owner.load(SeqCst), RELEASED);
-        settled(&world, &[&owner, &one], 0b0011);
+        settled(world, &[&owner, &one], 0b0011);
     });
 }
 
@@ -497,48 +512,36 @@ fn the_last_frees_of_a_slab_release_it_once() {
 
 #[test]
 fn a_free_while_its_slab_is_disowned_is_collected_by_the_owner_or_by_who_claims() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b0111).unwrap();
-        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+    explore_slab(3, 0b0111, |world, owner, slab| {
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
         // The last slot is handed out: whoever claims must see that.
         slab.free_word(0).store(!0b1111, Relaxed);
         owner.retire(slab);
         let (one, two) = (join(one), join(two));
-        settled(&world, &[&owner, &one, &two], 0b0011);
+        settled(world, &[&owner, &one, &two], 0b0011);
     });
 }
 
 #[test]
 fn an_owner_that_disowned_and_frees_claims_its_slab_again() {
-    explore(4, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let one = freer(&world, 1, 0);
+    explore_slab(4, 0b1111, |world, owner, slab| {
+        let one = freer(world, 1, 0);
         owner.retire(slab);
         owner.free(slab, 1).unwrap();
         let one = join(one);
-        settled(&world, &[&owner, &one], 0b0011);
+        settled(world, &[&owner, &one], 0b0011);
     });
 }
 
 // ---- 3. frees against an owner that exits --------------------------------------------------------
 
 fn exit_against_two_freers(live: u64) {
-    explore(2, move || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(live).unwrap();
-        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+    explore_slab(2, live, move |world, owner, slab| {
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
         owner.abandon_all(slab).unwrap();
         let (one, two) = (join(one), join(two));
-        let before = !live & 0b1111;
-        owner
-            .freed
-            .set(owner.freed.get() + before.count_ones() as usize);
-        settled(&world, &[&owner, &one, &two], before | 0b0011);
+        let before = owner.count_as_freed(live);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
     });
 }
 
@@ -559,12 +562,9 @@ fn the_last_frees_of_a_slab_whose_owner_exits_release_it() {
 
 #[test]
 fn a_free_an_exit_and_an_adoption_make_one_owner() {
-    explore(2, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b0111).unwrap();
-        let one = freer(&world, 1, 0);
-        let two = Heap::new(&world, 2);
+    explore_slab(2, 0b0111, |world, owner, slab| {
+        let one = freer(world, 1, 0);
+        let two = Heap::new(world, 2);
         let two = thread::spawn(move || {
             if let Some(slab) = two.world.adopt(two.me) {
                 two.owns.set(true);
@@ -574,26 +574,20 @@ fn a_free_an_exit_and_an_adoption_make_one_owner() {
         });
         owner.abandon_all(slab).unwrap();
         let (one, two) = (join(one), join(two));
-        owner.freed.set(owner.freed.get() + 1);
-        settled(&world, &[&owner, &one, &two], 0b1001);
+        let before = owner.count_as_freed(0b0111);
+        settled(world, &[&owner, &one, &two], before | 0b0001);
     });
 }
 
 // ---- 4. two who claim ----------------------------------------------------------------------------
 
 fn two_claim(live: u64) {
-    explore(3, move || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(live).unwrap();
+    explore_slab(3, live, move |world, owner, slab| {
         owner.abandon_all(slab).unwrap();
-        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 1));
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
         let (one, two) = (join(one), join(two));
-        let before = !live & 0b1111;
-        owner
-            .freed
-            .set(owner.freed.get() + before.count_ones() as usize);
-        settled(&world, &[&owner, &one, &two], before | 0b0011);
+        let before = owner.count_as_freed(live);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
     });
 }
 
@@ -618,12 +612,9 @@ fn of_two_who_free_the_last_slots_of_a_listed_slab_one_releases_it() {
 /// its last slot has yet to raise the flag, or to queue the slab.
 #[test]
 fn a_freer_may_stall_until_its_slab_is_another_heaps() {
-    explore(4, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b0011).unwrap();
-        let one = freer(&world, 1, 0);
-        let (second, third) = (Heap::new(&world, 2), Heap::new(&world, 3));
+    explore_slab(4, 0b0011, |world, owner, slab| {
+        let one = freer(world, 1, 0);
+        let (second, third) = (Heap::new(world, 2), Heap::new(world, 3));
         third.free(slab, 1).unwrap();
         owner.drain().unwrap();
         let again = second.carve(0b1111).is_some();
@@ -635,9 +626,9 @@ fn a_freer_may_stall_until_its_slab_is_another_heaps() {
         owner.drain().unwrap();
         if again {
             assert_eq!(owner.freed.replace(0), 2, "in the slab's first life");
-            settled(&world, &[&owner, &one, &second, &third], 0b0010);
+            settled(world, &[&owner, &one, &second, &third], 0b0010);
         } else {
-            settled(&world, &[&owner, &one, &second, &third], 0b0011);
+            settled(world, &[&owner, &one, &second, &third], 0b0011);
         }
     });
 }
@@ -645,36 +636,30 @@ fn a_freer_may_stall_until_its_slab_is_another_heaps() {
 /// As before, but the slab changes hands by being disowned, and its first owner lives on.
 #[test]
 fn a_slab_that_changed_hands_while_queued_reaches_its_new_owner() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let one = freer(&world, 1, 0);
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        let one = freer(world, 1, 0);
         // Collects, so that the slab may be let go while the freer has it half queued.
         owner.free(slab, 1).unwrap();
-        let (second, third) = (Heap::new(&world, 2), Heap::new(&world, 3));
+        let (second, third) = (Heap::new(world, 2), Heap::new(world, 3));
         owner.retire(slab);
         second.free(slab, 2).unwrap();
         third.free(slab, 3).unwrap();
         let one = join(one);
-        settled(&world, &[&owner, &one, &second, &third], 0b1111);
+        settled(world, &[&owner, &one, &second, &third], 0b1111);
     });
 }
 
 /// As before, but the first owner exits: the freer finds its queue closed.
 #[test]
 fn a_slab_whose_owner_exited_while_it_was_being_queued_reaches_its_new_owner() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let one = freer(&world, 1, 0);
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        let one = freer(world, 1, 0);
         owner.abandon_all(slab).unwrap();
-        let (second, third) = (Heap::new(&world, 2), Heap::new(&world, 3));
+        let (second, third) = (Heap::new(world, 2), Heap::new(world, 3));
         second.free(slab, 1).unwrap();
         third.free(slab, 2).unwrap();
         let one = join(one);
-        settled(&world, &[&owner, &one, &second, &third], 0b0111);
+        settled(world, &[&owner, &one, &second, &third], 0b0111);
     });
 }
 
@@ -716,11 +701,8 @@ fn two_who_push_two_slabs_while_a_third_takes_queue_each_once() {
 
 #[test]
 fn a_double_free_by_two_threads_at_once_is_found_by_the_collection_at_the_latest() {
-    explore(2, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        owner.carve(0b1111).unwrap();
-        let (one, two) = (freer(&world, 1, 0), freer(&world, 2, 0));
+    explore_slab(2, 0b1111, |world, owner, _| {
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 0));
         let mut found = usize::from(owner.drain().is_err());
         for thread in [one, two] {
             found += usize::from(thread.join().unwrap().1.is_err());
@@ -732,11 +714,8 @@ fn a_double_free_by_two_threads_at_once_is_found_by_the_collection_at_the_latest
 
 #[test]
 fn a_double_free_by_the_owner_and_another_at_once_is_found_by_the_collection_at_the_latest() {
-    explore(4, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let one = freer(&world, 1, 0);
+    explore_slab(4, 0b1111, |world, owner, slab| {
+        let one = freer(world, 1, 0);
         let mut found = usize::from(owner.free(slab, 0).is_err());
         found += usize::from(one.join().unwrap().1.is_err());
         found += usize::from(owner.drain().is_err());
@@ -746,13 +725,10 @@ fn a_double_free_by_the_owner_and_another_at_once_is_found_by_the_collection_at_
 
 #[test]
 fn a_second_free_by_another_after_the_owners_is_found_at_once() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let noise = freer(&world, 1, 1);
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        let noise = freer(world, 1, 1);
         owner.free(slab, 0).unwrap();
-        let two = freer(&world, 2, 0);
+        let two = freer(world, 2, 0);
         owner.drain().unwrap();
         assert_eq!(two.join().unwrap().1, Err(Misuse::Dead));
         join(noise);
@@ -761,11 +737,8 @@ fn a_second_free_by_another_after_the_owners_is_found_at_once() {
 
 #[test]
 fn a_second_free_by_the_owner_after_anothers_is_found_at_once() {
-    explore(2, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        let slab = owner.carve(0b1111).unwrap();
-        let (one, noise) = (freer(&world, 1, 0), freer(&world, 2, 1));
+    explore_slab(2, 0b1111, |world, owner, slab| {
+        let (one, noise) = (freer(world, 1, 0), freer(world, 2, 1));
         owner.drain().unwrap();
         join(one);
         assert_eq!(owner.free(slab, 0), Err(Misuse::Dead));
@@ -776,11 +749,8 @@ fn a_second_free_by_the_owner_after_anothers_is_found_at_once() {
 /// Two threads, one after the other, while the owner collects.
 #[test]
 fn a_second_free_by_a_third_thread_after_anothers_is_found_at_once() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        owner.carve(0b1111).unwrap();
-        let (one, two) = (Heap::new(&world, 1), Heap::new(&world, 2));
+    explore_slab(3, 0b1111, |world, owner, _| {
+        let (one, two) = (Heap::new(world, 1), Heap::new(world, 2));
         let twice = thread::spawn(move || {
             one.free(one.world.slab(), 0).unwrap();
             two.free(two.world.slab(), 0)
@@ -793,11 +763,8 @@ fn a_second_free_by_a_third_thread_after_anothers_is_found_at_once() {
 /// The question of realloc and of usable size, asked by a thread that has freed the slot itself.
 #[test]
 fn a_freed_slot_reads_free_while_its_owner_collects() {
-    explore(3, || {
-        let world = World::new();
-        let owner = Heap::new(&world, 0);
-        owner.carve(0b1111).unwrap();
-        let one = Heap::new(&world, 1);
+    explore_slab(3, 0b1111, |world, owner, _| {
+        let one = Heap::new(world, 1);
         let asked = thread::spawn(move || {
             let slab = one.world.slab();
             one.free(slab, 0).unwrap();
@@ -827,6 +794,18 @@ fn mortal(
                 resume_unwind(cause);
             }
         }
+    })
+}
+
+/// One of those that frees `slot`, with the heap numbered `index`.
+fn mortal_freer(
+    world: &Arc<World>,
+    index: usize,
+    freed: &Arc<Freed>,
+    slot: usize,
+) -> thread::JoinHandle<()> {
+    mortal(Heap::new(world, index), freed, move |heap, freed| {
+        freed.free(heap, slot)
     })
 }
 
@@ -917,17 +896,10 @@ fn child_goes_on(mine: &Heap, freed: &Freed, before: u64) {
 /// The owner forks while others free into its slab.
 #[test]
 fn a_child_of_the_owner_finds_the_frees_that_others_had_made() {
-    explore(2, || {
-        let world = World::new();
+    explore_slab(2, 0b1111, |world, owner, _| {
         let freed = Arc::new(Freed::default());
-        let owner = Heap::new(&world, 0);
-        owner.carve(0b1111).unwrap();
-        let one = mortal(Heap::new(&world, 1), &freed, |heap, freed| {
-            freed.free(heap, 0)
-        });
-        let two = mortal(Heap::new(&world, 2), &freed, |heap, freed| {
-            freed.free(heap, 1)
-        });
+        let one = mortal_freer(world, 1, &freed, 0);
+        let two = mortal_freer(world, 2, &freed, 1);
         owner.drain().unwrap();
         fork([one, two]);
         child_goes_on(&owner, &freed, 0);
@@ -937,12 +909,9 @@ fn a_child_of_the_owner_finds_the_frees_that_others_had_made() {
 /// A freer forks while the owner collects, and frees itself.
 #[test]
 fn a_child_of_a_freer_repairs_a_collection_that_stood_midway() {
-    explore(3, || {
-        let world = World::new();
+    explore_slab(3, 0b1111, |world, owner, _| {
         let freed = Arc::new(Freed::default());
-        let owner = Heap::new(&world, 0);
-        owner.carve(0b1111).unwrap();
-        let me = Heap::new(&world, 1);
+        let me = Heap::new(world, 1);
         freed.free(&me, 0);
         let owner = mortal(owner, &freed, |heap, freed| {
             heap.drain().unwrap();
@@ -956,16 +925,11 @@ fn a_child_of_a_freer_repairs_a_collection_that_stood_midway() {
 
 /// A third thread forks while the owner exits, or lets its full slab go, and another frees into it.
 fn fork_while_the_owner_leaves(live: u64, leave: fn(&Heap)) {
-    explore(2, move || {
-        let world = World::new();
+    explore_slab(2, live, move |world, owner, _| {
         let freed = Arc::new(Freed::default());
-        let owner = Heap::new(&world, 0);
-        owner.carve(live).unwrap();
-        let me = Heap::new(&world, 3);
+        let me = Heap::new(world, 3);
         let owner = mortal(owner, &freed, move |heap, _| leave(heap));
-        let one = mortal(Heap::new(&world, 1), &freed, |heap, freed| {
-            freed.free(heap, 0)
-        });
+        let one = mortal_freer(world, 1, &freed, 0);
         fork([owner, one]);
         child_goes_on(&me, &freed, !live & 0b1111);
     });

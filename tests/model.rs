@@ -152,3 +152,8 @@ fn long_runs_agree_in_hardened_mode() {
 fn the_kept_corpus_of_options_strings_is_read_or_told() {
     replay("options", fuzzing::options);
 }
+
+#[test]
+fn the_kept_corpus_of_snapshots_is_an_error_or_counted_alike() {
+    replay("snapshots", fuzzing::snapshots);
+}

@@ -142,7 +142,7 @@ mod api2 {
         new: Layout,
     ) -> Result<NonNull<[u8]>, AllocError> {
         if old.size() == 0 {
-            return allocate(source, new);
+            return allocate(new, |layout| source.block(layout));
         }
         if new.size() == 0 {
             release(block, old);
@@ -155,10 +155,14 @@ mod api2 {
         )
     }
 
-    fn allocate<S: Source>(source: &S, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+    /// Nothing where nothing is needed, or what `block` gives.
+    fn allocate(
+        layout: Layout,
+        block: impl FnOnce(Layout) -> Option<NonNull<u8>>,
+    ) -> Result<NonNull<[u8]>, AllocError> {
         let block = match layout.size() {
             0 => dangling(layout),
-            _ => source.block(layout),
+            _ => block(layout),
         };
         sized(block, layout.size())
     }
@@ -170,35 +174,39 @@ mod api2 {
         }
     }
 
+    /// A function of `Allocator` that resizes; there are two, and both are [`resize`].
+    macro_rules! resizing {
+        ($name:ident) => {
+            unsafe fn $name(
+                &self,
+                block: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, AllocError> {
+                // SAFETY: the caller's.
+                unsafe { resize(self, block, old, new) }
+            }
+        };
+    }
+
     macro_rules! allocator {
         ($of:ty) => {
             // SAFETY: blocks stay until they are given back or the allocator is dropped; clones (of
             // `Slabside`) are all the same. Contents are kept as realloc keeps them.
             unsafe impl Allocator for $of {
+                resizing!(grow);
+                resizing!(shrink);
+
                 fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-                    allocate(self, layout)
+                    allocate(layout, |layout| self.block(layout))
                 }
 
                 fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-                    let block = match layout.size() {
-                        0 => dangling(layout),
-                        _ => self.zeroed(layout),
-                    };
-                    sized(block, layout.size())
+                    allocate(layout, |layout| self.zeroed(layout))
                 }
 
                 unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
                     release(block, layout);
-                }
-
-                unsafe fn grow(
-                    &self,
-                    block: NonNull<u8>,
-                    old: Layout,
-                    new: Layout,
-                ) -> Result<NonNull<[u8]>, AllocError> {
-                    // SAFETY: the caller's.
-                    unsafe { resize(self, block, old, new) }
                 }
 
                 unsafe fn grow_zeroed(
@@ -209,20 +217,10 @@ mod api2 {
                 ) -> Result<NonNull<[u8]>, AllocError> {
                     // SAFETY: the caller's; the new block has `new.size()` bytes.
                     unsafe {
-                        let block = resize(self, block, old, new)?;
+                        let block = self.grow(block, old, new)?;
                         clear(block, old.size(), new.size());
                         Ok(block)
                     }
-                }
-
-                unsafe fn shrink(
-                    &self,
-                    block: NonNull<u8>,
-                    old: Layout,
-                    new: Layout,
-                ) -> Result<NonNull<[u8]>, AllocError> {
-                    // SAFETY: the caller's.
-                    unsafe { resize(self, block, old, new) }
                 }
             }
         };

@@ -7,6 +7,7 @@
 //! ```
 
 use super::parallel::Parallel;
+use super::snapshots::Image;
 use super::{address_limit, sim_with, Memory, Op, Random, World, THREADS};
 use slabside::misuse::LINE;
 use slabside::options::{parse, Kind, Mistake, Options, TABLE, TEXT};
@@ -127,6 +128,11 @@ pub fn options(bytes: &[u8]) {
             assert_eq!(before, after, "changed though frozen");
         }
     }
+}
+
+/// Any bytes as a metadata region that is read from outside: an error, or what another count finds as well.
+pub fn snapshots(bytes: &[u8]) {
+    let _ = Image::from_bytes(bytes).agree();
 }
 
 fn expect_in_range(kind: Kind, value: usize) {

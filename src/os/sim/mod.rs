@@ -1,0 +1,358 @@
+//! A simulated system for tests and fuzzing: it keeps each page's state, panics on a wrong transition,
+//! and fails when told to.
+//!
+//! All its memory is one range of the host's address space, the window:
+//!
+//! ```text
+//!   | program | heap .... ^ absent ...... | gap | mapping | gap | mapping | gap | absent .... | gap |
+//!   '- break start        '- break        '- map window: reserve, map, remap                        '
+//!   '------- break window ----------------'
+//! ```
+//!
+//! Pages that are not usable are closed to the host as well, so that touching them crashes. Mappings
+//! lie first fit with an absent page on either side, so that a call whose range is too long is found.
+//! Knows nothing of the allocator: a test asks both, and compares.
+
+#[cfg(not(miri))]
+mod memory;
+#[cfg(miri)]
+mod memory_miri;
+mod pages;
+mod command;
+mod the_break;
+mod mappings;
+#[cfg(test)]
+mod tests;
+
+use super::{Limits, Os};
+use crate::geometry::PAGE;
+use crate::misuse::Misuse;
+use core::ops::Range;
+use core::ptr::NonNull;
+use memory::Memory;
+#[cfg(miri)]
+use memory_miri as memory;
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::vec::Vec;
+
+/// Alignment of the window, so that placement is the same in each run for alignments up to this.
+const WINDOW_ALIGN: usize = 4 << 20;
+
+/// What a [`Sim`] is made from. Sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimConfig {
+    /// Size of the window: all the memory there is. A multiple of `page_size`.
+    pub bytes: usize,
+    /// The part of the window that the break can move in; 0: there is no break.
+    pub break_bytes: usize,
+    /// Where the break starts, counted from the window's start; may be unaligned. What lies before it
+    /// is the program's own data: usable, counted nowhere, and not to be discarded.
+    pub break_offset: usize,
+    /// Size of an OS page: a power of two, at least the host's.
+    pub page_size: usize,
+    /// Whether each move of the break fails, from the start and for good.
+    pub break_fails: bool,
+    /// Limits that are in force, each counting the break as well.
+    pub limits: Limits,
+    /// Where the random words start.
+    pub seed: u64,
+    /// The options that the environment holds.
+    pub options: &'static str,
+}
+
+impl Default for SimConfig {
+    /// 256 MiB (4 MiB under Miri), half of it for an aligned break, 4 KiB pages, no limits.
+    fn default() -> SimConfig {
+        SimConfig {
+            bytes: memory::DEFAULT_BYTES,
+            break_bytes: memory::DEFAULT_BYTES / 2,
+            break_offset: 0,
+            page_size: PAGE,
+            break_fails: false,
+            limits: Limits {
+                address_space: usize::MAX,
+                data: usize::MAX,
+            },
+            seed: 0x9e37_79b9_7f4a_7c15,
+            options: "",
+        }
+    }
+}
+
+impl SimConfig {
+    fn check(&self) {
+        let (page, host) = (self.page_size, memory::host_page());
+        assert!(
+            page.is_power_of_two() && page >= host.max(PAGE),
+            "sim: page size {page}"
+        );
+        assert!(
+            self.bytes.is_multiple_of(page),
+            "sim: window of {} bytes, pages of {page}",
+            self.bytes
+        );
+        assert!(
+            self.break_bytes.is_multiple_of(page),
+            "sim: break window of {} bytes",
+            self.break_bytes
+        );
+        let room = self.bytes.saturating_sub(2 * page);
+        assert!(
+            self.break_bytes < room,
+            "sim: break window of {} bytes",
+            self.break_bytes
+        );
+        assert!(
+            self.break_offset <= self.break_bytes,
+            "sim: break at {}",
+            self.break_offset
+        );
+    }
+}
+
+/// A simulated system. Dropping it takes all its memory away.
+///
+/// Where the contract of [`Os`] is broken (a range that is empty, not whole pages, outside the window
+/// or in the wrong state; memory given back that a foreign `sbrk` took) the call panics and changes
+/// nothing, even if it was to fail on command.
+#[derive(Debug)]
+pub struct Sim {
+    state: Mutex<State>,
+}
+
+/// What one page of the window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// Nothing: not taken, or given back.
+    Absent,
+    /// The program's data below the break's start.
+    Program,
+    /// Taken by `reserve`, closed.
+    Reserved,
+    /// Taken by `reserve` and opened: usable.
+    Opened,
+    /// Taken by `map` or `remap`: usable.
+    Mapped,
+    /// Below the break: usable.
+    Heap,
+}
+
+/// How many variants [`Page`] has.
+const PAGE_KINDS: usize = Page::Heap as usize + 1;
+
+/// Which fallible calls fail on command, counted from the [`Sim`]'s first.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    Never,
+    At(usize),
+    From(usize),
+}
+
+#[derive(Debug)]
+struct State {
+    memory: Memory,
+    config: SimConfig,
+    pages: Vec<Page>,
+    /// How many pages there are of each kind.
+    counts: [usize; PAGE_KINDS],
+    /// Address where the break stands.
+    position: usize,
+    /// Addresses that a foreign `sbrk` took; ascending and apart.
+    foreign: Vec<Range<usize>>,
+    /// Fallible calls so far.
+    calls: usize,
+    plan: Plan,
+    /// Whether a call failed on command since the plan was made.
+    failed: bool,
+    clock: u64,
+    /// Never zero, or xorshift would stay there.
+    random: u64,
+    watched: usize,
+}
+
+impl Sim {
+    /// A system as `config` says: nothing is mapped, the clock stands at 0 and no call is to fail.
+    ///
+    /// # Panics
+    /// Where `config` contradicts itself or the host lacks the memory.
+    pub fn new(config: SimConfig) -> Sim {
+        config.check();
+        Sim {
+            state: Mutex::new(State::new(config)),
+        }
+    }
+
+    /// Lets the `n`-th fallible call from now fail, once; 0 is the next. Replaces any earlier command.
+    ///
+    /// Fallible calls are `reserve`, `open`, `map`, `unmap`, `remap`, `discard` and each `move_break`
+    /// by other than 0.
+    pub fn fail_at(&self, n: usize) {
+        let mut state = self.lock();
+        let plan = Plan::At(state.calls + n);
+        state.follow(plan);
+    }
+
+    /// Lets the `n`-th fallible call from now and all after it fail. Replaces any earlier command.
+    pub fn fail_from(&self, n: usize) {
+        let mut state = self.lock();
+        let plan = Plan::From(state.calls + n);
+        state.follow(plan);
+    }
+
+    /// Lets no more calls fail on command.
+    pub fn never_fail(&self) {
+        self.lock().follow(Plan::Never);
+    }
+
+    /// Whether a call failed on command since the last `fail_at`, `fail_from` or `never_fail`.
+    pub fn failed(&self) -> bool {
+        self.lock().failed
+    }
+
+    /// Fallible calls so far, failed ones included.
+    pub fn calls(&self) -> usize {
+        self.lock().calls
+    }
+
+    /// Moves the break as another library would, and tells where it stood before; `None` where `sbrk`
+    /// fails. Neither counted as a call nor failing on command.
+    ///
+    /// # Panics
+    /// If a negative `delta` gives back memory that no foreign `sbrk` took.
+    pub fn foreign_sbrk(&self, delta: isize) -> Option<usize> {
+        self.lock().foreign_sbrk(delta)
+    }
+
+    /// Lets the clock go on by `ms` milliseconds.
+    pub fn advance_clock(&self, ms: u64) {
+        self.lock().clock += ms;
+    }
+
+    /// Bytes of usable pages: the break's, foreign ones included, and what is mapped or opened.
+    pub fn usable_bytes(&self) -> usize {
+        let state = self.lock();
+        state.usable() * state.config.page_size
+    }
+
+    /// Bytes of pages that are reserved and not opened.
+    pub fn reserved_bytes(&self) -> usize {
+        let state = self.lock();
+        state.count(Page::Reserved) * state.config.page_size
+    }
+
+    /// Address where the break stands.
+    pub fn break_position(&self) -> usize {
+        self.lock().position
+    }
+
+    /// Address where the break started: it never stands below.
+    pub fn break_start(&self) -> usize {
+        self.lock().break_start()
+    }
+
+    /// How often [`Os::watch_thread`] was called.
+    pub fn watched(&self) -> usize {
+        self.lock().watched
+    }
+
+    /// The state, also after a panic of ours: those leave it unchanged.
+    /// By tries alone: thread sanitizer does not see how std waits.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return state,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
+    }
+}
+
+impl Default for Sim {
+    fn default() -> Sim {
+        Sim::new(SimConfig::default())
+    }
+}
+
+impl Os for Sim {
+    fn page_size(&self) -> usize {
+        self.lock().config.page_size
+    }
+
+    fn break_end(&self) -> Option<usize> {
+        self.lock().break_end()
+    }
+
+    fn move_break(&self, delta: isize) -> Option<usize> {
+        self.lock().move_break(delta)
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.lock().reserve(bytes)
+    }
+
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        self.lock().open(start, bytes)
+    }
+
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        self.lock().map(bytes, align)
+    }
+
+    fn map_at(&self, start: usize, bytes: usize) -> bool {
+        self.lock().map_at(start, bytes)
+    }
+
+    unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.lock().unmap(start, bytes) }
+    }
+
+    unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.lock().remap(start, old, new) }
+    }
+
+    unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
+        self.lock().stretch(start, old, new)
+    }
+
+    unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.lock().discard(start, bytes) }
+    }
+
+    fn name(&self, start: NonNull<u8>, bytes: usize, _name: &'static core::ffi::CStr) {
+        let state = self.lock();
+        let range = state.range("name", start, bytes);
+        state.expect(
+            "name",
+            range,
+            &[Page::Reserved, Page::Opened, Page::Mapped, Page::Heap],
+        );
+    }
+
+    fn clock(&self) -> u64 {
+        self.lock().clock
+    }
+
+    fn random(&self) -> u64 {
+        self.lock().random()
+    }
+
+    fn limits(&self) -> Limits {
+        self.lock().config.limits
+    }
+
+    fn options(&self) -> &'static [u8] {
+        self.lock().config.options.as_bytes()
+    }
+
+    fn watch_thread(&self, _thread: NonNull<u8>) {
+        self.lock().watched += 1;
+    }
+
+    fn die(&self, misuse: &Misuse) -> ! {
+        std::panic::panic_any(*misuse)
+    }
+}

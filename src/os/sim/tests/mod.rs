@@ -1,0 +1,80 @@
+//! The simulated system itself: what the tests of the allocator believe. Here is what they share.
+
+mod contract;
+mod the_break;
+mod mappings;
+mod command;
+
+use super::*;
+use crate::misuse::Call;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::string::String;
+
+/// Four MiB, half for the break, changed by `change`.
+fn sim_with(change: impl FnOnce(&mut SimConfig)) -> Sim {
+    let mut config = SimConfig {
+        bytes: 4 << 20,
+        break_bytes: 2 << 20,
+        ..SimConfig::default()
+    };
+    change(&mut config);
+    Sim::new(config)
+}
+
+fn sim() -> Sim {
+    sim_with(|_| ())
+}
+
+/// What `call` panicked with.
+#[track_caller]
+fn complaint<T>(call: impl FnOnce() -> T) -> String {
+    let caught = catch_unwind(AssertUnwindSafe(call))
+        .err()
+        .expect("should have panicked");
+    *caught.downcast::<String>().expect("a formatted message")
+}
+
+#[track_caller]
+fn refuses<T>(message: &str, call: impl FnOnce() -> T) {
+    let said = complaint(call);
+    assert!(
+        said.contains(message),
+        "{said:?} should contain {message:?}"
+    );
+}
+
+fn fill(start: NonNull<u8>, bytes: usize) {
+    // SAFETY: the tests fill usable ranges only.
+    unsafe { start.as_ptr().write_bytes(0x5a, bytes) };
+}
+
+fn all_are(byte: u8, start: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the tests read usable ranges only.
+    (0..bytes).all(|at| unsafe { start.add(at).read() } == byte)
+}
+
+fn pointer(address: usize) -> NonNull<u8> {
+    NonNull::new(address as *mut u8).unwrap()
+}
+
+// The unsafe calls, made short: what is unsafe about them is what `Sim` checks.
+
+fn open(sim: &Sim, start: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the tests own all of the window.
+    unsafe { sim.open(start, bytes) }
+}
+
+fn unmap(sim: &Sim, start: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: as in `open`.
+    unsafe { sim.unmap(start, bytes) }
+}
+
+fn remap(sim: &Sim, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    // SAFETY: as in `open`.
+    unsafe { sim.remap(start, old, new) }
+}
+
+fn discard(sim: &Sim, start: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: as in `open`.
+    unsafe { sim.discard(start, bytes) }
+}

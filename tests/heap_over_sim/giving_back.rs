@@ -1,0 +1,152 @@
+//! When memory goes back to the system: trimmed at the end, purged inside.
+
+use super::*;
+
+/// What is freed at the heap's end goes back without anybody waiting for a clock.
+#[test]
+fn a_large_free_tail_goes_back_at_once() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 8000, 1000);
+    assert!(heap.break_bytes() >= 8_000_000);
+    heap.give_all(0, &blocks);
+    assert!(
+        heap.break_bytes() <= 512 << 10,
+        "{} bytes stay",
+        heap.break_bytes()
+    );
+    heap.is_sound();
+}
+
+/// A small tail stays: the next slab would move the break up again.
+#[test]
+fn a_small_free_tail_stays() {
+    let heap = Heap::new();
+    heap.take_many(0, 8000, 50);
+    let moves = heap.stats().break_moves;
+    for _ in 0..20 {
+        let blocks = heap.take_many(0, 4096, 20);
+        heap.give_all(0, &blocks);
+    }
+    assert!(heap.stats().break_moves <= moves + 3);
+}
+
+/// A program that swells again and again soon keeps its pages; one that has stopped gives them back.
+#[test]
+fn trimming_learns_from_swelling_and_forgets_in_quiet() {
+    let heap = Heap::new();
+    let swell = || {
+        let blocks = heap.take_many(0, 8000, 1000);
+        heap.give_all(0, &blocks);
+        heap.sim().advance_clock(10);
+    };
+    (0..20).for_each(|_| swell());
+    let learnt = heap.stats().break_moves;
+    (0..20).for_each(|_| swell());
+    assert_eq!(
+        heap.stats().break_moves,
+        learnt,
+        "it still moves the break each time"
+    );
+    assert!(heap.break_bytes() >= 8_000_000);
+    for _ in 0..30 {
+        heap.sim().advance_clock(500);
+        heap.pulse(0);
+    }
+    assert!(
+        heap.break_bytes() <= 1 << 20,
+        "{} bytes stay",
+        heap.break_bytes()
+    );
+    heap.is_sound();
+}
+
+/// Free pages inside the heap are discarded once nobody has needed them for a while, and not before.
+#[test]
+fn idle_pages_inside_the_heap_are_purged_by_the_clock() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 8000, 1000);
+    let top = heap.take(0, 5000); // Keeps the heap's end.
+    heap.give_all(0, &blocks);
+    heap.pulse(0);
+    assert_eq!(heap.stats().purged, 0, "nothing was idle yet");
+    for _ in 0..8 {
+        heap.sim().advance_clock(300);
+        heap.pulse(0);
+    }
+    assert!(heap.stats().purged >= 7_000_000, "{:?}", heap.stats());
+    heap.give(0, top);
+    heap.is_sound();
+}
+
+/// Purged pages are the kernel's zero pages again: calloc need not clear them, and must not be wrong.
+#[test]
+fn purged_and_trimmed_pages_are_zero_again() {
+    for page_size in [PAGE, 16 << 10, 64 << 10] {
+        for break_offset in [0, 0x1234] {
+            let heap = Heap::with(sim_with(|config| {
+                config.page_size = page_size;
+                config.break_offset = break_offset;
+            }));
+            for round in 0..40 {
+                let size = 10_000 + round * 3000;
+                let blocks: Vec<usize> = (0..30)
+                    .map(|_| calloc_and_dirty(&heap, size % SPAN_MAX))
+                    .collect();
+                heap.give_all(0, &blocks[round % 7..]);
+                heap.sim().advance_clock(300);
+                heap.allocator.reclaim(&heap.threads[0]);
+                heap.give_all(0, &blocks[..round % 7]);
+                heap.allocator.reclaim(&heap.threads[0]);
+                heap.is_sound();
+            }
+        }
+    }
+}
+
+/// An empty slab that slots are taken from raises no event: it must not pin a large tail for ever.
+#[test]
+fn an_empty_active_slab_does_not_keep_the_tail() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 8000, 500);
+    let pin = heap.take(0, 100);
+    heap.give(0, pin); // Empty now, and highest.
+    heap.give_all(0, &blocks);
+    assert!(
+        heap.break_bytes() <= 600 << 10,
+        "{} bytes stay",
+        heap.break_bytes()
+    );
+    heap.is_sound();
+}
+
+/// After the last thread has gone nothing may stay, whoever freed what.
+#[test]
+fn nothing_stays_after_everything_is_freed_and_given_back() {
+    for config in [
+        SimConfig::default(),
+        sim_with(|config| config.break_fails = true),
+    ] {
+        let heap = Heap::with(config);
+        let mut blocks = Vec::new();
+        for size in [8, 100, 1000, 8000, 20_000, SPAN_MAX, 200_000] {
+            blocks.extend(heap.take_many(0, size, 20));
+            blocks.extend(heap.take_many(1, size, 20));
+        }
+        blocks
+            .iter()
+            .enumerate()
+            .for_each(|(i, &block)| heap.give(i % 3, block));
+        (0..3).for_each(|thread| heap.allocator.reclaim(&heap.threads[thread]));
+        let stats = heap.stats();
+        assert_eq!(
+            (stats.live, stats.spans, stats.large),
+            (0, 0, 0),
+            "{stats:?}"
+        );
+        assert!(
+            stats.break_bytes + stats.slabs * 16 * PAGE <= 256 << 10,
+            "{stats:?}"
+        );
+        heap.is_sound();
+    }
+}

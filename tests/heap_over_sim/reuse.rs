@@ -1,0 +1,85 @@
+//! The order in which freed slots are used again, and when a slab is carved.
+
+use super::*;
+
+/// A slot freed last is not handed out next: dangling pointers find their old contents for longer, and
+/// other words of the slab are warm in nobody's mind.
+#[test]
+fn a_slot_freed_just_now_is_reused_last() {
+    let heap = Heap::new();
+    let blocks = heap.take_slab(0, 16); // 256 slots in four words.
+    assert_eq!(blocks.len(), 256);
+    heap.give(0, blocks[10]);
+    heap.give(0, blocks[200]);
+    heap.give(0, blocks[11]);
+    let again = heap.take_many(0, 16, 3);
+    assert_eq!(
+        again,
+        [blocks[10], blocks[11], blocks[200]],
+        "word by word, lowest slot first"
+    );
+}
+
+/// Partial slabs are taken first in, first out.
+#[test]
+fn the_slab_that_waits_longest_is_taken_from_first() {
+    let heap = Heap::new();
+    let slabs: Vec<Vec<usize>> = (0..6).map(|_| heap.take_slab(0, 4096)).collect();
+    let ids: Vec<_> = slabs
+        .iter()
+        .map(|blocks| heap.slab(blocks[0]).id())
+        .collect();
+    let last = heap.take_slab(0, 4096);
+    for order in [4, 2, 3] {
+        heap.give_all(0, &slabs[order][slabs[order].len() / 2..]);
+    }
+    let free = [4, 2, 3]
+        .map(|order| slabs[order].len().div_ceil(2))
+        .iter()
+        .sum();
+    let mut again: Vec<_> = heap
+        .take_many(0, 4096, free)
+        .into_iter()
+        .map(|block| heap.slab(block).id())
+        .collect();
+    again.dedup();
+    assert_eq!(again, [ids[4], ids[2], ids[3]]);
+    heap.give_all(0, &last);
+    heap.is_sound();
+}
+
+/// Slabs that hold any free slot are used before a new one is carved.
+#[test]
+fn no_slab_is_carved_while_a_slot_is_free() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 16, 2560);
+    let slabs = heap.stats().slabs;
+    // One free slot in each slab: too few for any to be partial.
+    let holes: Vec<usize> = blocks.iter().copied().step_by(250).collect();
+    heap.give_all(0, &holes);
+    heap.take_many(0, 16, holes.len());
+    assert_eq!(heap.stats().slabs, slabs);
+}
+
+/// The 8-byte class has 512 slots and eight words, in a header pair.
+#[test]
+fn the_smallest_class_uses_both_headers_of_its_pair() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 8, 512 * 5);
+    assert_eq!(heap.stats().slabs, 5);
+    for (i, &block) in blocks.iter().enumerate() {
+        heap.give(i % 2, block);
+    }
+    for &block in blocks.iter().step_by(97) {
+        assert_eq!(dead_in(heap.misuse_of_give(1, block)), block);
+    }
+    heap.is_sound();
+    // Released pairs are used again as pairs, single headers beside them as single ones.
+    for _ in 0..3 {
+        let (small, other) = (heap.take_many(0, 8, 3000), heap.take_many(0, 24, 3000));
+        heap.give_all(0, &small);
+        heap.give_all(1, &other);
+        heap.allocator.reclaim(&heap.threads[0]);
+        heap.is_sound();
+    }
+}

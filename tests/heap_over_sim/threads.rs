@@ -1,0 +1,175 @@
+//! Threads that exit and are adopted, late ones, handlers, fork children.
+
+use super::*;
+
+/// A new thread takes up what an exited one left before it asks for pages.
+#[test]
+fn slabs_of_an_exited_thread_are_adopted() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 100, 1000);
+    heap.give_all(0, &blocks.iter().copied().step_by(2).collect::<Vec<_>>());
+    let slabs = heap.stats().slabs;
+    heap.exit(0);
+    heap.take_many(1, 100, 500);
+    assert_eq!(heap.stats().slabs, slabs);
+    heap.is_sound();
+}
+
+/// A full slab of an exited thread becomes the first freer's, who then frees without atomics.
+#[test]
+fn a_full_slab_of_an_exited_thread_is_the_first_freers() {
+    let heap = Heap::new();
+    let blocks = heap.take_slab(0, 100);
+    heap.exit(0);
+    heap.give(1, blocks[0]);
+    assert_eq!(
+        heap.slab(blocks[0]).owner.load(Relaxed),
+        heap.threads[1].me.get()
+    );
+    heap.give_all(1, &blocks[1..]);
+    heap.is_sound();
+}
+
+/// Where frees come from elsewhere, a full slab is let go, so that the freer becomes its owner.
+#[test]
+fn full_slabs_are_disowned_where_other_threads_free() {
+    let heap = Heap::new();
+    let mut handed_over = 0;
+    for _ in 0..50 {
+        let blocks = heap.take_many(0, 64, 512);
+        let disowned = |block: &&usize| heap.slab(**block).owner.load(Relaxed) == remote::DISOWNED;
+        handed_over += blocks.iter().filter(disowned).count();
+        heap.give_all(1, &blocks);
+    }
+    assert!(
+        handed_over > 512,
+        "{handed_over} slots lay in disowned slabs"
+    );
+    heap.is_sound();
+}
+
+/// Remote frees come back to their owner before it carves another slab.
+#[test]
+fn remote_frees_are_collected_before_a_slab_is_carved() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 1000, 400);
+    let before = heap.stats().break_bytes;
+    heap.give_all(1, &blocks);
+    heap.take_many(0, 1000, 400);
+    assert!(
+        heap.stats().break_bytes <= before + (64 << 10),
+        "{} after {before}",
+        heap.stats().break_bytes
+    );
+    heap.is_sound();
+}
+
+/// After its exit hook a thread still allocates and frees: later destructors do.
+#[test]
+fn a_late_thread_is_served_by_the_shared_heap() {
+    let heap = Heap::new();
+    let before = heap.take_many(0, 100, 50);
+    heap.exit(0);
+    assert_eq!(heap.threads[0].phase.get(), Phase::Late);
+    let mut blocks = Vec::new();
+    for size in [1, 100, 2000, 8192, 20_000, 200_000] {
+        blocks.extend(heap.take_many(0, size, 40));
+    }
+    let grown: Vec<usize> = blocks
+        .iter()
+        .map(|&block| heap.resize(0, block, heap.usable(block) + 1))
+        .collect();
+    assert_eq!(gone_at(heap.misuse_of_give(0, blocks[0])), blocks[0]);
+    heap.give_all(0, &grown[..100]);
+    heap.give_all(1, &grown[100..]);
+    heap.give_all(0, &before);
+    assert_eq!(gone_at(heap.misuse_of_give(0, grown[5])), grown[5]);
+    heap.is_sound();
+    heap.exit(0); // A second call finds nothing to do.
+    heap.is_sound();
+}
+
+/// Threads that come and go do not make the heap grow.
+#[test]
+fn many_short_threads_use_the_same_heap_again() {
+    let heap = Heap::new();
+    heap.take(0, 1);
+    for round in 0..300 {
+        let local = Box::new(Local::new());
+        let blocks: Vec<usize> = (0..50)
+            .map(|_| heap.allocator.malloc(&*local, 100) as usize)
+            .collect();
+        blocks
+            .iter()
+            .for_each(|&block| heap.allocator.free(&*local, block as *mut u8));
+        heap.allocator.exit_thread(&local);
+        assert!(heap.stats().slabs <= 2, "round {round}: {:?}", heap.stats());
+    }
+    assert!(heap.stats().metadata <= 128 << 10, "{:?}", heap.stats());
+    heap.is_sound();
+}
+
+/// A signal handler that interrupts a slow path may free, and what it freed is not lost; malloc answers
+/// null unless a slot lies checked out.
+#[test]
+fn a_handler_in_a_slow_path_frees_without_loss() {
+    let heap = Heap::new();
+    let (mine, others) = (heap.take_slab(0, 100), heap.take_slab(1, 100));
+    let span = heap.take(1, 20_000);
+    heap.threads[0].busy.set(1);
+    heap.give_all(0, &others);
+    heap.give(0, span);
+    heap.give_all(0, &mine);
+    assert!(heap.allocator.malloc(&*heap.threads[0], 20_000).is_null());
+    assert_eq!(dead_in(heap.misuse_of_give(0, others[3])), others[3]);
+    heap.threads[0].busy.set(0);
+    assert_eq!(heap.stats().live, 0);
+    for thread in [0, 1] {
+        heap.exit(thread);
+    }
+    assert_eq!((heap.stats().slabs, heap.stats().spans), (0, 0));
+}
+
+/// In a fork child the other threads' slabs are nobody's: they are adopted, and freed like any.
+#[test]
+fn a_fork_child_takes_up_what_the_other_threads_left() {
+    let heap = Heap::new();
+    let mut blocks = Vec::new();
+    for size in [8, 100, 3000, 20_000, 200_000] {
+        (0..3).for_each(|thread| blocks.extend(heap.take_many(thread, size, 33)));
+    }
+    // Remote frees wait to be collected when the process forks.
+    blocks
+        .iter()
+        .step_by(5)
+        .enumerate()
+        .for_each(|(i, &block)| heap.give(i % 3, block));
+    let gone: Vec<usize> = blocks.iter().copied().step_by(5).collect();
+    heap.allocator.repair_after_fork(&heap.threads[1]);
+    heap.is_sound();
+    let left: Vec<usize> = blocks
+        .iter()
+        .copied()
+        .filter(|block| !gone.contains(block))
+        .collect();
+    heap.give_all(1, &left);
+    heap.exit(1);
+    assert_eq!(
+        (heap.stats().live, heap.stats().slabs, heap.stats().spans),
+        (0, 0, 0),
+        "{:?}",
+        heap.stats()
+    );
+    heap.is_sound();
+}
+
+/// The parent's only heap may be another thread's than the one that forks.
+#[test]
+fn a_fork_child_of_a_thread_without_a_heap_repairs_too() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 100, 100);
+    heap.allocator.repair_after_fork(&heap.threads[1]);
+    heap.give_all(1, &blocks);
+    heap.exit(1);
+    assert_eq!(heap.stats().slabs, 0);
+}
