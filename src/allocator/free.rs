@@ -1,0 +1,269 @@
+//! free: the fast path's other ends, other threads' slots, large blocks, and pointers that are nothing of ours.
+
+use super::{Allocator, Busy};
+use crate::arch::{mark_free, Freed};
+use crate::heap::{self, heap_of, locate};
+use crate::large::Found;
+use crate::misuse::{Call, Misuse};
+use crate::options::{self, Name};
+use crate::os::{NextMalloc, Os};
+use crate::remote::{self, Given, Next};
+use crate::slab::SlabPtr;
+use crate::sync::AtomicUsize;
+use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
+use crate::tls::{Local, Thread};
+use core::ffi::c_void;
+use core::ptr;
+
+impl<O: Os> Allocator<O> {
+    /// Gives a block back; null is ignored. A block that is free already, or never was one, ends the
+    /// program.
+    #[inline(always)]
+    pub fn free(&self, thread: impl Thread, block: *mut u8) {
+        let hot = ptr::from_ref(&self.ground.pages.hot);
+        // SAFETY: set before the first block was handed out, and never again.
+        match unsafe { thread.free(hot.cast(), block as usize) } {
+            Freed::Done => {}
+            Freed::Event => self.free_event(block, thread.block()),
+            Freed::Misuse => self.free_misuse(block),
+            Freed::Elsewhere | Freed::Far => self.free_slow(block, thread.block()),
+        }
+    }
+
+    /// The free used up its slab's credit.
+    #[cold]
+    #[inline(never)]
+    fn free_event(&self, block: *mut u8, thread: &Local) {
+        if let Some((_, slab)) = self.ground.pages.find(block as usize) {
+            self.credit_used_up(slab, thread);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_misuse(&self, block: *mut u8) {
+        let addr = block as usize;
+        if let Some((_, slab)) = self.ground.pages.find(addr) {
+            self.misuse_in(addr, slab, Call::Free);
+        }
+    }
+
+    /// A block that is not in a slab of the thread's own as it stands, or not in the first window.
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&self, block: *mut u8, thread: &Local) {
+        if self.hard.is_on() {
+            return self.free_hardened(block as usize, thread);
+        }
+        if block.is_null() {
+            return;
+        }
+        match self.ground.pages.find(block as usize) {
+            Some((_, slab)) if slab.owner.load(Relaxed) == thread.me.get() => {
+                self.free_own(thread, slab, block)
+            }
+            Some((_, slab)) => self.free_in(block, slab, thread),
+            None => self.free_large(thread, block as usize),
+        }
+    }
+
+    /// Frees a block in a slab of the thread's own.
+    #[inline(always)]
+    pub(crate) fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+        // SAFETY: the thread owns the slab, and the block lies in one of its pages.
+        match unsafe { mark_free(slab.as_ptr().cast(), block as usize - slab.base()) } {
+            Freed::Event => self.credit_used_up(slab, thread),
+            Freed::Misuse => self.misuse_in(block as usize, slab, Call::Free),
+            _ => {}
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
+        if thread.busy.get() == 0 {
+            if self.notice_fork(thread) {
+                return; // All slabs were settled, this one among them.
+            }
+            if let Some(heap) = heap_of(thread) {
+                let _busy = Busy::mark(thread);
+                // A signal handler may have settled it meanwhile, and even given it back.
+                if !heap.is_spent(slab) || heap.settle_at_once(self.ground.table(), slab) {
+                    return;
+                }
+            }
+        }
+        let settled = self.with_heap(thread, |_, heap| {
+            if heap.is_spent(slab) {
+                heap.settle(&self.ground, slab)?;
+            }
+            Ok(Some(()))
+        });
+        if settled.is_none() {
+            // In a signal handler that interrupted a slow path: the heap finds the slab in its queue.
+            slab.credit.set(1);
+            if let Next::Notify(owner) = remote::raise_pending(slab) {
+                self.ground.heaps.notify(&self.ground, owner, slab);
+            }
+        }
+    }
+
+    fn free_large(&self, thread: &Local, addr: usize) {
+        if thread.busy.get() != 0 {
+            return self.put_off(addr);
+        }
+        self.notice_fork(thread);
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
+        if self.hard.is_on() {
+            return self.free_far_hardened(thread, addr);
+        }
+        self.free_put_off(thread);
+        let found = if self.is_started() {
+            let _busy = Busy::mark(thread);
+            self.ground
+                .large
+                .unmap(&self.ground.os, &self.ground.meta, addr)
+        } else {
+            Found::Unknown
+        };
+        match found {
+            Found::Live(_) => {}
+            Found::Freed(block) => self.misuse(&Misuse::Dead {
+                call: Call::Free,
+                addr,
+                slot: 0,
+                size: block.bytes,
+            }),
+            Found::Unknown => self.free_foreign(addr),
+        }
+    }
+
+    /// In a signal handler that interrupted a slow path, which may hold the lock of large blocks: notes that
+    /// the block is to be freed by the next slow path. Where too many are noted, it stays live for good.
+    #[cold]
+    pub(super) fn put_off(&self, addr: usize) {
+        let place = |place: &&AtomicUsize| place.compare_exchange(0, addr, AcqRel, Relaxed).is_ok();
+        if self.put_off.iter().find(place).is_some() {
+            self.any_put_off.store(1, Release);
+        }
+    }
+
+    /// Frees what signal handlers have put off.
+    #[inline]
+    pub(super) fn free_put_off(&self, thread: &Local) {
+        if self.any_put_off.load(Relaxed) != 0 {
+            self.any_put_off.store(0, Relaxed);
+            for place in &self.put_off {
+                let addr = place.swap(0, AcqRel);
+                if addr != 0 {
+                    self.free_large(thread, addr);
+                }
+            }
+        }
+    }
+
+    /// A pointer that is nothing of ours: the option `foreign` says what follows.
+    #[cold]
+    pub(super) fn free_foreign(&self, addr: usize) {
+        let call = Call::Free;
+        if let Some(next) = self.next_malloc(&Misuse::Unknown { call, addr }) {
+            // SAFETY: the caller's, who says that the pointer is some malloc's block.
+            unsafe { (next.free)(addr as *mut c_void) }
+        }
+    }
+
+    /// The malloc that a pointer which is not ours is for; where it is for none, what the options say of
+    /// such a pointer has been done.
+    pub(super) fn next_malloc(&self, misuse: &Misuse) -> Option<NextMalloc> {
+        let foreign = self.ground.options.get(Name::Foreign);
+        if foreign == options::FOREIGN_IGNORED {
+            return None;
+        }
+        let forwarded = foreign == options::FOREIGN_FORWARDED;
+        let next = forwarded.then(|| self.ground.os.next_malloc()).flatten();
+        if next.is_none() {
+            self.misuse(misuse);
+        }
+        next
+    }
+
+    /// A block in a slab that is not the thread's own as it stands.
+    #[inline(always)]
+    fn free_in(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
+        slab.prefetch_remote();
+        let slot = match locate(slab, block as usize, Call::Free) {
+            Ok(slot) => slot,
+            // A large mapping may lie where the heap's end once was.
+            Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
+            Err(misuse) => return self.misuse(&misuse),
+        };
+        if self.has_forked() {
+            return self.free_elsewhere(slab, slot, thread);
+        }
+        match remote::give_at_once(slab, slot, thread.me.get()) {
+            Given::Marked(Next::Done) => {}
+            Given::Marked(next) => self.tell_owner(slab, next, thread),
+            Given::Dead => self.misuse(&heap::dead(slab, slot)),
+            Given::Elsewhere => self.free_elsewhere(slab, slot, thread),
+        }
+    }
+
+    /// After a remote free that is the first one since its slab was collected.
+    #[cold]
+    #[inline(never)]
+    fn tell_owner(&self, slab: SlabPtr, next: Next, thread: &Local) {
+        match next {
+            Next::Done => {}
+            Next::Notify(owner) => self.ground.heaps.notify(&self.ground, owner, slab),
+            // In a signal handler that interrupted a slow path, whoever claims the slab next collects.
+            Next::Claim => {
+                self.with_heap(thread, |_, heap| {
+                    heap.notify(&self.ground, slab)?;
+                    Ok(Some(()))
+                });
+            }
+        }
+    }
+
+    /// A slot of a slab that nobody owns, or the thread itself with remote frees waiting.
+    #[cold]
+    #[inline(never)]
+    fn free_elsewhere(&self, slab: SlabPtr, slot: usize, thread: &Local) {
+        let freed = self.with_heap(thread, |_, heap| {
+            Ok(Some(heap.free_elsewhere(&self.ground, slab, slot)))
+        });
+        match freed {
+            Some(Ok(())) => {}
+            Some(Err(misuse)) => self.misuse(&misuse),
+            None => self.free_without_heap(slab, slot),
+        }
+    }
+
+    /// In a signal handler that interrupted a slow path of this thread, or where there is no memory for
+    /// a heap: marks the free, takes no lock.
+    pub(super) fn free_without_heap(&self, slab: SlabPtr, slot: usize) {
+        if !remote::give_remote(slab, slot) {
+            return self.misuse(&heap::dead(slab, slot));
+        }
+        if let Next::Notify(owner) = remote::raise_pending(slab) {
+            self.ground.heaps.notify(&self.ground, owner, slab);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn misuse_in(&self, addr: usize, slab: SlabPtr, call: Call) {
+        let misuse = match locate(slab, addr, call) {
+            Ok(slot) => Misuse::Dead {
+                call,
+                addr,
+                slot,
+                size: slab.size(),
+            },
+            Err(misuse) => misuse,
+        };
+        self.misuse(&misuse);
+    }
+}

@@ -1,0 +1,250 @@
+//! What a hardened thread does in place of the fast paths, and blocks that were sampled.
+
+use super::{Allocator, Busy};
+use crate::hardened::{self, Live};
+use crate::heap::locate;
+use crate::misuse::{Call, Misuse};
+use crate::os::Os;
+use crate::slab::SlabPtr;
+use crate::tls::Local;
+use core::ptr;
+
+impl<O: Os> Allocator<O> {
+    /// Whether threads are to be kept off the fast paths. A thread that has a heap is not asked about.
+    pub(crate) fn is_hardened(&self) -> bool {
+        self.start() && self.hard.is_on()
+    }
+
+    /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
+    #[inline(never)]
+    pub(super) fn malloc_hardened_at_once(&self, thread: &Local, size: usize) -> *mut u8 {
+        match self.take_hardened::<false>(thread, size) {
+            Some(block) => block,
+            None => self.malloc_hardened_many(thread, size),
+        }
+    }
+
+    /// As [`Allocator::malloc_hardened_at_once`], of any size.
+    #[inline(never)]
+    pub(super) fn malloc_hardened_many(&self, thread: &Local, size: usize) -> *mut u8 {
+        match self.take_hardened::<true>(thread, size) {
+            Some(block) => block,
+            None => self.malloc_hardened(thread, size, 1),
+        }
+    }
+
+    #[inline(always)]
+    fn take_hardened<const MANY: bool>(&self, thread: &Local, size: usize) -> Option<*mut u8> {
+        let hardened = self.hard.thread(thread)?;
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        let address = self.hard.malloc_at_once::<MANY>(hardened, size)?;
+        Some(address as *mut u8)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        let make = |hardened: &hardened::Thread| {
+            let made = self.hard.malloc(&self.ground, hardened, size, align)?;
+            let heap = hardened.heap().filter(|_| made.is_some());
+            let sampled = heap.and_then(|heap| self.sample(heap, size, align));
+            if let (Some(made), Some(_)) = (made, sampled) {
+                self.hard.take_back(&self.ground, hardened, made)?;
+            }
+            Ok(sampled.or(made.map(|address| address as *mut u8)))
+        };
+        self.with_hardened(thread, make)
+            .or_else(|| {
+                self.reclaim(thread);
+                self.with_hardened(thread, make)
+            })
+            .unwrap_or_else(|| self.exhausted())
+    }
+
+    #[inline(never)]
+    pub(super) fn free_hardened(&self, addr: usize, thread: &Local) {
+        if !self.give_hardened::<false>(thread, addr) {
+            self.free_hardened_many(addr, thread);
+        }
+    }
+
+    /// As [`Allocator::free_hardened`], of any size.
+    #[inline(never)]
+    fn free_hardened_many(&self, addr: usize, thread: &Local) {
+        if !self.give_hardened::<true>(thread, addr) {
+            self.free_hardened_slow(addr, thread);
+        }
+    }
+
+    #[inline(always)]
+    fn give_hardened<const MANY: bool>(&self, thread: &Local, addr: usize) -> bool {
+        let Some(hardened) = self.hard.thread(thread) else {
+            return false;
+        };
+        if thread.busy.get() != 0 || self.has_forked() {
+            return false;
+        }
+        let _busy = Busy::mark(thread);
+        self.hard
+            .free_at_once::<MANY, O>(&self.ground, hardened, addr)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_slow(&self, addr: usize, thread: &Local) {
+        if addr == 0 {
+            return;
+        }
+        self.notice_fork(thread);
+        let Some(slab) = self.ground.pages.slab_at(addr) else {
+            return self.free_far_hardened(thread, addr);
+        };
+        let slot = match locate(slab, addr, Call::Free) {
+            Ok(slot) => slot,
+            // A large mapping may lie where the heap's end once was.
+            Err(Misuse::Unknown { addr, .. }) => return self.free_far_hardened(thread, addr),
+            Err(misuse) => return self.misuse(&misuse),
+        };
+        let hardened = self.hard.thread(thread);
+        if let Some(hardened) = hardened.filter(|_| thread.busy.get() == 0) {
+            let freed = {
+                let _busy = Busy::mark(thread);
+                self.hard.free(&self.ground, hardened, slab, slot)
+            };
+            return freed.unwrap_or_else(|misuse| self.misuse(&misuse));
+        }
+        self.free_hardened_late(thread, slab, slot);
+    }
+
+    /// By a thread that has no heap yet or any more, or in a signal handler that interrupted a slow path.
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
+        if thread.busy.get() != 0 || !self.attach(thread) {
+            return match self.hard.end(&self.ground, slab, slot, true) {
+                Ok(_) => self.free_without_heap(slab, slot),
+                Err(misuse) => self.misuse(&misuse),
+            };
+        }
+        self.with_hardened(thread, |hardened| {
+            self.hard.free(&self.ground, hardened, slab, slot).map(Some)
+        });
+    }
+
+    pub(super) fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        if thread.busy.get() != 0 {
+            return self.put_off(addr);
+        }
+        self.free_put_off(thread);
+        if self.samples.holds(&self.ground.os, addr) {
+            return self.free_sampled(thread, addr);
+        }
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.hard.free_far(&self.ground, addr)
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Misuse::Unknown { addr, .. }) => self.free_foreign(addr),
+            Err(misuse) => self.misuse(&misuse),
+        }
+    }
+
+    pub(super) fn free_sampled(&self, thread: &Local, addr: usize) {
+        let outcome = {
+            let _busy = Busy::mark(thread);
+            self.samples.give(&self.ground.os, addr)
+        };
+        if let Err(misuse) = outcome {
+            self.misuse(&misuse);
+        }
+    }
+
+    /// Writes what is known of the sampled block that a fault was at or beside. From a signal handler.
+    pub fn tell_of_fault(&self, address: usize) {
+        let os = &self.ground.os;
+        let Some(sampled) = self.samples.find(os, address) else {
+            return;
+        };
+        os.say(sampled.fault(address).bytes());
+        let mut frames = [0; 32];
+        let known = os.stack(&mut frames);
+        os.say_stack(&frames[..known]);
+        os.say(b"  allocated\n");
+        os.say_stack(sampled.allocated.frames());
+        if let Some(freed) = sampled.freed {
+            os.say(b"  freed\n");
+            os.say_stack(freed.frames());
+        }
+    }
+
+    /// Resizes a hardened or sampled block of `old` bytes.
+    pub(super) fn realloc_exact(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        old: usize,
+        size: usize,
+    ) -> *mut u8 {
+        let addr = block as usize;
+        if !self.samples.holds(&self.ground.os, addr) {
+            let live = self.hard.find(&self.ground, addr, Call::Realloc);
+            let outcome = live.and_then(|live| Ok((live, self.hard.resize(live, addr, size)?)));
+            match outcome {
+                Err(misuse) => {
+                    self.misuse(&misuse);
+                    return ptr::null_mut();
+                }
+                Ok((Live::Large(..), true)) => {
+                    self.hard.note_large(&self.ground, addr, size);
+                    return block;
+                }
+                Ok((_, true)) => return block,
+                Ok((_, false)) => {}
+            }
+        }
+        let moved = self.malloc(thread, size);
+        self.move_to(thread, block, old.min(size), moved)
+    }
+
+    /// Whether the size of every block is just what was asked for.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.hard.is_on()
+    }
+
+    /// Runs `work` with what hardened mode keeps of the thread, or with what all late threads share, under
+    /// the lock. `None` in a signal handler that interrupted a slow path, and where there is no memory.
+    pub(super) fn with_hardened<R>(
+        &self,
+        thread: &Local,
+        work: impl Fn(&hardened::Thread) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        if !self.attach(thread) {
+            return None;
+        }
+        let _busy = Busy::mark(thread);
+        let outcome = match self.hard.thread(thread) {
+            Some(hardened) => work(hardened),
+            None => {
+                let _guard = self.shared.lock.lock();
+                let local = &self.shared.local;
+                if local.hardened.get() == 0 {
+                    self.hard.attach(&self.ground, local, true);
+                }
+                let hardened = self.hard.thread(local);
+                hardened.map_or(Ok(None), work)
+            }
+        };
+        outcome.unwrap_or_else(|misuse| {
+            self.misuse(&misuse);
+            None
+        })
+    }
+}

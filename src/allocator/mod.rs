@@ -1,0 +1,457 @@
+//! malloc, calloc and aligned here, free, realloc and usable size below, each on one screen, with its fast path
+//! first; what hardened threads do instead; and who the thread is.
+//!
+//! ```text
+//!   malloc  entry of the class -> lowest bit -> clear it in the entry and in the bitmap word -> address
+//!   free    page map -> header -> owner is me? -> offset * reciprocal -> bit clear? set it -> credit
+//! ```
+//!
+//! No knob is tested here. A thread is kept off the fast paths by an empty entry and an owner word that
+//! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
+//! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
+
+mod free;
+mod guarded;
+mod resize;
+mod thread;
+
+use crate::class::{class_of, entry_offset, fit, upper_class, Fit, LOCAL_CLASSES};
+use crate::geometry::{bit_of, pages_for, PAGE};
+use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::hardened::{Hardened, Samples};
+use crate::heap::{heap_of, Ground, Heap};
+use crate::large::Block;
+use crate::options::Name;
+use crate::os::Os;
+use crate::slab::SlabPtr;
+use crate::sync::{flip, AtomicU32, AtomicUsize, Lock};
+use crate::tls::{Entry, Local, Thread};
+use core::ptr;
+use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
+
+/// An allocator over the system `O`. One is the process's; tests make more.
+///
+/// What every start writes to comes first (see [`Ground`]).
+#[repr(C)]
+pub struct Allocator<O: Os> {
+    stage: AtomicU32,
+    start_lock: Lock,
+    /// Non-zero when there may be some blocks in `put_off`.
+    any_put_off: AtomicU32,
+    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
+    pub(crate) roomy: AtomicU32,
+    /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
+    fork_mark: AtomicPtr<AtomicU32>,
+    /// All that the heaps stand on.
+    pub ground: Ground<O>,
+    pub(crate) hard: Hardened,
+    samples: Samples,
+    /// Large blocks that signal handlers freed; 0: unused place.
+    put_off: [AtomicUsize; PUT_OFF],
+    /// The heap of threads that have none: used under the lock.
+    shared: Shared,
+}
+
+/// The most frees of large blocks that signal handlers can put off.
+const PUT_OFF: usize = 32;
+
+struct Shared {
+    lock: Lock,
+    local: Local,
+}
+
+// SAFETY: the block is used under the lock alone.
+unsafe impl Sync for Shared {}
+
+const UNSTARTED: u32 = 0;
+const STARTED: u32 = 1;
+const HOOKED: u32 = 2;
+
+/// Marks the thread as being in a slow path, until dropped.
+pub(crate) struct Busy<'a>(&'a Local, u32);
+
+impl<'a> Busy<'a> {
+    pub(crate) fn mark(local: &'a Local) -> Busy<'a> {
+        let before = local.busy.replace(1);
+        // A handler on this thread sees the mark before all that it guards.
+        compiler_fence(SeqCst);
+        Busy(local, before)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        compiler_fence(SeqCst);
+        self.0.busy.set(self.1);
+    }
+}
+
+/// What a pointer leads to.
+#[derive(Clone, Copy)]
+pub(crate) enum Place {
+    Slot(SlabPtr),
+    Large(Block),
+    /// A hardened or sampled block, of which the bytes that were asked for are known.
+    Exact(usize),
+    /// Perhaps a large block: a signal handler asks while the thread may hold their lock.
+    Unknown,
+}
+
+/// The entry of `class`.
+#[inline(always)]
+fn entry_of<'a>(thread: &'a Local, heap: &'a Heap, class: usize) -> &'a Entry {
+    match thread.entries.get(class) {
+        Some(entry) => entry,
+        None => heap.upper_entry(class),
+    }
+}
+
+impl Place {
+    /// Bytes that may be used, as far as is known.
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Place::Slot(slab) => slab.size(),
+            Place::Large(block) => block.bytes,
+            Place::Exact(size) => size,
+            Place::Unknown => 0,
+        }
+    }
+}
+
+impl<O: Os> Allocator<O> {
+    /// An allocator that has not asked the system for anything yet.
+    pub const fn new(os: O) -> Allocator<O> {
+        Allocator {
+            ground: Ground::new(os),
+            hard: Hardened::new(),
+            samples: Samples::new(),
+            stage: AtomicU32::new(UNSTARTED),
+            start_lock: Lock::new(),
+            put_off: [const { AtomicUsize::new(0) }; PUT_OFF],
+            any_put_off: AtomicU32::new(0),
+            fork_mark: AtomicPtr::new(ptr::null_mut()),
+            shared: Shared {
+                lock: Lock::new(),
+                local: Local::new(),
+            },
+            roomy: AtomicU32::new(0),
+        }
+    }
+
+    // ---- malloc ---------------------------------------------------------------------------------
+
+    /// At least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null where memory has run out.
+    #[inline(always)]
+    pub fn malloc(&self, thread: impl Thread, size: usize) -> *mut u8 {
+        let Some(offset) = entry_offset(size) else {
+            return self.malloc_upper(size, thread.block());
+        };
+        // SAFETY: `entry_offset` gives offsets of entries alone (tested exhaustively in `class`).
+        match unsafe { thread.take(offset) } {
+            Some(slot) => slot,
+            None => self.malloc_slow(size, thread.block()),
+        }
+    }
+
+    /// The entry is used up, or the thread is kept from using it.
+    #[cold]
+    #[inline(never)]
+    fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_at_once(thread, size);
+        }
+        self.refill_small(size, thread)
+    }
+
+    #[inline(never)]
+    fn refill_small(&self, size: usize, thread: &Local) -> *mut u8 {
+        self.refill(class_of(size), size, 1, thread)
+    }
+
+    /// As [`Allocator::malloc`] for more than 1 KiB.
+    #[inline(never)]
+    fn malloc_upper(&self, size: usize, thread: &Local) -> *mut u8 {
+        let heap = match heap_of(thread) {
+            Some(heap) if thread.busy.get() == 0 => heap,
+            _ => return self.malloc_upper_slow(thread, size),
+        };
+        if size <= SMALL_MAX {
+            let upper = upper_class(size);
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as `upper_class` says (tested exhaustively).
+            let entry = unsafe { heap.upper_entry_at(upper) };
+            if let Some(slot) = entry.take() {
+                return slot;
+            }
+            return self.refill_upper(thread, size, upper);
+        }
+        if size <= SPAN_MAX {
+            if let Some(slab) = heap.take_active_span(size) {
+                return slab.base() as *mut u8;
+            }
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    /// The entry of the `upper`-th class above 1 KiB is used up: its slab's word is checked out again.
+    #[inline(never)]
+    fn refill_upper(&self, thread: &Local, size: usize, upper: usize) -> *mut u8 {
+        if let Some(heap) = heap_of(thread) {
+            let _busy = Busy::mark(thread);
+            // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
+            let slot = unsafe { heap.refill_upper(self.ground.table(), upper) };
+            if let Some(slot) = slot {
+                return slot;
+            }
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_many(thread, size);
+        }
+        if size <= SMALL_MAX {
+            return self.malloc_class(thread, class_of(size), size, 1);
+        }
+        self.malloc_big(thread, size).0
+    }
+
+    /// A slot of `class`, for `size` bytes at a multiple of `align`.
+    fn malloc_class(&self, thread: &Local, class: usize, size: usize, align: usize) -> *mut u8 {
+        let slot = match heap_of(thread) {
+            _ if class < LOCAL_CLASSES => thread.entries[class].take(),
+            Some(heap) => heap.upper_entry(class).take(),
+            None => None,
+        };
+        slot.unwrap_or_else(|| self.refill_cold(class, size, align, thread))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refill_cold(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+        self.refill(class, size, align, thread)
+    }
+
+    /// The entry is used up: another word of slots is checked out, most often of the same slab.
+    #[inline(always)]
+    fn refill(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            let entry = entry_of(thread, heap, class);
+            if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
+                return slot;
+            }
+        }
+        self.malloc_in_turn(class, size, align, thread)
+    }
+
+    /// As `refill`, where another slab is to be taken from.
+    #[cold]
+    #[inline(never)]
+    fn malloc_in_turn(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            let entry = entry_of(thread, heap, class);
+            if let Some(slot) = heap.refill_in_turn(self.ground.table(), class, entry) {
+                return slot;
+            }
+        } else if self.is_hardened() {
+            return self.malloc_hardened(thread, size, align);
+        }
+        self.heed_soft_limit(thread);
+        self.with_reclaim(thread, |_, heap| {
+            // The refill comes first: it is its slots that make a sample due, and so each class has its share.
+            let slot = heap.refill(&self.ground, class)?;
+            let sampled = slot.and_then(|_| self.sample(heap, size, align));
+            if let (Some(slot), Some(_)) = (slot, sampled) {
+                put_back(heap.entry(class), slot);
+            }
+            Ok(sampled.or(slot))
+        })
+        .unwrap_or_else(|| self.exhausted())
+    }
+
+    /// A page of its own for the one allocation in so many.
+    fn sample(&self, heap: &Heap, size: usize, align: usize) -> Option<*mut u8> {
+        let os = &self.ground.os;
+        let rate = self.ground.options.get(Name::GuardSample);
+        if !heap.is_due(rate, || os.random()) {
+            return None;
+        }
+        let address = self.samples.take(os, size, align)?;
+        heap.was_sampled();
+        Some(address as *mut u8)
+    }
+
+    /// A span or a large block, and whether it is all zero.
+    fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
+        if heap_of(thread).is_none() && self.is_hardened() {
+            let block = self.malloc_hardened(thread, size, 1);
+            return (block, self.hard.is_clear(size));
+        }
+        if size > SPAN_MAX {
+            return self.malloc_large(thread, size, PAGE);
+        }
+        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+            let _busy = Busy::mark(thread);
+            if let Some(slab) = heap.take_active_span(size) {
+                return (slab.base() as *mut u8, false);
+            }
+            if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
+                return (slab.base() as *mut u8, false);
+            }
+        }
+        let span = self.with_reclaim(thread, |_, heap| {
+            heap.take_span(&self.ground, pages_for(size))
+        });
+        match span {
+            Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
+            None => (self.exhausted(), false),
+        }
+    }
+
+    fn malloc_large(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        let block = if size > REQUEST_MAX || align > REQUEST_MAX {
+            None
+        } else {
+            self.heed_soft_limit(thread);
+            if thread.busy.get() == 0 {
+                self.free_put_off(thread);
+            }
+            self.with_reclaim(thread, |_, _| {
+                Ok(self
+                    .ground
+                    .large
+                    .map(&self.ground.os, &self.ground.meta, size, align))
+            })
+        };
+        match block {
+            Some((block, fresh)) => (block.address as *mut u8, fresh),
+            None => (self.exhausted(), false),
+        }
+    }
+
+    /// Where the heap grew above its soft limit since the last time: gives back all that is kept.
+    #[inline]
+    fn heed_soft_limit(&self, thread: &Local) {
+        if self.ground.meta.budget.take_alarm() {
+            self.reclaim(thread);
+        }
+    }
+
+    /// Whether `addr` lies in a sampled block's page.
+    pub(crate) fn samples_hold(&self, addr: usize) -> bool {
+        self.samples.holds(&self.ground.os, addr)
+    }
+
+    #[cold]
+    pub(crate) fn exhausted(&self) -> *mut u8 {
+        self.ground.os.exhausted();
+        ptr::null_mut()
+    }
+
+    /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
+    pub fn aligned(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        self.aligned_or_fresh(thread, size, align).0
+    }
+
+    /// As [`Allocator::aligned`], all zero.
+    pub fn aligned_zeroed(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        // SAFETY: the block has at least `size` bytes.
+        unsafe { zeroed(self.aligned_or_fresh(thread, size, align), size) }
+    }
+
+    /// The block, and whether it is all zero.
+    fn aligned_or_fresh(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        if heap_of(thread).is_none() && self.is_hardened() {
+            let block = self.malloc_hardened(thread, size, align);
+            return (block, self.hard.is_clear(size));
+        }
+        match fit(size, align) {
+            Fit::Slot(class) => (self.malloc_class(thread, class, size, align), false),
+            Fit::Large => self.malloc_large(thread, size.max(1), align.max(PAGE)),
+            Fit::Span if align > PAGE => self.malloc_aligned_span(thread, size, align),
+            Fit::Span => self.malloc_big(thread, size),
+        }
+    }
+
+    fn malloc_aligned_span(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+        let span = self.with_reclaim(thread, |_, heap| {
+            heap.take_aligned_span(&self.ground, pages_for(size.max(1)), align / PAGE)
+        });
+        match span {
+            Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
+            None => (self.exhausted(), false),
+        }
+    }
+
+    /// `count` times `size` zero bytes; null where that overflows or memory has run out. Pages that the
+    /// kernel gave and nobody touched are not cleared again.
+    #[inline(always)]
+    pub fn calloc(&self, thread: impl Thread, count: usize, size: usize) -> *mut u8 {
+        let Some(bytes) = count.checked_mul(size) else {
+            return self.exhausted();
+        };
+        // SAFETY: as in `malloc`.
+        let slot = entry_offset(bytes).and_then(|offset| unsafe { thread.take(offset) });
+        match slot {
+            // SAFETY: the slot has at least `bytes` bytes.
+            Some(slot) => unsafe { zeroed((slot, false), bytes) },
+            None => self.calloc_slow(thread.block(), bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn calloc_slow(&self, thread: &Local, bytes: usize) -> *mut u8 {
+        let block = if bytes <= SMALL_MAX {
+            (self.malloc(thread, bytes), false)
+        } else {
+            self.malloc_big(thread, bytes)
+        };
+        // SAFETY: the block has at least `bytes` bytes.
+        unsafe { zeroed(block, bytes) }
+    }
+
+    /// Number of broken invariants, while no other thread is at work.
+    pub fn validate(&self) -> usize {
+        if !self.is_started() {
+            return 0;
+        }
+        let ground = &self.ground;
+        ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
+    }
+}
+
+/// Clears the first `bytes` bytes of a new block, unless it is null or all zero already.
+///
+/// # Safety
+/// The block is live and has as many.
+#[inline]
+unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
+    if !fresh && !block.is_null() {
+        // SAFETY: the caller's.
+        unsafe { ptr::write_bytes(block, 0, bytes) };
+    }
+    block
+}
+
+/// Puts a slot back into the entry that it was taken from just now.
+fn put_back(entry: &Entry, slot: *mut u8) {
+    let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
+    let bits = entry.hide();
+    // SAFETY: the word that the slot came from, in a header that is never unmapped.
+    flip(unsafe { &*entry.word.get() }, slot);
+    entry.show(bits | slot);
+}
+
+/// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
+/// than it had, but no mapping of its own for that.
+fn with_room(usable: usize, size: usize) -> usize {
+    let roomy = usable + usable / 4;
+    if size <= usable || size > roomy || size > SPAN_MAX {
+        return size;
+    }
+    roomy.min(SPAN_MAX)
+}

@@ -1,0 +1,294 @@
+//! realloc, usable size, and what a pointer leads to.
+
+use super::{with_room, Allocator, Busy, Place};
+use crate::class::{bin_of, bin_pages, class_of, slot_at};
+use crate::geometry::{align_down, bit_of, pages_for, PAGE};
+use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::heap::{self, heap_of, locate};
+use crate::large::{Block, Found};
+use crate::misuse::{Call, Misuse};
+use crate::os::{NextMalloc, Os};
+use crate::remote::{self};
+use crate::slab::SlabPtr;
+use crate::sync::Ordering::Relaxed;
+use crate::tls::Local;
+use core::ptr;
+
+impl<O: Os> Allocator<O> {
+    /// Resizes a block, at the same address where it has room or pages are free behind it. Null where
+    /// memory has run out; the block is then as it was.
+    #[inline]
+    pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+        if let Some(slab) = self.own_slab(thread, block) {
+            let usable = slab.size();
+            // A quarter of the pages or more would be given back; the smallest span is left as it is.
+            let wasteful = slab.is_span()
+                && size <= align_down(usable - usable / 4, PAGE)
+                && usable > bin_pages(0) * PAGE;
+            if size <= usable && !wasteful {
+                if slab.roomy.load(Relaxed) == 0 {
+                    self.note_room(Place::Slot(slab), size);
+                }
+                return block;
+            }
+            if slab.is_span() && size > usable {
+                return self.realloc_span(thread, block, slab, size);
+            }
+        }
+        self.realloc_slow(thread, block, size)
+    }
+
+    /// A span of the thread's own is to grow.
+    #[inline(never)]
+    fn realloc_span(&self, thread: &Local, block: *mut u8, slab: SlabPtr, size: usize) -> *mut u8 {
+        if slab.is_remote(0) || self.notice_fork(thread) {
+            return self.realloc_slow(thread, block, size);
+        }
+        if !self.resize_span(thread, slab, size) {
+            return self.realloc_by_copy(thread, block, slab.size(), size);
+        }
+        self.note_room(Place::Slot(slab), size);
+        block
+    }
+
+    /// The slab of `block` if that is a live one in a slab of the thread's own. Twenty-odd instructions.
+    #[inline(always)]
+    fn own_slab(&self, thread: &Local, block: *mut u8) -> Option<SlabPtr> {
+        let slab = self.ground.pages.hot.slab_at(block as usize)?;
+        if slab.owner.load(Relaxed) != thread.me.get() {
+            return None;
+        }
+        let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
+        let free = slab.free_word_at(slot).load(Relaxed);
+        (exact && free & bit_of(slot) == 0).then_some(slab)
+    }
+
+    #[inline(never)]
+    fn realloc_slow(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+        if block.is_null() {
+            return self.malloc(thread, size);
+        }
+        self.notice_fork(thread);
+        let place = match self.live(thread, block as usize, Call::Realloc) {
+            Ok(Place::Exact(old)) => return self.realloc_exact(thread, block, old, size),
+            Ok(place) => place,
+            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
+        };
+        if let Place::Unknown = place {
+            return self.exhausted();
+        }
+        let usable = place.bytes();
+        let stays = match place {
+            Place::Large(large) => return self.realloc_large(thread, large, size),
+            Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
+            Place::Slot(_) | Place::Unknown => size <= usable,
+            Place::Exact(_) => false,
+        };
+        if stays {
+            self.note_room(place, size);
+            return block;
+        }
+        self.realloc_by_copy(thread, block, usable, size)
+    }
+
+    /// What is to be resized is no live block.
+    #[cold]
+    pub(crate) fn realloc_of_none(&self, block: *mut u8, size: usize, misuse: &Misuse) -> *mut u8 {
+        match self.next_for(misuse) {
+            // SAFETY: the caller's, who says that the pointer is some malloc's block.
+            Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
+            None => {
+                self.ground.os.invalid();
+                ptr::null_mut()
+            }
+        }
+    }
+
+    /// As `next_malloc` for what may be a misuse of a block of ours as well.
+    pub(crate) fn next_for(&self, misuse: &Misuse) -> Option<NextMalloc> {
+        if let Misuse::Unknown { .. } = misuse {
+            return self.next_malloc(misuse);
+        }
+        self.misuse(misuse);
+        None
+    }
+
+    /// A block stays where it is for `size` bytes: notes if nobody would have got it for as many, so that
+    /// a free with that size is believed (see `sizes`).
+    #[inline]
+    pub(crate) fn note_room(&self, place: Place, size: usize) {
+        match place {
+            Place::Slot(slab) if slab.is_span() => {
+                if size <= SMALL_MAX || !heap::may_serve(slab.pages(), pages_for(size)) {
+                    slab.roomy.store(1, Relaxed);
+                }
+            }
+            Place::Slot(slab) => {
+                if size > SMALL_MAX || slab.class() != class_of(size) {
+                    slab.roomy.store(1, Relaxed);
+                }
+            }
+            Place::Large(_) | Place::Unknown => self.roomy.store(1, Relaxed),
+            Place::Exact(_) => {}
+        }
+    }
+
+    /// Moves a block. What grows by little is likely to grow again: it gets a quarter more than it had,
+    /// where there is memory for it.
+    fn realloc_by_copy(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        usable: usize,
+        size: usize,
+    ) -> *mut u8 {
+        let roomy = with_room(usable, size);
+        let mut moved = self.malloc(thread, roomy);
+        if moved.is_null() && roomy > size {
+            moved = self.malloc(thread, size);
+        } else if roomy > size {
+            if let Ok(place) = self.live(thread, moved as usize, Call::Realloc) {
+                self.note_room(place, size);
+            }
+        }
+        self.move_to(thread, block, usable.min(size), moved)
+    }
+
+    /// Copies `bytes` of a block into a new one and gives the old one back, unless there is no new one.
+    pub(crate) fn move_to(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        bytes: usize,
+        moved: *mut u8,
+    ) -> *mut u8 {
+        if !moved.is_null() {
+            // SAFETY: both are live blocks apart from each other, of at least the copied bytes.
+            unsafe { ptr::copy_nonoverlapping(block, moved, bytes) };
+            self.free(thread, block);
+        }
+        moved
+    }
+
+    fn realloc_large(&self, thread: &Local, large: Block, size: usize) -> *mut u8 {
+        if size > REQUEST_MAX || thread.busy.get() != 0 {
+            return self.exhausted();
+        }
+        let remap = || {
+            let _busy = Busy::mark(thread);
+            self.ground
+                .large
+                .remap(&self.ground.os, &self.ground.meta, large, size.max(1))
+        };
+        let resized = remap().or_else(|| {
+            // Without room for a copy beside the block, room for it to grow may be had by giving back.
+            if size <= large.bytes {
+                return None;
+            }
+            self.reclaim(thread);
+            remap()
+        });
+        match resized {
+            Some(block) => block.address as *mut u8,
+            None if size <= large.bytes => {
+                self.note_room(Place::Large(large), size);
+                large.address as *mut u8
+            }
+            None => self.realloc_by_copy(thread, large.address as *mut u8, large.bytes, size),
+        }
+    }
+
+    /// Resizes a live span in place, if it is the thread's own and there is room. A span shrinks only to
+    /// another bin's size, so that sizes that waver cost nothing.
+    pub(crate) fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
+        let fits = size <= slab.size();
+        let mine = slab.owner.load(Relaxed) & !remote::PENDING == thread.me.get();
+        let heap = match heap_of(thread) {
+            Some(heap) if mine && size <= SPAN_MAX && thread.busy.get() == 0 => heap,
+            _ => return fits,
+        };
+        let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
+        let rounded = bin_pages(bin_of(wanted));
+        let _busy = Busy::mark(thread);
+        heap.retire_span(self.ground.table(), slab);
+        let old = slab.size();
+        if rounded < pages {
+            self.ground.pages.shorten(slab, rounded);
+        } else if !fits {
+            let roomy = bin_pages(bin_of(pages_for(with_room(old, size))));
+            let extend = |to: usize| self.ground.pages.extend(slab, to - pages);
+            if !extend(roomy) && !extend(rounded) && !extend(wanted) {
+                return false;
+            }
+        }
+        heap.span_resized(&self.ground, old, slab.size());
+        true
+    }
+
+    /// Bytes that may be used in a live block; 0 for null.
+    pub fn usable_size(&self, thread: &Local, block: *const u8) -> usize {
+        if block.is_null() {
+            return 0;
+        }
+        self.notice_fork(thread);
+        match self.live(thread, block as usize, Call::UsableSize) {
+            Ok(place) => place.bytes(),
+            Err(misuse) => self.next_for(&misuse).map_or(0, |next| {
+                // SAFETY: the caller's, who says that the pointer is some malloc's block.
+                unsafe { (next.usable_size)(block.cast_mut().cast()) }
+            }),
+        }
+    }
+
+    /// The live block at `addr`; anything else is a misuse.
+    pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
+        let ground = &self.ground;
+        let exact = self.hard.is_on() && !self.hard.is_arenas(ground, addr);
+        let in_slab = ground.pages.slab_at(addr).is_some();
+        if thread.busy.get() == 0 || in_slab {
+            if self.samples.holds(&ground.os, addr) {
+                return self.samples.size(&ground.os, addr, call).map(Place::Exact);
+            }
+            if exact {
+                let live = self.hard.find(ground, addr, call);
+                return live.map(|live| Place::Exact(live.size()));
+            }
+        }
+        let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
+        if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
+            return match locate(slab, addr, call) {
+                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => Err(Misuse::Dead {
+                    call,
+                    addr,
+                    slot,
+                    size: slab.size(),
+                }),
+                Ok(_) => Ok(Place::Slot(slab)),
+                Err(misuse) => Err(misuse),
+            };
+        }
+        let interrupted = thread.busy.get() != 0;
+        let found = if interrupted {
+            // The thread may hold the lock.
+            match self.ground.large.try_find(addr) {
+                Some(found) => found,
+                None => return Ok(Place::Unknown),
+            }
+        } else if self.is_started() {
+            let _busy = Busy::mark(thread);
+            self.ground.large.find(addr)
+        } else {
+            Found::Unknown
+        };
+        match found {
+            Found::Live(block) => Ok(Place::Large(block)),
+            Found::Freed(block) => Err(Misuse::Dead {
+                call,
+                addr,
+                slot: 0,
+                size: block.bytes,
+            }),
+            Found::Unknown => Err(Misuse::Unknown { call, addr }),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! Who the thread is: its heap, the shared one under a lock, or none; its start, its end, and a fork's child.
+
+use super::{Allocator, Busy, HOOKED, STARTED, UNSTARTED};
+use crate::hardened::{self};
+use crate::heap::{heap_of, Heap};
+use crate::misuse::Misuse;
+use crate::options::{self, Name};
+use crate::os::Os;
+use crate::sync::AtomicU32;
+use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::tls::{Local, Phase};
+use core::ptr;
+
+impl<O: Os> Allocator<O> {
+    /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
+    #[cold]
+    pub(crate) fn misuse(&self, misuse: &Misuse) {
+        if self.ground.options.get(Name::Misuse) == options::MISUSE_REPORTS {
+            return self.ground.os.say(misuse.line().bytes());
+        }
+        let ground = &self.ground;
+        let sampled = self.samples.find(&ground.os, misuse.address());
+        if !self.hard.is_on() && sampled.is_none() {
+            ground.os.die(misuse);
+        }
+        let details = self.hard.explain(ground, misuse);
+        let Some(sampled) = sampled else {
+            ground.os.die_telling(misuse, &details, &[]);
+        };
+        let freed = sampled.freed.unwrap_or(sampled.allocated);
+        let stacks = [
+            ("allocated", sampled.allocated.frames()),
+            ("freed", freed.frames()),
+        ];
+        let known = 1 + usize::from(sampled.freed.is_some());
+        ground.os.die_telling(misuse, &details, &stacks[..known])
+    }
+
+    /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
+    /// handler that interrupted a slow path, and where nothing can be started.
+    pub(super) fn with_heap<R>(
+        &self,
+        thread: &Local,
+        work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        if !self.attach(thread) {
+            return None;
+        }
+        let (outcome, noted) = match heap_of(thread) {
+            Some(heap) => {
+                let _busy = Busy::mark(thread);
+                (work(thread, heap), heap.noted())
+            }
+            None if self.hard.is_on() => return None,
+            None => self.with_shared(thread, work),
+        };
+        // Neither busy nor under a lock: a handler of SIGABRT may allocate.
+        if let Some(misuse) = noted {
+            self.misuse(&misuse);
+        }
+        outcome.unwrap_or_else(|misuse| {
+            self.misuse(&misuse);
+            None
+        })
+    }
+
+    fn with_shared<R>(
+        &self,
+        thread: &Local,
+        work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
+    ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
+        let _busy = Busy::mark(thread);
+        let _guard = self.shared.lock.lock();
+        let local = &self.shared.local;
+        match heap_of(local).or_else(|| self.ground.heaps.take_shared(&self.ground, local)) {
+            Some(heap) => (work(local, heap), heap.noted()),
+            None => (Ok(None), None),
+        }
+    }
+
+    /// As `with_heap`; where `work` finds no memory, all that is kept for reuse is given back and it is
+    /// tried once more.
+    pub(super) fn with_reclaim<R>(
+        &self,
+        thread: &Local,
+        work: impl Fn(&Local, &Heap) -> Result<Option<R>, Misuse>,
+    ) -> Option<R> {
+        self.with_heap(thread, &work).or_else(|| {
+            self.reclaim(thread);
+            self.with_heap(thread, &work)
+        })
+    }
+
+    /// Gives back to the system all that is kept for reuse and can be reached from this thread.
+    pub fn reclaim(&self, thread: &Local) {
+        self.reclaim_but(thread, 0);
+    }
+
+    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
+    pub fn reclaim_but(&self, thread: &Local, keep: usize) {
+        let ground = &self.ground;
+        if self.hard.is_on() {
+            return self.reclaim_hardened(thread);
+        }
+        self.with_heap(thread, |_, heap| {
+            heap.give_back(ground)?;
+            ground.large.give_back(&ground.os, &ground.meta);
+            ground.pages.yield_reserve(&ground.os, &ground.meta);
+            ground.pages.trim(&ground.os, &ground.meta, keep);
+            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
+            Ok(Some(()))
+        });
+    }
+
+    fn reclaim_hardened(&self, thread: &Local) {
+        let ground = &self.ground;
+        self.with_hardened(thread, |hardened| {
+            self.hard.flush(ground, hardened)?;
+            self.hard.reclaim(&ground.os);
+            if let Some(heap) = hardened.heap() {
+                heap.give_back(ground)?;
+            }
+            ground.pages.yield_reserve(&ground.os, &ground.meta);
+            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
+            Ok(Some(()))
+        });
+    }
+
+    /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
+    pub(crate) fn attach(&self, thread: &Local) -> bool {
+        if thread.phase.get() != Phase::Fresh {
+            return true;
+        }
+        let has_heap = {
+            // A signal handler must neither ask for the lock of the start once more nor for another heap.
+            let _busy = Busy::mark(thread);
+            if !self.start() {
+                return false;
+            }
+            let has_heap = if self.hard.is_on() {
+                self.hard.attach(&self.ground, thread, false)
+            } else {
+                self.ground.heaps.take(&self.ground, thread).is_some()
+            };
+            if self.ground.heaps.given.load(Relaxed) > 1 {
+                self.watch_forks();
+            }
+            thread.phase.set(if has_heap {
+                Phase::Running
+            } else {
+                Phase::Late
+            });
+            has_heap
+        };
+        // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
+        // of the start, which a thread with a heap does not ask for.
+        if self.stage.load(Acquire) != HOOKED && self.begin() {
+            // Without the lock of the start: a thread that loads a library holds the loader's.
+            self.ground.os.stay_loaded();
+            if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
+                self.ground.os.prepare_stacks();
+            }
+        }
+        if has_heap {
+            self.ground
+                .os
+                .watch_thread(ptr::NonNull::from(thread).cast());
+        }
+        true
+    }
+
+    /// Registers the process's hooks, once; who comes second waits until they are there. Whether it was
+    /// this call that did.
+    #[cold]
+    fn begin(&self) -> bool {
+        let _guard = self.start_lock.lock();
+        let first = self.stage.load(Acquire) == STARTED;
+        if first {
+            self.ground.os.begin();
+            self.stage.store(HOOKED, Release);
+        }
+        first
+    }
+
+    /// An option was set: where blocks are sampled from now on, their stacks are to be told.
+    pub fn option_changed(&self) {
+        if self.is_started() && self.ground.options.get(Name::GuardSample) != 0 {
+            self.ground.os.prepare_stacks();
+        }
+    }
+
+    /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
+    pub fn prepare(&self, thread: &Local) {
+        self.attach(thread);
+    }
+
+    /// Makes the counters exact as far as this thread's heap is concerned.
+    pub fn report(&self, thread: &Local) {
+        self.with_heap(thread, |_, heap| {
+            heap.report(&self.ground);
+            Ok(Some(()))
+        });
+    }
+
+    /// Whether the metadata are there.
+    pub fn is_started(&self) -> bool {
+        self.stage.load(Acquire) != UNSTARTED
+    }
+
+    pub(super) fn start(&self) -> bool {
+        if self.is_started() {
+            return true;
+        }
+        let _guard = self.start_lock.lock();
+        let ground = &self.ground;
+        if self.is_started() {
+            return true;
+        }
+        ground
+            .options
+            .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
+        self.configure();
+        let hardened = self.hard.provide(&ground.options, &ground.meta);
+        let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
+            && ground.pages.init(&ground.os, &ground.meta);
+        if started {
+            if hardened {
+                self.hard.begin(ground);
+            }
+            self.stage.store(STARTED, Release);
+        }
+        started
+    }
+
+    /// From now on forks are noticed that run no handlers. While there is one thread they need not be: all is
+    /// whole in the child.
+    pub fn watch_forks(&self) {
+        // No lock: the process's hooks call this while the lock of the start is held. Of two threads that make
+        // a mark at once one is in vain, and costs a page.
+        if self.mark().is_none() {
+            if let Some(mark) = self.ground.os.fork_mark() {
+                let mark = ptr::from_ref(mark).cast_mut();
+                let none = ptr::null_mut();
+                let _ = self.fork_mark.compare_exchange(none, mark, AcqRel, Relaxed);
+            }
+        }
+    }
+
+    /// Hands the options, which are frozen, to the layers that follow them.
+    fn configure(&self) {
+        let (ground, options) = (&self.ground, &self.ground.options);
+        let (soft, hard) = (options.get(Name::LimitSoft), options.get(Name::LimitHard));
+        ground.meta.budget.limit(soft, hard);
+        ground.pages.configure(options);
+        ground.large.configure(options);
+        if options.get(Name::HugePages) == options::HUGE_ON {
+            ground.os.prefer_huge_pages();
+        }
+    }
+
+    // ---- exit and fork -------------------------------------------------------------------------
+
+    /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
+    pub fn exit_thread(&self, thread: &Local) {
+        if thread.hardened.get() != 0 {
+            let outcome = {
+                let _busy = Busy::mark(thread);
+                thread.phase.set(Phase::Late);
+                self.hard.exit(&self.ground, thread)
+            };
+            return outcome.unwrap_or_else(|misuse| self.misuse(&misuse));
+        }
+        let Some(heap) = heap_of(thread) else {
+            return;
+        };
+        let (outcome, noted) = {
+            let _busy = Busy::mark(thread);
+            let outcome = heap.abandon_all(&self.ground);
+            let noted = heap.noted();
+            self.ground.heaps.give(&self.ground, heap, thread);
+            thread.phase.set(Phase::Late);
+            (outcome, noted)
+        };
+        for misuse in noted.into_iter().chain(outcome.err()) {
+            self.misuse(&misuse);
+        }
+    }
+
+    /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
+    /// unless the parent never had a second heap.
+    pub fn repair_after_fork(&self, thread: &Local) {
+        let outcome = {
+            // From before the mark on: a signal handler must not take the heap for repaired.
+            let _busy = Busy::mark(thread);
+            match self.mark() {
+                Some(mark) if mark.swap(1, Relaxed) != 0 => Ok(()),
+                _ => self.repair(thread),
+            }
+        };
+        if let Err(misuse) = outcome {
+            self.misuse(&misuse);
+        }
+    }
+
+    fn repair(&self, thread: &Local) -> Result<(), Misuse> {
+        self.ground.os.forked();
+        let hardened = self.hard.thread(thread);
+        let mine = hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap);
+        let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
+        if alone && self.locks_are_free() {
+            if let Some(heap) = mine {
+                self.ground.heaps.renumber(&self.ground, heap);
+            }
+            return Ok(());
+        }
+        self.reset_locks();
+        if !self.is_started() {
+            return Ok(());
+        }
+        self.ground.large.rebuild(&self.ground.meta);
+        self.shared.local.reset();
+        self.ground.pages.rebuild();
+        if self.hard.is_on() {
+            self.hard.repair(&self.ground, thread);
+        }
+        self.ground.heaps.rebuild(&self.ground, mine)
+    }
+
+    #[inline(always)]
+    pub(super) fn mark(&self) -> Option<&AtomicU32> {
+        // SAFETY: null, or what `Os::fork_mark` gave, which stays for good.
+        unsafe { self.fork_mark.load(Relaxed).as_ref() }
+    }
+
+    /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may
+    /// run before ours, and _Fork(3) runs none. Whether it was.
+    #[inline]
+    pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
+        let forked = self.has_forked();
+        if forked {
+            self.repair_after_fork(thread);
+        }
+        forked
+    }
+
+    /// Whether this is a fork child that has not been told yet.
+    #[inline(always)]
+    pub(super) fn has_forked(&self) -> bool {
+        self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)
+    }
+
+    /// Whether no thread was in the middle of anything when the parent forked.
+    fn locks_are_free(&self) -> bool {
+        let ground = &self.ground;
+        let locks = self.start_lock.is_free() && self.shared.lock.is_free();
+        let locks = locks && ground.meta.lock_is_free() && ground.arenas.lock_is_free();
+        locks
+            && ground.pages.locks_are_free()
+            && ground.large.locks_are_free()
+            && ground.heaps.lock_is_free()
+            && self.hard.locks_are_free()
+            && self.samples.lock_is_free()
+    }
+
+    /// Frees every lock: whoever held one is not in this process.
+    fn reset_locks(&self) {
+        self.start_lock.reset();
+        self.ground.options.reset_lock();
+        self.shared.lock.reset();
+        self.ground.meta.reset_lock();
+        self.ground.arenas.reset_lock();
+        self.ground.pages.reset_locks();
+        self.ground.heaps.reset_lock();
+        self.ground.abandoned.reset_lock();
+        self.hard.reset_locks();
+        self.samples.reset_lock();
+    }
+}
