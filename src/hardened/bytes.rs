@@ -9,6 +9,7 @@
 //! the zero byte that ends a string, written one too far, is found; its last one is always zero, so that a
 //! string that runs into it ends there.
 
+use crate::geometry::LOCAL_MAX;
 use core::ptr;
 
 /// Bytes of a canary.
@@ -84,23 +85,36 @@ pub unsafe fn clear(block: usize, bytes: usize) {
 /// Two words, moved at once.
 type Pair = [u64; 2];
 const PAIR: usize = core::mem::size_of::<Pair>();
-/// Up to here bytes are gone through by pairs, from here on by libc, which knows the processor's widest words.
-pub const FEW: usize = 256;
-/// Zero bytes, to compare others with: few enough to stay in the innermost cache.
-const NOUGHTS: usize = 1024;
-static NOUGHT: [u8; NOUGHTS] = [0; NOUGHTS];
+/// Four pairs: a line of the cache.
+const FOUR: usize = 4 * PAIR;
+/// Up to here bytes are gone through four pairs at once, and nothing is called; from here on in [`STRIDE`]s.
+pub const FEW: usize = LOCAL_MAX;
+/// Bytes that are looked at together where there are many, and cleared together if one of them is not zero.
+const STRIDE: usize = 2 * FOUR;
 
-/// Calls `each` for the offsets of pairs, four at once, that cover `bytes` bytes, from 16 to [`FEW`], and no
-/// byte behind them: the last ones end where the bytes end. Sizes vary, and a branch for what is left over
-/// would not be foreseen.
+/// The pair at `at`.
+///
+/// # Safety
+/// It is readable.
 #[inline(always)]
-fn each_four(bytes: usize, mut each: impl FnMut([usize; 4])) {
+unsafe fn pair(at: usize) -> Pair {
+    // SAFETY: the caller's; any bits are words.
+    unsafe { ptr::read_unaligned(at as *const Pair) }
+}
+
+#[inline(always)]
+fn either(a: Pair, b: Pair) -> Pair {
+    [a[0] | b[0], a[1] | b[1]]
+}
+
+/// The offsets of four pairs that cover the last 64 of `bytes` bytes, 16 or more, or all if there are fewer, and
+/// no others. Sizes vary, so there is no branch for what is left over, which would not be foreseen.
+#[inline(always)]
+fn last_four(bytes: usize) -> [usize; 4] {
+    let first = bytes.max(FOUR) - FOUR;
     let last = bytes - PAIR;
-    let mut at = 0;
-    while at < bytes {
-        each([at, at + PAIR, at + 2 * PAIR, at + 3 * PAIR].map(|at| at.min(last)));
-        at += 4 * PAIR;
-    }
+    let step = PAIR.min(last - first);
+    [first, first + step, last - step, last]
 }
 
 /// Makes `bytes` bytes at `block` zero, and up to 7 behind them.
@@ -111,7 +125,7 @@ fn each_four(bytes: usize, mut each: impl FnMut([usize; 4])) {
 pub unsafe fn clear_words(block: usize, bytes: usize) {
     if bytes > FEW {
         // SAFETY: the caller's.
-        return unsafe { clear(block, (bytes + 7) & !7) };
+        return unsafe { clear_many(block, (bytes + 7) & !7) };
     }
     // SAFETY: the caller's.
     unsafe { clear_few(block, bytes) };
@@ -132,11 +146,50 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
         return;
     }
     // SAFETY: the caller's.
-    each_four(bytes, |pairs| unsafe {
-        for at in pairs {
-            ptr::write_unaligned((block + at) as *mut Pair, [0; 2]);
+    let clear = |at: usize| unsafe { ptr::write_unaligned((block + at) as *mut Pair, [0; 2]) };
+    let mut at = FOUR;
+    while at < bytes {
+        (1..=4).for_each(|pairs| clear(at - pairs * PAIR));
+        at += FOUR;
+    }
+    last_four(bytes).into_iter().for_each(clear);
+}
+
+/// Makes `bytes` bytes at `block` zero, more than [`STRIDE`]. Reads first, and writes to what is not zero alone:
+/// much of a large block was never written to since it was handed out, and lines that are not written to
+/// need not be written back either.
+///
+/// # Safety
+/// They are the caller's.
+#[inline(never)]
+unsafe fn clear_many(block: usize, bytes: usize) {
+    let last = bytes - STRIDE;
+    let mut at = 0;
+    loop {
+        // SAFETY: the caller's: up to `last` and a stride.
+        unsafe {
+            if !stride_is_clear(block + at) {
+                ptr::write_bytes((block + at) as *mut u8, 0, STRIDE);
+            }
         }
-    });
+        if at == last {
+            return;
+        }
+        at = (at + STRIDE).min(last);
+    }
+}
+
+/// Whether the [`STRIDE`] bytes at `at` are zero.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+unsafe fn stride_is_clear(at: usize) -> bool {
+    let pairs: [Pair; STRIDE / PAIR] =
+        // SAFETY: the caller's.
+        core::array::from_fn(|i| unsafe { pair(at + i * PAIR) });
+    let sum = pairs.into_iter().fold([0; 2], either);
+    sum[0] | sum[1] == 0
 }
 
 /// Whether `bytes` bytes (a multiple of 8, not 0) at `block` are all zero.
@@ -163,29 +216,39 @@ pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
         // SAFETY: the caller's.
         return unsafe { *(block as *const u64) } == 0;
     }
+    // SAFETY: the caller's.
+    let seen = |at: usize| unsafe { pair(block + at) };
     let mut sum = [0; 2];
-    each_four(bytes, |pairs| {
-        for at in pairs {
-            // SAFETY: the caller's; any bits are words.
-            let pair = unsafe { ptr::read_unaligned((block + at) as *const Pair) };
-            sum = [sum[0] | pair[0], sum[1] | pair[1]];
+    let mut at = FOUR;
+    while at < bytes {
+        for pairs in 1..=4 {
+            sum = either(sum, seen(at - pairs * PAIR));
         }
-    });
+        at += FOUR;
+    }
+    let [a, b, c, d] = last_four(bytes).map(seen);
+    sum = either(either(sum, either(a, b)), either(c, d));
     sum[0] | sum[1] == 0
 }
 
-/// As [`are_clear`], by libc's memcmp.
+/// As [`are_clear`], for more than [`STRIDE`] bytes.
 ///
 /// # Safety
 /// The bytes are readable.
 #[inline(never)]
 unsafe fn many_are_clear(block: usize, bytes: usize) -> bool {
-    let end = block + bytes;
-    (block..end).step_by(NOUGHTS).all(|at| {
-        let bytes = NOUGHTS.min(end - at);
-        // SAFETY: the caller's; nobody writes there but by misuse, which is then found or not.
-        unsafe { core::slice::from_raw_parts(at as *const u8, bytes) == &NOUGHT[..bytes] }
-    })
+    let last = bytes - STRIDE;
+    let mut at = 0;
+    loop {
+        // SAFETY: the caller's: up to `last` and a stride.
+        if !unsafe { stride_is_clear(block + at) } {
+            return false;
+        }
+        if at == last {
+            return true;
+        }
+        at = (at + STRIDE).min(last);
+    }
 }
 
 /// The offset of the first byte of `bytes` (a multiple of 8, not 0) at `block` that is not zero.
@@ -224,8 +287,8 @@ mod tests {
 
     #[test]
     fn the_first_dirty_byte_is_found_wherever_it_is() {
-        for bytes in (8..=3 * NOUGHTS).step_by(8) {
-            let mut words = [0u64; 3 * NOUGHTS / 8];
+        for bytes in (8..=3 * FEW).step_by(8) {
+            let mut words = [0u64; 3 * FEW / 8];
             let start = words.as_mut_ptr() as usize;
             // SAFETY: within the array.
             assert_eq!(unsafe { first_dirty(start, bytes) }, None);
