@@ -947,7 +947,9 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let _busy = Busy::mark(thread);
-        let address = self.hard.malloc_at_once::<MANY>(hardened, size)?;
+        let address = self
+            .hard
+            .malloc_at_once::<MANY, O>(&self.ground, hardened, size)?;
         Some(address as *mut u8)
     }
 

@@ -10,6 +10,7 @@
 //! string that runs into it ends there.
 
 use crate::geometry::LOCAL_MAX;
+use crate::wide::Wide;
 use core::ptr;
 
 /// Bytes of a canary.
@@ -87,10 +88,8 @@ type Pair = [u64; 2];
 const PAIR: usize = core::mem::size_of::<Pair>();
 /// Four pairs: a line of the cache.
 const FOUR: usize = 4 * PAIR;
-/// Up to here bytes are gone through four pairs at once, and nothing is called; from here on in [`STRIDE`]s.
+/// Up to here bytes are gone through four pairs at once, and nothing is called; from here on by [`Wide`].
 pub const FEW: usize = LOCAL_MAX;
-/// Bytes that are looked at together where there are many, and cleared together if one of them is not zero.
-const STRIDE: usize = 2 * FOUR;
 
 /// The pair at `at`.
 ///
@@ -122,10 +121,10 @@ fn last_four(bytes: usize) -> [usize; 4] {
 /// # Safety
 /// They are the caller's, and `block` is a multiple of 8.
 #[inline(always)]
-pub unsafe fn clear_words(block: usize, bytes: usize) {
+pub unsafe fn clear_words(block: usize, bytes: usize, wide: Wide) {
     if bytes > FEW {
         // SAFETY: the caller's.
-        return unsafe { clear_many(block, (bytes + 7) & !7) };
+        return unsafe { wide.clear(block, (bytes + 7) & !7) };
     }
     // SAFETY: the caller's.
     unsafe { clear_few(block, bytes) };
@@ -155,52 +154,15 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
     last_four(bytes).into_iter().for_each(clear);
 }
 
-/// Makes `bytes` bytes at `block` zero, more than [`STRIDE`]. Reads first, and writes to what is not zero alone:
-/// much of a large block was never written to since it was handed out, and lines that are not written to
-/// need not be written back either.
-///
-/// # Safety
-/// They are the caller's.
-#[inline(never)]
-unsafe fn clear_many(block: usize, bytes: usize) {
-    let last = bytes - STRIDE;
-    let mut at = 0;
-    loop {
-        // SAFETY: the caller's: up to `last` and a stride.
-        unsafe {
-            if !stride_is_clear(block + at) {
-                ptr::write_bytes((block + at) as *mut u8, 0, STRIDE);
-            }
-        }
-        if at == last {
-            return;
-        }
-        at = (at + STRIDE).min(last);
-    }
-}
-
-/// Whether the [`STRIDE`] bytes at `at` are zero.
-///
-/// # Safety
-/// They are readable.
-#[inline(always)]
-unsafe fn stride_is_clear(at: usize) -> bool {
-    let pairs: [Pair; STRIDE / PAIR] =
-        // SAFETY: the caller's.
-        core::array::from_fn(|i| unsafe { pair(at + i * PAIR) });
-    let sum = pairs.into_iter().fold([0; 2], either);
-    sum[0] | sum[1] == 0
-}
-
 /// Whether `bytes` bytes (a multiple of 8, not 0) at `block` are all zero.
 ///
 /// # Safety
 /// They are readable, and `block` is a multiple of 8.
 #[inline(always)]
-pub unsafe fn are_clear(block: usize, bytes: usize) -> bool {
+pub unsafe fn are_clear(block: usize, bytes: usize, wide: Wide) -> bool {
     if bytes > FEW {
         // SAFETY: the caller's.
-        return unsafe { many_are_clear(block, bytes) };
+        return unsafe { wide.are_clear(block, bytes) };
     }
     // SAFETY: the caller's.
     unsafe { few_are_clear(block, bytes) }
@@ -231,35 +193,15 @@ pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
     sum[0] | sum[1] == 0
 }
 
-/// As [`are_clear`], for more than [`STRIDE`] bytes.
-///
-/// # Safety
-/// The bytes are readable.
-#[inline(never)]
-unsafe fn many_are_clear(block: usize, bytes: usize) -> bool {
-    let last = bytes - STRIDE;
-    let mut at = 0;
-    loop {
-        // SAFETY: the caller's: up to `last` and a stride.
-        if !unsafe { stride_is_clear(block + at) } {
-            return false;
-        }
-        if at == last {
-            return true;
-        }
-        at = (at + STRIDE).min(last);
-    }
-}
-
 /// The offset of the first byte of `bytes` (a multiple of 8, not 0) at `block` that is not zero.
 ///
 /// # Safety
 /// They are readable, and `block` is a multiple of 8.
 #[inline]
-pub unsafe fn first_dirty(block: usize, bytes: usize) -> Option<usize> {
+pub unsafe fn first_dirty(block: usize, bytes: usize, wide: Wide) -> Option<usize> {
     // SAFETY: the caller's.
     unsafe {
-        if are_clear(block, bytes) {
+        if are_clear(block, bytes, wide) {
             return None;
         }
         dirty_byte(block, bytes)
@@ -291,12 +233,12 @@ mod tests {
             let mut words = [0u64; 3 * FEW / 8];
             let start = words.as_mut_ptr() as usize;
             // SAFETY: within the array.
-            assert_eq!(unsafe { first_dirty(start, bytes) }, None);
+            assert_eq!(unsafe { first_dirty(start, bytes, Wide::ask()) }, None);
             for at in [0, 1, bytes / 2, bytes - 1] {
                 // SAFETY: within the array.
                 unsafe {
                     *((start + at) as *mut u8) = 1;
-                    assert_eq!(first_dirty(start, bytes), Some(at));
+                    assert_eq!(first_dirty(start, bytes, Wide::ask()), Some(at));
                     clear(start, bytes);
                 }
             }
@@ -309,7 +251,7 @@ mod tests {
             let mut words = [u64::MAX; 2 * FEW / 8 + 8];
             let end = bytes.div_ceil(8);
             // SAFETY: within the array.
-            unsafe { clear_words(words.as_mut_ptr() as usize, bytes) };
+            unsafe { clear_words(words.as_mut_ptr() as usize, bytes, Wide::ask()) };
             let clear = words.iter().take_while(|&&word| word == 0).count();
             let kept = words[end..].iter().all(|&word| word == u64::MAX);
             assert!(clear == end && kept, "{bytes}");

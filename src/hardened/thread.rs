@@ -115,6 +115,12 @@ impl Quarantine {
         self.end.set(end.wrapping_add(1));
     }
 
+    /// Whether one of `bytes` may come in at all, with `most` bytes in all.
+    #[inline]
+    pub fn can_hold(bytes: usize, most: usize) -> bool {
+        charge(bytes as u32, most) <= most
+    }
+
     /// Whether blocks have to leave before one of `bytes` can come in, with `most` bytes in all.
     #[inline(always)]
     pub fn is_over(&self, bytes: usize, most: usize) -> bool {
