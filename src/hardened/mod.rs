@@ -35,7 +35,7 @@ use crate::os::Os;
 use crate::remote::{PENDING, RELEASED};
 use crate::sealed::Sealed;
 use crate::slab::SlabPtr;
-use crate::sync::{flip, AtomicU32};
+use crate::sync::{flip, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase};
 use crate::wide::Wide;
@@ -86,6 +86,20 @@ pub enum Live {
     Large(Block, usize),
     /// A block of no bytes.
     Empty,
+}
+
+/// A live slot, as it was found.
+struct LiveSlot<'a> {
+    slab: SlabPtr,
+    /// The slab's number.
+    id: SlabId,
+    slot: usize,
+    /// Bytes of the slot.
+    bytes: usize,
+    /// The bytes that were asked for.
+    size: usize,
+    /// Where they are noted.
+    noted: &'a AtomicU16,
 }
 
 impl Live {
@@ -503,6 +517,29 @@ impl Hardened {
 
     // ---- free -----------------------------------------------------------------------------------
 
+    /// The live slot at `addr`, in the first window: the common half of [`Hardened::find`]. `None` for everything
+    /// else. Some thirty instructions.
+    #[inline(always)]
+    fn live_at_once<O: Os>(&self, ground: &Ground<O>, addr: usize) -> Option<LiveSlot<'_>> {
+        let hot = &ground.pages.hot;
+        let id = hot.id_of(hot.page_of(addr)?);
+        let slab = ground.table().get(id);
+        let (base, bytes) = (slab.base(), slab.size());
+        let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
+        if slot >= slab.slots() || base + slot * bytes != addr {
+            return None;
+        }
+        let noted = self.sizes().place(id.index(), slot)?;
+        Some(LiveSlot {
+            slab,
+            id,
+            slot,
+            bytes,
+            size: sizes::asked(noted.load(Relaxed), bytes)?,
+            noted,
+        })
+    }
+
     /// The common half of [`Hardened::free`]: a live slot in the first window, and what has to leave the
     /// quarantine for it is of the thread's own slabs. False where nothing was done, which includes every
     /// misuse; and for slots of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some
@@ -519,22 +556,13 @@ impl Hardened {
         if most == 0 {
             return false;
         }
-        let hot = &ground.pages.hot;
-        let Some(id) = hot.page_of(addr).map(|page| hot.id_of(page)) else {
+        let Some(found) = self.live_at_once(ground, addr) else {
             return false;
         };
-        let slab = ground.table().get(id);
-        let (base, bytes) = (slab.base(), slab.size());
-        let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
-        if slot >= slab.slots() || base + slot * bytes != addr || !MANY && bytes > FEW {
+        let (bytes, size, noted) = (found.bytes, found.size, found.noted);
+        if !MANY && bytes > FEW {
             return false;
         }
-        let Some(noted) = self.sizes().place(id.index(), slot) else {
-            return false;
-        };
-        let Some(size) = sizes::asked(noted.load(Relaxed), bytes) else {
-            return false;
-        };
         // SAFETY: the slot is live, and has room for the canary.
         if fixed.parts.canary && !unsafe { self.is_whole(addr, size, bytes) } {
             return false;
@@ -565,8 +593,8 @@ impl Hardened {
             }
         }
         let freed = Freed {
-            slab: id.0,
-            slot: slot as u32,
+            slab: found.id.0,
+            slot: found.slot as u32,
             bytes: bytes as u32,
         };
         let random = fixed.parts.random.then_some(&thread.random);
@@ -890,6 +918,35 @@ impl Hardened {
             }
             _ => Ok(true),
         }
+    }
+
+    /// The common half of [`Hardened::resize`]: a slot that may stay. False where nothing was done.
+    #[inline]
+    pub fn resize_at_once<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) -> bool {
+        let Some(found) = self.live_at_once(ground, addr) else {
+            return false;
+        };
+        let need = size.saturating_add(self.behind());
+        if size == 0 || !fits_as_well(found.slab, need) {
+            return false;
+        }
+        // SAFETY: the slot is live, and has room for the canary.
+        if self.fixed().parts.canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
+            return false;
+        }
+        // Without a second thread there is none that could free it now.
+        if ground.heaps.given.load(Relaxed) > 1 {
+            if !self
+                .sizes()
+                .change(found.slab, found.slot, found.size, size)
+            {
+                return false;
+            }
+        } else {
+            self.sizes().note(found.slab, found.slot, size);
+        }
+        self.move_end(addr, found.size, size);
+        true
     }
 
     /// Moves the end of a block from `old` to `new` bytes, both with room for the canary behind.
