@@ -159,7 +159,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
         if thread.hardened.get() != 0 {
-            return self.malloc_hardened_at_once(thread, size);
+            return self.malloc_hardened_at_once(size, thread);
         }
         self.refill_small(size, thread)
     }
@@ -211,7 +211,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
         if thread.hardened.get() != 0 {
-            return self.malloc_hardened_many(thread, size);
+            return self.malloc_hardened_many(size, thread);
         }
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size), size, 1);
@@ -456,6 +456,12 @@ impl<O: Os> Allocator<O> {
         if self.hard.is_on() {
             return self.free_hardened(block as usize, thread);
         }
+        self.free_found(block, thread);
+    }
+
+    /// As `free_slow`, by default.
+    #[inline(never)]
+    fn free_found(&self, block: *mut u8, thread: &Local) {
         if block.is_null() {
             return;
         }
@@ -930,16 +936,16 @@ impl<O: Os> Allocator<O> {
 
     /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
     #[inline(never)]
-    fn malloc_hardened_at_once(&self, thread: &Local, size: usize) -> *mut u8 {
+    fn malloc_hardened_at_once(&self, size: usize, thread: &Local) -> *mut u8 {
         match self.take_hardened::<false>(thread, size) {
             Some(block) => block,
-            None => self.malloc_hardened_many(thread, size),
+            None => self.malloc_hardened_many(size, thread),
         }
     }
 
     /// As [`Allocator::malloc_hardened_at_once`], of any size.
     #[inline(never)]
-    fn malloc_hardened_many(&self, thread: &Local, size: usize) -> *mut u8 {
+    fn malloc_hardened_many(&self, size: usize, thread: &Local) -> *mut u8 {
         match self.take_hardened::<true>(thread, size) {
             Some(block) => block,
             None => self.malloc_hardened(thread, size, 1),
