@@ -517,16 +517,21 @@ impl Hardened {
 
     // ---- free -----------------------------------------------------------------------------------
 
-    /// The live slot at `addr`, in the first window: the common half of [`Hardened::find`]. `None` for everything
-    /// else. Some thirty instructions.
+    /// The live slot at `addr`, in the first window and of at most `largest` bytes: the common half of
+    /// [`Hardened::find`]. `None` for everything else. Some thirty instructions.
     #[inline(always)]
-    fn live_at_once<O: Os>(&self, ground: &Ground<O>, addr: usize) -> Option<LiveSlot<'_>> {
+    fn live_at_once<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        addr: usize,
+        largest: usize,
+    ) -> Option<LiveSlot<'_>> {
         let hot = &ground.pages.hot;
         let id = hot.id_of(hot.page_of(addr)?);
         let slab = ground.table().get(id);
         let (base, bytes) = (slab.base(), slab.size());
         let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
-        if slot >= slab.slots() || base + slot * bytes != addr {
+        if slot >= slab.slots() || bytes > largest || base + slot * bytes != addr {
             return None;
         }
         let noted = self.sizes().place(id.index(), slot)?;
@@ -556,13 +561,11 @@ impl Hardened {
         if most == 0 {
             return false;
         }
-        let Some(found) = self.live_at_once(ground, addr) else {
+        let largest = if MANY { usize::MAX } else { FEW };
+        let Some(found) = self.live_at_once(ground, addr, largest) else {
             return false;
         };
         let (bytes, size, noted) = (found.bytes, found.size, found.noted);
-        if !MANY && bytes > FEW {
-            return false;
-        }
         // SAFETY: the slot is live, and has room for the canary.
         if fixed.parts.canary && !unsafe { self.is_whole(addr, size, bytes) } {
             return false;
@@ -923,7 +926,7 @@ impl Hardened {
     /// The common half of [`Hardened::resize`]: a slot that may stay. False where nothing was done.
     #[inline]
     pub fn resize_at_once<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) -> bool {
-        let Some(found) = self.live_at_once(ground, addr) else {
+        let Some(found) = self.live_at_once(ground, addr, usize::MAX) else {
             return false;
         };
         let need = size.saturating_add(self.behind());
