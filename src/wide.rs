@@ -10,6 +10,9 @@ use core::ptr;
 /// Bytes that are looked at together. What is gone through here is at least as long.
 pub const STRIDE: usize = 256;
 
+/// From here on bytes are seldom in the nearer caches, and libc's memset does not fetch them before it writes.
+const MUCH: usize = 16 << 10;
+
 /// How wide the processor's registers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wide(bool);
@@ -49,7 +52,7 @@ impl Wide {
         debug_assert!(bytes >= STRIDE);
         // SAFETY: as above.
         unsafe {
-            if self.0 {
+            if self.0 && bytes <= MUCH {
                 machine::clear(start, bytes);
             } else {
                 ptr::write_bytes(start as *mut u8, 0, bytes);
