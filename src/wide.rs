@@ -2,8 +2,8 @@
 //! libc does it.
 //!
 //! The library is built for every x86-64, so the width is asked for once, at run time. Clearing reads first,
-//! and writes to what is not zero alone: much of a large block is as it was handed out, and lines that are
-//! not written to need not be written back. The portable twin is also what Miri runs.
+//! up to 16 KiB, and writes to what is not zero alone: much of a long block is as it was handed out, and lines
+//! that are not written to need not be written back. The portable twin is also what Miri runs.
 
 use core::ptr;
 
