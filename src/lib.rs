@@ -14,6 +14,8 @@ extern crate std;
 pub mod geometry;
 #[cfg(not(loom))]
 pub mod arch;
+#[cfg(not(loom))]
+pub mod wide;
 pub mod class;
 pub mod bitmap;
 

@@ -179,6 +179,9 @@ fn freed_blocks_are_cleared_and_wait() {
     holds("freed_blocks_are_cleared", "zero");
     holds("reuse_waits_for_the_quarantine", "quarantine:64k");
     holds("reuse_waits_for_the_ring", "hardened,quarantine:64k");
+    for options in ["quarantine:64k", "zero,quarantine:64k"] {
+        holds("large_blocks_leave_the_quarantine_alone", options);
+    }
 }
 
 #[test]

@@ -55,6 +55,12 @@ impl<O: Os> Allocator<O> {
         if self.hard.is_on() {
             return self.free_hardened(block as usize, thread);
         }
+        self.free_found(block, thread);
+    }
+
+    /// As `free_slow`, by default.
+    #[inline(never)]
+    fn free_found(&self, block: *mut u8, thread: &Local) {
         if block.is_null() {
             return;
         }

@@ -17,16 +17,16 @@ impl<O: Os> Allocator<O> {
 
     /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
     #[inline(never)]
-    pub(super) fn malloc_hardened_at_once(&self, thread: &Local, size: usize) -> *mut u8 {
+    pub(super) fn malloc_hardened_at_once(&self, size: usize, thread: &Local) -> *mut u8 {
         match self.take_hardened::<false>(thread, size) {
             Some(block) => block,
-            None => self.malloc_hardened_many(thread, size),
+            None => self.malloc_hardened_many(size, thread),
         }
     }
 
     /// As [`Allocator::malloc_hardened_at_once`], of any size.
     #[inline(never)]
-    pub(super) fn malloc_hardened_many(&self, thread: &Local, size: usize) -> *mut u8 {
+    pub(super) fn malloc_hardened_many(&self, size: usize, thread: &Local) -> *mut u8 {
         match self.take_hardened::<true>(thread, size) {
             Some(block) => block,
             None => self.malloc_hardened(thread, size, 1),
@@ -40,7 +40,9 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let _busy = Busy::mark(thread);
-        let address = self.hard.malloc_at_once::<MANY>(hardened, size)?;
+        let address = self
+            .hard
+            .malloc_at_once::<MANY, O>(&self.ground, hardened, size)?;
         Some(address as *mut u8)
     }
 

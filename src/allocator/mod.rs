@@ -158,7 +158,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
         if thread.hardened.get() != 0 {
-            return self.malloc_hardened_at_once(thread, size);
+            return self.malloc_hardened_at_once(size, thread);
         }
         self.refill_small(size, thread)
     }
@@ -210,7 +210,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
         if thread.hardened.get() != 0 {
-            return self.malloc_hardened_many(thread, size);
+            return self.malloc_hardened_many(size, thread);
         }
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size), size, 1);

@@ -69,6 +69,12 @@ impl<O: Os> Allocator<O> {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
+        if thread.hardened.get() != 0 && thread.busy.get() == 0 {
+            let _busy = Busy::mark(thread);
+            if self.hard.resize_at_once(&self.ground, block as usize, size) {
+                return block;
+            }
+        }
         let place = match self.live(thread, block as usize, Call::Realloc) {
             Ok(Place::Exact(old)) => return self.realloc_exact(thread, block, old, size),
             Ok(place) => place,

@@ -9,6 +9,8 @@
 //! the zero byte that ends a string, written one too far, is found; its last one is always zero, so that a
 //! string that runs into it ends there.
 
+use crate::geometry::LOCAL_MAX;
+use crate::wide::Wide;
 use core::ptr;
 
 /// Bytes of a canary.
@@ -84,23 +86,34 @@ pub unsafe fn clear(block: usize, bytes: usize) {
 /// Two words, moved at once.
 type Pair = [u64; 2];
 const PAIR: usize = core::mem::size_of::<Pair>();
-/// Up to here bytes are gone through by pairs, from here on by libc, which knows the processor's widest words.
-pub const FEW: usize = 256;
-/// Zero bytes, to compare others with: few enough to stay in the innermost cache.
-const NOUGHTS: usize = 1024;
-static NOUGHT: [u8; NOUGHTS] = [0; NOUGHTS];
+/// Four pairs: a line of the cache.
+const FOUR: usize = 4 * PAIR;
+/// Up to here bytes are gone through four pairs at once, and nothing is called; from here on by [`Wide`].
+pub const FEW: usize = LOCAL_MAX;
 
-/// Calls `each` for the offsets of pairs, four at once, that cover `bytes` bytes, from 16 to [`FEW`], and no
-/// byte behind them: the last ones end where the bytes end. Sizes vary, and a branch for what is left over
-/// would not be foreseen.
+/// The pair at `at`.
+///
+/// # Safety
+/// It is readable.
 #[inline(always)]
-fn each_four(bytes: usize, mut each: impl FnMut([usize; 4])) {
+unsafe fn pair(at: usize) -> Pair {
+    // SAFETY: the caller's; any bits are words.
+    unsafe { ptr::read_unaligned(at as *const Pair) }
+}
+
+#[inline(always)]
+fn either(a: Pair, b: Pair) -> Pair {
+    [a[0] | b[0], a[1] | b[1]]
+}
+
+/// The offsets of four pairs that cover the last 64 of `bytes` bytes, 16 or more, or all if there are fewer, and
+/// no others. Sizes vary, so there is no branch for what is left over, which would not be foreseen.
+#[inline(always)]
+fn last_four(bytes: usize) -> [usize; 4] {
+    let first = bytes.max(FOUR) - FOUR;
     let last = bytes - PAIR;
-    let mut at = 0;
-    while at < bytes {
-        each([at, at + PAIR, at + 2 * PAIR, at + 3 * PAIR].map(|at| at.min(last)));
-        at += 4 * PAIR;
-    }
+    let step = PAIR.min(last - first);
+    [first, first + step, last - step, last]
 }
 
 /// Makes `bytes` bytes at `block` zero, and up to 7 behind them.
@@ -108,10 +121,10 @@ fn each_four(bytes: usize, mut each: impl FnMut([usize; 4])) {
 /// # Safety
 /// They are the caller's, and `block` is a multiple of 8.
 #[inline(always)]
-pub unsafe fn clear_words(block: usize, bytes: usize) {
+pub unsafe fn clear_words(block: usize, bytes: usize, wide: Wide) {
     if bytes > FEW {
         // SAFETY: the caller's.
-        return unsafe { clear(block, (bytes + 7) & !7) };
+        return unsafe { wide.clear(block, (bytes + 7) & !7) };
     }
     // SAFETY: the caller's.
     unsafe { clear_few(block, bytes) };
@@ -132,11 +145,13 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
         return;
     }
     // SAFETY: the caller's.
-    each_four(bytes, |pairs| unsafe {
-        for at in pairs {
-            ptr::write_unaligned((block + at) as *mut Pair, [0; 2]);
-        }
-    });
+    let clear = |at: usize| unsafe { ptr::write_unaligned((block + at) as *mut Pair, [0; 2]) };
+    let mut at = FOUR;
+    while at < bytes {
+        (1..=4).for_each(|pairs| clear(at - pairs * PAIR));
+        at += FOUR;
+    }
+    last_four(bytes).into_iter().for_each(clear);
 }
 
 /// Whether `bytes` bytes (a multiple of 8, not 0) at `block` are all zero.
@@ -144,10 +159,10 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
 /// # Safety
 /// They are readable, and `block` is a multiple of 8.
 #[inline(always)]
-pub unsafe fn are_clear(block: usize, bytes: usize) -> bool {
+pub unsafe fn are_clear(block: usize, bytes: usize, wide: Wide) -> bool {
     if bytes > FEW {
         // SAFETY: the caller's.
-        return unsafe { many_are_clear(block, bytes) };
+        return unsafe { wide.are_clear(block, bytes) };
     }
     // SAFETY: the caller's.
     unsafe { few_are_clear(block, bytes) }
@@ -163,29 +178,19 @@ pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
         // SAFETY: the caller's.
         return unsafe { *(block as *const u64) } == 0;
     }
+    // SAFETY: the caller's.
+    let seen = |at: usize| unsafe { pair(block + at) };
     let mut sum = [0; 2];
-    each_four(bytes, |pairs| {
-        for at in pairs {
-            // SAFETY: the caller's; any bits are words.
-            let pair = unsafe { ptr::read_unaligned((block + at) as *const Pair) };
-            sum = [sum[0] | pair[0], sum[1] | pair[1]];
+    let mut at = FOUR;
+    while at < bytes {
+        for pairs in 1..=4 {
+            sum = either(sum, seen(at - pairs * PAIR));
         }
-    });
+        at += FOUR;
+    }
+    let [a, b, c, d] = last_four(bytes).map(seen);
+    sum = either(either(sum, either(a, b)), either(c, d));
     sum[0] | sum[1] == 0
-}
-
-/// As [`are_clear`], by libc's memcmp.
-///
-/// # Safety
-/// The bytes are readable.
-#[inline(never)]
-unsafe fn many_are_clear(block: usize, bytes: usize) -> bool {
-    let end = block + bytes;
-    (block..end).step_by(NOUGHTS).all(|at| {
-        let bytes = NOUGHTS.min(end - at);
-        // SAFETY: the caller's; nobody writes there but by misuse, which is then found or not.
-        unsafe { core::slice::from_raw_parts(at as *const u8, bytes) == &NOUGHT[..bytes] }
-    })
 }
 
 /// The offset of the first byte of `bytes` (a multiple of 8, not 0) at `block` that is not zero.
@@ -193,10 +198,10 @@ unsafe fn many_are_clear(block: usize, bytes: usize) -> bool {
 /// # Safety
 /// They are readable, and `block` is a multiple of 8.
 #[inline]
-pub unsafe fn first_dirty(block: usize, bytes: usize) -> Option<usize> {
+pub unsafe fn first_dirty(block: usize, bytes: usize, wide: Wide) -> Option<usize> {
     // SAFETY: the caller's.
     unsafe {
-        if are_clear(block, bytes) {
+        if are_clear(block, bytes, wide) {
             return None;
         }
         dirty_byte(block, bytes)
@@ -224,16 +229,16 @@ mod tests {
 
     #[test]
     fn the_first_dirty_byte_is_found_wherever_it_is() {
-        for bytes in (8..=3 * NOUGHTS).step_by(8) {
-            let mut words = [0u64; 3 * NOUGHTS / 8];
+        for bytes in (8..=3 * FEW).step_by(8) {
+            let mut words = [0u64; 3 * FEW / 8];
             let start = words.as_mut_ptr() as usize;
             // SAFETY: within the array.
-            assert_eq!(unsafe { first_dirty(start, bytes) }, None);
+            assert_eq!(unsafe { first_dirty(start, bytes, Wide::ask()) }, None);
             for at in [0, 1, bytes / 2, bytes - 1] {
                 // SAFETY: within the array.
                 unsafe {
                     *((start + at) as *mut u8) = 1;
-                    assert_eq!(first_dirty(start, bytes), Some(at));
+                    assert_eq!(first_dirty(start, bytes, Wide::ask()), Some(at));
                     clear(start, bytes);
                 }
             }
@@ -246,7 +251,7 @@ mod tests {
             let mut words = [u64::MAX; 2 * FEW / 8 + 8];
             let end = bytes.div_ceil(8);
             // SAFETY: within the array.
-            unsafe { clear_words(words.as_mut_ptr() as usize, bytes) };
+            unsafe { clear_words(words.as_mut_ptr() as usize, bytes, Wide::ask()) };
             let clear = words.iter().take_while(|&&word| word == 0).count();
             let kept = words[end..].iter().all(|&word| word == u64::MAX);
             assert!(clear == end && kept, "{bytes}");

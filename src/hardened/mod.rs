@@ -35,14 +35,15 @@ use crate::os::Os;
 use crate::remote::{PENDING, RELEASED};
 use crate::sealed::Sealed;
 use crate::slab::SlabPtr;
-use crate::sync::{flip, AtomicU32};
+use crate::sync::{flip, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Local, Phase};
+use crate::tls::{Entry, Local, Phase};
+use crate::wide::Wide;
 use bytes::{Secret, CANARY, FEW};
 use empty::Empty;
 use fenced::{Fenced, Held};
 use sizes::{Sizes, Table, Words};
-use thread::{Freed, Threads};
+use thread::{Freed, Quarantine, Threads};
 
 pub use parts::Parts;
 pub use sample::{Moment, Sampled, Samples};
@@ -68,6 +69,8 @@ struct Fixed {
     secret: Secret,
     /// Bytes that are added to every block.
     behind: usize,
+    /// How many bytes can be cleared and verified at a time.
+    wide: Wide,
     /// Where the exact sizes lie.
     table: Table,
     /// Where the threads lie.
@@ -83,6 +86,20 @@ pub enum Live {
     Large(Block, usize),
     /// A block of no bytes.
     Empty,
+}
+
+/// A live slot, as it was found.
+struct LiveSlot<'a> {
+    slab: SlabPtr,
+    /// The slab's number.
+    id: SlabId,
+    slot: usize,
+    /// Bytes of the slot.
+    bytes: usize,
+    /// The bytes that were asked for.
+    size: usize,
+    /// Where they are noted.
+    noted: &'a AtomicU16,
 }
 
 impl Live {
@@ -107,6 +124,7 @@ impl Hardened {
                     factor: 0,
                 },
                 behind: 0,
+                wide: Wide::UNKNOWN,
                 table: Table::NONE,
                 threads: 0,
             }),
@@ -153,6 +171,7 @@ impl Hardened {
             parts,
             secret,
             behind: if parts.canary { CANARY } else { 0 },
+            wide: Wide::ask(),
             table: Table::of(&ground.meta),
             threads: ground.meta.start::<u8>(Area::Threads).as_ptr() as usize,
         };
@@ -229,18 +248,24 @@ impl Hardened {
 
     // ---- malloc ---------------------------------------------------------------------------------
 
-    /// The common half of [`Hardened::malloc`]: a slot of the word that is checked out. `None` where that is used
-    /// up or something is wrong, which the other half then finds again; and of more than [`FEW`] bytes unless
-    /// `MANY`. Without that it calls nothing: some fifty instructions, and a load for every sixteen bytes.
+    /// The common half of [`Hardened::malloc`]: a slot of the word that is checked out, with `MANY` or of the next
+    /// one. `None` where more is to be done or something is wrong, which the other half then finds again; and
+    /// of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some fifty instructions, and a
+    /// load for every sixteen bytes.
     #[inline(always)]
-    pub fn malloc_at_once<const MANY: bool>(&self, thread: &Thread, size: usize) -> Option<usize> {
+    pub fn malloc_at_once<const MANY: bool, O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        size: usize,
+    ) -> Option<usize> {
         let fixed = self.fixed();
         let most = if MANY { SMALL_MAX } else { FEW };
         if size > most || size == 0 {
             return None;
         }
         let need = size + fixed.behind;
-        if need > most || fixed.parts.random && !thread.random.is_ready() {
+        if need > most || fixed.parts.random && !thread.random.is_ready_for(MANY) {
             return None;
         }
         let class = class_of(need);
@@ -249,9 +274,12 @@ impl Hardened {
             None if MANY => thread.heap()?.upper_entry(class),
             None => return None,
         };
-        let bits = entry.bits.get();
+        let mut bits = entry.bits.get();
         if bits == 0 {
-            return None;
+            if !MANY {
+                return None;
+            }
+            bits = self.check_out(ground, thread, class, entry)?;
         }
         let slot = thread.next_slot(class);
         if bits & bit_of(slot) == 0 {
@@ -265,7 +293,7 @@ impl Hardened {
             // to `FEW` bytes has larger ones.
             let clear = unsafe {
                 if MANY {
-                    bytes::are_clear(address, bytes)
+                    bytes::are_clear(address, bytes, fixed.wide)
                 } else {
                     bytes::few_are_clear(address, bytes)
                 }
@@ -297,6 +325,39 @@ impl Hardened {
             prefetch((next + LINE) as *const u8);
         }
         Some(address)
+    }
+
+    /// Checks another word of the class's slabs out into `entry`, which is used up, and chooses its first slot:
+    /// the common half of [`Hardened::take_slot`]. Its bits; `None` where that is not all there is to do.
+    #[inline(never)]
+    fn check_out<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        class: usize,
+        entry: &Entry,
+    ) -> Option<u64> {
+        let (heap, table) = (thread.heap()?, ground.table());
+        let random = self.fixed().parts.random;
+        let byte = || if random { thread.random.byte() } else { 0 };
+        if random {
+            heap.shuffle(table, class, byte());
+        }
+        let taken = heap
+            .next_word(table, class, entry)
+            .or_else(|| heap.refill_in_turn(table, class, entry))?;
+        put_back(entry, taken);
+        let checked_out = heap.checked_out(table, class);
+        let Some((slab, first)) = checked_out.filter(|&(slab, _)| self.sizes().is_open(slab))
+        else {
+            // No word is there to be taken of whose sizes have no place: a handler would.
+            entry.hide();
+            return None;
+        };
+        thread.notes[class].set(self.sizes().words(slab, first));
+        let bits = entry.bits.get();
+        thread.choose(class, bits, byte());
+        Some(bits)
     }
 
     /// `size` bytes at a multiple of `align`; `None` where memory has run out.
@@ -339,7 +400,8 @@ impl Hardened {
         let address = slab.base() + slot * slab.size();
         if parts.zero && !fresh {
             // SAFETY: the slot was free, and is the caller's now; slots are multiples of 8.
-            if let Some(at) = unsafe { bytes::first_dirty(address, slab.size()) } {
+            if let Some(at) = unsafe { bytes::first_dirty(address, slab.size(), self.fixed().wide) }
+            {
                 return Err(written(slab, slot, at));
             }
         }
@@ -374,11 +436,7 @@ impl Hardened {
             let Some(taken) = heap.refill(ground, class)? else {
                 return Ok(None);
             };
-            // Which slot it is to be is chosen below.
-            let taken = (taken as usize - entry.base.get() as usize) / entry.size.get();
-            entry.bits.set(entry.bits.get() | bit_of(taken));
-            // SAFETY: the word that the slot came from, in a header that is never unmapped.
-            flip(unsafe { &*entry.word.get() }, bit_of(taken));
+            put_back(entry, taken); // Which slot it is to be is chosen below.
         }
         let Some((slab, first)) = heap.checked_out(ground.table(), class) else {
             return Ok(None);
@@ -459,6 +517,34 @@ impl Hardened {
 
     // ---- free -----------------------------------------------------------------------------------
 
+    /// The live slot at `addr`, in the first window and of at most `largest` bytes: the common half of
+    /// [`Hardened::find`]. `None` for everything else. Some thirty instructions.
+    #[inline(always)]
+    fn live_at_once<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        addr: usize,
+        largest: usize,
+    ) -> Option<LiveSlot<'_>> {
+        let hot = &ground.pages.hot;
+        let id = hot.id_of(hot.page_of(addr)?);
+        let slab = ground.table().get(id);
+        let (base, bytes) = (slab.base(), slab.size());
+        let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
+        if slot >= slab.slots() || bytes > largest || base + slot * bytes != addr {
+            return None;
+        }
+        let noted = self.sizes().place(id.index(), slot)?;
+        Some(LiveSlot {
+            slab,
+            id,
+            slot,
+            bytes,
+            size: sizes::asked(noted.load(Relaxed), bytes)?,
+            noted,
+        })
+    }
+
     /// The common half of [`Hardened::free`]: a live slot in the first window, and what has to leave the
     /// quarantine for it is of the thread's own slabs. False where nothing was done, which includes every
     /// misuse; and for slots of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some
@@ -475,27 +561,16 @@ impl Hardened {
         if most == 0 {
             return false;
         }
-        let hot = &ground.pages.hot;
-        let Some(id) = hot.page_of(addr).map(|page| hot.id_of(page)) else {
+        let largest = if MANY { usize::MAX } else { FEW };
+        let Some(found) = self.live_at_once(ground, addr, largest) else {
             return false;
         };
-        let slab = ground.table().get(id);
-        let (base, bytes) = (slab.base(), slab.size());
-        let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
-        if slot >= slab.slots() || base + slot * bytes != addr || !MANY && bytes > FEW {
-            return false;
-        }
-        let Some(noted) = self.sizes().place(id.index(), slot) else {
-            return false;
-        };
-        let Some(size) = sizes::asked(noted.load(Relaxed), bytes) else {
-            return false;
-        };
+        let (bytes, size, noted) = (found.bytes, found.size, found.noted);
         // SAFETY: the slot is live, and has room for the canary.
         if fixed.parts.canary && !unsafe { self.is_whole(addr, size, bytes) } {
             return false;
         }
-        if fixed.parts.random && !thread.random.is_ready() {
+        if fixed.parts.random && !thread.random.is_ready_for(MANY) {
             return false;
         }
         let quarantine = &thread.quarantine;
@@ -514,15 +589,15 @@ impl Hardened {
             // SAFETY: the slot was live, and this thread has ended that.
             unsafe {
                 if MANY {
-                    bytes::clear_words(addr, size + fixed.behind);
+                    bytes::clear_words(addr, size + fixed.behind, fixed.wide);
                 } else {
                     bytes::clear_few(addr, size + fixed.behind);
                 }
             }
         }
         let freed = Freed {
-            slab: id.0,
-            slot: slot as u32,
+            slab: found.id.0,
+            slot: found.slot as u32,
             bytes: bytes as u32,
         };
         let random = fixed.parts.random.then_some(&thread.random);
@@ -530,20 +605,37 @@ impl Hardened {
         true
     }
 
-    /// Lets a batch of blocks leave the quarantine, so that one of `bytes` can come in. False where one is not
-    /// of the thread's own slabs, or there is another reason for which the other half is wanted.
+    /// Lets a batch of blocks leave the quarantine, so that one of `bytes` can come in. False where that cannot
+    /// be, and where one cannot be freed, which the other half then finds again.
     #[inline(never)]
     fn make_room<O: Os>(&self, ground: &Ground<O>, thread: &Thread, bytes: usize) -> bool {
         let (quarantine, most) = (&thread.quarantine, self.fixed().parts.quarantine);
         let (Some(heap), table) = (thread.heap(), ground.table()) else {
             return false;
         };
+        if !Quarantine::can_hold(bytes, most) {
+            return false;
+        }
         quarantine.thin_out(bytes, most, |oldest, soon| {
             let slab = table.get(SlabId(oldest.slab));
             prefetch(table.get(SlabId(soon.slab)).as_ptr().cast());
             heap.free_at_once(slab, oldest.slot as usize)
+                || self.release_event(ground, heap, slab, oldest.slot as usize)
         });
         !quarantine.is_over(bytes, most)
+    }
+
+    /// As [`Hardened::release`], where more follows than that a bit is set. False where it could not be freed.
+    #[inline(never)]
+    fn release_event<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        heap: &Heap,
+        slab: SlabPtr,
+        slot: usize,
+    ) -> bool {
+        heap.free_first(ground.table(), slab, slot)
+            || heap.free_elsewhere(ground, slab, slot).is_ok()
     }
 
     /// Whether the canary behind `size` bytes of a slot of `bytes` is whole, and what lies behind it as it
@@ -587,12 +679,14 @@ impl Hardened {
             return self.release(ground, heap, freed);
         }
         let most = parts.quarantine;
+        if !Quarantine::can_hold(slab.size(), most) {
+            return self.release(ground, heap, freed);
+        }
         let random = parts.random.then_some(&thread.random);
         thread.random.make_ready();
         while thread.quarantine.is_over(slab.size(), most) {
             match thread.quarantine.take(most) {
                 Some(freed) => self.release(ground, heap, freed)?,
-                // It is larger than all that may be kept.
                 None => return self.release(ground, heap, freed),
             }
         }
@@ -637,7 +731,7 @@ impl Hardened {
                 self.look_at_seal(slab, slot, size, Call::Free)?;
             }
             if fixed.parts.zero {
-                bytes::clear_words(address, size + self.behind());
+                bytes::clear_words(address, size + fixed.behind, fixed.wide);
             }
         }
         Ok(true)
@@ -829,6 +923,35 @@ impl Hardened {
         }
     }
 
+    /// The common half of [`Hardened::resize`]: a slot that may stay. False where nothing was done.
+    #[inline]
+    pub fn resize_at_once<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) -> bool {
+        let Some(found) = self.live_at_once(ground, addr, usize::MAX) else {
+            return false;
+        };
+        let need = size.saturating_add(self.behind());
+        if size == 0 || !fits_as_well(found.slab, need) {
+            return false;
+        }
+        // SAFETY: the slot is live, and has room for the canary.
+        if self.fixed().parts.canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
+            return false;
+        }
+        // Without a second thread there is none that could free it now.
+        if ground.heaps.given.load(Relaxed) > 1 {
+            if !self
+                .sizes()
+                .change(found.slab, found.slot, found.size, size)
+            {
+                return false;
+            }
+        } else {
+            self.sizes().note(found.slab, found.slot, size);
+        }
+        self.move_end(addr, found.size, size);
+        true
+    }
+
     /// Moves the end of a block from `old` to `new` bytes, both with room for the canary behind.
     fn move_end(&self, addr: usize, old: usize, new: usize) {
         let behind = self.behind();
@@ -943,6 +1066,14 @@ impl Default for Hardened {
     fn default() -> Hardened {
         Hardened::new()
     }
+}
+
+/// Puts the slot that a refill took back into its entry.
+fn put_back(entry: &Entry, slot: *mut u8) {
+    let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
+    // SAFETY: the word that the slot came from, in a header that is never unmapped.
+    flip(unsafe { &*entry.word.get() }, slot);
+    entry.bits.set(entry.bits.get() | slot);
 }
 
 /// Whether the slab belongs to a first-class heap.

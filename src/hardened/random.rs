@@ -85,6 +85,15 @@ impl Random {
         self.left.get() != 0
     }
 
+    /// As [`Random::is_ready`]; where they may be made, sees to it that they are.
+    #[inline(always)]
+    pub fn is_ready_for(&self, making: bool) -> bool {
+        if making {
+            self.make_ready();
+        }
+        making || self.is_ready()
+    }
+
     /// Sees to it that they are.
     #[inline]
     pub fn make_ready(&self) {

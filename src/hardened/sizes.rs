@@ -97,8 +97,19 @@ impl<'a> Sizes<'a> {
     /// Sees to it that the words of `slab` are there; false where memory has run out.
     #[inline]
     pub fn open<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> bool {
-        let end = (self.number(slab) + 2) * SIZES_BYTES;
-        end <= self.words.opened.load(Acquire) || self.open_to(os, meta, end)
+        self.is_open(slab) || self.open_to(os, meta, self.end_of(slab))
+    }
+
+    /// Whether the words of `slab` are there.
+    #[inline]
+    pub fn is_open(&self, slab: SlabPtr) -> bool {
+        self.end_of(slab) <= self.words.opened.load(Acquire)
+    }
+
+    /// Where the words of `slab` end, which may be two headers' words, in the table.
+    #[inline]
+    fn end_of(&self, slab: SlabPtr) -> usize {
+        (self.number(slab) + 2) * SIZES_BYTES
     }
 
     #[cold]

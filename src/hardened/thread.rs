@@ -17,6 +17,7 @@ use crate::os::Os;
 use crate::sync::{AtomicU16, AtomicU32, Guard, Lock, Ordering::Relaxed};
 use crate::tls::Local;
 use core::cell::{Cell, UnsafeCell};
+use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// Blocks in the random part of a quarantine.
 const LOT: usize = 256;
@@ -68,6 +69,8 @@ pub struct Quarantine {
     first: Cell<u32>,
     /// Place behind the ring's youngest block.
     end: Cell<u32>,
+    /// Non-zero once all was forgotten.
+    forgotten: Cell<u32>,
     /// What all blocks are charged for: see [`charge`].
     bytes: Cell<usize>,
     /// What the blocks in the lot are charged for.
@@ -115,6 +118,12 @@ impl Quarantine {
         self.end.set(end.wrapping_add(1));
     }
 
+    /// Whether one of `bytes` may come in at all, with `most` bytes in all.
+    #[inline]
+    pub fn can_hold(bytes: usize, most: usize) -> bool {
+        charge(bytes as u32, most) <= most
+    }
+
     /// Whether blocks have to leave before one of `bytes` can come in, with `most` bytes in all.
     #[inline(always)]
     pub fn is_over(&self, bytes: usize, most: usize) -> bool {
@@ -127,6 +136,8 @@ impl Quarantine {
     #[inline(always)]
     pub fn thin_out(&self, bytes: usize, most: usize, free: impl Fn(Freed, Freed) -> bool) {
         let goal = most.saturating_sub(charge(bytes as u32, most) + most / BATCHES);
+        self.forgotten.set(0);
+        compiler_fence(SeqCst);
         let (mut first, end, mut held) = (self.first.get(), self.end.get(), self.bytes.get());
         let at = |place: u32| Freed::unpack(self.ring[place as usize % RING].get());
         while held > goal && first != end {
@@ -139,6 +150,10 @@ impl Quarantine {
         }
         self.first.set(first);
         self.bytes.set(held);
+        compiler_fence(SeqCst);
+        if self.forgotten.get() != 0 {
+            self.forget();
+        }
     }
 
     /// Takes the block out that came first, of `most` bytes in all.
@@ -159,8 +174,10 @@ impl Quarantine {
         Some(freed)
     }
 
-    /// Forgets all, in a fork child, where the blocks were freed by a walk over all slabs.
+    /// Forgets all, in a fork child, where the blocks were freed by a walk over all slabs: perhaps by a signal
+    /// handler in the middle of [`Quarantine::thin_out`].
     pub fn forget(&self) {
+        self.forgotten.set(1);
         [&self.drawn, &self.first, &self.end]
             .into_iter()
             .for_each(|count| count.set(0));
@@ -369,6 +386,22 @@ mod tests {
             let held = n + 1 - out.get();
             assert!(held <= 640 && (n < 640 || held >= 640 - 2 * 640 / BATCHES as u32));
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_while_blocks_leave_stays_forgotten() {
+        let (quarantine, most) = (empty(), 640 * 64);
+        (0..640).for_each(|n| quarantine.put(freed(n), None, most));
+        quarantine.thin_out(64, most, |oldest, _| {
+            if oldest == freed(2) {
+                quarantine.forget(); // as a fork child does in a signal handler
+            }
+            true
+        });
+        assert_eq!(quarantine.take(most), None);
+        quarantine.put(freed(7), None, most);
+        assert_eq!(quarantine.take(most), Some(freed(7)));
+        assert_eq!((quarantine.take(most), quarantine.bytes.get()), (None, 0));
     }
 
     #[test]

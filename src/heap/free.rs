@@ -183,6 +183,23 @@ impl Heap {
         true
     }
 
+    /// As [`Heap::free_at_once`], where `slot` is the first free one of a full slab, which waits for its turn from
+    /// now on.
+    pub fn free_first(&self, table: SlabTable, slab: SlabPtr, slot: usize) -> bool {
+        let word = slab.free_word(word_of(slot));
+        if slab.owner.load(Relaxed) != self.me()
+            || word.load(Relaxed) & bit_of(slot) != 0
+            || slab.credit.get() != 1
+            || slab.state() != State::Full
+            || slab.is_span()
+        {
+            return false;
+        }
+        flip(word, bit_of(slot));
+        shift(&slab.credit, -1);
+        self.settle_at_once(table, slab)
+    }
+
     /// Frees `slot` of a slab that the thread does not own as it stands: another thread's, nobody's, or
     /// its own with remote frees waiting. The slot exists.
     pub fn free_elsewhere<O: Os>(

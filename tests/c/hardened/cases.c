@@ -160,6 +160,19 @@ static void reuse_waits(size_t least) {
 static void reuse_waits_for_the_quarantine(void) { reuse_waits(48 * KIB); }
 static void reuse_waits_for_the_ring(void) { reuse_waits(48 * KIB * 3 / 4); }
 
+/* Nor when blocks are freed meanwhile that are larger than the whole quarantine: they do not go through it. */
+static void large_blocks_leave_the_quarantine_alone(void) {
+    for (int round = 0; round < 50; round++) {
+        char *dead = freed(48);
+        give(take(100000));
+        for (int i = 0; i < 200; i++) {
+            void *p = take(48);
+            CHECK(p != dead);
+            give(p);
+        }
+    }
+}
+
 /* With `random` addresses do not simply rise. */
 static void some_order(void) {
     for (int i = 0; i < 64; i++) block[i] = take(48);
@@ -359,7 +372,7 @@ static const struct {
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), CASE(sampled_overflow),
     CASE(sampled_use_after_free), CASE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
-    CASE(sizes_that_wrap_are_refused),
+    CASE(sizes_that_wrap_are_refused), CASE(large_blocks_leave_the_quarantine_alone),
 };
 
 int main(int argc, char **argv) {
