@@ -127,7 +127,7 @@ fn functions(object: &Path) -> Vec<Function> {
 const FAST: [&str; 6] = [
     "malloc_upper",
     "malloc_class",
-    "free_slow",
+    "free_found",
     "free_own",
     "realloc_by_copy",
     "move_to",
