@@ -8,14 +8,19 @@ use std::path::Path;
 use std::process::Command;
 
 /// What the linker of this build may know or not.
-const WISHES: [&str; 3] = [
+const WISHES: [&[&str]; 3] = [
     // Headers, constants and code are one mapping, each of which costs every start 1 %: an lld of its own accord
     // makes two.
-    "-Wl,--no-rosegment",
+    &["-Wl,--no-rosegment"],
     // The compiler's start files register what the library has not, and ask the loader for four names.
-    "-nostartfiles",
+    &["-nostartfiles"],
     // Code that an ordinary process never runs lies together: a small process has 6 % less resident.
-    concat!("-Wl,-T", env!("CARGO_MANIFEST_DIR"), "/cold.ld"),
+    &[
+        "-Xlinker",
+        "-T",
+        "-Xlinker",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/cold.ld"),
+    ],
 ];
 
 fn main() {
@@ -32,12 +37,14 @@ fn main() {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{option}");
     }
     for wish in WISHES.into_iter().filter(|wish| links_with(wish)) {
-        println!("cargo:rustc-cdylib-link-arg={wish}");
+        for option in wish {
+            println!("cargo:rustc-cdylib-link-arg={option}");
+        }
     }
 }
 
-/// Whether a library can be linked with `option`: by the compiler and the linker that make this one.
-fn links_with(option: &str) -> bool {
+/// Whether a library can be linked with `options`: by the compiler and the linker that make this one.
+fn links_with(options: &[&str]) -> bool {
     let variable = |name| env::var(name).unwrap_or_default();
     let out = variable("OUT_DIR");
     let source = Path::new(&out).join("probe.rs");
@@ -57,7 +64,7 @@ fn links_with(option: &str) -> bool {
         compiler.arg(format!("-Clinker={linker}"));
     }
     compiler
-        .arg(format!("-Clink-arg={option}"))
+        .args(options.iter().map(|option| format!("-Clink-arg={option}")))
         .arg("-o")
         .arg(Path::new(&out).join("probe.so"))
         .arg(&source);

@@ -98,8 +98,8 @@ pub enum Given {
     Elsewhere,
 }
 
-/// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns. Needs
-/// neither a heap nor a lock, and may be interrupted anywhere by a signal handler that frees as well.
+/// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns. Touches
+/// no heap and takes no lock, and may be interrupted anywhere by a signal handler that frees as well.
 #[inline]
 pub fn give_at_once(slab: SlabPtr, slot: usize, me: u64) -> Given {
     let owner = slab.owner.load(SeqCst);

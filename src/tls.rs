@@ -78,10 +78,10 @@ impl Entry {
             .set(word.map_or(0, |word| word.load(Relaxed) & bits));
     }
 
-    /// Forgets what is checked out. Nothing is lost: the bitmap says that those slots are free.
+    /// Forgets what is checked out. Nothing is lost: the bitmap says that those slots are free. The word stays: a
+    /// take that a signal handler interrupted may have its slot still to mark in it, and the handler has forked.
     pub fn drop_slots(&self) {
         self.bits.set(0);
-        self.word.set(ptr::null());
     }
 }
 

@@ -83,8 +83,8 @@ unsafe fn are_clear(start: usize, bytes: usize) -> bool {
 mod machine {
     use super::STRIDE;
     use core::arch::x86_64::{
-        __cpuid, __cpuid_count, __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256,
-        _mm256_storeu_si256, _mm256_testz_si256, _xgetbv,
+        __cpuid_count, __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256,
+        _mm256_storeu_si256, _mm256_testz_si256, _xgetbv, CpuidResult,
     };
 
     const WORDS: usize = STRIDE / core::mem::size_of::<__m256i>();
@@ -97,13 +97,23 @@ mod machine {
 
     /// Whether there are 32-byte registers for whole numbers, and the system keeps them.
     pub fn is_wide() -> bool {
-        let has_leaf_7 = __cpuid(0).eax >= 7;
-        let kept = __cpuid(1).ecx & OSXSAVE_AND_AVX == OSXSAVE_AND_AVX;
+        let has_leaf_7 = leaf(0).eax >= 7;
+        let kept = leaf(1).ecx & OSXSAVE_AND_AVX == OSXSAVE_AND_AVX;
         // SAFETY: OSXSAVE says that there is the instruction.
         has_leaf_7
             && kept
             && unsafe { extended_control() } & KEPT == KEPT
-            && __cpuid_count(7, 0).ebx & AVX2 != 0
+            && leaf(7).ebx & AVX2 != 0
+    }
+
+    /// What the processor says of itself under `number`.
+    fn leaf(number: u32) -> CpuidResult {
+        // Unsafe until Rust 1.94 only.
+        #[allow(unused_unsafe)]
+        // SAFETY: every x86-64 processor has the instruction.
+        unsafe {
+            __cpuid_count(number, 0)
+        }
     }
 
     #[target_feature(enable = "xsave")]

@@ -205,10 +205,13 @@ impl<O: Os> Allocator<O> {
             Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
             Err(misuse) => return self.misuse(&misuse),
         };
-        if self.has_forked() {
+        let me = thread.me.get();
+        // A thread without a heap is not counted yet, and a fork would take the process for single-threaded; one that
+        // is late has the shared heap, whose slabs it frees into under the lock.
+        if me == 0 || self.has_forked() {
             return self.free_elsewhere(slab, slot, thread);
         }
-        match remote::give_at_once(slab, slot, thread.me.get()) {
+        match remote::give_at_once(slab, slot, me) {
             Given::Marked(Next::Done) => {}
             Given::Marked(next) => self.tell_owner(slab, next, thread),
             Given::Dead => self.misuse(&heap::dead(slab, slot)),

@@ -292,8 +292,15 @@ impl<O: Os> Allocator<O> {
     }
 
     /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
-    /// unless the parent never had a second heap.
+    /// unless the parent never had a second heap. Where a signal handler forked that interrupted a slow path, this
+    /// is put off to the first one after that: what is half done would be derived from.
     pub fn repair_after_fork(&self, thread: &Local) {
+        if thread.busy.get() != 0 {
+            if let Some(heap) = self.heap_in_use(thread) {
+                self.ground.heaps.renumber(&self.ground, heap);
+            }
+            return;
+        }
         let outcome = {
             // From before the mark on: a signal handler must not take the heap for repaired.
             let _busy = Busy::mark(thread);
@@ -309,8 +316,7 @@ impl<O: Os> Allocator<O> {
 
     fn repair(&self, thread: &Local) -> Result<(), Misuse> {
         self.ground.os.forked();
-        let hardened = self.hard.thread(thread);
-        let mine = hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap);
+        let mine = self.heap_in_use(thread);
         let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
         if alone && self.locks_are_free() {
             if let Some(heap) = mine {
@@ -329,6 +335,12 @@ impl<O: Os> Allocator<O> {
             self.hard.repair(&self.ground, thread);
         }
         self.ground.heaps.rebuild(&self.ground, mine)
+    }
+
+    /// The thread's heap, hardened or not.
+    fn heap_in_use<'a>(&'a self, thread: &'a Local) -> Option<&'a Heap> {
+        let hardened = self.hard.thread(thread);
+        hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap)
     }
 
     #[inline(always)]

@@ -357,6 +357,10 @@ impl Hardened {
         thread.notes[class].set(self.sizes().words(slab, first));
         let bits = entry.bits.get();
         thread.choose(class, bits, byte());
+        if random {
+            // What chooses the slot takes bits that are there already.
+            thread.random.make_ready();
+        }
         Some(bits)
     }
 

@@ -30,6 +30,18 @@ fn a_full_slab_of_an_exited_thread_is_the_first_freers() {
     heap.is_sound();
 }
 
+/// A thread that only frees is counted, so that a fork child knows that there were two at work.
+#[test]
+fn a_thread_that_only_frees_has_a_heap_too() {
+    let heap = Heap::new();
+    let block = heap.take(0, 100);
+    assert_eq!(heap.allocator.ground.heaps.given.load(Relaxed), 1);
+    heap.give(1, block);
+    assert_eq!(heap.allocator.ground.heaps.given.load(Relaxed), 2);
+    assert_eq!(heap.threads[1].phase.get(), Phase::Running);
+    heap.is_sound();
+}
+
 /// Where frees come from elsewhere, a full slab is let go, so that the freer becomes its owner.
 #[test]
 fn full_slabs_are_disowned_where_other_threads_free() {
