@@ -15,6 +15,14 @@ use core::ptr::NonNull;
 const PURGE_PAGES: usize = 1024;
 const PURGE_CALLS: usize = 512;
 
+/// What was not needed for an interval.
+struct Unused {
+    /// Dirty free pages.
+    pages: usize,
+    /// Nothing was released in all that time, so that all that is free was not needed.
+    all: bool,
+}
+
 impl Pages {
     /// Gives the free pages at the end of the break back but for `keep`, by a negative sbrk. Where the
     /// break is not ours any more, nothing happens.
@@ -132,15 +140,18 @@ impl Pages {
         };
         let before = self.window(0).tail_pages();
         let pad = self.policy().pad();
-        if before > pad && unused > 0 {
-            self.trim(os, meta, pad.max(before.saturating_sub(unused)));
+        // What nobody ever wrote to counts as unused only where nothing at all was used.
+        let spare = if unused.all { before } else { unused.pages };
+        if before > pad && unused.pages > 0 {
+            self.trim(os, meta, pad.max(before.saturating_sub(spare)));
         }
         let trimmed = before.saturating_sub(self.window(0).tail_pages());
-        self.purge(os, meta, unused.saturating_sub(trimmed));
+        let rest = if unused.all { 0 } else { trimmed };
+        self.purge(os, meta, unused.pages.saturating_sub(rest));
     }
 
-    /// How many dirty free pages were not needed since the last tick, or `None` if that was just now.
-    pub(super) fn unused_since_tick(&self, now: u64, quiet: u64) -> Option<usize> {
+    /// What was not needed since the last tick, or `None` if that was just now.
+    fn unused_since_tick(&self, now: u64, quiet: u64) -> Option<Unused> {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         let policy = &mut inner.policy;
@@ -148,15 +159,16 @@ impl Pages {
             return None;
         }
         let dirty = inner.runs.dirty_pages();
-        let unused = if quiet >= policy.interval {
+        let all = quiet >= policy.interval;
+        let pages = if all {
             dirty
         } else {
             policy.low_dirty.min(dirty)
         };
         policy.last_tick = now;
         policy.low_dirty = dirty;
-        policy.quieten(unused);
-        Some(unused)
+        policy.quieten(pages);
+        Some(Unused { pages, all })
     }
 
     /// Before pages inside are discarded: no more huge pages for what there is, since the kernel fills the
