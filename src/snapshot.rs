@@ -263,8 +263,7 @@ impl<R: Fn(usize, &mut [u8]) -> bool> Walk<R> {
             _ if slab.is_span() => self.seen.spans += 1,
             _ => self.seen.slabs += 1,
         }
-        let free = slab.count_free() + slab.count_remote();
-        self.seen.live_of[slab.class()] += slab.slots().saturating_sub(free) * slab.size();
+        self.seen.live_of[slab.class()] += count_live(slab) * slab.size();
         Ok(())
     }
 
@@ -363,6 +362,15 @@ fn is_possible(slab: SlabPtr, run: Run) -> bool {
         && slots > 0
         && placed
         && (0..slab.words()).all(has_tail)
+}
+
+/// Number of live slots of a copied header: what it says of one slot need not agree.
+fn count_live(slab: SlabPtr) -> usize {
+    let live = |word| {
+        let freed = slab.free_word(word).load(Relaxed) | slab.remote_word(word).load(Relaxed);
+        (!freed & slots_of_word(slab.slots(), word)).count_ones() as usize
+    };
+    (0..slab.words()).map(live).sum()
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ const HUGE_PAGES: usize = (2 << 20) / PAGE;
 const HUGE_FROM: usize = (24 << 20) / PAGE;
 /// A window that was larger lately grows again by huge pages from this part of that size on.
 const HUGE_AGAIN_PART: usize = 8;
+/// How long that size is remembered where nothing decays, in milliseconds.
+const LATELY_MS: u64 = 10_000;
 /// What the trim threshold learns up to.
 const TRIM_PAGES_MOST: usize = 1 << 22;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
@@ -25,7 +27,7 @@ pub(super) struct Policy {
     pub(super) interval: u64,
     /// How large a window is when it begins to grow by huge pages, in pages.
     pub(super) huge_from: usize,
-    /// Pages of the break window before it was trimmed, halved by each quiet interval.
+    /// Pages of the break window before it was trimmed, halved by each quiet interval, forgotten after a while.
     pub(super) largest: usize,
     /// Whether huge pages were asked for since the last time that pages inside were discarded.
     pub(super) huge: bool,
@@ -112,6 +114,9 @@ impl Policy {
                 .threshold
                 .saturating_mul(4)
                 .min(TRIM_PAGES_MOST.max(self.least));
+        }
+        if now.saturating_sub(self.last_trim) >= LATELY_MS {
+            self.largest = 0;
         }
         self.trimmed = false;
         self.grew = true;

@@ -35,7 +35,7 @@ int main(int argc, char **argv) {
     size_t books = figures().metadata;
     live_all(warm, count);
     CHECK(resident_bytes() < before + 2 * MIB);
-    CHECK(figures().metadata <= books + 128 * KIB);
+    CHECK(figures().metadata <= books + 512 * KIB); /* a thread needs more than 1 KiB of them: they were used again */
     slots_end(slots, SLOTS);
     sound();
     return 0;
