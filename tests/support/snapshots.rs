@@ -217,16 +217,14 @@ impl Image {
         let bit = |bitmap: usize, slot: usize| {
             self.word(offset + bitmap + slot / 8, 1) >> (slot % 8) & 1 == 1
         };
-        let free = (0..slots).filter(|&slot| bit(32, slot)).count();
-        let words = slots.div_ceil(64) * 64;
-        let freed = (0..words).filter(|&slot| bit(remote, slot)).count();
+        let live = (0..slots).filter(|&slot| !bit(32, slot) && !bit(remote, slot));
         assert!(class == SPAN || size == size_of_class(class));
         *(if class == SPAN {
             &mut seen.spans
         } else {
             &mut seen.slabs
         }) += 1;
-        seen.live_of[class] += slots.saturating_sub(free + freed) * size;
+        seen.live_of[class] += live.count() * size;
     }
 
     /// Reads it, twice, and counts it the other way: what can be read at all is counted alike.
