@@ -63,23 +63,28 @@ pub enum Freed {
 
 pub use machine::{flip, mark_free, prefetch, prefetch_write, shift, unlinked, Block};
 
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(miri)
+))]
+core::arch::global_asm!(
+    ".pushsection .tbss.slabside_local,\"awT\",@nobits",
+    ".balign 64",
+    ".globl slabside_local",
+    ".hidden slabside_local",
+    ".type slabside_local, @tls_object",
+    ".size slabside_local, {bytes}",
+    "slabside_local:",
+    ".zero {bytes}",
+    ".popsection",
+    bytes = const BLOCK_BYTES,
+);
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod machine {
     use super::*;
-    use core::arch::{asm, global_asm};
-
-    global_asm!(
-        ".pushsection .tbss.slabside_local,\"awT\",@nobits",
-        ".balign 64",
-        ".globl slabside_local",
-        ".hidden slabside_local",
-        ".type slabside_local, @tls_object",
-        ".size slabside_local, {bytes}",
-        "slabside_local:",
-        ".zero {bytes}",
-        ".popsection",
-        bytes = const BLOCK_BYTES,
-    );
+    use core::arch::asm;
 
     /// Where the calling thread's block lies, as an offset from the thread pointer: one instruction (ELF
     /// Handling For TLS, 4.4.6, initial exec).
@@ -341,20 +346,7 @@ mod machine {
 mod machine {
     pub use super::portable::{flip, mark_free, prefetch, prefetch_write, shift, unlinked, Block};
     use super::BLOCK_BYTES;
-    use core::arch::{asm, global_asm};
-
-    global_asm!(
-        ".pushsection .tbss.slabside_local,\"awT\",@nobits",
-        ".balign 64",
-        ".globl slabside_local",
-        ".hidden slabside_local",
-        ".type slabside_local, @tls_object",
-        ".size slabside_local, {bytes}",
-        "slabside_local:",
-        ".zero {bytes}",
-        ".popsection",
-        bytes = const BLOCK_BYTES,
-    );
+    use core::arch::asm;
 
     /// The address of the calling thread's block: four instructions.
     #[inline(always)]

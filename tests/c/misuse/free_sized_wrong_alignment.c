@@ -5,14 +5,6 @@
  * mechanism:  size class of the slot */
 #include "misuse.h"
 
-#ifdef PREFIXED
-#define free_sized slabside_free_sized
-#define free_aligned_sized slabside_free_aligned_sized
-#endif
-/* C23's, which the C library may not declare yet. */
-extern void free_sized(void *, size_t);
-extern void free_aligned_sized(void *, size_t, size_t);
-
 int main(void) {
     void *p = one_of_some(48);
     free_aligned_sized(p, 4096, 48);

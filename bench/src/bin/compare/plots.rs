@@ -243,6 +243,12 @@ fn ends(values: &[Option<f64>], y: f64) -> Vec<(f64, f64)> {
     low.into_iter().chain(high).map(|x| (x, y)).collect()
 }
 
+/// The largest of the known values, 1 at least: where an axis ends.
+fn largest(lines: &[Vec<Option<f64>>]) -> f64 {
+    let known = lines.iter().flatten().flatten().copied();
+    known.fold(1.0, f64::max)
+}
+
 /// Bars of a heap that swells: three moments, a bar an allocator.
 fn swell(results: &Results, path: &Path) -> Drawn {
     let Some(row) = results.rows.iter().find(|row| row.row.is_swell()) else {
@@ -254,12 +260,7 @@ fn swell(results: &Results, path: &Path) -> Drawn {
             .map(|bytes| bytes.map(|bytes| bytes / 1e6))
             .collect::<Vec<_>>()
     });
-    let most = megabytes
-        .iter()
-        .flatten()
-        .flatten()
-        .copied()
-        .fold(1.0, f64::max);
+    let most = largest(&megabytes);
     let root = area(path, (900, 330))?;
     let body = legend(results, &root)?;
     let mut chart = ChartBuilder::on(&body)
@@ -327,12 +328,7 @@ fn scale(results: &Results, path: &Path) -> Drawn {
                 .collect()
         })
         .collect();
-    let most = rates
-        .iter()
-        .flatten()
-        .flatten()
-        .copied()
-        .fold(1.0, f64::max);
+    let most = largest(&rates);
     let root = area(path, (900, 330))?;
     let body = legend(results, &root)?;
     let mut chart = ChartBuilder::on(&body)
