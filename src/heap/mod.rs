@@ -47,7 +47,7 @@ pub use registry::Heaps;
 pub use spans::may_serve;
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
-const BINNED_BYTES: usize = 1 << 20;
+const BINNED_BYTES: usize = 512 << 10;
 /// How many bins above the fitting one are looked at.
 const BINS_UP: usize = 3;
 /// Retired slabs for which a class is taken to be freed into by other threads, after a collection.
