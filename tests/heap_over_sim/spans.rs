@@ -69,7 +69,7 @@ fn an_active_span_freed_elsewhere_is_taken_again() {
     heap.is_sound();
 }
 
-/// What is kept for reuse is bounded by 1 MiB and half of what is live.
+/// What is kept for reuse is bounded by 512 KiB and half of what is live.
 #[test]
 fn spans_kept_for_reuse_are_bounded() {
     let heap = Heap::new();
@@ -77,7 +77,7 @@ fn spans_kept_for_reuse_are_bounded() {
     let span = heap.usable(blocks[0]);
     heap.give_all(0, &blocks);
     assert!(
-        heap.stats().spans * span <= (1 << 20) + span,
+        heap.stats().spans * span <= (512 << 10) + span,
         "{:?}",
         heap.stats()
     );
@@ -88,7 +88,7 @@ fn spans_kept_for_reuse_are_bounded() {
 #[test]
 fn spans_kept_for_reuse_decay() {
     let heap = Heap::new();
-    let blocks = heap.take_many(0, 100_000, 8);
+    let blocks = heap.take_many(0, 50_000, 8);
     heap.give_all(0, &blocks);
     assert!(heap.stats().spans >= 8);
     for _ in 0..4 {
