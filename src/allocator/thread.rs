@@ -295,7 +295,9 @@ impl<O: Os> Allocator<O> {
     /// unless the parent never had a second heap. Where a signal handler forked that interrupted a slow path, this
     /// is put off to the first one after that: what is half done would be derived from.
     pub fn repair_after_fork(&self, thread: &Local) {
-        if thread.busy.get() != 0 {
+        // Where there is no mark nobody would come back to it, and there may be nothing to come back to.
+        let later = self.mark().is_some() || self.ground.heaps.given.load(Relaxed) == 1;
+        if thread.busy.get() != 0 && later {
             if let Some(heap) = self.heap_in_use(thread) {
                 self.ground.heaps.renumber(&self.ground, heap);
             }

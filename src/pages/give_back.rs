@@ -19,8 +19,8 @@ const PURGE_CALLS: usize = 512;
 struct Unused {
     /// Dirty free pages.
     pages: usize,
-    /// Nothing was released in all that time, so that all that is free was not needed.
-    all: bool,
+    /// Nor was the break's end: in all that time nothing was released, and it did not grow.
+    end: bool,
 }
 
 impl Pages {
@@ -141,12 +141,12 @@ impl Pages {
         let before = self.window(0).tail_pages();
         let pad = self.policy().pad();
         // What nobody ever wrote to counts as unused only where nothing at all was used.
-        let spare = if unused.all { before } else { unused.pages };
+        let spare = if unused.end { before } else { unused.pages };
         if before > pad && unused.pages > 0 {
             self.trim(os, meta, pad.max(before.saturating_sub(spare)));
         }
         let trimmed = before.saturating_sub(self.window(0).tail_pages());
-        let rest = if unused.all { 0 } else { trimmed };
+        let rest = if unused.end { 0 } else { trimmed };
         self.purge(os, meta, unused.pages.saturating_sub(rest));
     }
 
@@ -168,7 +168,8 @@ impl Pages {
         policy.last_tick = now;
         policy.low_dirty = dirty;
         policy.quieten(pages);
-        Some(Unused { pages, all })
+        let end = all && policy.has_settled(now);
+        Some(Unused { pages, end })
     }
 
     /// Before pages inside are discarded: no more huge pages for what there is, since the kernel fills the

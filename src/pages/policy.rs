@@ -37,6 +37,7 @@ pub(super) struct Policy {
     pub(super) trimmed: bool,
     /// The break was grown since the last tick.
     pub(super) grew: bool,
+    pub(super) last_growth: u64,
     pub(super) last_trim: u64,
     pub(super) last_tick: u64,
     pub(super) last_release: u64,
@@ -57,6 +58,7 @@ impl Policy {
             threshold: least,
             trimmed: false,
             grew: false,
+            last_growth: 0,
             last_trim: 0,
             last_tick: 0,
             last_release: 0,
@@ -120,6 +122,12 @@ impl Policy {
         }
         self.trimmed = false;
         self.grew = true;
+        self.last_growth = now;
+    }
+
+    /// Whether the break has not grown for an interval: what lies at its end is not about to be used.
+    pub(super) fn has_settled(&self, now: u64) -> bool {
+        now.saturating_sub(self.last_growth) >= self.interval.max(1)
     }
 
     /// A whole interval went by without growth and with pages that nobody needed: come back to giving

@@ -60,6 +60,24 @@ fn trimming_learns_from_swelling_and_forgets_in_quiet() {
     heap.is_sound();
 }
 
+/// One look at the clock after a quiet while gives the whole end back, also what lies below pages that were
+/// added by the huge page and never written to.
+#[test]
+fn after_a_quiet_while_the_whole_end_goes_at_once() {
+    let heap = Heap::new();
+    for _ in 0..20 {
+        let blocks = heap.take_many(0, 8000, 5000);
+        heap.give_all(0, &blocks);
+        heap.sim().advance_clock(10);
+    }
+    assert!(heap.break_bytes() >= 40_000_000, "it learnt to keep them");
+    heap.sim().advance_clock(1000);
+    heap.pulse(0);
+    let kept = heap.break_bytes();
+    assert!(kept <= 256 << 10, "{kept} bytes stay");
+    heap.is_sound();
+}
+
 /// Free pages inside the heap are discarded once nobody has needed them for a while, and not before.
 #[test]
 fn idle_pages_inside_the_heap_are_purged_by_the_clock() {
