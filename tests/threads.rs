@@ -55,6 +55,11 @@ fn a_thousand_live_threads_with_fifty_objects_each_stay_under_400_megabytes() {
 }
 
 #[test]
+fn a_thread_of_a_dozen_size_classes_costs_at_most_64_kib() {
+    passes("threads/cost.c", &[]);
+}
+
+#[test]
 fn blocks_are_resized_by_threads_that_did_not_allocate_them() {
     passes("threads/resize.c", &["4", "40000"]);
 }

@@ -583,9 +583,14 @@ impl Large {
 
     // ---- fork, and checking ---------------------------------------------------------------------
 
+    /// Whether nobody holds the lock of the records, which is never held over a system call.
+    pub fn record_lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+
     /// Whether nobody holds a lock.
     pub fn locks_are_free(&self) -> bool {
-        self.lock.is_free() && self.grow_lock.is_free()
+        self.record_lock_is_free() && self.grow_lock.is_free()
     }
 
     /// In a fork child: frees the locks and makes the table whole, whatever the parent's other threads

@@ -187,10 +187,8 @@ impl Pages {
 
     /// Lays the tables over the region and makes the two headers that stand for no slab. Once.
     pub fn init<O: Os>(&self, os: &O, meta: &Meta) -> bool {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
         // SAFETY: the areas are as large as the plan says, and opened by `open_metadata` before use.
-        inner.runs = unsafe {
+        let mut runs = unsafe {
             Runs::new(
                 meta.place(Area::FirstGroup, Area::Groups, 0),
                 meta.start(Area::Groups),
@@ -198,16 +196,17 @@ impl Pages {
                 meta.plan().groups(),
             )
         };
-        inner.headers.numbers = Numbers::of(meta);
-        let dummies = inner.headers.numbers.wanted(SlabId::FIRST.index());
+        let mut numbers = Numbers::of(meta);
+        let dummies = numbers.wanted(SlabId::FIRST.index());
         // The first group's byte too: with few groups the tree has only that one level.
-        let tree = inner.runs.tree_byte(0) + 1;
-        if !meta.open_to(os, Area::Slabs, &mut inner.headers.opened, dummies)
+        let tree = runs.tree_byte(0) + 1;
+        let mut opened = 0;
+        if !meta.open_to(os, Area::Slabs, &mut opened, dummies)
             || !meta.open(os, Area::Tree, 0, tree)
         {
             return false;
         }
-        inner.runs.touch();
+        runs.touch();
         counters::add(&meta.counters().metadata, meta.os_pages(tree) as u64);
         let slabs = meta.place::<u8>(Area::FirstSlabs, Area::Slabs, 0);
         self.hot
@@ -219,7 +218,10 @@ impl Pages {
             dummy.owner.store(RELEASED, Relaxed);
             dummy.id.store(id.0, Relaxed);
         }
-        inner.headers.numbers.made = SlabId::FIRST.0;
+        numbers.made = SlabId::FIRST.0;
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        (inner.runs, inner.headers.numbers, inner.headers.opened) = (runs, numbers, opened);
         true
     }
 

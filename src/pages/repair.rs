@@ -44,9 +44,14 @@ impl Pages {
             .for_each(Lock::reset);
     }
 
+    /// Whether nobody holds the page lock, which is never held over a system call.
+    pub fn page_lock_is_free(&self) -> bool {
+        self.lock.is_free()
+    }
+
     /// Whether nobody holds a lock.
     pub fn locks_are_free(&self) -> bool {
-        self.lock.is_free() && self.break_lock.is_free() && self.ticking.is_free()
+        self.page_lock_is_free() && self.break_lock.is_free() && self.ticking.is_free()
     }
 
     /// In a fork child: derives everything from the headers again.

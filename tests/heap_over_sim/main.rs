@@ -26,7 +26,7 @@ use slabside::slab::SlabPtr;
 use slabside::sync::Ordering::Relaxed;
 use slabside::tls::{Local, Phase};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use support::sim_with;
+use support::{allocator_on, sim_with};
 
 /// An allocator and three threads.
 struct Heap {
@@ -41,7 +41,7 @@ impl Heap {
 
     fn with(config: SimConfig) -> Heap {
         Heap {
-            allocator: Box::new(Allocator::new(Sim::new(config))),
+            allocator: allocator_on(config),
             threads: std::array::from_fn(|_| Box::new(Local::new())),
         }
     }

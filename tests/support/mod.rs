@@ -217,6 +217,19 @@ pub fn sim_with(change: impl FnOnce(&mut SimConfig)) -> SimConfig {
     config
 }
 
+/// An allocator on the system that `config` makes, used by one thread of the test at a time: fails the test if one of
+/// the locks that are never held over a system call is.
+pub fn allocator_on(config: SimConfig) -> Box<Allocator<Sim>> {
+    let allocator = Box::new(Allocator::new(Sim::new(config)));
+    let address = &raw const *allocator as usize;
+    allocator.ground.os.expect_at_calls(move || {
+        // SAFETY: it is the allocator's own system that calls this, as long as there is the allocator.
+        let ground = unsafe { &(*(address as *const Allocator<Sim>)).ground };
+        ground.pages.page_lock_is_free() && ground.large.record_lock_is_free()
+    });
+    allocator
+}
+
 /// Limits of so many bytes of address space, and none on data.
 pub fn address_limit(bytes: usize) -> Limits {
     Limits {
@@ -229,7 +242,7 @@ impl World {
     /// A world on the system that `config` makes, validated after each `every` operations.
     pub fn new(config: SimConfig, memory: Memory, every: usize) -> World {
         World {
-            allocator: Box::new(Allocator::new(Sim::new(config))),
+            allocator: allocator_on(config),
             threads: std::array::from_fn(|_| Box::new(Local::new())),
             forgotten: Vec::new(),
             live: BTreeMap::new(),

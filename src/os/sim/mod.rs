@@ -32,7 +32,9 @@ use core::ptr::NonNull;
 use memory::Memory;
 #[cfg(miri)]
 use memory_miri as memory;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::boxed::Box;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::vec::Vec;
 
 /// Alignment of the window, so that placement is the same in each run for alignments up to this.
@@ -118,6 +120,16 @@ impl SimConfig {
 #[derive(Debug)]
 pub struct Sim {
     state: Mutex<State>,
+    promise: OnceLock<Promise>,
+}
+
+/// What holds whenever the system is called.
+struct Promise(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Promise")
+    }
 }
 
 /// What one page of the window is.
@@ -179,7 +191,15 @@ impl Sim {
         config.check();
         Sim {
             state: Mutex::new(State::new(config)),
+            promise: OnceLock::new(),
         }
+    }
+
+    /// From now on panics at each call that moves the break, or takes, changes or gives back memory, unless
+    /// `promise` holds: so can tests see what the caller does not do over a system call. Once.
+    pub fn expect_at_calls(&self, promise: impl Fn() -> bool + Send + Sync + 'static) {
+        let known = self.promise.set(Promise(Box::new(promise)));
+        assert!(known.is_ok(), "sim: there is a promise already");
     }
 
     /// Lets the `n`-th fallible call from now fail, once; 0 is the next. Replaces any earlier command.
@@ -255,6 +275,13 @@ impl Sim {
         self.lock().watched
     }
 
+    /// The state, for a call that changes memory.
+    fn call(&self) -> MutexGuard<'_, State> {
+        let kept = self.promise.get().is_none_or(|promise| promise.0());
+        assert!(kept, "sim: called while what was promised does not hold");
+        self.lock()
+    }
+
     /// The state, also after a panic of ours: those leave it unchanged.
     /// By tries alone: thread sanitizer does not see how std waits.
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -284,42 +311,42 @@ impl Os for Sim {
     }
 
     fn move_break(&self, delta: isize) -> Option<usize> {
-        self.lock().move_break(delta)
+        self.call().move_break(delta)
     }
 
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.lock().reserve(bytes)
+        self.call().reserve(bytes)
     }
 
     unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        self.lock().open(start, bytes)
+        self.call().open(start, bytes)
     }
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        self.lock().map(bytes, align)
+        self.call().map(bytes, align)
     }
 
     fn map_at(&self, start: usize, bytes: usize) -> bool {
-        self.lock().map_at(start, bytes)
+        self.call().map_at(start, bytes)
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's promise is the same.
-        unsafe { self.lock().unmap(start, bytes) }
+        unsafe { self.call().unmap(start, bytes) }
     }
 
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the caller's promise is the same.
-        unsafe { self.lock().remap(start, old, new) }
+        unsafe { self.call().remap(start, old, new) }
     }
 
     unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
-        self.lock().stretch(start, old, new)
+        self.call().stretch(start, old, new)
     }
 
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's promise is the same.
-        unsafe { self.lock().discard(start, bytes) }
+        unsafe { self.call().discard(start, bytes) }
     }
 
     fn name(&self, start: NonNull<u8>, bytes: usize, _name: &'static core::ffi::CStr) {
