@@ -605,3 +605,30 @@ impl Default for Meta {
         Meta::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four TiB behind the break, with or without hardened mode: their numbers fit the map's entries, and their
+    /// bookkeeping what a process can address.
+    #[test]
+    fn the_largest_plan_holds_four_tib_and_fits_the_address_space() {
+        let nothing_limits = Limits {
+            address_space: usize::MAX,
+            data: usize::MAX,
+        };
+        for hardened in [false, true] {
+            let plan = Plan::under(nothing_limits, 1 << 40).with_hardened(hardened);
+            assert!(plan.break_pages * PAGE >= 4 << 40);
+            assert!(plan.pages > plan.break_pages && plan.groups() * GROUP_PAGES >= plan.pages);
+            assert!(plan.groups() * GROUP_PAGES <= u32::MAX as usize);
+            assert!(plan.slabs <= u32::MAX as usize);
+            let books: usize = ALL.iter().map(|&area| plan.bytes_of(area)).sum();
+            assert!(
+                books + plan.pages * PAGE < 1 << 46,
+                "{books} bytes of books"
+            );
+        }
+    }
+}

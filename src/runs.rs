@@ -412,6 +412,8 @@ fn bits_mut(words: &mut [u64; GROUP_WORDS]) -> &mut Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::PAGE;
+    use crate::meta::Plan;
     use std::vec;
     use std::vec::Vec;
 
@@ -522,5 +524,30 @@ mod tests {
             pages - 5000
         );
         assert_eq!(runs.free_before(PageNo(100), PageNo(0)), 0);
+    }
+
+    /// In 4 TiB and more a run is found, taken and given back wherever it lies, and by its page number alone.
+    #[test]
+    #[cfg_attr(miri, ignore)] // The room for so many groups is only reserved elsewhere.
+    fn the_last_page_of_four_tib_is_found_like_the_first() {
+        let groups = Plan::unlimited().groups();
+        let pages = groups * GROUP_PAGES;
+        assert!(pages >= (4 << 40) / PAGE);
+        let (_space, mut runs) = Space::new(groups);
+        assert_eq!(runs.first_fit(1), None);
+        for (at, n) in [(pages - 64, 64), (pages / 2 + 7, 33), (0, 1)] {
+            let at = PageNo(at as u32);
+            runs.give(at, n, Cleanness::Fresh);
+            assert_eq!(runs.first_fit(n), Some(at));
+            assert!(runs.take(at, n));
+            assert_ne!(runs.first_fit(1), Some(at));
+            runs.give(at, n, Cleanness::Dirty);
+            let window = at..PageNo((at.index() + n) as u32);
+            assert_eq!(runs.highest_dirty(window, n), Some((at, n)));
+        }
+        assert_eq!(runs.first_fit(1), Some(PageNo(0)));
+        assert_eq!(runs.first_fit(2), Some(PageNo((pages / 2 + 7) as u32)));
+        assert_eq!(runs.first_fit(64), Some(PageNo((pages - 64) as u32)));
+        assert_eq!((runs.free_pages(), runs.dirty_pages()), (98, 98));
     }
 }
