@@ -21,13 +21,25 @@
 enum { SOME = 20 };
 static void *block[SOME];
 
-/* Some live blocks of `size` bytes, filled; it is one in the middle that is misused. If it can be, it is none that
- * begins a page: below that might be the end of another class's slab, which nobody need look at again. */
+/* How far below `place` the next of the blocks lies. */
+__attribute__((unused)) static size_t gap_below(const void *place) {
+    size_t least = SIZE_MAX;
+    for (int i = 0; i < SOME; i++) {
+        size_t gap = (uintptr_t)place - (uintptr_t)block[i];
+        if (block[i] != place && gap < least) least = gap;
+    }
+    return least;
+}
+
+/* Some live blocks of `size` bytes, filled; the one that is misused has another of them right below, as far as that
+ * can be: what the C library allocated at its start is never freed, so that nobody would look at it again. Nor, if it
+ * can be, does it begin a page: below that might be the end of another class's slab. */
 __attribute__((unused)) static void *one_of_some(size_t size) {
     for (int i = 0; i < SOME; i++) block[i] = memset(take(size), 0xee, size);
-    for (int i = SOME / 2; i >= 0; i--)
-        if ((uintptr_t)block[i] % 4096 != 0) return block[i];
-    return block[SOME / 2];
+    void *best = block[SOME / 2];
+    for (int i = 0; i < SOME; i++)
+        if ((uintptr_t)block[i] % 4096 != 0 && gap_below(block[i]) < gap_below(best)) best = block[i];
+    return best;
 }
 
 /* Writes that the compiler knows nothing about. */
