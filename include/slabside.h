@@ -155,6 +155,8 @@ struct slabside_stats {
 };
 /* Fills *out; `live` is made exact by a walk over all slabs. */
 void slabside_stats(struct slabside_stats *out);
+/* Where the process's metadata region begins, for debuggers and other readers; 0: nothing was allocated yet. */
+extern const size_t slabside_region;
 /* Walks every slab header, list and bitmap; returns the number of broken invariants found (0: sound).
  * To be called while no other thread allocates or frees. */
 size_t slabside_validate(void);

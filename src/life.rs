@@ -10,7 +10,7 @@ use crate::inspect;
 use crate::meta::Area;
 use crate::misuse::Line;
 use crate::os::{calls, Hooks, Linux, Os};
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::local;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
@@ -77,6 +77,12 @@ fn page_of_counters() -> *mut c_void {
     GLOBAL.ground.meta.start::<c_void>(Area::Header).as_ptr()
 }
 
+/// Where the process's metadata region begins, for debuggers and other readers outside; 0: no block was asked for yet.
+#[no_mangle]
+#[allow(non_upper_case_globals)] // A C name.
+#[link_section = ".data"] // See `preload/build.rs`.
+pub static slabside_region: AtomicUsize = AtomicUsize::new(0);
+
 extern "C" {
     /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
     fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
@@ -84,6 +90,7 @@ extern "C" {
 
 /// The first thread has its heap.
 fn started() {
+    slabside_region.store(page_of_counters() as usize, Relaxed);
     attach_counters();
     if GLOBAL.ground.options.text().is_some() {
         // SAFETY: a function for the process's life, since the code cannot be unloaded.

@@ -15,8 +15,10 @@
 //! by the layers above; this one only knows bytes.
 
 use crate::budget::Budget;
+use crate::class::{PAIR, SPAN};
 use crate::counters::{self, Counters};
-use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, SLOTS, WINDOW_PAGES};
+use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
+use crate::geometry::{SLAB_PAGES, SLOTS, SPAN_PAGES};
 use crate::os::{Limits, Os};
 use crate::sealed::Sealed;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock};
@@ -26,7 +28,7 @@ use core::ptr::NonNull;
 /// First word of the region: "slabside" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabside");
 /// Version of the region's layout: of the header, the slab headers, and what the areas mean.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The parts of the region, in order of address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +98,7 @@ pub struct Extent {
     pub bytes: usize,
 }
 
-/// The start of the region, for readers outside. Fixed once the region is set up, but for the words at
-/// its end.
+/// The start of the region, for readers outside. What the layers above state in it comes before the first block.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`], written last.
@@ -124,9 +125,136 @@ pub struct Header {
     pub windows: AtomicU32,
     /// Which large table is in use: base-2 logarithm of its records; 0: none.
     pub large_shift: AtomicU32,
+    /// The process whose heap this is; a child made by fork(2) states its own.
+    pub pid: AtomicU32,
+    /// Milliseconds of the monotonic clock when the region was made.
+    pub started: AtomicU64,
+    /// Version of the library, filled up with zeros.
+    pub library: [AtomicU64; 2],
+    /// Where pages lie, one entry a window, as many as `windows` says.
+    pub ranges: [WindowRange; WINDOWS],
+    /// Sizes and offsets of what the areas hold, in the order of [`Fact`].
+    pub facts: [AtomicU32; FACTS],
+    /// Addresses of what lies outside the region, in the order of [`Elsewhere`].
+    pub elsewhere: [AtomicUsize; ELSEWHERE],
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Header>() <= counters::OFFSET);
+
+/// The most windows of a heap: the break's, and mapped ones.
+pub const WINDOWS: usize = 8;
+
+/// A window as the header states it: addresses whose pages have numbers in a row.
+#[repr(C)]
+pub struct WindowRange {
+    /// Address of its first page.
+    pub base: AtomicUsize,
+    /// Number of its first page.
+    pub first: AtomicU32,
+    /// 1: behind the break; 2: mapped.
+    pub kind: AtomicU32,
+    /// The most pages that it ever had; the page map says of those given back that they are nobody's.
+    pub pages: AtomicUsize,
+}
+
+/// A number that the header states for a reader outside: it need not know how the layers above lay out what is theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Fact {
+    /// Base-2 logarithm of the bytes of a heap page.
+    PageShift = 0,
+    /// Bytes of a page of the system.
+    OsPage,
+    /// Bits: [`HARDENED`].
+    Flags,
+    /// The class number of spans.
+    SpanClass,
+    /// The class number of slabs with a header pair.
+    PairClass,
+    /// The most pages of a slab of many slots.
+    SlabPages,
+    /// The most pages of a span.
+    SpanPages,
+    /// The most slots of a slab with an ordinary header.
+    Slots,
+    /// Bytes of a thread heap.
+    HeapBytes,
+    /// Where in it the owner word lies, 8 bytes.
+    HeapOwner,
+    /// Where in it the number of its thread lies, 8 bytes: process above, thread below.
+    HeapThread,
+    /// Where in it the byte lies that says whether it is a first-class heap.
+    HeapArena,
+    /// Bytes of a large block's record.
+    RecordBytes,
+    /// Where in it the address lies, 8 bytes; 0: no record.
+    RecordAddress,
+    /// Where in it the length lies, 8 bytes.
+    RecordLength,
+    /// Where in it 4 bytes lie that are not zero where the block was freed.
+    RecordStray,
+    /// Where in it the owner word lies, 8 bytes.
+    RecordOwner,
+    /// Places for kept ranges, at [`Elsewhere::Kept`].
+    KeptPlaces,
+    /// Bytes of one.
+    KeptBytes,
+    /// Where in it the address lies, 8 bytes.
+    KeptAddress,
+    /// Where in it the length lies, 8 bytes; 0: an unused place.
+    KeptLength,
+    /// Where in it the byte lies that is not zero where the range was never touched.
+    KeptClean,
+    /// Where the counters begin in the region.
+    Counters,
+    /// Bytes of the exact sizes of one slab header's slots; hardened mode.
+    SizesBytes,
+}
+
+/// Number of facts.
+pub const FACTS: usize = 24;
+
+/// Bit of [`Fact::Flags`]: hardened mode is provided for.
+pub const HARDENED: u32 = 1;
+
+/// What a reader outside may want that lies apart from the region, in the library's own variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Elsewhere {
+    /// The kept ranges.
+    Kept = 0,
+    /// 4 bytes that are odd while records of large blocks move, and differ afterwards.
+    LargeEpoch,
+    /// 4 bytes that differ after a slab was made or released.
+    SlabEpoch,
+}
+
+/// Number of them.
+pub const ELSEWHERE: usize = 3;
+
+/// The library's version, filled up with zeros.
+const LIBRARY: [u64; 2] = {
+    let text = env!("CARGO_PKG_VERSION").as_bytes();
+    let mut words = [0; 2];
+    let mut at = 0;
+    while at < text.len() && at < 16 {
+        words[at / 8] |= (text[at] as u64) << (at % 8 * 8);
+        at += 1;
+    }
+    words
+};
+
+impl Header {
+    /// States a fact.
+    pub fn state(&self, fact: Fact, value: usize) {
+        self.facts[fact as usize].store(value as u32, Relaxed);
+    }
+
+    /// States where something lies.
+    pub fn point(&self, what: Elsewhere, address: usize) {
+        self.elsewhere[what as usize].store(address, Relaxed);
+    }
+}
 
 /// How much the region provides for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -380,7 +508,7 @@ impl Meta {
         }
         os.name(start, total, c"slabside: metadata");
         self.ready.store(1, Release);
-        self.write_header(total);
+        self.write_header(os, total);
         self.reset_counters();
         // Whoever uses the rest counts it.
         let counted = self.extent(Area::Header).bytes + self.extent(Area::FirstSlabs).bytes;
@@ -411,7 +539,7 @@ impl Meta {
         self.extent(Area::PageMap).offset + map
     }
 
-    fn write_header(&self, total: usize) {
+    fn write_header<O: Os>(&self, os: &O, total: usize) {
         let header = self.header();
         header.version.store(VERSION, Relaxed);
         header
@@ -424,6 +552,25 @@ impl Meta {
             let extent = self.extent(area);
             place[0].store(extent.offset, Relaxed);
             place[1].store(extent.bytes, Relaxed);
+        }
+        header.started.store(os.clock(), Relaxed);
+        for (word, part) in header.library.iter().zip(LIBRARY) {
+            word.store(part, Relaxed);
+        }
+        let hardened = self.hardened.load(Relaxed) != 0;
+        for (fact, value) in [
+            (Fact::PageShift, PAGE_SHIFT as usize),
+            (Fact::OsPage, self.os_page()),
+            (Fact::Flags, if hardened { HARDENED as usize } else { 0 }),
+            (Fact::SlabPages, SLAB_PAGES),
+            (Fact::SpanPages, SPAN_PAGES),
+            (Fact::Slots, SLOTS),
+            (Fact::SpanClass, SPAN),
+            (Fact::PairClass, PAIR),
+            (Fact::Counters, counters::OFFSET),
+            (Fact::SizesBytes, SIZES_BYTES),
+        ] {
+            header.state(fact, value);
         }
         header.magic.store(MAGIC, Release);
     }

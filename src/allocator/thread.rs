@@ -229,6 +229,8 @@ impl<O: Os> Allocator<O> {
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
             && ground.pages.init(&ground.os, &ground.meta);
         if started {
+            ground.heaps.describe(ground);
+            ground.large.describe(&ground.meta);
             if hardened {
                 self.hard.begin(ground);
             }

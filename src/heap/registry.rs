@@ -2,7 +2,7 @@
 
 use super::{Ground, Heap};
 use crate::counters;
-use crate::meta::{Area, HEAP_BYTES};
+use crate::meta::{Area, Fact, HEAP_BYTES};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, PENDING};
@@ -11,6 +11,7 @@ use crate::sync::{AtomicU32, Guard, Lock};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::ptr::{self};
 
 /// Heaps made before the first look for threads that have gone without their exit hook.
@@ -100,10 +101,7 @@ impl Heaps {
         }
         let heap = self.unused(ground)?;
         self.begin(ground, heap, local);
-        // The first thread seldom ends before the process, and a start is to cost little.
-        if self.given.load(Relaxed) > 1 {
-            heap.thread.store(ground.os.thread_id(), SeqCst);
-        }
+        self.renumber(ground, heap);
         Some(heap)
     }
 
@@ -211,9 +209,21 @@ impl Heaps {
         Some(heap)
     }
 
-    /// In a fork child: the heap's thread has another number here.
+    /// Notes the number of the calling thread, whose heap it is; in a fork child it is another one than before.
     pub fn renumber<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
-        heap.thread.store(ground.os.thread_id(), SeqCst);
+        let thread = ground.os.thread_id();
+        heap.thread.store(thread, SeqCst);
+        let pid = (thread >> 32) as u32;
+        ground.meta.header().pid.store(pid, Relaxed);
+    }
+
+    /// States in the region's header how thread heaps are laid out.
+    pub fn describe<O: Os>(&self, ground: &Ground<O>) {
+        let header = ground.meta.header();
+        header.state(Fact::HeapBytes, HEAP_BYTES);
+        header.state(Fact::HeapOwner, offset_of!(Heap, me));
+        header.state(Fact::HeapThread, offset_of!(Heap, thread));
+        header.state(Fact::HeapArena, offset_of!(Heap, arena));
     }
 
     /// Takes back the heap of a thread that ends, which has abandoned all.

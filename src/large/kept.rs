@@ -13,6 +13,8 @@
 //! length is written last, so that a child may lose one but never finds two over the same bytes.
 
 use super::Block;
+use crate::meta::{Elsewhere, Fact, Header};
+use core::mem::{offset_of, size_of};
 use core::sync::atomic::{compiler_fence, Ordering::Release};
 
 /// The most ranges kept.
@@ -20,6 +22,7 @@ const PLACES: usize = 64;
 
 /// A range that is or was kept.
 #[derive(Clone, Copy)]
+#[repr(C)]
 pub(super) struct Range {
     address: usize,
     /// 0: an unused place.
@@ -98,6 +101,16 @@ impl Kept {
 
     fn all(&self) -> &[Range] {
         &self.ranges[..self.used]
+    }
+
+    /// States in the region's header where the ranges lie, and how they are laid out.
+    pub(super) fn describe(&self, header: &Header) {
+        header.point(Elsewhere::Kept, self.ranges.as_ptr() as usize);
+        header.state(Fact::KeptPlaces, PLACES);
+        header.state(Fact::KeptBytes, size_of::<Range>());
+        header.state(Fact::KeptAddress, offset_of!(Range, address));
+        header.state(Fact::KeptLength, offset_of!(Range, bytes));
+        header.state(Fact::KeptClean, offset_of!(Range, clean));
     }
 
     fn position(&self, which: impl Fn(&Range) -> bool) -> Option<usize> {

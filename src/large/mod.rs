@@ -148,6 +148,14 @@ impl Large {
         self.inner(&guard).interval = options.get(Name::Decay) as u64;
     }
 
+    /// States in the region's header where the large blocks are recorded, and how.
+    pub fn describe(&self, meta: &Meta) {
+        let guard = self.lock.lock();
+        let inner = self.inner(&guard);
+        inner.table.describe(meta.header());
+        inner.kept.describe(meta.header());
+    }
+
     // ---- mapping and unmapping ------------------------------------------------------------------
 
     /// A block of at least `size` >= 1 bytes at a multiple of `align`, and whether it is all zero.
@@ -530,7 +538,7 @@ impl Large {
             .move_to(meta.start::<Record>(area).as_ptr(), shift);
         meta.header()
             .large_shift
-            .store(shift, crate::sync::Ordering::Relaxed);
+            .store(shift, crate::sync::Ordering::Release);
         true
     }
 

@@ -5,8 +5,10 @@
 
 use super::Block;
 use crate::geometry::PAGE_SHIFT;
-use crate::meta::{Area, Meta, RECORD_BYTES};
-use core::sync::atomic::{compiler_fence, Ordering::Release};
+use crate::meta::{Area, Elsewhere, Fact, Header, Meta, RECORD_BYTES};
+use core::mem::offset_of;
+use core::ptr;
+use core::sync::atomic::{compiler_fence, Ordering::Release, Ordering::SeqCst};
 
 /// What is known of a large block. `address` 0: no record.
 #[derive(Clone, Copy)]
@@ -59,6 +61,9 @@ pub(super) struct Table {
     pub(super) shift: u32,
     /// Records in the table.
     pub(super) count: usize,
+    /// Odd while records move to other places, and another number after: for readers outside, who may miss one that
+    /// moves.
+    epoch: u32,
 }
 
 impl Table {
@@ -67,7 +72,26 @@ impl Table {
             table: core::ptr::null_mut(),
             shift: 0,
             count: 0,
+            epoch: 0,
         }
+    }
+
+    /// States in the region's header how records are laid out, and where the epoch lies.
+    pub(super) fn describe(&self, header: &Header) {
+        header.point(Elsewhere::LargeEpoch, ptr::from_ref(&self.epoch) as usize);
+        header.state(Fact::RecordBytes, RECORD_BYTES);
+        header.state(Fact::RecordAddress, offset_of!(Record, address));
+        header.state(Fact::RecordLength, offset_of!(Record, bytes));
+        header.state(Fact::RecordStray, offset_of!(Record, stray));
+        header.state(Fact::RecordOwner, offset_of!(Record, owner));
+    }
+
+    /// Before records move, and after.
+    fn raise_epoch(&mut self) {
+        compiler_fence(SeqCst);
+        // SAFETY: the exclusive borrow of `self` stands for the lock.
+        unsafe { ptr::write_volatile(&mut self.epoch, self.epoch.wrapping_add(1)) };
+        compiler_fence(SeqCst);
     }
 
     /// All records, by place.
@@ -164,6 +188,7 @@ impl Table {
         let mut hole = self.index_of(address)?;
         let removed = self.read(hole);
         let mut index = hole;
+        self.raise_epoch();
         loop {
             index += 1;
             let record = self.read(index);
@@ -177,6 +202,7 @@ impl Table {
             }
         }
         self.write(hole, Record::NONE);
+        self.raise_epoch();
         self.count -= 1;
         Some(removed)
     }
@@ -189,7 +215,7 @@ impl Table {
         let mut new = Table {
             table,
             shift,
-            count: 0,
+            ..Table::new()
         };
         let old = if self.shift == 0 { 0 } else { 1 << self.shift };
         for record in (0..old).map(|index| self.read(index)) {
@@ -214,6 +240,8 @@ impl Table {
             Area::LargeEven
         };
         self.table = meta.start::<Record>(here).as_ptr();
+        // The parent's other threads may have left it odd.
+        self.epoch = self.epoch.next_multiple_of(2);
         self.close_gaps();
     }
 

@@ -3,10 +3,9 @@
 use super::policy::Policy;
 use super::window::{Kind, Window};
 use super::Pages;
-use super::WINDOWS;
 use crate::counters;
 use crate::geometry::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
-use crate::meta::{Area, Meta};
+use crate::meta::{Area, Meta, WINDOWS};
 use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
@@ -241,7 +240,12 @@ impl Pages {
         inner.windows[index] = window;
         inner.used += 1;
         self.publish(index, &window, inner.used);
-        meta.header().windows.store(inner.used as u32, Relaxed);
+        let range = &meta.header().ranges[index];
+        range.base.store(window.base, Relaxed);
+        range.first.store(window.first.0, Relaxed);
+        let kind = if window.kind == Kind::Break { 1 } else { 2 };
+        range.kind.store(kind, Relaxed);
+        meta.header().windows.store(inner.used as u32, Release);
         index
     }
 
@@ -284,6 +288,7 @@ impl Pages {
             counters::add(&meta.counters().metadata, bytes as u64);
             let guard = self.lock.lock();
             self.inner(&guard).windows[index].opened = opened;
+            meta.header().ranges[index].pages.store(opened, Relaxed);
         }
         done
     }

@@ -5,7 +5,7 @@ use crate::geometry::SlabId;
 use crate::meta::{Meta, SLAB_BYTES};
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, SlabTable};
-use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// How the headers are numbered. A number is a distance, and the first headers lie apart from the rest: between
 /// their numbers and the next ones is a gap.
@@ -80,6 +80,8 @@ pub(super) struct Headers {
     pub(super) opened: usize,
     /// Heads of the lists of released headers, single and in pairs, linked through `next`.
     pub(super) spare: [u32; 2],
+    /// Differs after a header was taken or given: for readers outside. Written under the page lock.
+    pub(super) epoch: AtomicU32,
 }
 
 impl Headers {
@@ -88,7 +90,13 @@ impl Headers {
         usize::from(class == PAIR)
     }
 
+    fn raise_epoch(&self) {
+        self.epoch
+            .store(self.epoch.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
     pub(super) fn take(&mut self, table: SlabTable, class: usize) -> Option<SlabPtr> {
+        self.raise_epoch();
         let kind = Headers::kind(class);
         if self.spare[kind] != 0 {
             let slab = table.get(SlabId(self.spare[kind]));
@@ -109,6 +117,7 @@ impl Headers {
     }
 
     pub(super) fn give(&mut self, slab: SlabPtr) {
+        self.raise_epoch();
         let kind = Headers::kind(slab.class());
         slab.counted.store(self.spare[kind], Relaxed);
         self.spare[kind] = slab.id().0;

@@ -23,7 +23,7 @@ mod repair;
 
 use crate::counters;
 use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
-use crate::meta::{Area, Meta, SLAB_BYTES};
+use crate::meta::{Area, Elsewhere, Meta, SLAB_BYTES, WINDOWS};
 use crate::options::Options;
 use crate::os::Os;
 use crate::remote::RELEASED;
@@ -37,9 +37,6 @@ use headers::{Headers, Numbers};
 use keep::Kept;
 use policy::Policy;
 use window::{Kind, Window};
-
-/// The most windows: the break's, and mapped ones.
-const WINDOWS: usize = 8;
 
 /// What the fast path of free reads: fixed once the heap has begun, but for `pages`, which only grows.
 #[repr(C)]
@@ -178,6 +175,7 @@ impl Pages {
                     numbers: Numbers::none(),
                     opened: 0,
                     spare: [0; 2],
+                    epoch: AtomicU32::new(0),
                 },
                 policy: Policy::new(),
                 kept: Kept::new(),
@@ -222,6 +220,8 @@ impl Pages {
         let guard = self.lock.lock();
         let inner = self.inner(&guard);
         (inner.runs, inner.headers.numbers, inner.headers.opened) = (runs, numbers, opened);
+        let epoch = core::ptr::from_ref(&inner.headers.epoch) as usize;
+        meta.header().point(Elsewhere::SlabEpoch, epoch);
         true
     }
 
