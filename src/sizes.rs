@@ -105,14 +105,16 @@ impl<O: Os> Allocator<O> {
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
-        // Mappings move by whole pages.
-        if aligned && align <= PAGE && matches!(place, Place::Large(_)) {
-            return self.realloc(thread, block, size);
+        match place {
+            Place::Large(large) if aligned && align <= PAGE => {
+                return self.realloc_large(thread, large, size, align);
+            }
+            _ => {}
         }
         // A hardened block has the class that its size and alignment ask for.
         let stays = aligned && !matches!(place, Place::Exact(_));
         if stays && self.try_expand(thread, block, size) {
-            self.note_room(place, size);
+            self.note_aligned_room(place, size, align);
             return block;
         }
         let usable = place.bytes();

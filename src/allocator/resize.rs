@@ -1,10 +1,10 @@
 //! realloc, usable size, and what a pointer leads to.
 
 use super::{with_room, Allocator, Busy, Place};
-use crate::class::{bin_of, bin_pages, class_of, slot_at};
+use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
 use crate::geometry::{align_down, bit_of, pages_for, PAGE};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
-use crate::heap::{self, heap_of, locate};
+use crate::heap::{self, heap_of, locate, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::os::{NextMalloc, Os};
@@ -45,7 +45,7 @@ impl<O: Os> Allocator<O> {
             return self.realloc_slow(thread, block, size);
         }
         if !self.resize_span(thread, slab, size) {
-            return self.realloc_by_copy(thread, block, slab.size(), size);
+            return self.realloc_by_copy(thread, block, slab.size(), size, 1);
         }
         self.note_room(Place::Slot(slab), size);
         block
@@ -85,7 +85,7 @@ impl<O: Os> Allocator<O> {
         }
         let usable = place.bytes();
         let stays = match place {
-            Place::Large(large) => return self.realloc_large(thread, large, size),
+            Place::Large(large) => return self.realloc_large(thread, large, size, 1),
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
             Place::Slot(_) | Place::Unknown => size <= usable,
             Place::Exact(_) => false,
@@ -94,7 +94,7 @@ impl<O: Os> Allocator<O> {
             self.note_room(place, size);
             return block;
         }
-        self.realloc_by_copy(thread, block, usable, size)
+        self.realloc_by_copy(thread, block, usable, size, 1)
     }
 
     /// What is to be resized is no live block.
@@ -139,22 +139,39 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Moves a block. What grows by little is likely to grow again: it gets a quarter more than it had,
-    /// where there is memory for it.
+    /// As [`Allocator::note_room`], of a block that is at a multiple of `align`, and is to be freed as one that
+    /// was asked for with it.
+    pub(crate) fn note_aligned_room(&self, place: Place, size: usize, align: usize) {
+        let Place::Slot(slab) = place else {
+            return self.note_room(place, size);
+        };
+        let as_asked = match fit(size, align) {
+            Fit::Slot(class) => slab.class() == class,
+            Fit::Span => slab.is_span() && heap::may_serve(slab.pages(), pages_for(size)),
+            Fit::Large => false,
+        };
+        if !as_asked {
+            slab.roomy.store(1, Relaxed);
+        }
+    }
+
+    /// Moves a block to a multiple of `align`. What grows by little is likely to grow again: it gets a quarter
+    /// more than it had, where there is memory for it.
     fn realloc_by_copy(
         &self,
         thread: &Local,
         block: *mut u8,
         usable: usize,
         size: usize,
+        align: usize,
     ) -> *mut u8 {
         let roomy = with_room(usable, size);
-        let mut moved = self.malloc(thread, roomy);
+        let mut moved = self.aligned(thread, roomy, align);
         if moved.is_null() && roomy > size {
-            moved = self.malloc(thread, size);
+            moved = self.aligned(thread, size, align);
         } else if roomy > size {
             if let Ok(place) = self.live(thread, moved as usize, Call::Realloc) {
-                self.note_room(place, size);
+                self.note_aligned_room(place, size, align);
             }
         }
         self.move_to(thread, block, usable.min(size), moved)
@@ -176,15 +193,22 @@ impl<O: Os> Allocator<O> {
         moved
     }
 
-    fn realloc_large(&self, thread: &Local, large: Block, size: usize) -> *mut u8 {
+    /// Resizes a large block that is at a multiple of `align`, at most a page: mappings move by whole pages.
+    pub(crate) fn realloc_large(
+        &self,
+        thread: &Local,
+        large: Block,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
         if size > REQUEST_MAX || thread.busy.get() != 0 {
             return self.exhausted();
         }
+        let owner = heap_of(thread).map_or(0, Heap::arena_word);
         let remap = || {
             let _busy = Busy::mark(thread);
-            self.ground
-                .large
-                .remap(&self.ground.os, &self.ground.meta, large, size.max(1))
+            let (os, meta) = (&self.ground.os, &self.ground.meta);
+            self.ground.large.remap(os, meta, large, size.max(1), owner)
         };
         let resized = remap().or_else(|| {
             // Without room for a copy beside the block, room for it to grow may be had by giving back.
@@ -200,7 +224,10 @@ impl<O: Os> Allocator<O> {
                 self.note_room(Place::Large(large), size);
                 large.address as *mut u8
             }
-            None => self.realloc_by_copy(thread, large.address as *mut u8, large.bytes, size),
+            None => {
+                let block = large.address as *mut u8;
+                self.realloc_by_copy(thread, block, large.bytes, size, align)
+            }
         }
     }
 

@@ -280,6 +280,16 @@ impl Heap {
         self.me.load(Relaxed)
     }
 
+    /// The owner word of a first-class heap; 0 for a thread's.
+    #[inline]
+    pub fn arena_word(&self) -> u64 {
+        if self.arena.get() {
+            self.me()
+        } else {
+            0
+        }
+    }
+
     /// The entry of a class above the thread-local ones.
     #[inline(always)]
     pub fn upper_entry(&self, class: usize) -> &Entry {

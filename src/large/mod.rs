@@ -191,7 +191,7 @@ impl Large {
             .table
             .has_room()
             .then(|| inner.kept.fit(bytes, align))??;
-        inner.begin(block);
+        inner.begin(Record::of(block, 0));
         Some(block)
     }
 
@@ -224,7 +224,7 @@ impl Large {
                 let guard = self.lock.lock();
                 let inner = self.inner(&guard);
                 if inner.table.has_room() {
-                    inner.begin(block);
+                    inner.begin(Record::of(block, 0));
                     break;
                 }
             }
@@ -322,9 +322,16 @@ impl Large {
 
     // ---- resizing -------------------------------------------------------------------------------
 
-    /// Resizes the live block at `address`, moving it if need be; the contents stay up to the smaller
-    /// size. `None`: nothing changed.
-    pub fn remap<O: Os>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> Option<Block> {
+    /// Resizes the live `block`, moving it if need be; the contents stay up to the smaller size. A block that
+    /// moves belongs to the first-class heap `owner` from then on (0: to none). `None`: nothing changed.
+    pub fn remap<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        block: Block,
+        size: usize,
+        owner: u64,
+    ) -> Option<Block> {
         let bytes = size.checked_next_multiple_of(meta.os_page())?;
         if bytes == block.bytes {
             return Some(block);
@@ -334,7 +341,7 @@ impl Large {
         }
         let now = match self.grow_in_place(block, bytes) {
             Some(now) => now,
-            None => self.move_to_room(os, meta, block, bytes)?,
+            None => self.move_to_room(os, meta, block, bytes, owner)?,
         };
         counters::subtract(&meta.counters().live, block.bytes as u64);
         count_live(meta, now.bytes);
@@ -359,19 +366,29 @@ impl Large {
         meta: &Meta,
         block: Block,
         bytes: usize,
+        owner: u64,
     ) -> Option<Block> {
-        {
+        let record = {
             let guard = self.lock.lock();
             let inner = self.inner(&guard);
-            inner.table.remove(block.address)?;
+            let record = inner.table.remove(block.address)?;
             inner.live_bytes -= block.bytes;
-        }
+            record
+        };
         let room = bytes.saturating_add(bytes.min(ROOM_MAX));
         let moved = Some(room)
             .filter(|room| meta.budget.has(room - block.bytes))
             .and_then(|room| remapped(os, meta, block, room))
             .or_else(|| remapped(os, meta, block, bytes));
-        let now = moved.map_or(block, |moved| Block { bytes, ..moved });
+        let now = match moved {
+            Some(moved) => Record {
+                address: moved.address,
+                bytes,
+                owner,
+                ..record
+            },
+            None => record,
+        };
         let clock = os.clock();
         let dropped = {
             let guard = self.lock.lock();
@@ -383,7 +400,7 @@ impl Large {
         };
         self.unmap_dropped(os, meta, dropped);
         self.shed(os, meta);
-        moved.map(|_| now)
+        moved.map(|_| now.block())
     }
 
     fn shrink<O: Os>(&self, os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
@@ -696,10 +713,10 @@ impl Inner {
             .map_or(Found::Unknown, Found::Freed)
     }
 
-    /// Records a block as live. The table has room.
-    fn begin(&mut self, block: Block) {
-        self.table.insert(Record::of(block, 0));
-        self.live_bytes += block.bytes;
+    /// Enters the record of a live block. The table has room.
+    fn begin(&mut self, record: Record) {
+        self.table.insert(record);
+        self.live_bytes += record.bytes;
         self.most[0] = self.most[0].max(self.live_bytes);
     }
 
