@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0, the owner's:       base | owner | recip size | credit slots class state | free[4]
-//!   line 1, everybody's:       remote[4] | id | queue | links | pages counted
+//!   line 1, everybody's:       remote[4] | id | queue | links | pages roomy discarded counted
 //!
 //!   the 8-byte class has a header pair, with eight words of each bitmap:
 //!   line 0  as above           line 1  free[4..8] | as above
@@ -51,10 +51,13 @@ pub struct Slab {
     /// Places in the two lists that a slab can be on: before and behind it.
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
-    pub pages: AtomicU16,
+    pages: AtomicU8,
     /// Non-zero once a realloc kept a block here that a smaller one would hold: from then on the size
     /// that a block was asked for cannot be told from its slot.
-    pub roomy: AtomicU16,
+    pub roomy: AtomicU8,
+    /// One bit for each page of a slab of slots: the page was discarded while no slot on it was live, and no
+    /// slot on it was checked out since. See `heap::holes`.
+    pub discarded: AtomicU16,
     /// Live slots when the counters were last told.
     pub counted: AtomicU32,
 }
@@ -89,6 +92,8 @@ pub enum State {
     Active = 2,
     /// Some free slots: it waits for its turn to be taken from.
     Partial = 3,
+    /// As `Partial`, but some of its pages were discarded: it is taken from when no partial slab is left.
+    Sparse = 4,
     /// No free slot.
     Full = 5,
     /// A free span kept for reuse.
@@ -105,6 +110,7 @@ impl State {
             1 => State::Unlisted,
             2 => State::Active,
             3 => State::Partial,
+            4 => State::Sparse,
             5 => State::Full,
             6 => State::Binned,
             7 => State::Abandoned,
@@ -134,8 +140,9 @@ impl Slab {
             id: AtomicU32::new(0),
             queue: AtomicU32::new(0),
             links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
-            pages: AtomicU16::new(0),
-            roomy: AtomicU16::new(0),
+            pages: AtomicU8::new(0),
+            roomy: AtomicU8::new(0),
+            discarded: AtomicU16::new(0),
             counted: AtomicU32::new(0),
         }
     }
@@ -251,6 +258,13 @@ impl SlabPtr {
     #[inline(always)]
     pub fn pages(self) -> usize {
         self.pages.load(Relaxed) as usize
+    }
+
+    /// Notes that the slab or span has `pages` pages.
+    #[inline(always)]
+    pub fn set_pages(self, pages: usize) {
+        debug_assert!(pages <= u8::MAX as usize);
+        self.pages.store(pages as u8, Relaxed);
     }
 
     /// Address of the first slot.
@@ -397,7 +411,8 @@ impl SlabPtr {
         self.size.store(shape.size as u32, Relaxed);
         self.slots.store(shape.slots as u16, Relaxed);
         self.class.store(shape.class as u8, Relaxed);
-        self.pages.store(shape.pages as u16, Relaxed);
+        self.set_pages(shape.pages);
+        self.discarded.store(0, Relaxed);
         self.credit.set(CREDIT_HUGE);
         self.counted.store(0, Relaxed);
         self.roomy.store(0, Relaxed);
@@ -534,5 +549,66 @@ impl<const LINKS: usize> List<LINKS> {
     pub fn clear(&self) {
         self.head.set(0);
         self.tail.set(0);
+    }
+}
+
+/// A doubly linked list through the [`TURN`] links of its slabs, last in first out. One thread at a time.
+///
+/// It has no tail: a heap has one for each class, and all of a heap fits a page.
+#[derive(Default)]
+pub struct Stack {
+    head: Cell<u32>,
+}
+
+impl Stack {
+    /// An empty stack.
+    pub const fn new() -> Stack {
+        Stack { head: Cell::new(0) }
+    }
+
+    /// The slab that was pushed last.
+    pub fn first(&self, table: SlabTable) -> Option<SlabPtr> {
+        let id = SlabId(self.head.get());
+        id.is_some().then(|| table.get(id))
+    }
+
+    /// The slab that was pushed before `slab`.
+    pub fn after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
+        let id = SlabId(slab.links[TURN][BEHIND].load(Relaxed));
+        id.is_some().then(|| table.get(id))
+    }
+
+    /// Adds `slab`, which is on no list through these links.
+    pub fn push(&self, table: SlabTable, slab: SlabPtr) {
+        let first = self.head.replace(slab.id().0);
+        slab.links[TURN][BEHIND].store(first, Relaxed);
+        slab.links[TURN][BEFORE].store(0, Relaxed);
+        if first != 0 {
+            table.get(SlabId(first)).links[TURN][BEFORE].store(slab.id().0, Relaxed);
+        }
+    }
+
+    /// Takes `slab`, which is on this stack, out of it.
+    pub fn unlink(&self, table: SlabTable, slab: SlabPtr) {
+        let [before, behind] = slab.links[TURN].each_ref().map(|link| link.load(Relaxed));
+        match before {
+            0 => self.head.set(behind),
+            before => table.get(SlabId(before)).links[TURN][BEHIND].store(behind, Relaxed),
+        }
+        if behind != 0 {
+            table.get(SlabId(behind)).links[TURN][BEFORE].store(before, Relaxed);
+        }
+    }
+
+    /// Takes out the slab that was pushed last.
+    pub fn pop(&self, table: SlabTable) -> Option<SlabPtr> {
+        let slab = self.first(table)?;
+        self.unlink(table, slab);
+        Some(slab)
+    }
+
+    /// Forgets all, without touching the slabs.
+    pub fn clear(&self) {
+        self.head.set(0);
     }
 }

@@ -143,6 +143,21 @@ fn empty_runs_inside_the_heap_are_purged() {
 }
 
 #[test]
+fn pages_without_a_live_slot_go_back_from_slabs_in_use() {
+    // Size, one of how many is kept, and the most megabytes of 200 that may stay.
+    for [size, kept, most] in [
+        ["96", "64", "120"],
+        ["300", "64", "52"],
+        ["384", "64", "42"],
+        ["1000", "64", "18"],
+        ["2000", "64", "12"],
+        ["1000", "8", "92"],
+    ] {
+        passes_alone("holes.c", &[size, kept, most]);
+    }
+}
+
+#[test]
 fn metadata_lies_apart_from_user_memory() {
     passes("apart.c", &[]);
     passes_alone("apart.c", &["alone"]);

@@ -38,10 +38,11 @@ impl Heap {
     fn validate_class<O: Os>(&self, ground: &Ground<O>, class: usize, wrong: &mut usize) -> usize {
         let this = &self.classes[class];
         let table = ground.table();
-        let (mut count, mut partial, mut active) = (0, 0, 0);
+        let (mut count, mut partial, mut sparse, mut active) = (0, 0, 0, 0);
         for slab in each(&this.all, table) {
             count += 1;
             partial += usize::from(slab.state() == State::Partial);
+            sparse += usize::from(slab.state() == State::Sparse);
             active += usize::from(slab.state() == State::Active);
             *wrong += usize::from(self.is_wrong(slab, class));
         }
@@ -51,6 +52,15 @@ impl Heap {
             *wrong += usize::from(slab.state() != State::Partial);
         }
         *wrong += usize::from(waiting != partial);
+        let stacked = core::iter::successors(this.sparse.first(table), |&slab| {
+            this.sparse.after(table, slab)
+        });
+        let mut listed = 0;
+        for slab in stacked {
+            listed += 1;
+            *wrong += usize::from(slab.state() != State::Sparse);
+        }
+        *wrong += usize::from(listed != sparse);
         *wrong += usize::from(active != usize::from(this.active.get() != 0));
         count
     }
@@ -63,6 +73,7 @@ impl Heap {
         let ours = slab.owner.load(Relaxed) & !PENDING == self.me();
         let placed = match slab.state() {
             State::Active => true,
+            State::Sparse => place(free, slots) == (State::Partial, slab.credit.get()),
             state => place(free, slots) == (state, slab.credit.get()),
         };
         tail || !ours || !placed || slab.class() != class

@@ -49,6 +49,7 @@ impl Heap {
         self.shrink_bins(ground, self.binned_bytes.get() - idle)?;
         self.binned_low.set(self.binned_bytes.get());
         self.release_empty(ground)?;
+        self.discard_holes(ground, since);
         self.report(ground);
         ground.large.decay(&ground.os, &ground.meta, now);
         ground.pages.tick(&ground.os, &ground.meta, now, quiet);
@@ -62,7 +63,9 @@ impl Heap {
         self.take_up_strays(ground)?;
         self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
-        self.release_empty(ground)
+        self.release_empty(ground)?;
+        self.discard_all_holes(ground);
+        Ok(())
     }
 
     /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim
@@ -162,12 +165,14 @@ impl Heap {
             let this = &self.classes[class];
             this.all.clear();
             this.turn.clear();
+            this.sparse.clear();
+            this.cursor.set(0);
+            this.remote.set(0);
+            this.turns.set(0);
             for counter in [
                 &this.active,
-                &this.cursor,
                 &this.owned,
                 &this.grown,
-                &this.remote,
                 &this.poor,
                 &this.slack,
             ] {

@@ -92,6 +92,7 @@ impl Heap {
                 self.entry(slab.class()).drop_slots();
             }
             State::Partial => self.classes[slab.class()].turn.unlink(table, slab),
+            State::Sparse => self.classes[slab.class()].sparse.unlink(table, slab),
             State::Full if slab.is_span() => {
                 self.spans.unlink(table, slab);
                 self.span_bytes.set(self.span_bytes.get() - slab.size());

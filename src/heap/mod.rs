@@ -17,6 +17,7 @@ mod free;
 mod spans;
 mod upper;
 mod ending;
+mod holes;
 mod check;
 mod abandoned;
 mod registry;
@@ -33,7 +34,7 @@ use crate::options::Options;
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
-use crate::slab::{List, Shape, SlabPtr, SlabTable, State, CREDIT_HUGE, TURN};
+use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, CREDIT_HUGE, TURN};
 use crate::sync::AtomicU64;
 use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
@@ -51,7 +52,7 @@ const BINNED_BYTES: usize = 512 << 10;
 /// How many bins above the fitting one are looked at.
 const BINS_UP: usize = 3;
 /// Retired slabs for which a class is taken to be freed into by other threads, after a collection.
-const REMOTE_MEMORY: u32 = 16;
+const REMOTE_MEMORY: u8 = 16;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
 /// A rate of sampling below which every refill asks; above, one in `PULSE` does.
@@ -113,13 +114,15 @@ struct Class {
     /// The slab that slots are taken from; 0: none.
     active: Cell<u32>,
     /// The word of the active slab that was checked out last.
-    cursor: Cell<u32>,
+    cursor: Cell<u8>,
+    /// Counts down retired slabs since other threads' frees were last collected.
+    remote: Cell<u8>,
+    /// Slabs whose turn came since holes were last looked for, as far as they fit.
+    turns: Cell<u16>,
     /// Slabs of this class that the heap owns.
     owned: Cell<u32>,
     /// Slabs carved and not released by this heap: how large the next one is to be.
     grown: Cell<u32>,
-    /// Counts down retired slabs since other threads' frees were last collected.
-    remote: Cell<u32>,
     /// Slabs whose turn came while they were all but full, less those that had more to give.
     poor: Cell<u32>,
     /// Slots of slabs that were carved while others had free slots, since a slab was carved for want of any.
@@ -128,6 +131,8 @@ struct Class {
     all: List,
     /// Slabs with free slots, but the active one. First in, first out.
     turn: List<TURN>,
+    /// Slabs with free slots some of whose pages were discarded: taken from when `turn` is empty.
+    sparse: Stack,
 }
 
 /// One thread's heap, in the metadata region: type-stable, never unmapped. Used by its thread alone, but
@@ -175,6 +180,8 @@ pub struct Heap {
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
     last_decay: Cell<u64>,
+    /// What the search for holes has learnt, and where it stopped.
+    holes: holes::Search,
     /// Address, number and size of a slot that was found freed twice and mended; address 0: none.
     twice: [Cell<usize>; 3],
 }
@@ -229,6 +236,7 @@ impl Class {
     #[inline]
     fn next_in_turn(&self, table: SlabTable) -> Option<SlabPtr> {
         let slab = self.turn.pop_front(table)?;
+        self.turns.set(self.turns.get().saturating_add(1));
         if let Some(next) = self.turn.first(table) {
             next.prefetch();
         }
@@ -361,7 +369,7 @@ impl Heap {
             return None;
         }
         self.pulse.set(pulse.wrapping_add(1));
-        this.cursor.set(word as u32);
+        this.cursor.set(word as u8);
         Some(self.set_entry(slab, entry, word, bits))
     }
 
@@ -409,7 +417,7 @@ impl Heap {
         let cursor = &self.classes[class].cursor;
         match slab.next_word(cursor.get() as usize) {
             Some((word, bits)) => {
-                cursor.set(word as u32);
+                cursor.set(word as u8);
                 self.check_out(slab, entry, word, bits).map(Some)
             }
             None => Ok(None),
@@ -468,6 +476,9 @@ impl Heap {
         let size = slab.size();
         let first = word * WORD_SLOTS;
         let rest = bits & (bits - 1);
+        if slab.discarded.load(Relaxed) != 0 {
+            self.refill_hole(slab, word);
+        }
         let free = slab.free_word_at(first);
         flip(free, bits ^ rest);
         let base = (slab.base() + first * size) as *mut u8;
@@ -496,7 +507,7 @@ impl Heap {
     pub fn shuffle(&self, table: SlabTable, class: usize, random: usize) {
         if let Some(slab) = self.active(table, class) {
             let cursor = random % slab.words().max(1);
-            self.classes[class].cursor.set(cursor as u32);
+            self.classes[class].cursor.set(cursor as u8);
         }
     }
 
@@ -506,7 +517,7 @@ impl Heap {
         slab.set_state(State::Active);
         slab.credit.set(CREDIT_HUGE);
         this.active.set(slab.id().0);
-        this.cursor.set(slab.words() as u32 - 1);
+        this.cursor.set(slab.words() as u8 - 1);
     }
 
     /// The active slab has no slot left: it is full, or disowned where other threads free into the
@@ -575,6 +586,9 @@ impl Heap {
         {
             this.own(table, slab);
             self.collect(slab)?;
+            return Ok(Some(slab));
+        }
+        if let Some(slab) = this.sparse.pop(table) {
             return Ok(Some(slab));
         }
         this.slack.set(0);

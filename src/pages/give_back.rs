@@ -8,6 +8,7 @@ use crate::geometry::{PageNo, PAGE};
 use crate::meta::Meta;
 use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
+use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
 use core::ptr::NonNull;
 
@@ -189,6 +190,34 @@ impl Pages {
                 unsafe { os.advise_huge(start, window.len * PAGE, Huge::Unwanted) };
             }
         }
+    }
+
+    /// Discards `n` pages of `slab` from its `first` on, as far as they are whole OS pages. False where the
+    /// system refuses.
+    ///
+    /// The caller owns the slab, and no slot on the pages is live or about to be taken.
+    pub fn discard_within<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        slab: SlabPtr,
+        first: usize,
+        n: usize,
+    ) -> bool {
+        self.keep_holes(os);
+        let start = slab.base() + first * PAGE;
+        let end = (start + n * PAGE) / meta.os_page() * meta.os_page();
+        let start = start.next_multiple_of(meta.os_page());
+        if start >= end {
+            return true;
+        }
+        // SAFETY: pages of a slab that the caller owns; what they held is dead, and nobody takes it meanwhile.
+        let done = NonNull::new(start as *mut u8)
+            .is_some_and(|start_at| unsafe { os.discard(start_at, end - start) });
+        if done {
+            counters::add(&meta.counters().purged, (end - start) as u64);
+        }
+        done
     }
 
     /// Discards up to `pages` dirty free pages, highest first.

@@ -184,7 +184,7 @@ impl Pages {
 
     /// Makes the last page of a slab of one page more than `shape` has its guard.
     fn guard_end<O: Os>(&self, os: &O, slab: SlabPtr, shape: &Shape) {
-        slab.pages.store(shape.pages as u16, Relaxed);
+        slab.set_pages(shape.pages);
         let end = slab.base() + shape.pages * PAGE;
         self.set_map(self.page_of(end), 1, SlabId::FOREIGN);
         // SAFETY: the page is the heap's and nobody's: it was carved, and the slab ends before it.

@@ -397,7 +397,7 @@ impl Pages {
             }
             inner.take(behind, more);
         }
-        slab.pages.store((n + more) as u16, Relaxed);
+        slab.set_pages(n + more);
         slab.size.store(((n + more) * PAGE) as u32, Relaxed);
         self.set_map(behind, more, slab.id());
         true
@@ -407,7 +407,7 @@ impl Pages {
     pub fn shorten(&self, slab: SlabPtr, keep: usize) {
         let less = slab.pages() - keep;
         let page = self.page_of(slab.base()).plus(keep);
-        slab.pages.store(keep as u16, Relaxed);
+        slab.set_pages(keep);
         slab.size.store((keep * PAGE) as u32, Relaxed);
         self.set_map(page, less, SlabId::NONE);
         let guard = self.lock.lock();

@@ -1,0 +1,346 @@
+//! Holes: pages of a slab on which no slot is live go back to the system.
+//!
+//! ```text
+//!   slots   |live|free|free|free|free|free|free|free|live|free|
+//!   pages   |   resident   |   discarded    |   resident   |
+//! ```
+//!
+//! Nothing of the allocator's lies in a free slot, and the bitmap tells which slots are free. So a page
+//! without a live slot can be discarded although its slab is in use. A decay tick looks for such pages in
+//! partial slabs. It leaves the slabs alone whose turn comes soon: as many as had their turn lately,
+//! times a patience that grows where discarded pages were soon wanted again.
+//!
+//! A slab with a discarded page leaves the queue of partial slabs for a stack of its own, which refill
+//! looks at when no partial slab is left. So sparse slabs drain while there is any other free slot.
+
+use super::{Class, Ground, Heap};
+use crate::bitmap::slots_of_word;
+use crate::class::CLASSES;
+use crate::geometry::{SlabId, PAGE, WORD_SLOTS};
+use crate::os::Os;
+use crate::remote::PENDING;
+use crate::slab::{SlabPtr, SlabTable, State};
+use crate::sync::Ordering::Relaxed;
+use core::cell::Cell;
+
+/// How many intervals' worth of turns a slab must lie behind the front of the queue, at least and at most.
+const PATIENCE_LEAST: u32 = 4;
+const PATIENCE_MOST: u32 = 1 << 12;
+/// Slabs looked at, and calls of the system made, in one tick: so many, and so many more for each
+/// millisecond since the last one. Both bound what a tick costs to some hundredths of the time.
+const LOOKS: usize = 512;
+const LOOKS_PER_MS: usize = 16;
+const CALLS: usize = 64;
+const CALLS_PER_MS: usize = 10;
+/// A slab with a smaller part of its slots free is not looked at closely.
+const FREE_PART: usize = 4;
+
+/// What the search for holes has learnt, and where it stopped.
+#[derive(Default)]
+pub(super) struct Search {
+    /// The class that the next search begins with.
+    class: Cell<u32>,
+    /// The slab that it begins with; 0: the class's first.
+    slab: Cell<u32>,
+    /// See the module's text; 0 stands for `PATIENCE_LEAST`.
+    patience: Cell<u32>,
+    /// Pages discarded lately.
+    discarded: Cell<u32>,
+    /// Pages among them that were checked out again.
+    refilled: Cell<u32>,
+}
+
+impl Search {
+    /// Learns from what became of the pages discarded lately, and forgets half of it.
+    fn learn(&self) -> u32 {
+        let (discarded, refilled) = (self.discarded.get(), self.refilled.get());
+        let patience = self.patience.get().max(PATIENCE_LEAST);
+        let patience = if refilled > discarded / 2 {
+            (patience * 4).min(PATIENCE_MOST)
+        } else if refilled == 0 {
+            (patience / 2).max(PATIENCE_LEAST)
+        } else {
+            patience
+        };
+        self.patience.set(patience);
+        self.discarded.set(discarded / 2);
+        self.refilled.set(refilled / 2);
+        patience
+    }
+}
+
+/// What one tick may still do.
+struct Allowance {
+    looks: usize,
+    calls: usize,
+}
+
+/// One bit for each page of `slab` on which a slot is live.
+fn live_pages(slab: SlabPtr) -> u16 {
+    let (size, slots) = (slab.size(), slab.slots());
+    let mut pages = 0;
+    for word in 0..slab.words() {
+        let mut live = !slab.free_word(word).load(Relaxed) & slots_of_word(slots, word);
+        while live != 0 {
+            let slot = word * WORD_SLOTS + live.trailing_zeros() as usize;
+            pages |= pages_between(slot * size, (slot + 1) * size);
+            live &= live - 1;
+        }
+    }
+    pages
+}
+
+/// One bit for each page that a byte from `start` to before `end` lies on, counted from the slab's start.
+fn pages_between(start: usize, end: usize) -> u16 {
+    let (first, last) = (start / PAGE, (end - 1) / PAGE);
+    (u32::MAX >> (31 - last) & u32::MAX << first) as u16
+}
+
+/// The runs of set bits of `pages`: first page and number.
+fn runs(mut pages: u16) -> impl Iterator<Item = (usize, usize)> {
+    core::iter::from_fn(move || {
+        if pages == 0 {
+            return None;
+        }
+        let first = pages.trailing_zeros();
+        let n = (pages >> first).trailing_ones();
+        pages &= !((((1u32 << n) - 1) << first) as u16);
+        Some((first as usize, n as usize))
+    })
+}
+
+impl Class {
+    /// The slab that the search for holes begins with: `at`, if it still waits in this class, else the first
+    /// that is not needed soon.
+    fn search_from(&self, table: SlabTable, at: Option<SlabPtr>, patience: u32) -> Option<SlabPtr> {
+        if at.is_some() {
+            return at;
+        }
+        let soon = u32::from(self.turns.get()) * patience;
+        let mut slab = self.turn.first(table);
+        for _ in 0..soon {
+            slab = self.turn.after(table, slab?);
+        }
+        slab.or_else(|| self.sparse.first(table))
+    }
+
+    /// The slab to look at after `slab`, of this class.
+    fn search_after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
+        match slab.state() {
+            State::Partial => self
+                .turn
+                .after(table, slab)
+                .or_else(|| self.sparse.first(table)),
+            _ => self.sparse.after(table, slab),
+        }
+    }
+}
+
+impl Heap {
+    /// Discards pages on which no slot is live and that are not needed soon, `since` milliseconds after the
+    /// last time.
+    pub(super) fn discard_holes<O: Os>(&self, ground: &Ground<O>, since: u64) {
+        let patience = self.holes.learn();
+        let since = usize::try_from(since).unwrap_or(usize::MAX);
+        let mut allowance = Allowance {
+            looks: LOOKS.saturating_add(since.saturating_mul(LOOKS_PER_MS)),
+            calls: CALLS.saturating_add(since.saturating_mul(CALLS_PER_MS)),
+        };
+        self.search(ground, patience, &mut allowance);
+        for class in &self.classes {
+            class.turns.set(class.turns.get() / 2);
+        }
+    }
+
+    /// Discards all pages on which no slot is live.
+    pub(super) fn discard_all_holes<O: Os>(&self, ground: &Ground<O>) {
+        let mut all = Allowance {
+            looks: usize::MAX,
+            calls: usize::MAX,
+        };
+        self.holes.slab.set(0);
+        self.search(ground, 0, &mut all);
+        for class in 0..CLASSES {
+            self.discard_active(ground, class);
+        }
+    }
+
+    /// Goes round the classes, from where the last search stopped, until `allowance` is used up.
+    fn search<O: Os>(&self, ground: &Ground<O>, patience: u32, allowance: &mut Allowance) {
+        let first = self.holes.class.get() as usize;
+        let mut at = self.search_resumes(ground.table(), first);
+        for step in 0..=CLASSES {
+            let class = (first + step) % CLASSES;
+            at = self.search_class(ground, class, at, patience, allowance);
+            self.holes.class.set(class as u32);
+            self.holes.slab.set(at.map_or(0, |slab| slab.id().0));
+            if allowance.looks == 0 || allowance.calls == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The slab of `class` that the last search stopped at, if it still waits there. Headers are
+    /// type-stable, so that a stale number leads to some header.
+    fn search_resumes(&self, table: SlabTable, class: usize) -> Option<SlabPtr> {
+        let id = SlabId(self.holes.slab.get());
+        let slab = id.is_some().then(|| table.get(id))?;
+        let waits = matches!(slab.state(), State::Partial | State::Sparse);
+        let mine = slab.owner.load(Relaxed) & !PENDING == self.me();
+        (mine && waits && slab.class() == class).then_some(slab)
+    }
+
+    /// Looks at the slabs of `class`, from `at` or the first. Where `allowance` ended the search.
+    fn search_class<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        class: usize,
+        at: Option<SlabPtr>,
+        patience: u32,
+        allowance: &mut Allowance,
+    ) -> Option<SlabPtr> {
+        let (table, this) = (ground.table(), &self.classes[class]);
+        let mut at = this.search_from(table, at, patience);
+        while let Some(slab) = at {
+            if allowance.looks == 0 || allowance.calls == 0 {
+                return at;
+            }
+            allowance.looks -= 1;
+            at = this.search_after(table, slab);
+            if let Some(next) = at {
+                next.prefetch();
+            }
+            let discarded = self.discard_idle(ground, slab, allowance);
+            if discarded && slab.state() == State::Partial {
+                this.turn.unlink(table, slab);
+                slab.set_state(State::Sparse);
+                this.sparse.push(table, slab);
+            }
+        }
+        None
+    }
+
+    /// Discards the pages of `slab` on which no slot is live. Whether there were any.
+    ///
+    /// The heap's thread is in a slow path: no slot of the slab is checked out or taken meanwhile. A free
+    /// meanwhile, by another thread or a signal handler, makes no page less idle.
+    fn discard_idle<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        allowance: &mut Allowance,
+    ) -> bool {
+        let live = slab.credit.get().max(0) as usize;
+        let slots = slab.slots();
+        if slab.pages() < 2 || slots.saturating_sub(live) < slots / FREE_PART {
+            return false;
+        }
+        let all = pages_between(0, slab.pages() * PAGE);
+        self.discard_pages(ground, slab, all & !live_pages(slab), allowance)
+    }
+
+    /// Discards `pages` of `slab`, as far as they are not yet.
+    fn discard_pages<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        pages: u16,
+        allowance: &mut Allowance,
+    ) -> bool {
+        let before = slab.discarded.load(Relaxed);
+        for (first, n) in runs(pages & !before) {
+            allowance.calls = allowance.calls.saturating_sub(1);
+            if !ground
+                .pages
+                .discard_within(&ground.os, &ground.meta, slab, first, n)
+            {
+                allowance.calls = 0;
+                break;
+            }
+            let discarded = slab.discarded.load(Relaxed);
+            let more = pages_between(first * PAGE, (first + n) * PAGE);
+            slab.discarded.store(discarded | more, Relaxed);
+            let count = &self.holes.discarded;
+            count.set(count.get().saturating_add(n as u32));
+        }
+        slab.discarded.load(Relaxed) != before
+    }
+
+    /// Discards the pages of the active slab of `class` on which no slot is live or checked out.
+    fn discard_active<O: Os>(&self, ground: &Ground<O>, class: usize) {
+        let Some((slab, first)) = self.checked_out(ground.table(), class) else {
+            return;
+        };
+        if slab.pages() < 2 {
+            return;
+        }
+        let end = (first + WORD_SLOTS).min(slab.slots());
+        let held = pages_between(first * slab.size(), end * slab.size());
+        let all = pages_between(0, slab.pages() * PAGE);
+        let mut one = Allowance {
+            looks: 1,
+            calls: usize::MAX,
+        };
+        self.discard_pages(ground, slab, all & !live_pages(slab) & !held, &mut one);
+    }
+
+    /// The slots of `word` are checked out of `slab`, some of whose pages were discarded: theirs are used again.
+    #[cold]
+    pub(super) fn refill_hole(&self, slab: SlabPtr, word: usize) {
+        let first = word * WORD_SLOTS;
+        let end = (first + WORD_SLOTS).min(slab.slots());
+        let used = pages_between(first * slab.size(), end * slab.size());
+        let discarded = slab.discarded.load(Relaxed);
+        slab.discarded.store(discarded & !used, Relaxed);
+        let count = &self.holes.refilled;
+        count.set(count.get().saturating_add((discarded & used).count_ones()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_between_are_those_that_a_byte_lies_on() {
+        for start in (0..16 * PAGE).step_by(1000) {
+            for end in (start + 1..=16 * PAGE).step_by(999) {
+                let expected = (0..16)
+                    .filter(|page| page * PAGE < end && (page + 1) * PAGE > start)
+                    .fold(0, |pages, page| pages | 1 << page);
+                assert_eq!(pages_between(start, end), expected, "{start} to {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_cover_just_the_set_bits() {
+        for pages in 0..=u16::MAX {
+            let mut covered = 0;
+            for (first, n) in runs(pages) {
+                let run = (((1u32 << n) - 1) << first) as u16;
+                assert_eq!(covered & run, 0);
+                assert_eq!(
+                    (u32::from(pages) >> (first + n)) & 1,
+                    0,
+                    "a run is as long as can be"
+                );
+                covered |= run;
+            }
+            assert_eq!(covered, pages);
+        }
+    }
+
+    #[test]
+    fn patience_grows_where_pages_are_wanted_again_and_shrinks_where_not() {
+        let search = Search::default();
+        assert_eq!(search.learn(), PATIENCE_LEAST);
+        search.discarded.set(100);
+        search.refilled.set(80);
+        assert_eq!(search.learn(), 4 * PATIENCE_LEAST);
+        search.refilled.set(0);
+        assert_eq!(search.learn(), 2 * PATIENCE_LEAST);
+        assert_eq!(search.learn(), PATIENCE_LEAST);
+        assert_eq!(search.learn(), PATIENCE_LEAST);
+    }
+}
