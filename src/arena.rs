@@ -47,10 +47,10 @@ impl<O: Os> Allocator<O> {
         if self.is_started() {
             let _busy = Busy::mark(thread);
             if let Some((arena, _)) = ground.arenas.of(ground, heap.0) {
-                let guard = arena.lock();
+                let local = arena.lock();
                 // It may have been destroyed while this thread waited.
                 if ground.arenas.of(ground, heap.0).is_some() {
-                    return Some(work(self, arena.local(&guard)));
+                    return Some(work(self, &local));
                 }
             }
         }

@@ -23,6 +23,8 @@ pub mod bitmap;
 pub mod misuse;
 pub mod sync;
 #[cfg(not(loom))]
+pub mod mutex;
+#[cfg(not(loom))]
 pub mod os;
 #[cfg(not(loom))]
 pub mod sealed;

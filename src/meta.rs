@@ -19,9 +19,10 @@ use crate::class::{PAIR, SPAN};
 use crate::counters::{self, Counters};
 use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
 use crate::geometry::{SLAB_PAGES, SLOTS, SPAN_PAGES};
+use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Limits, Os};
 use crate::sealed::Sealed;
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::ptr::NonNull;
 
@@ -399,14 +400,14 @@ pub struct Meta {
     /// Bytes at the start of each area that were opened with the header, in its place or apart.
     primed: [AtomicUsize; AREAS],
     /// Held while areas are opened or cut.
-    lock: Lock,
+    opening: Mutex<()>,
     /// Non-zero where hardened mode is provided for.
     hardened: AtomicU32,
 }
 
 impl Meta {
     /// A region that is not there yet.
-    pub const fn new() -> Meta {
+    pub const fn new(locks: &mut Registry) -> Meta {
         Meta {
             budget: Budget::new(),
             ready: AtomicU32::new(0),
@@ -422,7 +423,7 @@ impl Meta {
             bytes: [const { AtomicUsize::new(0) }; AREAS],
             opened: [const { AtomicUsize::new(0) }; AREAS],
             primed: [const { AtomicUsize::new(0) }; AREAS],
-            lock: Lock::new(),
+            opening: Mutex::new(locks, ()),
             hardened: AtomicU32::new(0),
         }
     }
@@ -669,20 +670,15 @@ impl Meta {
         self.place.os_page
     }
 
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.opening.as_lock());
     }
 
     /// Makes bytes `from..to` of `area` usable; whole OS pages around them are opened. False where the
     /// system refuses or the area ends before.
     pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> bool {
-        let _guard = self.lock.lock();
+        let _guard = self.opening.lock();
         if to > self.bytes[area as usize].load(Relaxed) {
             return false;
         }
@@ -702,7 +698,7 @@ impl Meta {
     /// it was never opened: for a process that limits itself after it started. A closed page stays on
     /// either side of each hole, since large blocks may come to lie in it.
     pub fn shrink_to<O: Os>(&self, os: &O, bytes: usize) {
-        let _guard = self.lock.lock();
+        let _guard = self.opening.lock();
         let plan = Plan::of(bytes).with_hardened(self.plan().hardened);
         for area in ALL {
             let opened = self.opened[area as usize].load(Relaxed);
@@ -746,12 +742,6 @@ impl Meta {
 const GAP_PAGES: usize = 256;
 /// The least step in which an area is opened, in bytes.
 const OPEN_STEP: usize = 4 << 10;
-
-impl Default for Meta {
-    fn default() -> Meta {
-        Meta::new()
-    }
-}
 
 #[cfg(test)]
 mod tests {

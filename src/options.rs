@@ -13,9 +13,10 @@
 //! --option` and docs/tuning.md are made of the same table.
 
 use crate::misuse::Line;
+use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::sealed::Sealed;
-use crate::sync::{AtomicU32, AtomicUsize, Lock};
+use crate::sync::{AtomicU32, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
 
@@ -508,12 +509,12 @@ pub struct Options {
     sample: AtomicUsize,
     frozen: AtomicU32,
     /// Held while values are set.
-    lock: Lock,
+    setting: Mutex<()>,
 }
 
 impl Options {
     /// Every option at its default.
-    pub const fn new() -> Options {
+    pub const fn new(locks: &mut Registry) -> Options {
         let mut values = [const { AtomicUsize::new(0) }; COUNT];
         let mut index = 0;
         while index < COUNT {
@@ -527,7 +528,7 @@ impl Options {
             }),
             sample: AtomicUsize::new(TABLE[Name::GuardSample as usize].default),
             frozen: AtomicU32::new(0),
-            lock: Lock::new(),
+            setting: Mutex::new(locks, ()),
         }
     }
 
@@ -569,7 +570,7 @@ impl Options {
     /// Sets what `item` (`name:value`) says, unless the options are frozen; the rate of sampling can be
     /// set at any time.
     pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
-        let _guard = self.lock.lock();
+        let _guard = self.setting.lock();
         let changes_later = matches!(parse(item), Ok((Name::GuardSample, _)));
         if self.frozen.load(Relaxed) != 0 && !changes_later {
             return Err(Mistake::Frozen);
@@ -595,7 +596,7 @@ impl Options {
     /// Sets what the list `text` (`name:value,name:value`) says, tells `told` of each mistake in it, and
     /// freezes the options. A second call does nothing.
     pub fn freeze(&self, text: &[u8], mut told: impl FnMut(&Line)) {
-        let _guard = self.lock.lock();
+        let _guard = self.setting.lock();
         if self.frozen.load(Relaxed) != 0 {
             return;
         }
@@ -608,15 +609,9 @@ impl Options {
         self.frozen.store(1, Release);
     }
 
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options::new()
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.setting.as_lock());
     }
 }
 
@@ -627,7 +622,7 @@ mod tests {
     use std::vec::Vec;
 
     fn frozen(text: &str) -> (Options, Vec<String>) {
-        let options = Options::new();
+        let options = Options::new(&mut Registry::new());
         let mut told = Vec::new();
         options.freeze(text.as_bytes(), |line| {
             told.push(String::from_utf8(line.bytes().to_vec()).unwrap())
@@ -739,7 +734,7 @@ mod tests {
 
     #[test]
     fn the_environment_has_the_last_word_and_then_nothing_changes() {
-        let options = Options::new();
+        let options = Options::new(&mut Registry::new());
         assert_eq!(options.set(b"decay:1"), Ok(()));
         assert_eq!(options.set(b"misuse:report"), Ok(()));
         assert_eq!(

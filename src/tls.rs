@@ -125,6 +125,9 @@ pub struct Local {
 
 const_assert_eq!(core::mem::size_of::<Local>(), arch::BLOCK_BYTES);
 
+// SAFETY: the pointers lead into the metadata region and the heap, which belong to no thread.
+unsafe impl Send for Local {}
+
 impl Local {
     /// The block of a thread that has not allocated: the same as all zeros.
     pub const fn new() -> Local {

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::passes;
+use common::{passes, passes_alone};
 
 #[test]
 fn children_of_a_program_at_work_free_its_blocks_and_start_threads_that_do() {
@@ -41,4 +41,9 @@ fn fork_handlers_of_the_program_allocate_before_and_after_the_heaps_own() {
 #[test]
 fn a_childs_figures_begin_as_its_parents_and_go_their_own_way() {
     passes("fork/figures.c", &[]);
+}
+
+#[test]
+fn a_fork_while_another_thread_sets_an_option_leaves_a_child_that_sets_one() {
+    passes_alone("fork/option.c", &["1500"]);
 }

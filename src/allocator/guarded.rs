@@ -235,8 +235,7 @@ impl<O: Os> Allocator<O> {
         let outcome = match self.hard.thread(thread) {
             Some(hardened) => work(hardened),
             None => {
-                let _guard = self.shared.lock.lock();
-                let local = &self.shared.local;
+                let local = &*self.shared.lock();
                 if local.hardened.get() == 0 {
                     self.hard.attach(&self.ground, local, true);
                 }

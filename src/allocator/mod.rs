@@ -21,10 +21,11 @@ use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Ground, Heap};
 use crate::large::Block;
+use crate::mutex::{Mutex, Registry};
 use crate::options::Name;
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::sync::{flip, AtomicU32, AtomicUsize, Lock};
+use crate::sync::{flip, AtomicU32, AtomicUsize};
 use crate::tls::{Entry, Local, Thread};
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
@@ -35,7 +36,7 @@ use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 #[repr(C)]
 pub struct Allocator<O: Os> {
     stage: AtomicU32,
-    start_lock: Lock,
+    start_lock: Mutex<()>,
     /// Non-zero when there may be some blocks in `put_off`.
     any_put_off: AtomicU32,
     /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
@@ -49,19 +50,13 @@ pub struct Allocator<O: Os> {
     /// Large blocks that signal handlers freed; 0: unused place.
     put_off: [AtomicUsize; PUT_OFF],
     /// The heap of threads that have none: used under the lock.
-    shared: Shared,
+    shared: Mutex<Local>,
+    /// Locks that were made for the allocator.
+    locks: usize,
 }
 
 /// The most frees of large blocks that signal handlers can put off.
 const PUT_OFF: usize = 32;
-
-struct Shared {
-    lock: Lock,
-    local: Local,
-}
-
-// SAFETY: the block is used under the lock alone.
-unsafe impl Sync for Shared {}
 
 const UNSTARTED: u32 = 0;
 const STARTED: u32 = 1;
@@ -121,20 +116,19 @@ impl Place {
 impl<O: Os> Allocator<O> {
     /// An allocator that has not asked the system for anything yet.
     pub const fn new(os: O) -> Allocator<O> {
+        let mut locks = Registry::new();
         Allocator {
-            ground: Ground::new(os),
-            hard: Hardened::new(),
-            samples: Samples::new(),
+            ground: Ground::new(&mut locks, os),
+            hard: Hardened::new(&mut locks),
+            samples: Samples::new(&mut locks),
             stage: AtomicU32::new(UNSTARTED),
-            start_lock: Lock::new(),
+            start_lock: Mutex::new(&mut locks, ()),
             put_off: [const { AtomicUsize::new(0) }; PUT_OFF],
             any_put_off: AtomicU32::new(0),
             fork_mark: AtomicPtr::new(ptr::null_mut()),
-            shared: Shared {
-                lock: Lock::new(),
-                local: Local::new(),
-            },
+            shared: Mutex::new(&mut locks, Local::new()),
             roomy: AtomicU32::new(0),
+            locks: locks.count(),
         }
     }
 

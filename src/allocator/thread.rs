@@ -4,6 +4,7 @@ use super::{Allocator, Busy, HOOKED, STARTED, UNSTARTED};
 use crate::hardened::{self};
 use crate::heap::{heap_of, Heap};
 use crate::misuse::Misuse;
+use crate::mutex::Lock;
 use crate::options::{self, Name};
 use crate::os::Os;
 use crate::sync::AtomicU32;
@@ -74,8 +75,7 @@ impl<O: Os> Allocator<O> {
         work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
     ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
         let _busy = Busy::mark(thread);
-        let _guard = self.shared.lock.lock();
-        let local = &self.shared.local;
+        let local = &*self.shared.lock();
         match heap_of(local).or_else(|| self.ground.heaps.take_shared(&self.ground, local)) {
             Some(heap) => (work(local, heap), heap.noted()),
             None => (Ok(None), None),
@@ -328,12 +328,13 @@ impl<O: Os> Allocator<O> {
             }
             return Ok(());
         }
-        self.reset_locks();
+        // Whoever held one is not in this process.
+        self.each_lock(&mut Lock::reset);
         if !self.is_started() {
             return Ok(());
         }
         self.ground.large.rebuild(&self.ground.meta);
-        self.shared.local.reset();
+        self.shared.lock().reset();
         self.ground.pages.rebuild();
         if self.hard.is_on() {
             self.hard.repair(&self.ground, thread);
@@ -370,30 +371,25 @@ impl<O: Os> Allocator<O> {
         self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)
     }
 
-    /// Whether no thread was in the middle of anything when the parent forked.
-    fn locks_are_free(&self) -> bool {
-        let ground = &self.ground;
-        let locks = self.start_lock.is_free() && self.shared.lock.is_free();
-        let locks = locks && ground.meta.lock_is_free() && ground.arenas.lock_is_free();
-        locks
-            && ground.pages.locks_are_free()
-            && ground.large.locks_are_free()
-            && ground.heaps.lock_is_free()
-            && self.hard.locks_are_free()
-            && self.samples.lock_is_free()
+    /// Shows every lock of the allocator's, as many as [`Allocator::locks_made`] says, and never those of the
+    /// first-class heaps, which lie in the metadata region and are found by number.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.start_lock.as_lock());
+        visit(self.shared.as_lock());
+        self.ground.each_lock(visit);
+        self.hard.each_lock(visit);
+        self.samples.each_lock(visit);
     }
 
-    /// Frees every lock: whoever held one is not in this process.
-    fn reset_locks(&self) {
-        self.start_lock.reset();
-        self.ground.options.reset_lock();
-        self.shared.lock.reset();
-        self.ground.meta.reset_lock();
-        self.ground.arenas.reset_lock();
-        self.ground.pages.reset_locks();
-        self.ground.heaps.reset_lock();
-        self.ground.abandoned.reset_lock();
-        self.hard.reset_locks();
-        self.samples.reset_lock();
+    /// How many locks the allocator has.
+    pub fn locks_made(&self) -> usize {
+        self.locks
+    }
+
+    /// Whether no thread was in the middle of anything when the parent forked.
+    fn locks_are_free(&self) -> bool {
+        let mut free = true;
+        self.each_lock(&mut |lock| free &= lock.is_free());
+        free
     }
 }

@@ -1,8 +1,9 @@
 //! Blocks of no bytes: addresses in a range that nobody can read or write, a bit each out of band.
 
 use crate::meta::{Area, Meta, EMPTY_BLOCKS};
+use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::sync::{AtomicU64, AtomicUsize, Lock, Ordering::Relaxed};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes from one block to the next: all are aligned as any other block.
 const STEP: usize = crate::geometry::MIN_ALIGN;
@@ -11,7 +12,7 @@ const WORD: usize = u64::BITS as usize;
 
 /// The blocks of no bytes.
 pub struct Empty {
-    lock: Lock,
+    taking: Mutex<()>,
     /// Where the range begins; 0: not reserved yet.
     base: AtomicUsize,
     /// The word of the bitmap that the last block came from: the search goes on behind it, so that an
@@ -22,9 +23,9 @@ pub struct Empty {
 
 impl Empty {
     /// None.
-    pub const fn new() -> Empty {
+    pub const fn new(locks: &mut Registry) -> Empty {
         Empty {
-            lock: Lock::new(),
+            taking: Mutex::new(locks, ()),
             base: AtomicUsize::new(0),
             cursor: AtomicUsize::new(0),
             opened: AtomicUsize::new(0),
@@ -39,7 +40,7 @@ impl Empty {
 
     /// A block; `None` where there are too many, or no address space is left.
     pub fn take<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
-        let _guard = self.lock.lock();
+        let _guard = self.taking.lock();
         if self.base.load(Relaxed) == 0 {
             let base = os.reserve_anywhere(EMPTY_BLOCKS * STEP)?;
             self.base.store(base.as_ptr() as usize, Relaxed);
@@ -95,19 +96,8 @@ impl Empty {
         Some(self.number(address)?.is_some_and(clear))
     }
 
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
-}
-
-impl Default for Empty {
-    fn default() -> Empty {
-        Empty::new()
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.taking.as_lock());
     }
 }

@@ -8,9 +8,8 @@
 //! `large` keeps the records and knows nothing of this: it is given a system whose mappings have fences.
 
 use crate::misuse::Misuse;
+use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::{Limits, Os};
-use crate::sync::{Guard, Lock};
-use core::cell::UnsafeCell;
 use core::ffi::CStr;
 use core::ptr::NonNull;
 
@@ -63,44 +62,33 @@ impl Ring {
 /// Freed large blocks that nobody can touch.
 pub struct Held {
     /// Held while a large block is mapped or unmapped.
-    working: Lock,
-    lock: Lock,
-    ring: UnsafeCell<Ring>,
+    working: Mutex<()>,
+    ring: Mutex<Ring>,
 }
-
-// SAFETY: the ring is reached under the lock alone.
-unsafe impl Sync for Held {}
 
 impl Held {
     /// None.
-    pub const fn new() -> Held {
+    pub const fn new(locks: &mut Registry) -> Held {
+        let ring = Ring {
+            ranges: [Range { start: 0, bytes: 0 }; HELD],
+            first: 0,
+            count: 0,
+            bytes: 0,
+        };
         Held {
-            working: Lock::new(),
-            lock: Lock::new(),
-            ring: UnsafeCell::new(Ring {
-                ranges: [Range { start: 0, bytes: 0 }; HELD],
-                first: 0,
-                count: 0,
-                bytes: 0,
-            }),
+            working: Mutex::new(locks, ()),
+            ring: Mutex::new(locks, ring),
         }
     }
 
     /// Excludes others from mapping and unmapping: a freed mapping must not be seen before it is closed.
-    pub fn work(&self) -> Guard<'_> {
+    pub fn work(&self) -> Guard<'_, ()> {
         self.working.lock()
-    }
-
-    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
-    fn ring<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Ring {
-        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
-        unsafe { &mut *self.ring.get() }
     }
 
     /// The bytes of the freed block that began at `address`, if it is held.
     pub fn find(&self, address: usize, os_page: usize) -> Option<usize> {
-        let guard = self.lock.lock();
-        let ring = self.ring(&guard);
+        let ring = self.ring.lock();
         let held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
         held.filter(|range| range.start + os_page == address)
             .map(|range| range.bytes - FENCES * os_page)
@@ -122,10 +110,7 @@ impl Held {
         // SAFETY: the caller's: the block and its fences are ours, and nobody uses them.
         let closed = unsafe { os.close(whole, bytes) };
         self.shrink(os, HELD_BYTES.saturating_sub(bytes));
-        let held = closed && {
-            let guard = self.lock.lock();
-            self.ring(&guard).put(Range { start, bytes })
-        };
+        let held = closed && self.ring.lock().put(Range { start, bytes });
         if !held {
             // SAFETY: as above.
             unsafe { os.unmap(whole, bytes) };
@@ -135,10 +120,7 @@ impl Held {
     /// Gives the oldest back until at most `most` bytes are held.
     pub fn shrink<O: Os>(&self, os: &O, most: usize) {
         loop {
-            let range = {
-                let guard = self.lock.lock();
-                self.ring(&guard).take_over(most)
-            };
+            let range = self.ring.lock().take_over(most);
             let Some(range) = range else {
                 return;
             };
@@ -148,21 +130,10 @@ impl Held {
         }
     }
 
-    /// In a fork child: frees the locks.
-    pub fn reset_locks(&self) {
-        self.working.reset();
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds a lock.
-    pub fn locks_are_free(&self) -> bool {
-        self.working.is_free() && self.lock.is_free()
-    }
-}
-
-impl Default for Held {
-    fn default() -> Held {
-        Held::new()
+    /// Shows every lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.working.as_lock());
+        visit(self.ring.as_lock());
     }
 }
 

@@ -30,6 +30,7 @@ use crate::heap::{dead, locate, Ground, Heap};
 use crate::large::{Block, Fences, Found};
 use crate::meta::{Area, Meta};
 use crate::misuse::{Call, Line, Misuse};
+use crate::mutex::{Lock, Registry};
 use crate::options::Options;
 use crate::os::Os;
 use crate::remote::{PENDING, RELEASED};
@@ -114,7 +115,7 @@ impl Live {
 
 impl Hardened {
     /// Off.
-    pub const fn new() -> Hardened {
+    pub const fn new(locks: &mut Registry) -> Hardened {
         Hardened {
             on: AtomicU32::new(0),
             fixed: Sealed::new(Fixed {
@@ -128,10 +129,10 @@ impl Hardened {
                 table: Table::NONE,
                 threads: 0,
             }),
-            words: Words::new(),
-            threads: Threads::new(),
-            held: Held::new(),
-            empty: Empty::new(),
+            words: Words::new(locks),
+            threads: Threads::new(locks),
+            held: Held::new(locks),
+            empty: Empty::new(locks),
         }
     }
 
@@ -1025,9 +1026,6 @@ impl Hardened {
     /// In a fork child, before the heaps are rebuilt: whatever was in a quarantine, or between a heap and
     /// the program, is free. What was being cleared is cleared.
     pub fn repair<O: Os>(&self, ground: &Ground<O>, local: &Local) {
-        self.held.reset_locks();
-        self.words.reset_lock();
-        self.empty.reset_lock();
         self.threads.rebuild(self.fixed.threads, local);
         ground.pages.each_slab(|slab| {
             if !is_arenas_slab(ground, slab) {
@@ -1051,24 +1049,12 @@ impl Hardened {
         }
     }
 
-    /// Whether no thread was in the middle of anything when the parent forked.
-    pub fn locks_are_free(&self) -> bool {
-        let locks = self.held.locks_are_free() && self.words.lock_is_free();
-        locks && self.empty.lock_is_free() && self.threads.lock_is_free()
-    }
-
-    /// In a fork child: frees all locks.
-    pub fn reset_locks(&self) {
-        self.held.reset_locks();
-        self.words.reset_lock();
-        self.empty.reset_lock();
-        self.threads.reset_lock();
-    }
-}
-
-impl Default for Hardened {
-    fn default() -> Hardened {
-        Hardened::new()
+    /// Shows every lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        self.held.each_lock(visit);
+        self.words.each_lock(visit);
+        self.empty.each_lock(visit);
+        self.threads.each_lock(visit);
     }
 }
 

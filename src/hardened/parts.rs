@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn parts(text: &str) -> Parts {
-        let options = Options::new();
+        let options = Options::new(&mut crate::mutex::Registry::new());
         options.freeze(text.as_bytes(), |_| panic!("{text}"));
         Parts::of(&options)
     }

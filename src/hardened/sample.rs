@@ -11,9 +11,9 @@
 
 use crate::geometry::{align_down, MIN_ALIGN, PAGE};
 use crate::misuse::{Call, Line, Misuse};
+use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::sync::{AtomicUsize, Guard, Lock, Ordering::Acquire, Ordering::Release};
-use core::cell::UnsafeCell;
+use crate::sync::{AtomicUsize, Ordering::Acquire, Ordering::Release};
 use core::ptr::NonNull;
 
 /// Sampled blocks at a time.
@@ -90,24 +90,19 @@ pub struct Sampled {
 
 /// The sampled blocks of the process.
 pub struct Samples {
-    /// Held over system calls: a sampled allocation is rare and slow in any case.
-    lock: Lock,
     /// Where the records begin; 0: nothing was sampled yet.
     start: AtomicUsize,
-    /// The place where the search for a page goes on.
-    cursor: UnsafeCell<usize>,
+    /// The place where the search for a page goes on. The lock guards the records as well, and is held over system
+    /// calls: a sampled allocation is rare and slow in any case.
+    cursor: Mutex<usize>,
 }
-
-// SAFETY: the cursor and the records are reached under the lock alone.
-unsafe impl Sync for Samples {}
 
 impl Samples {
     /// None.
-    pub const fn new() -> Samples {
+    pub const fn new(locks: &mut Registry) -> Samples {
         Samples {
-            lock: Lock::new(),
             start: AtomicUsize::new(0),
-            cursor: UnsafeCell::new(0),
+            cursor: Mutex::new(locks, 0),
         }
     }
 
@@ -117,7 +112,7 @@ impl Samples {
     }
 
     #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
-    fn record<'a>(&'a self, _guard: &'a Guard<'_>, index: usize) -> &'a mut Record {
+    fn record<'a>(&'a self, _guard: &'a mut Guard<'_, usize>, index: usize) -> &'a mut Record {
         let start = self.start.load(Acquire) as *mut Record;
         // SAFETY: opened when `start` was set; zero is a valid record; callers hold the lock, and one borrow.
         unsafe { &mut *start.add(index) }
@@ -167,14 +162,12 @@ impl Samples {
             return None;
         }
         let now = Moment::now(os);
-        let guard = self.lock.lock();
+        let mut cursor = self.cursor.lock();
         if self.start.load(Acquire) == 0 && !self.reserve(os) {
             return None;
         }
-        // SAFETY: under the lock.
-        let cursor = unsafe { &mut *self.cursor.get() };
         let mut places = (*cursor..*cursor + BLOCKS).map(|place| place % BLOCKS);
-        let index = places.find(|&index| self.record(&guard, index).state != State::Live)?;
+        let index = places.find(|&index| self.record(&mut cursor, index).state != State::Live)?;
         let page = self.page(os, index);
         // SAFETY: a page of our own reserve, not in use.
         if !unsafe { os.open(NonNull::new(page as *mut u8)?, page_bytes) } {
@@ -182,7 +175,7 @@ impl Samples {
         }
         *cursor = (index + 1) % BLOCKS;
         let address = align_down(page + page_bytes - size, align.max(MIN_ALIGN));
-        let record = self.record(&guard, index);
+        let record = self.record(&mut cursor, index);
         record.address = address;
         record.size = size;
         record.state = State::Live;
@@ -192,9 +185,7 @@ impl Samples {
 
     /// Bytes asked for of the live block at `address`, which lies among the sampled pages.
     pub fn size<O: Os>(&self, os: &O, address: usize, call: Call) -> Result<usize, Misuse> {
-        let guard = self.lock.lock();
-        let record = *self.record(&guard, self.index(os, address));
-        drop(guard);
+        let record = *self.record(&mut self.cursor.lock(), self.index(os, address));
         Samples::judge(&record, address, call).map_or(Ok(record.size), Err)
     }
 
@@ -222,9 +213,9 @@ impl Samples {
     pub fn give<O: Os>(&self, os: &O, address: usize) -> Result<(), Misuse> {
         let call = Call::Free;
         let now = Moment::now(os);
-        let guard = self.lock.lock();
+        let mut guard = self.cursor.lock();
         let index = self.index(os, address);
-        let record = self.record(&guard, index);
+        let record = self.record(&mut guard, index);
         if let Some(misuse) = Samples::judge(record, address, call) {
             return Err(misuse);
         }
@@ -269,20 +260,9 @@ impl Samples {
         })
     }
 
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
-}
-
-impl Default for Samples {
-    fn default() -> Samples {
-        Samples::new()
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.cursor.as_lock());
     }
 }
 

@@ -10,9 +10,10 @@
 
 use crate::geometry::SLOTS;
 use crate::meta::{Area, Meta, SIZES_BYTES, SLAB_BYTES};
+use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU16, AtomicUsize, Lock};
+use crate::sync::{AtomicU16, AtomicUsize};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// Where the table lies.
@@ -40,7 +41,7 @@ impl Table {
 pub struct Words {
     /// Bytes of it that are open.
     opened: AtomicUsize,
-    lock: Lock,
+    opening: Mutex<()>,
 }
 
 /// The table.
@@ -63,21 +64,16 @@ pub fn asked(word: u16, bytes: usize) -> Option<usize> {
 
 impl Words {
     /// Nothing.
-    pub const fn new() -> Words {
+    pub const fn new(locks: &mut Registry) -> Words {
         Words {
             opened: AtomicUsize::new(0),
-            lock: Lock::new(),
+            opening: Mutex::new(locks, ()),
         }
     }
 
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.opening.as_lock());
     }
 }
 
@@ -114,7 +110,7 @@ impl<'a> Sizes<'a> {
 
     #[cold]
     fn open_to<O: Os>(&self, os: &O, meta: &Meta, end: usize) -> bool {
-        let _guard = self.words.lock.lock();
+        let _guard = self.words.opening.lock();
         let mut opened = self.words.opened.load(Relaxed);
         let end = end.min(meta.extent(Area::Sizes).bytes);
         let done = meta.open_to(os, Area::Sizes, &mut opened, end);
@@ -191,11 +187,5 @@ impl<'a> Sizes<'a> {
         self.at(self.number(slab), slot)
             .compare_exchange(old, new, AcqRel, Relaxed)
             .is_ok()
-    }
-}
-
-impl Default for Words {
-    fn default() -> Words {
-        Words::new()
     }
 }

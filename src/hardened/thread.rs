@@ -13,10 +13,11 @@ use crate::bitmap::next_bit;
 use crate::class::CLASSES;
 use crate::heap::{heap_of, Heap};
 use crate::meta::{Area, Meta, THREAD_BYTES};
+use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
-use crate::sync::{AtomicU16, AtomicU32, Guard, Lock, Ordering::Relaxed};
+use crate::sync::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use crate::tls::Local;
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// Blocks in the random part of a quarantine.
@@ -237,25 +238,21 @@ struct Registry {
 
 /// The threads of hardened mode, given out by number.
 pub struct Threads {
-    lock: Lock,
-    registry: UnsafeCell<Registry>,
+    registry: Mutex<Registry>,
     /// Made so far, for those who look without the lock.
     made: AtomicU32,
 }
 
-// SAFETY: the registry is reached under the lock alone.
-unsafe impl Sync for Threads {}
-
 impl Threads {
     /// No threads.
-    pub const fn new() -> Threads {
+    pub const fn new(locks: &mut mutex::Registry) -> Threads {
+        let registry = Registry {
+            made: 0,
+            opened: 0,
+            unused: 0,
+        };
         Threads {
-            lock: Lock::new(),
-            registry: UnsafeCell::new(Registry {
-                made: 0,
-                opened: 0,
-                unused: 0,
-            }),
+            registry: Mutex::new(locks, registry),
             made: AtomicU32::new(0),
         }
     }
@@ -286,8 +283,7 @@ impl Threads {
     }
 
     fn unused<O: Os>(&self, os: &O, meta: &Meta, start: usize) -> Option<usize> {
-        let guard = self.lock.lock();
-        let registry = self.registry(&guard);
+        let registry = &mut *self.registry.lock();
         if registry.unused != 0 {
             let index = registry.unused as usize - 1;
             registry.unused = self.at(start, index).next.get();
@@ -307,17 +303,14 @@ impl Threads {
     pub fn give(&self, thread: &Thread, local: &Local) {
         local.hardened.set(0);
         thread.local.reset();
-        let guard = self.lock.lock();
-        let registry = self.registry(&guard);
+        let registry = &mut *self.registry.lock();
         thread.next.set(registry.unused);
         registry.unused = thread.index.get() + 1;
     }
 
     /// In a fork child: all but the one of `local` are unused, and all quarantines empty.
     pub fn rebuild(&self, start: usize, local: &Local) {
-        self.lock.reset();
-        let guard = self.lock.lock();
-        let registry = self.registry(&guard);
+        let registry = &mut *self.registry.lock();
         registry.unused = 0;
         for index in 0..registry.made {
             let thread = self.at(start, index as usize);
@@ -330,26 +323,9 @@ impl Threads {
         }
     }
 
-    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
-    fn registry<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Registry {
-        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
-        unsafe { &mut *self.registry.get() }
-    }
-
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
-}
-
-impl Default for Threads {
-    fn default() -> Threads {
-        Threads::new()
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.registry.as_lock());
     }
 }
 

@@ -12,54 +12,43 @@
 use super::{Ground, Heap};
 use crate::meta::{Area, ARENA_BYTES};
 use crate::misuse::Misuse;
+use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::remote::{self, HEAPS, PENDING};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicUsize, Guard, Lock};
+use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Local, Phase};
-use core::cell::UnsafeCell;
 
 /// What an arena has beside its heap. Type-stable; all zero until used.
 #[repr(C, align(64))]
 pub struct Arena {
-    lock: Lock,
-    local: Local,
+    local: Mutex<Local>,
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Arena>() <= ARENA_BYTES);
 static_assertions::const_assert!(ARENA_BYTES.is_multiple_of(core::mem::align_of::<Arena>()));
 
 impl Arena {
-    /// The entries, for who holds the lock.
-    pub fn local<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a Local {
-        &self.local
-    }
-
-    /// Keeps other threads out.
-    pub fn lock(&self) -> Guard<'_> {
-        self.lock.lock()
+    /// The entries; keeps other threads out.
+    pub fn lock(&self) -> Guard<'_, Local> {
+        self.local.lock()
     }
 }
 
 /// The arenas of the process.
 pub struct Arenas {
-    lock: Lock,
-    /// Bytes of the area that are open; changed under the lock.
-    opened: UnsafeCell<usize>,
+    /// Bytes of the area that are open.
+    opened: Mutex<usize>,
     /// The same, for reading.
     usable: AtomicUsize,
 }
 
-// SAFETY: the cell is reached under the lock alone.
-unsafe impl Sync for Arenas {}
-
 impl Arenas {
     /// No arenas.
-    pub const fn new() -> Arenas {
+    pub const fn new(locks: &mut Registry) -> Arenas {
         Arenas {
-            lock: Lock::new(),
-            opened: UnsafeCell::new(0),
+            opened: Mutex::new(locks, 0),
             usable: AtomicUsize::new(0),
         }
     }
@@ -71,9 +60,7 @@ impl Arenas {
     }
 
     fn open<O: Os>(&self, ground: &Ground<O>, index: usize) -> bool {
-        let _guard = self.lock.lock();
-        // SAFETY: under the lock.
-        let opened = unsafe { &mut *self.opened.get() };
+        let opened = &mut *self.opened.lock();
         let end = (index + 1) * ARENA_BYTES;
         let done = ground.meta.open_to(&ground.os, Area::Arenas, opened, end);
         self.usable.store(*opened, Release);
@@ -89,10 +76,11 @@ impl Arenas {
             return None;
         }
         let arena = self.at(ground, index);
-        arena.local.reset();
-        arena.local.phase.set(Phase::Running);
+        let local = arena.lock();
+        local.reset();
+        local.phase.set(Phase::Running);
         heap.arena.set(true);
-        ground.heaps.begin(ground, heap, &arena.local);
+        ground.heaps.begin(ground, heap, &local);
         Some(heap.me())
     }
 
@@ -139,24 +127,13 @@ impl Arenas {
     /// In a fork child: the arena of `heap` is as if nobody used it; its slabs are to be listed again.
     pub(super) fn repair<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
         let arena = self.at(ground, heap.index.get() as usize);
-        arena.lock.reset();
-        arena.local.busy.set(0);
+        arena.local.as_lock().reset();
+        arena.lock().busy.set(0);
     }
 
-    /// Whether nobody is making an arena.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
-
-    /// In a fork child: frees the lock.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
-    }
-}
-
-impl Default for Arenas {
-    fn default() -> Arenas {
-        Arenas::new()
+    /// Shows the lock of those who make a first-class heap.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.opened.as_lock());
     }
 }
 

@@ -30,6 +30,7 @@ use crate::geometry::{SlabId, WORD_SLOTS};
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
+use crate::mutex::{Lock, Registry};
 use crate::options::Options;
 use crate::os::Os;
 use crate::pages::Pages;
@@ -89,17 +90,28 @@ pub struct Ground<O: Os> {
 
 impl<O: Os> Ground<O> {
     /// A ground on which nothing stands yet.
-    pub const fn new(os: O) -> Ground<O> {
+    pub const fn new(locks: &mut Registry, os: O) -> Ground<O> {
         Ground {
             os,
-            options: Options::new(),
-            meta: Meta::new(),
-            pages: Pages::new(),
-            large: Large::new(),
-            heaps: Heaps::new(),
-            abandoned: Abandoned::new(),
-            arenas: Arenas::new(),
+            options: Options::new(locks),
+            meta: Meta::new(locks),
+            pages: Pages::new(locks),
+            large: Large::new(locks),
+            heaps: Heaps::new(locks),
+            abandoned: Abandoned::new(locks),
+            arenas: Arenas::new(locks),
         }
+    }
+
+    /// Shows every lock but those of the first-class heaps, which the repair of the heaps makes free.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        self.options.each_lock(visit);
+        self.meta.each_lock(visit);
+        self.pages.each_lock(visit);
+        self.large.each_lock(visit);
+        self.heaps.each_lock(visit);
+        self.abandoned.each_lock(visit);
+        self.arenas.each_lock(visit);
     }
 
     /// The header table.

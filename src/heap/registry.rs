@@ -4,13 +4,13 @@ use super::{Ground, Heap};
 use crate::counters;
 use crate::meta::{Area, Fact, HEAP_BYTES};
 use crate::misuse::Misuse;
+use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
 use crate::remote::{self, PENDING};
 use crate::slab::{SlabPtr, State};
-use crate::sync::{AtomicU32, Guard, Lock};
+use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Entry, Local};
-use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ptr::{self};
 
@@ -30,18 +30,14 @@ struct Registry {
 
 /// The thread heaps: type-stable, in the metadata region.
 pub struct Heaps {
-    lock: Lock,
-    registry: UnsafeCell<Registry>,
+    registry: Mutex<Registry>,
     /// Heaps given out so far: whether any thread but the first may have been at work.
     pub given: AtomicU32,
 }
 
-// SAFETY: the registry is reached under the lock alone.
-unsafe impl Sync for Heaps {}
-
 impl Heaps {
     /// No heaps.
-    pub const fn new() -> Heaps {
+    pub const fn new(locks: &mut mutex::Registry) -> Heaps {
         let registry = Registry {
             made: 0,
             opened: 0,
@@ -49,8 +45,7 @@ impl Heaps {
             look_at: LOOK_FIRST,
         };
         Heaps {
-            lock: Lock::new(),
-            registry: UnsafeCell::new(registry),
+            registry: Mutex::new(locks, registry),
             given: AtomicU32::new(0),
         }
     }
@@ -83,10 +78,7 @@ impl Heaps {
 
     /// Number of broken invariants of all heaps, while nobody is at work.
     pub fn validate<O: Os>(&self, ground: &Ground<O>) -> usize {
-        let made = {
-            let guard = self.lock.lock();
-            self.registry(&guard).made
-        };
+        let made = self.registry.lock().made;
         let heaps = (0..made as usize).map(|index| self.at(ground, index));
         heaps
             .filter(|heap| heap.me() != 0)
@@ -132,8 +124,7 @@ impl Heaps {
     /// Whether a heap would have to be made, and as many were made since the last look for threads that
     /// have gone as there were in use then.
     fn is_time_to_look(&self) -> bool {
-        let guard = self.lock.lock();
-        let registry = self.registry(&guard);
+        let registry = &mut *self.registry.lock();
         registry.unused == 0 && registry.made >= registry.look_at
     }
 
@@ -142,10 +133,7 @@ impl Heaps {
     /// each heap in use, so the next look comes when twice as many are.
     #[cold]
     pub fn bury<O: Os>(&self, ground: &Ground<O>) {
-        let made = {
-            let guard = self.lock.lock();
-            self.registry(&guard).made
-        };
+        let made = self.registry.lock().made;
         let mut in_use = 0;
         for index in 0..made {
             let heap = self.at(ground, index as usize);
@@ -164,8 +152,7 @@ impl Heaps {
                 in_use += 1;
             }
         }
-        let guard = self.lock.lock();
-        self.registry(&guard).look_at = (2 * in_use).max(LOOK_FIRST);
+        self.registry.lock().look_at = (2 * in_use).max(LOOK_FIRST);
     }
 
     /// Abandons what a thread left that has gone, and puts its heap away.
@@ -181,8 +168,7 @@ impl Heaps {
     }
 
     pub(super) fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
-        let guard = self.lock.lock();
-        let registry = self.registry(&guard);
+        let registry = &mut *self.registry.lock();
         if registry.unused != 0 {
             let heap = self.at(ground, registry.unused as usize - 1);
             registry.unused = heap.next.get();
@@ -240,35 +226,21 @@ impl Heaps {
         heap.local.set(ptr::null());
         heap.forget_all();
         heap.me.store(0, SeqCst);
-        let guard = self.lock.lock();
-        let registry = self.registry(&guard);
+        let registry = &mut *self.registry.lock();
         heap.next.set(registry.unused);
         registry.unused = heap.index.get() + 1;
     }
 
-    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
-    fn registry<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Registry {
-        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
-        unsafe { &mut *self.registry.get() }
-    }
-
-    /// Whether nobody holds the lock.
-    pub fn lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
-
-    /// In a fork child: frees the locks.
-    pub fn reset_lock(&self) {
-        self.lock.reset();
+    /// Shows the lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.registry.as_lock());
     }
 
     /// In a fork child, after the pages were rebuilt: the forking thread's heap gets its lists from the
     /// headers, all other heaps are put away, and what they owned is abandoned.
     pub fn rebuild<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
-        self.lock.reset();
         let made = {
-            let guard = self.lock.lock();
-            let registry = self.registry(&guard);
+            let registry = &mut *self.registry.lock();
             registry.unused = 0;
             registry.made
         };
@@ -345,11 +317,5 @@ impl Heaps {
                 Ok(())
             }
         }
-    }
-}
-
-impl Default for Heaps {
-    fn default() -> Heaps {
-        Heaps::new()
     }
 }

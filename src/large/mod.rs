@@ -19,10 +19,9 @@ mod table;
 
 use crate::counters;
 use crate::meta::{Area, Meta, RECORD_BYTES};
+use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
 use crate::os::Os;
-use crate::sync::{Guard, Lock};
-use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use kept::{Kept, Range};
 use table::{Record, Table};
@@ -106,19 +105,17 @@ struct Inner {
 /// What every start writes to comes first (see `heap::Ground`).
 #[repr(C)]
 pub struct Large {
-    lock: Lock,
-    grow_lock: Lock,
-    inner: UnsafeCell<Inner>,
+    /// Under the lock of the records, which is never held over a system call.
+    inner: Mutex<Inner>,
+    grow_lock: Mutex<()>,
 }
 
-// SAFETY: `inner` is reached through `Large::inner` alone, which wants the lock's guard.
-unsafe impl Sync for Large {}
 // SAFETY: the table pointer leads into the metadata region, which belongs to no thread.
-unsafe impl Send for Large {}
+unsafe impl Send for Inner {}
 
 impl Large {
     /// No blocks.
-    pub const fn new() -> Large {
+    pub const fn new(locks: &mut Registry) -> Large {
         let inner = Inner {
             table: Table::new(),
             kept: Kept::new(),
@@ -130,28 +127,19 @@ impl Large {
             opened: [0; 2],
         };
         Large {
-            lock: Lock::new(),
-            grow_lock: Lock::new(),
-            inner: UnsafeCell::new(inner),
+            inner: Mutex::new(locks, inner),
+            grow_lock: Mutex::new(locks, ()),
         }
-    }
-
-    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
-    fn inner<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Inner {
-        // SAFETY: callers hold the lock for as long as they use the borrow, and take it once.
-        unsafe { &mut *self.inner.get() }
     }
 
     /// Keeps what is freed for as long as `options` say. Before the first block.
     pub fn configure(&self, options: &Options) {
-        let guard = self.lock.lock();
-        self.inner(&guard).interval = options.get(Name::Decay) as u64;
+        self.inner.lock().interval = options.get(Name::Decay) as u64;
     }
 
     /// States in the region's header where the large blocks are recorded, and how.
     pub fn describe(&self, meta: &Meta) {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         inner.table.describe(meta.header());
         inner.kept.describe(meta.header());
     }
@@ -184,8 +172,7 @@ impl Large {
 
     /// Kept bytes made a live block.
     fn reuse(&self, bytes: usize, align: usize) -> Option<Block> {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         // The table is grown by the first block that is mapped afresh.
         let block = inner
             .table
@@ -200,17 +187,11 @@ impl Large {
         if align > meta.os_page() {
             return None;
         }
-        let short = {
-            let guard = self.lock.lock();
-            self.inner(&guard).kept.take_largest(bytes / 4..bytes)?
-        };
+        let short = self.inner.lock().kept.take_largest(bytes / 4..bytes)?;
         let stretched = widened(os, meta, short.block(), bytes)
             .or_else(|| remapped(os, meta, short.block(), bytes));
         if stretched.is_none() {
-            let dropped = {
-                let guard = self.lock.lock();
-                self.inner(&guard).kept.put(short)
-            };
+            let dropped = self.inner.lock().kept.put(short);
             self.unmap_dropped(os, meta, dropped);
         }
         stretched
@@ -221,8 +202,7 @@ impl Large {
     fn enter<O: Os>(&self, os: &O, meta: &Meta, block: Block) -> Option<()> {
         loop {
             {
-                let guard = self.lock.lock();
-                let inner = self.inner(&guard);
+                let inner = &mut *self.inner.lock();
                 if inner.table.has_room() {
                     inner.begin(Record::of(block, 0));
                     break;
@@ -241,8 +221,7 @@ impl Large {
     pub fn unmap<O: Os>(&self, os: &O, meta: &Meta, address: usize) -> Found {
         let now = os.clock();
         let (found, dropped, over, due) = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             let found = inner.find(address);
             let dropped = match found {
                 Found::Live(block) => inner.end(block, now),
@@ -283,10 +262,7 @@ impl Large {
         mut next: impl FnMut(&mut Inner) -> Option<Range>,
     ) {
         loop {
-            let dropped = {
-                let guard = self.lock.lock();
-                next(self.inner(&guard))
-            };
+            let dropped = next(&mut self.inner.lock());
             if !self.unmap_dropped(os, meta, dropped) {
                 return;
             }
@@ -308,10 +284,7 @@ impl Large {
             meta.budget.refund(block.bytes);
             return true;
         }
-        let noted = {
-            let guard = self.lock.lock();
-            self.inner(&guard).keep_or_note(range)
-        };
+        let noted = self.inner.lock().keep_or_note(range);
         if let Some(start) = start.filter(|_| !noted) {
             // SAFETY: as above. Its addresses are lost, but not its memory.
             unsafe { os.discard(start, block.bytes) };
@@ -350,8 +323,7 @@ impl Large {
 
     /// Grows a block over what is kept behind it, if that is enough.
     fn grow_in_place(&self, block: Block, bytes: usize) -> Option<Block> {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let more = bytes - block.bytes;
         if !inner.kept.take_behind(block.end(), more) {
             return None;
@@ -369,8 +341,7 @@ impl Large {
         owner: u64,
     ) -> Option<Block> {
         let record = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             let record = inner.table.remove(block.address)?;
             inner.live_bytes -= block.bytes;
             record
@@ -391,8 +362,7 @@ impl Large {
         };
         let clock = os.clock();
         let dropped = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             // The place of the record taken out may be gone, but the table is never filled to the brim.
             inner.begin(now);
             let room = moved.filter(|moved| moved.bytes > bytes);
@@ -406,8 +376,7 @@ impl Large {
     fn shrink<O: Os>(&self, os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
         let clock = os.clock();
         let dropped = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             let now = inner.resize(block, bytes)?;
             inner.put(block.behind(now.bytes), clock)
         };
@@ -451,8 +420,7 @@ impl Large {
             return None;
         }
         counters::add(&meta.counters().mapped, more as u64);
-        let guard = self.lock.lock();
-        self.inner(&guard).resize(block, bytes)
+        self.inner.lock().resize(block, bytes)
     }
 
     // ---- blocks of first-class heaps ------------------------------------------------------------
@@ -460,8 +428,7 @@ impl Large {
     /// Notes that the live block at `address` belongs to the first-class heap `owner`. A block that moves
     /// is to be noted again.
     pub fn set_owner(&self, address: usize, owner: u64) {
-        let guard = self.lock.lock();
-        if let Some(record) = self.inner(&guard).table.at(address) {
+        if let Some(record) = self.inner.lock().table.at(address) {
             record.owner = owner;
         }
     }
@@ -469,8 +436,7 @@ impl Large {
     /// Notes for hardened mode that `asked` bytes of the live block at `address` were asked for, and
     /// whether it lies between fences.
     pub fn note(&self, address: usize, asked: usize, fenced: Fences) {
-        let guard = self.lock.lock();
-        if let Some(record) = self.inner(&guard).table.at(address) {
+        if let Some(record) = self.inner.lock().table.at(address) {
             let unused = (record.bytes - asked).min(u32::MAX as usize >> 1) as u32;
             record.note = unused << 1 | fenced as u32;
         }
@@ -479,8 +445,7 @@ impl Large {
     /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies
     /// between fences; `None`: no live block begins there.
     pub fn noted(&self, address: usize) -> Option<(Block, usize, Fences)> {
-        let guard = self.lock.lock();
-        let record = self.inner(&guard).table.at(address)?;
+        let record = *self.inner.lock().table.at(address)?;
         let fences = if record.note & 1 != 0 {
             Fences::Both
         } else {
@@ -492,9 +457,8 @@ impl Large {
 
     /// The first-class heap that the live block at `address` belongs to; 0: none.
     pub fn owner_of(&self, address: usize) -> u64 {
-        let guard = self.lock.lock();
-        let record = self.inner(&guard).table.at(address);
-        record.map_or(0, |record| record.owner)
+        let inner = &mut *self.inner.lock();
+        inner.table.at(address).map_or(0, |record| record.owner)
     }
 
     /// Frees all live blocks of `owner`, which gets no more meanwhile.
@@ -506,10 +470,7 @@ impl Large {
     fn unmap_some_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) -> bool {
         let (mut index, mut found) = (0, false);
         loop {
-            let next = {
-                let guard = self.lock.lock();
-                self.inner(&guard).table.next_of(index, owner)
-            };
+            let next = self.inner.lock().table.next_of(index, owner);
             let Some((at, address)) = next else {
                 return found;
             };
@@ -524,8 +485,7 @@ impl Large {
     fn grow<O: Os>(&self, os: &O, meta: &Meta) -> bool {
         let _growing = self.grow_lock.lock();
         let (shift, mut opened) = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             if inner.table.has_room() {
                 return true;
             }
@@ -547,8 +507,7 @@ impl Large {
         {
             return false;
         }
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         inner.opened = opened;
         inner
             .table
@@ -561,20 +520,17 @@ impl Large {
 
     /// What `address` is.
     pub fn find(&self, address: usize) -> Found {
-        let guard = self.lock.lock();
-        self.inner(&guard).find(address)
+        self.inner.lock().find(address)
     }
 
     /// What `address` is, unless the lock is taken, perhaps by the caller's own thread.
     pub fn try_find(&self, address: usize) -> Option<Found> {
-        let guard = self.lock.try_lock()?;
-        Some(self.inner(&guard).find(address))
+        Some(self.inner.try_lock()?.find(address))
     }
 
     /// Bytes in live blocks, and how many there are.
     pub fn live(&self) -> (usize, usize) {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         (inner.live_bytes, inner.table.count - inner.strays)
     }
 
@@ -583,8 +539,7 @@ impl Large {
     /// Gives back what was kept too long, and, an interval after the last, what was not needed in between.
     pub fn decay<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
         let (mut idle, then) = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             inner.take_in_strays();
             let then = now.checked_sub(KEPT_INTERVALS * inner.interval);
             (inner.tick(now), then)
@@ -600,8 +555,7 @@ impl Large {
     /// Gives back all that is kept.
     pub fn give_back<O: Os>(&self, os: &O, meta: &Meta) {
         {
-            let guard = self.lock.lock();
-            self.inner(&guard).take_in_strays();
+            self.inner.lock().take_in_strays();
         }
         self.drop_while(os, meta, |inner| inner.kept.drop_older(u64::MAX));
     }
@@ -610,33 +564,24 @@ impl Large {
 
     /// Whether nobody holds the lock of the records, which is never held over a system call.
     pub fn record_lock_is_free(&self) -> bool {
-        self.lock.is_free()
+        self.inner.as_lock().is_free()
     }
 
-    /// Whether nobody holds a lock.
-    pub fn locks_are_free(&self) -> bool {
-        self.record_lock_is_free() && self.grow_lock.is_free()
+    /// Shows every lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.inner.as_lock());
+        visit(self.grow_lock.as_lock());
     }
 
-    /// In a fork child: frees the locks and makes the table whole, whatever the parent's other threads
+    /// In a fork child, after the locks were made free: makes the table whole, whatever the parent's other threads
     /// were doing to it.
     pub fn rebuild(&self, meta: &Meta) {
-        self.lock.reset();
-        self.grow_lock.reset();
-        let guard = self.lock.lock();
-        self.inner(&guard).rebuild(meta);
+        self.inner.lock().rebuild(meta);
     }
 
     /// Number of broken invariants, while nobody else is at work.
     pub fn validate(&self) -> usize {
-        let guard = self.lock.lock();
-        self.inner(&guard).validate()
-    }
-}
-
-impl Default for Large {
-    fn default() -> Large {
-        Large::new()
+        self.inner.lock().validate()
     }
 }
 

@@ -41,8 +41,7 @@ impl Pages {
         let window = self.window(0);
         let end = window.address(page.plus(n));
         let moved = os.break_end() == Some(end) && self.move_break_down(os, end, n * PAGE);
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         if moved {
             counters::add(&meta.counters().break_moves, 1);
             counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
@@ -80,8 +79,7 @@ impl Pages {
 
     /// Takes the break window's tail but for `keep` pages out of use, before the break moves.
     pub(super) fn claim_tail(&self, keep: usize, os_pages: usize) -> Option<(PageNo, usize)> {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let window = &mut inner.windows[0];
         if inner.used == 0 || window.kind != Kind::Break || window.tail_pages() <= keep {
             return None;
@@ -99,16 +97,14 @@ impl Pages {
     /// From now on as many free pages at the end are given back at once; [`usize::MAX`]: none ever are, but
     /// when asked for.
     pub fn set_trim_threshold(&self, pages: usize) {
-        let guard = self.lock.lock();
-        let policy = &mut self.inner(&guard).policy;
+        let policy = &mut self.inner.lock().policy;
         (policy.least, policy.threshold) = (pages, pages);
     }
 
     /// Bytes that the break and the mapped windows hold now, and how many of them a trim could give back.
     pub fn held<O: Os>(&self, os: &O, meta: &Meta) -> (usize, usize) {
         let end = os.break_end();
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let windows = &inner.windows[..inner.used];
         let mapped = windows.iter().filter(|window| window.kind == Kind::Mapped);
         let mapped = mapped.map(|window| window.len * PAGE).sum::<usize>();
@@ -122,8 +118,7 @@ impl Pages {
 
     /// Milliseconds since a slab was last released.
     pub fn quiet_for(&self, now: u64) -> u64 {
-        let guard = self.lock.lock();
-        now.saturating_sub(self.inner(&guard).policy.last_release)
+        now.saturating_sub(self.inner.lock().policy.last_release)
     }
 
     /// Gives back what lay unused for an interval: the heap's end, and dirty free pages inside. Called
@@ -153,8 +148,7 @@ impl Pages {
 
     /// What was not needed since the last tick, or `None` if that was just now.
     fn unused_since_tick(&self, now: u64, quiet: u64) -> Option<Unused> {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let policy = &mut inner.policy;
         if now.saturating_sub(policy.last_tick) < policy.interval {
             return None;
@@ -177,8 +171,7 @@ impl Pages {
     /// holes of a huge page again by and by where they are asked for (khugepaged). Those that are whole stay.
     fn keep_holes<O: Os>(&self, os: &O) {
         let (windows, used) = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             if !core::mem::take(&mut inner.policy.huge) {
                 return;
             }
@@ -234,8 +227,7 @@ impl Pages {
             let start = NonNull::new(address as *mut u8);
             // SAFETY: the pages are claimed: nobody else has them, and what they held is dead.
             let done = start.is_some_and(|start| unsafe { os.discard(start, n * PAGE) });
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             inner.give(
                 page,
                 n,
@@ -261,8 +253,7 @@ impl Pages {
         most: usize,
         os_pages: usize,
     ) -> Option<(PageNo, usize, usize)> {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         for index in (0..inner.used).rev() {
             let mut range = inner.windows[index].pages();
             while let Some((page, n)) = inner.runs.highest_dirty(range.clone(), most) {

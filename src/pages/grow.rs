@@ -15,8 +15,7 @@ impl Pages {
     pub(super) fn grow<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
         let _mover = self.break_lock.lock();
         {
-            let guard = self.lock.lock();
-            if self.inner(&guard).runs.first_fit(need).is_some() {
+            if self.inner.lock().runs.first_fit(need).is_some() {
                 return true;
             }
         }
@@ -24,18 +23,15 @@ impl Pages {
     }
 
     pub(super) fn windows_used(&self) -> usize {
-        let guard = self.lock.lock();
-        self.inner(&guard).used
+        self.inner.lock().used
     }
 
     pub(super) fn policy(&self) -> Policy {
-        let guard = self.lock.lock();
-        self.inner(&guard).policy
+        self.inner.lock().policy
     }
 
     pub(super) fn window(&self, index: usize) -> Window {
-        let guard = self.lock.lock();
-        self.inner(&guard).windows[index]
+        self.inner.lock().windows[index]
     }
 
     /// Moves the break up so that `need` pages fit in one run. Under the break lock.
@@ -136,8 +132,7 @@ impl Pages {
         };
         // SAFETY: fresh pages of ours.
         unsafe { os.advise_huge(start, pages * PAGE, Huge::Wanted) };
-        let guard = self.lock.lock();
-        self.inner(&guard).policy.huge = true;
+        self.inner.lock().policy.huge = true;
     }
 
     pub(super) fn grow_mapped<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
@@ -234,8 +229,7 @@ impl Pages {
     }
 
     pub(super) fn add_window(&self, meta: &Meta, window: Window) -> usize {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let index = inner.used;
         inner.windows[index] = window;
         inner.used += 1;
@@ -271,8 +265,7 @@ impl Pages {
         let groups = from.div_ceil(GROUP_PAGES)..to.div_ceil(GROUP_PAGES);
         let group_bytes = crate::meta::GROUP_BYTES;
         let (tree, tree_end) = {
-            let guard = self.lock.lock();
-            let runs = &self.inner(&guard).runs;
+            let runs = &self.inner.lock().runs;
             (runs.tree_byte(groups.start), runs.tree_byte(groups.end))
         };
         let done = meta.open(os, Area::PageMap, from * 4, to * 4)
@@ -286,8 +279,7 @@ impl Pages {
         if done {
             let bytes = (to - from) * 4 + meta.os_pages(groups.len() * group_bytes);
             counters::add(&meta.counters().metadata, bytes as u64);
-            let guard = self.lock.lock();
-            self.inner(&guard).windows[index].opened = opened;
+            self.inner.lock().windows[index].opened = opened;
             meta.header().ranges[index].pages.store(opened, Relaxed);
         }
         done
@@ -303,8 +295,7 @@ impl Pages {
 
     /// Adds a hole and then fresh pages to a window's end.
     pub(super) fn add_pages(&self, index: usize, hole: usize, pages: usize, now: u64) {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let window = &mut inner.windows[index];
         let end = window.end();
         self.set_map(end, hole, SlabId::FOREIGN);

@@ -150,10 +150,7 @@ impl Pages {
         shape: &Shape,
         owner: u64,
     ) -> Option<(SlabPtr, bool)> {
-        let kept = {
-            let guard = self.lock.lock();
-            self.inner(&guard).kept.take(self.table(), shape)
-        };
+        let kept = self.inner.lock().kept.take(self.table(), shape);
         if let Some(slab) = kept {
             let pages = slab.pages();
             let of_class = shape.class < CLASSES;
@@ -194,8 +191,7 @@ impl Pages {
     /// Puts a released slab aside for the next one of its kind.
     pub(super) fn keep<O: Os>(&self, os: &O, slab: SlabPtr) {
         let cold = {
-            let guard = self.lock.lock();
-            let kept = &mut self.inner(&guard).kept;
+            let kept = &mut self.inner.lock().kept;
             if kept.warm + slab.pages() <= WARM_PAGES {
                 kept.put(self.table(), slab);
                 return;
@@ -212,8 +208,7 @@ impl Pages {
         let start = NonNull::new(slab.base() as *mut u8).filter(|_| !evidence);
         // SAFETY: the slab is on no list and nobody's, and all of its slots are free.
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
-        let guard = self.lock.lock();
-        let kept = &mut self.inner(&guard).kept;
+        let kept = &mut self.inner.lock().kept;
         if done || evidence {
             slab.set_state(State::Kept);
             kept.put_last(self.table(), slab, if done { COLD } else { EVIDENCE });
@@ -225,10 +220,7 @@ impl Pages {
     /// Discards what up to `most` kept slabs hold.
     pub(super) fn discard_kept<O: Os>(&self, os: &O, meta: &Meta, most: usize) {
         for _ in 0..most {
-            let warm = {
-                let guard = self.lock.lock();
-                self.inner(&guard).kept.take_warm(self.table())
-            };
+            let warm = self.inner.lock().kept.take_warm(self.table());
             let Some(slab) = warm else {
                 return;
             };

@@ -24,14 +24,14 @@ mod repair;
 use crate::counters;
 use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use crate::meta::{Area, Elsewhere, Meta, SLAB_BYTES, WINDOWS};
+use crate::mutex::{Mutex, Registry};
 use crate::options::Options;
 use crate::os::Os;
 use crate::remote::RELEASED;
 use crate::runs::{Cleanness, Runs};
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
-use crate::sync::{settled, AtomicU32, AtomicUsize, Guard, Lock};
+use crate::sync::{settled, AtomicU32, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use headers::{Headers, Numbers};
 use keep::Kept;
@@ -110,6 +110,9 @@ struct Inner {
     kept: Kept,
 }
 
+// SAFETY: the pointers lead into the metadata region, which belongs to no thread.
+unsafe impl Send for Inner {}
+
 /// What is missing for a slab to be carved.
 enum Missing {
     Pages,
@@ -122,22 +125,20 @@ pub struct Pages {
     pub hot: Hot,
     views: [View; WINDOWS],
     view_count: AtomicUsize,
-    lock: Lock,
-    break_lock: Lock,
-    ticking: Lock,
+    /// Under the page lock, which is never held over a system call.
+    inner: Mutex<Inner>,
+    /// Held while the break is moved, or a window or the headers grow.
+    break_lock: Mutex<()>,
+    ticking: Mutex<()>,
     /// Threads that are about to fork: the break is not moved meanwhile.
     forking: AtomicU32,
     /// Non-zero where pages stay with their class, a guard page behind each slab (see `keep`).
     keeping: AtomicU32,
-    inner: UnsafeCell<Inner>,
 }
-
-// SAFETY: `inner` is reached through `Pages::inner` alone, which wants the page lock's guard.
-unsafe impl Sync for Pages {}
 
 impl Pages {
     /// No pages yet.
-    pub const fn new() -> Pages {
+    pub const fn new(locks: &mut Registry) -> Pages {
         let window = Window {
             kind: Kind::Break,
             base: 0,
@@ -162,24 +163,26 @@ impl Pages {
                 }
             }; WINDOWS],
             view_count: AtomicUsize::new(0),
-            lock: Lock::new(),
-            break_lock: Lock::new(),
-            ticking: Lock::new(),
+            inner: Mutex::new(
+                locks,
+                Inner {
+                    runs: Runs::none(),
+                    windows: [window; WINDOWS],
+                    used: 0,
+                    headers: Headers {
+                        numbers: Numbers::none(),
+                        opened: 0,
+                        spare: [0; 2],
+                        epoch: AtomicU32::new(0),
+                    },
+                    policy: Policy::new(),
+                    kept: Kept::new(),
+                },
+            ),
+            break_lock: Mutex::new(locks, ()),
+            ticking: Mutex::new(locks, ()),
             forking: AtomicU32::new(0),
             keeping: AtomicU32::new(0),
-            inner: UnsafeCell::new(Inner {
-                runs: Runs::none(),
-                windows: [window; WINDOWS],
-                used: 0,
-                headers: Headers {
-                    numbers: Numbers::none(),
-                    opened: 0,
-                    spare: [0; 2],
-                    epoch: AtomicU32::new(0),
-                },
-                policy: Policy::new(),
-                kept: Kept::new(),
-            }),
         }
     }
 
@@ -217,8 +220,7 @@ impl Pages {
             dummy.id.store(id.0, Relaxed);
         }
         numbers.made = SlabId::FIRST.0;
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         (inner.runs, inner.headers.numbers, inner.headers.opened) = (runs, numbers, opened);
         let epoch = core::ptr::from_ref(&inner.headers.epoch) as usize;
         meta.header().point(Elsewhere::SlabEpoch, epoch);
@@ -227,8 +229,7 @@ impl Pages {
 
     /// Gives back and grows as `options` say. Before the first page.
     pub fn configure(&self, options: &Options) {
-        let guard = self.lock.lock();
-        self.inner(&guard).policy.set(options);
+        self.inner.lock().policy.set(options);
     }
 
     /// The header table. After `init`.
@@ -240,12 +241,6 @@ impl Pages {
                 self.hot.slabs.load(Acquire) as *mut _
             ))
         }
-    }
-
-    #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
-    fn inner<'a>(&'a self, _guard: &'a Guard<'_>) -> &'a mut Inner {
-        // SAFETY: callers hold the page lock for as long as they use the borrow, and take it once.
-        unsafe { &mut *self.inner.get() }
     }
 
     fn map_entry(&self, page: PageNo) -> &AtomicU32 {
@@ -321,8 +316,7 @@ impl Pages {
     }
 
     fn take_run(&self, shape: &Shape) -> Result<(SlabPtr, PageNo, usize, bool), Missing> {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         let run = shape.pages + shape.align - 1;
         let page = inner.runs.first_fit(run).ok_or(Missing::Pages)?;
         let page = inner.align_up(page, shape.align);
@@ -338,13 +332,11 @@ impl Pages {
     fn open_headers<O: Os>(&self, os: &O, meta: &Meta) -> bool {
         let _mover = self.break_lock.lock();
         let (numbers, mut opened) = {
-            let guard = self.lock.lock();
-            let headers = &self.inner(&guard).headers;
+            let headers = &self.inner.lock().headers;
             (headers.numbers, headers.opened)
         };
         let done = meta.open_to(os, Area::Slabs, &mut opened, numbers.wanted(2));
-        let guard = self.lock.lock();
-        self.inner(&guard).headers.opened = opened;
+        self.inner.lock().headers.opened = opened;
         meta.header().slabs_made.store(numbers.made, Relaxed);
         meta.header().slabs_apart.store(numbers.end, Relaxed);
         done
@@ -362,8 +354,7 @@ impl Pages {
         self.set_map(page, n, SlabId::NONE);
         slab.set_state(State::Released);
         let trim = {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             inner.headers.give(slab);
             inner.give(page, n, Cleanness::Dirty);
             inner.policy.last_release = now;
@@ -385,8 +376,7 @@ impl Pages {
         let page = self.page_of(slab.base());
         let behind = page.plus(n);
         {
-            let guard = self.lock.lock();
-            let inner = self.inner(&guard);
+            let inner = &mut *self.inner.lock();
             let window = &inner.windows[inner.window_of(page)];
             let same_group = page.index() % GROUP_PAGES + n + more <= GROUP_PAGES;
             if !same_group
@@ -410,14 +400,7 @@ impl Pages {
         slab.set_pages(keep);
         slab.size.store((keep * PAGE) as u32, Relaxed);
         self.set_map(page, less, SlabId::NONE);
-        let guard = self.lock.lock();
-        self.inner(&guard).give(page, less, Cleanness::Dirty);
-    }
-}
-
-impl Default for Pages {
-    fn default() -> Pages {
-        Pages::new()
+        self.inner.lock().give(page, less, Cleanness::Dirty);
     }
 }
 

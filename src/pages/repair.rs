@@ -4,9 +4,9 @@ use super::headers::{Headers, Numbers};
 use super::window::Window;
 use super::{Inner, Pages};
 use crate::geometry::{PageNo, SlabId};
+use crate::mutex::Lock;
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, State};
-use crate::sync::Lock;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 
 impl Pages {
@@ -37,27 +37,21 @@ impl Pages {
         self.forking.load(SeqCst) != 0
     }
 
-    /// In a fork child: frees all locks.
-    pub fn reset_locks(&self) {
-        [&self.lock, &self.break_lock, &self.ticking]
-            .into_iter()
-            .for_each(Lock::reset);
+    /// Shows every lock.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        visit(self.inner.as_lock());
+        visit(self.break_lock.as_lock());
+        visit(self.ticking.as_lock());
     }
 
     /// Whether nobody holds the page lock, which is never held over a system call.
     pub fn page_lock_is_free(&self) -> bool {
-        self.lock.is_free()
-    }
-
-    /// Whether nobody holds a lock.
-    pub fn locks_are_free(&self) -> bool {
-        self.page_lock_is_free() && self.break_lock.is_free() && self.ticking.is_free()
+        self.inner.as_lock().is_free()
     }
 
     /// In a fork child: derives everything from the headers again.
     pub fn rebuild(&self) {
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         inner.runs.reset_counts();
         for index in 0..inner.used {
             let window = inner.windows[index];
@@ -116,10 +110,7 @@ impl Pages {
 
     /// Calls `visit` for the header of every slab. Others may change them meanwhile.
     pub fn each_slab(&self, mut visit: impl FnMut(SlabPtr)) {
-        let numbers = {
-            let guard = self.lock.lock();
-            self.inner(&guard).headers.numbers
-        };
+        let numbers = self.inner.lock().headers.numbers;
         self.each_header(numbers, |slab| {
             if !matches!(slab.state(), State::Released | State::Kept) {
                 visit(slab);
@@ -139,8 +130,7 @@ impl Pages {
                 .filter(|&i| self.map_entry(page.plus(i)).load(Relaxed) != slab.id().0)
                 .count();
         });
-        let guard = self.lock.lock();
-        let inner = self.inner(&guard);
+        let inner = &mut *self.inner.lock();
         in_slabs += inner.kept.pages(self.table());
         let mut mapped = 0;
         for window in &inner.windows[..inner.used] {

@@ -14,6 +14,7 @@ mod spans;
 mod large;
 mod threads;
 mod the_break;
+mod locks;
 
 use slabside::allocator::Allocator;
 use slabside::class::{size_of_class, CLASSES};

@@ -102,7 +102,7 @@ pub fn faults(bytes: &[u8]) {
 /// Any options string: what is taken is in its range, what is not is told in one line, and nothing changes
 /// once the options are frozen.
 pub fn options(bytes: &[u8]) {
-    let options = Options::new();
+    let options = Options::new(&mut slabside::mutex::Registry::new());
     let mut told = 0;
     options.freeze(bytes, |line| {
         let text = line.bytes();
