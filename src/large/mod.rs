@@ -178,8 +178,7 @@ impl Large {
             .table
             .has_room()
             .then(|| inner.kept.fit(bytes, align))??;
-        inner.begin(Record::of(block, 0));
-        Some(block)
+        inner.begin(block).then_some(block)
     }
 
     /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again.
@@ -203,8 +202,7 @@ impl Large {
         loop {
             {
                 let inner = &mut *self.inner.lock();
-                if inner.table.has_room() {
-                    inner.begin(Record::of(block, 0));
+                if inner.begin(block) {
                     break;
                 }
             }
@@ -342,7 +340,7 @@ impl Large {
     ) -> Option<Block> {
         let record = {
             let inner = &mut *self.inner.lock();
-            let record = inner.table.remove(block.address)?;
+            let record = inner.table.take_out(block.address)?;
             inner.live_bytes -= block.bytes;
             record
         };
@@ -363,8 +361,8 @@ impl Large {
         let clock = os.clock();
         let dropped = {
             let inner = &mut *self.inner.lock();
-            // The place of the record taken out may be gone, but the table is never filled to the brim.
-            inner.begin(now);
+            inner.table.put_back(now);
+            inner.count(now.block());
             let room = moved.filter(|moved| moved.bytes > bytes);
             room.and_then(|moved| inner.kept.put(Range::room(moved.behind(bytes), clock)))
         };
@@ -658,10 +656,19 @@ impl Inner {
             .map_or(Found::Unknown, Found::Freed)
     }
 
-    /// Enters the record of a live block. The table has room.
-    fn begin(&mut self, record: Record) {
-        self.table.insert(record);
-        self.live_bytes += record.bytes;
+    /// Records a block as live; false where the table has no room.
+    #[must_use]
+    fn begin(&mut self, block: Block) -> bool {
+        let entered = self.table.has_room() && self.table.insert(Record::of(block, 0));
+        if entered {
+            self.count(block);
+        }
+        entered
+    }
+
+    /// Counts a live block.
+    fn count(&mut self, block: Block) {
+        self.live_bytes += block.bytes;
         self.most[0] = self.most[0].max(self.live_bytes);
     }
 
@@ -717,11 +724,10 @@ impl Inner {
             self.kept.put(range);
             return true;
         }
-        let noted = range.dirty_bytes() > 0 && self.table.has_room();
-        if noted {
-            self.table.insert(Record::of(range.block(), 1));
-            self.strays += 1;
-        }
+        let noted = range.dirty_bytes() > 0
+            && self.table.has_room()
+            && self.table.insert(Record::of(range.block(), 1));
+        self.strays += usize::from(noted);
         noted
     }
 

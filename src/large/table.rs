@@ -53,7 +53,7 @@ impl Record {
     }
 }
 
-/// The table. Kept at most half full.
+/// The table. At most half full, records that are out counted.
 #[derive(Clone, Copy)]
 pub(super) struct Table {
     table: *mut Record,
@@ -64,6 +64,8 @@ pub(super) struct Table {
     /// Odd while records move to other places, and another number after: for readers outside, who may miss one that
     /// moves.
     epoch: u32,
+    /// Places kept for records that were taken out and come back.
+    out: usize,
 }
 
 impl Table {
@@ -73,6 +75,7 @@ impl Table {
             shift: 0,
             count: 0,
             epoch: 0,
+            out: 0,
         }
     }
 
@@ -110,9 +113,9 @@ impl Table {
         (1 << self.shift) - 1
     }
 
-    /// Kept at most half full, with room for a record that comes back.
+    /// Whether there is room for one more record, beside those that come back.
     pub(super) fn has_room(&self) -> bool {
-        self.shift != 0 && self.count < 1 << (self.shift - 1)
+        self.shift != 0 && self.count + self.out < 1 << (self.shift - 1)
     }
 
     /// Fibonacci hashing of the page number (Knuth, TAOCP 3, 6.4).
@@ -174,13 +177,33 @@ impl Table {
             .map(|(index, record)| (index, record.address))
     }
 
-    pub(super) fn insert(&mut self, record: Record) {
+    /// Enters a record; false where the table is full: one place stays empty, where probes end.
+    #[must_use]
+    pub(super) fn insert(&mut self, record: Record) -> bool {
+        if self.shift == 0 || self.count >= self.mask() {
+            return false;
+        }
         let mut index = self.home(record.address);
         while self.read(index).address != 0 {
             index += 1;
         }
         self.write(index, record);
         self.count += 1;
+        true
+    }
+
+    /// As [`Table::remove`] for a record that comes back by [`Table::put_back`]: its place stays its own.
+    pub(super) fn take_out(&mut self, address: usize) -> Option<Record> {
+        let record = self.remove(address)?;
+        self.out += 1;
+        Some(record)
+    }
+
+    /// Enters a record that was taken out. Its place was kept, so there is room for it.
+    pub(super) fn put_back(&mut self, record: Record) {
+        self.out = self.out.saturating_sub(1);
+        let entered = self.insert(record);
+        debug_assert!(entered);
     }
 
     /// Takes a record out and closes the gap by moving later ones back (Knuth, TAOCP 3, 6.4, R).
@@ -215,13 +238,14 @@ impl Table {
         let mut new = Table {
             table,
             shift,
+            out: self.out,
             ..Table::new()
         };
         let old = if self.shift == 0 { 0 } else { 1 << self.shift };
         for record in (0..old).map(|index| self.read(index)) {
-            if record.address != 0 {
-                new.insert(record);
-            }
+            // The new table has twice the places.
+            let entered = record.address == 0 || new.insert(record);
+            debug_assert!(entered);
         }
         compiler_fence(Release);
         (self.table, self.count) = (new.table, new.count);
@@ -229,8 +253,10 @@ impl Table {
         self.shift = shift;
     }
 
-    /// In a fork child: the table of the present size, made whole.
+    /// In a fork child: the table of the present size, made whole. What other threads had taken out does not
+    /// come back.
     pub(super) fn rebuild(&mut self, meta: &Meta) {
+        self.out = 0;
         if self.shift == 0 {
             return;
         }
@@ -262,9 +288,9 @@ impl Table {
                     let known = self.index_of(record.address).is_some();
                     self.write(index, Record::NONE);
                     self.count -= 1;
-                    if !known {
-                        self.insert(record);
-                    }
+                    // The place that it had is free.
+                    let entered = known || self.insert(record);
+                    debug_assert!(entered);
                     moved = true;
                 }
             }
