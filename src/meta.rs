@@ -282,7 +282,7 @@ impl Plan {
             pages: (1 << 30) + (1 << 28),
             slabs: 1 << 30,
             heaps: 1 << 15,
-            records: 1 << 21,
+            records: 1 << 24,
             hardened: false,
         }
     }
@@ -302,7 +302,8 @@ impl Plan {
                 pages + (1 << 21)
             },
             heaps: (pages >> 6).clamp(64, most.heaps),
-            records: (pages >> 4).next_power_of_two().clamp(1 << 8, most.records),
+            // Aligned blocks are large ones of a page or two, each with a record.
+            records: (pages >> 1).next_power_of_two().clamp(1 << 8, most.records),
             hardened: false,
         }
     }

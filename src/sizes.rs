@@ -6,7 +6,7 @@
 //! block that shrinks where it is. The first is bounded; the second is noted in the slab's header
 //! (`Slab::roomy`), whose blocks are from then on only checked not to be smaller than is said.
 
-use crate::allocator::{Allocator, Busy, Place};
+use crate::allocator::{Allocator, Place};
 use crate::class::{bin_of, bin_pages, entry_offset, fit, size_of_class, Fit, ENTRY_SHIFT};
 use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX};
 use crate::heap::{heap_of, may_serve};
@@ -60,7 +60,6 @@ impl<O: Os> Allocator<O> {
             return false;
         }
         self.notice_fork(thread);
-        let ground = &self.ground;
         let place = match self.live(thread, block as usize, Call::Realloc) {
             Ok(place) => place,
             Err(misuse) => {
@@ -72,16 +71,7 @@ impl<O: Os> Allocator<O> {
         if size <= place.bytes() {
             return true;
         }
-        match place {
-            Place::Slot(slab) => slab.is_span() && self.resize_span(thread, slab, size),
-            Place::Unknown => false,
-            Place::Large(_) if size > REQUEST_MAX => false,
-            Place::Exact(_) => false,
-            Place::Large(block) => {
-                let _busy = Busy::mark(thread);
-                ground.large.expand(&ground.os, &ground.meta, block, size)
-            }
-        }
+        self.resize_in_place(thread, place, size)
     }
 
     /// As [`Allocator::realloc`], at a multiple of `align`, a power of two, wherever the block was.
@@ -105,17 +95,18 @@ impl<O: Os> Allocator<O> {
             Ok(place) => place,
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
-        match place {
-            Place::Large(large) if aligned && align <= PAGE => {
+        // A hardened block has the class that its size and alignment ask for.
+        if aligned && !matches!(place, Place::Exact(_)) {
+            if let Some(moved) = self.move_down(thread, block, place, (size, align)) {
+                return moved;
+            }
+            if let (Place::Large(large), true) = (place, align <= PAGE) {
                 return self.realloc_large(thread, large, size, align);
             }
-            _ => {}
-        }
-        // A hardened block has the class that its size and alignment ask for.
-        let stays = aligned && !matches!(place, Place::Exact(_));
-        if stays && self.try_expand(thread, block, size) {
-            self.note_aligned_room(place, size, align);
-            return block;
+            if self.resize_in_place(thread, place, size) {
+                self.note_aligned_room(place, size, align);
+                return block;
+            }
         }
         let usable = place.bytes();
         let moved = self.aligned(thread, size, align);

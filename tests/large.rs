@@ -2,11 +2,50 @@
 
 mod common;
 
-use common::{compile, run};
+use common::{compile, passes, run};
 
 /// Records that are out come back into a table that others have filled meanwhile.
 #[test]
 fn large_full() {
     let wrap = ["-DPREFIXED", "-Wl,--wrap=mremap"];
     run(&compile("large/large_full.c", &wrap), &[], &[]).passed();
+}
+
+/// What was read into a large buffer and shrunk to fit has what it needs, whatever it was read into.
+#[test]
+fn shrink_many() {
+    for (from, to, count, most_kib) in [
+        ("8192", "24", "20000", "4096"),
+        ("1000", "24", "20000", "4096"),
+        ("100000", "24", "20000", "4096"),
+        ("65536", "100", "3200", "4096"),
+        ("65536", "12000", "3200", "45000"),
+        ("200000", "4096", "10000", "60000"),
+        ("3000000", "100000", "100", "20000"),
+        ("3000000", "200000", "100", "30000"),
+    ] {
+        passes("large/shrink_many.c", &[from, to, count, most_kib]);
+    }
+}
+
+#[test]
+fn growing_vectors() {
+    let wrap = ["-DPREFIXED", "-Wl,--wrap=mremap,--wrap=getrlimit"];
+    let program = compile("large/growing_vectors.c", &wrap);
+    run(&program, &[], &[]).passed();
+}
+
+#[test]
+fn calloc_one_byte() {
+    passes("large/calloc_one_byte.c", &[]);
+}
+
+#[test]
+fn locked_room() {
+    passes("large/locked_room.c", &[]);
+}
+
+#[test]
+fn records_under_limit() {
+    passes("large/records_under_limit.c", &[]);
 }

@@ -209,7 +209,22 @@ impl<O: Os> Allocator<O> {
             }
         }
         let moved = self.malloc(thread, size);
+        if moved.is_null() && size <= old {
+            return self.keep_exact(block, size);
+        }
         self.move_to(thread, block, old.min(size), moved)
+    }
+
+    /// A hardened or sampled block is to shrink, and there is no memory for a smaller one: it stays.
+    #[cold]
+    fn keep_exact(&self, block: *mut u8, size: usize) -> *mut u8 {
+        let addr = block as usize;
+        if !self.samples.holds(&self.ground.os, addr) {
+            if let Err(misuse) = self.hard.keep(&self.ground, addr, size) {
+                self.misuse(&misuse);
+            }
+        }
+        block
     }
 
     /// Whether the size of every block is just what was asked for.

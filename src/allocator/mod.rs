@@ -16,7 +16,7 @@ mod resize;
 mod thread;
 
 use crate::class::{class_of, entry_offset, fit, upper_class, Fit, LOCAL_CLASSES};
-use crate::geometry::{bit_of, pages_for, PAGE};
+use crate::geometry::{align_down, bit_of, pages_for, PAGE};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Ground, Heap};
@@ -57,6 +57,12 @@ pub struct Allocator<O: Os> {
 
 /// The most frees of large blocks that signal handlers can put off.
 const PUT_OFF: usize = 32;
+
+/// The fewest bytes of a block whose pages may be dropped rather than cleared.
+const DROPPED_MIN: usize = 1 << 20;
+/// How many of its pages are looked at to decide that: less than a fiftieth of the time that clearing them takes.
+const LOOKED_AT: usize = 16;
+static_assertions::const_assert!(DROPPED_MIN > SPAN_MAX);
 
 const UNSTARTED: u32 = 0;
 const STARTED: u32 = 1;
@@ -353,8 +359,9 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::aligned`], all zero.
     pub fn aligned_zeroed(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        let block = self.aligned_or_fresh(thread, size, align);
         // SAFETY: the block has at least `size` bytes.
-        unsafe { zeroed(self.aligned_or_fresh(thread, size, align), size) }
+        unsafe { self.zeroed_large(block, size) }
     }
 
     /// The block, and whether it is all zero.
@@ -405,7 +412,29 @@ impl<O: Os> Allocator<O> {
             self.malloc_big(thread, bytes)
         };
         // SAFETY: the block has at least `bytes` bytes.
-        unsafe { zeroed(block, bytes) }
+        unsafe { self.zeroed_large(block, bytes) }
+    }
+
+    /// As [`zeroed`]. The pages of a large block that was hardly used are dropped: cleared, they would all be
+    /// resident.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn zeroed_large(&self, (block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
+        let os = &self.ground.os;
+        let pages = align_down(bytes, os.page_size());
+        let start = ptr::NonNull::new(block).filter(|_| !fresh && bytes >= DROPPED_MIN);
+        // SAFETY: a new block of more than `SPAN_MAX` bytes is a mapping of whole pages, and its bytes are dead.
+        let dropped = start.is_some_and(|start| unsafe {
+            is_mostly_zero(block, bytes) && os.discard(start, pages)
+        });
+        if !dropped {
+            // SAFETY: the caller's.
+            return unsafe { zeroed((block, fresh), bytes) };
+        }
+        // SAFETY: the rest of the block.
+        unsafe { ptr::write_bytes(block.add(pages), 0, bytes - pages) };
+        block
     }
 
     /// Number of broken invariants, while no other thread is at work.
@@ -429,6 +458,22 @@ unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
         unsafe { ptr::write_bytes(block, 0, bytes) };
     }
     block
+}
+
+/// Whether most of some pages of a block, far apart, are all zero. A page that was never touched costs a look no
+/// memory.
+///
+/// # Safety
+/// The block begins on a page and has `bytes` bytes, at least [`DROPPED_MIN`].
+unsafe fn is_mostly_zero(block: *const u8, bytes: usize) -> bool {
+    let is_zero = |look: usize| {
+        let page = bytes / PAGE * (2 * look + 1) / (2 * LOOKED_AT);
+        // SAFETY: a whole page of the block.
+        let words =
+            unsafe { core::slice::from_raw_parts(block.add(page * PAGE).cast::<u64>(), PAGE / 8) };
+        words.iter().all(|&word| word == 0)
+    };
+    (0..LOOKED_AT).filter(|&look| is_zero(look)).count() > LOOKED_AT / 2
 }
 
 /// Puts a slot back into the entry that it was taken from just now.

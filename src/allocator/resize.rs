@@ -1,6 +1,6 @@
 //! realloc, usable size, and what a pointer leads to.
 
-use super::{with_room, Allocator, Busy, Place};
+use super::{entry_of, with_room, Allocator, Busy, Place};
 use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
 use crate::geometry::{align_down, bit_of, pages_for, PAGE};
 use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
@@ -14,17 +14,27 @@ use crate::sync::Ordering::Relaxed;
 use crate::tls::Local;
 use core::ptr;
 
+/// The largest block that is never too roomy, in bytes: a move would save little.
+const ROOMY_MIN: usize = 64;
+
+/// Whether a block of `usable` bytes that is to have `size` should be a smaller one: it needs less than half.
+#[inline(always)]
+fn is_too_roomy(usable: usize, size: usize) -> bool {
+    size < usable / 2 && usable > ROOMY_MIN
+}
+
 impl<O: Os> Allocator<O> {
-    /// Resizes a block, at the same address where it has room or pages are free behind it. Null where
-    /// memory has run out; the block is then as it was.
+    /// Resizes a block, at the same address where it has room or pages are free behind it, and shrinks to no less
+    /// than half. Null where memory has run out; the block is then as it was.
     #[inline]
     pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
         if let Some(slab) = self.own_slab(thread, block) {
             let usable = slab.size();
-            // A quarter of the pages or more would be given back; the smallest span is left as it is.
-            let wasteful = slab.is_span()
-                && size <= align_down(usable - usable / 4, PAGE)
-                && usable > bin_pages(0) * PAGE;
+            // A quarter of a span's pages or more would be given back.
+            let wasteful = is_too_roomy(usable, size)
+                || slab.is_span()
+                    && size <= align_down(usable - usable / 4, PAGE)
+                    && usable > bin_pages(0) * PAGE;
             if size <= usable && !wasteful {
                 if slab.roomy.load(Relaxed) == 0 {
                     self.note_room(Place::Slot(slab), size);
@@ -83,6 +93,9 @@ impl<O: Os> Allocator<O> {
         if let Place::Unknown = place {
             return self.exhausted();
         }
+        if let Some(moved) = self.move_down(thread, block, place, (size, 1)) {
+            return moved;
+        }
         let usable = place.bytes();
         let stays = match place {
             Place::Large(large) => return self.realloc_large(thread, large, size, 1),
@@ -139,6 +152,53 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// Moves a block that is to shrink below half to where `size` bytes at a multiple of `align` fit. `None`: it
+    /// stays, since it is not too roomy, blocks like it grow back, or no such block is to be had at once.
+    pub(crate) fn move_down(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        place: Place,
+        (size, align): (usize, usize),
+    ) -> Option<*mut u8> {
+        let fits = match place {
+            Place::Slot(slab) => !slab.is_span() || size <= SMALL_MAX,
+            Place::Large(_) => size <= SPAN_MAX,
+            Place::Exact(_) | Place::Unknown => false,
+        };
+        if !fits || !is_too_roomy(place.bytes(), size) {
+            return None;
+        }
+        let heap = heap_of(thread).filter(|heap| thread.busy.get() == 0 && heap.shrunk.moves())?;
+        let moved = self.take_at_once(thread, size, align)?;
+        heap.shrunk.moved_to(moved as usize);
+        Some(self.move_to(thread, block, size, moved))
+    }
+
+    /// A slot or span for `size` bytes at a multiple of `align`, without giving anything back for it: `None`
+    /// where memory has run out, or a mapping would be needed. The thread has a heap.
+    fn take_at_once(&self, thread: &Local, size: usize, align: usize) -> Option<*mut u8> {
+        let ground = &self.ground;
+        if let (Fit::Slot(class), Some(heap)) = (fit(size, align), heap_of(thread)) {
+            if let Some(slot) = entry_of(thread, heap, class).take() {
+                return Some(slot);
+            }
+        }
+        self.with_heap(thread, |_, heap| match fit(size, align) {
+            Fit::Slot(class) => heap.refill(ground, class),
+            Fit::Large => Ok(None),
+            Fit::Span => {
+                let pages = pages_for(size.max(1));
+                let span = if align > PAGE {
+                    heap.take_aligned_span(ground, pages, align / PAGE)?
+                } else {
+                    heap.take_span(ground, pages)?
+                };
+                Ok(span.map(|(slab, _)| slab.base() as *mut u8))
+            }
+        })
+    }
+
     /// As [`Allocator::note_room`], of a block that is at a multiple of `align`, and is to be freed as one that
     /// was asked for with it.
     pub(crate) fn note_aligned_room(&self, place: Place, size: usize, align: usize) {
@@ -165,6 +225,9 @@ impl<O: Os> Allocator<O> {
         size: usize,
         align: usize,
     ) -> *mut u8 {
+        if let Some(heap) = heap_of(thread) {
+            heap.shrunk.grows(block as usize);
+        }
         let roomy = with_room(usable, size);
         let mut moved = self.aligned(thread, roomy, align);
         if moved.is_null() && roomy > size {
@@ -201,6 +264,10 @@ impl<O: Os> Allocator<O> {
         size: usize,
         align: usize,
     ) -> *mut u8 {
+        if size <= large.bytes && thread.busy.get() != 0 {
+            self.note_room(Place::Large(large), size);
+            return large.address as *mut u8;
+        }
         if size > REQUEST_MAX || thread.busy.get() != 0 {
             return self.exhausted();
         }
@@ -210,23 +277,66 @@ impl<O: Os> Allocator<O> {
             let (os, meta) = (&self.ground.os, &self.ground.meta);
             self.ground.large.remap(os, meta, large, size.max(1), owner)
         };
-        let resized = remap().or_else(|| {
-            // Without room for a copy beside the block, room for it to grow may be had by giving back.
-            if size <= large.bytes {
-                return None;
+        let block = large.address as *mut u8;
+        if let Some(resized) = remap() {
+            return resized.address as *mut u8;
+        }
+        if size <= large.bytes {
+            self.note_room(Place::Large(large), size);
+            return block;
+        }
+        // The kernel moves no block of several mappings, though there is memory.
+        if let Some(moved) = self.copy_large(thread, large, size, owner) {
+            return moved;
+        }
+        // Without room for a copy beside the block, room for it to grow may be had by giving back.
+        self.reclaim(thread);
+        match remap() {
+            Some(resized) => resized.address as *mut u8,
+            None => self.realloc_by_copy(thread, block, large.bytes, size, align),
+        }
+    }
+
+    /// Copies a large block into a larger one of the first-class heap `owner` (0: of none), if that is to be had at
+    /// once. Pages of it that were never written to are left so in the copy.
+    fn copy_large(&self, thread: &Local, large: Block, size: usize, owner: u64) -> Option<*mut u8> {
+        let ground = &self.ground;
+        let (moved, fresh) = {
+            let _busy = Busy::mark(thread);
+            let (moved, fresh) = ground.large.map(&ground.os, &ground.meta, size, PAGE)?;
+            if owner != 0 {
+                ground.large.set_owner(moved.address, owner);
             }
-            self.reclaim(thread);
-            remap()
-        });
-        match resized {
-            Some(block) => block.address as *mut u8,
-            None if size <= large.bytes => {
-                self.note_room(Place::Large(large), size);
-                large.address as *mut u8
+            (moved, fresh)
+        };
+        let (from, to) = (large.address as *const u8, moved.address as *mut u8);
+        // SAFETY: both are live blocks apart from each other, of whole pages, the new one the larger.
+        unsafe {
+            if fresh {
+                copy_used(from, to, large.bytes);
+            } else {
+                ptr::copy_nonoverlapping(from, to, large.bytes);
             }
-            None => {
-                let block = large.address as *mut u8;
-                self.realloc_by_copy(thread, block, large.bytes, size, align)
+        }
+        self.free(thread, large.address as *mut u8);
+        Some(to)
+    }
+
+    /// Resizes a live block at its place, which has no say in its alignment; whether it could.
+    pub(crate) fn resize_in_place(&self, thread: &Local, place: Place, size: usize) -> bool {
+        match place {
+            Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
+            // No block moves to shrink.
+            Place::Large(large) if size <= large.bytes => {
+                !self.realloc_large(thread, large, size, 1).is_null()
+            }
+            Place::Large(large) if size <= REQUEST_MAX && thread.busy.get() == 0 => {
+                let _busy = Busy::mark(thread);
+                let ground = &self.ground;
+                ground.large.expand(&ground.os, &ground.meta, large, size)
+            }
+            Place::Slot(_) | Place::Large(_) | Place::Unknown | Place::Exact(_) => {
+                size <= place.bytes()
             }
         }
     }
@@ -322,6 +432,22 @@ impl<O: Os> Allocator<O> {
                 size: block.bytes,
             }),
             Found::Unknown => Err(Misuse::Unknown { call, addr }),
+        }
+    }
+}
+
+/// Copies `bytes` bytes, whole pages, to fresh pages: what is zero is there already.
+///
+/// # Safety
+/// Both are valid for as many bytes and lie apart; those at `to` are zero.
+unsafe fn copy_used(from: *const u8, to: *mut u8, bytes: usize) {
+    for at in (0..bytes).step_by(PAGE) {
+        // SAFETY: within the caller's bytes, at multiples of a page.
+        unsafe {
+            let words = core::slice::from_raw_parts(from.add(at).cast::<u64>(), PAGE / 8);
+            if words.iter().any(|&word| word != 0) {
+                ptr::copy_nonoverlapping(from.add(at), to.add(at), PAGE);
+            }
         }
     }
 }

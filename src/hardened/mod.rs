@@ -957,6 +957,27 @@ impl Hardened {
         true
     }
 
+    /// Makes a live block that is to shrink `size` bytes long where it is, or as near to that as can be noted.
+    #[cold]
+    pub fn keep<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) -> Result<(), Misuse> {
+        match self.find(ground, addr, Call::Realloc)? {
+            Live::Empty => {}
+            Live::Large(_, old) => {
+                self.move_end(addr, old, size);
+                self.note_large(ground, addr, size);
+            }
+            Live::Slot(slab, slot, old) => {
+                let least = slab.size().saturating_sub(sizes::UNUSED_MAX);
+                let size = size.max(1).max(least).min(old);
+                self.move_end(addr, old, size);
+                if !self.sizes().change(slab, slot, old, size) {
+                    return Err(dead(slab, slot));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Moves the end of a block from `old` to `new` bytes, both with room for the canary behind.
     fn move_end(&self, addr: usize, old: usize, new: usize) {
         let behind = self.behind();

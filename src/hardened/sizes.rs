@@ -51,6 +51,9 @@ pub struct Sizes<'a> {
     words: &'a Words,
 }
 
+/// The most bytes not asked for that a word can tell.
+pub const UNUSED_MAX: usize = u16::MAX as usize - 1;
+
 /// The word of a slot of which `unused` bytes were not asked for.
 fn word(unused: usize) -> u16 {
     (unused + 1) as u16

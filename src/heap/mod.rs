@@ -16,6 +16,7 @@
 mod free;
 mod spans;
 mod upper;
+mod shrunk;
 mod ending;
 mod holes;
 mod check;
@@ -46,6 +47,7 @@ use core::sync::atomic::compiler_fence;
 pub use abandoned::Abandoned;
 pub use arenas::Arenas;
 pub use registry::Heaps;
+use shrunk::Shrunk;
 pub use spans::may_serve;
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
@@ -194,6 +196,8 @@ pub struct Heap {
     last_decay: Cell<u64>,
     /// What the search for holes has learnt, and where it stopped.
     holes: holes::Search,
+    /// Blocks that realloc moved to smaller slots.
+    pub shrunk: Shrunk,
     /// Address, number and size of a slot that was found freed twice and mended; address 0: none.
     twice: [Cell<usize>; 3],
 }

@@ -346,7 +346,7 @@ impl Large {
         };
         let room = bytes.saturating_add(bytes.min(ROOM_MAX));
         let moved = Some(room)
-            .filter(|room| meta.budget.has(room - block.bytes))
+            .filter(|room| meta.budget.has(room - block.bytes) && !os.locks_new_pages())
             .and_then(|room| remapped(os, meta, block, room))
             .or_else(|| remapped(os, meta, block, bytes));
         let now = match moved {

@@ -263,6 +263,19 @@ impl Os for Linux {
         })
     }
 
+    fn locks_new_pages(&self) -> bool {
+        let bytes = self.page_size();
+        let Some(page) = map_anonymous(bytes, READ_WRITE, 0) else {
+            return false;
+        };
+        // SAFETY: a fresh page of our own. What is locked cannot be dropped (madvise(2)).
+        unsafe {
+            let locked = !self.discard(page, bytes);
+            self.unmap(page, bytes);
+            locked
+        }
+    }
+
     fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr) {
         keeping_errno(|| calls::name_range(start.as_ptr(), bytes, name));
     }

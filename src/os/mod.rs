@@ -106,6 +106,11 @@ pub trait Os: Sync {
     /// The range is usable, ours, and its contents are dead.
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
+    /// Whether new pages are resident at once, since the process locks its memory (mlockall(2)).
+    fn locks_new_pages(&self) -> bool {
+        false
+    }
+
     /// Names a range in /proc/PID/maps, as far as the system can; best effort.
     fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr);
 

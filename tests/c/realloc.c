@@ -1,11 +1,11 @@
-/* realloc keeps the address whenever the slot or the span has room, lets a span grow into free pages
- * behind it, and brings the contents along when it must move. */
+/* realloc keeps the address whenever the slot or the span has room and half of it is needed, moves to less room
+ * otherwise, lets a span grow into free pages behind it, and brings the contents along when it must move. */
 #include "tools.h"
 
 static void within_its_room(size_t size) {
     unsigned char *block = take(size);
     size_t most = room(block);
-    size_t turns[] = {most, size, (size + 1) / 2, 1, most, size / 10 + 1, most};
+    size_t turns[] = {most, size, (most + 1) / 2, size, most, (most + 1) / 2, most};
     memset(block, 0x3c, most);
     for (int i = 0; i < 7; i++) {
         CHECK(resize(block, turns[i]) == block);
@@ -14,6 +14,35 @@ static void within_its_room(size_t size) {
         memset(block, 0x3c, most);
         for (int j = i + 1; j < 7; j++) turns[j] = turns[j] < most ? turns[j] : most;
     }
+    give(block);
+}
+
+/* Below half: at most twice what is needed and a little, or a span's three pages. */
+static void to_less_room(size_t size) {
+    size_t turns[] = {size / 3, size / 10 + 1, 1};
+    for (int i = 0; i < 3; i++) {
+        unsigned char *block = memset(take(size), 0x3c, size);
+        block = resize(block, turns[i]);
+        CHECK(room(block) >= turns[i] && all_are(block, 0x3c, turns[i]));
+        CHECK(room(block) <= 2 * turns[i] + (turns[i] > 8192 ? 3 * PAGE_BYTES : 64));
+        give(block);
+    }
+}
+
+/* A block that grows back each time it shrank is soon left where it is. */
+static void there_and_back(size_t size) {
+    int moves = 0;
+    unsigned char *block = take(size);
+    for (int i = 0; i < 1000; i++) {
+        memset(block, i & 0xff, size);
+        void *before = block;
+        block = resize(block, size / 5);
+        moves += block != before;
+        CHECK(all_are(block, (unsigned char)i, size / 5));
+        block = resize(block, size);
+        CHECK(all_are(block, (unsigned char)i, size / 5));
+    }
+    CHECK(moves < 100);
     give(block);
 }
 
@@ -59,6 +88,8 @@ int main(void) {
     into_free_pages_behind();
     for (size_t size = 1; size <= 8192; size += 13) within_its_room(size);
     for (size_t size = 8193; size <= 131072; size += 1357) within_its_room(size);
+    for (size_t size = 1; size <= 400000; size = size * 3 / 2 + 1) to_less_room(size);
+    for (size_t size = 500; size <= 8000; size *= 2) there_and_back(size);
     up_and_down();
     unsigned char *block = resize(NULL, 100);
     CHECK(block != NULL);

@@ -117,8 +117,9 @@ fn a_span_grows_and_shrinks_in_place() {
         "grows over what it gave back"
     );
     assert_eq!(heap.usable(block), 22 * PAGE);
-    assert_eq!(heap.resize(0, block, 100), block);
+    assert_eq!(heap.resize(0, block, 10_000), block);
     assert_eq!(heap.usable(block), 3 * PAGE, "the smallest span");
+    assert_eq!(heap.resize(0, block, 7000), block, "more than half of it");
     for inner in [3 * PAGE, 5 * PAGE] {
         let addr = block + inner;
         assert_eq!(
@@ -129,6 +130,8 @@ fn a_span_grows_and_shrinks_in_place() {
             }
         );
     }
+    let block = heap.resize(0, block, 100);
+    assert_eq!(heap.usable(block), 112, "where it fits");
     heap.is_sound();
     heap.give_all(0, &[block, grown]);
     heap.is_sound();
