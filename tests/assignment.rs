@@ -158,6 +158,19 @@ fn pages_without_a_live_slot_go_back_from_slabs_in_use() {
 }
 
 #[test]
+fn what_a_burst_leaves_goes_back_although_no_call_follows() {
+    for [size, keep] in [
+        ["96", "0"],
+        ["1000", "0"],
+        ["1000", "20000"],
+        ["50000", "0"],
+        ["50000", "500"],
+    ] {
+        passes_alone("idle.c", &[size, keep]);
+    }
+}
+
+#[test]
 fn metadata_lies_apart_from_user_memory() {
     passes("apart.c", &[]);
     passes_alone("apart.c", &["alone"]);

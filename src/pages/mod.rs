@@ -353,15 +353,21 @@ impl Pages {
         let page = self.page_of(base);
         self.set_map(page, n, SlabId::NONE);
         slab.set_state(State::Released);
-        let trim = {
+        let (trim, excess) = {
             let inner = &mut *self.inner.lock();
             inner.headers.give(slab);
             inner.give(page, n, Cleanness::Dirty);
             inner.policy.last_release = now;
-            inner.wants_trim(page).then(|| inner.policy.pad())
+            match inner.wants_trim(page) {
+                true => (Some(inner.policy.pad()), 0),
+                false => (None, inner.excess(now)),
+            }
         };
         if let Some(pad) = trim {
             self.trim(os, meta, pad);
+        }
+        if excess > 0 {
+            self.purge(os, meta, excess);
         }
     }
 
@@ -422,9 +428,27 @@ impl Inner {
     fn take(&mut self, page: PageNo, n: usize) -> bool {
         let index = self.window_of(page);
         let fresh = self.runs.take(page, n);
+        if fresh && page < self.windows[index].tail {
+            self.policy.retaken += n;
+        }
         self.windows[index].tail = self.windows[index].tail.max(page.plus(n));
         self.policy.low_dirty = self.policy.low_dirty.min(self.runs.dirty_pages());
         fresh
+    }
+
+    /// Dirty free pages inside that are to be discarded at once. The end of a heap that grows again and again
+    /// is not counted.
+    fn excess(&mut self, now: u64) -> usize {
+        let windows = &self.windows[..self.used];
+        let len = windows.iter().map(|window| window.len).sum::<usize>();
+        let used = len.saturating_sub(self.runs.free_pages());
+        let grows = self.policy.threshold > self.policy.least;
+        let tail = match windows.first() {
+            Some(first) if first.kind == Kind::Break && grows => first.tail_pages(),
+            _ => 0,
+        };
+        let dirty = self.runs.dirty_pages().saturating_sub(tail);
+        self.policy.excess(dirty, used, now)
     }
 
     /// Puts pages back, and lets the tail reach down over them and the free pages before.

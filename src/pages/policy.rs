@@ -15,6 +15,10 @@ const HUGE_AGAIN_PART: usize = 8;
 const LATELY_MS: u64 = 10_000;
 /// What the trim threshold learns up to.
 const TRIM_PAGES_MOST: usize = 1 << 22;
+/// Dirty free pages inside that are kept at first, whatever is in use.
+const SPARE_PAGES: usize = 256;
+/// The part of the pages in use that may be dirty and free inside besides.
+const SPARE_PART: usize = 8;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
 const LEARN_MS: u64 = 1000;
 
@@ -41,6 +45,12 @@ pub(super) struct Policy {
     pub(super) last_trim: u64,
     pub(super) last_tick: u64,
     pub(super) last_release: u64,
+    /// Dirty free pages inside that are kept although few pages are in use. It learns as the threshold does.
+    pub(super) spare: usize,
+    /// Pages discarded at a release since they were more than that, and clean pages inside taken since.
+    pub(super) discarded: usize,
+    pub(super) retaken: usize,
+    pub(super) last_discard: u64,
     /// The fewest dirty free pages since the last tick: so many were not needed.
     pub(super) low_dirty: usize,
 }
@@ -62,6 +72,10 @@ impl Policy {
             last_trim: 0,
             last_tick: 0,
             last_release: 0,
+            spare: SPARE_PAGES,
+            discarded: 0,
+            retaken: 0,
+            last_discard: 0,
             low_dirty: 0,
         }
     }
@@ -102,6 +116,30 @@ impl Policy {
             || self.largest >= self.huge_from && window.kind == Kind::Break && window.len >= again
     }
 
+    /// How many of `dirty` free pages inside are to be discarded at this release, where `used` pages are in use.
+    ///
+    /// An idle process makes no further call, so what it keeps must be little before. A program that takes
+    /// again what was discarded a moment ago needs it: from then on as much is kept.
+    pub(super) fn excess(&mut self, dirty: usize, used: usize, now: u64) -> usize {
+        if self.least == usize::MAX || dirty <= self.spare.max(used / SPARE_PART) {
+            return 0;
+        }
+        let soon = now.saturating_sub(self.last_discard) < LEARN_MS;
+        if soon && self.discarded > 0 && 2 * self.retaken >= self.discarded {
+            self.spare = (4 * self.spare).max(self.discarded).min(TRIM_PAGES_MOST);
+        }
+        if !soon || 2 * self.retaken >= self.discarded {
+            (self.discarded, self.retaken) = (0, 0);
+        }
+        if dirty <= self.spare.max(used / SPARE_PART) {
+            return 0;
+        }
+        let excess = dirty - self.spare / 4;
+        self.discarded += excess;
+        self.last_discard = now;
+        excess
+    }
+
     /// The break moved down at `now`, from an end `pages` pages above the window's start.
     pub(super) fn was_trimmed(&mut self, pages: usize, now: u64) {
         self.largest = self.largest.max(pages);
@@ -136,6 +174,9 @@ impl Policy {
         if !self.grew && unused > 0 {
             self.threshold = (self.threshold / 2).max(self.least);
             self.largest /= 2;
+        }
+        if unused > self.spare / 4 {
+            self.spare = (self.spare / 2).max(SPARE_PAGES);
         }
         self.grew = false;
     }
