@@ -69,6 +69,8 @@ pub mod arena;
 #[cfg(not(loom))]
 pub mod inspect;
 #[cfg(not(loom))]
+pub mod layout;
+#[cfg(not(loom))]
 pub mod snapshot;
 #[cfg(not(loom))]
 pub mod life;

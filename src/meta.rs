@@ -228,10 +228,12 @@ pub enum Elsewhere {
     LargeEpoch,
     /// 4 bytes that differ after a slab was made or released.
     SlabEpoch,
+    /// The region itself: a copy of it lies elsewhere.
+    Region,
 }
 
 /// Number of them.
-pub const ELSEWHERE: usize = 3;
+pub const ELSEWHERE: usize = 4;
 
 /// The library's version, filled up with zeros.
 const LIBRARY: [u64; 2] = {
@@ -556,6 +558,7 @@ impl Meta {
             place[1].store(extent.bytes, Relaxed);
         }
         header.started.store(os.clock(), Relaxed);
+        header.point(Elsewhere::Region, self.place.base);
         for (word, part) in header.library.iter().zip(LIBRARY) {
             word.store(part, Relaxed);
         }

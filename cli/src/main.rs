@@ -11,6 +11,7 @@ mod resident;
 mod run;
 mod signals;
 mod status;
+mod view;
 mod watch;
 
 use anyhow::Error;
@@ -30,6 +31,15 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Options(options::Args),
+    Ps(view::ps::Args),
+    Top(view::top::Args),
+    Map(view::map::Args),
+    Explain(view::explain::Args),
+    Snapshot(view::snapshot::Args),
+    Diff(view::diff::Args),
+    Check(view::check::Args),
+    GdbScript(view::debugger::GdbArgs),
+    LldbScript(view::debugger::LldbArgs),
 }
 
 fn main() {
@@ -37,11 +47,32 @@ fn main() {
     let done = match cli.command {
         Command::Run(args) => run::run(&args).map(Some),
         Command::Options(args) => options::print(&args).map(|()| None),
+        other => look(&other),
     };
     match done {
         Ok(Some(ended)) => status::pass_on(ended),
         Ok(None) => {}
         Err(error) => fail(&error),
+    }
+}
+
+/// Looks into a heap from outside, and ends with a status of its own where that says something.
+fn look(command: &Command) -> anyhow::Result<Option<std::process::ExitStatus>> {
+    let status = match command {
+        Command::Ps(args) => view::ps::run(args).map(|()| 0),
+        Command::Top(args) => view::top::run(args).map(|()| 0),
+        Command::Map(args) => view::map::run(args).map(|()| 0),
+        Command::Explain(args) => view::explain::run(args).map(|()| 0),
+        Command::Snapshot(args) => view::snapshot::run(args).map(|()| 0),
+        Command::Diff(args) => view::diff::run(args),
+        Command::Check(args) => view::check::run(args),
+        Command::GdbScript(args) => view::debugger::gdb(args).map(|()| 0),
+        Command::LldbScript(args) => view::debugger::lldb(args).map(|()| 0),
+        Command::Run(_) | Command::Options(_) => Ok(0),
+    }?;
+    match status {
+        0 => Ok(None),
+        status => exit(status),
     }
 }
 

@@ -49,6 +49,9 @@ impl std::error::Error for CannotRun {}
 
 /// The exit status for `error`.
 pub fn of_error(error: &Error) -> i32 {
+    if let Some(error) = error.downcast_ref::<slabside_view::Error>() {
+        return error.status();
+    }
     error.downcast_ref().map_or(OWN_ERROR, CannotRun::status)
 }
 

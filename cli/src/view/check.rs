@@ -1,0 +1,96 @@
+//! `slabside check`: whether the metadata contradict themselves, from outside.
+
+use super::{grouped, json, print, Common, Read};
+use anyhow::Result;
+use serde::Serialize;
+use slabside_view::check::{check, Checked};
+
+/// Check whether a heap's metadata contradict themselves: also those of a process that crashed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Exit status: 0 if the heap is whole, 1 if something contradicts, 125 to 127 as everywhere. Of a process that \
+goes on while it is read, some contradictions cannot be told from what it was doing: --stop finds them.")]
+pub struct Args {
+    /// A process number, a core file or a snapshot
+    target: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    whole: bool,
+    stopped: bool,
+    heaps: Vec<Checked>,
+}
+
+/// Prints what was found; the exit status.
+pub fn run(args: &Args) -> Result<i32> {
+    let read = Read::new(&args.target, &args.common)?;
+    let heaps: Vec<Checked> = read
+        .heaps
+        .iter()
+        .map(|heap| check(&*read.target, heap))
+        .collect();
+    let whole = heaps.iter().all(|checked| checked.wrong.is_empty());
+    let stopped = read.heaps.iter().all(|heap| heap.stopped);
+    if args.common.json {
+        let schema = "slabside.check/1";
+        print(&json(&Report {
+            schema,
+            whole,
+            stopped,
+            heaps,
+        })?)?;
+    } else {
+        let mut text = String::new();
+        for checked in &heaps {
+            text += &line(&read.title(), checked, stopped);
+        }
+        print(&text)?;
+    }
+    Ok(i32::from(!whole))
+}
+
+fn line(title: &str, checked: &Checked, stopped: bool) -> String {
+    let mut text: String = checked
+        .wrong
+        .iter()
+        .map(|wrong| format!("{wrong}\n"))
+        .collect();
+    let verdict = match (checked.wrong.len(), stopped) {
+        (0, true) => "whole".to_string(),
+        (0, false) => "whole, as far as can be told while it runs (--stop tells all)".to_string(),
+        (1, _) => "1 contradiction".to_string(),
+        (n, _) => format!("{} contradictions", grouped(n as u64)),
+    };
+    text += &format!(
+        "{title}: {verdict}: {} slabs with {} slots, {} large blocks, {} kept ranges, {} heaps\n",
+        grouped(checked.slabs),
+        grouped(checked.slots),
+        grouped(checked.large),
+        grouped(checked.kept),
+        grouped(checked.heaps)
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_come_before_the_verdict() {
+        let mut checked = Checked {
+            slabs: 1234,
+            ..Checked::default()
+        };
+        assert!(line("p (1)", &checked, true).starts_with("p (1): whole: 1,234 slabs with 0 slots"));
+        assert!(line("p (1)", &checked, false).contains("while it runs"));
+        checked.wrong = vec!["slab 7 lies at two places".into()];
+        let text = line("p (1)", &checked, true);
+        assert!(text.starts_with("slab 7 lies at two places\np (1): 1 contradiction: "));
+    }
+}

@@ -1,0 +1,265 @@
+//! `slabside explain`: what an address is to the heap; of a core file also a register or what it faulted at.
+
+use super::{grouped, json, print, Common, Read};
+use anyhow::{bail, Result};
+use serde::Serialize;
+use slabside_view::explain::{explain, Explanation};
+use slabside_view::source::{About, Thread};
+use slabside_view::symbols::Symbols;
+use std::fmt::Write;
+
+/// Explain what an address is: a block and its slab, a free slot, a free page, metadata, or nothing of the heap's.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Addresses are hexadecimal, with 0x or without, or registers of the thread that crashed ('$rdi'; of a process with \
+--stop, of its first thread).
+
+Examples:
+  slabside explain 7444 0x5645df8dee38
+  slabside explain core '$rdi'
+  slabside explain core --fault")]
+pub struct Args {
+    /// A process number, a core file or a snapshot
+    target: String,
+
+    /// Addresses or registers
+    #[arg(value_name = "ADDR|$REG")]
+    addresses: Vec<String>,
+
+    /// Explain the address that the program faulted at, and each register that leads into the heap
+    #[arg(long)]
+    fault: bool,
+
+    /// Look at no contents: nothing of the program's data is printed
+    #[arg(long)]
+    no_contents: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    pid: u32,
+    program: String,
+    signal: Option<u32>,
+    fault: Option<u64>,
+    addresses: Vec<Named>,
+}
+
+#[derive(Serialize)]
+struct Named {
+    /// How it was given, if as a register.
+    name: Option<String>,
+    #[serde(flatten)]
+    told: Explanation,
+}
+
+/// Prints the explanations.
+pub fn run(args: &Args) -> Result<()> {
+    if args.addresses.is_empty() && !args.fault {
+        bail!("give an address, a register such as '$rdi', or --fault");
+    }
+    let read = Read::new(&args.target, &args.common)?;
+    let (about, threads) = (read.target.about(), read.target.threads());
+    let mut wanted = Vec::new();
+    for given in &args.addresses {
+        wanted.push(address(given, &threads)?);
+    }
+    if args.fault {
+        wanted.extend(faults(&read, &about, &threads)?);
+    }
+    let mut symbols = Symbols::new();
+    let addresses: Vec<Named> = wanted
+        .into_iter()
+        .filter_map(|(name, address)| {
+            let heap = read.heap_of(address)?;
+            let looks = !args.no_contents;
+            let told = explain(&*read.target, heap, &mut symbols, address, looks);
+            Some(Named { name, told })
+        })
+        .collect();
+    if args.common.json {
+        return print(&json(&Report {
+            schema: "slabside.explain/1",
+            pid: about.pid,
+            program: about.program,
+            signal: about.signal,
+            fault: about.fault,
+            addresses,
+        })?);
+    }
+    let mut text = String::new();
+    if args.fault {
+        text += &ended(&about);
+    }
+    for named in &addresses {
+        text += &tell(named);
+    }
+    print(&text)
+}
+
+/// How a core file's program ended.
+fn ended(about: &About) -> String {
+    match (about.signal, about.fault) {
+        (Some(signal), Some(fault)) => {
+            format!("{} ended by signal {signal} at {fault:#x}\n", about.program)
+        }
+        (Some(signal), None) => format!(
+            "{} ended by signal {signal}, which names no address\n",
+            about.program
+        ),
+        _ => String::new(),
+    }
+}
+
+/// An address as it is written, or a register's value and name.
+fn address(given: &str, threads: &[Thread]) -> Result<(Option<String>, u64)> {
+    if let Some(name) = given.strip_prefix('$') {
+        let Some(thread) = threads
+            .first()
+            .filter(|thread| !thread.registers.is_empty())
+        else {
+            bail!("'{given}': no registers are known: of a process --stop reads them");
+        };
+        let found = thread.registers.iter().find(|register| register.0 == name);
+        return match found {
+            Some((_, value)) => Ok((Some(given.into()), *value)),
+            None => bail!("'{given}': there is no such register"),
+        };
+    }
+    let digits = given.strip_prefix("0x").unwrap_or(given);
+    match u64::from_str_radix(digits, 16) {
+        Ok(address) => Ok((None, address)),
+        Err(_) => bail!("'{given}' is neither an address nor a register"),
+    }
+}
+
+/// Where the program faulted, and the registers that lead into the heap.
+fn faults(read: &Read, about: &About, threads: &[Thread]) -> Result<Vec<(Option<String>, u64)>> {
+    let Some(first) = threads
+        .first()
+        .filter(|thread| !thread.registers.is_empty())
+    else {
+        bail!("--fault: no registers are known: it is for core files, and processes with --stop");
+    };
+    let mut found: Vec<_> = about
+        .fault
+        .map(|fault| (Some("fault".to_string()), fault))
+        .into_iter()
+        .collect();
+    for (name, value) in &first.registers {
+        let ours = read.heaps.iter().any(|heap| {
+            heap.slab_at(*value).is_some()
+                || heap.large_at(*value).is_some()
+                || heap.kept_at(*value).is_some()
+                || heap.window_at(*value).is_some()
+                || heap.region.span().holds(*value)
+        });
+        if ours {
+            found.push((Some(format!("${name}")), *value));
+        }
+    }
+    Ok(found)
+}
+
+fn tell(named: &Named) -> String {
+    let told = &named.told;
+    let mut text = String::new();
+    if let Some(name) = &named.name {
+        let _ = write!(text, "{name} = ");
+    }
+    let _ = writeln!(text, "{:#x}: {}", told.address, told.line);
+    if let Some(slab) = &told.slab {
+        let kind = if slab.span { "span" } else { "slab" };
+        let waiting = match slab.waiting {
+            0 => String::new(),
+            n => format!(", {n} waiting"),
+        };
+        let _ = writeln!(
+            text,
+            "  {kind} of {} bytes at {:#x}, slot {} of {} ({} live{waiting}), {}, of {}",
+            grouped(slab.size),
+            slab.address,
+            slab.slot,
+            slab.slots,
+            slab.live,
+            slab.state,
+            slab.owner
+        );
+    }
+    if let Some(block) = told.block.filter(|_| told.what == "live") {
+        let asked = match block.asked {
+            Some(asked) => format!("{} bytes", grouped(asked)),
+            None => "not kept (hardened only)".into(),
+        };
+        let _ = writeln!(text, "  asked for: {asked}");
+    }
+    for slot in &told.slots {
+        let own = told
+            .slab
+            .as_ref()
+            .is_some_and(|slab| slab.slot == slot.slot);
+        let words: Vec<String> = slot.words.iter().map(|word| format!("{word:x}")).collect();
+        let line = format!(
+            "  {} slot {} {:#x} {:7} {:40} {}",
+            if own { '>' } else { ' ' },
+            slot.slot,
+            slot.address,
+            slot.state,
+            words.join(" "),
+            slot.looks
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let near = |side: &str, block: &slabside_view::explain::Block| {
+        format!(
+            "  nearest live block {side}: {} bytes at {:#x}\n",
+            grouped(block.bytes),
+            block.address
+        )
+    };
+    text.extend(told.before.iter().map(|block| near("below", block)));
+    text.extend(told.after.iter().map(|block| near("above", block)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn threads() -> Vec<Thread> {
+        vec![Thread {
+            registers: vec![("rdi".into(), 0x1234)],
+            ..Thread::default()
+        }]
+    }
+
+    #[test]
+    fn addresses_are_hexadecimal_or_registers() {
+        assert_eq!(address("0x10", &[]).unwrap(), (None, 16));
+        assert_eq!(address("ff", &[]).unwrap(), (None, 255));
+        let rdi = (Some("$rdi".to_string()), 0x1234);
+        assert_eq!(address("$rdi", &threads()).unwrap(), rdi);
+        assert!(address("$xyz", &threads()).is_err());
+        assert!(address("$rdi", &[]).is_err());
+        assert!(address("zebra", &[]).is_err());
+    }
+
+    #[test]
+    fn a_core_says_how_it_ended() {
+        let about = About {
+            program: "prog".into(),
+            signal: Some(11),
+            fault: Some(0x10),
+            ..About::default()
+        };
+        assert_eq!(ended(&about), "prog ended by signal 11 at 0x10\n");
+        let about = About {
+            fault: None,
+            ..about
+        };
+        assert!(ended(&about).contains("names no address"));
+    }
+}

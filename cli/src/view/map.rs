@@ -1,0 +1,179 @@
+//! `slabside map`: the heap as a picture, by address.
+
+use super::{grouped, human, json, print, svg, Common, Read};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use slabside_view::map::{pictures, pins, sparse, Cell, Picture, Pin, Sparse};
+use slabside_view::symbols::Symbols;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+/// Signs in a line, and lines of a picture at most.
+const WIDTH: usize = 64;
+const LINES: usize = 32;
+/// Sparse slabs that are listed.
+const PINS: usize = 20;
+
+/// Show the heap as a picture: how full its pages are, which are free, and which few blocks keep others alive.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A process number, a core file or a snapshot
+    target: String,
+
+    /// List the slabs of which at most an eighth is live, with the blocks that keep them alive
+    #[arg(long)]
+    pins: bool,
+
+    /// Write the picture to FILE, to be opened in a browser
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    windows: Vec<Picture>,
+    sparse: Sparse,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pins: Option<Vec<Pin>>,
+}
+
+/// Prints the picture.
+pub fn run(args: &Args) -> Result<()> {
+    let read = Read::new(&args.target, &args.common)?;
+    let source = &*read.target;
+    let windows: Vec<Picture> = read
+        .heaps
+        .iter()
+        .flat_map(|heap| pictures(source, heap))
+        .collect();
+    let mut sums = Sparse::default();
+    for heap in &read.heaps {
+        let more = sparse(heap);
+        sums.slabs += more.slabs;
+        sums.blocks += more.blocks;
+        sums.live += more.live;
+        sums.bytes += more.bytes;
+    }
+    let mut symbols = Symbols::new();
+    let listed: Option<Vec<Pin>> = args.pins.then(|| {
+        let all = read.heaps.iter();
+        all.flat_map(|heap| pins(source, heap, &mut symbols, PINS))
+            .collect()
+    });
+    if let Some(file) = &args.svg {
+        fs::write(file, svg::page(&read.title(), &windows))
+            .with_context(|| format!("cannot write '{}'", file.display()))?;
+    }
+    if args.common.json {
+        let schema = "slabside.map/1";
+        return print(&json(&Report {
+            schema,
+            windows,
+            sparse: sums,
+            pins: listed,
+        })?);
+    }
+    let mut text = String::new();
+    match &listed {
+        Some(pins) => text += &list(pins),
+        None => windows.iter().for_each(|window| text += &draw(window)),
+    }
+    let _ = writeln!(
+        text,
+        "{} slabs are at most an eighth full: {} blocks, {}, keep {} alive",
+        grouped(sums.slabs),
+        grouped(sums.blocks),
+        human(sums.live),
+        human(sums.bytes)
+    );
+    print(&text)
+}
+
+/// A window, drawn with signs.
+pub fn draw(window: &Picture) -> String {
+    let mut text = String::new();
+    let kind = if window.mapped { "window" } else { "break" };
+    let cells = window.cells(WIDTH * LINES);
+    let width = cells.first().map_or(0, |cell| cell.bytes);
+    let _ = writeln!(
+        text,
+        "{kind} {:#x}, {}   one sign = {}   height: live bytes   '.': resident and free   ' ': not resident",
+        window.address,
+        human(window.bytes),
+        human(width)
+    );
+    for (index, line) in cells.chunks(WIDTH).enumerate() {
+        let address = window.address + (index * WIDTH) as u64 * width;
+        let signs: String = line.iter().map(sign).collect();
+        let _ = writeln!(text, "{address:#x} |{signs:WIDTH$}|");
+    }
+    text
+}
+
+fn sign(cell: &Cell) -> char {
+    if cell.live == 0 {
+        return if cell.resident > 0 { '.' } else { ' ' };
+    }
+    let eighths = (cell.live.saturating_mul(8)).div_ceil(cell.bytes.max(1));
+    ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][(eighths.clamp(1, 8) - 1) as usize]
+}
+
+fn list(pins: &[Pin]) -> String {
+    let mut text = String::new();
+    for pin in pins {
+        let _ = writeln!(
+            text,
+            "slab {:#x} of {} bytes: {} of {} live, keep {} alive, of {}",
+            pin.address,
+            grouped(pin.size),
+            pin.live,
+            pin.slots,
+            human(pin.bytes),
+            pin.owner
+        );
+        for block in &pin.blocks {
+            let _ = writeln!(text, "    {:#x} {}", block.address, block.looks);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slabside_view::map::PageRun;
+
+    #[test]
+    fn the_picture_reads_as_it_should() {
+        let run = |page: u64, pages, live, resident| PageRun {
+            address: 0x10000 + page * 4096,
+            pages,
+            slab: u32::from(live > 0),
+            size: 16,
+            live,
+            resident,
+        };
+        let window = Picture {
+            address: 0x10000,
+            bytes: 6 * 4096,
+            mapped: false,
+            runs: vec![
+                run(0, 2, 8192, 8192),
+                run(2, 1, 16, 4096),
+                run(3, 1, 2048, 4096),
+                run(4, 1, 0, 4096),
+                run(5, 1, 0, 0),
+            ],
+        };
+        let drawn = draw(&window);
+        let lines: Vec<&str> = drawn.lines().collect();
+        assert!(lines[0].starts_with("break 0x10000, 24.0 KiB   one sign = 4.0 KiB   height"));
+        assert_eq!(lines[1], format!("0x10000 |██▁▄. {}|", " ".repeat(58)));
+        assert_eq!(lines.len(), 2);
+    }
+}

@@ -1,0 +1,165 @@
+//! The commands that look into a heap from outside: what they have in common. The reading is `slabside-view`'s.
+
+pub mod check;
+pub mod debugger;
+pub mod diff;
+pub mod explain;
+pub mod map;
+pub mod metrics;
+pub mod ps;
+pub mod screen;
+pub mod snapshot;
+pub mod svg;
+pub mod top;
+
+use anyhow::Result;
+use serde::Serialize;
+use slabside_view::figures::Figures;
+use slabside_view::model::{Buffers, Heap};
+use slabside_view::region;
+use slabside_view::source::{Source, Target};
+use slabside_view::Error;
+use std::io::{self, Write};
+
+/// What every such command takes.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Common {
+    /// Print JSON, amounts in bytes, with `schema` (name and version) first
+    #[arg(long)]
+    pub json: bool,
+
+    /// Stop the process while it is read, for some milliseconds: exact figures
+    #[arg(long)]
+    pub stop: bool,
+
+    /// Read only the heap of this number, where a process has more than one
+    #[arg(long, value_name = "N")]
+    pub heap: Option<usize>,
+}
+
+/// A target and its heaps.
+pub struct Read {
+    /// The target.
+    pub target: Target,
+    /// Its heaps, by address of their regions.
+    pub heaps: Vec<Heap>,
+}
+
+impl Read {
+    /// Reads the heaps of `what`, a process number or a file.
+    pub fn new(what: &str, common: &Common) -> Result<Read> {
+        Read::with(what, common, &mut Vec::new())
+    }
+
+    /// The same with the buffers of an earlier reading, which are left empty.
+    pub fn with(what: &str, common: &Common, buffers: &mut Vec<Buffers>) -> Result<Read> {
+        let target = Target::open(what, common.stop)?;
+        let mut regions = region::find(&*target)?;
+        if let Some(wanted) = common.heap {
+            let count = regions.len();
+            if wanted >= count {
+                let name = target.name();
+                return Err(Error::NoSuchHeap {
+                    name,
+                    count,
+                    wanted,
+                }
+                .into());
+            }
+            regions = vec![regions.swap_remove(wanted)];
+        }
+        let mut heaps = Vec::new();
+        for region in regions {
+            let mut kept = buffers.pop().unwrap_or_default();
+            heaps.push(Heap::of(&*target, region, &mut kept)?);
+        }
+        Ok(Read { target, heaps })
+    }
+
+    /// The sums of all heaps.
+    pub fn figures(&self) -> Figures {
+        let source: &dyn Source = &*self.target;
+        let mut all = self.heaps.iter().map(|heap| Figures::of(source, heap));
+        let mut sum = all.next().unwrap_or_default();
+        all.for_each(|figures| sum.add(&figures));
+        sum
+    }
+
+    /// The heap that has something to say of `address`, or the first.
+    pub fn heap_of(&self, address: u64) -> Option<&Heap> {
+        let has = |heap: &&Heap| {
+            heap.region.span().holds(address)
+                || heap.window_at(address).is_some()
+                || heap.large_at(address).is_some()
+                || heap.kept_at(address).is_some()
+        };
+        self.heaps.iter().find(has).or_else(|| self.heaps.first())
+    }
+
+    /// The name of the program, and the process's number where that is known.
+    pub fn title(&self) -> String {
+        let about = self.target.about();
+        let program = if about.program.is_empty() {
+            self.target.name()
+        } else {
+            about.program
+        };
+        match about.pid {
+            0 => program,
+            pid => format!("{program} ({pid})"),
+        }
+    }
+}
+
+/// Writes `text` on standard output; a reader that went away is no error.
+pub fn print(text: &str) -> Result<()> {
+    let mut output = io::stdout().lock();
+    let done = output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush());
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::anyhow!("cannot write: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `value` as a line of JSON.
+pub fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string(value)? + "\n")
+}
+
+/// `bytes` in the largest binary unit of which there is at least one, to a tenth.
+pub fn human(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let unit = bytes.checked_ilog2().unwrap_or(0) as usize / 10;
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!(
+            "{:.1} {}",
+            bytes as f64 / (1u64 << (10 * unit)) as f64,
+            units[unit]
+        ),
+    }
+}
+
+/// The same for a difference.
+pub fn signed(bytes: i64) -> String {
+    let sign = if bytes < 0 { '-' } else { '+' };
+    format!("{sign}{}", human(bytes.unsigned_abs()))
+}
+
+pub use slabside_view::region::grouped;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_have_a_sign() {
+        assert_eq!(signed(0), "+0 B");
+        assert_eq!(signed(-1536), "-1.5 KiB");
+        assert_eq!(signed(i64::MIN), "-8.0 EiB");
+    }
+}

@@ -1,0 +1,255 @@
+//! `slabside top`: where a process's memory is, refreshed, or once.
+
+use super::metrics::{self, Sample};
+use super::screen::{self, Rows, Setting, View};
+use super::{json, print, ps, Common, Read};
+use anyhow::{Context, Result};
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use serde::Serialize;
+use slabside_view::figures::Figures;
+use slabside_view::model::{Buffers, Heap};
+use std::io::IsTerminal;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Show where a process's memory is: live blocks, what waits, idle slots, free pages, metadata and the rest.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Without PID, all processes on slabside. Keys: s sort, c classes or owners, p freeze, d mark (changes are told since \
+then), q quit. Where standard output is no terminal, and with --json, each refresh is printed.")]
+pub struct Args {
+    /// A process number, a core file or a snapshot
+    target: Option<String>,
+
+    /// Print once and end
+    #[arg(long)]
+    once: bool,
+
+    /// Seconds between two refreshes
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    delay: Duration,
+
+    /// Write the figures to FILE at each refresh, for node_exporter's textfile collector
+    #[arg(long, value_name = "FILE")]
+    prometheus: Option<PathBuf>,
+
+    /// Serve the figures as OpenMetrics; a port alone is one of this machine
+    #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with_all = ["once", "json", "prometheus"])]
+    openmetrics: Option<String>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds")?;
+    match (0.05..=86400.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("from 0.05 to 86400".into()),
+    }
+}
+
+#[derive(Serialize)]
+struct Refresh<'a> {
+    schema: &'static str,
+    time: u64,
+    pid: u32,
+    program: String,
+    stopped: bool,
+    took_ms: u64,
+    heaps: usize,
+    #[serde(flatten)]
+    figures: &'a Figures,
+}
+
+/// What is read again and again: buffers are used again, and the refresh before is kept.
+struct Watch<'a> {
+    target: &'a str,
+    common: &'a Common,
+    buffers: Vec<Buffers>,
+    before: Option<(Figures, Instant)>,
+    marked: bool,
+}
+
+/// A refresh.
+struct Seen {
+    view: View,
+    sample: Sample,
+}
+
+impl Watch<'_> {
+    fn look(&mut self) -> Result<Seen> {
+        let start = Instant::now();
+        let read = Read::with(self.target, self.common, &mut self.buffers)?;
+        let sample = Sample::of(&read);
+        let figures = sample.figures.clone();
+        let view = View {
+            title: read.title(),
+            threads: read.target.threads().len(),
+            heaps: read.heaps.len(),
+            took: start.elapsed().as_millis() as u64,
+            stopped: read.heaps.iter().all(|heap| heap.stopped),
+            before: self
+                .before
+                .as_ref()
+                .map(|(figures, then)| (figures.clone(), then.elapsed().as_secs_f64())),
+            figures: figures.clone(),
+        };
+        // The first is the last to be taken.
+        self.buffers = read
+            .heaps
+            .into_iter()
+            .rev()
+            .map(Heap::into_buffers)
+            .collect();
+        if !self.marked {
+            self.before = Some((figures, start));
+        }
+        Ok(Seen { view, sample })
+    }
+}
+
+/// Shows it until it is told to end.
+pub fn run(args: &Args) -> Result<()> {
+    let Some(target) = &args.target else {
+        return all(args);
+    };
+    let mut watch = Watch {
+        target,
+        common: &args.common,
+        buffers: Vec::new(),
+        before: None,
+        marked: false,
+    };
+    if let Some(given) = &args.openmetrics {
+        let address = metrics::address(given)?;
+        watch.look()?;
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        return metrics::serve(&listener, || Ok(vec![watch.look()?.sample]));
+    }
+    let full = !args.once && !args.common.json && args.prometheus.is_none();
+    if full && std::io::stdout().is_terminal() {
+        return full_screen(&mut watch, args.delay);
+    }
+    loop {
+        let seen = watch.look()?;
+        if let Some(file) = &args.prometheus {
+            metrics::write(file, std::slice::from_ref(&seen.sample))?;
+        }
+        if args.common.json {
+            print(&line(&seen)?)?;
+        } else if args.prometheus.is_none() {
+            print(&screen::text(&seen.view))?;
+        }
+        if args.once {
+            return Ok(());
+        }
+        std::thread::sleep(args.delay);
+    }
+}
+
+fn line(seen: &Seen) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    json(&Refresh {
+        schema: "slabside.top/1",
+        time: now.map_or(0, |since| since.as_secs()),
+        pid: seen.sample.pid,
+        program: seen.sample.program.clone(),
+        stopped: seen.view.stopped,
+        took_ms: seen.view.took,
+        heaps: seen.view.heaps,
+        figures: &seen.view.figures,
+    })
+}
+
+/// All processes on slabside, a line each.
+fn all(args: &Args) -> Result<()> {
+    let samples = || -> Vec<Sample> {
+        let rows = ps::rows();
+        let reads = rows
+            .iter()
+            .filter_map(|row| Read::new(&row.pid.to_string(), &args.common).ok());
+        reads.map(|read| Sample::of(&read)).collect()
+    };
+    if let Some(given) = &args.openmetrics {
+        let address = metrics::address(given)?;
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        return metrics::serve(&listener, || Ok(samples()));
+    }
+    loop {
+        if let Some(file) = &args.prometheus {
+            metrics::write(file, &samples())?;
+        } else if args.common.json {
+            #[derive(Serialize)]
+            struct List {
+                schema: &'static str,
+                processes: Vec<ps::Row>,
+            }
+            print(&json(&List {
+                schema: "slabside.ps/1",
+                processes: ps::rows(),
+            })?)?;
+        } else {
+            print(&ps::table(&ps::rows()))?;
+        }
+        if args.once {
+            return Ok(());
+        }
+        std::thread::sleep(args.delay);
+    }
+}
+
+/// Draws the screen until q, or until the process ends.
+fn full_screen(watch: &mut Watch<'_>, delay: Duration) -> Result<()> {
+    let mut seen = watch.look()?;
+    let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
+    let outcome = draw_on(&mut terminal, watch, delay, &mut seen);
+    ratatui::restore();
+    outcome
+}
+
+fn draw_on(
+    terminal: &mut ratatui::DefaultTerminal,
+    watch: &mut Watch<'_>,
+    delay: Duration,
+    seen: &mut Seen,
+) -> Result<()> {
+    let mut setting = Setting::default();
+    let mut last = Instant::now();
+    loop {
+        terminal.draw(|frame| screen::draw(frame, &seen.view, setting))?;
+        let left = delay.saturating_sub(last.elapsed());
+        if event::poll(left)? {
+            if let Event::Key(key) = event::read()? {
+                let control = key.modifiers.contains(KeyModifiers::CONTROL);
+                match key.code {
+                    _ if key.kind == KeyEventKind::Release => {}
+                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
+                    KeyCode::Char('c') if control => return Ok(()),
+                    KeyCode::Char('s') => setting.sort = setting.sort.next(),
+                    KeyCode::Char('c') => {
+                        setting.rows = match setting.rows {
+                            Rows::Classes => Rows::Owners,
+                            Rows::Owners => Rows::Classes,
+                        }
+                    }
+                    KeyCode::Char('p') => setting.frozen = !setting.frozen,
+                    KeyCode::Char('d') => {
+                        setting.marked = !setting.marked;
+                        watch.marked = setting.marked;
+                        watch.before = Some((seen.view.figures.clone(), Instant::now()));
+                    }
+                    _ => {}
+                }
+            }
+            continue;
+        }
+        last = Instant::now();
+        if !setting.frozen {
+            *seen = watch.look()?;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What a reader outside the process needs of the region's layout: offsets, sizes and words, in one place.
+//!
+//! It belongs to `meta::VERSION`: a change of any of these is a new version, and the crate `slabside-view` then keeps
+//! the old one's numbers beside the new.
+
+pub use crate::meta::{Area, Elsewhere, Fact, WindowRange, AREAS, ELSEWHERE, FACTS, HARDENED};
+pub use crate::meta::{MAGIC, SLAB_BYTES, VERSION, WINDOWS};
+
+pub use crate::geometry::SLOTS;
+
+use crate::meta::Header;
+use core::mem::{offset_of, size_of};
+
+/// Bytes of the region's header.
+pub const HEADER_BYTES: usize = size_of::<Header>();
+
+/// Where the header's fields lie in it.
+pub mod offset {
+    use super::{offset_of, Header};
+
+    /// The magic number, 8 bytes.
+    pub const MAGIC: usize = offset_of!(Header, magic);
+    /// The version, 4 bytes.
+    pub const VERSION: usize = offset_of!(Header, version);
+    /// Bytes of the header, 4 bytes.
+    pub const HEADER_BYTES: usize = offset_of!(Header, header_bytes);
+    /// Bytes of the region, 8 bytes.
+    pub const REGION_BYTES: usize = offset_of!(Header, region_bytes);
+    /// Number of areas, 4 bytes.
+    pub const AREAS_USED: usize = offset_of!(Header, areas_used);
+    /// Bytes of a slab header, 4 bytes.
+    pub const SLAB_BYTES: usize = offset_of!(Header, slab_bytes);
+    /// Offset and length of each area, 16 bytes.
+    pub const AREAS: usize = offset_of!(Header, areas);
+    /// Heaps made so far, 4 bytes.
+    pub const HEAPS_MADE: usize = offset_of!(Header, heaps_made);
+    /// Windows in use, 4 bytes.
+    pub const WINDOWS: usize = offset_of!(Header, windows);
+    /// The large table in use, 4 bytes.
+    pub const LARGE_SHIFT: usize = offset_of!(Header, large_shift);
+    /// The process, 4 bytes.
+    pub const PID: usize = offset_of!(Header, pid);
+    /// When the region was made, 8 bytes.
+    pub const STARTED: usize = offset_of!(Header, started);
+    /// The library's version, 16 bytes.
+    pub const LIBRARY: usize = offset_of!(Header, library);
+    /// The windows.
+    pub const RANGES: usize = offset_of!(Header, ranges);
+    /// The facts, 4 bytes each.
+    pub const FACTS: usize = offset_of!(Header, facts);
+    /// What lies elsewhere, 8 bytes each.
+    pub const ELSEWHERE: usize = offset_of!(Header, elsewhere);
+}
+
+/// Where a window's fields lie in its entry.
+pub mod window {
+    use super::{offset_of, size_of};
+    use crate::meta::WindowRange;
+
+    /// Bytes of an entry.
+    pub const BYTES: usize = size_of::<WindowRange>();
+    /// Address of the first page, 8 bytes.
+    pub const BASE: usize = offset_of!(WindowRange, base);
+    /// Its number, 4 bytes.
+    pub const FIRST: usize = offset_of!(WindowRange, first);
+    /// 1: behind the break; 2: mapped. 4 bytes.
+    pub const KIND: usize = offset_of!(WindowRange, kind);
+    /// The most pages that it ever had, 8 bytes.
+    pub const PAGES: usize = offset_of!(WindowRange, pages);
+}
+
+/// Where a slab header's fields lie in it (see the drawing in `slab`).
+pub mod slab {
+    use super::offset_of;
+    use crate::arch::HEADER_FREE;
+    use crate::geometry::WORDS;
+    use crate::slab::Slab;
+
+    /// Address of the first page, 8 bytes.
+    pub const BASE: usize = offset_of!(Slab, base);
+    /// The owner word, 8 bytes.
+    pub const OWNER: usize = offset_of!(Slab, owner);
+    /// The size's reciprocal, 4 bytes.
+    pub const RECIPROCAL: usize = offset_of!(Slab, recip);
+    /// Bytes of a slot, 4 bytes.
+    pub const SIZE: usize = offset_of!(Slab, size);
+    /// Number of slots, 2 bytes.
+    pub const SLOTS: usize = offset_of!(Slab, slots);
+    /// The class, 1 byte.
+    pub const CLASS: usize = offset_of!(Slab, class);
+    /// The state, 1 byte.
+    pub const STATE: usize = offset_of!(Slab, state);
+    /// The free bitmap.
+    pub const FREE: usize = HEADER_FREE;
+    /// The remote bitmap of an ordinary header.
+    pub const REMOTE: usize = HEADER_FREE + 8 * WORDS;
+    /// The remote bitmap of a header pair.
+    pub const PAIR_REMOTE: usize = HEADER_FREE + 3 * 8 * WORDS;
+    /// The header's number, 4 bytes.
+    pub const ID: usize = offset_of!(Slab, id);
+    /// Number of pages, 2 bytes.
+    pub const PAGES: usize = offset_of!(Slab, pages);
+}
+
+/// Owner words.
+pub mod owner {
+    pub use crate::remote::{heap_index as index, DISOWNED, LISTED, PENDING, RELEASED};
+}
+
+/// The counters, from [`Fact::Counters`] on.
+pub mod counters {
+    use super::offset_of;
+    use crate::counters::Counters;
+    pub use crate::counters::{MAGIC, VERSION};
+
+    /// Bytes handed out so far, 8 bytes.
+    pub const HANDED_OUT: usize = offset_of!(Counters, handed_out);
+    /// The most bytes live that slow paths saw, 8 bytes.
+    pub const PEAK: usize = offset_of!(Counters, peak);
+    /// Bytes given back by purging, 8 bytes.
+    pub const PURGED: usize = offset_of!(Counters, purged);
+}

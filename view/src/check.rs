@@ -1,0 +1,144 @@
+//! Whether the metadata contradict themselves: `slabside_validate` from outside, also on the core file of a crash.
+
+use crate::model::{Heap, Holder};
+use crate::region::grouped;
+use crate::source::{Source, Span};
+use serde::Serialize;
+
+/// The most contradictions that are listed.
+const MOST: usize = 1000;
+
+/// What was looked at, and what contradicts itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Number of slabs and spans.
+    pub slabs: u64,
+    /// Number of their slots.
+    pub slots: u64,
+    /// Number of large blocks.
+    pub large: u64,
+    /// Number of kept ranges.
+    pub kept: u64,
+    /// Number of heaps.
+    pub heaps: u64,
+    /// What contradicts itself, a line each; the first thousand.
+    pub wrong: Vec<String>,
+}
+
+/// Compares what `heap` says in several places. Page map, headers and bitmaps were compared when it was read.
+pub fn check(source: &dyn Source, heap: &Heap) -> Checked {
+    let mut checked = Checked {
+        slabs: heap.slabs.len() as u64,
+        slots: heap.slabs.iter().map(|slab| u64::from(slab.slots)).sum(),
+        large: heap.large.len() as u64,
+        kept: heap.kept.len() as u64,
+        heaps: heap.owners.len() as u64,
+        wrong: Vec::new(),
+    };
+    slabs(heap, &mut checked);
+    blocks(source, heap, &mut checked);
+    owners(heap, &mut checked);
+    checked
+}
+
+impl Checked {
+    fn tell(&mut self, line: String) {
+        if self.wrong.len() < MOST {
+            self.wrong.push(line);
+        }
+    }
+}
+
+fn slabs(heap: &Heap, checked: &mut Checked) {
+    let mut ids: Vec<u32> = heap.slabs.iter().map(|slab| slab.id).collect();
+    ids.sort_unstable();
+    for pair in ids.windows(2).filter(|pair| pair[0] == pair[1]) {
+        checked.tell(format!(
+            "slab {} lies at two places",
+            grouped(pair[0].into())
+        ));
+    }
+    for slab in &heap.slabs {
+        let id = grouped(slab.id.into());
+        // A free by another thread and its collection are two steps: only where all stand still is this certain.
+        let twice = if heap.stopped && !slab.is_kept() {
+            heap.freed_twice(slab)
+        } else {
+            0
+        };
+        if twice > 0 {
+            checked.tell(format!(
+                "slab {id} at {:#x}: {twice} slots were freed twice",
+                slab.base
+            ));
+        }
+        if slab.owner == 0 {
+            checked.tell(format!(
+                "slab {id} at {:#x}: it has no owner word",
+                slab.base
+            ));
+        }
+        if let (Holder::Released, false) = (heap.holder(slab.owner), slab.is_kept()) {
+            if heap.stopped {
+                checked.tell(format!(
+                    "slab {id} at {:#x}: the page map leads to it, and its owner word says released",
+                    slab.base
+                ));
+            }
+        }
+        if let (Holder::Ended(index), true) = (heap.holder(slab.owner), heap.stopped) {
+            checked.tell(format!(
+                "slab {id} at {:#x}: its owner, heap {index}, is not in use",
+                slab.base
+            ));
+        }
+    }
+}
+
+fn blocks(source: &dyn Source, heap: &Heap, checked: &mut Checked) {
+    let mut all: Vec<(Span, &str)> = Vec::new();
+    all.extend(heap.large.iter().map(|block| (block.span, "large block")));
+    all.extend(heap.kept.iter().map(|kept| (kept.span, "kept range")));
+    all.push((heap.region.span(), "metadata region"));
+    all.extend(heap.slabs.iter().map(|slab| (slab.span(), "slab")));
+    all.sort_by_key(|one| one.0);
+    for pair in all.windows(2) {
+        let ((one, what), (other, also)) = (pair[0], pair[1]);
+        if other.start < one.end {
+            checked.tell(format!(
+                "{what} at {:#x} and {also} at {:#x} overlap",
+                one.start, other.start
+            ));
+        }
+    }
+    if !heap.stopped {
+        return;
+    }
+    let live = heap.large.iter().filter(|block| !block.stray);
+    for block in live {
+        if source.mapping_at(block.span.start).is_none() {
+            checked.tell(format!(
+                "large block at {:#x} of {} bytes: it is not mapped",
+                block.span.start,
+                grouped(block.span.bytes())
+            ));
+        }
+    }
+}
+
+fn owners(heap: &Heap, checked: &mut Checked) {
+    let mut words: Vec<u64> = heap.owners.iter().map(|owner| owner.word).collect();
+    words.sort_unstable();
+    for pair in words.windows(2).filter(|pair| pair[0] == pair[1]) {
+        checked.tell(format!("two heaps have the owner word {:#x}", pair[0]));
+    }
+    for owner in &heap.owners {
+        let index = slabside::layout::owner::index(owner.word) as u64;
+        if index != owner.index {
+            checked.tell(format!(
+                "heap {} has the owner word of heap {index}",
+                owner.index
+            ));
+        }
+    }
+}

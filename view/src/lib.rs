@@ -1,0 +1,44 @@
+//! Reads the heap of a process that runs on slabside from outside: a running process, a core file, or a snapshot.
+//!
+//! ```text
+//!   source   bytes of a target: process, core file, snapshot file; stopped or not
+//!   region   the header of a metadata region: what it states is compared before it is used
+//!   image    a copy of the metadata, page by page as far as it is there
+//!   model    slabs, large blocks, owners, by address
+//!   figures  sums by class and owner, which together are what is resident
+//!   explain, map, check, diff       what is made of a model
+//!   snapshot                        a file that holds a target
+//! ```
+//!
+//! Nothing is loaded into the target, nothing is written to it, and unless it is asked for it is not stopped. What
+//! is read may change meanwhile, be damaged, or be made to deceive: no number in it is used before it was compared
+//! with what it may be, every loop has a bound, and memory is bounded by what the target's own metadata take.
+//!
+//! ```no_run
+//! use slabside_view::{figures::Figures, model::Heap, source::Target};
+//!
+//! # fn main() -> Result<(), slabside_view::Error> {
+//! let target = Target::process(1234)?;
+//! let heap = Heap::read(&target)?;
+//! let figures = Figures::of(&target, &heap);
+//! println!("{} bytes live of {} resident", figures.allocated, figures.resident);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/live.rs` is a program that does so.
+
+pub mod check;
+pub mod diff;
+mod error;
+pub mod explain;
+pub mod figures;
+pub mod image;
+pub mod map;
+pub mod model;
+pub mod region;
+pub mod snapshot;
+pub mod source;
+pub mod symbols;
+
+pub use error::{Error, Result};

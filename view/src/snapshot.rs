@@ -1,0 +1,182 @@
+//! Writes a target into a file: what every command needs, and the heap's contents where they are asked for.
+
+use crate::model::Heap;
+use crate::source::file::{Head, Writer, SCHEMA};
+use crate::source::{Source, Span};
+use crate::{Error, Result};
+use slabside::layout::{Elsewhere, Fact};
+use std::fs::File;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bytes of a block that `heads` keeps.
+const HEAD: usize = 32;
+/// Bytes copied at once.
+const STEP: u64 = 4 << 20;
+
+/// Which contents a snapshot has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// None: metadata alone.
+    None,
+    /// The first words of each live block, by which types can be told.
+    Heads,
+    /// All of the heap that is resident.
+    All,
+}
+
+impl Contents {
+    /// Its name in a file's head.
+    pub fn name(self) -> &'static str {
+        match self {
+            Contents::None => "none",
+            Contents::Heads => "heads",
+            Contents::All => "all",
+        }
+    }
+}
+
+/// Writes `heaps`, all of the target `source`, to `path`, which is readable by its owner alone.
+pub fn write(source: &dyn Source, heaps: &[Heap], path: &Path, contents: Contents) -> Result<()> {
+    let system = |what| {
+        move |cause| Error::System {
+            name: path.display().to_string(),
+            what,
+            cause,
+        }
+    };
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path).map_err(system("cannot write it"))?;
+    let head = head(source, heaps, contents);
+    let mut writer = Writer::new(file, &head).map_err(system("cannot write it"))?;
+    let mut done = Ok(());
+    let mut add = |start: u64, bytes: &[u8]| {
+        if done.is_ok() {
+            done = writer.piece(start, bytes);
+        }
+    };
+    for heap in heaps {
+        metadata(source, heap, &mut add);
+        if contents != Contents::None {
+            blocks(source, heap, contents, &mut add);
+        }
+    }
+    done.and_then(|()| writer.finish())
+        .map_err(system("cannot write it"))
+}
+
+fn head(source: &dyn Source, heaps: &[Heap], contents: Contents) -> Head {
+    let mut present = Vec::new();
+    for heap in heaps {
+        let windows = heap.windows.iter().map(|window| window.span());
+        let large = heap.large.iter().map(|block| block.span);
+        let kept = heap.kept.iter().map(|kept| kept.span);
+        let all = windows.chain(large).chain(kept).chain([heap.region.span()]);
+        for span in all {
+            source.present(span, &mut |span| present.push(span));
+        }
+    }
+    present.sort();
+    present.dedup_by(|next, before| next.start < before.end);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    Head {
+        schema: SCHEMA.into(),
+        time: now.map_or(0, |since| since.as_secs()),
+        contents: contents.name().into(),
+        about: source.about(),
+        stopped: !source.is_moving(),
+        mappings: source.mappings().to_vec(),
+        present,
+        threads: source.threads(),
+    }
+}
+
+/// The region, and what its header points to.
+fn metadata(source: &dyn Source, heap: &Heap, add: &mut impl FnMut(u64, &[u8])) {
+    let region = &heap.region;
+    copy(source, region.span(), add);
+    let kept = region.fact(Fact::KeptPlaces) * region.fact(Fact::KeptBytes);
+    for (what, bytes) in [
+        (Elsewhere::Kept, kept),
+        (Elsewhere::LargeEpoch, 4),
+        (Elsewhere::SlabEpoch, 4),
+    ] {
+        let start = region.elsewhere(what);
+        let mut piece = vec![0; bytes as usize];
+        if start != 0 && bytes > 0 && source.read(start, &mut piece) {
+            add(start, &piece);
+        }
+    }
+}
+
+fn copy(source: &dyn Source, within: Span, add: &mut impl FnMut(u64, &[u8])) {
+    let mut spans = Vec::new();
+    source.held(within, &mut |span| spans.push(span));
+    for span in spans {
+        let mut start = span.start;
+        while start < span.end {
+            let end = span.end.min(start + STEP);
+            let mut piece = vec![0; (end - start) as usize];
+            if source.read(start, &mut piece) {
+                add(start, &piece);
+            }
+            start = end;
+        }
+    }
+}
+
+/// The pages of slabs and large blocks; for `heads` all but the first words of live blocks is zero, which packs to
+/// nothing.
+fn blocks(source: &dyn Source, heap: &Heap, contents: Contents, add: &mut impl FnMut(u64, &[u8])) {
+    for slab in heap.slabs.iter().filter(|slab| !slab.is_kept()) {
+        let mut pages = vec![0; slab.span().bytes() as usize];
+        let mut any = false;
+        source.present(slab.span(), &mut |part| {
+            let at = (part.start - slab.base) as usize;
+            let bytes = part.bytes() as usize;
+            any |= source.read(part.start, &mut pages[at..at + bytes]);
+        });
+        if !any {
+            continue;
+        }
+        if contents == Contents::Heads {
+            let bits = heap.bits(slab);
+            let size = slab.size as usize;
+            for (slot, block) in pages.chunks_mut(size).enumerate() {
+                let keep = if bits.is_live(slot) {
+                    HEAD.min(block.len())
+                } else {
+                    0
+                };
+                block[keep..].fill(0);
+            }
+        }
+        add(slab.base, &pages);
+    }
+    for block in heap.large.iter().filter(|block| !block.stray) {
+        let mut span = block.span;
+        if contents == Contents::Heads {
+            span.end = span.start + HEAD as u64;
+            let mut piece = [0; HEAD];
+            if source.read(span.start, &mut piece) {
+                add(span.start, &piece);
+            }
+            continue;
+        }
+        let mut parts = Vec::new();
+        source.present(span, &mut |part| parts.push(part));
+        for part in parts {
+            let mut start = part.start;
+            while start < part.end {
+                let end = part.end.min(start + STEP);
+                let mut piece = vec![0; (end - start) as usize];
+                if source.read(start, &mut piece) {
+                    add(start, &piece);
+                }
+                start = end;
+            }
+        }
+    }
+}

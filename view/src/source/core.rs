@@ -1,0 +1,287 @@
+//! A core file: segments of memory, and notes of threads, registers, the signal, and which files were mapped.
+
+use super::{visit_within, About, Mapping, Source, Span, Thread, ADDRESSES};
+use crate::{Error, Result};
+use object::elf::{
+    FileHeader64, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE,
+};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::read::ReadCache;
+use object::Endianness;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The most segments and threads that are looked at.
+const SEGMENTS: usize = 1 << 20;
+const THREADS: usize = 1 << 16;
+/// The most bytes of notes: a thread's take some 3 KiB.
+const NOTES: u64 = 512 << 20;
+/// Names of the general registers in a thread's note.
+const REGISTERS: [&str; 20] = [
+    "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
+    "rdi", "", "rip", "", "", "rsp",
+];
+/// Where they begin in it, in bytes.
+const REGISTERS_AT: usize = 112;
+
+/// A core file.
+pub struct Core {
+    file: File,
+    name: String,
+    mappings: Vec<Mapping>,
+    /// Segments with contents, by address, and where those lie in the file.
+    segments: Vec<(Span, u64)>,
+    /// The same without the places.
+    present: Vec<Span>,
+    threads: Vec<Thread>,
+    about: About,
+}
+
+impl Core {
+    /// Opens `path`, which has to be an ELF core file of this kind of machine.
+    pub fn open(path: &Path) -> Result<Core> {
+        let name = path.display().to_string();
+        let file = open(path)?;
+        let wrong = |what: &str| Error::File {
+            name: name.clone(),
+            what: what.into(),
+        };
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        let cache = ReadCache::new(file.try_clone().map_err(|cause| Error::System {
+            name: name.clone(),
+            what: "cannot read it",
+            cause,
+        })?);
+        let header = FileHeader64::<Endianness>::parse(&cache)
+            .map_err(|_| wrong("neither a core file nor a snapshot of slabside"))?;
+        let endian = header
+            .endian()
+            .map_err(|_| wrong("not of this kind of machine"))?;
+        if header.e_type.get(endian) != object::elf::ET_CORE {
+            return Err(wrong("an ELF file, but no core file"));
+        }
+        let headers = header
+            .program_headers(endian, &cache)
+            .map_err(|_| wrong("the core file is cut short"))?;
+        let mut core = Core {
+            file,
+            name,
+            mappings: Vec::new(),
+            segments: Vec::new(),
+            present: Vec::new(),
+            threads: Vec::new(),
+            about: About::default(),
+        };
+        for segment in headers.iter().take(SEGMENTS) {
+            match segment.p_type(endian) {
+                PT_LOAD => core.segment(segment, endian, length),
+                PT_NOTE if segment.p_filesz(endian) <= NOTES => {
+                    let Ok(Some(mut notes)) = segment.notes(endian, &cache) else {
+                        continue;
+                    };
+                    while let Ok(Some(note)) = notes.next() {
+                        core.note(note.n_type(endian), note.desc());
+                    }
+                }
+                _ => {}
+            }
+        }
+        core.mappings.sort_by_key(|mapping| mapping.span);
+        core.segments.sort();
+        // What overlaps was made to deceive, and is not read.
+        core.segments
+            .dedup_by(|next, before| next.0.start < before.0.end);
+        core.present = core.segments.iter().map(|segment| segment.0).collect();
+        core.about.resident = Some(core.present.iter().map(|span| span.bytes()).sum());
+        Ok(core)
+    }
+
+    fn segment(
+        &mut self,
+        segment: &object::elf::ProgramHeader64<Endianness>,
+        endian: Endianness,
+        length: u64,
+    ) {
+        let (start, bytes) = (segment.p_vaddr(endian), segment.p_memsz(endian));
+        let Some(end) = start.checked_add(bytes).filter(|&end| end <= ADDRESSES) else {
+            return;
+        };
+        let flags = segment.p_flags(endian);
+        self.mappings.push(Mapping {
+            span: Span { start, end },
+            read: flags.contains(PF_R),
+            write: flags.contains(PF_W),
+            execute: flags.contains(PF_X),
+            offset: 0,
+            name: String::new(),
+        });
+        let at = segment.p_offset(endian);
+        let held = segment
+            .p_filesz(endian)
+            .min(bytes)
+            .min(length.saturating_sub(at));
+        if held > 0 {
+            let span = Span {
+                start,
+                end: start + held,
+            };
+            self.segments.push((span, at));
+        }
+    }
+
+    fn note(&mut self, kind: object::elf::NoteType, bytes: &[u8]) {
+        match kind {
+            NT_PRSTATUS if self.threads.len() < THREADS => {
+                let registers = REGISTERS.iter().enumerate();
+                self.threads.push(Thread {
+                    tid: word32(bytes, 32),
+                    registers: registers
+                        .filter(|(_, name)| !name.is_empty())
+                        .map(|(index, name)| {
+                            (name.to_string(), word64(bytes, REGISTERS_AT + 8 * index))
+                        })
+                        .collect(),
+                    ..Thread::default()
+                });
+            }
+            NT_PRPSINFO => {
+                self.about.pid = word32(bytes, 24);
+                let name = bytes.get(40..56).unwrap_or(&[]);
+                let end = name.iter().position(|&byte| byte == 0);
+                let name = &name[..end.unwrap_or(name.len())];
+                self.about.program = String::from_utf8_lossy(name).into_owned();
+            }
+            NT_SIGINFO => {
+                self.about.signal = Some(word32(bytes, 0));
+                let faults = [
+                    nix::libc::SIGSEGV,
+                    nix::libc::SIGBUS,
+                    nix::libc::SIGILL,
+                    nix::libc::SIGFPE,
+                ];
+                // Sent by a process (si_code <= 0), it has no address.
+                if faults.contains(&(word32(bytes, 0) as i32)) && (word32(bytes, 8) as i32) > 0 {
+                    self.about.fault = Some(word64(bytes, 16));
+                }
+            }
+            NT_FILE => self.files(bytes),
+            _ => {}
+        }
+    }
+
+    /// Which mappings are of which file. Segments of files whose contents are not in the core are there too.
+    fn files(&mut self, bytes: &[u8]) {
+        let count = (word64(bytes, 0) as usize).min(bytes.len() / 24);
+        let page = word64(bytes, 8);
+        let mut names = bytes
+            .get(16 + count * 24..)
+            .unwrap_or(&[])
+            .split(|&byte| byte == 0);
+        for index in 0..count {
+            let at = 16 + index * 24;
+            let (start, end) = (word64(bytes, at), word64(bytes, at + 8));
+            let Some(name) = names.next() else { return };
+            let mapping = self
+                .mappings
+                .iter_mut()
+                .find(|mapping| mapping.span.start == start && mapping.span.end == end);
+            if let Some(mapping) = mapping {
+                mapping.name = String::from_utf8_lossy(name).into_owned();
+                mapping.offset = word64(bytes, at + 16).wrapping_mul(page);
+            }
+        }
+    }
+}
+
+/// The file at `path`, or what is told to whoever asked for it.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::NotFound => Error::Missing {
+            name: name.clone(),
+            why: "there is no such file, and it is no process number".into(),
+        },
+        std::io::ErrorKind::PermissionDenied => Error::NotPermitted {
+            name: name.clone(),
+            why: "the file's mode".into(),
+            advice: "run as its owner or as root",
+        },
+        _ => Error::System {
+            name: name.clone(),
+            what: "cannot open it",
+            cause,
+        },
+    })?;
+    if file.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(Error::File {
+            name,
+            what: "not a file".into(),
+        });
+    }
+    Ok(file)
+}
+
+fn word32(bytes: &[u8], at: usize) -> u32 {
+    let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok());
+    word.map_or(0, u32::from_le_bytes)
+}
+
+fn word64(bytes: &[u8], at: usize) -> u64 {
+    let word = bytes.get(at..at + 8).and_then(|word| word.try_into().ok());
+    word.map_or(0, u64::from_le_bytes)
+}
+
+impl Source for Core {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        let (mut at, mut done) = (address, 0);
+        while done < into.len() {
+            let index = self.segments.partition_point(|segment| segment.0.end <= at);
+            let Some(&(span, place)) = self.segments.get(index).filter(|one| one.0.holds(at))
+            else {
+                return false;
+            };
+            let n = (span.end - at).min((into.len() - done) as u64) as usize;
+            let part = &mut into[done..done + n];
+            if self
+                .file
+                .read_exact_at(part, place + (at - span.start))
+                .is_err()
+            {
+                return false;
+            }
+            (at, done) = (at + n as u64, done + n);
+        }
+        true
+    }
+
+    fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    fn present(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+        visit_within(&self.present, within, visit);
+    }
+
+    fn about(&self) -> About {
+        self.about.clone()
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        self.threads.clone()
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn is_moving(&self) -> bool {
+        false
+    }
+
+    fn no_heap(&self) -> Error {
+        Error::NoMetadata {
+            name: self.name.clone(),
+        }
+    }
+}

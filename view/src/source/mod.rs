@@ -1,0 +1,206 @@
+//! Where bytes come from: a process, a core file, or a snapshot file.
+//!
+//! Knows addresses, mappings and threads, and nothing of heaps.
+
+pub mod core;
+pub mod file;
+pub mod process;
+
+use crate::{Error, Result};
+use std::path::Path;
+
+/// Addresses lie below: what a process has on x86-64, in bytes.
+pub const ADDRESSES: u64 = 1 << 47;
+
+/// A range of addresses.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub struct Span {
+    /// The first address.
+    pub start: u64,
+    /// The one behind the last.
+    pub end: u64,
+}
+
+impl Span {
+    /// Number of addresses.
+    pub fn bytes(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether `address` is one of them.
+    pub fn holds(self, address: u64) -> bool {
+        self.start <= address && address < self.end
+    }
+
+    /// What two have in common.
+    pub fn common(self, other: Span) -> Span {
+        let start = self.start.max(other.start);
+        Span {
+            start,
+            end: self.end.min(other.end).max(start),
+        }
+    }
+}
+
+/// A mapping of the target.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Mapping {
+    /// Where it lies.
+    pub span: Span,
+    /// Whether it can be read.
+    pub read: bool,
+    /// Whether it can be written.
+    pub write: bool,
+    /// Whether it can be executed.
+    pub execute: bool,
+    /// Where it begins in its file.
+    pub offset: u64,
+    /// Its file, or the name that the system gives it; may be empty.
+    pub name: String,
+}
+
+/// A thread of the target.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Thread {
+    /// The system's number.
+    pub tid: u32,
+    /// Its name; empty: not known.
+    pub name: String,
+    /// What it does, as far as is known: "running", "asleep in futex_wait".
+    pub doing: String,
+    /// Its registers by name, where it was stopped.
+    pub registers: Vec<(String, u64)>,
+}
+
+/// What is known of a target beside its memory.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct About {
+    /// Its number; 0: not known.
+    pub pid: u32,
+    /// Its program.
+    pub program: String,
+    /// Resident bytes (`VmRSS`), where known.
+    pub resident: Option<u64>,
+    /// The signal that ended it, of a core file.
+    pub signal: Option<u32>,
+    /// The address that it faulted at, of a core file.
+    pub fault: Option<u64>,
+}
+
+/// A target's bytes.
+pub trait Source {
+    /// Copies the bytes at `address`; false where one is not there. `into` is filled as far as they were.
+    fn read(&self, address: u64, into: &mut [u8]) -> bool;
+
+    /// The mappings, by address.
+    fn mappings(&self) -> &[Mapping];
+
+    /// Calls `visit` for the ranges of `within` that hold contents, by address: of a process those that are resident.
+    fn present(&self, within: Span, visit: &mut dyn FnMut(Span));
+
+    /// The same, and of a process also those ranges that were swapped out: what is to be read whole.
+    fn held(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+        self.present(within, visit);
+    }
+
+    /// What is known of the target.
+    fn about(&self) -> About;
+
+    /// The target's threads; those of a core file, and of a process that is stopped, with registers.
+    fn threads(&self) -> Vec<Thread>;
+
+    /// How messages call the target.
+    fn name(&self) -> String;
+
+    /// Whether what is read can change meanwhile.
+    fn is_moving(&self) -> bool;
+
+    /// Whether the target stood still when what is read was so: a snapshot may have been taken of one that did not.
+    fn stood_still(&self) -> bool {
+        !self.is_moving()
+    }
+
+    /// Whether the target has ended.
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    /// Why there is no region.
+    fn no_heap(&self) -> Error;
+
+    /// The folder under which the target sees its files.
+    fn root(&self) -> String {
+        String::new()
+    }
+
+    /// The word at `address`.
+    fn word(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes)
+            .then(|| u64::from_le_bytes(bytes))
+    }
+
+    /// The mapping that holds `address`.
+    fn mapping_at(&self, address: u64) -> Option<&Mapping> {
+        let all = self.mappings();
+        let index = all.partition_point(|mapping| mapping.span.start <= address);
+        all[..index]
+            .last()
+            .filter(|mapping| mapping.span.holds(address))
+    }
+}
+
+/// A target of any kind.
+pub struct Target(Box<dyn Source>);
+
+impl Target {
+    /// The running process `pid`, which goes on meanwhile.
+    pub fn process(pid: u32) -> Result<Target> {
+        Ok(Target(Box::new(process::Process::open(pid)?)))
+    }
+
+    /// The process `pid`, all of whose threads stand still until this is dropped.
+    pub fn stopped(pid: u32) -> Result<Target> {
+        let mut process = process::Process::open(pid)?;
+        process.stop()?;
+        Ok(Target(Box::new(process)))
+    }
+
+    /// A process by its number, or else the core file or snapshot of that name.
+    pub fn open(what: &str, stop: bool) -> Result<Target> {
+        match what.parse() {
+            Ok(pid) if stop => Target::stopped(pid),
+            Ok(pid) => Target::process(pid),
+            Err(_) => Target::file(Path::new(what)),
+        }
+    }
+
+    /// A core file or a snapshot, by its first bytes.
+    pub fn file(path: &Path) -> Result<Target> {
+        if file::is_snapshot(path)? {
+            return Ok(Target(Box::new(file::Snapshot::open(path)?)));
+        }
+        Ok(Target(Box::new(self::core::Core::open(path)?)))
+    }
+}
+
+impl std::ops::Deref for Target {
+    type Target = dyn Source;
+
+    fn deref(&self) -> &(dyn Source + 'static) {
+        &*self.0
+    }
+}
+
+/// The part of `spans`, which lie in order, that lies in `within`.
+pub(crate) fn visit_within(spans: &[Span], within: Span, visit: &mut dyn FnMut(Span)) {
+    let first = spans.partition_point(|span| span.end <= within.start);
+    for span in &spans[first..] {
+        if span.start >= within.end {
+            return;
+        }
+        visit(span.common(within));
+    }
+}

@@ -1,0 +1,482 @@
+//! A running process: its memory by process_vm_readv(2), what of it is resident by PAGEMAP_SCAN or the pagemap, its
+//! threads by /proc, and held by ptrace(2) where it is to be stopped.
+
+use super::{About, Mapping, Source, Span, Thread, ADDRESSES};
+use crate::{Error, Result};
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::uio::{process_vm_readv, RemoteIoVec};
+use nix::sys::wait::{waitpid, WaitPidFlag};
+use nix::unistd::Pid;
+use procfs::process::{MMPermissions, MMapPath};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of a page of the system, as the pagemap counts.
+const OS_PAGE: u64 = 4096;
+/// Entries of the pagemap read at once.
+const ENTRIES: usize = 8192;
+/// Ranges that one scan tells.
+const RANGES: usize = 1024;
+/// Bits of an entry of the pagemap: resident, swapped out.
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+
+/// ioctl(2) `PAGEMAP_SCAN`, Linux 6.7: the ranges of pages of a kind (linux/fs.h).
+#[repr(C)]
+#[derive(Default)]
+struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    inverted: u64,
+    all: u64,
+    any: u64,
+    told: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Range {
+    start: u64,
+    end: u64,
+    kinds: u64,
+}
+
+const IS_PRESENT: u64 = 1 << 3;
+const IS_SWAPPED: u64 = 1 << 4;
+/// The kernel's zero page, which is not counted as resident.
+const IS_ZERO: u64 = 1 << 5;
+
+mod call {
+    #![allow(missing_docs)] // What the macro makes cannot be documented.
+    nix::ioctl_readwrite!(pagemap_scan, b'f', 16, super::Scan);
+}
+
+/// A process.
+pub struct Process {
+    pid: u32,
+    mappings: Vec<Mapping>,
+    pagemap: Option<File>,
+    held: Vec<Held>,
+}
+
+/// A thread that stands still.
+struct Held {
+    tid: i32,
+    registers: Vec<(String, u64)>,
+}
+
+impl Process {
+    /// The process of number `pid`, if it can be read.
+    pub fn open(pid: u32) -> Result<Process> {
+        let name = format!("process {pid}");
+        let missing = || Error::Missing {
+            name: name.clone(),
+            why: "there is no such process".into(),
+        };
+        let denied = || not_permitted(pid);
+        let process = procfs::process::Process::new(pid as i32).map_err(|_| missing())?;
+        let maps = match process.maps() {
+            Ok(maps) => maps,
+            Err(procfs::ProcError::PermissionDenied(_)) => return Err(denied()),
+            Err(procfs::ProcError::NotFound(_)) => return Err(missing()),
+            Err(error) => {
+                return Err(Error::System {
+                    name,
+                    what: "cannot read its mappings",
+                    cause: io::Error::other(error),
+                })
+            }
+        };
+        let mappings: Vec<Mapping> = maps.into_iter().filter_map(mapping).collect();
+        let opened = Process {
+            pid,
+            mappings,
+            pagemap: File::open(format!("/proc/{pid}/pagemap")).ok(),
+            held: Vec::new(),
+        };
+        opened.probe()?;
+        Ok(opened)
+    }
+
+    /// Whether its memory can be read at all.
+    fn probe(&self) -> Result<()> {
+        let Some(first) = self.mappings.iter().find(|mapping| mapping.read) else {
+            // A kernel thread, or one that has ended and was not waited for.
+            return Err(self.no_heap());
+        };
+        match self.copy(first.span.start, &mut [0; 8]) {
+            Err(Errno::EPERM | Errno::EACCES) => Err(not_permitted(self.pid)),
+            Err(Errno::ESRCH) => Err(self.ended()),
+            _ => Ok(()),
+        }
+    }
+
+    fn ended(&self) -> Error {
+        Error::Ended { name: self.name() }
+    }
+
+    fn copy(&self, address: u64, into: &mut [u8]) -> nix::Result<usize> {
+        let remote = RemoteIoVec {
+            base: address as usize,
+            len: into.len(),
+        };
+        let pid = Pid::from_raw(self.pid as i32);
+        process_vm_readv(pid, &mut [IoSliceMut::new(into)], &[remote])
+    }
+
+    /// Stops all threads, which go on when this is dropped, or when this process ends.
+    pub fn stop(&mut self) -> Result<()> {
+        // New ones may come while the first are stopped: over again until none does.
+        let mut seen = BTreeSet::new();
+        loop {
+            let fresh: Vec<i32> = self
+                .tids()
+                .into_iter()
+                .filter(|&tid| seen.insert(tid))
+                .collect();
+            if fresh.is_empty() {
+                break;
+            }
+            for &tid in &fresh {
+                self.seize(tid)?;
+            }
+            for tid in fresh {
+                self.await_stop(tid);
+            }
+        }
+        if self.held.is_empty() {
+            return Err(self.ended());
+        }
+        let mut again = Process::open(self.pid)?;
+        self.mappings = std::mem::take(&mut again.mappings);
+        Ok(())
+    }
+
+    fn tids(&self) -> Vec<i32> {
+        let entries = fs::read_dir(format!("/proc/{}/task", self.pid));
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    }
+
+    fn seize(&self, tid: i32) -> Result<()> {
+        let thread = Pid::from_raw(tid);
+        match ptrace::seize(thread, ptrace::Options::empty())
+            .and_then(|()| ptrace::interrupt(thread))
+        {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(Errno::EPERM) => Err(not_permitted(self.pid)),
+            Err(error) => Err(Error::System {
+                name: self.name(),
+                what: "cannot stop it",
+                cause: error.into(),
+            }),
+        }
+    }
+
+    /// Waits until `tid` stands still, and notes its registers. One that ended is forgotten.
+    fn await_stop(&mut self, tid: i32) {
+        let thread = Pid::from_raw(tid);
+        if waitpid(thread, Some(WaitPidFlag::__WALL)).is_err() {
+            return;
+        }
+        if let Ok(registers) = ptrace::getregs(thread) {
+            self.held.push(Held {
+                tid,
+                registers: named(&registers),
+            });
+        }
+    }
+
+    /// Ranges of pages that are resident, or, where `swapped`, at least swapped out.
+    fn scan(&self, within: Span, swapped: bool, visit: &mut dyn FnMut(Span)) -> bool {
+        let Some(pagemap) = &self.pagemap else {
+            return false;
+        };
+        let mut found = vec![Range::default(); RANGES];
+        let mut at = within.start;
+        while at < within.end {
+            let mut scan = Scan {
+                size: size_of::<Scan>() as u64,
+                start: at,
+                end: within.end,
+                vec: found.as_mut_ptr() as u64,
+                vec_len: RANGES as u64,
+                inverted: IS_ZERO,
+                all: if swapped {
+                    IS_ZERO
+                } else {
+                    IS_PRESENT | IS_ZERO
+                },
+                any: if swapped { IS_PRESENT | IS_SWAPPED } else { 0 },
+                ..Scan::default()
+            };
+            // SAFETY: `vec` has room for `vec_len` ranges, and lives as long as the call.
+            let Ok(n) = (unsafe { call::pagemap_scan(pagemap.as_raw_fd(), &mut scan) }) else {
+                return at != within.start;
+            };
+            for range in found.iter().take(n as usize) {
+                visit(Span {
+                    start: range.start,
+                    end: range.end,
+                });
+            }
+            if scan.walk_end <= at {
+                return true;
+            }
+            at = scan.walk_end;
+        }
+        true
+    }
+
+    /// The same for kernels without the scan: entry by entry, of what is mapped.
+    fn entries(&self, within: Span, swapped: bool, visit: &mut dyn FnMut(Span)) {
+        let Some(pagemap) = &self.pagemap else {
+            return;
+        };
+        let mut bytes = vec![0; ENTRIES * 8];
+        let wanted = if swapped { PRESENT | SWAPPED } else { PRESENT };
+        for mapping in &self.mappings {
+            let part = mapping.span.common(within);
+            let mut page = part.start / OS_PAGE;
+            while page < part.end.div_ceil(OS_PAGE) {
+                let n = ((part.end.div_ceil(OS_PAGE) - page) as usize).min(ENTRIES);
+                if pagemap
+                    .read_exact_at(&mut bytes[..n * 8], page * 8)
+                    .is_err()
+                {
+                    return;
+                }
+                let entries = bytes[..n * 8].chunks_exact(8);
+                let mut run: Option<Span> = None;
+                for (index, entry) in entries.enumerate() {
+                    let mut word = [0; 8];
+                    word.copy_from_slice(entry);
+                    let start = (page + index as u64) * OS_PAGE;
+                    match (&mut run, u64::from_le_bytes(word) & wanted != 0) {
+                        (Some(span), true) => span.end = start + OS_PAGE,
+                        (None, true) => {
+                            run = Some(Span {
+                                start,
+                                end: start + OS_PAGE,
+                            })
+                        }
+                        (_, false) => run.take().into_iter().for_each(&mut *visit),
+                    }
+                }
+                run.into_iter().for_each(&mut *visit);
+                page += n as u64;
+            }
+        }
+    }
+
+    fn thread(&self, tid: i32) -> Thread {
+        let read = |what: &str| {
+            fs::read_to_string(format!("/proc/{}/task/{tid}/{what}", self.pid)).unwrap_or_default()
+        };
+        let stat = read("stat");
+        let state = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.trim().get(..1));
+        let place = read("wchan");
+        let doing = match state {
+            Some("R") => "running".into(),
+            Some("S" | "D") if !matches!(place.as_str(), "" | "0") => format!("asleep in {place}"),
+            Some("S" | "D") => "asleep".into(),
+            Some("T" | "t") => "stopped".into(),
+            _ => String::new(),
+        };
+        let held = self.held.iter().find(|held| held.tid == tid);
+        Thread {
+            tid: tid as u32,
+            name: read("comm").trim_end().into(),
+            doing,
+            registers: held.map_or(Vec::new(), |held| held.registers.clone()),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        for held in &self.held {
+            // One that was killed meanwhile is gone.
+            let _ = ptrace::detach(Pid::from_raw(held.tid), None);
+        }
+    }
+}
+
+impl Source for Process {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        into.is_empty() || self.copy(address, into) == Ok(into.len())
+    }
+
+    fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    fn present(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+        if !self.scan(within, false, visit) {
+            self.entries(within, false, visit);
+        }
+    }
+
+    fn held(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+        if !self.scan(within, true, visit) {
+            self.entries(within, true, visit);
+        }
+    }
+
+    fn about(&self) -> About {
+        let process = procfs::process::Process::new(self.pid as i32).ok();
+        let status = process.as_ref().and_then(|process| process.status().ok());
+        About {
+            pid: self.pid,
+            program: status
+                .as_ref()
+                .map_or(String::new(), |status| status.name.clone()),
+            resident: status.and_then(|status| status.vmrss).map(|kib| kib * 1024),
+            ..About::default()
+        }
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        let tids = self.tids().into_iter();
+        tids.map(|tid| self.thread(tid)).collect()
+    }
+
+    fn name(&self) -> String {
+        format!("process {}", self.pid)
+    }
+
+    fn is_moving(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.copy(0, &mut [0; 1]) == Err(Errno::ESRCH)
+            || self
+                .mappings
+                .first()
+                .is_some_and(|first| self.copy(first.span.start, &mut [0; 1]) == Err(Errno::ESRCH))
+    }
+
+    fn no_heap(&self) -> Error {
+        let names = self.mappings.iter().map(|mapping| base(&mapping.name));
+        let mut mallocs = names.filter(|name| {
+            ["jemalloc", "tcmalloc", "mimalloc", "snmalloc", "rpmalloc"]
+                .iter()
+                .any(|malloc| name.contains(malloc))
+        });
+        let libc = || {
+            let mut names = self.mappings.iter().map(|mapping| base(&mapping.name));
+            names.find(|name| name.starts_with("libc.so") || name.starts_with("libc.musl"))
+        };
+        let malloc = mallocs.next().or_else(libc);
+        Error::NoHeap {
+            name: self.name(),
+            malloc: malloc.unwrap_or("its own, or none").into(),
+        }
+    }
+
+    fn root(&self) -> String {
+        format!("/proc/{}/root", self.pid)
+    }
+}
+
+/// The last part of a path.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn mapping(map: procfs::process::MemoryMap) -> Option<Mapping> {
+    let (start, end) = map.address;
+    // The vsyscall page lies above all that a process can have.
+    (end <= ADDRESSES).then(|| Mapping {
+        span: Span { start, end },
+        read: map.perms.contains(MMPermissions::READ),
+        write: map.perms.contains(MMPermissions::WRITE),
+        execute: map.perms.contains(MMPermissions::EXECUTE),
+        offset: map.offset,
+        name: match map.pathname {
+            MMapPath::Path(path) => path.to_string_lossy().into_owned(),
+            MMapPath::Heap => "[heap]".into(),
+            MMapPath::Stack => "[stack]".into(),
+            MMapPath::TStack(tid) => format!("[stack:{tid}]"),
+            MMapPath::Vdso => "[vdso]".into(),
+            MMapPath::Vvar => "[vvar]".into(),
+            MMapPath::Vsyscall => "[vsyscall]".into(),
+            MMapPath::Anonymous => String::new(),
+            MMapPath::Other(name) => format!("[{name}]"),
+            _ => String::new(),
+        },
+    })
+}
+
+fn not_permitted(pid: u32) -> Error {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let scope = scope.trim();
+    let own = procfs::process::Process::new(pid as i32)
+        .and_then(|process| process.uid())
+        .is_ok_and(|uid| uid == nix::unistd::geteuid().as_raw());
+    let (why, advice) = match scope {
+        "1" if own => (
+            "kernel.yama.ptrace_scope is 1".into(),
+            "run as root, or start it by `slabside run`, or with option watch:any",
+        ),
+        "2" | "3" if own => (
+            format!("kernel.yama.ptrace_scope is {scope}"),
+            "run as root",
+        ),
+        _ if own => (
+            "it is not dumpable, or has more rights".into(),
+            "run as root",
+        ),
+        _ => (
+            "it belongs to another user".into(),
+            "run as that user or as root",
+        ),
+    };
+    Error::NotPermitted {
+        name: format!("process {pid}"),
+        why,
+        advice,
+    }
+}
+
+/// Registers by the names that debuggers use.
+fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
+    let r = registers;
+    [
+        ("rax", r.rax),
+        ("rbx", r.rbx),
+        ("rcx", r.rcx),
+        ("rdx", r.rdx),
+        ("rsi", r.rsi),
+        ("rdi", r.rdi),
+        ("rbp", r.rbp),
+        ("rsp", r.rsp),
+        ("r8", r.r8),
+        ("r9", r.r9),
+        ("r10", r.r10),
+        ("r11", r.r11),
+        ("r12", r.r12),
+        ("r13", r.r13),
+        ("r14", r.r14),
+        ("r15", r.r15),
+        ("rip", r.rip),
+    ]
+    .map(|(name, value)| (name.to_string(), value))
+    .to_vec()
+}
