@@ -98,7 +98,7 @@ pub mod slab {
     pub const PAIR_REMOTE: usize = HEADER_FREE + 3 * 8 * WORDS;
     /// The header's number, 4 bytes.
     pub const ID: usize = offset_of!(Slab, id);
-    /// Number of pages, 2 bytes.
+    /// Number of pages, 1 byte.
     pub const PAGES: usize = offset_of!(Slab, pages);
 }
 

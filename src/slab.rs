@@ -51,7 +51,7 @@ pub struct Slab {
     /// Places in the two lists that a slab can be on: before and behind it.
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
-    pages: AtomicU8,
+    pub(crate) pages: AtomicU8,
     /// Non-zero once a realloc kept a block here that a smaller one would hold: from then on the size
     /// that a block was asked for cannot be told from its slot.
     pub roomy: AtomicU8,

@@ -117,6 +117,7 @@ impl Slab {
             1 => "unlisted",
             2 => "active",
             3 => "partial",
+            4 => "sparse",
             5 => "full",
             6 => "binned",
             7 => "abandoned",
@@ -480,7 +481,8 @@ impl Heap {
             page,
             size: u64::from(word(field::SIZE)),
             slots: u32::from(half(field::SLOTS)),
-            pages: u32::from(half(field::PAGES)),
+            // In layout 2 a byte more, which was zero.
+            pages: u32::from(bytes[field::PAGES]),
             class,
             state: bytes[field::STATE],
             is_span: u64::from(class) == self.region.fact(Fact::SpanClass),
@@ -490,7 +492,7 @@ impl Heap {
         };
         let length = u64::from(slab.pages);
         let good = slab.id == id
-            && matches!(slab.state, 1..=3 | 5..=8)
+            && matches!(slab.state, 1..=8)
             && pages.is_none_or(|pages| pages == length)
             && slab.base.is_multiple_of(PAGE)
             && slab.base != 0
