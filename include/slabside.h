@@ -157,6 +157,19 @@ struct slabside_stats {
 void slabside_stats(struct slabside_stats *out);
 /* Where the process's metadata region begins, for debuggers and other readers; 0: nothing was allocated yet. */
 extern const size_t slabside_region;
+/* How full the slab of a block is, and the slabs of its size class that have free slots together. All 0 for
+ * NULL and for a block that has pages of its own. Other threads may be at work: then it is a moment's mixture. */
+struct slabside_occupancy {
+    size_t live;        /* live slots of the block's slab */
+    size_t slots;       /* slots of the block's slab */
+    size_t class_live;  /* live slots of all slabs of the class that have free ones */
+    size_t class_slots; /* slots of these slabs */
+};
+void slabside_occupancy(const void *block, struct slabside_occupancy *out);
+/* For programs that defragment: whether it helps to give memory back if this live block is allocated anew, copied and
+ * freed. The block's slab is then no fuller than those of its class are on average, and the class has more free
+ * slots than a slab has. Any thread may ask; the question costs about as much as slabside_usable_size. */
+bool slabside_should_move(const void *block);
 /* Walks every slab header, list and bitmap; returns the number of broken invariants found (0: sound).
  * To be called while no other thread allocates or frees. */
 size_t slabside_validate(void);

@@ -2,8 +2,11 @@
 
 use crate::allocator::Allocator;
 use crate::class::CLASSES;
+use crate::occupancy::Occupancy;
 use crate::os::Os;
+use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
+use crate::tls::Local;
 
 /// The heap's figures, in bytes and counts. The layout is that of `struct slabside_stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,4 +142,30 @@ pub fn census<O: Os>(allocator: &Allocator<O>) -> Census {
     let live = census.live + census.large_bytes;
     census.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
     census
+}
+
+impl<O: Os> Allocator<O> {
+    /// How full the slab of the live block at `block` is; all zero for a block that has pages of its own, and for null.
+    /// Other threads may be at work: then the figures are a moment's mixture. What is not a live block is a misuse.
+    pub fn occupancy(&self, thread: &Local, block: *const u8) -> Occupancy {
+        self.slab_of_slots(thread, block)
+            .map_or_else(Occupancy::default, |slab| {
+                self.sums.measure(&self.ground.pages, slab)
+            })
+    }
+
+    /// Whether to move the live block at `block` helps to give its slab back. See [`Allocator::occupancy`].
+    pub fn should_move(&self, thread: &Local, block: *const u8) -> bool {
+        self.slab_of_slots(thread, block)
+            .is_some_and(|slab| self.sums.should_move(&self.ground.pages, slab))
+    }
+
+    /// The slab that the live block at `block` is a slot of, if it is one.
+    fn slab_of_slots(&self, thread: &Local, block: *const u8) -> Option<SlabPtr> {
+        if self.usable_size(thread, block) == 0 {
+            return None;
+        }
+        let slab = self.ground.pages.slab_at(block as usize)?;
+        (slab.id().is_some() && slab.class() < CLASSES).then_some(slab)
+    }
 }

@@ -55,6 +55,8 @@ pub mod pages;
 #[cfg(not(loom))]
 pub mod large;
 #[cfg(not(loom))]
+pub mod occupancy;
+#[cfg(not(loom))]
 pub mod heap;
 #[cfg(not(loom))]
 pub mod hardened;

@@ -161,6 +161,11 @@ fn good_sizes_zeros_alignments_and_growth_in_place() {
     }
 }
 
+#[test]
+fn a_heap_that_is_defragmented_by_advice_comes_near_to_its_live_bytes() {
+    passes("interface/should_move.c", &[]);
+}
+
 // ---- first-class heaps --------------------------------------------------------------------------
 
 #[test]

@@ -22,6 +22,7 @@ use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Ground, Heap};
 use crate::large::Block;
 use crate::mutex::{Mutex, Registry};
+use crate::occupancy::Sums;
 use crate::options::Name;
 use crate::os::Os;
 use crate::slab::SlabPtr;
@@ -47,6 +48,8 @@ pub struct Allocator<O: Os> {
     pub ground: Ground<O>,
     pub(crate) hard: Hardened,
     samples: Samples,
+    /// For `occupancy`'s questions.
+    pub(crate) sums: Sums,
     /// Large blocks that signal handlers freed; 0: unused place.
     put_off: [AtomicUsize; PUT_OFF],
     /// The heap of threads that have none: used under the lock.
@@ -127,6 +130,7 @@ impl<O: Os> Allocator<O> {
             ground: Ground::new(&mut locks, os),
             hard: Hardened::new(&mut locks),
             samples: Samples::new(&mut locks),
+            sums: Sums::new(),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Mutex::new(&mut locks, ()),
             put_off: [const { AtomicUsize::new(0) }; PUT_OFF],

@@ -6,6 +6,7 @@
 use crate::geometry::{align_up, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
+use crate::occupancy::Occupancy;
 use crate::options::{self, Mistake, Name};
 use crate::os::Os;
 use crate::tls::{current, local};
@@ -147,6 +148,25 @@ fn os_page() -> usize {
 /// None beyond that the block is not freed meanwhile. (That it is a block is checked.)
 pub unsafe fn usable_size(block: *const u8) -> usize {
     GLOBAL.usable_size(local(), block)
+}
+
+/// Whether a program that can move the live block helps to give memory back by that: it allocates the block anew,
+/// copies it and frees the old one. See `occupancy`.
+///
+/// # Safety
+/// As [`usable_size`].
+pub unsafe fn should_move(block: *const u8) -> bool {
+    GLOBAL.should_move(local(), block)
+}
+
+/// Writes how full the slab of a live block is, and the partial slabs of its class together.
+///
+/// # Safety
+/// As [`usable_size`]; `figures` is a place to write them to.
+pub unsafe fn occupancy(block: *const u8, figures: *mut Occupancy) {
+    let of_block = GLOBAL.occupancy(local(), block);
+    // SAFETY: the caller's: a place to write the figures to.
+    unsafe { figures.write(of_block) };
 }
 
 // ---- what other allocators offer ----------------------------------------------------------------

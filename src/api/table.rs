@@ -84,6 +84,8 @@ macro_rules! c_interface {
                     heap: *mut OpaqueHeap, block: *mut u8, size: usize) -> *mut u8;
             [] [slabside_option_set]
                 c::option_set(name: *const c_char, value: *const c_char) -> c_int;
+            [] [slabside_should_move] c::should_move(block: *const u8) -> bool;
+            [] [slabside_occupancy] c::occupancy(block: *const u8, figures: *mut Occupancy);
             [] [slabside_stats] c::stats_to(figures: *mut Stats);
             [] [slabside_validate] c::validate() -> usize;
 
@@ -165,6 +167,7 @@ pub mod types {
     pub use crate::api::glibc::MallInfo;
     pub use crate::api::heaps::OpaqueHeap;
     pub use crate::inspect::Stats;
+    pub use crate::occupancy::Occupancy;
     pub use core::ffi::{c_char, c_int, c_void};
 }
 

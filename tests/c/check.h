@@ -53,6 +53,8 @@ void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 #pragma weak slabside_stats
 #pragma weak slabside_validate
 #pragma weak slabside_good_size
+#pragma weak slabside_should_move
+#pragma weak slabside_occupancy
 #pragma weak slabside_malloc_at_least
 #pragma weak slabside_zalloc
 #pragma weak slabside_aligned_realloc
