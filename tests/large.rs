@@ -49,3 +49,13 @@ fn locked_room() {
 fn records_under_limit() {
     passes("large/records_under_limit.c", &[]);
 }
+
+#[test]
+fn map_count() {
+    passes("large/map_count.c", &[]);
+}
+
+#[test]
+fn map_count_by_shrinking() {
+    passes("large/map_count_by_shrinking.c", &[]);
+}

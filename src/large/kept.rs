@@ -18,7 +18,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{compiler_fence, Ordering::Release};
 
 /// The most ranges kept.
-const PLACES: usize = 64;
+const PLACES: usize = 512;
 
 /// A range that is or was kept.
 #[derive(Clone, Copy)]

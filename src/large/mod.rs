@@ -4,12 +4,13 @@
 //!   record table, by address          mappings, anywhere
 //!     | address | bytes |  -------->  [ block            ][ kept      ]
 //!     | address | bytes |  -------->  [ block                     ]
-//!   kept ranges, 64 at most ------------------------------^
+//!   kept ranges, 512 at most -----------------------------^
 //! ```
 //!
 //! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is
 //! live than lately, a sixteenth of those, and [`SLACK`]. What no block needed between two ticks goes back
-//! to the system.
+//! to the system. What the kernel does not unmap (it would exceed `vm.max_map_count`) gives up its pages and stays in
+//! the table of records as a *stray*, which serves later blocks.
 //!
 //! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
 //! back if that fails.
@@ -18,6 +19,7 @@ mod kept;
 mod table;
 
 use crate::counters;
+use crate::geometry::PAGE;
 use crate::meta::{Area, Meta, RECORD_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
@@ -36,6 +38,10 @@ const SLACK: usize = 16 << 20;
 const GRAIN: usize = 64 << 10;
 /// The most address space taken for a block to grow into, in bytes.
 const ROOM_MAX: usize = 256 << 20;
+/// The most strays unmapped at a tick.
+const STRAYS_A_TICK: usize = 64;
+/// How many strays that fit are compared.
+const STRAYS_COMPARED: usize = 16;
 /// Times the interval between two ticks that a freed mapping is kept at most.
 const KEPT_INTERVALS: u64 = 2;
 
@@ -93,8 +99,12 @@ struct Inner {
     last_tick: u64,
     /// Time between two ticks, in milliseconds.
     interval: u64,
-    /// Records of freed mappings that could neither be unmapped nor found a place among the kept ones.
+    /// Records of freed mappings that could not be unmapped.
     strays: usize,
+    /// The place in the table where the search for strays goes on.
+    stray_place: usize,
+    /// No stray has so many bytes.
+    stray_bytes: usize,
     /// Bytes open in the even and the odd area.
     opened: [usize; 2],
     kept: Kept,
@@ -124,6 +134,8 @@ impl Large {
             last_tick: 0,
             interval: Name::Decay.spec().default as u64,
             strays: 0,
+            stray_place: 0,
+            stray_bytes: usize::MAX,
             opened: [0; 2],
         };
         Large {
@@ -155,7 +167,12 @@ impl Large {
         align: usize,
     ) -> Option<(Block, bool)> {
         let bytes = size.checked_next_multiple_of(meta.os_page())?;
-        let (block, fresh) = match self.reuse(bytes, align) {
+        let reused = self.reuse(bytes, align).or_else(|| {
+            // A table without room must not keep what was freed from being used.
+            self.is_full().then(|| self.grow(os, meta))?;
+            self.reuse(bytes, align)
+        });
+        let (block, fresh) = match reused {
             Some(block) => (block, false),
             None => {
                 let stretched = self.stretch(os, meta, bytes, align);
@@ -170,15 +187,20 @@ impl Large {
         Some((block, fresh))
     }
 
-    /// Kept bytes made a live block.
+    /// Freed bytes made a live block.
     fn reuse(&self, bytes: usize, align: usize) -> Option<Block> {
         let inner = &mut *self.inner.lock();
-        // The table is grown by the first block that is mapped afresh.
-        let block = inner
-            .table
-            .has_room()
-            .then(|| inner.kept.fit(bytes, align))??;
+        if !inner.table.has_room() {
+            return None;
+        }
+        let kept = inner.kept.fit(bytes, align);
+        let block = kept.or_else(|| inner.fit_stray(bytes, align))?;
         inner.begin(block).then_some(block)
+    }
+
+    /// Whether the table has no room for one more block.
+    fn is_full(&self) -> bool {
+        !self.inner.lock().table.has_room()
     }
 
     /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again.
@@ -267,28 +289,43 @@ impl Large {
         }
     }
 
-    /// Unmaps a range that nobody knows any more, if there is one, and says whether it did; where that fails
-    /// the range is kept again.
+    /// Unmaps a range that nobody knows any more, if there is one. Where the kernel refuses, its pages are dropped and
+    /// the range is noted as a stray. Says whether its memory went back.
     fn unmap_dropped<O: Os>(&self, os: &O, meta: &Meta, dropped: Option<Range>) -> bool {
         let Some(range) = dropped else {
             return false;
         };
         let block = range.block();
-        let start = NonNull::new(block.address as *mut u8);
-        // SAFETY: the range is in no record and not kept, so nobody else unmaps it, and it was freed.
-        let done = start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) });
-        if done {
-            counters::subtract(&meta.counters().mapped, block.bytes as u64);
-            meta.budget.refund(block.bytes);
+        if unmapped(os, meta, block) {
             return true;
         }
-        let noted = self.inner.lock().keep_or_note(range);
-        if let Some(start) = start.filter(|_| !noted) {
-            // SAFETY: as above. Its addresses are lost, but not its memory.
-            unsafe { os.discard(start, block.bytes) };
+        let start = NonNull::new(block.address as *mut u8);
+        // SAFETY: the range is in no record and not kept, and it was freed.
+        let bare = start.is_some_and(|start| unsafe { os.discard(start, block.bytes) });
+        let mut inner = self.inner.lock();
+        if bare && inner.note_stray(Record::of(block, 1)) {
+            counters::add(&meta.counters().purged, range.dirty_bytes() as u64);
+            return true;
+        }
+        if !inner.keep_or_note(range) {
+            // Its addresses are lost, but not its memory.
             meta.budget.refund(block.bytes);
         }
         false
+    }
+
+    /// Unmaps strays, at most `most`, until one cannot be.
+    fn unmap_strays<O: Os>(&self, os: &O, meta: &Meta, most: usize) {
+        for _ in 0..most {
+            let Some(stray) = self.inner.lock().take_stray() else {
+                return;
+            };
+            let done = unmapped(os, meta, stray.block());
+            self.inner.lock().end_stray(stray, done);
+            if !done {
+                return;
+            }
+        }
     }
 
     // ---- resizing -------------------------------------------------------------------------------
@@ -538,7 +575,6 @@ impl Large {
     pub fn decay<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
         let (mut idle, then) = {
             let inner = &mut *self.inner.lock();
-            inner.take_in_strays();
             let then = now.checked_sub(KEPT_INTERVALS * inner.interval);
             (inner.tick(now), then)
         };
@@ -548,14 +584,13 @@ impl Large {
             idle = idle.saturating_sub(dropped.map_or(0, |range| range.dirty_bytes()));
             dropped
         });
+        self.unmap_strays(os, meta, STRAYS_A_TICK);
     }
 
     /// Gives back all that is kept.
     pub fn give_back<O: Os>(&self, os: &O, meta: &Meta) {
-        {
-            self.inner.lock().take_in_strays();
-        }
         self.drop_while(os, meta, |inner| inner.kept.drop_older(u64::MAX));
+        self.unmap_strays(os, meta, usize::MAX);
     }
 
     // ---- fork, and checking ---------------------------------------------------------------------
@@ -633,6 +668,18 @@ fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Bl
         address: moved.as_ptr() as usize,
         bytes,
     })
+}
+
+/// Whether the freed `block`, in no record and not kept, could be unmapped.
+fn unmapped<O: Os>(os: &O, meta: &Meta, block: Block) -> bool {
+    let start = NonNull::new(block.address as *mut u8);
+    // SAFETY: nobody else knows of it.
+    let done = start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) });
+    if done {
+        counters::subtract(&meta.counters().mapped, block.bytes as u64);
+        meta.budget.refund(block.bytes);
+    }
+    done
 }
 
 fn count_live(meta: &Meta, bytes: usize) {
@@ -720,27 +767,75 @@ impl Inner {
 
     /// Keeps a range that could not be unmapped, or notes it in the table; false where neither has place.
     fn keep_or_note(&mut self, range: Range) -> bool {
-        if self.kept.has_place() {
-            self.kept.put(range);
-            return true;
+        if !self.kept.has_place() {
+            return self.note_stray(Record::of(range.block(), 1));
         }
-        let noted = range.dirty_bytes() > 0
-            && self.table.has_room()
-            && self.table.insert(Record::of(range.block(), 1));
-        self.strays += usize::from(noted);
-        noted
+        self.kept.put(range);
+        true
     }
 
-    /// Gives strays places that have become free, so that they are unmapped with the others.
-    fn take_in_strays(&mut self) {
-        while self.strays > 0 && self.kept.has_place() {
-            let stray = self.table.each().find(|(_, record)| record.stray != 0);
-            self.strays -= 1;
-            if let Some((_, record)) = stray {
-                self.table.remove(record.address);
-                self.kept.put(Range::freed(record.block(), 0));
-            }
+    /// Enters a stray's record, beyond half of the table too: more blocks can come only once it is larger.
+    fn note_stray(&mut self, stray: Record) -> bool {
+        let entered = self.table.has_spare() && self.table.insert(stray);
+        if entered {
+            self.strays += 1;
+            self.stray_bytes = usize::MAX;
         }
+        entered
+    }
+
+    /// Takes a stray's record out until [`Inner::end_stray`].
+    fn take_stray(&mut self) -> Option<Record> {
+        if self.strays == 0 {
+            return None;
+        }
+        let (place, stray) = self.table.strays_from(self.stray_place).next()?;
+        self.stray_place = place;
+        self.table.take_out(stray.address);
+        Some(stray)
+    }
+
+    /// A stray that was taken out is unmapped, or stays one.
+    fn end_stray(&mut self, stray: Record, unmapped: bool) {
+        if unmapped {
+            self.strays -= 1;
+            self.table.forget();
+        } else {
+            self.table.put_back(stray);
+            self.stray_bytes = usize::MAX;
+        }
+    }
+
+    /// `bytes` bytes at a multiple of `align` of a stray that fits well: the front of it, or all where little is left.
+    fn fit_stray(&mut self, bytes: usize, align: usize) -> Option<Block> {
+        if self.strays == 0 || bytes >= self.stray_bytes {
+            return None;
+        }
+        let fits =
+            |(_, stray): &(usize, Record)| stray.bytes >= bytes && stray.address & (align - 1) == 0;
+        let fitting = self.table.strays_from(self.stray_place).filter(fits);
+        let best = fitting
+            .take(STRAYS_COMPARED)
+            .min_by_key(|(_, stray)| stray.bytes);
+        let Some((place, stray)) = best else {
+            if align <= PAGE {
+                self.stray_bytes = bytes;
+            }
+            return None;
+        };
+        self.stray_place = place;
+        self.table.remove(stray.address);
+        self.strays -= 1;
+        let whole = stray.bytes - bytes < bytes / 16;
+        let block = Block {
+            address: stray.address,
+            bytes: if whole { stray.bytes } else { bytes },
+        };
+        let rest = stray.block().behind(block.bytes);
+        // The table has room for one more, and has just lost one.
+        let noted = whole || self.note_stray(Record::of(rest, 1));
+        debug_assert!(noted);
+        Some(block)
     }
 
     fn rebuild(&mut self, meta: &Meta) {
@@ -755,6 +850,7 @@ impl Inner {
             }
         }
         self.most = [self.live_bytes; 2];
+        self.stray_bytes = usize::MAX;
     }
 
     fn validate(&self) -> usize {

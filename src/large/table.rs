@@ -118,6 +118,23 @@ impl Table {
         self.shift != 0 && self.count + self.out < 1 << (self.shift - 1)
     }
 
+    /// A record that was taken out does not come back.
+    pub(super) fn forget(&mut self) {
+        self.out = self.out.saturating_sub(1);
+    }
+
+    /// Whether there is room for the record of what is free already, which asks for no larger table.
+    pub(super) fn has_spare(&self) -> bool {
+        self.shift != 0 && self.count + self.out < 3 << (self.shift - 2)
+    }
+
+    /// The records of strays and their places, from the place `from` on and round.
+    pub(super) fn strays_from(&self, from: usize) -> impl Iterator<Item = (usize, Record)> + '_ {
+        let places = if self.shift == 0 { 0 } else { 1 << self.shift };
+        let records = (from..from + places).map(|index| (index & self.mask(), self.read(index)));
+        records.filter(|(_, record)| record.address != 0 && record.stray != 0)
+    }
+
     /// Fibonacci hashing of the page number (Knuth, TAOCP 3, 6.4).
     fn home(&self, address: usize) -> usize {
         ((address >> PAGE_SHIFT) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize
