@@ -5,8 +5,9 @@
  * from a signal handler that interrupted one of them. A block that was freed already, or was never
  * handed out, ends the program with one line on stderr and SIGABRT.
  *
- * libslabside_preload.so and libslabside_preload.a offer the same functions under the system's names
- * (malloc, free, operator new ...), and those that have no such name under the names below.
+ * libslabside.so, which a build calls libslabside_preload.so, and libslabside_preload.a offer the same functions
+ * under the system's names too (malloc, free, operator new ...): then slabside serves the whole process, and the
+ * names below ask the same heap.
  */
 #ifndef SLABSIDE_H
 #define SLABSIDE_H
@@ -177,6 +178,10 @@ size_t slabside_validate(void);
  * such option or value; EBUSY: memory was allocated already, and the options are frozen. What the
  * environment variable SLABSIDE_OPTIONS says has the last word. */
 int slabside_option_set(const char *name, const char *value);
+/* Options that a program brings with it, "name:value,name:value": it may define this variable, as
+ *     const char *slabside_options = "decay:1s,guard-sample:5000";
+ * What slabside_option_set and the environment say comes before it. */
+extern const char *slabside_options;
 
 #ifdef __cplusplus
 }

@@ -33,6 +33,9 @@ fn main() {
         "-z,relro",
         "-z,noseparate-code",
         "-Bsymbolic",
+        // What an installation calls it; the number changes when a program linked with an older one could not
+        // run with this one.
+        "-soname,libslabside.so.0",
     ] {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{option}");
     }

@@ -82,4 +82,6 @@ pub mod api;
 pub mod valgrind;
 
 #[cfg(not(loom))]
-pub use api::{Arena, Slabside};
+pub use api::{set_option, stats, trim, Arena, OptionError, Slabside};
+#[cfg(not(loom))]
+pub use inspect::Stats;

@@ -221,6 +221,9 @@ extern "C" fn write_figures() {
         // SAFETY: `place` is a string.
         unsafe { calls::open(place.as_ptr(), flags, 0o644) }
     };
+    if file < 0 {
+        return say_unwritable(place.to_bytes());
+    }
     GLOBAL.report(local());
     let figures = inspect::stats(&GLOBAL);
     for (name, bytes) in [
@@ -247,6 +250,15 @@ extern "C" fn write_figures() {
         // SAFETY: our own descriptor.
         unsafe { calls::close(file) };
     }
+}
+
+/// The file that the option `stats` names cannot be opened.
+#[cold]
+fn say_unwritable(place: &[u8]) {
+    let mut line = Line::new();
+    line.text("slabside: the option 'stats' names a file that cannot be opened: '");
+    line.quoted(place).text("'\n");
+    calls::write(libc::STDERR_FILENO, line.bytes());
 }
 
 /// `VmHWM` of /proc/self/status in bytes; 0 where it cannot be read.

@@ -253,3 +253,52 @@ fn figures_go_to_standard_error_or_are_appended_to_a_file() {
         assert!((2 << 20..3 << 20).contains(&live), "{told}");
     }
 }
+
+#[test]
+fn a_file_for_the_figures_that_cannot_be_opened_is_told_of() {
+    for form in FORMS {
+        let ended = under(form, "stats:/no/such/place", "options/trim.c", &[]);
+        assert_eq!(
+            (ended.status, &*ended.stderr),
+            (
+                Some(0),
+                "slabside: the option 'stats' names a file that cannot be opened: '/no/such/place'\n"
+            ),
+            "{ended:#?}"
+        );
+    }
+}
+
+#[test]
+fn options_are_taken_in_any_writing() {
+    for form in FORMS {
+        let ended = under(form, "TRIM_THRESHOLD=1GiB,Decay=10s", "options/trim.c", &[]);
+        assert_eq!(ended.passed(), "0\n");
+        let ended = under(form, "trim-threshold=4KB", "options/trim.c", &[]);
+        assert!(ended.passed().trim().parse::<usize>().unwrap() > 1500);
+    }
+}
+
+#[test]
+fn a_program_brings_options_which_give_way_to_what_it_sets_and_to_the_environment() {
+    let library = artifacts().preload.to_str().expect("a path in UTF-8");
+    let beside = compile_as(Form::Prefixed, "options/brought.c", &[]);
+    let linked = compile("options/brought.c", &["-Wl,--no-as-needed", library]);
+    let told = "slabside: there is no option 'dekay'; the nearest is 'decay'\n";
+    for (program, form) in [(&beside, Form::Prefixed), (&linked, Form::Preloaded)] {
+        let said = |options: &str, args: &[&str]| {
+            let environment = [environment(form), vec![(VARIABLE, options)]].concat();
+            let ended = run(program, args, &environment);
+            assert_eq!(
+                (ended.status, &*ended.stderr),
+                (Some(0), told),
+                "{ended:#?}"
+            );
+            ended.stdout
+        };
+        assert_eq!(said("", &[]), "refused\n");
+        assert_eq!(said("limit-hard=32MB", &[]), "had\n");
+    }
+    // The shared library is ready before the program could set anything.
+    assert_eq!(run(&beside, &["sets"], &[]).stdout, "had\n");
+}

@@ -7,6 +7,16 @@ use core_slabside::api::table::types::*;
 
 core_slabside::c_interface!(prefixed);
 
+// Without link-time optimization a piece of Rust's core library may name the routine that unwinds through Rust's frames.
+// Panics abort here, so nobody calls it.
+core::arch::global_asm!(
+    ".pushsection .data.rel.ro.rust_eh_personality,\"aw\"",
+    ".weak rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "rust_eh_personality: .quad 0",
+    ".popsection",
+);
+
 /// A bug in the allocator itself: there is nobody to unwind to.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

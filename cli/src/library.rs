@@ -3,9 +3,11 @@
 //! ```text
 //!   --library PATH, else SLABSIDE_LIBRARY   this one or none
 //!   DIR/slabside                            else beside the executable, then
-//!   DIR/../lib  ../lib/slabside  ../lib64   where an installation puts it
+//!   DIR/../lib  ../lib/slabside  ../lib64  ../lib/MACHINE-linux-gnu   where an installation puts it
+//!   else the one that the command carries   see `embedded`
 //! ```
 
+use crate::embedded;
 use anyhow::{bail, Context, Result};
 use std::env;
 use std::ffi::OsStr;
@@ -13,8 +15,8 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{absolute, Path, PathBuf};
 
-/// File name of the library.
-const NAME: &str = "libslabside_preload.so";
+/// File names of the library: as it is built, and as it is installed.
+const NAMES: [&str; 2] = ["libslabside_preload.so", "libslabside.so.0"];
 /// The environment variable that names the library.
 const VARIABLE: &str = "SLABSIDE_LIBRARY";
 /// What `ld.so` takes for an end of the path or for a token to be replaced, in `LD_PRELOAD` (ld.so(8)).
@@ -26,7 +28,10 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     let path = match (given, &named) {
         (Some(path), _) => readable(path).context("--library")?,
         (None, Some(path)) => readable(Path::new(path)).context(VARIABLE)?,
-        (None, None) => search(&own_dir()?)?,
+        (None, None) => match search(&own_dir()?) {
+            Ok(path) => path,
+            Err(error) => embedded::library().unwrap_or(Err(error))?,
+        },
     };
     preloadable(path)
 }
@@ -62,8 +67,10 @@ fn places(dir: &Path) -> Vec<PathBuf> {
         above.join("lib"),
         above.join("lib/slabside"),
         above.join("lib64"),
+        above.join(format!("lib/{}-linux-gnu", env::consts::ARCH)),
     ];
-    dirs.map(|dir| dir.join(NAME)).to_vec()
+    let named = |dir: &PathBuf| NAMES.map(|name| dir.join(name));
+    dirs.iter().flat_map(named).collect()
 }
 
 fn not_found(places: &[PathBuf]) -> String {
@@ -71,7 +78,8 @@ fn not_found(places: &[PathBuf]) -> String {
         .iter()
         .map(|place| format!("\n  {}", place.display()))
         .collect();
-    format!("cannot find {NAME}; looked for{looked}\nname it by --library PATH or {VARIABLE}")
+    let name = NAMES[0];
+    format!("cannot find {name}; looked for{looked}\nname it by --library PATH or {VARIABLE}")
 }
 
 /// `path`, if `ld.so` reads it in `LD_PRELOAD` as one path and as it stands.
@@ -105,11 +113,11 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn install(root: &Path, dir: &str) -> PathBuf {
+    fn install(root: &Path, dir: &str, name: &str) -> PathBuf {
         let dir = root.join(dir);
         fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join(NAME), "").unwrap();
-        dir.join(NAME)
+        fs::write(dir.join(name), "").unwrap();
+        dir.join(name)
     }
 
     #[test]
@@ -117,9 +125,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let bin = root.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        for dir in ["lib64", "lib/slabside", "lib", "bin"] {
-            let installed = install(root.path(), dir);
-            assert_eq!(search(&bin).unwrap(), installed);
+        let multiarch = format!("lib/{}-linux-gnu", env::consts::ARCH);
+        for dir in [&multiarch, "lib64", "lib/slabside", "lib", "bin"] {
+            for name in NAMES.iter().rev() {
+                let installed = install(root.path(), dir, name);
+                assert_eq!(search(&bin).unwrap(), installed);
+            }
         }
     }
 
@@ -128,11 +139,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let told = search(&root.path().join("bin")).unwrap_err().to_string();
         for place in ["bin", "lib", "lib/slabside", "lib64"] {
-            let place = root.path().join(place).join(NAME);
-            assert!(
-                told.contains(&format!("\n  {}\n", place.display())),
-                "{told}"
-            );
+            for name in NAMES {
+                let place = root.path().join(place).join(name);
+                assert!(
+                    told.contains(&format!("\n  {}\n", place.display())),
+                    "{told}"
+                );
+            }
         }
         assert!(told.ends_with("name it by --library PATH or SLABSIDE_LIBRARY"));
     }

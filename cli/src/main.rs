@@ -3,7 +3,10 @@
 //! The exit status is the program's own, or one of those that env(1) and timeout(1) use: 125 for an error
 //! of slabside itself, 126 for a program that cannot be run, 127 for one that is not found.
 
+mod completions;
+mod embedded;
 mod library;
+mod manual;
 mod options;
 mod page;
 mod report;
@@ -40,6 +43,8 @@ enum Command {
     Check(view::check::Args),
     GdbScript(view::debugger::GdbArgs),
     LldbScript(view::debugger::LldbArgs),
+    Completions(completions::Args),
+    Manual(manual::Args),
 }
 
 fn main() {
@@ -47,6 +52,8 @@ fn main() {
     let done = match cli.command {
         Command::Run(args) => run::run(&args).map(Some),
         Command::Options(args) => options::print(&args).map(|()| None),
+        Command::Completions(args) => completions::print(&args).map(|()| None),
+        Command::Manual(args) => manual::write(&args).map(|()| None),
         other => look(&other),
     };
     match done {
@@ -68,7 +75,9 @@ fn look(command: &Command) -> anyhow::Result<Option<std::process::ExitStatus>> {
         Command::Check(args) => view::check::run(args),
         Command::GdbScript(args) => view::debugger::gdb(args).map(|()| 0),
         Command::LldbScript(args) => view::debugger::lldb(args).map(|()| 0),
-        Command::Run(_) | Command::Options(_) => Ok(0),
+        Command::Run(_) | Command::Options(_) | Command::Completions(_) | Command::Manual(_) => {
+            Ok(0)
+        }
     }?;
     match status {
         0 => Ok(None),

@@ -5,7 +5,7 @@
 use anyhow::{bail, Context, Result};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use slabside::options::{parse, Kind, Spec, Unit, TABLE};
+use slabside::options::{parse, Kind, Name, Spec, Unit, TABLE};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -16,14 +16,21 @@ pub const VARIABLE: &str = "SLABSIDE_OPTIONS";
 /// List the allocator's options: values, default, meaning and effect of each.
 #[derive(clap::Args)]
 pub struct Args {
+    /// The options to list, in place of all
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
     /// Print them as the page docs/tuning.md
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     markdown: bool,
 }
 
 /// Prints the list on standard output.
 pub fn print(args: &Args) -> Result<()> {
-    let text = if args.markdown { page() } else { list() };
+    let text = match args.markdown {
+        true => page(),
+        false => list(&chosen(&args.names)?),
+    };
     let mut output = io::stdout().lock();
     let done = output.write_all(text.as_bytes());
     done.and_then(|()| output.flush())
@@ -50,9 +57,33 @@ pub fn joined(present: Option<OsString>, given: &[String]) -> Result<OsString> {
     Ok(all)
 }
 
-fn list() -> String {
+/// The options called `names`; all where there are none.
+fn chosen(names: &[String]) -> Result<Vec<&'static Spec>> {
+    if names.is_empty() {
+        return Ok(TABLE.iter().collect());
+    }
+    let found = |name: &String| match Name::of(name.as_bytes()) {
+        Some(found) => Ok(found.spec()),
+        None => bail!("there is no option '{name}'{}", suggestion(name)),
+    };
+    names.iter().map(found).collect()
+}
+
+/// The option that was probably meant by `name`, as the end of a sentence.
+fn suggestion(name: &str) -> String {
+    let likeness = |spec: &Spec| strsim::jaro_winkler(spec.word, &name.to_lowercase());
+    let nearest = TABLE
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    match nearest.filter(|spec| likeness(spec) >= 0.8) {
+        Some(spec) => format!("; the nearest is '{}'", spec.word),
+        None => "; `slabside options` lists them".into(),
+    }
+}
+
+fn list(specs: &[&Spec]) -> String {
     let mut text = String::new();
-    for spec in &TABLE {
+    for spec in specs {
         let _ = writeln!(text, "{}:{}", spec.word, values(spec));
         let mut table = Table::new();
         table
@@ -73,7 +104,7 @@ fn list() -> String {
 }
 
 /// The values that an option takes, as they are written.
-fn values(spec: &Spec) -> String {
+pub fn values(spec: &Spec) -> String {
     match spec.kind {
         Kind::Flag => "on|off".into(),
         Kind::Integer { unit, least, most } => {
@@ -89,7 +120,8 @@ fn values(spec: &Spec) -> String {
     }
 }
 
-fn default(spec: &Spec) -> String {
+/// Its value unless set, as it is written.
+pub fn default(spec: &Spec) -> String {
     match spec.kind {
         Kind::Flag => ["off", "on"][spec.default].into(),
         Kind::Integer { unit, .. } => match unit {
@@ -120,9 +152,10 @@ const HEAD: &str = "\
 Options are read once, at the first allocation, and never on the fast paths of malloc and free: what is not set
 costs nothing. They are given
 
-* in the environment, `SLABSIDE_OPTIONS=name:value,name:value`. A flag may stand alone, sizes may end in k, m or g
-  (powers of 1024). set-user-id programs ignore it. What cannot be understood is told in one line on standard
-  error, with the nearest name or the values that there are, and the rest is still taken;
+* in the environment, `SLABSIDE_OPTIONS=name:value,name:value`. `=` serves as well as `:`, capital letters as small
+  ones, and `_` as `-`. A flag may stand alone. Sizes may end in k, m or g (powers of 1024, also written 8MB or 8MiB),
+  times in ms, s, min or h. set-user-id programs ignore the variable. What cannot be understood is told in one line on
+  standard error, with the nearest name or the values that there are, and the rest is still taken;
 * by `slabside run --option name:value`, which checks them first;
 * by the program, `slabside_option_set(\"name\", \"value\")` before it allocates; later that returns `EBUSY`. The
   environment has the last word.
@@ -161,13 +194,29 @@ mod tests {
 
     #[test]
     fn the_list_names_every_option_with_its_default_meaning_and_effect() {
-        let list: String = list().split_whitespace().collect();
+        let list: String = list(&chosen(&[]).unwrap()).split_whitespace().collect();
         for spec in &TABLE {
             for part in [spec.word, &default(spec), spec.meaning, spec.effect] {
                 let part: String = part.split_whitespace().collect();
                 assert!(list.contains(&part), "{part}");
             }
         }
+    }
+
+    #[test]
+    fn options_are_listed_by_name_in_any_writing() {
+        let list = list(&chosen(&["Huge_Pages".into(), "decay".into()]).unwrap());
+        assert!(list.starts_with("huge-pages:auto|off|on\n") && list.contains("\ndecay:0"));
+        assert_eq!(list.matches(" default").count(), 2, "{list}");
+        let wrong = |name: &str| chosen(&[name.into()]).unwrap_err().to_string();
+        assert_eq!(
+            wrong("huge"),
+            "there is no option 'huge'; the nearest is 'huge-pages'"
+        );
+        assert_eq!(
+            wrong("xyz"),
+            "there is no option 'xyz'; `slabside options` lists them"
+        );
     }
 
     #[test]

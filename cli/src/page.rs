@@ -9,13 +9,15 @@
 //! In the page they begin at OFFSET, where the library's own page has them too; the rest is the library's.
 //! The figures stay readable whether the program exits, execs, is killed or closes its descriptors.
 
+use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
+use rustix::mm::{mmap, MapFlags, ProtFlags};
 use slabside::counters::{Counters, MAGIC, OFFSET, VERSION};
 use slabside::geometry::PAGE;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Error, Result};
+use std::io::Result;
 use std::mem::align_of;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::process;
 use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -59,42 +61,20 @@ pub fn claim(counters: &Counters) {
 }
 
 fn memory_file() -> Result<File> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: memfd_create(2) reads the name up to its end, and the literal has one.
-    let fd = unsafe { libc::memfd_create(c"slabside-counters".as_ptr(), flags) };
-    if fd < 0 {
-        return Err(Error::last_os_error());
-    }
-    // SAFETY: the call above has just opened `fd`, so nobody else owns it.
-    Ok(unsafe { File::from_raw_fd(fd) })
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(memfd_create(c"slabside-counters", flags)?.into())
 }
 
 /// Fixes the file's size: a program that shrank it would otherwise make our reads fault.
 fn seal(file: &File) -> Result<()> {
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: fcntl(2) with F_ADD_SEALS takes an int and touches no memory of ours.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
-        -1 => Err(Error::last_os_error()),
-        _ => Ok(()),
-    }
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    Ok(fcntl_add_seals(file, seals)?)
 }
 
 fn map(file: &File) -> Result<&'static Counters> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let access = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
-    let page = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            PAGE,
-            access,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        )
-    };
-    if page == libc::MAP_FAILED {
-        return Err(Error::last_os_error());
-    }
+    let page = unsafe { mmap(ptr::null_mut(), PAGE, access, MapFlags::SHARED, file, 0)? };
     // SAFETY: OFFSET lies within the mapping, is a multiple of the alignment, and leaves room for
     // `Counters` (both asserted). The mapping is never unmapped and its file cannot shrink (`seal`). All
     // fields are atomics, for which every bit pattern is valid and which other processes may change.

@@ -4,34 +4,34 @@
 //! end is missed. `ru_maxrss` would miss nothing and is not used: it begins with the peak of the launcher,
 //! from before exec, and contains children that the program waited for.
 
-use std::fs;
+use procfs::process::Process;
 
 /// Peak resident size of process `pid` so far, in bytes; `None` once it has ended.
 pub fn peak(pid: u32) -> Option<u64> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
-}
-
-fn parse(status: &str) -> Option<u64> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+    Some(process.status().ok()?.vmhwm? * 1024)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_peak_is_found_among_the_other_lines() {
-        let status = "Name:\tcat\nVmPeak:\t    5772 kB\nVmHWM:\t     908 kB\nVmRSS:\t     900 kB\n";
-        assert_eq!(parse(status), Some(908 * 1024));
-    }
+    use std::io::Read;
+    use std::process::{Command, Stdio};
 
     #[test]
     fn a_process_that_has_ended_has_no_peak() {
-        assert_eq!(parse("Name:\tcat\nState:\tZ (zombie)\n"), None);
+        let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
+        // Its end closes the pipe; that it is a zombie by then is not certain, and is waited for.
+        child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_end(&mut Vec::new())
+            .unwrap();
+        while peak(child.id()).is_some() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
         assert_eq!(peak(u32::MAX), None);
     }
 

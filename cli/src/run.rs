@@ -50,8 +50,8 @@ pub struct Args {
 
     /// Preload this library
     ///
-    /// Else the one that SLABSIDE_LIBRARY names, else libslabside_preload.so beside the slabside command
-    /// or in ../lib, ../lib/slabside or ../lib64 from there.
+    /// Else the one that SLABSIDE_LIBRARY names, else libslabside_preload.so or libslabside.so.0 beside the
+    /// slabside command or in ../lib, ../lib/slabside or ../lib64 from there, else one that the command carries.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
 

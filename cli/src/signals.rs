@@ -3,7 +3,11 @@
 //! All signals that the runner cares for are blocked and fetched by sigtimedwait(2), so no handler runs
 //! and no disposition changes, except that of SIGCHLD, which must be the default for waitpid(2) to work.
 //! Signals of the terminal reach the program by themselves, since it is in the same process group.
+//!
+//! Masks, dispositions and sigtimedwait(2) are libc's own: rustix has none of them, nix knows no real-time signals, by
+//! which programs die too, and a handler of signal-hook would change dispositions.
 
+use rustix::process::{self, DumpableBehavior, Pid, Resource, Rlimit};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -71,22 +75,25 @@ pub struct Signal {
     /// Its number.
     number: libc::c_int,
     /// The process that sent it; `None` for the kernel, as for keys pressed at the terminal.
-    sender: Option<u32>,
+    sender: Option<libc::pid_t>,
 }
 
 impl Signal {
     /// Whether `child` has to be sent this signal too, since it did not get or send it itself.
-    fn concerns(&self, child: u32) -> bool {
-        let sent = self.sender.is_some_and(|sender| sender != child);
+    fn concerns(&self, child: Pid) -> bool {
+        let sent = self
+            .sender
+            .is_some_and(|sender| sender != child.as_raw_nonzero().get());
         sent && self.number != libc::SIGCHLD
     }
 
     /// Passes the signal on to `child`, which must not have been waited for, if it concerns it.
-    pub fn pass_on(&self, child: u32) {
-        if self.concerns(child) {
-            // SAFETY: kill(2) touches no memory. A child that has ended and was not waited for still
-            // has its number, so nobody else is hit.
-            unsafe { libc::kill(child as libc::pid_t, self.number) };
+    pub fn pass_on(&self, child: Pid) {
+        let named = process::Signal::from_named_raw(self.number);
+        if let Some(signal) = named.filter(|_| self.concerns(child)) {
+            // A child that has ended and was not waited for still has its number, so nobody else is hit, and it
+            // does not matter that it gets no signal.
+            let _ = process::kill_process(child, signal);
         }
     }
 }
@@ -115,14 +122,14 @@ pub fn next(timeout: Duration) -> Option<Signal> {
     Some(Signal { number, sender })
 }
 
-fn sender(info: &libc::siginfo_t) -> Option<u32> {
+fn sender(info: &libc::siginfo_t) -> Option<libc::pid_t> {
     // Codes above zero are the kernel's own (sigaction(2)).
     if info.si_code > 0 {
         return None;
     }
     // SAFETY: si_pid is filled for signals sent by kill, sigqueue and tgkill, whose codes are zero or
     // below; for other such codes (timers, asynchronous input) it reads initialised bytes of the union.
-    Some(unsafe { info.si_pid() } as u32)
+    Some(unsafe { info.si_pid() })
 }
 
 /// Stops this process by `signal`, as the program was stopped, until it is continued.
@@ -134,16 +141,13 @@ pub fn stop(signal: libc::c_int) {
 
 /// Dies by `signal`, as the program did, but without a second core file. Returns if it does not kill.
 pub fn die_by(signal: libc::c_int) {
-    let no_core = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
     };
-    // SAFETY: setrlimit(2) reads the structure. Where cores are piped to a program the limit is not
-    // looked at, hence prctl(2), which touches no memory.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &no_core);
-        libc::prctl(libc::PR_SET_DUMPABLE, 0);
-    }
+    // Where cores are piped to a program the limit is not looked at. Neither can fail for oneself.
+    let _ = process::setrlimit(Resource::Core, no_core);
+    let _ = process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     set_disposition(signal, libc::SIG_DFL);
     take(signal);
 }
@@ -199,10 +203,11 @@ fn set_disposition(signal: libc::c_int, disposition: libc::sighandler_t) {
 mod tests {
     use super::*;
 
-    const CHILD: u32 = 100;
+    const CHILD: libc::pid_t = 100;
 
-    fn concerns(number: libc::c_int, sender: Option<u32>) -> bool {
-        Signal { number, sender }.concerns(CHILD)
+    fn concerns(number: libc::c_int, sender: Option<libc::pid_t>) -> bool {
+        let child = Pid::from_raw(CHILD).unwrap();
+        Signal { number, sender }.concerns(child)
     }
 
     #[test]

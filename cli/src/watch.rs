@@ -1,7 +1,8 @@
 //! Stays with the running program until it ends: passes signals on, stops with it, notes its peak.
 
 use crate::{resident, signals};
-use std::io::{Error, Result};
+use rustix::process::{waitpid, Pid, WaitOptions};
+use std::io::{ErrorKind, Result};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -20,25 +21,27 @@ pub struct End {
 
 /// Waits for the end of `child`. Signals must be held back ([`signals::hold`]).
 pub fn until_end(child: u32) -> Result<End> {
+    let number = i32::try_from(child).map_err(|_| ErrorKind::InvalidInput)?;
+    let process = Pid::from_raw(number).ok_or(ErrorKind::InvalidInput)?;
     let mut pause = FIRST_LOOK;
     let mut peak = 0;
     loop {
         peak = resident::peak(child).unwrap_or(0).max(peak);
-        if let Some(status) = end_of(child)? {
+        if let Some(status) = end_of(process)? {
             return Ok(End {
                 status,
                 resident: peak,
             });
         }
         match signals::next(pause) {
-            Some(signal) => signal.pass_on(child),
+            Some(signal) => signal.pass_on(process),
             None => pause = LOOKS.min(pause * 2),
         }
     }
 }
 
 /// How `child` ended, if it has. Where it was stopped instead, stops with it.
-fn end_of(child: u32) -> Result<Option<ExitStatus>> {
+fn end_of(child: Pid) -> Result<Option<ExitStatus>> {
     let Some(change) = change_of(child)? else {
         return Ok(None);
     };
@@ -50,13 +53,8 @@ fn end_of(child: u32) -> Result<Option<ExitStatus>> {
 }
 
 /// Whether `child` ended or stopped since the last call, and how; does not wait for it.
-fn change_of(child: u32) -> Result<Option<ExitStatus>> {
-    let mut status = 0;
-    let options = libc::WNOHANG | libc::WUNTRACED;
-    // SAFETY: waitpid(2) writes the status, and a status it has not written is not used.
-    match unsafe { libc::waitpid(child as libc::pid_t, &mut status, options) } {
-        -1 => Err(Error::last_os_error()),
-        0 => Ok(None),
-        _ => Ok(Some(ExitStatus::from_raw(status))),
-    }
+fn change_of(child: Pid) -> Result<Option<ExitStatus>> {
+    let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+    let change = waitpid(Some(child), options)?;
+    Ok(change.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
 }

@@ -4,11 +4,10 @@
 //! Which they are is stated in `slabside::api::table`.
 #![no_std]
 
-use core::ffi::c_void;
 use slabside::api::table::types::*;
-use slabside::{api, life, os};
+use slabside::os;
 
-slabside::c_interface!(plain);
+slabside::replace_malloc!();
 
 // What pthread_atfork(3) names the library by: it is linked without the start files that have it, but for a static
 // program, which has its own.
@@ -21,27 +20,15 @@ core::arch::global_asm!(
     ".popsection",
 );
 
-/// Runs after the program's own destructors: the figures for `slabside run --stats`.
-extern "C" fn finish() {
-    life::finish();
-}
-
-/// Runs before the program's own constructors: a fork finds the hooks in place.
-extern "C" fn prepare() {
-    let named = os::symbol(c"malloc");
-    let ours = malloc as unsafe extern "C" fn(usize) -> *mut u8 as *mut c_void;
-    // A static program cannot say what a name stands for: it was linked with us.
-    let sole = named == ours || named.is_null();
-    api::prepare(sole.then_some(api::SoleMalloc));
-}
-
-#[used]
-#[link_section = ".init_array"]
-static PREPARE: extern "C" fn() = prepare;
-
-#[used]
-#[link_section = ".fini_array"]
-static FINISH: extern "C" fn() = finish;
+// Without link-time optimization a piece of Rust's core library may name the routine that unwinds through Rust's frames.
+// Panics abort here, so nobody calls it.
+core::arch::global_asm!(
+    ".pushsection .data.rel.ro.rust_eh_personality,\"aw\"",
+    ".weak rust_eh_personality",
+    ".hidden rust_eh_personality",
+    "rust_eh_personality: .quad 0",
+    ".popsection",
+);
 
 /// A bug in the allocator itself: there is nobody to unwind to.
 #[panic_handler]

@@ -3,7 +3,7 @@
 use super::{Allocator, Busy, HOOKED, STARTED, UNSTARTED};
 use crate::hardened::{self};
 use crate::heap::{heap_of, Heap};
-use crate::misuse::Misuse;
+use crate::misuse::{Line, Misuse};
 use crate::mutex::Lock;
 use crate::options::{self, Name};
 use crate::os::Os;
@@ -221,9 +221,9 @@ impl<O: Os> Allocator<O> {
         if self.is_started() {
             return true;
         }
-        ground
-            .options
-            .freeze(ground.os.options(), |line| ground.os.say(line.bytes()));
+        let say = |line: &Line| ground.os.say(line.bytes());
+        ground.options.set_defaults(ground.os.own_options(), say);
+        ground.options.freeze(ground.os.options(), say);
         self.configure();
         let hardened = self.hard.provide(&ground.options, &ground.meta);
         let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))

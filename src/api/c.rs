@@ -262,14 +262,32 @@ pub unsafe fn option_set(name: *const c_char, value: *const c_char) -> c_int {
     }
     // SAFETY: the caller's.
     let (name, value) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(value)) };
-    set_option(name.to_bytes(), value.to_bytes())
+    match set_option(name.to_bytes(), value.to_bytes()) {
+        Ok(()) => 0,
+        Err(OptionError::TooLate) => libc::EBUSY,
+        Err(OptionError::NoSuchOption | OptionError::NoSuchValue) => libc::EINVAL,
+    }
 }
 
-fn set_option(name: &[u8], value: &[u8]) -> c_int {
+/// Why an option was not set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionError {
+    /// There is no option of that name.
+    NoSuchOption,
+    /// The option takes no such value.
+    NoSuchValue,
+    /// Memory was allocated already, and the options are fixed.
+    TooLate,
+}
+
+pub(super) fn set_option(name: &[u8], value: &[u8]) -> Result<(), OptionError> {
     let mut item = [0; options::TEXT + 64];
     let length = name.len() + 1 + value.len();
-    if length > item.len() || name.contains(&b':') || value.contains(&b',') {
-        return libc::EINVAL;
+    if name.iter().any(|byte| b":=".contains(byte)) {
+        return Err(OptionError::NoSuchOption);
+    }
+    if length > item.len() || value.contains(&b',') {
+        return Err(OptionError::NoSuchValue);
     }
     item[..name.len()].copy_from_slice(name);
     item[name.len()] = b':';
@@ -277,10 +295,11 @@ fn set_option(name: &[u8], value: &[u8]) -> c_int {
     match GLOBAL.ground.options.set(&item[..length]) {
         Ok(()) => {
             GLOBAL.option_changed();
-            0
+            Ok(())
         }
-        Err(Mistake::Frozen) => libc::EBUSY,
-        Err(Mistake::Unknown(_) | Mistake::Value(_)) => libc::EINVAL,
+        Err(Mistake::Frozen) => Err(OptionError::TooLate),
+        Err(Mistake::Unknown(_)) => Err(OptionError::NoSuchOption),
+        Err(Mistake::Value(_)) => Err(OptionError::NoSuchValue),
     }
 }
 

@@ -12,6 +12,14 @@ pub mod heaps;
 pub mod rust;
 pub mod table;
 
-pub use c::{prepare, stats, usable_size, validate, SoleMalloc};
+pub use c::{prepare, stats, usable_size, validate, OptionError, SoleMalloc};
 pub use heaps::Arena;
-pub use rust::Slabside;
+pub use rust::{set_option, trim, Slabside};
+
+/// With the feature `override` every C library of the program allocates from slabside too.
+#[cfg(feature = "override")]
+mod replacement {
+    use super::table::types::*;
+
+    crate::replace_malloc!();
+}

@@ -1,6 +1,8 @@
 //! Rust's traits: `GlobalAlloc`, and the `Allocator` of the crate allocator-api2 behind the feature of
-//! that name.
+//! that name. Beside them what a Rust program asks of its heap and tells it.
 
+use super::c::{self, OptionError};
+use super::glibc;
 use crate::geometry::MIN_ALIGN;
 use crate::life::GLOBAL;
 use crate::tls::{current, local};
@@ -47,6 +49,66 @@ unsafe impl GlobalAlloc for Slabside {
         }
         GLOBAL.realloc_aligned(local(), block, size, layout.align())
     }
+}
+
+/// Gives back to the system all that is kept for reuse and can be reached from this thread; whether memory went
+/// back.
+pub fn trim() -> bool {
+    glibc::malloc_trim(0) != 0
+}
+
+/// Sets the option `name` to `value`, as the environment variable `SLABSIDE_OPTIONS` would, which still has the last
+/// word. docs/tuning.md lists them.
+///
+/// # Errors
+/// Nothing is set where there is no such option or value, or where memory was allocated already. A Rust program
+/// allocates before `main`, so there it can only change the rate of `guard-sample`: [`options!`](crate::options!)
+/// sets the others.
+pub fn set_option(name: &str, value: &str) -> Result<(), OptionError> {
+    c::set_option(name.as_bytes(), value.as_bytes())
+}
+
+impl core::fmt::Display for OptionError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            OptionError::NoSuchOption => "there is no such option",
+            OptionError::NoSuchValue => "the option takes no such value",
+            OptionError::TooLate => "memory was allocated already",
+        })
+    }
+}
+
+impl core::error::Error for OptionError {}
+
+/// The text behind [`options!`](crate::options!).
+#[doc(hidden)]
+#[repr(transparent)]
+pub struct OptionsText(pub *const core::ffi::c_char);
+
+// SAFETY: points to a literal, which nobody writes.
+unsafe impl Sync for OptionsText {}
+
+/// Options that a program brings with it, as a constant: `name:value,name:value`, as in the environment variable
+/// `SLABSIDE_OPTIONS`, which has the last word. Once in a program:
+///
+/// ```
+/// slabside::options!("decay:1s,guard-sample:5000");
+/// # #[global_allocator]
+/// # static ALLOCATOR: slabside::Slabside = slabside::Slabside;
+/// # fn main() { assert_eq!(vec![1, 2, 3].len(), 3); }
+/// ```
+///
+/// It defines the variable `slabside_options`, which a C program defines by itself.
+#[macro_export]
+macro_rules! options {
+    ($text:literal) => {
+        const _: () = {
+            #[no_mangle]
+            #[allow(non_upper_case_globals)]
+            pub static slabside_options: $crate::api::rust::OptionsText =
+                $crate::api::rust::OptionsText(concat!($text, "\0").as_ptr().cast());
+        };
+    };
 }
 
 #[cfg(feature = "allocator-api2")]

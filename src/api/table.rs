@@ -4,8 +4,8 @@
 //!   [names in the place of the system's] [names of our own] the function here, its arguments and result
 //! ```
 //!
-//! `capi` exports the second list of each row; `preload` the first, or the second where there is no
-//! first. [`EXPORTS`] has the names for whoever wants to compare (tests/exports.rs does).
+//! `capi` exports the second list of each row; `preload` both, so that a program that runs on it can ask about
+//! its heap. [`EXPORTS`] has the names for whoever wants to compare (tests/exports.rs does).
 
 /// Hands the table to the macro `$with`, in the form `$form`: `plain`, `prefixed` or `names`.
 #[doc(hidden)]
@@ -119,11 +119,8 @@ macro_rules! c_interface_rows {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! c_interface_row {
-    (plain [] [$($name:ident)*] $($function:tt)*) => {
-        $crate::c_function! { [$($name)*] $($function)* }
-    };
     (plain [$($name:ident)*] [$($prefixed:ident)*] $($function:tt)*) => {
-        $crate::c_function! { [$($name)*] $($function)* }
+        $crate::c_function! { [$($name)* $($prefixed)*] $($function)* }
     };
     (prefixed [$($plain:ident)*] [$($name:ident)*] $($function:tt)*) => {
         $crate::c_function! { [$($name)*] $($function)* }
@@ -158,6 +155,38 @@ macro_rules! c_function {
         }
         $crate::c_function! { [$($more)*]
             $module::$function($($argument: $type),*) $(-> $result)? }
+    };
+}
+
+/// Puts slabside in the place of the system's malloc: defines all names of the table, gets ready before the program's
+/// own constructors, and counts the last figures after its destructors.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! replace_malloc {
+    () => {
+        $crate::c_interface!(plain);
+
+        /// Runs after the program's own destructors: the figures for `slabside run --stats`.
+        extern "C" fn finish() {
+            $crate::life::finish();
+        }
+
+        /// Runs before the program's own constructors: a fork finds the hooks in place.
+        extern "C" fn prepare() {
+            let named = $crate::os::symbol(c"malloc");
+            let ours = malloc as unsafe extern "C" fn(usize) -> *mut u8 as *mut c_void;
+            // A static program cannot say what a name stands for: it was linked with us.
+            let sole = named == ours || named.is_null();
+            $crate::api::prepare(sole.then_some($crate::api::SoleMalloc));
+        }
+
+        #[used]
+        #[link_section = ".init_array"]
+        static PREPARE: extern "C" fn() = prepare;
+
+        #[used]
+        #[link_section = ".fini_array"]
+        static FINISH: extern "C" fn() = finish;
     };
 }
 

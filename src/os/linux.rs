@@ -328,6 +328,21 @@ impl Os for Linux {
         unsafe { core::ffi::CStr::from_ptr(text) }.to_bytes()
     }
 
+    fn own_options(&self) -> &'static [u8] {
+        let variable = weak!("slabside_options") as *const *const core::ffi::c_char;
+        if variable.is_null() {
+            return &[];
+        }
+        // SAFETY: the program's variable of this name is a pointer (include/slabside.h), to a string or null.
+        unsafe {
+            let text = variable.read();
+            if text.is_null() {
+                return &[];
+            }
+            core::ffi::CStr::from_ptr(text).to_bytes()
+        }
+    }
+
     fn say(&self, line: &[u8]) {
         keeping_errno(|| calls::write(libc::STDERR_FILENO, line));
     }

@@ -133,6 +133,11 @@ pub trait Os: Sync {
         &[]
     }
 
+    /// The options that the program brings with it (the variable `slabside_options`); empty where there are none.
+    fn own_options(&self) -> &'static [u8] {
+        &[]
+    }
+
     /// Writes a line, which has its newline, to standard error. Keeps errno, never waits for a lock.
     fn say(&self, _line: &[u8]) {}
 

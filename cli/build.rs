@@ -1,0 +1,128 @@
+//! Builds the preload library for a command that carries it: one that `cargo install slabside-cli` makes.
+//!
+//! ```text
+//!   slabside's source (DEP_SLABSIDE_SOURCE) --.
+//!   preload/{lib.rs,build.rs,cold.ld} ---------+--> OUT_DIR/library --> src/embedded.rs
+//!   Cargo.toml, written here -----------------'
+//! ```
+//!
+//! In a source tree the library lies beside the command, so nothing is built a second time there and the command
+//! carries an empty file, unless the feature `embed` asks for more.
+
+use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=preload");
+    println!("cargo:rerun-if-env-changed=DOCS_RS");
+    let out = PathBuf::from(variable("OUT_DIR")?);
+    let library = match wanted()? {
+        true => build(&out)?,
+        false => Vec::new(),
+    };
+    let mut hasher = DefaultHasher::new();
+    library.hash(&mut hasher);
+    println!(
+        "cargo:rustc-env=SLABSIDE_LIBRARY_HASH={:016x}",
+        hasher.finish()
+    );
+    fs::write(out.join("library"), library)?;
+    Ok(())
+}
+
+fn variable(name: &str) -> Result<String> {
+    env::var(name).map_err(|error| format!("{name}: {error}").into())
+}
+
+/// Whether the command is to carry the library.
+fn wanted() -> Result<bool> {
+    let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
+    let in_source_tree = here.join("../preload/Cargo.toml").is_file();
+    let asked = env::var_os("CARGO_FEATURE_EMBED").is_some();
+    Ok((asked || !in_source_tree) && env::var_os("DOCS_RS").is_none())
+}
+
+/// The library, built by a cargo of its own below `out`: offline, since what it needs was fetched for this build.
+fn build(out: &Path) -> Result<Vec<u8>> {
+    let source = variable("DEP_SLABSIDE_SOURCE")?;
+    println!("cargo:rerun-if-changed={source}/src");
+    let package = out.join("preload");
+    fs::create_dir_all(package.join("src"))?;
+    fs::write(package.join("Cargo.toml"), manifest(&source))?;
+    for (from, to) in [
+        ("lib.rs", "src/lib.rs"),
+        ("build.rs", "build.rs"),
+        ("cold.ld", "cold.ld"),
+    ] {
+        fs::copy(Path::new("preload").join(from), package.join(to))?;
+    }
+    let target = variable("TARGET")?;
+    let built = out.join("target");
+    let mut cargo = Command::new(variable("CARGO")?);
+    cargo
+        .args([
+            "rustc",
+            "--release",
+            "--lib",
+            "--crate-type=cdylib",
+            "--offline",
+            "--target",
+            &target,
+        ])
+        .arg("--target-dir")
+        .arg(&built)
+        .current_dir(&package);
+    for name in [
+        "RUSTC",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+    ] {
+        cargo.env_remove(name);
+    }
+    let status = cargo.status()?;
+    if !status.success() {
+        return Err(format!("the preload library cannot be built: {status}").into());
+    }
+    Ok(fs::read(
+        built.join(target).join("release/libslabside_preload.so"),
+    )?)
+}
+
+/// The preload crate's manifest, and the release profile of slabside's workspace.
+fn manifest(source: &str) -> String {
+    format!(
+        r#"[package]
+name = "slabside-preload"
+version = "{version}"
+edition = "2021"
+publish = false
+
+[lib]
+name = "slabside_preload"
+crate-type = ["cdylib"]
+test = false
+doctest = false
+
+[dependencies]
+slabside = {{ path = {source:?} }}
+libc = {{ version = "0.2", default-features = false }}
+
+[profile.release]
+panic = "abort"
+lto = "fat"
+codegen-units = 1
+strip = "debuginfo"
+
+[workspace]
+"#,
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}

@@ -1,0 +1,48 @@
+//! `slabside completions`: what a shell reads to complete the command line, made of its definition.
+
+use crate::Cli;
+use anyhow::{Context, Result};
+use clap::CommandFactory;
+use clap_complete::{generate, Shell};
+use std::io::{self, Write};
+
+/// Print what a shell completes the command line by
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  slabside completions bash > ~/.local/share/bash-completion/completions/slabside
+  slabside completions zsh > ~/.zfunc/_slabside
+  slabside completions fish > ~/.config/fish/completions/slabside.fish")]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints the script on standard output.
+pub fn print(args: &Args) -> Result<()> {
+    let mut output = io::stdout().lock();
+    let done = output.write_all(&script(args.shell));
+    done.and_then(|()| output.flush())
+        .context("cannot write the completions")
+}
+
+fn script(shell: Shell) -> Vec<u8> {
+    let mut text = Vec::new();
+    generate(shell, &mut Cli::command(), "slabside", &mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shell_is_told_of_every_command() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = String::from_utf8(script(shell)).unwrap();
+            for command in Cli::command().get_subcommands() {
+                assert!(text.contains(command.get_name()), "{shell}: {command}");
+            }
+        }
+    }
+}
