@@ -26,16 +26,19 @@ const WISHES: [&[&str]; 3] = [
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=cold.ld");
+    println!("cargo:rerun-if-changed=basic.list");
     println!("cargo:rustc-cdylib-link-arg=-lc");
     for option in [
         "-z,nodelete",
         "-z,now",
         "-z,relro",
         "-z,noseparate-code",
-        "-Bsymbolic",
         // What an installation calls it; the number changes when a program linked with an older one could not
         // run with this one.
         "-soname,libslabside.so.0",
+        // Its own names are its own, but for those of which a program may have the first say: what it has in the
+        // place of a basic function, the forms that end in it go to (`slabside::api::forms`).
+        concat!("--dynamic-list=", env!("CARGO_MANIFEST_DIR"), "/basic.list"),
     ] {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{option}");
     }

@@ -542,6 +542,35 @@ mod portable {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! throwing_new {
+    ($name:ident($arg:ident), $take:path, $step:path) => {
+        #[doc = "See include/slabside.h, or C++ \\[new.delete\\]."]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub extern "C-unwind" fn $name($arg: usize) -> *mut u8 {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "push rdi",
+                ".cfi_adjust_cfa_offset 8",
+                "2:",
+                "call {take}",
+                "test rax, rax",
+                "je 3f",
+                ".cfi_remember_state",
+                "add rsp, 8",
+                ".cfi_adjust_cfa_offset -8",
+                "ret",
+                ".cfi_restore_state",
+                "3:",
+                "call {step}",
+                "call rax",
+                "mov rdi, qword ptr [rsp]",
+                "jmp 2b",
+                ".cfi_endproc",
+                take = sym $take,
+                step = sym $step,
+            )
+        }
+    };
     ($name:ident($($arg:ident),+), $take:path, $step:path) => {
         #[doc = "See include/slabside.h, or C++ \\[new.delete\\]."]
         #[unsafe(naked)]
@@ -635,6 +664,70 @@ macro_rules! throwing_new {
                 // SAFETY: what `step` returns is there to be called.
                 unsafe { $step()() };
             }
+        }
+    };
+}
+
+/// Defines `$name(arguments)`, which goes on to what `$to` stands for in the process: ours, or the program's.
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! jump_to {
+    ($name:ident, $to:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        #[doc = "See the manual, or C++ \\[new.delete\\]."]
+        ///
+        /// # Safety
+        /// As the function that it names.
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name($($argument: $type),*) $(-> $result)? {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                concat!("jmp qword ptr [rip + ", stringify!($to), "@GOTPCREL]"),
+                ".cfi_endproc",
+            )
+        }
+    };
+}
+
+/// As for x86-64.
+#[cfg(target_arch = "aarch64")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! jump_to {
+    ($name:ident, $to:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        #[doc = "See the manual, or C++ \\[new.delete\\]."]
+        ///
+        /// # Safety
+        /// As the function that it names.
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name($($argument: $type),*) $(-> $result)? {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                concat!("adrp x16, :got:", stringify!($to)),
+                concat!("ldr x16, [x16, :got_lo12:", stringify!($to), "]"),
+                "br x16",
+                ".cfi_endproc",
+            )
+        }
+    };
+}
+
+/// As for x86-64, by a call.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! jump_to {
+    ($name:ident, $to:ident, ($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        #[doc = "See the manual, or C++ \\[new.delete\\]."]
+        ///
+        /// # Safety
+        /// As the function that it names.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
+            // SAFETY: the caller's.
+            unsafe { $to($($argument),*) }
         }
     };
 }

@@ -276,6 +276,7 @@ impl Misuse {
                     .text(" with the wrong size ")
                     .decimal(said);
                 line.text(" (a block of ").decimal(size).text(" bytes)");
+                line.text("; sizes:ignore lets it pass");
             }
             Misuse::NoHeap { heap } => {
                 line.text("use of heap ")
@@ -351,7 +352,7 @@ mod tests {
         let (addr, said, size) = (0x1000, 100, 48);
         assert_eq!(
             said_of(Misuse::WrongSize { addr, said, size }),
-            "slabside: free of 0x1000 with the wrong size 100 (a block of 48 bytes)\n"
+            "slabside: free of 0x1000 with the wrong size 100 (a block of 48 bytes); sizes:ignore lets it pass\n"
         );
         assert_eq!(
             said_of(Misuse::NoHeap { heap: 0x20 }),

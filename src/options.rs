@@ -88,6 +88,10 @@ pub enum Name {
     Misuse,
     /// What follows a pointer that is not ours.
     Foreign,
+    /// What follows a free that says another size.
+    Sizes,
+    /// What becomes of RTLD_DEEPBIND.
+    Deepbind,
     /// Bytes above which memory is purged.
     LimitSoft,
     /// Bytes above which there is no memory.
@@ -147,6 +151,15 @@ pub const FOREIGN_IGNORED: usize = 1;
 /// `choice` of [`Name::Foreign`]: the next malloc's function is called.
 pub const FOREIGN_FORWARDED: usize = 2;
 
+/// `choice` of [`Name::Sizes`]: as [`SIZES_CHECKED`] in hardened mode and where the program itself says the size.
+pub const SIZES_AUTO: usize = 0;
+/// `choice` of [`Name::Sizes`]: as any misuse.
+pub const SIZES_CHECKED: usize = 1;
+/// `choice` of [`Name::Sizes`]: the block is freed.
+pub const SIZES_IGNORED: usize = 2;
+/// `choice` of [`Name::Deepbind`]: the flag is passed on.
+pub const DEEPBIND_KEPT: usize = 1;
+
 /// The largest limit and threshold, in bytes.
 const BYTES_MOST: usize = 1 << 46;
 /// Bytes of `quarantine` without a value.
@@ -159,7 +172,7 @@ const SIZE: Kind = Kind::Integer {
 };
 
 /// All options.
-pub const TABLE: [Spec; 16] = [
+pub const TABLE: [Spec; 18] = [
     Spec {
         name: Name::Decay,
         word: "decay",
@@ -222,6 +235,26 @@ pub const TABLE: [Spec; 16] = [
         meaning: "what follows a pointer that is not of this heap at all",
         effect: "abort: as the option misuse says; ignore: the block leaks; forward: hands it to the next malloc \
                  (RTLD_NEXT), for libraries opened by RTLD_DEEPBIND or dlmopen whose blocks come from libc",
+    },
+    Spec {
+        name: Name::Sizes,
+        word: "sizes",
+        kind: Kind::Choice(&["auto", "check", "ignore"]),
+        default: SIZES_AUTO,
+        meaning: "what follows a free or delete that says another size than the block was asked for with",
+        effect: "check: as the option misuse says; ignore: the block is freed, as by all other allocators; auto: \
+                 free_sized and free_aligned_sized are checked, and C++'s delete in hardened mode only, since its size \
+                 is that of the type the compiler sees, which old code (a struct with data behind it, a base \
+                 without a virtual destructor, new[] freed by delete) frees as another",
+    },
+    Spec {
+        name: Name::Deepbind,
+        word: "deepbind",
+        kind: Kind::Choice(&["drop", "keep"]),
+        default: 0,
+        meaning: "what becomes of RTLD_DEEPBIND in a dlopen of the program, under LD_PRELOAD",
+        effect: "drop: the flag is left out, so that a plug-in uses the same malloc as who frees its blocks; keep: a \
+                 plug-in gets libc's malloc, and a block that one side frees for the other ends the program",
     },
     Spec {
         name: Name::LimitSoft,
@@ -729,6 +762,10 @@ mod tests {
         assert_eq!(value("foreign:abort"), FOREIGN_ABORTS);
         assert_eq!(value("foreign:ignore"), FOREIGN_IGNORED);
         assert_eq!(value("foreign:forward"), FOREIGN_FORWARDED);
+        assert_eq!(value("sizes:auto"), SIZES_AUTO);
+        assert_eq!(value("sizes:check"), SIZES_CHECKED);
+        assert_eq!(value("sizes:ignore"), SIZES_IGNORED);
+        assert_eq!(value("deepbind:keep"), DEEPBIND_KEPT);
     }
 
     #[test]

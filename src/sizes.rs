@@ -11,9 +11,19 @@ use crate::class::{bin_of, bin_pages, entry_offset, fit, size_of_class, Fit, ENT
 use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX};
 use crate::heap::{heap_of, may_serve};
 use crate::misuse::{Call, Misuse};
+use crate::options::{self, Name};
 use crate::os::Os;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::{Local, Thread};
+
+/// Who says the size of a block that is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The program's own words: C23's free_sized and its like.
+    ByHand,
+    /// The compiler, for C++'s delete: of the type that it sees.
+    ByDelete,
+}
 
 impl<O: Os> Allocator<O> {
     /// Bytes that a block of `size` bytes at a multiple of `align` would have; 0 where there can be none.
@@ -116,28 +126,46 @@ impl<O: Os> Allocator<O> {
     /// Gives back a block of which the caller says that it asked for `size` bytes; null is ignored. A size
     /// that cannot be ends the program. Costs one comparison of classes more than [`Allocator::free`].
     #[inline(always)]
-    pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize) {
+    pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize, said: Said) {
         let slab = self.ground.pages.hot.slab_at(block as usize);
         let (Some(offset), Some(slab)) = (entry_offset(size), slab) else {
-            return self.free_sized_slow(block, size, thread.block());
+            return self.free_sized_slow(block, size, said, thread.block());
         };
         let mine = slab.owner.load(Relaxed) == thread.block().me.get();
-        if !mine || slab.class() != offset >> ENTRY_SHIFT {
-            return self.free_sized_slow(block, size, thread.block());
+        if !mine || slab.class() as u8 != (offset >> ENTRY_SHIFT) as u8 {
+            return self.free_sized_slow(block, size, said, thread.block());
         }
         self.free_own(thread.block(), slab, block);
     }
 
     #[cold]
     #[inline(never)]
-    fn free_sized_slow(&self, block: *mut u8, size: usize, thread: &Local) {
-        self.free_sized_aligned(thread, block, size, 1);
+    fn free_sized_slow(&self, block: *mut u8, size: usize, said: Said, thread: &Local) {
+        self.free_sized_aligned(thread, block, size, 1, said);
+    }
+
+    /// Whether a size that cannot be ends the program (the option `sizes`).
+    fn heeds_size(&self, said: Said) -> bool {
+        match self.ground.options.get(Name::Sizes) {
+            options::SIZES_AUTO => said == Said::ByHand || self.hard.is_on(),
+            sizes => sizes == options::SIZES_CHECKED,
+        }
     }
 
     /// As [`Allocator::free_sized`] for a block that was asked for with an alignment.
-    pub fn free_sized_aligned(&self, thread: &Local, block: *mut u8, size: usize, align: usize) {
+    pub fn free_sized_aligned(
+        &self,
+        thread: &Local,
+        block: *mut u8,
+        size: usize,
+        align: usize,
+        said: Said,
+    ) {
         if block.is_null() {
             return;
+        }
+        if !self.heeds_size(said) {
+            return self.free(thread, block);
         }
         self.notice_fork(thread);
         match self.live(thread, block as usize, Call::Free) {

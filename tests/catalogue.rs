@@ -5,6 +5,8 @@
 //! cargo test --release --test catalogue                        runs them, and compares the table
 //! SLABSIDE_WRITE=1 cargo test --release --test catalogue       runs them, and writes the table
 //! ```
+//!
+//! By the option `sizes:check`, those end otherwise that say so.
 
 mod common;
 
@@ -17,6 +19,8 @@ use std::thread;
 
 /// The environment that turns hardened mode on.
 const HARDENED: (&str, &str) = ("SLABSIDE_OPTIONS", "hardened");
+/// The environment that has the sizes of C++'s deletes checked.
+const CHECKED: (&str, &str) = ("SLABSIDE_OPTIONS", "sizes:check");
 
 /// A way in which a program may end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +102,8 @@ struct Case {
     file: String,
     attack: String,
     default: Vec<Ending>,
+    /// Under `sizes:check`, where that is another one.
+    checked: Option<Vec<Ending>>,
     hardened: Vec<Ending>,
     certainty: String,
     mechanism: String,
@@ -115,12 +121,14 @@ impl Case {
             })
         };
         let field = |key: &str| find(key).unwrap_or_else(|| panic!("{path:?} says no {key}"));
-        let endings = |key: &str| field(key).split(" or ").map(Ending::parse).collect();
+        let parse = |text: String| text.split(" or ").map(Ending::parse).collect();
+        let endings = |key: &str| parse(field(key));
         let name = path.file_name().and_then(|name| name.to_str());
         Case {
             file: format!("misuse/{}", name.expect("a name in UTF-8")),
             attack: field("attack"),
             default: endings("default"),
+            checked: find("checked").map(parse),
             hardened: endings("hardened"),
             certainty: field("certainty"),
             mechanism: field("mechanism"),
@@ -200,6 +208,19 @@ fn every_program_ends_as_it_says_by_default() {
 }
 
 #[test]
+fn every_program_of_sizes_ends_as_it_says_where_they_are_checked() {
+    let of_sizes = |case: &Case| case.file.contains("sized") || case.checked.is_some();
+    let cases: Vec<Case> = catalogue().into_iter().filter(of_sizes).collect();
+    let told = cases.iter().filter(|case| case.checked.is_some());
+    assert!(told.count() >= 4 && cases.len() >= 10);
+    for case in &cases {
+        let endings = case.checked.as_ref().unwrap_or(&case.default);
+        let wrong = case.try_all(endings, Some(CHECKED));
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+#[test]
 fn every_program_ends_as_it_says_in_hardened_mode() {
     run_all(|case| &case.hardened, Some(HARDENED));
 }
@@ -266,9 +287,13 @@ fn table() -> String {
     };
     for case in catalogue() {
         let name = &case.file["misuse/".len()..];
+        let checked = match &case.checked {
+            Some(endings) => format!("; by `sizes:check` {}", cells(endings)),
+            None => String::new(),
+        };
         writeln!(
             text,
-            "| {} | {} | {} | {} | {} | [{name}](../tests/c/{}) |",
+            "| {} | {}{checked} | {} | {} | {} | [{name}](../tests/c/{}) |",
             case.attack,
             cells(&case.default),
             cells(&case.hardened),

@@ -14,8 +14,14 @@ const LOOSE: [&str; 4] = [
 ];
 
 fn operators(part: &str) -> Output {
+    operators_under("", part)
+}
+
+fn operators_under(options: &str, part: &str) -> Output {
     let program = compile_as(Form::Preloaded, "interface/operators.cpp", &LOOSE);
-    run(&program, &[part], &environment(Form::Preloaded))
+    let mut variables = environment(Form::Preloaded);
+    variables.push(("SLABSIDE_OPTIONS", options));
+    run(&program, &[part], &variables)
 }
 
 #[test]
@@ -38,17 +44,55 @@ fn the_new_handler_is_called_until_it_helps_or_throws() {
     operators("handler").passed();
 }
 
+/// The deletes of `operators.cpp` that say another size, and what is told of each where sizes are checked.
+const OTHER_SIZES: [(&str, &str); 4] = [
+    ("wrong-size", "200 (a block of 112 bytes)"),
+    ("wrong-array-size", "10 (a block of 1024 bytes)"),
+    ("wrong-alignment", "100 (a block of 128 bytes)"),
+    ("wrong-base", "24 (a block of 112 bytes)"),
+];
+
 #[test]
-fn a_delete_with_another_size_is_found() {
-    for (part, size) in [
-        ("wrong-size", "200 (a block of 112 bytes)"),
-        ("wrong-array-size", "10 (a block of 1024 bytes)"),
-        ("wrong-alignment", "100 (a block of 128 bytes)"),
-        ("wrong-base", "24 (a block of 112 bytes)"),
-    ] {
-        operators(part).died_saying(&format!("with the wrong size {size}"));
+fn a_delete_with_another_size_is_found_where_sizes_are_checked() {
+    for (part, size) in OTHER_SIZES {
+        let words = format!("with the wrong size {size}; sizes:ignore lets it pass");
+        operators_under("sizes:check", part).died_saying(&words);
     }
-    operators("twice").died_saying("double free of");
+    // A hardened report has more lines; another alignment of the same size and class is not found there.
+    for (part, _) in OTHER_SIZES
+        .into_iter()
+        .filter(|(part, _)| *part != "wrong-alignment")
+    {
+        let output = operators_under("hardened", part);
+        let said = output.stderr.contains("with the wrong size");
+        assert!(output.signal == Some(libc::SIGABRT) && said, "{output:#?}");
+    }
+}
+
+#[test]
+fn a_delete_with_another_size_frees_the_block_by_default_and_where_sizes_are_ignored() {
+    for (part, _) in OTHER_SIZES {
+        operators(part).passed();
+        operators_under("sizes:ignore", part).passed();
+        operators_under("hardened,sizes:ignore", part).passed();
+    }
+}
+
+#[test]
+fn a_delete_of_a_free_block_is_found_whatever_becomes_of_sizes() {
+    for options in ["", "sizes:check", "sizes:ignore"] {
+        operators_under(options, "twice").died_saying("double free of");
+    }
+}
+
+#[test]
+fn old_code_that_deletes_as_another_type_runs_to_its_end() {
+    let program = compile("interface/loose.cpp", &LOOSE);
+    for options in ["", "sizes:ignore", "hardened,sizes:ignore"] {
+        let mut variables = environment(Form::Preloaded);
+        variables.push(("SLABSIDE_OPTIONS", options));
+        assert_eq!(run(&program, &[], &variables).passed(), "ok\n", "{options}");
+    }
 }
 
 #[test]

@@ -157,6 +157,13 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// A slot that the thread has checked out, if there is one of this size.
+    #[inline(always)]
+    pub fn take_checked_out(&self, thread: impl Thread, size: usize) -> Option<*mut u8> {
+        // SAFETY: as in `malloc`.
+        entry_offset(size).and_then(|offset| unsafe { thread.take(offset) })
+    }
+
     /// The entry is used up, or the thread is kept from using it.
     #[cold]
     #[inline(never)]
@@ -399,9 +406,7 @@ impl<O: Os> Allocator<O> {
         let Some(bytes) = count.checked_mul(size) else {
             return self.exhausted();
         };
-        // SAFETY: as in `malloc`.
-        let slot = entry_offset(bytes).and_then(|offset| unsafe { thread.take(offset) });
-        match slot {
+        match self.take_checked_out(thread, bytes) {
             // SAFETY: the slot has at least `bytes` bytes.
             Some(slot) => unsafe { zeroed((slot, false), bytes) },
             None => self.calloc_slow(thread.block(), bytes),

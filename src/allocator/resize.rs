@@ -383,6 +383,14 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// As [`Allocator::usable_size`]; 0 for what is nothing of ours at all.
+    pub fn usable_size_if_ours(&self, thread: &Local, block: *const u8) -> usize {
+        match self.live(thread, block as usize, Call::UsableSize) {
+            Err(Misuse::Unknown { .. }) => 0,
+            _ => self.usable_size(thread, block),
+        }
+    }
+
     /// The live block at `addr`; anything else is a misuse.
     pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
         let ground = &self.ground;

@@ -3,14 +3,17 @@
 //! include/slabside.h says what each promises. None may be called from a signal handler that interrupted
 //! one of them.
 
+use super::forms::Basic;
 use crate::geometry::{align_up, PAGE};
 use crate::inspect::{self, Stats};
 use crate::life::GLOBAL;
 use crate::occupancy::Occupancy;
 use crate::options::{self, Mistake, Name};
 use crate::os::Os;
+use crate::sizes::Said;
 use crate::tls::{current, local};
 use core::ffi::{c_char, c_int, CStr};
+use core::mem::transmute;
 use core::ptr;
 
 /// C's malloc: at least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null and ENOMEM where
@@ -41,16 +44,42 @@ pub unsafe fn free(block: *mut u8) {
 /// # Safety
 /// As [`free`].
 #[inline(always)]
-pub unsafe fn free_sized(block: *mut u8, size: usize) {
-    GLOBAL.free_sized(current(), block, size);
+pub unsafe fn free_sized(block: *mut u8, size: usize, basic: Basic<impl Fn() -> Option<usize>>) {
+    if basic.is_ours(size) {
+        return GLOBAL.free_sized(current(), block, size, Said::ByHand);
+    }
+    // SAFETY: the caller's.
+    unsafe { free_sized_slow(block, size, basic) }
 }
+
+#[cold]
+#[inline(never)]
+unsafe fn free_sized_slow(block: *mut u8, size: usize, basic: Basic<impl Fn() -> Option<usize>>) {
+    match basic.theirs() {
+        // SAFETY: a free(3), and the caller's block.
+        Some(free) => unsafe { transmute::<usize, Free>(free)(block) },
+        None => GLOBAL.free_sized_aligned(local(), block, size, 1, Said::ByHand),
+    }
+}
+
+/// free(3) of the program's own.
+type Free = unsafe extern "C" fn(*mut u8);
 
 /// C23's free_aligned_sized: as [`free_sized`] for a block of [`aligned_alloc`].
 ///
 /// # Safety
 /// As [`free`].
-pub unsafe fn free_aligned_sized(block: *mut u8, align: usize, size: usize) {
-    GLOBAL.free_sized_aligned(local(), block, size, align);
+pub unsafe fn free_aligned_sized(
+    block: *mut u8,
+    align: usize,
+    size: usize,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) {
+    match basic.theirs() {
+        // SAFETY: a free(3), and the caller's block.
+        Some(free) => unsafe { transmute::<usize, Free>(free)(block) },
+        None => GLOBAL.free_sized_aligned(local(), block, size, align, Said::ByHand),
+    }
 }
 
 /// C's realloc: at the same address where the block has room. A null block is allocated; size 0 gives a
@@ -81,13 +110,25 @@ fn free_for_realloc(block: *mut u8) -> *mut u8 {
 ///
 /// # Safety
 /// As [`realloc`].
-pub unsafe fn reallocarray(block: *mut u8, count: usize, size: usize) -> *mut u8 {
-    match count.checked_mul(size) {
+pub unsafe fn reallocarray(
+    block: *mut u8,
+    count: usize,
+    size: usize,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) -> *mut u8 {
+    let Some(bytes) = count.checked_mul(size) else {
+        return fail(libc::ENOMEM);
+    };
+    match basic.theirs() {
+        // SAFETY: a realloc(3), and the caller's block.
+        Some(theirs) => unsafe { transmute::<usize, Realloc>(theirs)(block, bytes) },
         // SAFETY: the caller's.
-        Some(bytes) => unsafe { realloc(block, bytes) },
-        None => fail(libc::ENOMEM),
+        None => unsafe { realloc(block, bytes) },
     }
 }
+
+/// realloc(3) of the program's own.
+type Realloc = unsafe extern "C" fn(*mut u8, usize) -> *mut u8;
 
 /// C's aligned_alloc: null and EINVAL where `align` is not a power of two. `size` need not be a multiple
 /// of it (C17).
@@ -167,6 +208,20 @@ pub unsafe fn occupancy(block: *const u8, figures: *mut Occupancy) {
     let of_block = GLOBAL.occupancy(local(), block);
     // SAFETY: the caller's: a place to write the figures to.
     unsafe { figures.write(of_block) };
+}
+
+/// As [`usable_size`]; where the program has a free(3) of its own, 0 for what is no block of ours, as glibc says.
+///
+/// # Safety
+/// As [`usable_size`].
+pub unsafe fn usable_size_of_any(
+    block: *const u8,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) -> usize {
+    match basic.theirs() {
+        Some(_) => GLOBAL.usable_size_if_ours(local(), block),
+        None => GLOBAL.usable_size(local(), block),
+    }
 }
 
 // ---- what other allocators offer ----------------------------------------------------------------

@@ -7,13 +7,17 @@
 //! ```
 //!
 //! The loop is assembly (`throwing_new`), so that the handler may throw as well. Deleting needs nothing of
-//! C++: those are C's free, with or without a size.
+//! C++: those are C's free, with or without a size. The forms that C++ says end in others do so where a program
+//! has replaced those (`forms`).
 
+use super::forms::Basic;
 use crate::life::GLOBAL;
 use crate::os::calls;
 use crate::os::cxx::{self, Step};
+use crate::sizes::Said;
 use crate::tls::{current, local};
-use core::ffi::c_void;
+use core::ffi::{c_void, CStr};
+use core::mem::transmute;
 use core::ptr;
 
 /// A block for operator new; null where memory has run out.
@@ -45,20 +49,75 @@ unsafe extern "C" fn end() {
     unsafe { libc::abort() }
 }
 
+/// The program's own basic form without an alignment: of new, and of delete.
+type New = unsafe extern "C" fn(usize) -> *mut u8;
+type Delete = unsafe extern "C" fn(*mut u8);
+/// The same with an alignment.
+type AlignedNew = unsafe extern "C" fn(usize, usize) -> *mut u8;
+type AlignedDelete = unsafe extern "C" fn(*mut u8, usize);
+
 /// `operator new(std::size_t, const std::nothrow_t &)`. Where there is a new_handler, which may throw, the
-/// runtime's own form runs it by way of our throwing one: it can catch.
+/// runtime's own form runs it by way of our throwing one: it can catch. So it does with a throwing one of the
+/// program's.
 ///
 /// # Safety
 /// `tag` is such a reference.
-pub unsafe fn new_nothrow(size: usize, tag: *const c_void) -> *mut u8 {
-    let block = new_block(size);
-    if !block.is_null() || cxx::new_handler().is_none() {
-        return block;
+#[inline(always)]
+pub unsafe fn new_nothrow(
+    size: usize,
+    tag: *const c_void,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) -> *mut u8 {
+    if basic.is_ours(size) {
+        if let Some(slot) = GLOBAL.take_checked_out(current(), size) {
+            return slot;
+        }
     }
-    match cxx::nothrow_new() {
+    // SAFETY: the caller's.
+    unsafe { new_nothrow_slow(size, tag, basic, c"_ZnwmRKSt9nothrow_t") }
+}
+
+/// `operator new[](std::size_t, const std::nothrow_t &)`.
+///
+/// # Safety
+/// As [`new_nothrow`].
+#[inline(always)]
+pub unsafe fn new_array_nothrow(
+    size: usize,
+    tag: *const c_void,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) -> *mut u8 {
+    if basic.is_ours(size) {
+        if let Some(slot) = GLOBAL.take_checked_out(current(), size) {
+            return slot;
+        }
+    }
+    // SAFETY: the caller's.
+    unsafe { new_nothrow_slow(size, tag, basic, c"_ZnamRKSt9nothrow_t") }
+}
+
+/// By way of the runtime's form of this `name`, where ours has no block or the program a form of its own.
+#[cold]
+#[inline(never)]
+unsafe fn new_nothrow_slow(
+    size: usize,
+    tag: *const c_void,
+    basic: Basic<impl Fn() -> Option<usize>>,
+    name: &CStr,
+) -> *mut u8 {
+    let theirs = basic.theirs();
+    if theirs.is_none() {
+        let block = new_block(size);
+        if !block.is_null() || cxx::new_handler().is_none() {
+            return block;
+        }
+    }
+    match (cxx::nothrow_new(name), theirs) {
         // SAFETY: the runtime's function, with its own arguments.
-        Some(new) => unsafe { new(size, tag) },
-        None => block,
+        (Some(new), _) => unsafe { new(size, tag) },
+        // SAFETY: the program's, with its own.
+        (None, Some(new)) => unsafe { transmute::<usize, New>(new)(size) },
+        (None, None) => ptr::null_mut(),
     }
 }
 
@@ -66,25 +125,76 @@ pub unsafe fn new_nothrow(size: usize, tag: *const c_void) -> *mut u8 {
 ///
 /// # Safety
 /// As [`new_nothrow`].
-pub unsafe fn new_aligned_nothrow(size: usize, align: usize, tag: *const c_void) -> *mut u8 {
-    let block = new_aligned_block(size, align);
-    if !block.is_null() || cxx::new_handler().is_none() {
-        return block;
+pub unsafe fn new_aligned_nothrow(
+    size: usize,
+    align: usize,
+    tag: *const c_void,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) -> *mut u8 {
+    let name = c"_ZnwmSt11align_val_tRKSt9nothrow_t";
+    // SAFETY: the caller's.
+    unsafe { new_aligned_nothrow_by(size, align, tag, basic.theirs(), name) }
+}
+
+/// `operator new[](std::size_t, std::align_val_t, const std::nothrow_t &)`.
+///
+/// # Safety
+/// As [`new_nothrow`].
+pub unsafe fn new_array_aligned_nothrow(
+    size: usize,
+    align: usize,
+    tag: *const c_void,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) -> *mut u8 {
+    let name = c"_ZnamSt11align_val_tRKSt9nothrow_t";
+    // SAFETY: the caller's.
+    unsafe { new_aligned_nothrow_by(size, align, tag, basic.theirs(), name) }
+}
+
+unsafe fn new_aligned_nothrow_by(
+    size: usize,
+    align: usize,
+    tag: *const c_void,
+    theirs: Option<usize>,
+    name: &CStr,
+) -> *mut u8 {
+    if theirs.is_none() {
+        let block = new_aligned_block(size, align);
+        if !block.is_null() || cxx::new_handler().is_none() {
+            return block;
+        }
     }
-    match cxx::aligned_nothrow_new() {
-        // SAFETY: as above.
-        Some(new) => unsafe { new(size, align, tag) },
-        None => block,
+    match (cxx::aligned_nothrow_new(name), theirs) {
+        // SAFETY: the runtime's function, with its own arguments.
+        (Some(new), _) => unsafe { new(size, align, tag) },
+        // SAFETY: the program's, with its own.
+        (None, Some(new)) => unsafe { transmute::<usize, AlignedNew>(new)(size, align) },
+        (None, None) => ptr::null_mut(),
     }
 }
 
-/// `operator delete(void *, const std::nothrow_t &)`.
+/// `operator delete(void *, std::size_t)` and `operator delete[](void *, std::size_t)`: the compiler says the
+/// size, as it knows it (see the option `sizes`).
 ///
 /// # Safety
 /// As free.
 #[inline(always)]
-pub unsafe fn delete_nothrow(block: *mut u8, _tag: *const c_void) {
-    GLOBAL.free(current(), block);
+pub unsafe fn delete_sized(block: *mut u8, size: usize, basic: Basic<impl Fn() -> Option<usize>>) {
+    if basic.is_ours(size) {
+        return GLOBAL.free_sized(current(), block, size, Said::ByDelete);
+    }
+    // SAFETY: the caller's.
+    unsafe { delete_sized_slow(block, size, basic) }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn delete_sized_slow(block: *mut u8, size: usize, basic: Basic<impl Fn() -> Option<usize>>) {
+    match basic.theirs() {
+        // SAFETY: the program's own operator delete, and the caller's block.
+        Some(delete) => unsafe { transmute::<usize, Delete>(delete)(block) },
+        None => GLOBAL.free_sized_aligned(local(), block, size, 1, Said::ByDelete),
+    }
 }
 
 /// `operator delete(void *, std::align_val_t)`.
@@ -96,19 +206,19 @@ pub unsafe fn delete_aligned(block: *mut u8, _align: usize) {
     GLOBAL.free(current(), block);
 }
 
-/// `operator delete(void *, std::align_val_t, const std::nothrow_t &)`.
-///
-/// # Safety
-/// As free.
-#[inline(always)]
-pub unsafe fn delete_aligned_nothrow(block: *mut u8, _align: usize, _tag: *const c_void) {
-    GLOBAL.free(current(), block);
-}
-
-/// `operator delete(void *, std::size_t, std::align_val_t)`.
+/// `operator delete(void *, std::size_t, std::align_val_t)` and `operator delete[]` of these.
 ///
 /// # Safety
 /// As free_aligned_sized.
-pub unsafe fn delete_sized_aligned(block: *mut u8, size: usize, align: usize) {
-    GLOBAL.free_sized_aligned(local(), block, size, align);
+pub unsafe fn delete_sized_aligned(
+    block: *mut u8,
+    size: usize,
+    align: usize,
+    basic: Basic<impl Fn() -> Option<usize>>,
+) {
+    match basic.theirs() {
+        // SAFETY: the program's own operator delete, and the caller's block.
+        Some(delete) => unsafe { transmute::<usize, AlignedDelete>(delete)(block, align) },
+        None => GLOBAL.free_sized_aligned(local(), block, size, align, Said::ByDelete),
+    }
 }

@@ -5,6 +5,7 @@
 //! ...) and `preload` (malloc ...) export it under their names. errno is set to ENOMEM by the allocator's
 //! slow paths.
 
+pub mod forms;
 pub mod c;
 pub mod glibc;
 pub mod cpp;

@@ -4,6 +4,10 @@
 //!   [names in the place of the system's] [names of our own] the function here, its arguments and result
 //! ```
 //!
+//! Before the first list may stand how the names of the system's place are made: `throwing`, by assembly that an
+//! exception passes; `jump(basic)`, a jump to what that name stands for in the process; `after(basic ...)`, where the
+//! function asks whether what it ends in is ours (`forms`).
+//!
 //! `capi` exports the second list of each row; `preload` both, so that a program that runs on it can ask about
 //! its heap. [`EXPORTS`] has the names for whoever wants to compare (tests/exports.rs does).
 
@@ -19,12 +23,13 @@ macro_rules! c_interface {
                 c::calloc(count: usize, size: usize) -> *mut u8;
             [realloc __libc_realloc] [slabside_realloc]
                 c::realloc(block: *mut u8, size: usize) -> *mut u8;
-            [reallocarray] [slabside_reallocarray]
+            after(realloc) [reallocarray] [slabside_reallocarray]
                 c::reallocarray(block: *mut u8, count: usize, size: usize) -> *mut u8;
-            [free cfree __libc_free _ZdlPv _ZdaPv] [slabside_free] c::free(block: *mut u8);
-            [free_sized _ZdlPvm _ZdaPvm] [slabside_free_sized]
+            [free __libc_free _ZdlPv] [slabside_free] c::free(block: *mut u8);
+            jump(free) [cfree] [] c::free(block: *mut u8);
+            after(free) [free_sized] [slabside_free_sized]
                 c::free_sized(block: *mut u8, size: usize);
-            [free_aligned_sized] [slabside_free_aligned_sized]
+            after(free) [free_aligned_sized] [slabside_free_aligned_sized]
                 c::free_aligned_sized(block: *mut u8, align: usize, size: usize);
             [aligned_alloc] [slabside_aligned_alloc]
                 c::aligned_alloc(align: usize, size: usize) -> *mut u8;
@@ -34,8 +39,8 @@ macro_rules! c_interface {
                 c::posix_memalign(place: *mut *mut u8, align: usize, size: usize) -> c_int;
             [valloc __libc_valloc] [slabside_valloc] c::valloc(size: usize) -> *mut u8;
             [pvalloc __libc_pvalloc] [slabside_pvalloc] c::pvalloc(size: usize) -> *mut u8;
-            [malloc_usable_size] [slabside_usable_size]
-                c::usable_size(block: *const u8) -> usize;
+            after(free) [malloc_usable_size] [slabside_usable_size]
+                c::usable_size_of_any(block: *const u8) -> usize;
 
             // glibc
             [malloc_trim] [slabside_malloc_trim] glibc::malloc_trim(pad: usize) -> c_int;
@@ -48,18 +53,30 @@ macro_rules! c_interface {
                 glibc::mallopt(parameter: c_int, value: c_int) -> c_int;
 
             // C++: new without exceptions, and delete
-            [_ZnwmRKSt9nothrow_t _ZnamRKSt9nothrow_t] []
+            after(_Znwm) [_ZnwmRKSt9nothrow_t] []
                 cpp::new_nothrow(size: usize, tag: *const c_void) -> *mut u8;
-            [_ZnwmSt11align_val_tRKSt9nothrow_t _ZnamSt11align_val_tRKSt9nothrow_t] []
+            after(_Znam _Znwm) [_ZnamRKSt9nothrow_t] []
+                cpp::new_array_nothrow(size: usize, tag: *const c_void) -> *mut u8;
+            after(_ZnwmSt11align_val_t) [_ZnwmSt11align_val_tRKSt9nothrow_t] []
                 cpp::new_aligned_nothrow(
                     size: usize, align: usize, tag: *const c_void) -> *mut u8;
-            [_ZdlPvRKSt9nothrow_t _ZdaPvRKSt9nothrow_t] []
-                cpp::delete_nothrow(block: *mut u8, tag: *const c_void);
-            [_ZdlPvSt11align_val_t _ZdaPvSt11align_val_t] []
+            after(_ZnamSt11align_val_t _ZnwmSt11align_val_t)
+                [_ZnamSt11align_val_tRKSt9nothrow_t] []
+                cpp::new_array_aligned_nothrow(
+                    size: usize, align: usize, tag: *const c_void) -> *mut u8;
+            jump(_ZdlPv) [_ZdaPv _ZdlPvRKSt9nothrow_t] [] c::free(block: *mut u8);
+            jump(_ZdaPv) [_ZdaPvRKSt9nothrow_t] [] c::free(block: *mut u8);
+            after(_ZdlPv) [_ZdlPvm] [] cpp::delete_sized(block: *mut u8, size: usize);
+            after(_ZdaPv _ZdlPv) [_ZdaPvm] [] cpp::delete_sized(block: *mut u8, size: usize);
+            [_ZdlPvSt11align_val_t] [] cpp::delete_aligned(block: *mut u8, align: usize);
+            jump(_ZdlPvSt11align_val_t)
+                [_ZdaPvSt11align_val_t _ZdlPvSt11align_val_tRKSt9nothrow_t] []
                 cpp::delete_aligned(block: *mut u8, align: usize);
-            [_ZdlPvSt11align_val_tRKSt9nothrow_t _ZdaPvSt11align_val_tRKSt9nothrow_t] []
-                cpp::delete_aligned_nothrow(block: *mut u8, align: usize, tag: *const c_void);
-            [_ZdlPvmSt11align_val_t _ZdaPvmSt11align_val_t] []
+            jump(_ZdaPvSt11align_val_t) [_ZdaPvSt11align_val_tRKSt9nothrow_t] []
+                cpp::delete_aligned(block: *mut u8, align: usize);
+            after(_ZdlPvSt11align_val_t) [_ZdlPvmSt11align_val_t] []
+                cpp::delete_sized_aligned(block: *mut u8, size: usize, align: usize);
+            after(_ZdaPvSt11align_val_t _ZdlPvSt11align_val_t) [_ZdaPvmSt11align_val_t] []
                 cpp::delete_sized_aligned(block: *mut u8, size: usize, align: usize);
 
             // our own
@@ -90,9 +107,12 @@ macro_rules! c_interface {
             [] [slabside_validate] c::validate() -> usize;
 
             // C++: new with exceptions
-            throwing [_Znwm _Znam] [slabside_new] cpp::new_block(size);
-            throwing [_ZnwmSt11align_val_t _ZnamSt11align_val_t] [slabside_new_aligned]
+            throwing [_Znwm] [slabside_new] cpp::new_block(size);
+            jump(_Znwm) [_Znam] [] cpp::new_block(size: usize) -> *mut u8;
+            throwing [_ZnwmSt11align_val_t] [slabside_new_aligned]
                 cpp::new_aligned_block(size, align);
+            jump(_ZnwmSt11align_val_t) [_ZnamSt11align_val_t] []
+                cpp::new_aligned_block(size: usize, align: usize) -> *mut u8;
         }
     };
 }
@@ -101,16 +121,17 @@ macro_rules! c_interface {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! c_interface_rows {
-    (names $($($kind:ident)? [$($plain:ident)*] [$($prefixed:ident)*]
+    (names $($($kind:ident $(($($basic:ident)+))?)? [$($plain:ident)*] [$($prefixed:ident)*]
         $module:ident::$function:ident($($arguments:tt)*) $(-> $result:ty)?;)*) => {
         &[$((
             &[$(stringify!($plain)),*],
             &[$(stringify!($prefixed)),*],
         )),*]
     };
-    ($form:ident $($($kind:ident)? [$($plain:ident)*] [$($prefixed:ident)*]
+    ($form:ident $($($kind:ident $(($($basic:ident)+))?)? [$($plain:ident)*] [$($prefixed:ident)*]
         $module:ident::$function:ident($($arguments:tt)*) $(-> $result:ty)?;)*) => {
-        $($crate::c_interface_row! { $form [$($plain)*] [$($prefixed)*] $($kind)?
+        $($crate::c_interface_row! { $form [$($plain)*] [$($prefixed)*]
+            $($kind $(($($basic)+))?)?
             $module::$function($($arguments)*) $(-> $result)? })*
     };
 }
@@ -119,6 +140,14 @@ macro_rules! c_interface_rows {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! c_interface_row {
+    (prefixed [$($plain:ident)*] [] $($function:tt)*) => {};
+    (prefixed [$($plain:ident)*] [$($name:ident)*] after($($basic:ident)+) $($function:tt)*) => {
+        $crate::c_function! { [$($name)*] after() $($function)* }
+    };
+    (plain [$($name:ident)*] [$($prefixed:ident)*] after($($basic:ident)+) $($function:tt)*) => {
+        $crate::c_function! { [$($name)*] after($($basic)+) $($function)* }
+        $crate::c_function! { [$($prefixed)*] after() $($function)* }
+    };
     (plain [$($name:ident)*] [$($prefixed:ident)*] $($function:tt)*) => {
         $crate::c_function! { [$($name)* $($prefixed)*] $($function)* }
     };
@@ -140,6 +169,32 @@ macro_rules! c_function {
             $crate::api::cpp::out_of_memory
         );
         $crate::c_function! { [$($more)*] throwing $module::$function($($argument),*) }
+    };
+    ([$name:ident $($more:ident)*] jump($basic:ident)
+        $module:ident::$function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $crate::jump_to! { $name, $basic, ($($argument: $type),*) $(-> $result)? }
+        $crate::c_function! { [$($more)*] jump($basic)
+            $module::$function($($argument: $type),*) $(-> $result)? }
+    };
+    ([$name:ident $($more:ident)*] after($($basic:ident)*)
+        $module:ident::$function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {
+        /// See include/slabside.h, or the manual where the name is the system's.
+        ///
+        /// # Safety
+        /// As the function that it names: the arguments are what the manual wants.
+        #[no_mangle]
+        #[allow(unused_unsafe)]
+        pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
+            #[link_section = ".data"] // See `preload/build.rs`.
+            static ENDS: $crate::api::forms::Ends = $crate::api::forms::Ends::new();
+            let basic = $crate::api::forms::Basic::new(&ENDS, || {
+                $crate::api::forms::first_of_theirs(&[$($crate::bound_address!($basic)),*])
+            });
+            // SAFETY: the caller's.
+            unsafe { $crate::api::$module::$function($($argument,)* basic) }
+        }
+        $crate::c_function! { [$($more)*] after($($basic)*)
+            $module::$function($($argument: $type),*) $(-> $result)? }
     };
     ([$name:ident $($more:ident)*]
         $module:ident::$function:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?) => {

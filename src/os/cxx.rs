@@ -38,16 +38,16 @@ pub fn throw_bad_alloc() -> Option<Step> {
     unsafe { transmute::<usize, Option<Step>>(throw) }
 }
 
-/// The runtime's own `operator new(std::size_t, const std::nothrow_t &)`.
-pub fn nothrow_new() -> Option<Nothrow> {
-    let new = look_up_in_runtime(c"_ZnwmRKSt9nothrow_t");
+/// The runtime's own form of this `name`, without an alignment: of operator new or new[] that does not throw.
+pub fn nothrow_new(name: &CStr) -> Option<Nothrow> {
+    let new = look_up_in_runtime(name);
     // SAFETY: 0, or that function.
     unsafe { transmute::<usize, Option<Nothrow>>(new) }
 }
 
 /// The same with an alignment.
-pub fn aligned_nothrow_new() -> Option<AlignedNothrow> {
-    let new = look_up_in_runtime(c"_ZnwmSt11align_val_tRKSt9nothrow_t");
+pub fn aligned_nothrow_new(name: &CStr) -> Option<AlignedNothrow> {
+    let new = look_up_in_runtime(name);
     // SAFETY: 0, or that function.
     unsafe { transmute::<usize, Option<AlignedNothrow>>(new) }
 }

@@ -202,3 +202,26 @@ pub fn stay_loaded() {
         }
     }
 }
+
+/// Whether `address` lies in the object that this code is part of: the preload library, or a whole static program.
+/// True where that cannot be told.
+pub fn is_own_code(address: usize) -> bool {
+    let start = weak!("__ehdr_start");
+    if start == 0 {
+        return true;
+    }
+    // SAFETY: the linker's name of the object's own header, whose program headers are mapped with it.
+    let headers = unsafe {
+        let header = &*(start as *const libc::Elf64_Ehdr);
+        let table = (start + header.e_phoff as usize) as *const libc::Elf64_Phdr;
+        core::slice::from_raw_parts(table, usize::from(header.e_phnum))
+    };
+    let loaded = || headers.iter().filter(|part| part.p_type == libc::PT_LOAD);
+    // The header is what the first part begins with, wherever that was loaded.
+    let moved = loaded().map(|part| part.p_vaddr as usize).min();
+    let moved = start.wrapping_sub(moved.unwrap_or(start));
+    loaded().any(|part| {
+        let first = moved.wrapping_add(part.p_vaddr as usize);
+        address.wrapping_sub(first) < part.p_memsz as usize
+    })
+}

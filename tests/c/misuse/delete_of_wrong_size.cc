@@ -1,8 +1,9 @@
 /* attack:     delete by a smaller class without virtual destructor
- * default:    abort: free of P with the wrong size
+ * default:    sound: the size was not looked at
+ * checked:    abort: free of P with the wrong size
  * hardened:   abort: free of P with the wrong size
- * certainty:  default: where the sizes are of different classes; hardened: always
- * mechanism:  size class of the slot; hardened: exact size
+ * certainty:  default: never; checked: where the sizes are of different classes; hardened: always
+ * mechanism:  checked: size class of the slot; hardened: exact size
  * form:       preloaded */
 #include "misuse.h"
 

@@ -7,6 +7,7 @@
  *                             fault       - SIGSEGV or SIGBUS
  *                             sound: WORDS - it goes on, prints that, and the heap is whole
  *               in a line P stands for an address and N for a number; `or` stands between two ways to end
+ *   checked:    the same under SLABSIDE_OPTIONS=sizes:check, where it ends otherwise then
  *   hardened:   the same under SLABSIDE_OPTIONS=hardened
  *   certainty:  whether what is found is found always
  *   mechanism:  by what

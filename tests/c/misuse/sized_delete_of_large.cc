@@ -1,8 +1,9 @@
 /* attack:     sized delete of a large block by a small size
- * default:    abort: free of P with the wrong size
+ * default:    sound: the size was not looked at
+ * checked:    abort: free of P with the wrong size
  * hardened:   abort: free of P with the wrong size
- * certainty:  always
- * mechanism:  table of large blocks; hardened: exact size
+ * certainty:  default: never; checked and hardened: always
+ * mechanism:  checked: table of large blocks; hardened: exact size
  * form:       preloaded */
 #include "misuse.h"
 
