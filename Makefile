@@ -32,7 +32,7 @@ commands = $(notdir $(wildcard $(pages)/man/*.1))
 
 .PHONY: all pages install uninstall deb dist check-install quick c test bench clean
 all:
-	$(CARGO) build --release -p slabside-c -p slabside-preload -p slabside-cli
+	$(CARGO) build --release -p slabside-c -p slabside-preload -p slabside-static -p slabside-cli
 	$(MAKE) --no-print-directory pages
 
 pages: $(release)/slabside
@@ -46,7 +46,7 @@ pages: $(release)/slabside
 
 # Only where they are missing, so that `sudo make install` after `make` needs no cargo.
 $(built):
-	$(CARGO) build --release -p slabside-c -p slabside-preload -p slabside-cli
+	$(CARGO) build --release -p slabside-c -p slabside-preload -p slabside-static -p slabside-cli
 
 $(pages)/man/slabside.3: $(built)
 	$(MAKE) --no-print-directory pages

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   slabside's source (DEP_SLABSIDE_SOURCE) --.
-//!   preload/{lib.rs,build.rs,cold.ld} ---------+--> OUT_DIR/library --> src/embedded.rs
+//!   preload/*, all of that crate --------------+--> OUT_DIR/library --> src/embedded.rs
 //!   Cargo.toml, written here -----------------'
 //! ```
 //!
@@ -57,6 +57,9 @@ fn build(out: &Path) -> Result<Vec<u8>> {
     fs::write(package.join("Cargo.toml"), manifest(&source))?;
     for (from, to) in [
         ("lib.rs", "src/lib.rs"),
+        ("open.rs", "src/open.rs"),
+        ("system.rs", "src/system.rs"),
+        ("basic.list", "basic.list"),
         ("build.rs", "build.rs"),
         ("cold.ld", "cold.ld"),
     ] {

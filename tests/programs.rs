@@ -219,6 +219,11 @@ fn redis_serves_a_benchmark_and_shuts_down() {
 }
 
 #[test]
+fn php_loads_its_extensions_and_works() {
+    same("php", &["php"], "exec php \"$PROGRAMS/arrays.php\"");
+}
+
+#[test]
 fn node_runs_workers() {
     same("node", &["node"], "exec node \"$PROGRAMS/everything.js\"");
 }

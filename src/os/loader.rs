@@ -82,6 +82,11 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     look_up(libc::RTLD_DEFAULT, name) as *mut c_void
 }
 
+/// What `name` stands for behind us in the order of search; null: nothing. May allocate.
+pub fn next_symbol(name: &CStr) -> *mut c_void {
+    look_up(libc::RTLD_NEXT, name) as *mut c_void
+}
+
 /// What `name` stands for in the C++ runtime: behind us in the order of search, or in a runtime that was
 /// opened for one library alone (an interpreter that opens an extension); 0: nothing. May allocate.
 pub(super) fn look_up_in_runtime(name: &CStr) -> usize {

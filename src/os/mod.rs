@@ -24,7 +24,7 @@ use crate::sync::AtomicU32;
 use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
-pub use loader::{is_own_code, symbol, NextMalloc};
+pub use loader::{is_own_code, next_symbol, symbol, NextMalloc};
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 

@@ -95,6 +95,8 @@ pub fn artifacts() -> &'static Artifacts {
             "-p",
             "slabside-preload",
             "-p",
+            "slabside-static",
+            "-p",
             "slabside-cli",
         ]);
         let release = target_directory().join("release");
