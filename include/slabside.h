@@ -78,8 +78,8 @@ bool slabside_try_expand(void *block, size_t size);
  * heap's own lock and sleeps while another thread holds it (uncontended, a pair with slabside_free costs
  * some 370 instructions more than malloc and free). A heap has slabs of its own, so at least one page for
  * each size class that it uses. slabside_free, from any thread, gives a block back before that, as a block
- * of another thread's: without the lock, by one atomic operation. slabside_realloc may move a block out of
- * its heap; slabside_heap_realloc does not.
+ * of another thread's: by one atomic operation, without the lock (hardened mode takes it). slabside_realloc
+ * may move a block out of its heap; slabside_heap_realloc does not.
  *
  * After its destruction the use of a heap ends the program, and so does a free of one of its blocks,
  * until its memory serves somebody else. A fork child has all heaps as its parent had. There may be as

@@ -2,14 +2,20 @@
 //!
 //! Each is a heap under a lock of its own. An operation costs the lock's two atomic operations more than
 //! the same on a thread's own heap. A block is given back by the ordinary free, from any thread and
-//! without the lock, as another thread's block is.
+//! without the lock, as another thread's block is; in hardened mode under the lock, into the heap's own
+//! quarantine.
+//!
+//! What hardened mode and sampling keep of a heap ends with it, in [`Allocator::destroy_arena`] and nowhere
+//! else: no block of it is left in a quarantine, on a page of its own or between fences, and the pages that go
+//! on to others are as free blocks are left.
 
 use crate::allocator::{Allocator, Busy, Place};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::tls::Local;
+use core::cell::Cell;
 
-/// Names a first-class heap; never used again after its destruction.
+/// Names a first-class heap: a random number, of no use after its destruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Handle(pub u64);
@@ -27,7 +33,11 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let _busy = Busy::mark(thread);
-        self.ground.arenas.create(&self.ground).map(Handle)
+        let ground = &self.ground;
+        let handle = ground.arenas.create(ground, |heap, local| {
+            self.hard.begin_arena(ground, heap, local)
+        })?;
+        Some(Handle(handle))
     }
 
     /// Runs `work` with the entries of a heap, under its lock (and with `self`, which a closure would hide
@@ -71,7 +81,9 @@ impl<O: Os> Allocator<O> {
             let block = work(this, local);
             let ground = &this.ground;
             if !block.is_null() && ground.pages.find(block as usize).is_none() {
-                ground.large.set_owner(block as usize, heap.0);
+                let of = ground.arenas.of(ground, heap.0);
+                let owner = of.map_or(0, |(_, heap)| heap.me());
+                ground.large.set_owner(block as usize, owner);
             }
             block
         });
@@ -121,15 +133,41 @@ impl<O: Os> Allocator<O> {
     /// Ends `heap` and gives back all of its blocks. Nobody uses it or them any more: a free of one ends
     /// the program as that of any pointer to nothing does, until its memory serves somebody else.
     pub fn destroy_arena(&self, thread: &Local, heap: Handle) {
-        let outcome = self.in_arena(thread, heap, |this, local| {
-            let ground = &this.ground;
-            match ground.arenas.of(ground, heap.0) {
-                Some((_, of)) => ground.arenas.destroy(ground, of, local),
-                None => Ok(()),
-            }
-        });
+        let outcome = self.in_arena(thread, heap, |this, local| this.end_arena(heap, local));
         if let Some(Err(misuse)) = outcome {
             self.misuse(&misuse);
         }
+    }
+
+    /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back; all
+    /// of them are given back in any case.
+    fn end_arena(&self, heap: Handle, local: &Local) -> Result<(), Misuse> {
+        let (ground, hard) = (&self.ground, &self.hard);
+        let Some((arena, of)) = ground.arenas.of(ground, heap.0) else {
+            return Ok(());
+        };
+        let (owner, first) = (of.me(), Cell::new(Ok(())));
+        let note = |outcome: Result<(), Misuse>| first.set(first.get().and(outcome));
+        hard.end_quarantine(local);
+        note(ground.arenas.destroy(
+            ground,
+            (arena, of),
+            hard.entries(local),
+            |slab| note(hard.end_slots(slab)),
+            |addr| note(self.end_large(addr)),
+        ));
+        note(self.samples.give_all_of(&ground.os, owner));
+        hard.give_back(local);
+        first.get()
+    }
+
+    /// Frees a large block of a heap that ends, whatever is wrong with it.
+    fn end_large(&self, addr: usize) -> Result<(), Misuse> {
+        let ground = &self.ground;
+        if self.hard.is_on() {
+            return self.hard.end_far(ground, addr);
+        }
+        ground.large.unmap(&ground.os, &ground.meta, addr);
+        Ok(())
     }
 }

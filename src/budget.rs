@@ -63,6 +63,11 @@ impl Budget {
         self.used.fetch_sub(bytes, Relaxed);
     }
 
+    /// In a fork child: `used` bytes are taken, whatever the parent's threads were charging or refunding.
+    pub fn recount(&self, used: usize) {
+        self.used.store(used, Relaxed);
+    }
+
     /// Whether the soft limit was exceeded by a charge since the last call.
     #[inline]
     pub fn take_alarm(&self) -> bool {

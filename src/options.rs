@@ -587,6 +587,8 @@ pub struct Options {
     fixed: Sealed<Fixed>,
     /// The value of [`Name::GuardSample`], which alone may change later.
     sample: AtomicUsize,
+    /// How often that was set after the first allocation.
+    changes: AtomicU32,
     frozen: AtomicU32,
     /// A bit for each option that was set.
     chosen: AtomicUsize,
@@ -609,6 +611,7 @@ impl Options {
                 text: UnsafeCell::new([0; TEXT + 1]),
             }),
             sample: AtomicUsize::new(TABLE[Name::GuardSample as usize].default),
+            changes: AtomicU32::new(0),
             frozen: AtomicU32::new(0),
             chosen: AtomicUsize::new(0),
             setting: Mutex::new(locks, ()),
@@ -658,7 +661,16 @@ impl Options {
         if self.frozen.load(Relaxed) != 0 && !changes_later {
             return Err(Mistake::Frozen);
         }
+        if self.frozen.load(Relaxed) != 0 {
+            // Before the rate: nobody counts what was handed out before against the new one.
+            self.changes.fetch_add(1, Release);
+        }
         self.put(item)
+    }
+
+    /// How often the rate of sampling was set while the program ran.
+    pub fn changes(&self) -> u32 {
+        self.changes.load(Relaxed)
     }
 
     fn put(&self, item: &[u8]) -> Result<(), Mistake> {

@@ -34,6 +34,9 @@ pub const DISOWNED: u64 = 4;
 /// Owner word of a slab without owner on the abandoned list.
 pub const LISTED: u64 = 6;
 
+/// Set in the owner word of a first-class heap.
+const ARENA: u64 = 1 << 63;
+
 /// Bits of a heap's index in an owner word.
 const INDEX_BITS: u32 = 20;
 /// The most heaps at one time.
@@ -42,6 +45,17 @@ pub const HEAPS: usize = 1 << INDEX_BITS;
 /// The owner word of the heap numbered `index` in its `generation` >= 1, never used again.
 pub const fn owner_word(index: usize, generation: u64) -> u64 {
     (generation << INDEX_BITS | index as u64) << 1
+}
+
+/// As [`owner_word`], of a first-class heap.
+pub const fn arena_word(index: usize, generation: u64) -> u64 {
+    ARENA | owner_word(index, generation)
+}
+
+/// Whether an owner word is a first-class heap's.
+#[inline(always)]
+pub const fn is_arena(owner: u64) -> bool {
+    owner & ARENA != 0
 }
 
 /// The heap's index in an owner word that is some heap's.

@@ -101,6 +101,8 @@ pub enum Phase {
     Running = 1,
     /// Its exit hook ran, or there was no heap for it: it uses the shared heap under a lock.
     Late = 2,
+    /// It is no thread's but a first-class heap's, and speaks for the thread that holds the heap's lock.
+    Arena = 3,
 }
 
 /// A thread's block.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{compile, run, Output};
+use std::collections::HashSet;
 
 /// Every way to run the allocator whose slow paths differ.
 const MODES: [&str; 10] = [
@@ -18,17 +19,22 @@ const MODES: [&str; 10] = [
     "hardened,guard-sample:7",
 ];
 
-fn output(name: &str, options: &str) -> Output {
+fn output(name: &str, args: &[&str], options: &str) -> Output {
     let program = compile(&format!("corners/{name}.c"), &["-DPREFIXED"]);
-    run(&program, &[], &[("SLABSIDE_OPTIONS", options)])
+    run(&program, args, &[("SLABSIDE_OPTIONS", options)])
 }
 
 /// Runs the program in every mode, with the static library, and expects it to pass.
 #[track_caller]
 fn passes(name: &str) {
     for options in MODES {
-        output(name, options).passed();
+        passes_with(name, options);
     }
+}
+
+#[track_caller]
+fn passes_with(name: &str, options: &str) {
+    output(name, &[], options).passed();
 }
 
 #[test]
@@ -44,4 +50,87 @@ fn sized_after_realign() {
 #[test]
 fn align_lost() {
     passes("align_lost");
+}
+
+#[test]
+fn hard_arena() {
+    passes("hard_arena");
+}
+
+#[test]
+fn guard_arena() {
+    passes("guard_arena");
+}
+
+#[test]
+fn hard_realloc() {
+    passes("hard_realloc");
+}
+
+#[test]
+fn sample_arena() {
+    passes_with("sample_arena", "guard-sample:100");
+    passes_with("sample_arena", "hardened,guard-sample:100");
+}
+
+#[test]
+fn sample_late() {
+    passes_with("sample_late", "");
+    passes_with("sample_late", "hardened");
+}
+
+#[test]
+fn sample_false_overflow() {
+    passes("sample_false_overflow");
+}
+
+#[test]
+fn orphan_live() {
+    passes("orphan_live");
+}
+
+#[test]
+fn budget_after_fork() {
+    passes_with("budget_after_fork", "limit-hard:64m");
+    passes_with("budget_after_fork", "hardened,limit-hard:64m");
+}
+
+#[test]
+fn hookless() {
+    passes("hookless");
+}
+
+#[test]
+fn seed() {
+    passes_with("seed", "random");
+    passes_with("seed", "hardened");
+    passes_with("seed", "random,guard-sample:50");
+}
+
+/// Of every kind: small ones, addresses, what a handle used to be, and a live one with one bit or its heap
+/// exchanged.
+#[test]
+fn handle() {
+    for number in [
+        "0",
+        "1",
+        "0x200002",
+        "0x100000",
+        "0x7fffffffffff",
+        "0x8000000000000000",
+        "0x8000000000000001",
+        "0x80000000000fffff",
+        "0xffffffffffffffff",
+        "close",
+        "other",
+    ] {
+        output("handle", &[number], "").died_saying(" (destroyed, or never created)");
+    }
+}
+
+/// In 40 processes the first heap has 40 handles.
+#[test]
+fn handles_differ() {
+    let handles = (0..40).map(|_| output("handles_differ", &[], "").passed());
+    assert_eq!(handles.collect::<HashSet<_>>().len(), 40);
 }

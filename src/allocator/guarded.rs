@@ -36,7 +36,7 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     fn take_hardened<const MANY: bool>(&self, thread: &Local, size: usize) -> Option<*mut u8> {
         let hardened = self.hard.thread(thread)?;
-        if thread.busy.get() != 0 {
+        if thread.busy.get() != 0 || self.has_forked() {
             return None;
         }
         let _busy = Busy::mark(thread);
@@ -126,8 +126,8 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
         if thread.busy.get() != 0 || !self.attach(thread) {
-            return match self.hard.end(&self.ground, slab, slot, true) {
-                Ok(_) => self.free_without_heap(slab, slot),
+            return match self.hard.end(slab, slot, true) {
+                Ok(()) => self.free_without_heap(slab, slot),
                 Err(misuse) => self.misuse(&misuse),
             };
         }

@@ -23,7 +23,6 @@ use crate::heap::{heap_of, Ground, Heap};
 use crate::large::Block;
 use crate::mutex::{Mutex, Registry};
 use crate::occupancy::Sums;
-use crate::options::Name;
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU32, AtomicUsize};
@@ -47,7 +46,7 @@ pub struct Allocator<O: Os> {
     /// All that the heaps stand on.
     pub ground: Ground<O>,
     pub(crate) hard: Hardened,
-    samples: Samples,
+    pub(crate) samples: Samples,
     /// For `occupancy`'s questions.
     pub(crate) sums: Sums,
     /// Large blocks that signal handlers freed; 0: unused place.
@@ -287,11 +286,10 @@ impl<O: Os> Allocator<O> {
     /// A page of its own for the one allocation in so many.
     fn sample(&self, heap: &Heap, size: usize, align: usize) -> Option<*mut u8> {
         let os = &self.ground.os;
-        let rate = self.ground.options.get(Name::GuardSample);
-        if !heap.is_due(rate, || os.random()) {
+        if !heap.is_due(&self.ground.options, || os.random()) {
             return None;
         }
-        let address = self.samples.take(os, size, align)?;
+        let address = self.samples.take(os, size, align, heap.arena_word())?;
         heap.was_sampled();
         Some(address as *mut u8)
     }

@@ -394,7 +394,7 @@ impl<O: Os> Allocator<O> {
     /// The live block at `addr`; anything else is a misuse.
     pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
         let ground = &self.ground;
-        let exact = self.hard.is_on() && !self.hard.is_arenas(ground, addr);
+        let exact = self.hard.is_on();
         let in_slab = ground.pages.slab_at(addr).is_some();
         if thread.busy.get() == 0 || in_slab {
             if self.samples.holds(&ground.os, addr) {

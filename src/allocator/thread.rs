@@ -147,7 +147,7 @@ impl<O: Os> Allocator<O> {
             } else {
                 self.ground.heaps.take(&self.ground, thread).is_some()
             };
-            if self.ground.heaps.given.load(Relaxed) > 1 {
+            if self.ground.heaps.given.load(Relaxed) > 1 || self.hard.draws() {
                 self.watch_forks();
             }
             thread.phase.set(if has_heap {
@@ -321,11 +321,15 @@ impl<O: Os> Allocator<O> {
     fn repair(&self, thread: &Local) -> Result<(), Misuse> {
         self.ground.os.forked();
         let mine = self.heap_in_use(thread);
+        if let Some(heap) = mine {
+            heap.sample_anew();
+        }
         let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
         if alone && self.locks_are_free() {
             if let Some(heap) = mine {
                 self.ground.heaps.renumber(&self.ground, heap);
             }
+            self.hard.part_ways(&self.ground);
             return Ok(());
         }
         // Whoever held one is not in this process.
@@ -359,10 +363,12 @@ impl<O: Os> Allocator<O> {
     #[inline]
     pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
         let forked = self.has_forked();
-        if forked {
-            self.repair_after_fork(thread);
+        if !forked || thread.phase.get() == Phase::Arena {
+            // A handler has forked in the middle of a first-class heap's work: its thread repairs after that.
+            return false;
         }
-        forked
+        self.repair_after_fork(thread);
+        true
     }
 
     /// Whether this is a fork child that has not been told yet.

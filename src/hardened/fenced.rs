@@ -8,7 +8,7 @@
 //! `large` keeps the records and knows nothing of this: it is given a system whose mappings have fences.
 
 use crate::misuse::Misuse;
-use crate::mutex::{Guard, Lock, Mutex, Registry};
+use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Limits, Os};
 use core::ffi::CStr;
 use core::ptr::NonNull;
@@ -61,8 +61,6 @@ impl Ring {
 
 /// Freed large blocks that nobody can touch.
 pub struct Held {
-    /// Held while a large block is mapped or unmapped.
-    working: Mutex<()>,
     ring: Mutex<Ring>,
 }
 
@@ -76,14 +74,8 @@ impl Held {
             bytes: 0,
         };
         Held {
-            working: Mutex::new(locks, ()),
             ring: Mutex::new(locks, ring),
         }
-    }
-
-    /// Excludes others from mapping and unmapping: a freed mapping must not be seen before it is closed.
-    pub fn work(&self) -> Guard<'_, ()> {
-        self.working.lock()
     }
 
     /// The bytes of the freed block that began at `address`, if it is held.
@@ -99,7 +91,7 @@ impl Held {
     /// to the system.
     ///
     /// # Safety
-    /// [`Fenced`] mapped the block, and it was freed.
+    /// [`Fenced`] mapped the block, and `large` knows it no more: nobody else can be given its addresses.
     pub unsafe fn hold<O: Os>(&self, os: &O, start: usize, bytes: usize) {
         let page = os.page_size();
         let (start, bytes) = (start - page, bytes + FENCES * page);
@@ -130,9 +122,8 @@ impl Held {
         }
     }
 
-    /// Shows every lock.
+    /// Shows the lock.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
-        visit(self.working.as_lock());
         visit(self.ring.as_lock());
     }
 }
@@ -140,22 +131,12 @@ impl Held {
 /// The system, with fences around what it maps.
 pub struct Fenced<'a, O: Os> {
     os: &'a O,
-    /// The block that is freed, perhaps in parts: what else is unmapped has no fences.
-    freed: Range,
 }
 
 impl<'a, O: Os> Fenced<'a, O> {
     /// `os`, where a block is mapped.
-    pub fn mapping(os: &'a O) -> Fenced<'a, O> {
-        let freed = Range { start: 0, bytes: 0 };
-        Fenced { os, freed }
-    }
-
-    /// `os`, where the fenced block of `bytes` bytes at `start` is unmapped: that is put off until
-    /// [`Held::hold`] is called for it.
-    pub fn unmapping(os: &'a O, start: usize, bytes: usize) -> Fenced<'a, O> {
-        let freed = Range { start, bytes };
-        Fenced { os, freed }
+    pub fn new(os: &'a O) -> Fenced<'a, O> {
+        Fenced { os }
     }
 }
 
@@ -179,9 +160,8 @@ impl<O: Os> Os for Fenced<'_, O> {
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let offset = (start.as_ptr() as usize).wrapping_sub(self.freed.start);
         // SAFETY: the caller's promise is the same.
-        offset < self.freed.bytes || unsafe { self.os.unmap(start, bytes) }
+        unsafe { self.os.unmap(start, bytes) }
     }
 
     unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {

@@ -33,7 +33,7 @@ use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Lock, Registry};
 use crate::options::Options;
 use crate::os::Os;
-use crate::remote::{PENDING, RELEASED};
+use crate::remote::{self, PENDING, RELEASED};
 use crate::sealed::Sealed;
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU16, AtomicU32};
@@ -195,11 +195,54 @@ impl Hardened {
         self.threads.of(self.fixed.threads, local)
     }
 
+    /// Whether anything is chosen at random.
+    pub fn draws(&self) -> bool {
+        self.is_on() && self.fixed().parts.random
+    }
+
+    /// Begins a first-class heap, whose block is `local`: hardened it works on another one, as a thread's heap does.
+    /// False where there are too many.
+    pub fn begin_arena<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) -> bool {
+        if !self.is_on() {
+            ground.heaps.begin(ground, heap, local);
+            return true;
+        }
+        let (os, meta) = (&ground.os, &ground.meta);
+        let Some(thread) = self.threads.take(os, meta, self.fixed.threads, local) else {
+            return false;
+        };
+        thread.local.phase.set(Phase::Arena);
+        ground.heaps.begin(ground, heap, &thread.local);
+        true
+    }
+
+    /// The block that the heap of `local` works on.
+    pub fn entries<'a>(&'a self, local: &'a Local) -> &'a Local {
+        self.thread(local).map_or(local, |thread| &thread.local)
+    }
+
+    /// Before a first-class heap ends, whose block is `local`: what waits in its quarantine goes with it.
+    pub fn end_quarantine(&self, local: &Local) {
+        if let Some(thread) = self.thread(local) {
+            thread.quarantine.forget();
+        }
+    }
+
+    /// A first-class heap has ended, whose block is `local`: takes back what was kept for it.
+    pub fn give_back(&self, local: &Local) {
+        if let Some(thread) = self.thread(local) {
+            self.threads.give(thread, local);
+        }
+    }
+
     /// Gives the thread of `local` a heap that works on a block of its own; false where there are too many.
     /// `shared`: the block is not one thread's, and none takes the heap along (see [`Heaps::take_shared`]).
     ///
     /// [`Heaps::take_shared`]: crate::heap::Heaps::take_shared
     pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local, shared: bool) -> bool {
+        if ground.heaps.is_time_to_look() {
+            self.bury(ground);
+        }
         let Some(thread) = self
             .threads
             .take(&ground.os, &ground.meta, self.fixed.threads, local)
@@ -229,6 +272,19 @@ impl Hardened {
         ground.heaps.give(ground, heap, &thread.local);
         self.threads.give(thread, local);
         flushed.and(abandoned)
+    }
+
+    /// Takes back what is kept of threads that have gone without their exit hook, heaps and all.
+    #[cold]
+    fn bury<O: Os>(&self, ground: &Ground<O>) {
+        ground.heaps.bury(ground, |heap| {
+            let start = self.fixed.threads;
+            if let Some(thread) = self.threads.with_block(start, heap.block()) {
+                // What is wrong with a block of a thread that has gone is told when its slot is handed out.
+                let _ = self.flush(ground, thread);
+                self.threads.put_away(thread);
+            }
+        });
     }
 
     /// Frees all that the thread's quarantine holds.
@@ -490,8 +546,7 @@ impl Hardened {
         let need = size + self.behind();
         let guard = self.fixed().parts.guard;
         let mapped = if guard {
-            let _working = self.held.work();
-            let os = Fenced::mapping(&ground.os);
+            let os = Fenced::new(&ground.os);
             ground.large.map(&os, &ground.meta, need, align)
         } else {
             ground.large.map(&ground.os, &ground.meta, need, align)
@@ -501,7 +556,6 @@ impl Hardened {
             // SAFETY: the mapping is ours; it was kept from an earlier block.
             unsafe { bytes::clear(block.address, block.bytes) };
         }
-        // What was kept is some first-class heap's, which knows no fences.
         let fences = if guard && fresh {
             Fences::Both
         } else {
@@ -570,6 +624,9 @@ impl Hardened {
         let Some(found) = self.live_at_once(ground, addr, largest) else {
             return false;
         };
+        if remote::is_arena(found.slab.owner.load(Relaxed)) {
+            return false;
+        }
         let (bytes, size, noted) = (found.bytes, found.size, found.noted);
         // SAFETY: the slot is live, and has room for the canary.
         if fixed.parts.canary && !unsafe { self.is_whole(addr, size, bytes) } {
@@ -671,25 +728,54 @@ impl Hardened {
         let Some(heap) = thread.heap() else {
             return Ok(());
         };
-        if !self.end(ground, slab, slot, racing)? {
-            return heap.free_elsewhere(ground, slab, slot);
-        }
+        self.end(slab, slot, racing)?;
         let freed = Freed {
             slab: self.sizes().number(slab) as u32,
             slot: slot as u32,
             bytes: slab.size() as u32,
         };
-        let parts = &self.fixed().parts;
-        if parts.quarantine == 0 {
-            return self.release(ground, heap, freed);
+        let owner = slab.owner.load(Relaxed) & !PENDING;
+        if remote::is_arena(owner) && owner != heap.me() {
+            return self.quarantine_in_arena(ground, owner, freed);
         }
-        let most = parts.quarantine;
-        if !Quarantine::can_hold(slab.size(), most) {
+        self.quarantine(ground, thread, heap, freed)
+    }
+
+    /// A first-class heap's block waits in the heap's own quarantine: it ends with the heap.
+    fn quarantine_in_arena<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        owner: u64,
+        freed: Freed,
+    ) -> Result<(), Misuse> {
+        if let Some((arena, heap)) = ground.arenas.of_owner(ground, owner) {
+            let local = arena.lock();
+            // It may have been destroyed while this thread waited.
+            let thread = self.thread(&local);
+            if let Some(thread) = thread.filter(|_| heap.me() == owner) {
+                return self.quarantine(ground, thread, heap, freed);
+            }
+        }
+        let slab = ground.table().get(SlabId(freed.slab));
+        Err(dead(slab, freed.slot as usize))
+    }
+
+    /// A block whose life has ended waits in the quarantine of `thread`, whose heap is `heap`, or is free at once.
+    fn quarantine<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        thread: &Thread,
+        heap: &Heap,
+        freed: Freed,
+    ) -> Result<(), Misuse> {
+        let parts = &self.fixed().parts;
+        let (most, bytes) = (parts.quarantine, freed.bytes as usize);
+        if most == 0 || !Quarantine::can_hold(bytes, most) {
             return self.release(ground, heap, freed);
         }
         let random = parts.random.then_some(&thread.random);
         thread.random.make_ready();
-        while thread.quarantine.is_over(slab.size(), most) {
+        while thread.quarantine.is_over(bytes, most) {
             match thread.quarantine.take(most) {
                 Some(freed) => self.release(ground, heap, freed)?,
                 None => return self.release(ground, heap, freed),
@@ -713,20 +799,11 @@ impl Hardened {
     }
 
     /// Ends the life of a slot, whose heap does not know yet: its size is forgotten, its canary looked at,
-    /// its bytes cleared. False for a slot of a first-class heap's, which has no such life.
+    /// its bytes cleared.
     #[inline]
-    pub fn end<O: Os>(
-        &self,
-        ground: &Ground<O>,
-        slab: SlabPtr,
-        slot: usize,
-        racing: bool,
-    ) -> Result<bool, Misuse> {
+    pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Result<(), Misuse> {
         let fixed = self.fixed();
         let Some(size) = self.sizes().end(slab, slot, racing) else {
-            if is_arenas_slab(ground, slab) {
-                return Ok(false);
-            }
             return Err(dead(slab, slot));
         };
         let address = slab.base() + slot * slab.size();
@@ -739,7 +816,29 @@ impl Hardened {
                 bytes::clear_words(address, size + fixed.behind, fixed.wide);
             }
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Ends the life of all slots of a slab whose heap ends: its bytes are left as those of free slots are. The
+    /// first misuse that they tell of comes back.
+    pub fn end_slots(&self, slab: SlabPtr) -> Result<(), Misuse> {
+        let mut outcome = Ok(());
+        if !self.is_on() {
+            return outcome;
+        }
+        for slot in 0..slab.slots() {
+            if self.sizes().size(slab, slot).is_none() {
+                continue;
+            }
+            let ended = self.end(slab, slot, false);
+            if ended.is_err() && self.fixed().parts.zero {
+                let size = slab.size();
+                // SAFETY: the slot was live, and its heap ends.
+                unsafe { bytes::clear(slab.base() + slot * size, size) };
+            }
+            outcome = outcome.and(ended);
+        }
+        outcome
     }
 
     fn look_at_seal(
@@ -793,28 +892,36 @@ impl Hardened {
             Some(false) => return Err(Misuse::Unknown { call, addr }),
             None => {}
         }
-        let Some((block, asked, fences)) = ground.large.noted(addr) else {
+        let Some((_, asked, fences)) = ground.large.noted(addr) else {
             return Err(self.not_large(ground, addr, call));
         };
-        if ground.large.owner_of(addr) == 0 {
-            self.look_at_large_seal(addr, asked, call)?;
-        }
-        let found = if fences == Fences::Both {
-            let _working = self.held.work();
-            let os = Fenced::unmapping(&ground.os, addr, block.bytes);
-            let found = ground.large.unmap(&os, &ground.meta, addr);
-            ground.large.give_back(&os, &ground.meta);
-            if let Found::Live(_) = found {
-                // SAFETY: it was live, lay between fences, and was freed just now.
-                unsafe { self.held.hold(&ground.os, addr, block.bytes) };
-            }
-            found
-        } else {
-            ground.large.unmap(&ground.os, &ground.meta, addr)
+        self.look_at_large_seal(addr, asked, call)?;
+        self.unmap(ground, addr, fences)
+    }
+
+    /// Frees a large block of a heap that ends, whatever is wrong with it.
+    pub fn end_far<O: Os>(&self, ground: &Ground<O>, addr: usize) -> Result<(), Misuse> {
+        let Some((_, asked, fences)) = ground.large.noted(addr) else {
+            return Ok(());
         };
-        match found {
-            Found::Live(_) => Ok(()),
-            _ => Err(self.not_large(ground, addr, call)),
+        let whole = self.look_at_large_seal(addr, asked, Call::Free);
+        whole.and(self.unmap(ground, addr, fences))
+    }
+
+    /// Frees a live large block. One between fences is never kept for reuse: it goes out of reach at once.
+    fn unmap<O: Os>(&self, ground: &Ground<O>, addr: usize, fences: Fences) -> Result<(), Misuse> {
+        let found = match fences {
+            Fences::Both => ground.large.take_out(&ground.meta, addr),
+            Fences::None => ground.large.unmap(&ground.os, &ground.meta, addr),
+        };
+        match (found, fences) {
+            (Found::Live(block), Fences::Both) => {
+                // SAFETY: it was live, lay between fences, and was taken out just now.
+                unsafe { self.held.hold(&ground.os, addr, block.bytes) };
+                Ok(())
+            }
+            (Found::Live(_), Fences::None) => Ok(()),
+            _ => Err(self.not_large(ground, addr, Call::Free)),
         }
     }
 
@@ -1005,14 +1112,6 @@ impl Hardened {
         }
     }
 
-    /// Whether `addr` lies in a slab or a large block of a first-class heap's: those are as by default.
-    pub fn is_arenas<O: Os>(&self, ground: &Ground<O>, addr: usize) -> bool {
-        match ground.pages.slab_at(addr) {
-            Some(slab) if slab.owner.load(Relaxed) != RELEASED => is_arenas_slab(ground, slab),
-            _ => ground.large.owner_of(addr) != 0,
-        }
-    }
-
     /// What a report can add to a misuse: what lies at the address, and who is asking.
     pub fn explain<O: Os>(&self, ground: &Ground<O>, misuse: &Misuse) -> Line {
         let mut line = Line::new();
@@ -1048,11 +1147,16 @@ impl Hardened {
     /// the program, is free. What was being cleared is cleared.
     pub fn repair<O: Os>(&self, ground: &Ground<O>, local: &Local) {
         self.threads.rebuild(self.fixed.threads, local);
-        ground.pages.each_slab(|slab| {
-            if !is_arenas_slab(ground, slab) {
-                self.repair_slab(slab);
-            }
-        });
+        self.part_ways(ground);
+        ground.pages.each_slab(|slab| self.repair_slab(slab));
+    }
+
+    /// In a fork child: what is chosen at random from now on is not what the parent chooses.
+    pub fn part_ways<O: Os>(&self, ground: &Ground<O>) {
+        if self.draws() {
+            let words = core::array::from_fn(|_| ground.os.random());
+            self.threads.stir(self.fixed.threads, words);
+        }
     }
 
     fn repair_slab(&self, slab: SlabPtr) {
@@ -1085,12 +1189,6 @@ fn put_back(entry: &Entry, slot: *mut u8) {
     // SAFETY: the word that the slot came from, in a header that is never unmapped.
     flip(unsafe { &*entry.word.get() }, slot);
     entry.bits.set(entry.bits.get() | slot);
-}
-
-/// Whether the slab belongs to a first-class heap.
-fn is_arenas_slab<O: Os>(ground: &Ground<O>, slab: SlabPtr) -> bool {
-    let owner = slab.owner.load(Relaxed) & !PENDING;
-    ground.arenas.of(ground, owner).is_some()
 }
 
 /// Whether a block that needs `need` bytes would be given a slot of `slab`'s kind.

@@ -29,6 +29,8 @@ enum State {
     Unused = 0,
     Live = 1,
     Freed = 2,
+    /// Freed, and the system would neither close nor discard the page: it holds what it held.
+    Unclosed = 3,
 }
 
 /// A moment of a block's life: which thread, and where.
@@ -69,6 +71,8 @@ struct Record {
     address: usize,
     size: usize,
     state: State,
+    /// Owner word of the first-class heap that the block goes with; 0: none.
+    owner: u64,
     allocated: Moment,
     freed: Moment,
 }
@@ -154,9 +158,9 @@ impl Samples {
         true
     }
 
-    /// A block of `size` bytes, zero, at the end of a page of its own. `None` for more than a page, and
-    /// where all pages are live.
-    pub fn take<O: Os>(&self, os: &O, size: usize, align: usize) -> Option<usize> {
+    /// A block of `size` bytes, zero, at the end of a page of its own, which goes with the first-class heap `owner`
+    /// (0: with none). `None` for more than a page, and where all pages are live.
+    pub fn take<O: Os>(&self, os: &O, size: usize, align: usize, owner: u64) -> Option<usize> {
         let page_bytes = os.page_size();
         if size > page_bytes || align > page_bytes {
             return None;
@@ -173,11 +177,16 @@ impl Samples {
         if !unsafe { os.open(NonNull::new(page as *mut u8)?, page_bytes) } {
             return None;
         }
+        if self.record(&mut cursor, index).state == State::Unclosed {
+            // SAFETY: as above, and it is open.
+            unsafe { core::ptr::write_bytes(page as *mut u8, 0, page_bytes) };
+        }
         *cursor = (index + 1) % BLOCKS;
         let address = align_down(page + page_bytes - size, align.max(MIN_ALIGN));
         let record = self.record(&mut cursor, index);
         record.address = address;
         record.size = size;
+        record.owner = owner;
         record.state = State::Live;
         record.allocated = now;
         Some(address)
@@ -199,7 +208,7 @@ impl Samples {
                 offset: addr.wrapping_sub(record.address) % PAGE,
                 size: size.max(1),
             }),
-            State::Freed => Some(Misuse::Dead {
+            State::Freed | State::Unclosed => Some(Misuse::Dead {
                 call,
                 addr,
                 slot,
@@ -219,28 +228,61 @@ impl Samples {
         if let Some(misuse) = Samples::judge(record, address, call) {
             return Err(misuse);
         }
-        let (page, end) = (self.page(os, index), address + record.size);
-        // Alignment may leave bytes between the block and the guard, which were zero.
-        let mut behind = end..page + os.page_size();
-        // SAFETY: the page is open, and the block live.
-        if let Some(at) = behind.find(|&at| unsafe { *(at as *const u8) } != 0) {
-            return Err(Misuse::Overflow {
-                call,
-                addr: address,
-                slot: 0,
-                size: os.page_size(),
-                asked: record.size,
-                past: at - end,
-            });
+        let page = self.page(os, index);
+        Samples::look_behind(record, page + os.page_size(), os.page_size())?;
+        Samples::close(os, record, page, now);
+        Ok(())
+    }
+
+    /// Frees all blocks of the first-class heap `owner`, which ends. The first misuse that they tell of comes back.
+    pub fn give_all_of<O: Os>(&self, os: &O, owner: u64) -> Result<(), Misuse> {
+        let mut outcome = Ok(());
+        if self.start.load(Acquire) == 0 {
+            return outcome;
         }
+        let now = Moment::now(os);
+        let mut guard = self.cursor.lock();
+        for index in 0..BLOCKS {
+            let (record, page) = (self.record(&mut guard, index), self.page(os, index));
+            if record.state == State::Live && record.owner == owner {
+                let end = page + os.page_size();
+                outcome = outcome.and(Samples::look_behind(record, end, os.page_size()));
+                Samples::close(os, record, page, now);
+            }
+        }
+        outcome
+    }
+
+    /// Whether the bytes between a live block and its page's `end`, which alignment may leave, are zero as they
+    /// were.
+    fn look_behind(record: &Record, end: usize, page_bytes: usize) -> Result<(), Misuse> {
+        let block_end = record.address + record.size;
+        // SAFETY: the page is open, and the block live.
+        let past = (block_end..end).find(|&at| unsafe { *(at as *const u8) } != 0);
+        past.map_or(Ok(()), |at| {
+            Err(Misuse::Overflow {
+                call: Call::Free,
+                addr: record.address,
+                slot: 0,
+                size: page_bytes,
+                asked: record.size,
+                past: at - block_end,
+            })
+        })
+    }
+
+    /// Ends the life of the block in `page`, which nobody can touch from then on where the system allows that.
+    fn close<O: Os>(os: &O, record: &mut Record, page: usize, now: Moment) {
         record.state = State::Freed;
         record.freed = now;
         let bytes = os.page_size();
         let page = NonNull::new(page as *mut u8);
         // SAFETY: our own page, which nobody may use any more.
-        let _ =
+        let gone =
             page.is_some_and(|page| unsafe { os.close(page, bytes) || os.discard(page, bytes) });
-        Ok(())
+        if !gone {
+            record.state = State::Unclosed;
+        }
     }
 
     /// The block whose page `address` lies in or beside; without waiting for the lock, since a fault may
@@ -256,7 +298,7 @@ impl Samples {
             address: record.address,
             size: record.size,
             allocated: record.allocated,
-            freed: (record.state == State::Freed).then_some(record.freed),
+            freed: (record.state != State::Live).then_some(record.freed),
         })
     }
 

@@ -299,26 +299,56 @@ impl Threads {
         Some(index)
     }
 
+    /// The one that a heap works on the `block` of; `None`: the block is none of these.
+    pub fn with_block(&self, start: usize, block: *const Local) -> Option<&Thread> {
+        let offset = (block as usize).checked_sub(start + core::mem::offset_of!(Thread, local))?;
+        let index = offset / THREAD_BYTES;
+        let made = index < self.made.load(Relaxed) as usize;
+        (made && offset.is_multiple_of(THREAD_BYTES)).then(|| self.at(start, index))
+    }
+
     /// Takes back what a thread had that ends.
     pub fn give(&self, thread: &Thread, local: &Local) {
         local.hardened.set(0);
+        self.put_away(thread);
+    }
+
+    /// Takes back what a thread had that has gone with its own block.
+    pub fn put_away(&self, thread: &Thread) {
         thread.local.reset();
         let registry = &mut *self.registry.lock();
         thread.next.set(registry.unused);
         registry.unused = thread.index.get() + 1;
     }
 
-    /// In a fork child: all but the one of `local` are unused, and all quarantines empty.
+    /// In a fork child: all but the one of `local` and those of first-class heaps are unused, and all quarantines
+    /// empty.
     pub fn rebuild(&self, start: usize, local: &Local) {
         let registry = &mut *self.registry.lock();
         registry.unused = 0;
         for index in 0..registry.made {
             let thread = self.at(start, index as usize);
             thread.quarantine.forget();
-            if index + 1 != local.hardened.get() {
+            let of_arena = thread.heap().is_some_and(|heap| heap.arena_word() != 0);
+            if index + 1 != local.hardened.get() && !of_arena {
                 thread.local.reset();
                 thread.next.set(registry.unused);
                 registry.unused = index + 1;
+            }
+        }
+    }
+
+    /// In a fork child: the random numbers of all go on otherwise than in the parent, also what was chosen ahead.
+    pub fn stir(&self, start: usize, words: [u64; 4]) {
+        for index in 0..self.made.load(Relaxed) as usize {
+            let thread = self.at(start, index);
+            thread.random.stir(words);
+            let heap = thread.heap();
+            for class in 0..CLASSES {
+                let bits = heap.map_or(0, |heap| heap.entry(class).bits.get());
+                if bits != 0 {
+                    thread.choose(class, bits, thread.random.byte());
+                }
             }
         }
     }

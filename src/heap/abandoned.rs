@@ -2,7 +2,6 @@
 
 use super::Ground;
 use crate::class::CLASSES;
-use crate::counters;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::remote::{self, DISOWNED, LISTED, RELEASED};
@@ -93,21 +92,10 @@ impl Abandoned {
             slab.owner.store(DISOWNED, SeqCst);
         } else if free == slots {
             slab.owner.store(RELEASED, SeqCst);
-            ground.pages.release(&ground.os, &ground.meta, slab);
-            uncount(ground, slab);
+            ground.release(slab);
         } else {
             slab.owner.store(LISTED, SeqCst);
             self.push(&self.lists.lock(), ground.table(), slab);
         }
     }
-}
-
-fn uncount<O: Os>(ground: &Ground<O>, slab: SlabPtr) {
-    let counters = ground.meta.counters();
-    let counter = if slab.is_span() {
-        &counters.spans
-    } else {
-        &counters.slabs[slab.class()]
-    };
-    counters::subtract(counter, 1);
 }

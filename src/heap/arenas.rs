@@ -6,8 +6,8 @@
 //! ```
 //!
 //! An arena's slabs never change hands: none is disowned, abandoned or adopted, so that all of its
-//! objects can go at once. A handle is the heap's owner word, which is never used again: a handle of a
-//! destroyed arena is recognised.
+//! objects can go at once. A handle is a random number, with the heap's index in it: one that was destroyed is
+//! recognised, and one that was made up is as well, but for one in 2^42.
 
 use super::{Ground, Heap};
 use crate::meta::{Area, ARENA_BYTES};
@@ -16,7 +16,7 @@ use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::remote::{self, HEAPS, PENDING};
 use crate::slab::SlabPtr;
-use crate::sync::AtomicUsize;
+use crate::sync::{AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Local, Phase};
 
@@ -24,6 +24,15 @@ use crate::tls::{Local, Phase};
 #[repr(C, align(64))]
 pub struct Arena {
     local: Mutex<Local>,
+    /// 0: no heap.
+    handle: AtomicU64,
+}
+
+/// A handle of the heap numbered `index`. Bit 63 without bit 62: no address, so that who takes it for a pointer
+/// faults.
+fn handle_of(index: usize, random: u64) -> u64 {
+    let place = HEAPS as u64 - 1;
+    (random & !place & !(1 << 62)) | 1 << 63 | index as u64
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Arena>() <= ARENA_BYTES);
@@ -67,8 +76,13 @@ impl Arenas {
         done
     }
 
-    /// A new arena's handle. `None` where memory has run out or there are too many heaps.
-    pub fn create<O: Os>(&self, ground: &Ground<O>) -> Option<u64> {
+    /// A new arena's handle. `None` where memory has run out or there are too many heaps. `begin` begins
+    /// the heap on a block, for the arena's own; false where it cannot.
+    pub fn create<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        begin: impl FnOnce(&Heap, &Local) -> bool,
+    ) -> Option<u64> {
         let heap = ground.heaps.unused(ground)?;
         let index = heap.index.get() as usize;
         if !self.open(ground, index) {
@@ -78,10 +92,16 @@ impl Arenas {
         let arena = self.at(ground, index);
         let local = arena.lock();
         local.reset();
-        local.phase.set(Phase::Running);
+        local.phase.set(Phase::Arena);
         heap.arena.set(true);
-        ground.heaps.begin(ground, heap, &local);
-        Some(heap.me())
+        if !begin(heap, &local) {
+            heap.arena.set(false);
+            ground.heaps.put_away(heap);
+            return None;
+        }
+        let handle = handle_of(index, ground.os.random());
+        arena.handle.store(handle, Release);
+        Some(handle)
     }
 
     /// The arena and the heap of `handle`, if it is an arena's now. To be asked again under the arena's
@@ -91,44 +111,72 @@ impl Arenas {
         ground: &'a Ground<O>,
         handle: u64,
     ) -> Option<(&'a Arena, &'a Heap)> {
-        let index = remote::heap_index(handle);
-        let usable = self.usable.load(Acquire);
-        if !remote::is_heap(handle) || index >= HEAPS || (index + 1) * ARENA_BYTES > usable {
+        let index = handle as usize & (HEAPS - 1);
+        if (index + 1) * ARENA_BYTES > self.usable.load(Acquire) {
             return None;
         }
+        let arena = self.at(ground, index);
+        let known = handle != 0 && arena.handle.load(Acquire) == handle;
+        // Only the number of a heap that was made is in a handle.
+        known.then(|| (arena, ground.heaps.at(ground, index)))
+    }
+
+    /// The arena and the heap of the owner word of a slab, or of a large block, if that is an arena's.
+    #[inline]
+    pub fn of_owner<'a, O: Os>(
+        &self,
+        ground: &'a Ground<O>,
+        owner: u64,
+    ) -> Option<(&'a Arena, &'a Heap)> {
+        if !remote::is_arena(owner) {
+            return None;
+        }
+        let index = remote::heap_index(owner);
         let heap = ground.heaps.at(ground, index);
-        (heap.me() == handle && heap.arena.get()).then(|| (self.at(ground, index), heap))
+        (heap.me() == owner && heap.arena.get()).then(|| (self.at(ground, index), heap))
     }
 
     /// Whether the block at `addr` is of the arena `handle`.
     pub fn holds<O: Os>(&self, ground: &Ground<O>, handle: u64, addr: usize) -> bool {
+        let Some((_, heap)) = self.of(ground, handle) else {
+            return false;
+        };
         match ground.pages.find(addr) {
-            Some((_, slab)) => slab.owner.load(Acquire) & !PENDING == handle,
-            None => ground.large.owner_of(addr) == handle,
+            Some((_, slab)) => slab.owner.load(Acquire) & !PENDING == heap.me(),
+            None => ground.large.owner_of(addr) == heap.me(),
         }
     }
 
-    /// Ends an arena: all that it holds is given back. Under its lock.
+    /// Ends an arena: all that it holds is given back. Under its lock. `entries` is the block that the heap works
+    /// on, `end_slots` is called with each slab before its slots become free, and `free` frees a large block.
     pub fn destroy<O: Os>(
         &self,
         ground: &Ground<O>,
-        heap: &Heap,
-        local: &Local,
+        (arena, heap): (&Arena, &Heap),
+        entries: &Local,
+        end_slots: impl Fn(SlabPtr),
+        free: impl Fn(usize),
     ) -> Result<(), Misuse> {
-        let outcome = heap.part_with_all(ground, |slab| heap.drop_slab(ground, slab));
-        ground
-            .large
-            .unmap_all_of(&ground.os, &ground.meta, heap.me());
+        arena.handle.store(0, Release);
+        let outcome = heap.part_with_all(ground, |slab| heap.drop_slab(ground, slab, &end_slots));
+        ground.large.each_of(heap.me(), free);
         heap.arena.set(false);
-        ground.heaps.give(ground, heap, local);
+        ground.heaps.give(ground, heap, entries);
         outcome
     }
 
-    /// In a fork child: the arena of `heap` is as if nobody used it; its slabs are to be listed again.
-    pub(super) fn repair<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
-        let arena = self.at(ground, heap.index.get() as usize);
+    /// In a fork child: the arena's part of heap `index` is as if nobody used it; `lives` tells whether the heap is an
+    /// arena's. If not, a thread of the parent's may have been ending it or making it, under its lock.
+    pub(super) fn repair<O: Os>(&self, ground: &Ground<O>, index: usize, lives: bool) {
+        if (index + 1) * ARENA_BYTES > self.usable.load(Acquire) {
+            return;
+        }
+        let arena = self.at(ground, index);
         arena.local.as_lock().reset();
         arena.lock().busy.set(0);
+        if !lives {
+            arena.handle.store(0, Release);
+        }
     }
 
     /// Shows the lock of those who make a first-class heap.
@@ -139,11 +187,16 @@ impl Arenas {
 
 impl Heap {
     /// Frees every slot of `slab`, and gives it back.
-    fn drop_slab<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+    fn drop_slab<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        end_slots: impl Fn(SlabPtr),
+    ) -> Result<(), Misuse> {
         self.unlist(ground, slab);
         self.collect(slab)?;
+        end_slots(slab);
         (0..slab.words()).for_each(|word| slab.free_word(word).store(u64::MAX, Relaxed));
-        self.tell(slab, slab.slots());
         self.release(ground, slab)
     }
 }

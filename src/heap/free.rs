@@ -25,6 +25,23 @@ fn count_steadily(slab: SlabPtr) -> (usize, i32) {
     }
 }
 
+impl<O: Os> Ground<O> {
+    /// Gives back a slab that nobody owns any more, all of whose slots are free. Every release goes through here,
+    /// so that the counters are told.
+    pub(super) fn release(&self, slab: SlabPtr) {
+        let counters = self.meta.counters();
+        let untold = slab.counted.load(Relaxed) as usize * slab.size();
+        counters::subtract(&counters.live, untold as u64);
+        slab.counted.store(0, Relaxed);
+        if slab.is_span() {
+            counters::subtract(&counters.spans, 1);
+        } else {
+            counters::subtract(&counters.slabs[slab.class()], 1);
+        }
+        self.pages.release(&self.os, &self.meta, slab);
+    }
+}
+
 impl Heap {
     /// The slab's credit is used up: finds the list where it belongs now, or gives it back.
     pub fn settle<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
@@ -133,15 +150,10 @@ impl Heap {
             self.note(remote_overlap(slab));
             slab.drop_remote();
         }
+        self.tell(slab, slab.slots());
         self.report(ground);
-        let counters = ground.meta.counters();
-        if slab.is_span() {
-            counters::subtract(&counters.spans, 1);
-        } else {
-            counters::subtract(&counters.slabs[slab.class()], 1);
-        }
         let released = self.released.get() + slab.pages();
-        ground.pages.release(&ground.os, &ground.meta, slab);
+        ground.release(slab);
         self.released.set(released % WATCH_PAGES);
         if released >= WATCH_PAGES {
             return self.watch_active(ground);

@@ -32,7 +32,7 @@ use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
 use crate::mutex::{Lock, Registry};
-use crate::options::Options;
+use crate::options::{Name, Options};
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
@@ -186,6 +186,8 @@ pub struct Heap {
     slots: Cell<u32>,
     /// The count of slots at which the next block is sampled; 0: not chosen yet.
     sample_at: Cell<u32>,
+    /// How often the rate of sampling had changed when `slots` began to count.
+    rate_changes: Cell<u32>,
     /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
     live: Cell<i64>,
     pulse: Cell<u32>,
@@ -312,6 +314,11 @@ impl Heap {
         } else {
             0
         }
+    }
+
+    /// The block that the heap works on, of which nothing is read here: a thread's own goes with it.
+    pub fn block(&self) -> *const Local {
+        self.local.get()
     }
 
     /// The entry of a class above the thread-local ones.
@@ -443,10 +450,12 @@ impl Heap {
     /// Whether the allocation that asks for a refill is the one to be sampled, of one in `rate`: by the slots
     /// handed out since the last one, so that the rate is right although only refills ask. `random` is asked
     /// for once a sample.
-    pub fn is_due(&self, rate: usize, random: impl Fn() -> u64) -> bool {
+    pub fn is_due(&self, options: &Options, random: impl Fn() -> u64) -> bool {
+        let rate = options.get(Name::GuardSample);
         if rate == 0 {
             return false;
         }
+        self.heed_rate(options.changes());
         if rate < OFTEN {
             // So that the next refill asks as well; the clock need not be looked at for that.
             let next = self.pulse.get().wrapping_add(PULSE - 1);
@@ -463,6 +472,19 @@ impl Heap {
         self.slots.set(over);
         self.sample_at.set(0);
         true
+    }
+
+    /// Slots count from when the rate of sampling was set, which has been `changes` times.
+    fn heed_rate(&self, changes: u32) {
+        if self.rate_changes.replace(changes) != changes {
+            self.slots.set(0);
+            self.sample_at.set(0);
+        }
+    }
+
+    /// In a fork child: other blocks are sampled than in the parent.
+    pub fn sample_anew(&self) {
+        self.sample_at.set(0);
     }
 
     /// A block was sampled, which counts as a slot.

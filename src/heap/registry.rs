@@ -89,7 +89,7 @@ impl Heaps {
     /// A heap for the thread whose block is `local`. `None` where there are too many.
     pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
         if self.is_time_to_look() {
-            self.bury(ground);
+            self.bury(ground, |_| ());
         }
         let heap = self.unused(ground)?;
         self.begin(ground, heap, local);
@@ -105,13 +105,19 @@ impl Heaps {
     }
 
     /// `heap`, which was unused, is at work from now on, with the entries of `local`.
-    pub(super) fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
+    pub fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
         heap.local.set(local);
-        let me = remote::owner_word(heap.index.get() as usize, generation);
+        let index = heap.index.get() as usize;
+        let me = if heap.arena.get() {
+            remote::arena_word(index, generation)
+        } else {
+            remote::owner_word(index, generation)
+        };
         heap.me.store(me, SeqCst);
         heap.queue.open();
+        heap.heed_rate(ground.options.changes());
         // The first look at the clock is some slow paths away: a program that ends before needs none.
         heap.last_decay.set(0);
         heap.pulse.set(1);
@@ -123,16 +129,17 @@ impl Heaps {
 
     /// Whether a heap would have to be made, and as many were made since the last look for threads that
     /// have gone as there were in use then.
-    fn is_time_to_look(&self) -> bool {
+    pub fn is_time_to_look(&self) -> bool {
         let registry = &mut *self.registry.lock();
         registry.unused == 0 && registry.made >= registry.look_at
     }
 
     /// Takes back the heaps of threads that have gone without their exit hook: raw ones, and those whose
     /// first allocation came in the last round of thread-specific destructors. Costs a system call for
-    /// each heap in use, so the next look comes when twice as many are.
+    /// each heap in use, so the next look comes when twice as many are. `settle` is called for each, before
+    /// its slabs are abandoned: it frees what is kept for the thread beside the heap.
     #[cold]
-    pub fn bury<O: Os>(&self, ground: &Ground<O>) {
+    pub fn bury<O: Os>(&self, ground: &Ground<O>, settle: impl Fn(&Heap)) {
         let made = self.registry.lock().made;
         let mut in_use = 0;
         for index in 0..made {
@@ -147,6 +154,7 @@ impl Heaps {
                     .compare_exchange(thread, 0, SeqCst, SeqCst)
                     .is_ok();
             if gone {
+                settle(heap);
                 self.inherit(ground, heap);
             } else {
                 in_use += 1;
@@ -250,9 +258,7 @@ impl Heaps {
         for index in 0..made {
             let heap = self.at(ground, index as usize);
             let arena = heap.me() != 0 && heap.arena.get();
-            if arena {
-                ground.arenas.repair(ground, heap);
-            }
+            ground.arenas.repair(ground, index as usize, arena);
             if arena || (heap.me() == me && me != 0) {
                 heap.forget_all();
                 heap.queue.open();
@@ -278,7 +284,27 @@ impl Heaps {
                 result = self.rehome(ground, mine, slab);
             }
         });
+        self.recount(ground, made);
         result
+    }
+
+    /// In a fork child: what is live is counted anew. The parent's threads were in the middle of telling, and their
+    /// heaps hold what they had not told yet.
+    fn recount<O: Os>(&self, ground: &Ground<O>, made: u32) {
+        (0..made as usize).for_each(|index| self.at(ground, index).live.set(0));
+        let (mut live, _) = ground.large.live();
+        ground.pages.each_slab(|slab| {
+            let slots = slab.slots() - slab.count_free();
+            slab.counted.store(slots as u32, Relaxed);
+            live += slots * slab.size();
+        });
+        let counters = ground.meta.counters();
+        counters.live.store(live as u64, Relaxed);
+        counters.peak.fetch_max(live as u64, Relaxed);
+        let mapped = ground.large.mapped_bytes() + ground.pages.mapped_bytes();
+        counters.mapped.store(mapped as u64, Relaxed);
+        let broken = counters.break_bytes.load(Relaxed) as usize;
+        ground.meta.budget.recount(broken + mapped);
     }
 
     /// The heap that owns `slab`, if it is still there: the thread's, or an arena.
@@ -290,7 +316,7 @@ impl Heaps {
     ) -> Option<&'a Heap> {
         let owner = slab.owner.load(Relaxed) & !PENDING;
         mine.filter(|heap| heap.me() == owner)
-            .or_else(|| ground.arenas.of(ground, owner).map(|(_, heap)| heap))
+            .or_else(|| ground.arenas.of_owner(ground, owner).map(|(_, heap)| heap))
     }
 
     fn unlist<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>, slab: SlabPtr) {

@@ -276,6 +276,11 @@ impl Kept {
         low.min(self.bytes)
     }
 
+    /// Bytes of all ranges, clean ones among them.
+    pub(super) fn all_bytes(&self) -> usize {
+        self.all().iter().map(|range| range.bytes).sum()
+    }
+
     /// Whether there is place for one more range.
     pub(super) fn has_place(&self) -> bool {
         self.used < PLACES

@@ -263,6 +263,28 @@ impl Large {
         found
     }
 
+    /// Ends the life of the block at `address`, whose mapping is the caller's from then on and is not kept here.
+    /// Says what it found.
+    pub fn take_out(&self, meta: &Meta, address: usize) -> Found {
+        let found = {
+            let inner = &mut *self.inner.lock();
+            let found = inner.find(address);
+            if let Found::Live(block) = found {
+                inner.table.remove(address);
+                inner.live_bytes -= block.bytes;
+            }
+            found
+        };
+        if let Found::Live(block) = found {
+            let counters = meta.counters();
+            counters::subtract(&counters.large, 1);
+            counters::subtract(&counters.live, block.bytes as u64);
+            counters::subtract(&counters.mapped, block.bytes as u64);
+            meta.budget.refund(block.bytes);
+        }
+        found
+    }
+
     /// Unmaps what is kept beyond its bound.
     fn shed<O: Os>(&self, os: &O, meta: &Meta) {
         self.drop_while(os, meta, |inner| {
@@ -496,20 +518,21 @@ impl Large {
         inner.table.at(address).map_or(0, |record| record.owner)
     }
 
-    /// Frees all live blocks of `owner`, which gets no more meanwhile.
-    pub fn unmap_all_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) {
+    /// Calls `free`, which frees it, with the address of each live block of `owner`, which gets no more
+    /// meanwhile.
+    pub fn each_of(&self, owner: u64, free: impl Fn(usize)) {
         // Records move while others come and go: over again until none was found.
-        while self.unmap_some_of(os, meta, owner) {}
+        while self.some_of(owner, &free) {}
     }
 
-    fn unmap_some_of<O: Os>(&self, os: &O, meta: &Meta, owner: u64) -> bool {
+    fn some_of(&self, owner: u64, free: impl Fn(usize)) -> bool {
         let (mut index, mut found) = (0, false);
         loop {
             let next = self.inner.lock().table.next_of(index, owner);
             let Some((at, address)) = next else {
                 return found;
             };
-            self.unmap(os, meta, address);
+            free(address);
             (index, found) = (at, true);
         }
     }
@@ -561,6 +584,13 @@ impl Large {
     /// What `address` is, unless the lock is taken, perhaps by the caller's own thread.
     pub fn try_find(&self, address: usize) -> Option<Found> {
         Some(self.inner.try_lock()?.find(address))
+    }
+
+    /// Bytes of all mappings that are known here.
+    pub fn mapped_bytes(&self) -> usize {
+        let inner = self.inner.lock();
+        let records = inner.table.each().map(|(_, record)| record.bytes);
+        records.sum::<usize>() + inner.kept.all_bytes()
     }
 
     /// Bytes in live blocks, and how many there are.

@@ -371,6 +371,15 @@ impl Pages {
         }
     }
 
+    /// Bytes open in mapped windows.
+    pub fn mapped_bytes(&self) -> usize {
+        let inner = self.inner.lock();
+        let mapped = inner.windows[..inner.used]
+            .iter()
+            .filter(|window| window.kind == Kind::Mapped);
+        mapped.map(|window| window.len * PAGE).sum()
+    }
+
     /// The number of the page at `base`, which is ours.
     fn page_of(&self, base: usize) -> PageNo {
         self.find(base).map_or(PageNo(0), |(page, _)| page)
