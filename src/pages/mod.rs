@@ -147,6 +147,7 @@ impl Pages {
             cap: 0,
             opened: 0,
             tail: PageNo(0),
+            highest: PageNo(0),
         };
         Pages {
             hot: Hot {
@@ -437,10 +438,12 @@ impl Inner {
     fn take(&mut self, page: PageNo, n: usize) -> bool {
         let index = self.window_of(page);
         let fresh = self.runs.take(page, n);
-        if fresh && page < self.windows[index].tail {
+        let window = &mut self.windows[index];
+        if fresh && page < window.highest {
             self.policy.retaken += n;
         }
-        self.windows[index].tail = self.windows[index].tail.max(page.plus(n));
+        window.highest = window.highest.max(page.plus(n));
+        window.tail = window.tail.max(page.plus(n));
         self.policy.low_dirty = self.policy.low_dirty.min(self.runs.dirty_pages());
         fresh
     }

@@ -29,6 +29,8 @@ pub(super) struct Window {
     pub(super) opened: usize,
     /// Number of the first page of the free run at the end; that of the end itself if there is none.
     pub(super) tail: PageNo,
+    /// Number of the page after the highest one that was ever taken.
+    pub(super) highest: PageNo,
 }
 
 impl Window {
@@ -81,6 +83,7 @@ impl Window {
             cap: 0,
             opened: 0,
             tail: first,
+            highest: first,
         }
     }
 }
