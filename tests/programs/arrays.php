@@ -1,6 +1,7 @@
 <?php
 // Arrays, strings, JSON, regular expressions, generators, and the names of the extensions, which are opened by RTLD_DEEPBIND.
-sort($extensions = get_loaded_extensions());
+$extensions = get_loaded_extensions();
+sort($extensions);
 echo implode(" ", $extensions), "\n";
 $people = [];
 for ($i = 0; $i < 50000; $i++) {
