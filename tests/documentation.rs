@@ -1,0 +1,105 @@
+//! The pages for people: their links lead somewhere, the book's summary lists them all, and the README keeps what others
+//! rely on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(page: &Path) -> String {
+    fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
+}
+
+/// The pages of `directory`.
+fn pages_in(directory: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(directory)).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .filter(|path| path.extension().is_some_and(|end| end == "md"))
+        .collect()
+}
+
+/// A page without what stands between fences.
+fn prose(text: &str) -> String {
+    let mut inside = false;
+    let outside = |line: &&str| {
+        let fence = line.trim_start().starts_with("```");
+        inside ^= fence;
+        !inside && !fence
+    };
+    text.lines().filter(outside).collect::<Vec<_>>().join("\n")
+}
+
+/// What the page links to: `[words](target)`.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1);
+    targets
+        .filter_map(|rest| rest.split_once(')').map(|(target, _)| target))
+        .collect()
+}
+
+/// A heading as a link names it.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    let text: String = heading.trim().to_lowercase().chars().filter(kept).collect();
+    text.replace(' ', "-")
+}
+
+#[test]
+fn every_link_within_the_project_leads_somewhere() {
+    let mut broken = Vec::new();
+    for page in [".", "docs", "bench"].into_iter().flat_map(pages_in) {
+        let text = prose(&read(&page));
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => page.clone(),
+                file => page.with_file_name("").join(file),
+            };
+            let found = target.exists()
+                && (section.is_empty()
+                    || read(&target)
+                        .lines()
+                        .filter(|line| line.starts_with('#'))
+                        .any(|line| anchor(line.trim_start_matches('#')) == section));
+            if !found {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_books_summary_lists_every_page_once() {
+    let summary = read(&root().join("docs/SUMMARY.md"));
+    let mut listed = links(&summary);
+    assert_eq!(listed.remove(0), "../README.md");
+    let names = pages_in("docs");
+    let mut names: BTreeSet<String> = names
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.remove("SUMMARY.md");
+    assert_eq!(listed.len(), names.len());
+    assert_eq!(listed.into_iter().map(String::from).collect::<BTreeSet<_>>(), names);
+}
+
+#[test]
+fn the_readme_is_short_and_begins_with_the_two_commands() {
+    let readme = read(&root().join("README.md"));
+    assert!(readme.split_whitespace().count() <= 900);
+    let blocks: Vec<&str> = readme
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(blocks[0].starts_with("cargo build --release --workspace"));
+    assert!(blocks[1].starts_with("cargo test --workspace"));
+}
