@@ -10,6 +10,7 @@
 #   make c TEST=misuse      one file of tests/, which builds the libraries without link-time optimization
 #   make test               all tests
 #   make bench ROW=churn    one row of the benchmarks
+#   make book               docs/ as a book in target/book, by mdbook
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -30,7 +31,7 @@ pages := $(CARGO_TARGET_DIR)/pages
 built := $(release)/slabside $(release)/libslabside.a $(release)/libslabside_preload.a $(release)/libslabside_preload.so
 commands = $(notdir $(wildcard $(pages)/man/*.1))
 
-.PHONY: all pages install uninstall deb dist check-install quick c test bench clean
+.PHONY: all pages install uninstall deb dist check-install quick c test bench book clean
 all:
 	$(CARGO) build --release -p slabside-c -p slabside-preload -p slabside-static -p slabside-cli
 	$(MAKE) --no-print-directory pages
@@ -114,6 +115,9 @@ test:
 
 bench:
 	bench/compare.sh --only $(ROW)
+
+book:
+	mdbook build
 
 clean:
 	$(CARGO) clean

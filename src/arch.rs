@@ -81,7 +81,11 @@ core::arch::global_asm!(
     bytes = const BLOCK_BYTES,
 );
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+#[cfg(all(
+    target_os = "linux",
+    target_arch = "x86_64",
+    not(any(miri, slabside_portable))
+))]
 mod machine {
     use super::*;
     use core::arch::asm;
@@ -369,10 +373,11 @@ mod machine {
     }
 }
 
+// `--cfg slabside_portable` has this machine run what others run, for the tests (.ci/run).
 #[cfg(not(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(miri)
+    not(any(miri, all(slabside_portable, target_arch = "x86_64")))
 )))]
 mod machine {
     extern crate std;
@@ -395,7 +400,12 @@ mod machine {
 }
 
 /// The same in Rust.
-#[cfg(any(not(target_arch = "x86_64"), not(target_os = "linux"), miri))]
+#[cfg(any(
+    not(target_arch = "x86_64"),
+    not(target_os = "linux"),
+    miri,
+    slabside_portable
+))]
 mod portable {
     use super::*;
     use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -88,7 +88,13 @@ fn the_books_summary_lists_every_page_once() {
         .collect();
     names.remove("SUMMARY.md");
     assert_eq!(listed.len(), names.len());
-    assert_eq!(listed.into_iter().map(String::from).collect::<BTreeSet<_>>(), names);
+    assert_eq!(
+        listed
+            .into_iter()
+            .map(String::from)
+            .collect::<BTreeSet<_>>(),
+        names
+    );
 }
 
 #[test]

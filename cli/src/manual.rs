@@ -36,8 +36,9 @@ fn write_pages(directory: &Path) -> std::io::Result<()> {
 
 const ABOUT: &str = "\
 The allocator reads its options once, at the process's first allocation. They are given in the environment variable \
-SLABSIDE_OPTIONS as name:value,name:value, by slabside run --option, or by the program itself, which calls \
-slabside_option_set(3) before it allocates. The environment has the last word, and set-user-id programs ignore it.";
+SLABSIDE_OPTIONS as name:value,name:value, by slabside run --option, or by the program itself: it may define the \
+variable slabside_options with the same text, or call slabside_option_set(3) before it allocates. The environment has \
+the last word, and set-user-id programs ignore it.";
 
 const FORMS: &str = "\
 = serves as well as :, capital letters as small ones, and _ as -. A flag may stand alone. Sizes may end in k, m or g \

@@ -157,8 +157,9 @@ costs nothing. They are given
   times in ms, s, min or h. set-user-id programs ignore the variable. What cannot be understood is told in one line on
   standard error, with the nearest name or the values that there are, and the rest is still taken;
 * by `slabside run --option name:value`, which checks them first;
-* by the program, `slabside_option_set(\"name\", \"value\")` before it allocates; later that returns `EBUSY`. The
-  environment has the last word.
+* by the program, which defines `const char *slabside_options = \"name:value,name:value\"` (Rust:
+  `slabside::options!(\"name:value\")`), or calls `slabside_option_set(\"name\", \"value\")` before it allocates; later
+  that returns `EBUSY`. The environment has the last word.
 
 ";
 
