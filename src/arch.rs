@@ -1,7 +1,7 @@
 //! The few instructions that the compiler does not make of Rust code, for each architecture.
 //!
-//! Everything here has a portable twin below, which is also what Miri runs; the numbers in docs/fast_path.md are
-//! those of x86-64. A port is a matter of this file alone. It knows no types of the layers above, only
+//! Everything here has a portable twin below. Miri runs it, and so do the tests whose threads are blocks of their
+//! own ([`portable::Block::at`]). The numbers in docs/fast_path.md are those of x86-64. A port is a matter of this file alone. It knows no types of the layers above, only
 //! where in an entry and in a header the words lie that the fast paths touch; those types assert it.
 //!
 //! ```text
@@ -178,6 +178,12 @@ mod machine {
             }
             Some(slot)
         }
+    }
+
+    /// The address of the calling thread's block.
+    #[inline(always)]
+    pub fn address() -> *mut u8 {
+        Block::mine().address()
     }
 
     /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down. Of these
@@ -400,17 +406,11 @@ mod machine {
 }
 
 /// The same in Rust.
-#[cfg(any(
-    not(target_arch = "x86_64"),
-    not(target_os = "linux"),
-    miri,
-    slabside_portable
-))]
-mod portable {
+pub mod portable {
     use super::*;
-    use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+    use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-    /// The calling thread's block.
+    /// A thread's block.
     #[derive(Clone, Copy)]
     pub struct Block(*mut u8);
 
@@ -419,6 +419,15 @@ mod portable {
         #[inline(always)]
         pub fn mine() -> Block {
             Block(machine::address())
+        }
+
+        /// The block at `address`: of a thread that a test made, or one that threads share under a lock.
+        ///
+        /// # Safety
+        /// It lies there, no other thread uses it meanwhile, and the copy is not used after it is gone.
+        #[inline(always)]
+        pub unsafe fn at(address: *mut u8) -> Block {
+            Block(address)
         }
 
         /// The block's address.
@@ -498,9 +507,8 @@ mod portable {
                 return Freed::Misuse;
             }
             word.store(bits | bit, Relaxed);
-            let credit = header.add(HEADER_CREDIT).cast::<i32>();
-            credit.write(credit.read().wrapping_sub(1));
-            if credit.read() == 0 {
+            let credit = AtomicI32::from_ptr(header.add(HEADER_CREDIT).cast());
+            if credit.fetch_sub(1, Relaxed) == 1 {
                 return Freed::Event;
             }
         }
@@ -521,25 +529,175 @@ mod portable {
         value
     }
 
-    /// Adds to a number of the calling thread's.
+    /// Adds to a number of the calling thread's. Atomic, so that no signal handler of the thread's changes it
+    /// between a load and a store.
     ///
     /// # Safety
     /// `number` is the calling thread's, and aligned.
     #[inline(always)]
     pub unsafe fn shift(number: *mut i32, by: i32) {
         // SAFETY: the caller's.
-        unsafe { number.write(number.read().wrapping_add(by)) };
+        unsafe { AtomicI32::from_ptr(number) }.fetch_add(by, Relaxed);
     }
 
-    /// Flips `bits` in a word that only the calling thread stores to, while others may load it.
+    /// Flips `bits` in a word that only the calling thread stores to, while others may load it. Atomic, so that a
+    /// free by a signal handler of the thread's is not lost between a load and a store.
     ///
     /// # Safety
     /// `word` points to an aligned atomic that lives.
     #[inline(always)]
     pub unsafe fn flip(word: *mut u64, bits: u64) {
         // SAFETY: the caller's.
-        let word = unsafe { AtomicU64::from_ptr(word) };
-        word.store(word.load(Relaxed) ^ bits, Relaxed);
+        unsafe { AtomicU64::from_ptr(word) }.fetch_xor(bits, Relaxed);
+    }
+}
+
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64", not(miri)))]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    /// Bytes of a header, and of the header pair that a slab of the smallest class has, in words.
+    const HEADER: usize = (1 << HEADER_SHIFT) / 8;
+    const HEADERS: usize = 4;
+    const PAGES: usize = 16;
+    /// Where the owner word of the block lies in these tests: behind the entries.
+    const ME: usize = 1056;
+    const OWNER: u64 = 0x1234_5678;
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (self.0 >> 33) as usize % end
+        }
+
+        fn word(&mut self) -> u64 {
+            (0..3).fold(0, |word, _| word << 31 ^ self.below(1 << 31) as u64)
+        }
+    }
+
+    /// Headers, a page map and what free reads first.
+    struct Slabs {
+        headers: Box<[[u64; HEADER]; HEADERS]>,
+        map: Box<[u32; PAGES]>,
+    }
+
+    impl Slabs {
+        fn hot(&mut self, base: usize) -> [usize; 4] {
+            let (map, headers) = (self.map.as_mut_ptr(), self.headers.as_mut_ptr());
+            [base, PAGES, map as usize, headers as usize]
+        }
+    }
+
+    /// One slab of as many pages as 256 slots allow, owned by the thread or not, with random bits, and the page map of
+    /// it from page `first` on.
+    fn slabs(random: &mut Random, base: usize) -> (Slabs, usize, usize) {
+        let sizes = [16, 24, 48, 100, 256, 1024, 2048, 5000, 8192];
+        let span = random.below(4) == 0;
+        let size = sizes[random.below(sizes.len())];
+        let pages = (size * 256 / (1 << PAGE_SHIFT)).clamp(1, 8);
+        let first = random.below(PAGES - pages);
+        let mut header = [0u64; HEADER];
+        header[HEADER_BASE / 8] = (base + (first << PAGE_SHIFT)) as u64;
+        header[HEADER_OWNER / 8] = OWNER + u64::from(random.below(8) == 0);
+        let recip = if span {
+            1
+        } else {
+            (1u64 << 32).div_ceil(size as u64)
+        };
+        header[HEADER_RECIP / 8] = (size as u64) << 32 | recip;
+        header[HEADER_CREDIT / 8] = 1 + random.below(3) as u64;
+        (0..4).for_each(|word| header[HEADER_FREE / 8 + word] = random.word());
+        let mut headers = Box::new([[0; HEADER]; HEADERS]);
+        headers[2] = header;
+        let mut map = Box::new([0; PAGES]);
+        map[first..first + pages].fill(2);
+        (
+            Slabs { headers, map },
+            first,
+            pages * ((1 << PAGE_SHIFT) / size).max(1),
+        )
+    }
+
+    /// What frees say and do to the headers: of whole slots, of any address, and of addresses outside.
+    #[test]
+    fn both_frees_answer_alike_and_leave_the_same_header() {
+        let (mut random, base) = (Random(7), 0x7000_0000);
+        let mut seen = Vec::new();
+        let mut block = [0u64; BLOCK_BYTES / 8];
+        block[ME / 8] = OWNER;
+        let mine = machine::Block::mine();
+        // SAFETY: the calling thread's own block, of which nobody in this thread makes use.
+        unsafe { mine.address().add(ME).cast::<u64>().write(OWNER) };
+        for _ in 0..200_000 {
+            let (mut one, first, slots) = slabs(&mut random, base);
+            let (headers, map) = (one.headers.clone(), one.map.clone());
+            let mut other = Slabs { headers, map };
+            let size = (one.headers[2][HEADER_RECIP / 8] >> 32) as usize;
+            let start = base + (first << PAGE_SHIFT);
+            let address = match random.below(8) {
+                0 => base + random.below(2 * PAGES << PAGE_SHIFT),
+                1 => base - random.below(9000),
+                2 => start + random.below(slots * size),
+                _ => start + random.below(slots) * size,
+            };
+            let (hot, twin) = (one.hot(base), other.hot(base));
+            // SAFETY: what `hot` names was made above; the slab's bits cover all of its pages.
+            let answers = unsafe {
+                let twins = portable::Block::at(block.as_mut_ptr().cast());
+                (
+                    mine.free::<ME>(hot.as_ptr().cast(), address),
+                    twins.free::<ME>(twin.as_ptr().cast(), address),
+                )
+            };
+            assert_eq!(answers.0, answers.1, "{address:#x} of {size}");
+            assert!(one.headers == other.headers, "{address:#x} of {size}");
+            if !seen.contains(&answers.0) {
+                seen.push(answers.0);
+            }
+        }
+        // SAFETY: as above.
+        unsafe { mine.address().add(ME).cast::<u64>().write(0) };
+        assert_eq!(seen.len(), 5, "{seen:?}");
+    }
+
+    #[test]
+    fn both_takes_give_the_same_slot_and_leave_the_same_bits() {
+        let mut random = Random(11);
+        let mine = machine::Block::mine();
+        for round in 0..100_000 {
+            let entry = random.below(33) * 32;
+            let bits = [0, 1 << random.below(64), random.word(), u64::MAX][random.below(4)];
+            let word = random.word() | bits;
+            let (mut words, mut block) = ([word; 2], [0u64; BLOCK_BYTES / 8]);
+            let (base, size) = (random.word() & 0xffff_ffff, random.below(8192) as u64);
+            let twin: *mut u64 = block.as_mut_ptr();
+            let addresses = [&raw mut words[0] as u64, &raw mut words[1] as u64];
+            // SAFETY: the entry lies in both blocks, and each has a bitmap word of its own.
+            let (slots, left) = unsafe {
+                let places = [mine.address().add(entry).cast(), twin.byte_add(entry)];
+                for (place, address) in places.into_iter().zip(addresses) {
+                    place.cast::<[u64; 4]>().write([bits, address, base, size]);
+                }
+                let slots = [
+                    mine.take(entry),
+                    portable::Block::at(twin.cast()).take(entry),
+                ];
+                let left = places.map(|place: *mut u64| place.read());
+                places[0].cast::<[u64; 4]>().write([0; 4]);
+                (slots, left)
+            };
+            assert_eq!(slots[0], slots[1], "round {round}: {bits:#x}");
+            assert_eq!(
+                (left[0], words[0]),
+                (left[1], words[1]),
+                "round {round}: {bits:#x}"
+            );
+            assert_eq!(slots[0].is_some(), bits != 0);
+        }
     }
 }
 

@@ -228,7 +228,7 @@ impl Queue {
     pub fn push(&self, slab: SlabPtr) -> bool {
         if slab
             .queue
-            .compare_exchange(UNQUEUED, END, SeqCst, Relaxed)
+            .compare_exchange(UNQUEUED, END, SeqCst, SeqCst)
             .is_err()
         {
             return true;

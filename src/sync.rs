@@ -166,6 +166,12 @@ mod modelled {
                     failure: Ordering,
                 ) -> Result<$of, $of> {
                     go_on();
+                    let failure = if failure == SeqCst {
+                        self.order.fetch_or(0, Acquire);
+                        Acquire
+                    } else {
+                        failure
+                    };
                     let done = self.value.compare_exchange(old, new, order, failure);
                     if done.is_ok() && order == SeqCst {
                         self.order.fetch_or(0, Release);

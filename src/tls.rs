@@ -157,6 +157,15 @@ impl Local {
     }
 }
 
+impl Local {
+    /// The block as the portable fast paths know it.
+    #[inline(always)]
+    fn twin(&self) -> arch::portable::Block {
+        // SAFETY: the block is borrowed and not Sync, so that no other thread uses it meanwhile; its fields are cells.
+        unsafe { arch::portable::Block::at(ptr::from_ref(self).cast_mut().cast()) }
+    }
+}
+
 impl Default for Local {
     fn default() -> Local {
         Local::new()
@@ -184,12 +193,18 @@ pub trait Thread: Copy {
 impl Thread for &Local {
     #[inline(always)]
     unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-        self.entries[offset / core::mem::size_of::<Entry>()].take()
+        // SAFETY: the caller vouches for the offset; a bitmap word that slots were checked out of is stored to
+        // by its slab's owner alone, whose block this is.
+        unsafe { self.twin().take(offset) }
     }
 
     #[inline(always)]
-    unsafe fn free(self, _: *const u8, _: usize) -> Freed {
-        Freed::Far
+    unsafe fn free(self, hot: *const u8, address: usize) -> Freed {
+        // SAFETY: the caller says that `hot` was set; the offset is that of the owner word.
+        unsafe {
+            self.twin()
+                .free::<{ core::mem::offset_of!(Local, me) }>(hot, address)
+        }
     }
 
     #[inline(always)]

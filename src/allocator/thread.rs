@@ -142,11 +142,17 @@ impl<O: Os> Allocator<O> {
             if !self.start() {
                 return false;
             }
+            // Before anything of a second heap is touched: whoever forks in the middle of that leaves a child that
+            // finds the mark wiped.
+            if self.ground.heaps.given.load(Relaxed) > 0 {
+                self.watch_forks();
+            }
             let has_heap = if self.hard.is_on() {
                 self.hard.attach(&self.ground, thread, false)
             } else {
                 self.ground.heaps.take(&self.ground, thread).is_some()
             };
+            // Two threads may have begun the first heaps at once.
             if self.ground.heaps.given.load(Relaxed) > 1 || self.hard.draws() {
                 self.watch_forks();
             }

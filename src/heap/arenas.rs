@@ -83,6 +83,7 @@ impl Arenas {
         ground: &Ground<O>,
         begin: impl FnOnce(&Heap, &Local) -> bool,
     ) -> Option<u64> {
+        ground.heaps.count();
         let heap = ground.heaps.unused(ground)?;
         let index = heap.index.get() as usize;
         if !self.open(ground, index) {

@@ -16,6 +16,8 @@ use core::ptr::{self};
 
 /// Heaps made before the first look for threads that have gone without their exit hook.
 const LOOK_FIRST: u32 = 16;
+/// How far the heaps given out are counted.
+const COUNTED: u32 = 2;
 
 struct Registry {
     /// Heaps made so far.
@@ -31,7 +33,8 @@ struct Registry {
 /// The thread heaps: type-stable, in the metadata region.
 pub struct Heaps {
     registry: Mutex<Registry>,
-    /// Heaps given out so far: whether any thread but the first may have been at work.
+    /// Heaps given out so far, counted to [`COUNTED`] or a few more: whether any thread but the first may have been at
+    /// work.
     pub given: AtomicU32,
 }
 
@@ -88,6 +91,7 @@ impl Heaps {
 
     /// A heap for the thread whose block is `local`. `None` where there are too many.
     pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
+        self.count();
         if self.is_time_to_look() {
             self.bury(ground, |_| ());
         }
@@ -95,6 +99,14 @@ impl Heaps {
         self.begin(ground, heap, local);
         self.renumber(ground, heap);
         Some(heap)
+    }
+
+    /// One more heap is about to be given out: said before anything of it is touched. The count stays at a few, since
+    /// one that wrapped round would say that the process has one heap.
+    pub(super) fn count(&self) {
+        if self.given.load(Relaxed) < COUNTED {
+            self.given.fetch_add(1, Relaxed);
+        }
     }
 
     /// A heap with the entries of `local` that any thread uses, under a lock: no thread's end takes it back.
@@ -121,7 +133,6 @@ impl Heaps {
         // The first look at the clock is some slow paths away: a program that ends before needs none.
         heap.last_decay.set(0);
         heap.pulse.set(1);
-        self.given.fetch_add(1, Relaxed);
         counters::add(&ground.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());
         local.me.set(me);
