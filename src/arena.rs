@@ -32,7 +32,7 @@ impl<O: Os> Allocator<O> {
         if !self.attach(thread) {
             return None;
         }
-        let _busy = Busy::mark(thread);
+        let _busy = self.enter(thread);
         let ground = &self.ground;
         let handle = ground.arenas.create(ground, |heap, local| {
             self.hard.begin_arena(ground, heap, local)

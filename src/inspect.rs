@@ -39,7 +39,8 @@ pub struct Stats {
 }
 
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
-pub fn stats<O: Os>(allocator: &Allocator<O>) -> Stats {
+pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Stats {
+    let _busy = allocator.enter(thread);
     if !allocator.is_started() {
         return Stats::default();
     }
@@ -105,7 +106,8 @@ pub struct Census {
 }
 
 /// Counts what `allocator` holds.
-pub fn census<O: Os>(allocator: &Allocator<O>) -> Census {
+pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
+    let _busy = allocator.enter(thread);
     let mut census = Census {
         held: 0,
         held_most: 0,

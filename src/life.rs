@@ -201,7 +201,7 @@ pub fn finish() {
         return;
     }
     GLOBAL.report(local());
-    let figures = inspect::stats(&GLOBAL);
+    let figures = inspect::stats(&GLOBAL, local());
     let counters = GLOBAL.ground.meta.counters();
     counters.live.store(figures.live as u64, Relaxed);
     counters.peak.store(figures.peak as u64, Relaxed);
@@ -225,7 +225,7 @@ extern "C" fn write_figures() {
         return say_unwritable(place.to_bytes());
     }
     GLOBAL.report(local());
-    let figures = inspect::stats(&GLOBAL);
+    let figures = inspect::stats(&GLOBAL, local());
     for (name, bytes) in [
         ("bytes handed out", figures.handed_out),
         ("bytes live", figures.live),

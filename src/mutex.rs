@@ -14,6 +14,8 @@ use core::ops::{Deref, DerefMut};
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
 const AWAITED: u32 = 2;
+/// Taken by a thread that is gone.
+const LOST: u32 = 3;
 
 /// Counts the locks of an allocator while they are made.
 pub struct Registry(usize);
@@ -115,9 +117,10 @@ impl Lock {
         self.0.store(FREE, Release);
     }
 
-    /// Takes the lock for good: as a thread does that is gone before it gives it back.
-    pub fn take_for_good(&self) {
-        self.take();
+    /// Takes the free lock for good, as a thread does that is gone before it gives it back: for tests, in which who
+    /// waits for it fails.
+    pub fn lose(&self) {
+        self.0.store(LOST, Release);
     }
 
     #[inline]
@@ -136,6 +139,7 @@ impl Lock {
 
     #[cold]
     fn take_slow(&self) {
+        debug_assert!(self.0.load(Relaxed) != LOST, "nobody gives this lock back");
         for _ in 0..100 {
             if self.is_free() && self.try_take() {
                 return;

@@ -28,7 +28,7 @@ impl Heap {
     }
 
     fn stats(&self) -> Stats {
-        stats(&self.allocator)
+        stats(&self.allocator, &Local::new())
     }
 
     fn create(&self) -> Option<Handle> {
@@ -45,7 +45,7 @@ impl Heap {
 
     #[track_caller]
     fn sound(&self) {
-        assert_eq!(self.allocator.validate(), 0);
+        assert_eq!(self.allocator.validate(&Local::new()), 0);
     }
 
     fn misuse(&self, work: impl FnOnce()) -> Misuse {

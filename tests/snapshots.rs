@@ -136,7 +136,10 @@ impl Child {
             at += 1;
             at % 3 != 0
         });
-        let mut message = (stats(&GLOBAL), GLOBAL.ground.large.live().0);
+        let mut message = (
+            stats(&GLOBAL, slabside::tls::local()),
+            GLOBAL.ground.large.live().0,
+        );
         // SAFETY: the message's bytes; and this process is nobody else's.
         unsafe {
             libc::write(end, (&raw mut message).cast(), size_of_val(&message));

@@ -445,7 +445,8 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Number of broken invariants, while no other thread is at work.
-    pub fn validate(&self) -> usize {
+    pub fn validate(&self, thread: &Local) -> usize {
+        let _busy = self.enter(thread);
         if !self.is_started() {
             return 0;
         }

@@ -193,8 +193,17 @@ impl<O: Os> Allocator<O> {
         first
     }
 
-    /// An option was set: where blocks are sampled from now on, their stacks are to be told.
-    pub fn option_changed(&self) {
+    /// Sets the option that `item` (`name:value`) says, as [`options::Options::set`]. Where blocks are sampled from
+    /// now on, their stacks are to be told.
+    pub fn set_option(&self, thread: &Local, item: &[u8]) -> Result<(), options::Mistake> {
+        let set = {
+            let _busy = self.enter(thread);
+            self.ground.options.set(item)
+        };
+        set.map(|()| self.option_changed())
+    }
+
+    fn option_changed(&self) {
         if self.is_started() && self.ground.options.get(Name::GuardSample) != 0 {
             self.ground.os.prepare_stacks();
         }
@@ -326,6 +335,8 @@ impl<O: Os> Allocator<O> {
 
     fn repair(&self, thread: &Local) -> Result<(), Misuse> {
         self.ground.os.forked();
+        // Another thread of the parent's may have been about to fork: nobody is here.
+        self.ground.pages.free_break();
         let mine = self.heap_in_use(thread);
         if let Some(heap) = mine {
             heap.sample_anew();
@@ -375,6 +386,17 @@ impl<O: Os> Allocator<O> {
         }
         self.repair_after_fork(thread);
         true
+    }
+
+    /// The way into a slow path for those that need no heap: a fork child that has not been told yet repairs first,
+    /// then the thread is busy for as long as what is returned lives. `None` in a signal handler that interrupted a
+    /// slow path. (`with_heap` is the way for those that need one.)
+    pub(crate) fn enter<'a>(&self, thread: &'a Local) -> Option<Busy<'a>> {
+        if thread.busy.get() != 0 {
+            return None;
+        }
+        self.notice_fork(thread);
+        Some(Busy::mark(thread))
     }
 
     /// Whether this is a fork child that has not been told yet.

@@ -287,7 +287,7 @@ pub struct SoleMalloc;
 
 /// The heap's figures.
 pub fn stats() -> Stats {
-    inspect::stats(&GLOBAL)
+    inspect::stats(&GLOBAL, local())
 }
 
 /// Writes the heap's figures to `place`.
@@ -302,7 +302,7 @@ pub unsafe fn stats_to(place: *mut Stats) {
 /// Walks every header, list and bitmap, while no other thread allocates or frees; the number of broken
 /// invariants.
 pub fn validate() -> usize {
-    GLOBAL.validate()
+    GLOBAL.validate(local())
 }
 
 /// Sets the option `name` to `value` before the first allocation: 0, EINVAL where there is no such option
@@ -347,11 +347,8 @@ pub(super) fn set_option(name: &[u8], value: &[u8]) -> Result<(), OptionError> {
     item[..name.len()].copy_from_slice(name);
     item[name.len()] = b':';
     item[name.len() + 1..length].copy_from_slice(value);
-    match GLOBAL.ground.options.set(&item[..length]) {
-        Ok(()) => {
-            GLOBAL.option_changed();
-            Ok(())
-        }
+    match GLOBAL.set_option(local(), &item[..length]) {
+        Ok(()) => Ok(()),
         Err(Mistake::Frozen) => Err(OptionError::TooLate),
         Err(Mistake::Unknown(_)) => Err(OptionError::NoSuchOption),
         Err(Mistake::Value(_)) => Err(OptionError::NoSuchValue),

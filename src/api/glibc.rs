@@ -60,7 +60,7 @@ pub struct MallInfo<T> {
 
 /// mallinfo2(3).
 pub fn mallinfo2() -> MallInfo<usize> {
-    let census = inspect::census(&GLOBAL);
+    let census = inspect::census(&GLOBAL, local());
     MallInfo {
         arena: census.held,
         ordblks: census.free_slots.iter().sum::<usize>() + census.free_spans,
@@ -102,7 +102,7 @@ pub unsafe fn malloc_info(options: c_int, stream: *mut c_void) -> c_int {
     if options != 0 {
         return libc::EINVAL;
     }
-    let census = inspect::census(&GLOBAL);
+    let census = inspect::census(&GLOBAL, local());
     let stream: *mut libc::FILE = stream.cast();
     let written = info_lines(&census, |line| {
         let text = line.bytes();
@@ -173,7 +173,7 @@ fn total(line: &mut Line, kind: &str, count: usize, bytes: usize) {
 
 /// malloc_stats(3): a few lines on standard error, by write(2).
 pub fn malloc_stats() {
-    let census = inspect::census(&GLOBAL);
+    let census = inspect::census(&GLOBAL, local());
     let rows = [
         ("system bytes     = ", census.held + census.large_bytes),
         ("in use bytes     = ", census.live + census.large_bytes),

@@ -4,6 +4,7 @@
 //! a stale cache would let somebody else's `sbrk` shrink the heap under us.
 
 use super::calls;
+use super::steady::Steady;
 use super::{Huge, Limits, NextMalloc, Os};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -22,6 +23,7 @@ pub struct Linux {
     backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
     huge: AtomicU32,
+    time: Steady,
 }
 
 /// How pages are made to fault.
@@ -90,6 +92,7 @@ impl Linux {
             },
             backtrace: AtomicPtr::new(ptr::null_mut()),
             huge: AtomicU32::new(0),
+            time: Steady::new(),
         }
     }
 
@@ -287,7 +290,8 @@ impl Os for Linux {
         };
         // SAFETY: `now` is a place to write to; the clock exists since Linux 2.6.32.
         unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
-        now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+        let now = now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000;
+        self.time.tell(now)
     }
 
     fn random(&self) -> u64 {

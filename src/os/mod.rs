@@ -15,6 +15,7 @@
 mod loader;
 pub mod calls;
 pub mod cxx;
+mod steady;
 mod linux;
 #[cfg(feature = "sim")]
 mod sim;

@@ -1,6 +1,10 @@
 //! The locks of an allocator, and a fork while somebody holds one.
 
 use super::*;
+use slabside::api::table::EXPORTS;
+use slabside::arena::Handle;
+use slabside::inspect::census;
+use slabside::sizes::Said;
 
 fn locks_of(heap: &Heap) -> Vec<usize> {
     let mut found = Vec::new();
@@ -39,7 +43,7 @@ fn a_child_is_served_whichever_lock_was_held() {
             let mut index = 0;
             heap.allocator.each_lock(&mut |lock| {
                 if index == held {
-                    lock.take_for_good();
+                    lock.lose();
                 }
                 index += 1;
             });
@@ -52,5 +56,175 @@ fn a_child_is_served_whichever_lock_was_held() {
             heap.give_all(forking, &blocks);
             heap.is_sound();
         }
+    }
+}
+
+/// The functions of the interface that touch nothing that another thread may have been in the middle of, or are others
+/// of them under another name.
+const NEED_NOTHING: [&str; 4] = [
+    "slabside_good_size",
+    "slabside_mallopt",
+    "slabside_new",
+    "slabside_new_aligned",
+];
+
+/// The allocator, the forking thread, and one of its blocks of each kind: a slot, a span, a large block.
+type Entry = fn(&Allocator<Sim>, &Local, [*mut u8; 3]) -> bool;
+
+/// Every other function, as far as it goes into the allocator; whether it did what it is for.
+const ENTRIES: &[(&str, Entry)] = &[
+    ("slabside_malloc", |a, t, _| {
+        [100, 5000, 20_000, 200_000]
+            .iter()
+            .all(|&size| !a.malloc(t, size).is_null())
+    }),
+    ("slabside_calloc", |a, t, _| {
+        !a.calloc(t, 1, 200_000).is_null()
+    }),
+    ("slabside_zalloc", |a, t, _| {
+        !a.calloc(t, 1, 20_000).is_null()
+    }),
+    ("slabside_realloc", |a, t, blocks| {
+        !a.realloc(t, blocks[2], 400_000).is_null()
+    }),
+    ("slabside_reallocarray", |a, t, blocks| {
+        !a.realloc(t, blocks[1], 40_000).is_null()
+    }),
+    ("slabside_free", |a, t, blocks| {
+        blocks.into_iter().for_each(|block| a.free(t, block));
+        stats(a, t).large == 0
+    }),
+    ("slabside_free_sized", |a, t, blocks| {
+        a.free_sized(t, blocks[2], 200_000, Said::ByHand);
+        stats(a, t).large == 0
+    }),
+    ("slabside_free_aligned_sized", |a, t, blocks| {
+        a.free_sized_aligned(t, blocks[2], 200_000, 16, Said::ByHand);
+        stats(a, t).large == 0
+    }),
+    ("_ZdlPvmSt11align_val_t", |a, t, blocks| {
+        a.free_sized_aligned(t, blocks[2], 200_000, 16, Said::ByHand);
+        stats(a, t).large == 0
+    }),
+    ("_ZdlPvSt11align_val_tRKSt9nothrow_t", |a, t, blocks| {
+        a.free(t, blocks[2]);
+        stats(a, t).large == 0
+    }),
+    ("slabside_aligned_alloc", |a, t, _| {
+        !a.aligned(t, 20_000, 8192).is_null()
+    }),
+    ("slabside_memalign", |a, t, _| {
+        !a.aligned(t, 100, 8192).is_null()
+    }),
+    ("slabside_posix_memalign", |a, t, _| {
+        !a.aligned(t, 200_000, 64).is_null()
+    }),
+    ("slabside_valloc", |a, t, _| {
+        !a.aligned(t, 20_000, 4096).is_null()
+    }),
+    ("slabside_pvalloc", |a, t, _| {
+        !a.aligned(t, 24_576, 4096).is_null()
+    }),
+    ("slabside_usable_size", |a, t, blocks| {
+        a.usable_size(t, blocks[2]) >= 200_000
+    }),
+    ("slabside_malloc_trim", |a, t, _| {
+        a.reclaim_but(t, 0);
+        stats(a, t).large == 1
+    }),
+    ("slabside_mallinfo", |a, t, _| census(a, t).large == 1),
+    ("slabside_mallinfo2", |a, t, _| census(a, t).large == 1),
+    ("slabside_malloc_info", |a, t, _| census(a, t).large == 1),
+    ("slabside_malloc_stats", |a, t, _| census(a, t).large == 1),
+    ("slabside_malloc_at_least", |a, t, _| {
+        a.malloc_at_least(t, 200_000).1 >= 200_000
+    }),
+    ("slabside_aligned_realloc", |a, t, blocks| {
+        !a.realloc_aligned(t, blocks[1], 40_000, 64).is_null()
+    }),
+    ("slabside_try_expand", |a, t, blocks| {
+        a.try_expand(t, blocks[2], 200_000)
+    }),
+    ("slabside_heap_create", |a, t, _| {
+        a.create_arena(t).is_some()
+    }),
+    ("slabside_option_set", |a, t, _| {
+        a.set_option(t, b"guard-sample:0").is_ok()
+    }),
+    ("slabside_occupancy", |a, t, blocks| {
+        a.occupancy(t, blocks[0]);
+        stats(a, t).large == 1
+    }),
+    ("slabside_should_move", |a, t, blocks| {
+        a.should_move(t, blocks[0]);
+        stats(a, t).large == 1
+    }),
+    ("slabside_stats", |a, t, _| stats(a, t).large == 1),
+    ("slabside_validate", |a, t, _| a.validate(t) == 0),
+];
+
+/// As an [`Entry`], for a first-class heap.
+type OfHeap = fn(&Allocator<Sim>, &Local, Handle) -> bool;
+
+/// The functions of first-class heaps.
+const OF_HEAPS: &[(&str, OfHeap)] = &[
+    ("slabside_heap_malloc", |a, t, heap| {
+        !a.aligned_in(t, heap, 200_000, 1).is_null()
+    }),
+    ("slabside_heap_calloc", |a, t, heap| {
+        !a.zeroed_in(t, heap, 20_000, 1).is_null()
+    }),
+    ("slabside_heap_aligned_alloc", |a, t, heap| {
+        !a.aligned_in(t, heap, 100, 64).is_null()
+    }),
+    ("slabside_heap_realloc", |a, t, heap| {
+        !a.realloc_in(t, heap, std::ptr::null_mut(), 100, 1)
+            .is_null()
+    }),
+    ("slabside_heap_destroy", |a, t, heap| {
+        a.destroy_arena(t, heap);
+        stats(a, t).large == 1
+    }),
+];
+
+/// A process of two threads forks by _Fork, which runs no handlers, while the other thread holds every lock there is.
+/// The child's `work` comes back, and has repaired the heap first.
+fn child_goes_through(
+    name: &str,
+    work: impl FnOnce(&Allocator<Sim>, &Local, [*mut u8; 3], Handle) -> bool,
+) {
+    let heap = Heap::with(sim_with(|config| config.marks_forks = true));
+    let (allocator, thread) = (&heap.allocator, &heap.threads[0]);
+    let blocks = [100, 20_000, 200_000].map(|size| heap.take(0, size) as *mut u8);
+    let first_class = allocator.create_arena(thread).expect("a heap");
+    heap.take_many(1, 20_000, 3);
+    allocator.each_lock(&mut |lock| lock.lose());
+    assert!(heap.sim().fork(), "nothing would tell the child");
+    assert!(work(allocator, thread, blocks, first_class), "{name}");
+    allocator.each_lock(&mut |lock| assert!(lock.is_free(), "{name} left one taken"));
+    heap.is_sound();
+}
+
+/// No function of the interface waits for a thread of the parent's, or believes what that left half done.
+#[test]
+fn every_function_of_the_interface_looks_whether_the_process_forked() {
+    for (name, entry) in ENTRIES {
+        child_goes_through(name, |allocator, thread, blocks, _| {
+            entry(allocator, thread, blocks)
+        });
+    }
+    for (name, entry) in OF_HEAPS {
+        child_goes_through(name, |allocator, thread, _, heap| {
+            entry(allocator, thread, heap)
+        });
+    }
+    let known = |name: &&str| {
+        NEED_NOTHING.contains(name)
+            || ENTRIES.iter().any(|(known, _)| known == name)
+            || OF_HEAPS.iter().any(|(known, _)| known == name)
+    };
+    // What has no name of its own is a form of one that has: C++'s other forms of new and delete, and cfree.
+    for name in EXPORTS.iter().flat_map(|(_, prefixed)| prefixed.iter()) {
+        assert!(known(&name), "{name} is in no list: does it look?");
     }
 }

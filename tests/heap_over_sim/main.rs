@@ -52,7 +52,7 @@ impl Heap {
     }
 
     fn stats(&self) -> Stats {
-        stats(&self.allocator)
+        stats(&self.allocator, &Local::new())
     }
 
     fn take(&self, thread: usize, size: usize) -> usize {
@@ -120,7 +120,7 @@ impl Heap {
     }
 
     fn is_sound(&self) {
-        assert_eq!(self.allocator.validate(), 0);
+        assert_eq!(self.allocator.validate(&Local::new()), 0);
     }
 
     /// What ends the program when thread `thread` frees `block`.

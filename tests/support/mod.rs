@@ -18,7 +18,7 @@ pub mod snapshots;
 
 use slabside::allocator::Allocator;
 use slabside::geometry::{PAGE, SPAN_MAX};
-use slabside::inspect::{stats, Stats};
+use slabside::inspect::{census, stats, Stats};
 use slabside::os::{Limits, Os, Sim, SimConfig};
 use slabside::tls::Local;
 use std::collections::BTreeMap;
@@ -241,6 +241,10 @@ pub fn address_limit(bytes: usize) -> Limits {
 impl World {
     /// A world on the system that `config` makes, validated after each `every` operations.
     pub fn new(config: SimConfig, memory: Memory, every: usize) -> World {
+        let config = SimConfig {
+            marks_forks: true,
+            ..config
+        };
         World {
             allocator: allocator_on(config),
             threads: std::array::from_fn(|_| Box::new(Local::new())),
@@ -265,7 +269,7 @@ impl World {
 
     /// The heap's figures.
     pub fn stats(&self) -> Stats {
-        stats(&self.allocator)
+        stats(&self.allocator, &Local::new())
     }
 
     /// How many blocks are live.
@@ -287,7 +291,7 @@ impl World {
     /// Panics where the allocator is not as it should be.
     pub fn check(&self) {
         assert_eq!(
-            self.allocator.validate(),
+            self.allocator.validate(&Local::new()),
             0,
             "broken invariants after {} operations",
             self.played
@@ -466,7 +470,21 @@ impl World {
             let gone = std::mem::replace(&mut self.threads[other], Box::new(Local::new()));
             self.forgotten.push(gone);
         }
-        self.allocator.repair_after_fork(self.thread(thread));
+        let (allocator, thread) = (&self.allocator, self.thread(thread));
+        // By the handlers, or by _Fork: then the first slow path notices, whichever it is.
+        let kind = if self.sim().fork() {
+            self.played % 6
+        } else {
+            0
+        };
+        match (kind, self.pick(self.played)) {
+            (1, _) => assert_eq!(allocator.validate(thread), 0),
+            (2, _) => drop(stats(allocator, thread)),
+            (3, _) => drop(census(allocator, thread)),
+            (4, Some(block)) => drop(allocator.usable_size(thread, block as *const u8)),
+            (5, _) => allocator.reclaim(thread),
+            _ => allocator.repair_after_fork(thread),
+        }
     }
 
     // ---- the map --------------------------------------------------------------------------------

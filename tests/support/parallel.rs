@@ -63,6 +63,10 @@ pub struct Parallel {
 impl Parallel {
     /// Threads on the system that `config` makes.
     pub fn new(config: SimConfig, memory: Memory) -> Parallel {
+        let config = SimConfig {
+            marks_forks: true,
+            ..config
+        };
         Parallel {
             table: Table {
                 allocator: Box::new(Allocator::new(Sim::new(config))),
@@ -123,7 +127,7 @@ impl Parallel {
         }
         allocator.reclaim(&self.players[0].local);
         self.check();
-        let stats = slabside::inspect::stats(allocator);
+        let stats = slabside::inspect::stats(allocator, &Local::new());
         let left = (stats.live, stats.slabs, stats.spans, stats.large);
         assert_eq!(left, (0, 0, 0, 0), "{stats:?}");
     }
@@ -154,7 +158,11 @@ impl Parallel {
     }
 
     fn check(&self) {
-        assert_eq!(self.table.allocator.validate(), 0, "broken invariants");
+        assert_eq!(
+            self.table.allocator.validate(&Local::new()),
+            0,
+            "broken invariants"
+        );
         let left = self.table.left();
         let mut all: Vec<Block> = left.clone();
         all.extend(self.players.iter().flat_map(|player| &player.own));
@@ -179,7 +187,12 @@ impl Parallel {
             player.be_born();
         }
         let local = &self.players[thread].local;
-        self.table.allocator.repair_after_fork(local);
+        let allocator = &self.table.allocator;
+        if allocator.ground.os.fork() && thread % 2 == 0 {
+            assert_eq!(allocator.validate(local), 0); // By _Fork, which runs no handlers.
+        } else {
+            allocator.repair_after_fork(local);
+        }
         self.check();
     }
 }

@@ -27,6 +27,7 @@ mod tests;
 use super::{Limits, Os};
 use crate::geometry::PAGE;
 use crate::misuse::Misuse;
+use crate::sync::{AtomicU32, Ordering::Relaxed};
 use core::ops::Range;
 use core::ptr::NonNull;
 use memory::Memory;
@@ -60,6 +61,8 @@ pub struct SimConfig {
     pub seed: u64,
     /// The options that the environment holds.
     pub options: &'static str,
+    /// Whether a fork is noticed that runs no handlers (see [`Sim::fork`]).
+    pub marks_forks: bool,
 }
 
 impl Default for SimConfig {
@@ -77,6 +80,7 @@ impl Default for SimConfig {
             },
             seed: 0x9e37_79b9_7f4a_7c15,
             options: "",
+            marks_forks: false,
         }
     }
 }
@@ -121,7 +125,12 @@ impl SimConfig {
 pub struct Sim {
     state: Mutex<State>,
     promise: OnceLock<Promise>,
+    /// 1 until the process forks.
+    mark: OnceLock<&'static AtomicU32>,
 }
+
+/// Every system's mark, which stays for good.
+static MARKS: Mutex<Vec<&'static AtomicU32>> = Mutex::new(Vec::new());
 
 /// What holds whenever the system is called.
 struct Promise(Box<dyn Fn() -> bool + Send + Sync>);
@@ -192,7 +201,14 @@ impl Sim {
         Sim {
             state: Mutex::new(State::new(config)),
             promise: OnceLock::new(),
+            mark: OnceLock::new(),
         }
+    }
+
+    /// The process goes on as a child that ran no handlers: the mark for forks is wiped. Whether there was one.
+    pub fn fork(&self) -> bool {
+        let mark = self.mark.get();
+        mark.inspect(|mark| mark.store(0, Relaxed)).is_some()
     }
 
     /// From now on panics at each call that moves the break, or takes, changes or gives back memory, unless
@@ -302,6 +318,17 @@ impl Default for Sim {
 }
 
 impl Os for Sim {
+    fn fork_mark(&self) -> Option<&'static AtomicU32> {
+        let wanted = self.lock().config.marks_forks;
+        wanted.then(|| {
+            *self.mark.get_or_init(|| {
+                let mark: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
+                MARKS.lock().unwrap_or_else(|e| e.into_inner()).push(mark);
+                mark
+            })
+        })
+    }
+
     fn page_size(&self) -> usize {
         self.lock().config.page_size
     }
