@@ -63,6 +63,124 @@ pub enum Freed {
 
 pub use machine::{flip, mark_free, prefetch, prefetch_write, shift, unlinked, Block};
 
+/// Asks the kernel for call `number`: its result, or minus the error's number. By the instruction itself: a program
+/// may define any function of libc's, and errno stays as it is.
+///
+/// # Safety
+/// The call's own, of its manual page in section 2.
+#[inline]
+pub unsafe fn system_call(number: usize, arguments: [usize; 6]) -> isize {
+    // SAFETY: the caller's.
+    unsafe { kernel::call(number, arguments) }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+mod kernel {
+    /// syscall(2): the kernel changes the result, and rcx and r11.
+    ///
+    /// # Safety
+    /// As [`super::system_call`].
+    #[inline(always)]
+    pub unsafe fn call(number: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
+        let result;
+        // SAFETY: the caller's; no register beside these is changed.
+        unsafe {
+            core::arch::asm!(
+                "syscall",
+                inlateout("rax") number => result,
+                in("rdi") a,
+                in("rsi") b,
+                in("rdx") c,
+                in("r10") d,
+                in("r8") e,
+                in("r9") f,
+                lateout("rcx") _,
+                lateout("r11") _,
+                options(nostack)
+            );
+        }
+        result
+    }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
+mod kernel {
+    /// syscall(2).
+    ///
+    /// # Safety
+    /// As [`super::system_call`].
+    #[inline(always)]
+    pub unsafe fn call(number: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
+        let result;
+        // SAFETY: the caller's; no register beside the result is changed.
+        unsafe {
+            core::arch::asm!(
+                "svc 0",
+                in("x8") number,
+                inlateout("x0") a => result,
+                in("x1") b,
+                in("x2") c,
+                in("x3") d,
+                in("x4") e,
+                in("x5") f,
+                options(nostack)
+            );
+        }
+        result
+    }
+}
+
+#[cfg(not(any(
+    miri,
+    all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )
+)))]
+mod kernel {
+    /// By libc's syscall(3), with errno kept.
+    ///
+    /// # Safety
+    /// As [`super::system_call`].
+    pub unsafe fn call(number: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
+        // SAFETY: the caller's; errno is the calling thread's own.
+        unsafe {
+            let errno = libc::__errno_location();
+            let kept = *errno;
+            let result = match libc::syscall(number as libc::c_long, a, b, c, d, e, f) {
+                -1 => -(*errno as isize),
+                result => result as isize,
+            };
+            *errno = kept;
+            result
+        }
+    }
+}
+
+#[cfg(miri)]
+mod kernel {
+    /// Miri knows the calls of locks, by libc's syscall(3) and with the types of their arguments.
+    ///
+    /// # Safety
+    /// As [`super::system_call`]; the call is futex(2) without a timeout.
+    pub unsafe fn call(number: usize, [word, operation, value, ..]: [usize; 6]) -> isize {
+        let word = core::ptr::with_exposed_provenance_mut::<u32>(word);
+        let (number, operation) = (number as libc::c_long, operation as libc::c_int);
+        let never = core::ptr::null::<libc::timespec>();
+        // SAFETY: the caller's; errno is the calling thread's own.
+        unsafe {
+            let errno = libc::__errno_location();
+            let kept = *errno;
+            let result = match libc::syscall(number, word, operation, value as u32, never) {
+                -1 => -(*errno as isize),
+                result => result as isize,
+            };
+            *errno = kept;
+            result
+        }
+    }
+}
+
 #[cfg(all(
     target_os = "linux",
     any(target_arch = "x86_64", target_arch = "aarch64"),

@@ -9,11 +9,10 @@ use crate::geometry::PAGE;
 use crate::inspect;
 use crate::meta::Area;
 use crate::misuse::Line;
-use crate::os::{calls, Hooks, Linux, Os};
+use crate::os::{self, calls, Hooks, Linux, Os};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::local;
 use core::ffi::{c_int, c_void};
-use core::mem::MaybeUninit;
 use core::ptr;
 
 /// The process's allocator.
@@ -83,11 +82,6 @@ fn page_of_counters() -> *mut c_void {
 #[link_section = ".data"] // See `preload/build.rs`.
 pub static slabside_region: AtomicUsize = AtomicUsize::new(0);
 
-extern "C" {
-    /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
-    fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
-}
-
 /// The first thread has its heap.
 fn started() {
     slabside_region.store(page_of_counters() as usize, Relaxed);
@@ -100,15 +94,12 @@ fn started() {
 
 /// Uses the page of counters that the environment names, if it is meant for this process.
 fn attach_counters() {
-    // SAFETY: reads the environment, which nobody changes this early; set-user-id programs ignore it.
-    let path = unsafe { secure_getenv(counters::VARIABLE.as_ptr()) };
-    if path.is_null() {
+    let Some(path) = os::variable(counters::VARIABLE) else {
         return;
-    }
+    };
     let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: `path` is a string of the environment.
-    let file = unsafe { calls::open(path, flags, 0) };
-    if file >= 0 {
+    if let Ok(file) = unsafe { calls::open(path.as_ptr(), flags, 0) } {
         if is_page_for_us(file) {
             exchange_page(libc::MAP_SHARED, file);
             SHARED.store(1, Relaxed);
@@ -122,29 +113,19 @@ fn attach_counters() {
 
 /// Whether `file` is a regular file with a page of counters for this very process.
 fn is_page_for_us(file: c_int) -> bool {
-    let mut status = MaybeUninit::<libc::stat>::zeroed();
-    let mut head = [0u64; 2];
-    let place = head.as_mut_ptr().cast();
-    // SAFETY: `status` and the 16 bytes at `place` are places to write to.
-    let (status, read) = unsafe {
-        let failed = libc::fstat(file, status.as_mut_ptr()) != 0;
-        let read = libc::pread(file, place, 16, counters::OFFSET as libc::off_t);
-        (
-            if failed {
-                return false;
-            } else {
-                status.assume_init()
-            },
-            read,
-        )
+    let Some(status) = calls::status_of(file) else {
+        return false;
     };
-    let pid = calls::getpid() as u64;
+    let mut head = [0; 16];
+    let read = calls::read(file, &mut head, Some(counters::OFFSET));
+    let head = u128::from_le_bytes(head);
+    let (magic, version) = (head as u64, (head >> 64) as u64);
     let regular =
         status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_size >= PAGE as libc::off_t;
     regular
         && read == 16
-        && head[0] == counters::MAGIC
-        && head[1] == u64::from(counters::VERSION) | pid << 32
+        && magic == counters::MAGIC
+        && version == u64::from(counters::VERSION) | (calls::getpid() as u64) << 32
 }
 
 /// Maps another page in place of the region's first one, with the same contents but for the first three
@@ -157,7 +138,8 @@ fn exchange_page(kind: c_int, file: c_int) {
     // count may be lost, which is why this happens before there is a second thread or in a fork child.
     unsafe {
         ptr::copy_nonoverlapping(page.cast::<u8>(), contents.as_mut_ptr(), PAGE);
-        if libc::mmap(page, PAGE, access, kind | libc::MAP_FIXED, file, 0) == libc::MAP_FAILED {
+        let flags = kind | libc::MAP_FIXED;
+        if calls::map_file(page as usize, PAGE, access, flags, file).is_err() {
             return;
         }
         let kept = if kind & libc::MAP_SHARED != 0 {
@@ -219,7 +201,7 @@ extern "C" fn write_figures() {
     } else {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
         // SAFETY: `place` is a string.
-        unsafe { calls::open(place.as_ptr(), flags, 0o644) }
+        unsafe { calls::open(place.as_ptr(), flags, 0o644).unwrap_or(-1) }
     };
     if file < 0 {
         return say_unwritable(place.to_bytes());
@@ -241,7 +223,7 @@ extern "C" fn write_figures() {
         ("large blocks", figures.large),
     ] {
         let mut line = Line::new();
-        let pid = calls::getpid() as usize;
+        let pid = calls::getpid();
         line.text("slabside[").decimal(pid).text("]: ");
         line.decimal(bytes).text(" ").text(name).text("\n");
         calls::write(file, line.bytes());
@@ -264,18 +246,8 @@ fn say_unwritable(place: &[u8]) {
 /// `VmHWM` of /proc/self/status in bytes; 0 where it cannot be read.
 fn peak_resident() -> u64 {
     let mut text = [0u8; 2048];
-    // SAFETY: the path is a string, and the buffer a place to write to.
-    let length = unsafe {
-        let path = c"/proc/self/status".as_ptr();
-        let file = calls::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0);
-        if file < 0 {
-            return 0;
-        }
-        let length = calls::read(file, text.as_mut_ptr(), text.len());
-        calls::close(file);
-        length
-    };
-    let text = &text[..usize::try_from(length).unwrap_or(0)];
+    let length = calls::read_file(c"/proc/self/status", &mut text);
+    let text = &text[..length];
     let found = text.windows(6).position(|window| window == b"VmHWM:");
     let digits = found.map_or(&[][..], |at| &text[at + 6..]);
     let digits = digits

@@ -168,19 +168,13 @@ fn wake(word: &AtomicU32) {
 }
 
 fn futex(word: &AtomicU32, operation: libc::c_int, value: u32) {
-    // SAFETY: futex(2) reads the one word, which lives as long as the borrow; a null timeout means
-    // none. errno is the calling thread's own location and is put back, since `free` keeps it.
+    let place = word.as_ptr() as usize;
+    // SAFETY: futex(2) reads the one word, which lives as long as the borrow; a null timeout means none.
     unsafe {
-        let errno = libc::__errno_location();
-        let kept = *errno;
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            operation,
-            value,
-            core::ptr::null::<libc::timespec>(),
+        crate::arch::system_call(
+            libc::SYS_futex as usize,
+            [place, operation as usize, value as usize, 0, 0, 0],
         );
-        *errno = kept;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::options::{self, Name};
 use crate::os::Os;
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Local, Phase};
+use crate::tls::{Entry, Local, Phase};
 use core::ptr;
 
 impl<O: Os> Allocator<O> {
@@ -163,10 +163,8 @@ impl<O: Os> Allocator<O> {
             });
             has_heap
         };
-        // These may allocate: the heap is in place, the thread is not busy, and holds no lock but that
-        // of the start, which a thread with a heap does not ask for.
+        // These may allocate: the heap is in place, the thread is not busy, and holds no lock.
         if self.stage.load(Acquire) != HOOKED && self.begin() {
-            // Without the lock of the start: a thread that loads a library holds the loader's.
             self.ground.os.stay_loaded();
             if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
                 self.ground.os.prepare_stacks();
@@ -180,15 +178,17 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// Registers the process's hooks, once; who comes second waits until they are there. Whether it was
-    /// this call that did.
+    /// Registers the process's hooks, once; whether it was this call that did. With no lock held: a program may
+    /// define the functions that do it, and allocate or wait in them. A thread that comes meanwhile needs none of
+    /// it: it makes the key of the exit hook itself, and where a fork child has no handler the mark tells it.
     #[cold]
     fn begin(&self) -> bool {
-        let _guard = self.start_lock.lock();
-        let first = self.stage.load(Acquire) == STARTED;
+        let first = self
+            .stage
+            .compare_exchange(STARTED, HOOKED, AcqRel, Acquire)
+            .is_ok();
         if first {
             self.ground.os.begin();
-            self.stage.store(HOOKED, Release);
         }
         first
     }
@@ -257,8 +257,7 @@ impl<O: Os> Allocator<O> {
     /// From now on forks are noticed that run no handlers. While there is one thread they need not be: all is
     /// whole in the child.
     pub fn watch_forks(&self) {
-        // No lock: the process's hooks call this while the lock of the start is held. Of two threads that make
-        // a mark at once one is in vain, and costs a page.
+        // No lock: of two threads that make a mark at once one is in vain, and costs a page.
         if self.mark().is_none() {
             if let Some(mark) = self.ground.os.fork_mark() {
                 let mark = ptr::from_ref(mark).cast_mut();
@@ -354,6 +353,8 @@ impl<O: Os> Allocator<O> {
         if !self.is_started() {
             return Ok(());
         }
+        // Whoever allocates in the middle of this gets nested blocks, and no slot of a slab that is being put in order.
+        thread.entries.iter().for_each(Entry::drop_slots);
         self.ground.large.rebuild(&self.ground.meta);
         self.shared.lock().reset();
         self.ground.pages.rebuild();

@@ -254,9 +254,12 @@ impl Hardened {
         } else {
             ground.heaps.take(ground, &thread.local)
         };
-        if heap.is_none() {
+        let Some(heap) = heap else {
             self.threads.give(thread, local);
             return false;
+        };
+        if !shared {
+            heap.watch(local.hardened.as_ptr(), local.hardened.get());
         }
         thread.local.phase.set(Phase::Running);
         true

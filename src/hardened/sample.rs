@@ -154,8 +154,24 @@ impl Samples {
         }
         os.name(start, bytes, c"slabside: samples");
         self.start.store(start.as_ptr() as usize, Release);
-        os.watch_faults();
         true
+    }
+
+    /// Sees to it that the records are there. Faults are watched for from then on: by a function that may be the
+    /// program's, so with no lock held.
+    fn begin<O: Os>(&self, os: &O) -> bool {
+        let is_there = || self.start.load(Acquire) != 0;
+        if is_there() {
+            return true;
+        }
+        let made = {
+            let _guard = self.cursor.lock();
+            !is_there() && self.reserve(os)
+        };
+        if made {
+            os.watch_faults();
+        }
+        is_there()
     }
 
     /// A block of `size` bytes, zero, at the end of a page of its own, which goes with the first-class heap `owner`
@@ -166,10 +182,10 @@ impl Samples {
             return None;
         }
         let now = Moment::now(os);
-        let mut cursor = self.cursor.lock();
-        if self.start.load(Acquire) == 0 && !self.reserve(os) {
+        if !self.begin(os) {
             return None;
         }
+        let mut cursor = self.cursor.lock();
         let mut places = (*cursor..*cursor + BLOCKS).map(|place| place % BLOCKS);
         let index = places.find(|&index| self.record(&mut cursor, index).state != State::Live)?;
         let page = self.page(os, index);

@@ -37,8 +37,8 @@ use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue, DISOWNED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, CREDIT_HUGE, TURN};
-use crate::sync::AtomicU64;
 use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{Entry, Local};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -161,8 +161,13 @@ pub struct Heap {
     /// Number of the next unused heap, plus one.
     next: Cell<u32>,
     index: Cell<u32>,
-    /// The system's number of the heap's thread; 0: none, or it is looked after by another one.
+    /// The system's number of the heap's thread, for readers outside, where it is known; 0: it is not, or none.
     thread: AtomicU64,
+    /// Where the heap's thread keeps a word that tells of this heap (see [`Heap::watch`]); 0: nowhere, or another
+    /// thread looks after it.
+    watched: AtomicU64,
+    /// The value of that word.
+    watched_value: AtomicU32,
     /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
     arena: Cell<bool>,
     /// The thread's block, which holds the entries of the smaller classes.
@@ -738,6 +743,40 @@ fn remote_overlap(slab: SlabPtr) -> Misuse {
         },
     )
 }
+
+impl Heap {
+    /// The heap's thread keeps `value` at `word`, in its own block, for as long as it has this heap. So whoever finds
+    /// another value there, or no memory, knows that the thread has ended without its exit hook. No system call is
+    /// needed to know a thread by: a filter may kill who asks for its number.
+    pub fn watch(&self, word: *const u32, value: u32) {
+        self.watched.store(0, SeqCst);
+        self.watched_value.store(value, SeqCst);
+        // A thread that comes later may have its block at the same address.
+        let tag = self.generation.get() & (TAGS - 1);
+        self.watched.store((word as u64 / 4 * TAGS) | tag, SeqCst);
+    }
+
+    /// Whether the heap's thread has ended without its exit hook. If so the caller alone is told, and takes the heap
+    /// back. `None` for a heap that is no thread's, or looked after by another one.
+    fn is_left<O: Os>(&self, os: &O) -> Option<bool> {
+        let watched = self.watched.load(SeqCst);
+        let value = self.watched_value.load(SeqCst);
+        if watched == 0 || self.watched.load(SeqCst) != watched {
+            return None;
+        }
+        let word = (watched / TAGS * 4) as usize;
+        let left = !os.still_holds(word, value);
+        Some(
+            left && self
+                .watched
+                .compare_exchange(watched, 0, SeqCst, SeqCst)
+                .is_ok(),
+        )
+    }
+}
+
+/// Generations that [`Heap::watch`] tells apart, beside an address of 48 bits of a word of four bytes.
+const TAGS: u64 = 1 << 18;
 
 /// The heap of a thread's block, if it has one.
 #[inline(always)]

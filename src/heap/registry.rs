@@ -97,7 +97,11 @@ impl Heaps {
         }
         let heap = self.unused(ground)?;
         self.begin(ground, heap, local);
-        self.renumber(ground, heap);
+        // Of others the number is not asked for: a filter of system calls may kill a thread that does.
+        if self.given.load(Relaxed) == 1 {
+            self.renumber(ground, heap);
+        }
+        heap.watch(local.me.as_ptr().cast(), heap.me() as u32);
         Some(heap)
     }
 
@@ -112,7 +116,7 @@ impl Heaps {
     /// A heap with the entries of `local` that any thread uses, under a lock: no thread's end takes it back.
     pub fn take_shared<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
         let heap = self.take(ground, local)?;
-        heap.thread.store(0, SeqCst);
+        heap.watched.store(0, SeqCst);
         Some(heap)
     }
 
@@ -120,6 +124,7 @@ impl Heaps {
     pub fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
+        heap.thread.store(0, SeqCst);
         heap.local.set(local);
         let index = heap.index.get() as usize;
         let me = if heap.arena.get() {
@@ -155,20 +160,13 @@ impl Heaps {
         let mut in_use = 0;
         for index in 0..made {
             let heap = self.at(ground, index as usize);
-            let thread = heap.thread.load(SeqCst);
-            if thread == 0 {
-                continue;
-            }
-            let gone = ground.os.is_gone(thread)
-                && heap
-                    .thread
-                    .compare_exchange(thread, 0, SeqCst, SeqCst)
-                    .is_ok();
-            if gone {
-                settle(heap);
-                self.inherit(ground, heap);
-            } else {
-                in_use += 1;
+            match heap.is_left(&ground.os) {
+                None => {}
+                Some(true) => {
+                    settle(heap);
+                    self.inherit(ground, heap);
+                }
+                Some(false) => in_use += 1,
             }
         }
         self.registry.lock().look_at = (2 * in_use).max(LOOK_FIRST);
@@ -214,7 +212,8 @@ impl Heaps {
         Some(heap)
     }
 
-    /// Notes the number of the calling thread, whose heap it is; in a fork child it is another one than before.
+    /// Notes the number of the calling thread, whose heap it is: the first one, or a fork child's, where it is another
+    /// one than before.
     pub fn renumber<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
         let thread = ground.os.thread_id();
         heap.thread.store(thread, SeqCst);
@@ -233,7 +232,7 @@ impl Heaps {
 
     /// Takes back the heap of a thread that ends, which has abandoned all.
     pub fn give<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
-        heap.thread.store(0, SeqCst);
+        heap.watched.store(0, SeqCst);
         local.me.set(0);
         local.heap.set(ptr::null());
         local.entries.iter().for_each(Entry::drop_slots);
@@ -279,7 +278,7 @@ impl Heaps {
                 }
             } else {
                 heap.arena.set(false);
-                heap.thread.store(0, SeqCst);
+                heap.watched.store(0, SeqCst);
                 let _ = heap.queue.close(ground.table());
                 self.put_away(heap);
             }

@@ -1,17 +1,137 @@
-//! System calls that are made seldom, by libc's `syscall`: each function of libc that a library names is looked up
-//! whenever a program starts, which costs more than most programs ever gain by it. All set errno.
+//! System calls, made by the instruction itself: a program may define any function of libc's, allocate in it, or
+//! wait in it for a thread that waits for us. None of them touches errno.
+//!
+//! docs/compatibility.md lists the calls, and when each is made; a test holds them to the list.
 
-use core::ffi::{c_int, c_long, c_void, CStr};
+use super::Limits;
+use core::ffi::{c_char, c_int, c_void, CStr};
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
+
+/// A result, or the error's number.
+pub type Answer = Result<usize, c_int>;
+
+/// Asks for call `number` with up to six arguments.
+///
+/// # Safety
+/// The call's own.
+#[inline(always)]
+unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> Answer {
+    let mut all = [0; 6];
+    for (place, argument) in all.iter_mut().zip(arguments) {
+        *place = argument;
+    }
+    // SAFETY: the caller's.
+    match unsafe { crate::arch::system_call(number as usize, all) } {
+        error @ -4095..0 => Err(-error as c_int),
+        result => Ok(result as usize),
+    }
+}
+
+// ---- memory -------------------------------------------------------------------------------------
+
+/// mmap(2) of memory alone, at `start` if that is not 0.
+///
+/// # Safety
+/// With `MAP_FIXED` in `flags` the caller owns the range.
+pub(super) unsafe fn map(start: usize, bytes: usize, access: c_int, flags: c_int) -> Answer {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
+    // SAFETY: the caller's; elsewhere a fresh mapping touches nobody's memory.
+    unsafe { map_file(start, bytes, access, flags, -1) }
+}
+
+/// mmap(2) from the beginning of `file`.
+///
+/// # Safety
+/// As [`map`].
+pub unsafe fn map_file(
+    start: usize,
+    bytes: usize,
+    access: c_int,
+    flags: c_int,
+    file: c_int,
+) -> Answer {
+    let arguments = [
+        start,
+        bytes,
+        access as usize,
+        flags as usize,
+        file as usize,
+        0,
+    ];
+    // SAFETY: the caller's.
+    unsafe { ask(libc::SYS_mmap, arguments) }
+}
+
+/// munmap(2).
+///
+/// # Safety
+/// The caller gives up the range.
+pub(super) unsafe fn unmap(start: usize, bytes: usize) -> bool {
+    // SAFETY: the caller's.
+    unsafe { ask(libc::SYS_munmap, [start, bytes]).is_ok() }
+}
+
+/// mremap(2).
+///
+/// # Safety
+/// The caller owns the mapping, and follows it if `flags` allow it to move.
+pub(super) unsafe fn remap(start: usize, old: usize, new: usize, flags: c_int) -> Answer {
+    // SAFETY: the caller's.
+    unsafe { ask(libc::SYS_mremap, [start, old, new, flags as usize]) }
+}
+
+/// mprotect(2).
+///
+/// # Safety
+/// Nobody needs the range in another way.
+pub(super) unsafe fn protect(start: usize, bytes: usize, access: c_int) -> bool {
+    // SAFETY: the caller's.
+    unsafe { ask(libc::SYS_mprotect, [start, bytes, access as usize]).is_ok() }
+}
+
+/// madvise(2).
+///
+/// # Safety
+/// The range is the caller's, and so are its contents if `advice` ends them.
+pub(super) unsafe fn advise(start: usize, bytes: usize, advice: c_int) -> bool {
+    // SAFETY: the caller's.
+    unsafe { ask(libc::SYS_madvise, [start, bytes, advice as usize]).is_ok() }
+}
+
+/// mseal(2), Linux 6.10; older kernels know no such call.
+///
+/// # Safety
+/// Nobody is to change the mapping any more.
+pub(super) unsafe fn seal(start: usize, bytes: usize) {
+    /// The same on all architectures.
+    const MSEAL: libc::c_long = 462;
+    // SAFETY: the caller's.
+    let _ = unsafe { ask(MSEAL, [start, bytes, 0]) };
+}
+
+/// Names a range in /proc/PID/maps (prctl(2), Linux 5.17): other kernels answer EINVAL.
+pub(super) fn name_range(start: *mut u8, bytes: usize, name: &'static CStr) {
+    /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME`.
+    const SET_VMA: usize = 0x53564d41;
+    const ANON_NAME: usize = 0;
+    let name = name.as_ptr() as usize;
+    let arguments = [SET_VMA, ANON_NAME, start as usize, bytes, name];
+    // SAFETY: naming changes no memory.
+    let _ = unsafe { ask(libc::SYS_prctl, arguments) };
+}
+
+// ---- files --------------------------------------------------------------------------------------
 
 /// open(2).
 ///
 /// # Safety
 /// `path` is a string.
-pub unsafe fn open(path: *const core::ffi::c_char, flags: c_int, mode: c_int) -> c_int {
-    // SAFETY: openat(2) with these arguments is open(2).
-    unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int }
+pub unsafe fn open(path: *const c_char, flags: c_int, mode: c_int) -> Result<c_int, c_int> {
+    let (path, here) = (path as usize, libc::AT_FDCWD as usize);
+    let arguments = [here, path, flags as usize, mode as usize];
+    // SAFETY: the caller's string; openat(2) with these arguments is open(2).
+    unsafe { ask(libc::SYS_openat, arguments).map(|file| file as c_int) }
 }
 
 /// close(2).
@@ -20,64 +140,160 @@ pub unsafe fn open(path: *const core::ffi::c_char, flags: c_int, mode: c_int) ->
 /// `file` is the caller's.
 pub unsafe fn close(file: c_int) {
     // SAFETY: the caller's descriptor.
-    unsafe { libc::syscall(libc::SYS_close, file) };
+    let _ = unsafe { ask(libc::SYS_close, [file as usize]) };
 }
 
-/// read(2).
-///
-/// # Safety
-/// `place` has room for `bytes`.
-pub unsafe fn read(file: c_int, place: *mut u8, bytes: usize) -> isize {
-    // SAFETY: the caller's place.
-    unsafe { libc::syscall(libc::SYS_read, file, place, bytes) as isize }
+/// pread(2), or read(2) where `from` is `None`: how many bytes, 0 where that fails.
+pub fn read(file: c_int, place: &mut [u8], from: Option<usize>) -> usize {
+    let (start, bytes) = (place.as_mut_ptr() as usize, place.len());
+    // SAFETY: writes into `place` alone.
+    let read = unsafe {
+        match from {
+            Some(from) => ask(libc::SYS_pread64, [file as usize, start, bytes, from]),
+            None => ask(libc::SYS_read, [file as usize, start, bytes]),
+        }
+    };
+    read.unwrap_or(0).min(bytes)
+}
+
+/// The beginning of the file `path`, as much as `place` holds: how many bytes, 0 where it cannot be read.
+pub fn read_file(path: &CStr, place: &mut [u8]) -> usize {
+    // SAFETY: `path` is a string, and the descriptor our own.
+    unsafe {
+        let Ok(file) = open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC, 0) else {
+            return 0;
+        };
+        let bytes = read(file, place, None);
+        close(file);
+        bytes
+    }
+}
+
+/// fstat(2).
+pub fn status_of(file: c_int) -> Option<libc::stat> {
+    let mut status = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: `status` is a place to write to, and all zeros is a valid answer. On 64-bit machines the kernel's
+    // structure is libc's.
+    unsafe {
+        ask(
+            libc::SYS_fstat,
+            [file as usize, status.as_mut_ptr() as usize],
+        )
+        .ok()?;
+        Some(status.assume_init())
+    }
+}
+
+/// Whether the directory `path` has one directory in it: it has three links then (stat(2)).
+pub(super) fn holds_one(path: &CStr) -> bool {
+    let mut status = MaybeUninit::<libc::stat>::zeroed();
+    let place = status.as_mut_ptr() as usize;
+    let here = libc::AT_FDCWD as usize;
+    // SAFETY: as in `status_of`, and `path` is a string.
+    unsafe {
+        let _ = ask(
+            libc::SYS_newfstatat,
+            [here, path.as_ptr() as usize, place, 0],
+        );
+        status.assume_init().st_nlink == 3
+    }
 }
 
 /// write(2).
 pub fn write(file: c_int, text: &[u8]) {
+    let (start, bytes) = (text.as_ptr() as usize, text.len());
     // SAFETY: reads the text's bytes; a bad descriptor only fails.
-    unsafe { libc::syscall(libc::SYS_write, file, text.as_ptr(), text.len()) };
+    let _ = unsafe { ask(libc::SYS_write, [file as usize, start, bytes]) };
 }
+
+// ---- the process --------------------------------------------------------------------------------
 
 /// getpid(2).
-pub fn getpid() -> libc::pid_t {
+pub fn getpid() -> usize {
     // SAFETY: no arguments to get wrong.
-    unsafe { libc::syscall(libc::SYS_getpid) as libc::pid_t }
+    unsafe { ask(libc::SYS_getpid, []).unwrap_or(0) }
 }
 
-/// The present limit of `resource` (prlimit(2)), `u64::MAX` where there is none.
-pub(super) fn limit_of(resource: c_int) -> u64 {
+/// gettid(2).
+pub(super) fn gettid() -> usize {
+    // SAFETY: no arguments to get wrong.
+    unsafe { ask(libc::SYS_gettid, []).unwrap_or(0) }
+}
+
+/// The present limits on memory (prlimit(2)).
+pub(super) fn limits() -> Limits {
+    Limits {
+        address_space: limit_of(libc::RLIMIT_AS as usize),
+        data: limit_of(libc::RLIMIT_DATA as usize),
+    }
+}
+
+fn limit_of(resource: usize) -> usize {
     let mut limit = [u64::MAX; 2];
-    let none = ptr::null::<c_void>();
+    let place = limit.as_mut_ptr() as usize;
     // SAFETY: `limit` is a place to write to: the call has words of 64 bits on all machines.
-    unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, none, limit.as_mut_ptr()) };
-    limit[0]
+    let _ = unsafe { ask(libc::SYS_prlimit64, [0, resource, 0, place]) };
+    usize::try_from(limit[0]).unwrap_or(usize::MAX)
 }
 
-/// sysinfo(2); all zeros where that fails.
-pub(super) fn sysinfo() -> libc::sysinfo {
+/// sysinfo(2): bytes of memory and swap that the system has; 0 where that cannot be told.
+pub(super) fn memory() -> usize {
     let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
     // SAFETY: `info` is a place to write to; all zeros is a valid answer.
-    unsafe {
-        libc::syscall(libc::SYS_sysinfo, info.as_mut_ptr());
+    let info = unsafe {
+        let _ = ask(libc::SYS_sysinfo, [info.as_mut_ptr() as usize]);
         info.assume_init()
-    }
+    };
+    let bytes = (info.totalram as usize).saturating_add(info.totalswap as usize);
+    bytes.saturating_mul(info.mem_unit as usize)
 }
 
 /// Random bytes (getrandom(2)); zeros where there are none.
 pub(super) fn random() -> u64 {
     let mut word = 0u64;
-    let place = ptr::from_mut(&mut word);
+    let place = ptr::from_mut(&mut word) as usize;
     // SAFETY: eight bytes at `place`.
-    unsafe { libc::syscall(libc::SYS_getrandom, place, 8usize, libc::GRND_NONBLOCK) };
+    let _ = unsafe {
+        ask(
+            libc::SYS_getrandom,
+            [place, 8, libc::GRND_NONBLOCK as usize],
+        )
+    };
     word
 }
 
-/// Names a range in /proc/PID/maps (prctl(2), Linux 5.17): other kernels answer EINVAL.
-pub(super) fn name_range(start: *mut u8, bytes: usize, name: &'static CStr) {
-    /// `PR_SET_VMA` and `PR_SET_VMA_ANON_NAME`.
-    const SET_VMA: c_long = 0x53564d41;
-    const ANON_NAME: c_long = 0;
-    let name = name.as_ptr();
-    // SAFETY: naming changes no memory.
-    unsafe { libc::syscall(libc::SYS_prctl, SET_VMA, ANON_NAME, start, bytes, name) };
+/// clock_gettime(2).
+pub(super) fn clock(clock: libc::clockid_t, now: &mut libc::timespec) {
+    let place = ptr::from_mut(now) as usize;
+    // SAFETY: `now` is a place to write to.
+    let _ = unsafe { ask(libc::SYS_clock_gettime, [clock as usize, place]) };
+}
+
+/// Whether the word at `address` can be read and is `value`, whoever unmaps it meanwhile: futex(2) compares it, and
+/// waits for no time at all.
+pub(super) fn is_word(address: usize, value: u32) -> bool {
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let operation = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let time = ptr::from_ref(&now) as usize;
+    // SAFETY: the kernel reads the word, or says that it cannot.
+    let answer = unsafe { ask(libc::SYS_futex, [address, operation, value as usize, time]) };
+    !matches!(answer, Err(libc::EAGAIN | libc::EFAULT | libc::EINVAL))
+}
+
+/// The auxiliary vector (prctl(2), `PR_GET_AUXV`, Linux 6.4): how many of its words are in `words`.
+pub(super) fn auxiliary(words: &mut [usize]) -> usize {
+    const GET_AUXV: usize = 0x41555856;
+    let (place, bytes) = (words.as_mut_ptr() as usize, core::mem::size_of_val(words));
+    // SAFETY: writes into `words` alone.
+    let got = unsafe { ask(libc::SYS_prctl, [GET_AUXV, place, bytes, 0, 0]) };
+    got.map_or(0, |got| got / core::mem::size_of::<usize>())
+        .min(words.len())
+}
+
+/// A non-null address, out of an answer.
+pub(super) fn address(answer: Answer) -> Option<NonNull<u8>> {
+    NonNull::new(answer.ok()? as *mut c_void).map(NonNull::cast)
 }

@@ -1,9 +1,11 @@
-//! The Linux system calls behind [`Os`], through libc.
+//! The Linux system calls behind [`Os`], made by the instruction itself (see `calls`).
 //!
-//! The break is moved by libc's `sbrk` and never by a raw call: libc caches where the break stands, and
+//! What must be libc's is called where a program may define it and allocate in it: the hooks' registration with no
+//! lock held, sbrk by a thread that is marked as busy. The break is moved by libc's `sbrk` and never by a raw call: libc caches where the break stands, and
 //! a stale cache would let somebody else's `sbrk` shrink the heap under us.
 
 use super::calls;
+use super::process::{string, variable, Process};
 use super::steady::Steady;
 use super::{Huge, Limits, NextMalloc, Os};
 use crate::misuse::{Line, Misuse};
@@ -14,6 +16,7 @@ use core::sync::atomic::AtomicPtr;
 /// The running Linux system.
 pub struct Linux {
     hooks: Hooks,
+    process: Process,
     /// The thread-specific-data key whose destructor is the exit hook, plus one; 0: none yet.
     key: AtomicU32,
     /// Non-zero where no other malloc moves the break.
@@ -40,8 +43,6 @@ const UNTRIED: u32 = 0;
 const BY_GUARD: u32 = 1;
 const BY_PROTECTION: u32 = 2;
 
-/// `mseal(2)`, Linux 6.10: its number is the same on all architectures.
-const MSEAL: libc::c_long = 462;
 /// madvise(2): `MADV_GUARD_INSTALL`, Linux 6.13: a mark in the page tables, no mapping of its own.
 const GUARD_INSTALL: libc::c_int = 102;
 /// mmap(2): `MAP_FIXED_NOREPLACE`, Linux 4.17.
@@ -68,13 +69,6 @@ pub struct Hooks {
     pub fault: fn(usize),
 }
 
-extern "C" {
-    /// getenv(3), null in set-user-id programs; glibc and musl have it, the libc crate does not.
-    fn secure_getenv(name: *const core::ffi::c_char) -> *const core::ffi::c_char;
-    /// Size of an OS page; as above. sysconf(3) touches two pages of libc that a small program does not.
-    fn getpagesize() -> core::ffi::c_int;
-}
-
 /// Bytes of a huge page on most machines; elsewhere a guess that only decides who is asked.
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -83,6 +77,7 @@ impl Linux {
     pub const fn new(hooks: Hooks) -> Linux {
         Linux {
             hooks,
+            process: Process::new(),
             key: AtomicU32::new(0),
             sole: AtomicU32::new(0),
             fences: Fences {
@@ -109,7 +104,24 @@ impl Linux {
         let page = start.next_multiple_of(self.page_size());
         let bytes = bytes - (page - start);
         // SAFETY: advice on our own fresh range; where there are no huge pages it fails and changes nothing.
-        keeping_errno(|| unsafe { libc::madvise(page as *mut _, bytes, libc::MADV_HUGEPAGE) });
+        unsafe { calls::advise(page, bytes, libc::MADV_HUGEPAGE) };
+    }
+
+    /// The key whose destructor is the exit hook, plus one: made by whoever comes first, with no lock held, since
+    /// the function may be the program's. Of two threads that make one at once, one makes one that nobody uses.
+    fn make_key(&self) -> u32 {
+        let known = self.key.load(Relaxed);
+        if known != 0 {
+            return known;
+        }
+        let mut key = 0;
+        let hook = Some(self.hooks.thread_exit);
+        // SAFETY: `key` is a place to write to; the hook is a function for the process's life.
+        if keeping_errno(|| unsafe { libc::pthread_key_create(&mut key, hook) }) != 0 {
+            return 0;
+        }
+        let set = self.key.compare_exchange(0, key + 1, Relaxed, Relaxed);
+        set.err().unwrap_or(key + 1)
     }
 
     /// Whether the break can be moved without another thread moving it at the same time. libc's `sbrk`
@@ -124,13 +136,7 @@ impl Linux {
         if let Some(single) = super::loader::is_single_threaded() {
             return single;
         }
-        let mut status = core::mem::MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: the path is a string and `status` a place to write to; all zeros is a valid answer.
-        let links = keeping_errno(|| unsafe {
-            libc::stat(c"/proc/self/task".as_ptr(), status.as_mut_ptr());
-            status.assume_init().st_nlink
-        });
-        links == 3
+        calls::holds_one(c"/proc/self/task")
     }
 }
 
@@ -145,27 +151,20 @@ fn keeping_errno<T>(call: impl FnOnce() -> T) -> T {
 }
 
 fn map_anonymous(bytes: usize, access: libc::c_int, flags: libc::c_int) -> Option<NonNull<u8>> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
     // SAFETY: a fresh mapping at an address of the kernel's choice touches nobody's memory.
-    let start =
-        keeping_errno(|| unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) });
-    if start == libc::MAP_FAILED {
-        return None;
-    }
-    NonNull::new(start.cast())
+    calls::address(unsafe { calls::map(0, bytes, access, flags) })
+}
+
+/// The number of an address.
+fn at(start: NonNull<u8>) -> usize {
+    start.as_ptr() as usize
 }
 
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
-fn limit_of(resource: libc::__rlimit_resource_t) -> usize {
-    let limit = keeping_errno(|| calls::limit_of(resource as _));
-    usize::try_from(limit).unwrap_or(usize::MAX)
-}
-
 impl Os for Linux {
     fn page_size(&self) -> usize {
-        // SAFETY: no arguments to get wrong.
-        unsafe { getpagesize() as usize }
+        self.process.page_size()
     }
 
     fn break_end(&self) -> Option<usize> {
@@ -187,15 +186,13 @@ impl Os for Linux {
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
         let start = map_anonymous(bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
         // SAFETY: our own fresh range. Failure only means a larger core dump.
-        keeping_errno(|| unsafe {
-            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTDUMP)
-        });
+        unsafe { calls::advise(at(start), bytes, libc::MADV_DONTDUMP) };
         Some(start)
     }
 
     unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's range is within a reserve.
-        keeping_errno(|| unsafe { libc::mprotect(start.as_ptr().cast(), bytes, READ_WRITE) == 0 })
+        unsafe { calls::protect(at(start), bytes, READ_WRITE) }
     }
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
@@ -221,49 +218,38 @@ impl Os for Linux {
     }
 
     fn map_at(&self, start: usize, bytes: usize) -> bool {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
-        let wanted = start as *mut libc::c_void;
         // SAFETY: a mapping that replaces none touches nobody's memory (Linux 4.17).
-        let at = keeping_errno(|| unsafe { libc::mmap(wanted, bytes, READ_WRITE, flags, -1, 0) });
-        if at == wanted {
-            self.advise_mapped(start, bytes);
-            return true;
-        }
-        if at != libc::MAP_FAILED {
+        let got = unsafe { calls::map(start, bytes, READ_WRITE, ONLY_WHERE_FREE) };
+        match got {
+            Ok(got) if got == start => {
+                self.advise_mapped(start, bytes);
+                return true;
+            }
             // SAFETY: our own fresh mapping: an older kernel takes the address for a hint.
-            keeping_errno(|| unsafe { libc::munmap(at, bytes) });
-        }
+            Ok(elsewhere) => unsafe { calls::unmap(elsewhere, bytes) },
+            Err(_) => false,
+        };
         false
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller gives up the range.
-        keeping_errno(|| unsafe { libc::munmap(start.as_ptr().cast(), bytes) == 0 })
+        unsafe { calls::unmap(at(start), bytes) }
     }
 
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
         // SAFETY: the caller owns the old range and follows it to where it moves.
-        let moved = keeping_errno(|| unsafe {
-            libc::mremap(start.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE)
-        });
-        if moved == libc::MAP_FAILED {
-            return None;
-        }
-        NonNull::new(moved.cast())
+        calls::address(unsafe { calls::remap(at(start), old, new, libc::MREMAP_MAYMOVE) })
     }
 
     unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
         // SAFETY: the caller's mapping, which stays where it is.
-        keeping_errno(|| unsafe {
-            libc::mremap(start.as_ptr().cast(), old, new, 0) != libc::MAP_FAILED
-        })
+        unsafe { calls::remap(at(start), old, new, 0).is_ok() }
     }
 
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller says that the contents are dead.
-        keeping_errno(|| unsafe {
-            libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0
-        })
+        unsafe { calls::advise(at(start), bytes, libc::MADV_DONTNEED) }
     }
 
     fn locks_new_pages(&self) -> bool {
@@ -280,41 +266,30 @@ impl Os for Linux {
     }
 
     fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr) {
-        keeping_errno(|| calls::name_range(start.as_ptr(), bytes, name));
+        calls::name_range(start.as_ptr(), bytes, name);
     }
 
     fn clock(&self) -> u64 {
-        let mut now = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: `now` is a place to write to; the clock exists since Linux 2.6.32.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+        // It exists since Linux 2.6.32.
+        let now = self.process.clock(libc::CLOCK_MONOTONIC_COARSE);
         let now = now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000;
         self.time.tell(now)
     }
 
     fn random(&self) -> u64 {
-        let word = keeping_errno(calls::random);
+        let word = calls::random();
         // Where that failed, at least an address mixes in.
         word ^ (ptr::from_ref(&word) as u64).rotate_left(32) ^ self.clock()
     }
 
     fn limits(&self) -> Limits {
-        Limits {
-            address_space: limit_of(libc::RLIMIT_AS),
-            data: limit_of(libc::RLIMIT_DATA),
-        }
+        calls::limits()
     }
 
     fn begin(&self) {
-        let mut key = 0;
-        // SAFETY: `key` is a place to write to; the hooks are functions for the process's life, since
-        // the preload library cannot be unloaded.
+        self.make_key();
+        // SAFETY: the hooks are functions for the process's life, since the preload library cannot be unloaded.
         keeping_errno(|| unsafe {
-            if libc::pthread_key_create(&mut key, Some(self.hooks.thread_exit)) == 0 {
-                self.key.store(key + 1, Relaxed);
-            }
             let hooks = &self.hooks;
             let (prepare, parent) = (Some(hooks.fork_prepare), Some(hooks.fork_parent));
             libc::pthread_atfork(prepare, parent, Some(hooks.fork_child));
@@ -323,13 +298,7 @@ impl Os for Linux {
     }
 
     fn options(&self) -> &'static [u8] {
-        // SAFETY: reads the environment, which nobody changes this early; null in set-user-id programs.
-        let text = unsafe { secure_getenv(crate::os::OPTIONS.as_ptr()) };
-        if text.is_null() {
-            return &[];
-        }
-        // SAFETY: a string of the environment; it is read at once.
-        unsafe { core::ffi::CStr::from_ptr(text) }.to_bytes()
+        variable(crate::os::OPTIONS).map_or(&[], core::ffi::CStr::to_bytes)
     }
 
     fn own_options(&self) -> &'static [u8] {
@@ -348,7 +317,7 @@ impl Os for Linux {
     }
 
     fn say(&self, line: &[u8]) {
-        keeping_errno(|| calls::write(libc::STDERR_FILENO, line));
+        calls::write(libc::STDERR_FILENO, line);
     }
 
     fn prefer_huge_pages(&self) {
@@ -361,7 +330,7 @@ impl Os for Linux {
             Huge::Unwanted => libc::MADV_NOHUGEPAGE,
         };
         // SAFETY: the caller's range; advice changes no contents.
-        keeping_errno(|| unsafe { libc::madvise(start.as_ptr().cast(), bytes, advice) });
+        unsafe { calls::advise(at(start), bytes, advice) };
     }
 
     fn next_malloc(&self) -> Option<NextMalloc> {
@@ -373,19 +342,11 @@ impl Os for Linux {
     }
 
     fn thread_id(&self) -> u64 {
-        // SAFETY: no arguments to get wrong.
-        let (process, thread) = unsafe { (calls::getpid(), libc::syscall(libc::SYS_gettid)) };
-        (process as u64) << 32 | thread as u64
+        (calls::getpid() as u64) << 32 | calls::gettid() as u64
     }
 
-    fn is_gone(&self, id: u64) -> bool {
-        let (process, thread) = ((id >> 32) as libc::pid_t, id as u32);
-        // SAFETY: signal 0 only asks whether there is such a thread (tgkill(2)).
-        keeping_errno(|| unsafe {
-            process == calls::getpid()
-                && libc::syscall(libc::SYS_tgkill, process, thread, 0) == -1
-                && *libc::__errno_location() == libc::ESRCH
-        })
+    fn still_holds(&self, address: usize, value: u32) -> bool {
+        calls::is_word(address, value)
     }
 
     fn invalid(&self) {
@@ -404,8 +365,7 @@ impl Os for Linux {
         // SAFETY: the fresh page is ours for good, zero is a valid word, and madvise changes only what a
         // child finds there (MADV_WIPEONFORK, Linux 4.14).
         unsafe {
-            let advice = libc::MADV_WIPEONFORK;
-            if keeping_errno(|| libc::madvise(page.as_ptr().cast(), bytes, advice)) != 0 {
+            if !calls::advise(at(page), bytes, libc::MADV_WIPEONFORK) {
                 self.unmap(page, bytes);
                 return None;
             }
@@ -420,15 +380,13 @@ impl Os for Linux {
     }
 
     fn memory(&self) -> usize {
-        let info = keeping_errno(calls::sysinfo);
-        let bytes = (info.totalram as usize).saturating_add(info.totalswap as usize);
-        bytes.saturating_mul(info.mem_unit as usize)
+        calls::memory()
     }
 
     fn watch_thread(&self, thread: NonNull<u8>) {
-        let key = self.key.load(Relaxed);
+        let key = self.make_key();
         if key != 0 {
-            // SAFETY: the key was created by `begin` and is never deleted.
+            // SAFETY: the key was created and is never deleted.
             keeping_errno(|| unsafe { libc::pthread_setspecific(key - 1, thread.as_ptr().cast()) });
         }
     }
@@ -471,43 +429,37 @@ impl Os for Linux {
     }
 
     fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | ONLY_WHERE_FREE;
+        let flags = libc::MAP_NORESERVE | ONLY_WHERE_FREE;
         for _ in 0..RANDOM_TRIES {
             let page = self.page_size();
             let wanted = (self.random() as usize % (1 << RANDOM_BITS)).max(1 << 32) / page * page;
             // SAFETY: NOREPLACE touches nobody's mapping; older kernels take the address as a wish.
-            let start = keeping_errno(|| unsafe {
-                libc::mmap(wanted as *mut _, bytes, libc::PROT_NONE, flags, -1, 0)
-            });
-            if start == libc::MAP_FAILED {
+            let got = unsafe { calls::map(wanted, bytes, libc::PROT_NONE, flags) };
+            let Some(start) = calls::address(got) else {
                 continue;
-            }
+            };
             // SAFETY: our own fresh range. Failure only means a larger core dump.
-            keeping_errno(|| unsafe { libc::madvise(start, bytes, libc::MADV_DONTDUMP) });
-            return NonNull::new(start.cast());
+            unsafe { calls::advise(at(start), bytes, libc::MADV_DONTDUMP) };
+            return Some(start);
         }
         self.reserve(bytes)
     }
 
     unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        keeping_errno(|| {
-            // SAFETY: the caller's: nobody writes there any more.
-            let done =
-                unsafe { libc::mprotect(start.as_ptr().cast(), bytes, libc::PROT_READ) == 0 };
-            // SAFETY: from now on the kernel refuses to change the mapping; older ones know no such call.
-            unsafe { libc::syscall(MSEAL, start.as_ptr(), bytes, 0usize) };
+        // SAFETY: the caller's: nobody writes there any more, and from now on the kernel refuses to change the
+        // mapping; older ones know no such call.
+        unsafe {
+            let done = calls::protect(at(start), bytes, libc::PROT_READ);
+            calls::seal(at(start), bytes);
             done
-        })
+        }
     }
 
     unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
         let fences = &self.fences;
         if fences.way.load(Relaxed) != BY_PROTECTION {
             // SAFETY: the caller's: the contents are dead.
-            let done = keeping_errno(|| unsafe {
-                libc::madvise(start.as_ptr().cast(), bytes, GUARD_INSTALL) == 0
-            });
-            if done {
+            if unsafe { calls::advise(at(start), bytes, GUARD_INSTALL) } {
                 fences.way.store(BY_GUARD, Relaxed);
                 return true;
             }
@@ -522,9 +474,7 @@ impl Os for Linux {
             return false;
         }
         // SAFETY: the caller's.
-        keeping_errno(|| unsafe {
-            libc::mprotect(start.as_ptr().cast(), bytes, libc::PROT_NONE) == 0
-        })
+        unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) }
     }
 
     fn fences_gone(&self, count: usize) {
@@ -535,12 +485,9 @@ impl Os for Linux {
     }
 
     unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-        let start = start.as_ptr().cast();
+        let flags = libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: the caller gives the contents up and keeps the range.
-        keeping_errno(|| unsafe {
-            libc::mmap(start, bytes, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED
-        })
+        unsafe { calls::map(at(start), bytes, libc::PROT_NONE, flags).is_ok() }
     }
 
     fn stack(&self, frames: &mut [usize]) -> usize {
@@ -629,7 +576,7 @@ fn tell_frame(at: usize) {
             let info = info.assume_init();
             if !info.dli_fname.is_null() {
                 line.text(" ");
-                let name = core::ffi::CStr::from_ptr(info.dli_fname).to_bytes();
+                let name = string(info.dli_fname).to_bytes();
                 let name = &name[name.len().saturating_sub(NAME)..];
                 line.text(core::str::from_utf8(name).unwrap_or("?"));
                 line.text("+").hex(at - info.dli_fbase as usize);
@@ -643,20 +590,10 @@ fn tell_frame(at: usize) {
 /// How many mappings a process may have.
 fn max_mappings() -> usize {
     let mut text = [0u8; 16];
-    // SAFETY: the path is a string, and the buffer a place to write to.
-    let length = keeping_errno(|| unsafe {
-        let path = c"/proc/sys/vm/max_map_count".as_ptr();
-        let file = calls::open(path, libc::O_RDONLY | libc::O_CLOEXEC, 0);
-        if file < 0 {
-            return -1;
-        }
-        let length = calls::read(file, text.as_mut_ptr(), text.len());
-        calls::close(file);
-        length
-    });
-    let Ok(length) = usize::try_from(length) else {
+    let length = calls::read_file(c"/proc/sys/vm/max_map_count", &mut text);
+    if length == 0 {
         return MAPPINGS;
-    };
+    }
     let digits = text[..length]
         .iter()
         .take_while(|byte| byte.is_ascii_digit());

@@ -17,6 +17,7 @@ pub mod calls;
 pub mod cxx;
 mod steady;
 mod linux;
+mod process;
 #[cfg(feature = "sim")]
 mod sim;
 
@@ -26,6 +27,7 @@ use core::ptr::NonNull;
 
 pub use linux::{Hooks, Linux};
 pub use loader::{is_own_code, next_symbol, symbol, NextMalloc};
+pub use process::variable;
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
@@ -180,15 +182,16 @@ pub trait Os: Sync {
     /// held.
     fn stay_loaded(&self) {}
 
-    /// The number of the calling thread and its process, never 0; 0 where threads have none.
+    /// The number of the calling thread and its process, never 0; 0 where threads have none. For reports alone: a
+    /// filter of system calls may kill whoever asks.
     fn thread_id(&self) -> u64 {
         0
     }
 
-    /// Whether the thread that had the number `id` was one of this very process, has ended, and no other has
-    /// its number now.
-    fn is_gone(&self, _id: u64) -> bool {
-        false
+    /// Whether the word at `address`, which may be unmapped meanwhile, can be read and is `value`.
+    fn still_holds(&self, address: usize, value: u32) -> bool {
+        let _ = (address, value);
+        true
     }
 
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May

@@ -1,9 +1,11 @@
-/* A program that confines itself to the usual memory calls, and is killed at any other, goes on allocating. */
+/* A program that confines itself to the usual memory calls, and is killed at any other, goes on allocating, and so do
+ * threads of it whose first allocation comes after that. */
 #include "../tools.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 
@@ -18,14 +20,41 @@ static void confine(void) {
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
     CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+}
+
+enum { THREADS = 20 };
+static pthread_barrier_t confined, done;
+
+/* Not one more thread ends before the process does: its end needs other calls. */
+static void *run(void *seed) {
+    static __thread unsigned char *blocks[300];
+    uint64_t state = (uintptr_t)seed;
+    pthread_barrier_wait(&confined);
+    for (int round = 0; round < 5000; round++) {
+        size_t i = random_next(&state) % 300, size = 1 + random_next(&state) % 20000;
+        give(blocks[i]);
+        CHECK((blocks[i] = take(size)) != NULL);
+        blocks[i][0] = blocks[i][size - 1] = 1;
+    }
+    pthread_barrier_wait(&done);
+    for (;;) pthread_barrier_wait(&confined);
+    return NULL;
 }
 
 int main(void) {
     static unsigned char *blocks[3000];
     uint64_t state = 42;
     give(take(1)); /* the heap is there */
+    CHECK(pthread_barrier_init(&confined, NULL, THREADS + 1) == 0);
+    CHECK(pthread_barrier_init(&done, NULL, THREADS + 1) == 0);
+    for (uintptr_t i = 0; i < THREADS; i++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, run, (void *)(i + 1)) == 0);
+    }
     confine();
+    pthread_barrier_wait(&confined);
+    pthread_barrier_wait(&done);
     for (int round = 0; round < 30000; round++) {
         size_t i = random_next(&state) % 3000, size = 1 + random_next(&state) % 20000;
         if (round % 100 == 0) size *= 40;
