@@ -59,6 +59,8 @@ pub mod occupancy;
 #[cfg(not(loom))]
 pub mod heap;
 #[cfg(not(loom))]
+pub mod nested;
+#[cfg(not(loom))]
 pub mod hardened;
 
 // The whole, from outside and inside.

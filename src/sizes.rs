@@ -44,7 +44,7 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
     pub fn malloc_at_least(&self, thread: &Local, size: usize) -> (*mut u8, usize) {
-        if heap_of(thread).is_none() && self.is_hardened() {
+        if heap_of(thread).is_none() && self.is_hardened(thread) {
             // Known to the byte, and freed with any other size it would be a misuse.
             let block = self.malloc(thread, size);
             return (block, if block.is_null() { 0 } else { size });
@@ -196,7 +196,7 @@ impl<O: Os> Allocator<O> {
         let addr = block as usize;
         matches!(place, Place::Exact(_))
             && !(addr.is_multiple_of(align)
-                && (self.samples_hold(addr)
+                && (self.lies_apart(addr)
                     || self.hard.may_be_aligned(&self.ground, addr, size, align)))
     }
 

@@ -115,6 +115,9 @@ impl<O: Os> Allocator<O> {
     }
 
     fn free_large(&self, thread: &Local, addr: usize) {
+        if self.nested.holds(addr) {
+            return self.free_nested(addr);
+        }
         if thread.busy.get() != 0 {
             return self.put_off(addr);
         }
@@ -143,6 +146,14 @@ impl<O: Os> Allocator<O> {
                 size: block.bytes,
             }),
             Found::Unknown => self.free_foreign(addr),
+        }
+    }
+
+    /// A block of whoever interrupted a slow path: by any thread, with no lock.
+    #[cold]
+    pub(super) fn free_nested(&self, addr: usize) {
+        if let Err(misuse) = self.nested.give(addr) {
+            self.misuse(&misuse);
         }
     }
 

@@ -11,8 +11,13 @@ use core::ptr;
 
 impl<O: Os> Allocator<O> {
     /// Whether threads are to be kept off the fast paths. A thread that has a heap is not asked about.
-    pub(crate) fn is_hardened(&self) -> bool {
-        self.start() && self.hard.is_on()
+    pub(crate) fn is_hardened(&self, thread: &Local) -> bool {
+        let started = self.is_started() || {
+            // Whatever calls malloc in the middle of the start must not wait for it.
+            let _busy = Busy::mark(thread);
+            self.start()
+        };
+        started && self.hard.is_on()
     }
 
     /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
@@ -49,6 +54,9 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     pub(super) fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+        if thread.busy.get() != 0 {
+            return self.malloc_nested(size, align);
+        }
         let make = |hardened: &hardened::Thread| {
             let made = self.hard.malloc(&self.ground, hardened, size, align)?;
             let heap = hardened.heap().filter(|_| made.is_some());
@@ -137,6 +145,9 @@ impl<O: Os> Allocator<O> {
     }
 
     pub(super) fn free_far_hardened(&self, thread: &Local, addr: usize) {
+        if self.nested.holds(addr) {
+            return self.free_nested(addr);
+        }
         if thread.busy.get() != 0 {
             return self.put_off(addr);
         }
@@ -192,7 +203,7 @@ impl<O: Os> Allocator<O> {
         size: usize,
     ) -> *mut u8 {
         let addr = block as usize;
-        if !self.samples.holds(&self.ground.os, addr) {
+        if !self.lies_apart(addr) {
             let live = self.hard.find(&self.ground, addr, Call::Realloc);
             let outcome = live.and_then(|live| Ok((live, self.hard.resize(live, addr, size)?)));
             match outcome {

@@ -22,6 +22,7 @@ use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Ground, Heap};
 use crate::large::Block;
 use crate::mutex::{Mutex, Registry};
+use crate::nested::Nested;
 use crate::occupancy::Sums;
 use crate::os::Os;
 use crate::slab::SlabPtr;
@@ -49,6 +50,7 @@ pub struct Allocator<O: Os> {
     pub(crate) samples: Samples,
     /// For `occupancy`'s questions.
     pub(crate) sums: Sums,
+    nested: Nested,
     /// Large blocks that signal handlers freed; 0: unused place.
     put_off: [AtomicUsize; PUT_OFF],
     /// The heap of threads that have none: used under the lock.
@@ -94,7 +96,7 @@ impl Drop for Busy<'_> {
 pub(crate) enum Place {
     Slot(SlabPtr),
     Large(Block),
-    /// A hardened or sampled block, of which the bytes that were asked for are known.
+    /// A hardened, sampled or nested block, of which the bytes that were asked for are known.
     Exact(usize),
     /// Perhaps a large block: a signal handler asks while the thread may hold their lock.
     Unknown,
@@ -130,6 +132,7 @@ impl<O: Os> Allocator<O> {
             hard: Hardened::new(&mut locks),
             samples: Samples::new(&mut locks),
             sums: Sums::new(),
+            nested: Nested::new(),
             stage: AtomicU32::new(UNSTARTED),
             start_lock: Mutex::new(&mut locks, ()),
             put_off: [const { AtomicUsize::new(0) }; PUT_OFF],
@@ -232,8 +235,8 @@ impl<O: Os> Allocator<O> {
     fn malloc_class(&self, thread: &Local, class: usize, size: usize, align: usize) -> *mut u8 {
         let slot = match heap_of(thread) {
             _ if class < LOCAL_CLASSES => thread.entries[class].take(),
-            Some(heap) => heap.upper_entry(class).take(),
-            None => None,
+            Some(heap) if thread.busy.get() == 0 => heap.upper_entry(class).take(),
+            _ => None,
         };
         slot.unwrap_or_else(|| self.refill_cold(class, size, align, thread))
     }
@@ -261,13 +264,16 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_in_turn(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
-        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+        if thread.busy.get() != 0 {
+            return self.malloc_nested(size, align);
+        }
+        if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
             let entry = entry_of(thread, heap, class);
             if let Some(slot) = heap.refill_in_turn(self.ground.table(), class, entry) {
                 return slot;
             }
-        } else if self.is_hardened() {
+        } else if self.is_hardened(thread) {
             return self.malloc_hardened(thread, size, align);
         }
         self.heed_soft_limit(thread);
@@ -296,14 +302,17 @@ impl<O: Os> Allocator<O> {
 
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
-        if heap_of(thread).is_none() && self.is_hardened() {
+        if thread.busy.get() != 0 {
+            return (self.malloc_nested(size, 1), true);
+        }
+        if heap_of(thread).is_none() && self.is_hardened(thread) {
             let block = self.malloc_hardened(thread, size, 1);
             return (block, self.hard.is_clear(size));
         }
         if size > SPAN_MAX {
             return self.malloc_large(thread, size, PAGE);
         }
-        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+        if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
             if let Some(slab) = heap.take_active_span(size) {
                 return (slab.base() as *mut u8, false);
@@ -326,9 +335,7 @@ impl<O: Os> Allocator<O> {
             None
         } else {
             self.heed_soft_limit(thread);
-            if thread.busy.get() == 0 {
-                self.free_put_off(thread);
-            }
+            self.free_put_off(thread);
             self.with_reclaim(thread, |_, _| {
                 Ok(self
                     .ground
@@ -342,6 +349,14 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// `size` zero bytes for whoever interrupts a slow path of the thread's own, or is called by one.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn malloc_nested(&self, size: usize, align: usize) -> *mut u8 {
+        let block = self.nested.take(&self.ground.os, size, align);
+        block.unwrap_or_else(|| self.exhausted())
+    }
+
     /// Where the heap grew above its soft limit since the last time: gives back all that is kept.
     #[inline]
     fn heed_soft_limit(&self, thread: &Local) {
@@ -350,9 +365,9 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Whether `addr` lies in a sampled block's page.
-    pub(crate) fn samples_hold(&self, addr: usize) -> bool {
-        self.samples.holds(&self.ground.os, addr)
+    /// Whether `addr` lies in a sampled block's page, or in the area of nested blocks.
+    pub(crate) fn lies_apart(&self, addr: usize) -> bool {
+        self.samples.holds(&self.ground.os, addr) || self.nested.holds(addr)
     }
 
     #[cold]
@@ -375,7 +390,10 @@ impl<O: Os> Allocator<O> {
 
     /// The block, and whether it is all zero.
     fn aligned_or_fresh(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
-        if heap_of(thread).is_none() && self.is_hardened() {
+        if thread.busy.get() != 0 {
+            return (self.malloc_nested(size, align), true);
+        }
+        if heap_of(thread).is_none() && self.is_hardened(thread) {
             let block = self.malloc_hardened(thread, size, align);
             return (block, self.hard.is_clear(size));
         }

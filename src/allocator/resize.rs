@@ -394,6 +394,9 @@ impl<O: Os> Allocator<O> {
     /// The live block at `addr`; anything else is a misuse.
     pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
         let ground = &self.ground;
+        if self.nested.holds(addr) {
+            return self.nested.size(addr, call).map(Place::Exact);
+        }
         let exact = self.hard.is_on();
         let in_slab = ground.pages.slab_at(addr).is_some();
         if thread.busy.get() == 0 || in_slab {
