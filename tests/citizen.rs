@@ -242,6 +242,44 @@ fn reserves_are_left_out_of_core_dumps() {
     assert!((5 << 20..64 << 20).contains(&dumped), "{dumped} bytes");
 }
 
+/// What the program writes into its last block.
+const MARK: &[u8] = b"a/ba_k.in.the.dump";
+
+#[test]
+fn core_dumps_hold_blocks_and_metadata() {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let pattern = pattern.trim();
+    if pattern.starts_with('|') || pattern.is_empty() {
+        eprintln!("skipped: cores go to a program or nowhere");
+        return;
+    }
+    for form in FORMS {
+        for options in ["", "guard-sample:1"] {
+            let program = compile_as(form, "citizen/core.c", &[]);
+            let name = format!("core-{form:?}-{}", options.len());
+            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+            let _ = fs::remove_dir_all(&directory); // of an earlier run
+            fs::create_dir_all(&directory).expect("a directory for the dump");
+            let status = Command::new(program)
+                .current_dir(&directory)
+                .envs(environment(form))
+                .env("SLABSIDE_OPTIONS", options)
+                .status()
+                .expect("it starts");
+            assert!(!status.success());
+            let Some(dump) = newest_core(pattern, &directory) else {
+                panic!("no dump was made as {pattern}");
+            };
+            let bytes = fs::read(&dump).expect("the dump can be read");
+            let _ = fs::remove_dir_all(&directory);
+            let holds = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
+            assert!(holds(MARK), "{form:?} {options}: the block");
+            let header = [&b"slabside"[..], &slabside::meta::VERSION.to_le_bytes()].concat();
+            assert!(holds(&header), "{form:?} {options}: the region's header");
+        }
+    }
+}
+
 /// The dump that was written last where `pattern` says, within the last minute.
 fn newest_core(pattern: &str, directory: &Path) -> Option<std::path::PathBuf> {
     let place = directory.join(pattern);

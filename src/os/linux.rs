@@ -191,8 +191,14 @@ impl Os for Linux {
     }
 
     unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's range is within a reserve.
-        unsafe { calls::protect(at(start), bytes, READ_WRITE) }
+        // SAFETY: the caller's range is within a reserve, which core dumps leave out: from now on it has contents that
+        // a debugger asks for.
+        unsafe {
+            calls::protect(at(start), bytes, READ_WRITE) && {
+                calls::advise(at(start), bytes, libc::MADV_DODUMP);
+                true
+            }
+        }
     }
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {

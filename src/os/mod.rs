@@ -71,7 +71,7 @@ pub trait Os: Sync {
     /// and is left out of core dumps.
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>>;
 
-    /// Makes a reserved range usable, zero at first; usable pages in the range stay as they are.
+    /// Makes a reserved range usable, zero at first, and part of core dumps; usable pages in the range stay as they are.
     ///
     /// # Safety
     /// The range lies within one that [`Os::reserve`] returned.

@@ -1,7 +1,9 @@
-/* Ends by SIGQUIT with a core dump; or prints how many KiB of reserves would be in one, by the flags of
- * /proc/self/smaps, "flags" given. */
+/* Ends by SIGQUIT with a core dump, which holds a string in a block that was allocated last, by a thread: where the
+ * break is not to be moved then, it lies in a fallback window. Or prints how many KiB of reserves would be in one, by
+ * the flags of /proc/self/smaps, "flags" given. */
 #include "../tools.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -22,8 +24,23 @@ static size_t dumped_reserves(void) {
     return sum;
 }
 
+/* Each letter is one less than what the block gets, so that the string lies nowhere else. */
+static const char before[] = "`.a`^j-hm-sgd-ctlo";
+
+static void *mark(void *unused) {
+    char *block = NULL;
+    for (int i = 0; i < 4000; i++) block = take(500);
+    for (size_t i = 0; i < sizeof before - 1; i++) block[i] = (char)(before[i] + 1);
+    return unused;
+}
+
 int main(int argc, char **argv) {
     for (int i = 0; i < 10000; i++) memset(take(500), 0x5a, 500);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, mark, NULL) == 0 && pthread_join(thread, NULL) == 0);
+#ifdef PREFIXED
+    CHECK(figures().metadata * 100 <= 7 * MIB * 3);
+#endif
     if (argc > 1) {
         printf("%zu\n", dumped_reserves());
         return 0;
