@@ -24,12 +24,13 @@ static void confine(void) {
 }
 
 enum { THREADS = 20 };
-static pthread_barrier_t confined, done;
+static pthread_barrier_t begun, confined, done;
 
 /* Not one more thread ends before the process does: its end needs other calls. */
 static void *run(void *seed) {
     static __thread unsigned char *blocks[300];
     uint64_t state = (uintptr_t)seed;
+    pthread_barrier_wait(&begun); /* a thread's own start needs other calls as well */
     pthread_barrier_wait(&confined);
     for (int round = 0; round < 5000; round++) {
         size_t i = random_next(&state) % 300, size = 1 + random_next(&state) % 20000;
@@ -46,12 +47,17 @@ int main(void) {
     static unsigned char *blocks[3000];
     uint64_t state = 42;
     give(take(1)); /* the heap is there */
+    CHECK(pthread_barrier_init(&begun, NULL, THREADS + 1) == 0);
     CHECK(pthread_barrier_init(&confined, NULL, THREADS + 1) == 0);
     CHECK(pthread_barrier_init(&done, NULL, THREADS + 1) == 0);
     for (uintptr_t i = 0; i < THREADS; i++) {
         pthread_t thread;
         CHECK(pthread_create(&thread, NULL, run, (void *)(i + 1)) == 0);
     }
+    /* Room for them in a fallback window, where there has to be one: it is made after a look at the limits. */
+    for (int i = 0; i < 3000; i++) CHECK((blocks[i] = take(15000)) != NULL);
+    for (int i = 0; i < 3000; i++) give(blocks[i]), blocks[i] = NULL;
+    pthread_barrier_wait(&begun);
     confine();
     pthread_barrier_wait(&confined);
     pthread_barrier_wait(&done);
