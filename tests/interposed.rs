@@ -82,6 +82,7 @@ fn hooked() -> Vec<String> {
         "_dl_auxv",
         "__libc_single_threaded",
         "_DYNAMIC",
+        "slabside_options",
     ];
     let mut names = undefined();
     names.retain(|name| !variables.contains(&name.as_str()) && !name.starts_with("_Z"));

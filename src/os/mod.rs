@@ -1,8 +1,8 @@
 //! What the allocator asks of the system, as a trait, so that the system can be swapped.
 //!
 //! [`Linux`] asks the real one; `Sim` (feature `sim`) is a simulated one that checks every transition
-//! of every page and fails when told to. Nothing above this module makes a system call but `sync`'s
-//! futex.
+//! of every page and fails when told to. Nothing else makes a system call but
+//! `mutex`'s futex.
 //!
 //! A page of address space is in one of three states:
 //!
@@ -16,8 +16,8 @@ mod loader;
 pub mod calls;
 pub mod cxx;
 mod steady;
-mod linux;
 mod process;
+mod linux;
 #[cfg(feature = "sim")]
 mod sim;
 
