@@ -97,6 +97,8 @@ pub struct Census {
     pub free_spans: usize,
     /// Their bytes.
     pub free_span_bytes: usize,
+    /// Free runs of pages.
+    pub free_runs: usize,
     /// Large blocks in use.
     pub large: usize,
     /// Their bytes.
@@ -116,6 +118,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
         free_slots: [0; CLASSES],
         free_spans: 0,
         free_span_bytes: 0,
+        free_runs: 0,
         large: 0,
         large_bytes: 0,
         peak: 0,
@@ -135,6 +138,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
         }
     });
     let counters = ground.meta.counters();
+    census.free_runs = ground.pages.free_runs();
     (census.held, census.top) = ground.pages.held(&ground.os, &ground.meta);
     let moved = counters.break_bytes.load(Relaxed) as usize;
     let moved_most = counters.break_peak.load(Relaxed) as usize;

@@ -211,6 +211,30 @@ impl Runs {
         page.index() - at
     }
 
+    /// How many free runs there are in `range`, as long as they can be.
+    pub fn count_runs(&self, range: Range<PageNo>) -> usize {
+        let (mut end, least) = (range.end, range.start);
+        let mut runs = 0;
+        while end > least {
+            let word = (end.index() - 1) / WORD_PAGES;
+            let first = (word * WORD_PAGES).max(least.index());
+            let free = self.group(word / GROUP_WORDS).free[word % GROUP_WORDS]
+                & low_bits(end.index() - word * WORD_PAGES)
+                & !low_bits(first - word * WORD_PAGES);
+            // A run is counted where it begins.
+            runs += (free & !(free << 1)).count_ones() as usize;
+            let first = PageNo(first as u32);
+            if free >> (first.index() % WORD_PAGES) & 1 != 0
+                && first > least
+                && self.free_before(first, least) > 0
+            {
+                runs -= 1;
+            }
+            end = first;
+        }
+        runs
+    }
+
     /// Marks `n` free pages from `page` on as used, and as dirty from now on. True if all were zero
     /// pages of the kernel's.
     pub fn take(&mut self, page: PageNo, n: usize) -> bool {
@@ -469,6 +493,19 @@ mod tests {
                 runs.give(page, n, Cleanness::Dirty);
                 plain[page.index()..page.index() + n].fill(true);
             }
+        }
+        for range in [
+            0..pages,
+            77..pages - 5,
+            GROUP_PAGES - 100..GROUP_PAGES + 100,
+            128..129,
+        ] {
+            let starts = range
+                .clone()
+                .filter(|&at| plain[at] && (at == range.start || !plain[at - 1]))
+                .count();
+            let range = PageNo(range.start as u32)..PageNo(range.end as u32);
+            assert_eq!(runs.count_runs(range.clone()), starts, "{range:?}");
         }
         let all = PageNo(0)..PageNo(pages as u32);
         assert_eq!(runs.validate([all].into_iter()), 0);

@@ -63,7 +63,7 @@ pub fn mallinfo2() -> MallInfo<usize> {
     let census = inspect::census(&GLOBAL, local());
     MallInfo {
         arena: census.held,
-        ordblks: census.free_slots.iter().sum::<usize>() + census.free_spans,
+        ordblks: census.free_slots.iter().sum::<usize>() + census.free_spans + census.free_runs,
         smblks: 0,
         hblks: census.large,
         hblkhd: census.large_bytes,

@@ -116,6 +116,16 @@ impl Pages {
         (moved + mapped, top)
     }
 
+    /// Free runs of pages in the break and the mapped windows.
+    pub fn free_runs(&self) -> usize {
+        let inner = &mut *self.inner.lock();
+        let windows = &inner.windows[..inner.used];
+        windows
+            .iter()
+            .map(|window| inner.runs.count_runs(window.pages()))
+            .sum()
+    }
+
     /// Milliseconds since a slab was last released.
     pub fn quiet_for(&self, now: u64) -> u64 {
         now.saturating_sub(self.inner.lock().policy.last_release)

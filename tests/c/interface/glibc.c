@@ -25,6 +25,8 @@ static void true_figures(void) {
     for (int i = 1; i < BLOCKS; i += 2) give(block[i]);
     give(span), give(large);
     struct mallinfo2 after = info();
+    /* What is held and not live lies in free blocks: slots, spans and runs of pages. */
+    CHECK(after.ordblks >= 1 && after.fordblks > 0);
     CHECK(after.uordblks == before.uordblks && after.hblks == before.hblks && after.hblkhd == before.hblkhd);
     CHECK(after.usmblks == full.usmblks);
     CHECK(after.smblks == 0 && after.fsmblks == 0);
