@@ -3,6 +3,26 @@
 //! The crate serves three ways: as Rust's global allocator ([`Slabside`]), as the C library
 //! `libslabside.a` (crate `capi`), and as the system's malloc by LD_PRELOAD (crate `preload`).
 //!
+//! ```
+//! slabside::options!("decay:1s"); // not needed: docs/tuning.md lists the options
+//!
+//! #[global_allocator]
+//! static ALLOCATOR: slabside::Slabside = slabside::Slabside;
+//!
+//! fn main() {
+//!     let text = "kept in slots and spans".repeat(1000);
+//!     assert!(slabside::stats().live >= text.len());
+//! }
+//! ```
+//!
+//! With the feature `override` the program's C libraries use slabside as well. Debug builds need a third of the
+//! instructions for a `Box` where `Cargo.toml` has slabside compiled with optimization:
+//!
+//! ```toml
+//! [profile.dev.package.slabside]
+//! opt-level = 3
+//! ```
+//!
 //! The modules are declared bottom first: each names only modules declared before it
 //! (tests/layers.rs). docs/design.md tells the whole story; start reading at [`allocator`].
 #![no_std]
