@@ -19,6 +19,8 @@ const TRIM_PAGES_MOST: usize = 1 << 22;
 const SPARE_PAGES: usize = 256;
 /// The part of the pages in use that may be dirty and free inside besides.
 const SPARE_PART: usize = 8;
+/// The part of what an earlier round discarded that still counts in the next one.
+const EARLIER_PART: usize = 8;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
 const LEARN_MS: u64 = 1000;
 
@@ -130,6 +132,9 @@ impl Policy {
         }
         if !soon || 2 * self.retaken >= self.discarded {
             (self.discarded, self.retaken) = (0, 0);
+        } else if self.retaken > 0 {
+            // Another round begins. What nobody took in the last one must not outweigh it.
+            (self.discarded, self.retaken) = (self.discarded / EARLIER_PART, 0);
         }
         if dirty <= self.spare.max(used / SPARE_PART) {
             return 0;

@@ -113,6 +113,24 @@ fn many_free_pages_inside_the_heap_are_discarded_as_they_are_freed() {
     }
 }
 
+/// What one large burst left must not hide that small ones follow again and again.
+#[test]
+fn a_heap_learns_to_keep_the_pages_of_small_swells_after_one_large_one() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 8000, 5000);
+    let _top = heap.take(0, 5000); // Keeps the heap's end.
+    heap.give_all(0, &blocks);
+    let before = heap.stats().purged;
+    for _ in 0..40 {
+        let blocks = heap.take_many(0, 8000, 500);
+        heap.give_all(0, &blocks);
+        heap.sim().advance_clock(10);
+    }
+    let purged = heap.stats().purged - before;
+    assert!(purged <= 5 * 4_000_000, "{purged} bytes went");
+    heap.is_sound();
+}
+
 /// A program that takes again what it frees keeps it after few rounds, also inside the heap.
 #[test]
 fn a_heap_that_swells_inside_again_and_again_learns_to_keep_its_pages() {
