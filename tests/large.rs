@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, passes, run};
+use common::{compile, passes, passes_alone, run};
 
 /// Records that are out come back into a table that others have filled meanwhile.
 #[test]
@@ -58,4 +58,21 @@ fn map_count() {
 #[test]
 fn map_count_by_shrinking() {
     passes("large/map_count_by_shrinking.c", &[]);
+}
+
+/// Memory that the program is about to take again stays, once it has shown that it does.
+#[test]
+fn swells_of_large_blocks_pay_for_few_rounds() {
+    for rounds in [
+        ["blocks", "1000000", "40", "0"].as_slice(),
+        &["blocks", "300000", "130", "0"],
+        &["blocks", "150000", "200", "0"],
+        &["blocks", "10000000", "1", "0"],
+        &["blocks", "30000000", "1", "0"],
+        // One large burst must not hide the small ones that follow.
+        &["blocks", "1000000", "10", "300"],
+        &["resize", "40000000", "21000000"],
+    ] {
+        passes_alone("large/swells.c", rounds);
+    }
 }

@@ -8,9 +8,10 @@
 //! ```
 //!
 //! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is
-//! live than lately, a sixteenth of those, and [`SLACK`]. What no block needed between two ticks goes back
-//! to the system. What the kernel does not unmap (it would exceed `vm.max_map_count`) gives up its pages and stays in
-//! the table of records as a *stray*, which serves later blocks.
+//! live than lately, a sixteenth of those, and [`SLACK`]. And it is little until the program takes again what was
+//! unmapped a moment ago: an idle process makes no further call, and would keep it for good. What no block needed
+//! between two ticks goes back to the system. What the kernel does not unmap (it would exceed `vm.max_map_count`) gives
+//! up its pages and stays in the table of records as a *stray*, which serves later blocks.
 //!
 //! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
 //! back if that fails.
@@ -34,6 +35,16 @@ const FIRST_SHIFT: u32 = 7;
 const KEPT_MAX: usize = 64 << 20;
 /// Bytes kept for reuse beyond those by which less is live than lately.
 const SLACK: usize = 16 << 20;
+/// Bytes kept at first, however few are live.
+const SPARE: usize = 2 << 20;
+/// The part of the live bytes that may be kept besides.
+const SPARE_PART: usize = 8;
+/// The fewest bytes that are unmapped of a range at a time, or all that it has.
+const SHED_LEAST: usize = 1 << 20;
+/// What is mapped afresh so soon after as much was unmapped is taken to be needed, in milliseconds.
+const LEARN_MS: u64 = 1000;
+/// The part of what an earlier round unmapped that still counts in the next one.
+const EARLIER_PART: usize = 8;
 /// Bounds are multiples of this, and so of every system's OS page, in bytes.
 const GRAIN: usize = 64 << 10;
 /// The most address space taken for a block to grow into, in bytes.
@@ -105,6 +116,12 @@ struct Inner {
     stray_place: usize,
     /// No stray has so many bytes.
     stray_bytes: usize,
+    /// Bytes that are kept although few are live. It learns.
+    spare: usize,
+    /// Bytes unmapped since more than that was kept, and bytes mapped afresh after that.
+    shed: usize,
+    missed: usize,
+    last_shed: u64,
     /// Bytes open in the even and the odd area.
     opened: [usize; 2],
     kept: Kept,
@@ -136,6 +153,10 @@ impl Large {
             strays: 0,
             stray_place: 0,
             stray_bytes: usize::MAX,
+            spare: SPARE,
+            shed: 0,
+            missed: 0,
+            last_shed: 0,
             opened: [0; 2],
         };
         Large {
@@ -177,8 +198,9 @@ impl Large {
             None => {
                 let stretched = self.stretch(os, meta, bytes, align);
                 let fresh = stretched.is_none();
-                let block = stretched.or_else(|| map_fresh(os, meta, bytes, align))?;
-                self.enter(os, meta, block)?;
+                let (block, more) =
+                    stretched.or_else(|| Some((map_fresh(os, meta, bytes, align)?, bytes)))?;
+                self.enter(os, meta, block, more)?;
                 (block, fresh)
             }
         };
@@ -203,8 +225,15 @@ impl Large {
         !self.inner.lock().table.has_room()
     }
 
-    /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again.
-    fn stretch<O: Os>(&self, os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<Block> {
+    /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again. Says how many
+    /// bytes of it were mapped for that.
+    fn stretch<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        bytes: usize,
+        align: usize,
+    ) -> Option<(Block, usize)> {
         if align > meta.os_page() {
             return None;
         }
@@ -215,16 +244,17 @@ impl Large {
             let dropped = self.inner.lock().kept.put(short);
             self.unmap_dropped(os, meta, dropped);
         }
-        stretched
+        Some((stretched?, bytes - short.block().bytes))
     }
 
-    /// Records a new live block; where another thread took the last place of the table and it cannot
-    /// grow, the block is unmapped.
-    fn enter<O: Os>(&self, os: &O, meta: &Meta, block: Block) -> Option<()> {
+    /// Records a new live block, of which `more` bytes were mapped for it; where another thread took the last place
+    /// of the table and it cannot grow, the block is unmapped.
+    fn enter<O: Os>(&self, os: &O, meta: &Meta, block: Block, more: usize) -> Option<()> {
         loop {
             {
                 let inner = &mut *self.inner.lock();
                 if inner.begin(block) {
+                    inner.miss(block, more);
                     break;
                 }
             }
@@ -233,7 +263,7 @@ impl Large {
                 return None;
             }
         }
-        self.shed(os, meta);
+        self.shed(os, meta, os.clock());
         Some(())
     }
 
@@ -255,7 +285,7 @@ impl Large {
         }
         self.unmap_dropped(os, meta, dropped);
         if over {
-            self.shed(os, meta);
+            self.shed(os, meta, now);
         }
         if due {
             self.decay(os, meta, now);
@@ -286,15 +316,8 @@ impl Large {
     }
 
     /// Unmaps what is kept beyond its bound.
-    fn shed<O: Os>(&self, os: &O, meta: &Meta) {
-        self.drop_while(os, meta, |inner| {
-            let surplus = inner.surplus();
-            if surplus > 0 {
-                inner.kept.drop_oldest(surplus)
-            } else {
-                None
-            }
-        });
+    fn shed<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
+        self.drop_while(os, meta, |inner| inner.shed(now));
     }
 
     fn drop_while<O: Os>(
@@ -422,11 +445,12 @@ impl Large {
             let inner = &mut *self.inner.lock();
             inner.table.put_back(now);
             inner.count(now.block());
+            inner.miss(now.block(), now.bytes - block.bytes);
             let room = moved.filter(|moved| moved.bytes > bytes);
             room.and_then(|moved| inner.kept.put(Range::room(moved.behind(bytes), clock)))
         };
         self.unmap_dropped(os, meta, dropped);
-        self.shed(os, meta);
+        self.shed(os, meta, clock);
         moved.map(|_| now.block())
     }
 
@@ -439,7 +463,7 @@ impl Large {
         };
         counters::subtract(&meta.counters().live, (block.bytes - bytes) as u64);
         self.unmap_dropped(os, meta, dropped);
-        self.shed(os, meta);
+        self.shed(os, meta, clock);
         Some(Block { bytes, ..block })
     }
 
@@ -477,7 +501,9 @@ impl Large {
             return None;
         }
         counters::add(&meta.counters().mapped, more as u64);
-        self.inner.lock().resize(block, bytes)
+        let inner = &mut *self.inner.lock();
+        inner.miss(block, more);
+        inner.resize(block, bytes)
     }
 
     // ---- blocks of first-class heaps ------------------------------------------------------------
@@ -597,6 +623,11 @@ impl Large {
     pub fn live(&self) -> (usize, usize) {
         let inner = &mut *self.inner.lock();
         (inner.live_bytes, inner.table.count - inner.strays)
+    }
+
+    /// Bytes of freed blocks that are kept and may be resident.
+    pub fn kept_bytes(&self) -> usize {
+        self.inner.lock().kept.bytes
     }
 
     // ---- giving back ----------------------------------------------------------------------------
@@ -757,6 +788,7 @@ impl Inner {
     }
 
     fn put(&mut self, block: Block, now: u64) -> Option<Range> {
+        self.learn(now);
         let range = Range::freed(block, now);
         if block.bytes > KEPT_MAX {
             return Some(range);
@@ -777,7 +809,44 @@ impl Inner {
     fn surplus(&self) -> usize {
         let lately = self.most[0].max(self.most[1]);
         let bound = lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN;
-        self.kept.bytes.saturating_sub(bound)
+        let spare = self.spare.max(self.live_bytes / SPARE_PART / GRAIN * GRAIN);
+        self.kept.bytes.saturating_sub(bound.min(spare))
+    }
+
+    /// Takes out what is to be unmapped since too much is kept.
+    fn shed(&mut self, now: u64) -> Option<Range> {
+        let surplus = self.surplus();
+        if surplus == 0 {
+            return None;
+        }
+        if self.missed > 0 {
+            // Another round begins. What no block took in the last one must not outweigh it.
+            (self.shed, self.missed) = (self.shed / EARLIER_PART, 0);
+        }
+        // Whole blocks mostly: a part that could not be unmapped would serve nobody.
+        let dropped = self.kept.drop_oldest(surplus.max(SHED_LEAST));
+        self.shed += dropped.map_or(0, |range| range.dirty_bytes());
+        self.last_shed = now;
+        dropped
+    }
+
+    /// `more` bytes were mapped for the live `block`, which a kept range might have had.
+    fn miss(&mut self, block: Block, more: usize) {
+        if block.bytes <= KEPT_MAX {
+            self.missed += more;
+        }
+    }
+
+    /// Something is freed: what was unmapped since too much was kept, and mapped afresh soon, had better been kept.
+    fn learn(&mut self, now: u64) {
+        let soon = now.saturating_sub(self.last_shed) < LEARN_MS;
+        let needed = soon && self.shed > 0 && 2 * self.missed >= self.shed;
+        if needed {
+            self.spare = self.spare.saturating_mul(4).max(self.shed);
+        }
+        if needed || !soon {
+            (self.shed, self.missed) = (0, 0);
+        }
     }
 
     /// Whether the next tick is due.
@@ -792,7 +861,12 @@ impl Inner {
         }
         self.last_tick = now;
         self.most = [self.live_bytes, self.most[0]];
-        self.kept.idle()
+        let idle = self.kept.idle();
+        // Less is taken again than is kept.
+        if idle > self.spare / 4 {
+            self.spare = (self.spare / 2).max(SPARE);
+        }
+        idle
     }
 
     /// Keeps a range that could not be unmapped, or notes it in the table; false where neither has place.
