@@ -84,9 +84,28 @@ fn a_write_after_free_is_found_when_the_slot_is_handed_out_again() {
         "write_after_free_of_8_bytes",
         "write_after_free_of_8000_bytes",
         "write_after_free_of_a_span",
+        "write_after_free_on_an_idle_page",
     ] {
         dies(case, "hardened,quarantine:64k", "write after free to 0x");
         dies(case, "zero", "write after free to 0x");
+    }
+}
+
+/// What stays are the fences' page tables, the sizes of blocks and the tables that say where they were.
+#[test]
+fn malloc_trim_gives_back_all_that_is_kept() {
+    for (options, [size, kept, most]) in [
+        ("hardened", ["1000", "0", "6000"]),
+        ("hardened", ["20000", "0", "6000"]),
+        ("zero", ["1000", "0", "6000"]),
+        ("zero", ["1000000", "0", "6000"]),
+    ] {
+        for form in FORMS {
+            let program = compile_as(form, "trim.c", &[]);
+            let mut variables = environment(form);
+            variables.push(("SLABSIDE_OPTIONS", options));
+            run(&program, &[size, kept, most], &variables).passed();
+        }
     }
 }
 

@@ -104,7 +104,7 @@ impl<O: Os> Allocator<O> {
     pub fn reclaim_but(&self, thread: &Local, keep: usize) {
         let ground = &self.ground;
         if self.hard.is_on() {
-            return self.reclaim_hardened(thread);
+            return self.reclaim_hardened(thread, keep);
         }
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
@@ -116,7 +116,7 @@ impl<O: Os> Allocator<O> {
         });
     }
 
-    fn reclaim_hardened(&self, thread: &Local) {
+    fn reclaim_hardened(&self, thread: &Local, keep: usize) {
         let ground = &self.ground;
         self.with_hardened(thread, |hardened| {
             self.hard.flush(ground, hardened)?;
@@ -124,8 +124,10 @@ impl<O: Os> Allocator<O> {
             if let Some(heap) = hardened.heap() {
                 heap.give_back(ground)?;
             }
+            ground.large.give_back(&ground.os, &ground.meta);
             ground.pages.yield_reserve(&ground.os, &ground.meta);
-            ground.pages.trim(&ground.os, &ground.meta, 0);
+            ground.pages.discard_all_kept(&ground.os, &ground.meta);
+            ground.pages.trim(&ground.os, &ground.meta, keep);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
             Ok(Some(()))
         });

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Nothing of the allocator's lies in a free slot, and the bitmap tells which slots are free. So a page
-//! without a live slot can be discarded although its slab is in use. A decay tick looks for such pages in
+//! without a live slot can be discarded although its slab is in use; but not where hardened mode would find a write
+//! after free there. A decay tick looks for such pages in
 //! partial slabs. It leaves the slabs alone whose turn comes soon: as many as had their turn lately,
 //! times a patience that grows where discarded pages were soon wanted again.
 //!
@@ -17,7 +18,9 @@ use super::{Class, Ground, Heap};
 use crate::bitmap::slots_of_word;
 use crate::class::CLASSES;
 use crate::geometry::{SlabId, PAGE, WORD_SLOTS};
+use crate::options::Name;
 use crate::os::Os;
+use crate::pages::is_zero;
 use crate::remote::PENDING;
 use crate::slab::{SlabPtr, SlabTable, State};
 use crate::sync::Ordering::Relaxed;
@@ -107,6 +110,13 @@ fn runs(mut pages: u16) -> impl Iterator<Item = (usize, usize)> {
         pages &= !((((1u32 << n) - 1) << first) as u16);
         Some((first as usize, n as usize))
     })
+}
+
+/// Whether something was written to `n` free pages of `slab` from its `first` on, where freed slots are cleared: whoever
+/// hands such a slot out is to find that.
+fn holds_evidence<O: Os>(ground: &Ground<O>, slab: SlabPtr, first: usize, n: usize) -> bool {
+    let clears = ground.options.is_on(Name::Hardened) || ground.options.is_on(Name::Zero);
+    clears && !is_zero(slab.base() + first * PAGE, n * PAGE)
 }
 
 impl Class {
@@ -249,6 +259,9 @@ impl Heap {
     ) -> bool {
         let before = slab.discarded.load(Relaxed);
         for (first, n) in runs(pages & !before) {
+            if holds_evidence(ground, slab, first, n) {
+                continue;
+            }
             allowance.calls = allowance.calls.saturating_sub(1);
             if !ground
                 .pages

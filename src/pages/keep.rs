@@ -107,6 +107,11 @@ impl Kept {
         self.lists[kind(slab.class(), slab.pages())].push_back(table, slab);
     }
 
+    /// Pages of kept slabs that are not discarded.
+    pub(super) fn warm_pages(&self) -> usize {
+        self.warm
+    }
+
     /// Pages of all kept slabs.
     pub(super) fn pages(&self, table: SlabTable) -> usize {
         let slabs = |list: &List| {
@@ -122,7 +127,7 @@ const KEEPING: u32 = 1;
 const KEEPING_ZERO: u32 = 2;
 
 /// Whether `bytes` bytes of the heap's at `start` are zero: whole pages.
-fn is_zero(start: usize, bytes: usize) -> bool {
+pub fn is_zero(start: usize, bytes: usize) -> bool {
     // SAFETY: the caller's pages are usable, and any bits are a word.
     let words = unsafe { core::slice::from_raw_parts(start as *const u64, bytes / 8) };
     let mut lines = words.chunks_exact(8);
@@ -215,6 +220,12 @@ impl Pages {
         } else {
             kept.put(self.table(), slab);
         }
+    }
+
+    /// Discards what all kept slabs hold, as far as the system lets it.
+    pub fn discard_all_kept<O: Os>(&self, os: &O, meta: &Meta) {
+        // Each has a page at least, and one that could not be discarded is kept as it was.
+        self.discard_kept(os, meta, WARM_PAGES);
     }
 
     /// Discards what up to `most` kept slabs hold.

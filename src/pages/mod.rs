@@ -34,6 +34,7 @@ use crate::sync::{settled, AtomicU32, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::ptr::NonNull;
 use headers::{Headers, Numbers};
+pub use keep::is_zero;
 use keep::Kept;
 use policy::Policy;
 use window::{Kind, Window};

@@ -4,6 +4,7 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <sys/syscall.h>
@@ -75,6 +76,27 @@ static void write_after_free_of_8000_bytes(void) {
 static void write_after_free_of_a_span(void) {
     freed(20000)[10000] = 1;
     use_again(20000);
+}
+/* Whether no part of a live block, every twentieth, lies on the page of `at`. */
+static bool is_idle_page(const char *at) {
+    uintptr_t page = (uintptr_t)at / PAGE_BYTES;
+    for (int i = 0; i < MANY; i += 20) {
+        uintptr_t start = (uintptr_t)block[i];
+        if (start / PAGE_BYTES <= page && (start + 1000) / PAGE_BYTES >= page) return false;
+    }
+    return true;
+}
+/* Pages of slabs in use on which no block is live may be discarded, but for what somebody wrote there. */
+static void write_after_free_on_an_idle_page(void) {
+    for (int i = 0; i < MANY; i++) block[i] = take(1000);
+    for (int i = 0; i < MANY; i++)
+        if (i % 20) give(block[i]);
+    int dead = MANY / 2 + 1;
+    while (dead % 20 == 0 || !is_idle_page((char *)block[dead] + 500)) dead++;
+    CHECK(dead < MANY);
+    ((char *)block[dead])[500] = 1;
+    malloc_trim(0);
+    for (int i = 0; i < MANY; i++) take(1000);
 }
 static void write_after_free_of_a_large_block(void) { freed(300000)[5] = 1; }
 static void read_after_free_of_a_large_block(void) { *(volatile char *)freed(300000); }
@@ -364,7 +386,7 @@ static const struct {
     CASE(overflow_found_by_realloc), CASE(overflow_up_to_a_fault), CASE(overflow_of_a_span_up_to_a_fault),
     CASE(overflow_of_a_large_block_up_to_a_fault), CASE(underflow_of_a_large_block), CASE(write_after_free),
     CASE(write_after_free_of_8_bytes), CASE(write_after_free_of_8000_bytes), CASE(write_after_free_of_a_span),
-    CASE(write_after_free_of_a_large_block), CASE(read_after_free_of_a_large_block), CASE(double_free),
+    CASE(write_after_free_on_an_idle_page), CASE(write_after_free_of_a_large_block), CASE(read_after_free_of_a_large_block), CASE(double_free),
     CASE(double_free_in_quarantine), CASE(double_free_of_a_span), CASE(double_free_of_a_large_block),
     CASE(double_free_of_nothing), CASE(invalid_free), CASE(realloc_after_free), CASE(size_after_free),
     CASE(write_to_nothing), CASE(read_of_nothing), CASE(racing_double_free), CASE(sizes_are_exact),
