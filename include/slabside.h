@@ -153,8 +153,14 @@ struct slabside_stats {
     size_t slabs;       /* slabs in use */
     size_t spans;       /* spans in use or kept for reuse */
     size_t large;       /* large blocks in use */
+    /* Idle memory, in bytes, by where it lies (docs/memory.md). */
+    size_t idle_slots;  /* free slots in slabs in use, but for those of holes */
+    size_t holes;       /* pages of slabs in use that were discarded: they take no memory */
+    size_t idle_spans;  /* free spans kept for reuse */
+    size_t idle_pages;  /* free pages that may be resident */
+    size_t idle_large;  /* freed large blocks kept for reuse */
 };
-/* Fills *out; `live` is made exact by a walk over all slabs. */
+/* Fills *out; `live` and what is idle are made exact by a walk over all slabs. */
 void slabside_stats(struct slabside_stats *out);
 /* Where the process's metadata region begins, for debuggers and other readers; 0: nothing was allocated yet. */
 extern const size_t slabside_region;

@@ -2,6 +2,7 @@
 
 use crate::allocator::Allocator;
 use crate::class::CLASSES;
+use crate::geometry::PAGE;
 use crate::occupancy::Occupancy;
 use crate::os::Os;
 use crate::slab::SlabPtr;
@@ -36,6 +37,16 @@ pub struct Stats {
     pub spans: usize,
     /// Large blocks in use.
     pub large: usize,
+    /// Bytes of free slots in slabs in use, but for those of `holes`.
+    pub idle_slots: usize,
+    /// Bytes of pages of slabs in use that were discarded: they take no memory.
+    pub holes: usize,
+    /// Bytes of free spans kept for reuse.
+    pub idle_spans: usize,
+    /// Bytes of free pages that may be resident, also of those that hardened mode keeps for their class.
+    pub idle_pages: usize,
+    /// Bytes of freed large blocks kept for reuse.
+    pub idle_large: usize,
 }
 
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
@@ -46,37 +57,44 @@ pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Stats {
     }
     let ground = &allocator.ground;
     let counters = ground.meta.counters();
-    let (small, slabs, spans) = live_slots(allocator);
+    let in_slabs = in_slabs(allocator);
     let (large_bytes, large) = ground.large.live();
+    let live = in_slabs.live + large_bytes;
     Stats {
         handed_out: counters.handed_out.load(Relaxed) as usize,
-        live: small + large_bytes,
-        peak: (counters.peak.load(Relaxed) as usize).max(small + large_bytes),
+        live,
+        peak: (counters.peak.load(Relaxed) as usize).max(live),
         break_bytes: counters.break_bytes.load(Relaxed) as usize,
         break_peak: counters.break_peak.load(Relaxed) as usize,
         break_moves: counters.break_moves.load(Relaxed) as usize,
         mapped: counters.mapped.load(Relaxed) as usize,
         metadata: counters.metadata.load(Relaxed) as usize,
         purged: counters.purged.load(Relaxed) as usize,
-        slabs,
-        spans,
         large,
+        idle_pages: ground.pages.idle_bytes(),
+        idle_large: ground.large.kept_bytes(),
+        ..in_slabs
     }
 }
 
-/// Bytes in live slots and spans, by the bitmaps; and how many slabs and spans there are.
-fn live_slots<O: Os>(allocator: &Allocator<O>) -> (usize, usize, usize) {
-    let (mut bytes, mut slabs, mut spans) = (0, 0, 0);
+/// What a walk over the bitmaps tells: bytes in live slots and spans, what is free, and how many slabs and spans
+/// there are.
+fn in_slabs<O: Os>(allocator: &Allocator<O>) -> Stats {
+    let mut stats = Stats::default();
     allocator.ground.pages.each_slab(|slab| {
-        let free = slab.count_free() + slab.count_remote();
-        bytes += slab.slots().saturating_sub(free) * slab.size();
-        *(if slab.is_span() {
-            &mut spans
-        } else {
-            &mut slabs
-        }) += 1;
+        let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
+        stats.live += (slab.slots() - free) * slab.size();
+        if slab.is_span() {
+            stats.spans += 1;
+            stats.idle_spans += free * slab.size();
+            return;
+        }
+        let holes = slab.discarded.load(Relaxed).count_ones() as usize * PAGE;
+        stats.slabs += 1;
+        stats.holes += holes;
+        stats.idle_slots += (free * slab.size()).saturating_sub(holes);
     });
-    (bytes, slabs, spans)
+    stats
 }
 
 /// What the heap holds and what of it is free, by one walk over the slab headers. Other threads may be at

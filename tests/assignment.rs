@@ -165,9 +165,30 @@ fn what_a_burst_leaves_goes_back_although_no_call_follows() {
         ["1000", "20000"],
         ["50000", "0"],
         ["50000", "500"],
+        ["1000000", "0"],
+        ["1000000", "20"],
     ] {
         passes_alone("idle.c", &[size, keep]);
     }
+}
+
+#[test]
+fn malloc_trim_gives_back_all_that_is_kept() {
+    // Size, every how many-th block is kept, and the most KiB that may stay beyond them.
+    for [size, kept, most] in [
+        ["96", "0", "4000"],
+        ["1000", "0", "4000"],
+        ["50000", "0", "4000"],
+        ["1000000", "0", "4000"],
+        ["1000", "64", "12000"],
+    ] {
+        passes("trim.c", &[size, kept, most]);
+    }
+}
+
+#[test]
+fn the_figures_say_where_idle_memory_lies() {
+    passes_alone("idle_figures.c", &[]);
 }
 
 #[test]

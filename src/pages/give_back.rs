@@ -126,6 +126,12 @@ impl Pages {
             .sum()
     }
 
+    /// Bytes of free pages that may be resident.
+    pub fn idle_bytes(&self) -> usize {
+        let inner = &mut *self.inner.lock();
+        (inner.runs.dirty_pages() + inner.kept.warm_pages()) * PAGE
+    }
+
     /// Milliseconds since a slab was last released.
     pub fn quiet_for(&self, now: u64) -> u64 {
         now.saturating_sub(self.inner.lock().policy.last_release)
