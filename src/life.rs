@@ -182,13 +182,27 @@ pub fn finish() {
     if SHARED.load(Relaxed) == 0 || !GLOBAL.is_started() {
         return;
     }
-    GLOBAL.report(local());
-    let figures = inspect::stats(&GLOBAL, local());
+    let figures = last_figures();
     let counters = GLOBAL.ground.meta.counters();
+    counters
+        .handed_out
+        .store(figures.handed_out as u64, Relaxed);
     counters.live.store(figures.live as u64, Relaxed);
     counters.peak.store(figures.peak as u64, Relaxed);
     counters.resident.store(peak_resident(), Relaxed);
     counters.complete.store(1, Relaxed);
+}
+
+/// The figures at the end, exact for what this thread did: slots that it checked out and never handed out do not count.
+fn last_figures() -> inspect::Stats {
+    let thread = local();
+    GLOBAL.report(thread);
+    let figures = inspect::stats(&GLOBAL, thread);
+    let left = GLOBAL.bytes_checked_out(thread);
+    inspect::Stats {
+        handed_out: figures.handed_out.saturating_sub(left),
+        ..figures
+    }
 }
 
 /// The process exits: its figures go where the option `stats` says, a line each.
@@ -206,8 +220,7 @@ extern "C" fn write_figures() {
     if file < 0 {
         return say_unwritable(place.to_bytes());
     }
-    GLOBAL.report(local());
-    let figures = inspect::stats(&GLOBAL, local());
+    let figures = last_figures();
     for (name, bytes) in [
         ("bytes handed out", figures.handed_out),
         ("bytes live", figures.live),

@@ -7,7 +7,7 @@
 //!   else the one that the command carries   see `embedded`
 //! ```
 
-use crate::embedded;
+use crate::{embedded, program};
 use anyhow::{bail, Context, Result};
 use std::env;
 use std::ffi::OsStr;
@@ -26,8 +26,8 @@ const SPECIAL: &[u8] = b": $";
 pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     let named = env::var_os(VARIABLE).filter(|value| !value.is_empty());
     let path = match (given, &named) {
-        (Some(path), _) => readable(path).context("--library")?,
-        (None, Some(path)) => readable(Path::new(path)).context(VARIABLE)?,
+        (Some(path), _) => shared(path).context("--library")?,
+        (None, Some(path)) => shared(Path::new(path)).context(VARIABLE)?,
         (None, None) => match search(&own_dir()?) {
             Ok(path) => path,
             Err(error) => embedded::library().unwrap_or(Err(error))?,
@@ -49,6 +49,18 @@ fn readable(path: &Path) -> Result<PathBuf> {
         bail!("'{}' is not a file", path.display());
     }
     absolute(path).with_context(|| format!("cannot make '{}' absolute", path.display()))
+}
+
+/// The same, if it is a shared object: the dynamic linker would only complain, and the program run without it.
+fn shared(path: &Path) -> Result<PathBuf> {
+    let absolute = readable(path)?;
+    if !program::is_library(&absolute) {
+        bail!(
+            "'{}' is no library for this kind of machine",
+            path.display()
+        );
+    }
+    Ok(absolute)
 }
 
 /// The library beside the executable in `dir`, or in the places of an installation around it.
@@ -158,6 +170,14 @@ mod tests {
             .to_string()
             .ends_with("is not a file"));
         assert!(readable(&root.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn what_was_named_must_be_a_library() {
+        let told = find(Some(Path::new("/etc/passwd"))).unwrap_err();
+        let told = format!("{told:#}");
+        let wanted = "--library: '/etc/passwd' is no library for this kind of machine";
+        assert_eq!(told, wanted);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod library;
 mod manual;
 mod options;
 mod page;
+mod program;
 mod report;
 mod resident;
 mod run;

@@ -22,8 +22,8 @@ const NOT_ATTACHED: &str =
 or run with more rights than their caller cannot be preloaded.\n";
 /// Before figures that lag behind.
 const NOT_COMPLETE: &str =
-    "It ended without a last count (killed, or by _exit): what is handed out and live is as the
-slow paths saw it last.\n";
+    "It ended without a last count (killed, or by _exit): what is handed out and the peak are as the
+slow paths saw them last, and what is live is unknown.\n";
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Form {
 /// What is known of a program that has ended.
 #[derive(Serialize)]
 pub struct Report {
+    /// Name and version of this form.
+    schema: &'static str,
     program: String,
     pid: u32,
     exit_code: Option<i32>,
@@ -54,9 +56,11 @@ pub struct Report {
 /// The heap's figures, in bytes and counts, as [`Counters`] explains them.
 #[derive(Serialize)]
 struct Heap {
-    handed_out: u64,
-    live: u64,
-    peak: u64,
+    /// `None` where nothing was told: the program ended without a last count.
+    handed_out: Option<u64>,
+    /// `None` where it was not counted at the end: slow paths alone do not know it.
+    live: Option<u64>,
+    peak: Option<u64>,
     break_bytes: u64,
     break_peak: u64,
     break_moves: u64,
@@ -85,11 +89,12 @@ fn value(counter: &AtomicU64) -> u64 {
 }
 
 impl Heap {
-    fn read(counters: &Counters) -> Option<Heap> {
+    fn read(counters: &Counters, complete: bool) -> Option<Heap> {
+        let told = |counter| Some(value(counter)).filter(|&bytes| complete || bytes > 0);
         (counters.attached.load(Relaxed) != 0).then(|| Heap {
-            handed_out: value(&counters.handed_out),
-            live: value(&counters.live),
-            peak: value(&counters.peak),
+            handed_out: told(&counters.handed_out),
+            live: complete.then(|| value(&counters.live)),
+            peak: told(&counters.peak),
             break_bytes: value(&counters.break_bytes),
             break_peak: value(&counters.break_peak),
             break_moves: value(&counters.break_moves),
@@ -118,14 +123,16 @@ impl Report {
     /// What `counters` and the `end` tell of `program`, which was process `pid`.
     pub fn new(program: &OsStr, pid: u32, end: &End, counters: &Counters) -> Report {
         let resident = end.resident.max(value(&counters.resident));
+        let complete = counters.complete.load(Relaxed) != 0;
         Report {
+            schema: "slabside.run/1",
             program: program.to_string_lossy().into_owned(),
             pid,
             exit_code: end.status.code(),
             signal: end.status.signal(),
             peak_resident: (resident > 0).then_some(resident),
-            complete: counters.complete.load(Relaxed) != 0,
-            heap: Heap::read(counters),
+            complete,
+            heap: Heap::read(counters, complete),
             status: end.status,
         }
     }
@@ -171,9 +178,9 @@ impl Report {
 fn figures(heap: &Heap, resident: Option<u64>) -> Table {
     let mut table = plain();
     let slabs = heap.slabs.iter().map(|class| class.count).sum();
-    bytes(&mut table, "handed out", Some(heap.handed_out));
-    bytes(&mut table, "live at the end", Some(heap.live));
-    bytes(&mut table, "live at its peak", Some(heap.peak));
+    bytes(&mut table, "handed out", heap.handed_out);
+    bytes(&mut table, "live at the end", heap.live);
+    bytes(&mut table, "live at its peak", heap.peak);
     bytes(&mut table, "break at the end", Some(heap.break_bytes));
     bytes(&mut table, "break at its peak", Some(heap.break_peak));
     count(&mut table, "break moved, times", heap.break_moves);
@@ -328,6 +335,11 @@ slabs by slot size:
         let head =
             "slabside: prog (process 42), signal: 9 (SIGKILL)\nIt ended without a last count";
         assert!(text.starts_with(head), "{text}");
+        let live = text.lines().find(|line| line.contains("live at the end"));
+        assert!(live.is_some_and(|line| line.ends_with("unknown")), "{text}");
+        let json = report(&counters, libc::SIGKILL).print(Form::Json);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert!(json["heap"]["live"].is_null());
     }
 
     #[test]
@@ -347,6 +359,7 @@ slabs by slot size:
     #[test]
     fn the_json_has_every_figure_as_a_number() {
         let json = report(&counters(), libc::SIGSEGV).print(Form::Json);
+        assert!(json.starts_with("{\n  \"schema\": \"slabside.run/1\",\n"));
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             (json["signal"].as_i64(), json["exit_code"].as_i64()),

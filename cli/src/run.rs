@@ -7,7 +7,7 @@ use crate::page::{self, Page};
 use crate::report::{Form, Report};
 use crate::signals::{self, Inherited};
 use crate::status::CannotRun;
-use crate::{library, options, watch};
+use crate::{library, options, program, watch};
 use anyhow::{Context, Result};
 use slabside::counters::VARIABLE;
 use std::env;
@@ -40,7 +40,8 @@ Examples:
 pub struct Args {
     /// Print figures of the heap when the program has ended, on standard error or to FILE
     ///
-    /// They are those of the program itself, not of programs that it starts.
+    /// They are those of the program itself, not of programs that it starts, and go to the end of FILE, as those of
+    /// the option stats do. Where this command is killed, the program runs on and no figures are printed.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
@@ -94,6 +95,11 @@ pub fn run(args: &Args) -> Result<ExitStatus> {
     if args.reports() {
         run_and_report(args, command)
     } else {
+        if let Some(obstacle) = program::obstacle(args.program()) {
+            let name = args.program().to_string_lossy();
+            let why = format!("'{name}' {obstacle}, so it keeps its own malloc");
+            let _ = writeln!(io::stderr(), "slabside: {why}");
+        }
         Err(replace(args, command).into())
     }
 }
@@ -135,13 +141,14 @@ fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
     Ok(end.status)
 }
 
-/// Where the report goes: to `file`, which is made before the program runs, or to standard error.
+/// Where the report goes: to the end of `file`, which is made before the program runs, or to standard error.
 fn output(file: Option<&Path>) -> Result<Box<dyn Write>> {
     let Some(path) = file else {
         return Ok(Box::new(io::stderr()));
     };
-    let file =
-        File::create(path).with_context(|| format!("cannot write to '{}'", path.display()))?;
+    let mut options = File::options();
+    let file = options.create(true).append(true).open(path);
+    let file = file.with_context(|| format!("cannot write to '{}'", path.display()))?;
     Ok(Box::new(file))
 }
 

@@ -224,6 +224,12 @@ impl<O: Os> Allocator<O> {
         });
     }
 
+    /// Bytes that the counters take for handed out, and that this thread has only checked out.
+    pub fn bytes_checked_out(&self, thread: &Local) -> usize {
+        self.with_heap(thread, |_, heap| Ok(Some(heap.bytes_checked_out())))
+            .unwrap_or(0)
+    }
+
     /// Whether the metadata are there.
     pub fn is_started(&self) -> bool {
         self.stage.load(Acquire) != UNSTARTED

@@ -137,6 +137,15 @@ impl Heap {
         counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
     }
 
+    /// Bytes that the counters take for handed out, and that the heap's thread has only checked out.
+    pub fn bytes_checked_out(&self) -> usize {
+        let left = |class| {
+            let entry = self.entry(class);
+            entry.bits.get().count_ones() as usize * entry.size.get()
+        };
+        (0..CLASSES).map(left).sum()
+    }
+
     /// Gives an unlisted slab back, all of whose slots are free.
     pub(super) fn release<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
         if let Some(this) = self.classes.get(slab.class()) {
