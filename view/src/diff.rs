@@ -149,7 +149,7 @@ fn live(heap: &Heap) -> Vec<Span> {
 
 fn key(moment: &Moment<'_>, symbols: &mut Symbols, block: Span) -> (u64, String) {
     let mut bytes = vec![0; block.bytes().min(32) as usize];
-    let looks = match moment.source.read(block.start, &mut bytes) {
+    let looks = match moment.source.peek(block.start, &mut bytes) {
         true => looks_like(moment.source, moment.heap, symbols, &bytes),
         false => String::new(),
     };

@@ -288,7 +288,7 @@ fn head_of(
 ) -> Slot {
     let address = slab.address(slot);
     let mut bytes = vec![0; slab.size.min(HEAD) as usize];
-    let read = looks && source.read(address, &mut bytes);
+    let read = looks && source.peek(address, &mut bytes);
     Slot {
         slot,
         address,
@@ -326,7 +326,7 @@ fn in_large(
         span.start
     );
     let mut bytes = [0; HEAD as usize];
-    if looks && source.read(span.start, &mut bytes) {
+    if looks && source.peek(span.start, &mut bytes) {
         let looks = looks_like(source, heap, symbols, &bytes);
         told.line = format!("{}: {looks}", told.line);
     }

@@ -11,7 +11,7 @@ use crate::model::{Heap, Holder, Slab};
 use crate::source::{Source, Span, Thread};
 use serde::Serialize;
 use slabside::layout::{counters, Fact};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 /// A slab is sparse where at most one in so many of its slots is live.
 pub const SPARSE: u32 = 8;
@@ -163,8 +163,8 @@ impl Figures {
             metadata: Present::of(source, heap.region.span()).bytes(),
             ..Figures::default()
         };
-        let mut classes = BTreeMap::new();
-        let mut owners = BTreeMap::new();
+        let mut classes = Vec::new();
+        let mut owners = HashMap::new();
         for window in &heap.windows {
             figures.window(source, heap, window.span(), &mut classes, &mut owners);
         }
@@ -183,7 +183,8 @@ impl Figures {
         for kept in &heap.kept {
             figures.kept += Present::of(source, kept.span).bytes();
         }
-        figures.classes = classes.into_values().collect();
+        classes.sort_by_key(|class: &Class| (class.span, class.size));
+        figures.classes = classes;
         figures.owners = named(heap, owners, source.about().pid, &source.threads());
         figures.read_counters(source, heap);
         let heap_bytes = figures.of_heap();
@@ -210,8 +211,8 @@ impl Figures {
         source: &dyn Source,
         heap: &Heap,
         window: Span,
-        classes: &mut BTreeMap<(bool, u64), Class>,
-        owners: &mut BTreeMap<Holder, Owned>,
+        classes: &mut Vec<Class>,
+        owners: &mut HashMap<Holder, Owned>,
     ) {
         let mut present = Present::of(source, ours(source, window));
         let mut in_slabs = 0;
@@ -247,21 +248,22 @@ impl Figures {
             self.count(slab, classes, owners, heap);
             self.add_parts(heap, slab, resident, &absent);
         }
-        self.free_pages += present.bytes() - in_slabs - foreign(heap, window, &mut present);
+        let others = in_slabs + foreign(heap, window, &mut present);
+        // Only damaged metadata say more than there is.
+        self.free_pages += present.bytes().saturating_sub(others);
     }
 
     fn count(
         &mut self,
         slab: &Slab,
-        classes: &mut BTreeMap<(bool, u64), Class>,
-        owners: &mut BTreeMap<Holder, Owned>,
+        classes: &mut Vec<Class>,
+        owners: &mut HashMap<Holder, Owned>,
         heap: &Heap,
     ) {
         let (live, waiting) = (u64::from(slab.live), u64::from(slab.waiting));
         let idle = u64::from(slab.slots) - live - waiting;
         let bytes = slab.span().bytes();
-        let class = classes.entry((slab.is_span, slab.size)).or_default();
-        (class.size, class.span) = (slab.size, slab.is_span);
+        let class = class_of(classes, slab);
         class.slabs += 1;
         class.slots += u64::from(slab.slots);
         class.live += live;
@@ -365,6 +367,20 @@ impl Figures {
     }
 }
 
+/// The class that `slab` is of, which is there from now on.
+fn class_of<'a>(classes: &'a mut Vec<Class>, slab: &Slab) -> &'a mut Class {
+    let same = |class: &Class| class.size == slab.size && class.span == slab.is_span;
+    let index = classes.iter().position(same).unwrap_or_else(|| {
+        classes.push(Class {
+            size: slab.size,
+            span: slab.is_span,
+            ..Class::default()
+        });
+        classes.len() - 1
+    });
+    &mut classes[index]
+}
+
 /// Whether the slab's few live slots keep all its pages from being given back.
 pub fn is_sparse(slab: &Slab) -> bool {
     !slab.is_span && !slab.is_kept() && slab.live > 0 && slab.live * SPARSE <= slab.slots
@@ -426,7 +442,7 @@ fn without(slab: &Slab, bits: &crate::model::Bits, part: Span, sums: &mut Parts)
 }
 
 /// Owners with their names, the largest first.
-fn named(heap: &Heap, owners: BTreeMap<Holder, Owned>, pid: u32, threads: &[Thread]) -> Vec<Owned> {
+fn named(heap: &Heap, owners: HashMap<Holder, Owned>, pid: u32, threads: &[Thread]) -> Vec<Owned> {
     let mut all: Vec<Owned> = owners
         .into_iter()
         .map(|(holder, owned)| named_one(heap, holder, owned, pid, threads))

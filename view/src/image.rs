@@ -17,14 +17,16 @@ struct Piece {
 #[derive(Debug, Default)]
 pub struct Image {
     pieces: Vec<Piece>,
+    /// Longer than what is used: a buffer that is used again need not be cleared.
     bytes: Vec<u8>,
+    used: usize,
 }
 
 impl Image {
     /// Forgets what was copied; the buffer stays.
     pub fn clear(&mut self) {
         self.pieces.clear();
-        self.bytes.clear();
+        self.used = 0;
     }
 
     /// Copies what `source` holds in `within`, of which nothing was copied before. What cannot be read, or exceeds what
@@ -33,7 +35,9 @@ impl Image {
         let mut spans = Vec::new();
         source.held(within, &mut |span| spans.push(span));
         let all: u64 = spans.iter().map(|span| span.bytes()).sum();
-        if self.bytes.try_reserve(all as usize).is_err() {
+        let wanted = (self.used as u64).saturating_add(all) as usize;
+        let more = wanted.saturating_sub(self.bytes.len());
+        if self.bytes.try_reserve(more).is_err() {
             return;
         }
         for span in spans {
@@ -48,12 +52,15 @@ impl Image {
     }
 
     fn copy(&mut self, source: &dyn Source, span: Span) {
-        let at = self.bytes.len();
-        self.bytes.resize(at + span.bytes() as usize, 0);
-        if !source.read(span.start, &mut self.bytes[at..]) {
-            self.bytes.truncate(at);
+        let at = self.used;
+        let end = at + span.bytes() as usize;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if !source.read(span.start, &mut self.bytes[at..end]) {
             return;
         }
+        self.used = end;
         match self.pieces.last_mut() {
             Some(last)
                 if last.span.end == span.start
@@ -100,11 +107,11 @@ impl Image {
 
     /// Bytes copied.
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.used
     }
 
     /// Whether nothing was copied.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.used == 0
     }
 }

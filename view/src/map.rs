@@ -245,7 +245,7 @@ fn blocks(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, slab: &Slab) 
     live.map(|slot| {
         let address = slab.address(slot);
         let mut bytes = vec![0; slab.size.min(32) as usize];
-        let looks = match source.read(address, &mut bytes) {
+        let looks = match source.peek(address, &mut bytes) {
             true => looks_like(source, heap, symbols, &bytes),
             false => String::new(),
         };

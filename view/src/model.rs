@@ -163,7 +163,7 @@ pub struct Owner {
 }
 
 /// Who owns a slab, by its owner word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
     /// The heap of this number.
     Heap(u64),
@@ -205,6 +205,8 @@ pub struct Heap {
     pub stopped: bool,
     /// Times that something had to be looked at again.
     pub looks: u32,
+    /// Whether it could change while it was copied.
+    moving: bool,
     /// Headers that were looked at again, by number.
     again: BTreeMap<u32, [u8; 2 * SLAB_BYTES]>,
     earlier: Option<Image>,
@@ -253,16 +255,7 @@ impl Heap {
                 });
             }
         }
-        Err(Error::Contradiction {
-            name: source.name(),
-            place: last.to_string(),
-            reads,
-            advice: if source.is_moving() {
-                "; --stop gives a whole picture"
-            } else {
-                ""
-            },
-        })
+        Err(contradiction(source, last, reads))
     }
 
     /// The buffers, for the next reading.
@@ -276,6 +269,18 @@ impl Heap {
 
     /// Reads the heap whose region begins at `base` once.
     pub fn once(
+        source: &dyn Source,
+        base: u64,
+        buffers: &mut Buffers,
+    ) -> std::result::Result<Heap, Broken> {
+        let mut heap = Heap::copy(source, base, buffers)?;
+        heap.walk(source)?;
+        Ok(heap)
+    }
+
+    /// Copies the metadata of the heap whose region begins at `base`: its slabs come by [`Heap::walk`]. A process that
+    /// stands still may go on in between.
+    pub fn copy(
         source: &dyn Source,
         base: u64,
         buffers: &mut Buffers,
@@ -317,6 +322,7 @@ impl Heap {
             owners: Vec::new(),
             foreign: Vec::new(),
             stopped: source.stood_still(),
+            moving: source.is_moving(),
             looks: 0,
             again: BTreeMap::new(),
             earlier,
@@ -327,13 +333,13 @@ impl Heap {
         if heap.region.version < 3 {
             heap.guess_windows();
         }
-        heap.walk(source)?;
         Ok(heap)
     }
 
     // ---- the walk -------------------------------------------------------------------------------
 
-    fn walk(&mut self, source: &dyn Source) -> std::result::Result<(), Broken> {
+    /// Finds the slabs in what was copied of `source`.
+    pub fn walk(&mut self, source: &dyn Source) -> std::result::Result<(), Broken> {
         let map = self.region.area(Area::PageMap);
         let now = std::mem::take(&mut self.now);
         let mut outcome = Ok(());
@@ -392,7 +398,7 @@ impl Heap {
             }
             Err(broken) => broken,
         };
-        if !source.is_moving() {
+        if !self.moving {
             // What was not copied because nothing of it is there may still be read.
             return match self.look(source, run.page) {
                 Ok(slab) => {
@@ -831,6 +837,20 @@ impl Heap {
     /// Bytes of metadata that were copied.
     pub fn copied(&self) -> usize {
         self.now.len() + self.earlier.as_ref().map_or(0, Image::len)
+    }
+}
+
+/// What is told where `broken` stays so.
+pub fn contradiction(source: &dyn Source, broken: Broken, reads: u32) -> Error {
+    Error::Contradiction {
+        name: source.name(),
+        place: broken.to_string(),
+        reads,
+        advice: if source.is_moving() {
+            "; --stop gives a whole picture"
+        } else {
+            ""
+        },
     }
 }
 

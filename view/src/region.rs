@@ -269,8 +269,8 @@ impl Region {
             && within(Fact::RecordLength, 8, Fact::RecordBytes)
             && within(Fact::RecordStray, 4, Fact::RecordBytes)
             && within(Fact::RecordOwner, 8, Fact::RecordBytes)
-            && self.fact(Fact::KeptPlaces) <= 1 << 16
-            && self.fact(Fact::KeptBytes) <= 4096
+            && self.fact(Fact::KeptPlaces) <= 1 << 12
+            && self.fact(Fact::KeptBytes) <= 256
             && (self.fact(Fact::KeptPlaces) == 0
                 || within(Fact::KeptAddress, 8, Fact::KeptBytes)
                     && within(Fact::KeptLength, 8, Fact::KeptBytes)
@@ -401,7 +401,8 @@ pub fn find(source: &dyn Source) -> Result<Vec<Region>> {
         .filter(|mapping| mapping.read && mapping.write && mapping.span.bytes() >= PAGE);
     for mapping in candidates {
         let base = mapping.span.start;
-        if source.word(base) != Some(MAGIC) {
+        let mut first = [0; 8];
+        if !source.peek(base, &mut first) || u64::from_le_bytes(first) != MAGIC {
             continue;
         }
         let mut bytes = [0; layout::HEADER_BYTES];

@@ -160,7 +160,7 @@ fn blocks(source: &dyn Source, heap: &Heap, contents: Contents, add: &mut impl F
         if contents == Contents::Heads {
             span.end = span.start + HEAD as u64;
             let mut piece = [0; HEAD];
-            if source.read(span.start, &mut piece) {
+            if source.peek(span.start, &mut piece) {
                 add(span.start, &piece);
             }
             continue;

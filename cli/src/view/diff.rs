@@ -63,11 +63,12 @@ struct Report {
 /// Prints the difference; the exit status.
 pub fn run(args: &Args) -> Result<i32> {
     let before = Read::new(&args.before, &args.common)?;
+    let mut figures = vec![before.figures()];
     let after = Read::new(&args.after, &args.common)?;
+    figures.push(after.figures());
     if before.heaps.len() > 1 || after.heaps.len() > 1 {
         bail!("a process with more than one heap: choose one by --heap");
     }
-    let figures = [before.figures(), after.figures()];
     let (Some(old), Some(new)) = (before.heaps.first(), after.heaps.first()) else {
         bail!("no heap to compare");
     };

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.addresses.is_empty() && !args.fault {
         bail!("give an address, a register such as '$rdi', or --fault");
     }
-    let read = Read::new(&args.target, &args.common)?;
+    let mut read = Read::holding(&args.target, &args.common)?;
     let (about, threads) = (read.target.about(), read.target.threads());
     let mut wanted = Vec::new();
     for given in &args.addresses {
@@ -80,6 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
             Some(Named { name, told })
         })
         .collect();
+    read.target.release();
     if args.common.json {
         return print(&json(&Report {
             schema: "slabside.explain/1",

@@ -44,7 +44,10 @@ struct Report {
 
 /// Prints the picture.
 pub fn run(args: &Args) -> Result<()> {
-    let read = Read::new(&args.target, &args.common)?;
+    let mut read = match args.pins {
+        true => Read::holding(&args.target, &args.common)?,
+        false => Read::new(&args.target, &args.common)?,
+    };
     let source = &*read.target;
     let windows: Vec<Picture> = read
         .heaps
@@ -65,6 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         all.flat_map(|heap| pins(source, heap, &mut symbols, PINS))
             .collect()
     });
+    read.target.release();
     if let Some(file) = &args.svg {
         fs::write(file, svg::page(&read.title(), &windows))
             .with_context(|| format!("cannot write '{}'", file.display()))?;

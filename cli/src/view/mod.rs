@@ -15,7 +15,7 @@ pub mod top;
 use anyhow::Result;
 use serde::Serialize;
 use slabside_view::figures::Figures;
-use slabside_view::model::{Buffers, Heap};
+use slabside_view::model::{contradiction, Buffers, Heap};
 use slabside_view::region;
 use slabside_view::source::{Source, Target};
 use slabside_view::Error;
@@ -46,14 +46,24 @@ pub struct Read {
 }
 
 impl Read {
-    /// Reads the heaps of `what`, a process number or a file.
+    /// Reads the heaps of `what`, a process number or a file. One that was stopped goes on once its metadata are copied.
     pub fn new(what: &str, common: &Common) -> Result<Read> {
-        Read::with(what, common, &mut Vec::new())
+        Read::with(what, common, &mut Vec::new(), false)
+    }
+
+    /// The same, and what was stopped stands still until the target is released: contents are to be read too.
+    pub fn holding(what: &str, common: &Common) -> Result<Read> {
+        Read::with(what, common, &mut Vec::new(), true)
     }
 
     /// The same with the buffers of an earlier reading, which are left empty.
-    pub fn with(what: &str, common: &Common, buffers: &mut Vec<Buffers>) -> Result<Read> {
-        let target = Target::open(what, common.stop)?;
+    pub fn with(
+        what: &str,
+        common: &Common,
+        buffers: &mut Vec<Buffers>,
+        hold: bool,
+    ) -> Result<Read> {
+        let mut target = Target::open(what, common.stop)?;
         let mut regions = region::find(&*target)?;
         if let Some(wanted) = common.heap {
             let count = regions.len();
@@ -69,9 +79,24 @@ impl Read {
             regions = vec![regions.swap_remove(wanted)];
         }
         let mut heaps = Vec::new();
+        if target.is_moving() {
+            for region in regions {
+                let mut kept = buffers.pop().unwrap_or_default();
+                heaps.push(Heap::of(&*target, region, &mut kept)?);
+            }
+            return Ok(Read { target, heaps });
+        }
         for region in regions {
             let mut kept = buffers.pop().unwrap_or_default();
-            heaps.push(Heap::of(&*target, region, &mut kept)?);
+            let copied = Heap::copy(&*target, region.base, &mut kept);
+            heaps.push(copied.map_err(|broken| contradiction(&*target, broken, 1))?);
+        }
+        if !hold {
+            target.release();
+        }
+        for heap in &mut heaps {
+            let walked = heap.walk(&*target);
+            walked.map_err(|broken| contradiction(&*target, broken, 1))?;
         }
         Ok(Read { target, heaps })
     }

@@ -49,7 +49,7 @@ struct Written {
 
 /// Writes the file.
 pub fn run(args: &Args) -> Result<()> {
-    let read = Read::new(&args.target, &args.common)?;
+    let read = Read::holding(&args.target, &args.common)?;
     let contents = match args.contents {
         Kind::None => Contents::None,
         Kind::Heads => Contents::Heads,

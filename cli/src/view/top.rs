@@ -81,7 +81,7 @@ struct Seen {
 impl Watch<'_> {
     fn look(&mut self) -> Result<Seen> {
         let start = Instant::now();
-        let read = Read::with(self.target, self.common, &mut self.buffers)?;
+        let read = Read::with(self.target, self.common, &mut self.buffers, false)?;
         let sample = Sample::of(&read);
         let figures = sample.figures.clone();
         let view = View {

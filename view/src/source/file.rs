@@ -142,6 +142,12 @@ impl Snapshot {
     pub fn head(&self) -> &Head {
         &self.head
     }
+
+    /// Calls `visit` with the contents of each piece that begins in `within`, by address.
+    pub fn pieces(&self, within: Span, mut visit: impl FnMut(u64, &[u8])) {
+        let inside = self.pieces.iter().filter(|piece| within.holds(piece.0));
+        inside.for_each(|(start, bytes)| visit(*start, bytes));
+    }
 }
 
 /// The next `bytes` bytes; memory grows with what is there.

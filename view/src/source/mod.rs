@@ -94,6 +94,25 @@ pub trait Source {
     /// Copies the bytes at `address`; false where one is not there. `into` is filled as far as they were.
     fn read(&self, address: u64, into: &mut [u8]) -> bool;
 
+    /// The same where all of it is there already: reading what was never touched, or was swapped out, would change what
+    /// a process has resident.
+    fn peek(&self, address: u64, into: &mut [u8]) -> bool {
+        let Some(end) = address.checked_add(into.len() as u64) else {
+            return false;
+        };
+        let mut at = address;
+        let wanted = Span {
+            start: address,
+            end,
+        };
+        self.present(wanted, &mut |part| {
+            if part.start <= at {
+                at = at.max(part.end);
+            }
+        });
+        at >= end && self.read(address, into)
+    }
+
     /// The mappings, by address.
     fn mappings(&self) -> &[Mapping];
 
@@ -126,6 +145,9 @@ pub trait Source {
     fn is_gone(&self) -> bool {
         false
     }
+
+    /// Lets a process that was stopped go on.
+    fn release(&mut self) {}
 
     /// Why there is no region.
     fn no_heap(&self) -> Error;
@@ -175,6 +197,11 @@ impl Target {
             Ok(pid) => Target::process(pid),
             Err(_) => Target::file(Path::new(what)),
         }
+    }
+
+    /// Lets a process that was stopped go on: what is read from now on can change meanwhile.
+    pub fn release(&mut self) {
+        self.0.release();
     }
 
     /// A core file or a snapshot, by its first bytes.

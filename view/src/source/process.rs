@@ -67,9 +67,11 @@ pub struct Process {
     mappings: Vec<Mapping>,
     pagemap: Option<File>,
     held: Vec<Held>,
+    /// Whether they still stand still.
+    stands: bool,
 }
 
-/// A thread that stands still.
+/// A thread that stands still, or did.
 struct Held {
     tid: i32,
     registers: Vec<(String, u64)>,
@@ -103,6 +105,7 @@ impl Process {
             mappings,
             pagemap: File::open(format!("/proc/{pid}/pagemap")).ok(),
             held: Vec::new(),
+            stands: false,
         };
         opened.probe()?;
         Ok(opened)
@@ -154,6 +157,7 @@ impl Process {
                 self.await_stop(tid);
             }
         }
+        self.stands = true;
         if self.held.is_empty() {
             return Err(self.ended());
         }
@@ -204,15 +208,19 @@ impl Process {
         let Some(pagemap) = &self.pagemap else {
             return false;
         };
-        let mut found = vec![Range::default(); RANGES];
-        let mut at = within.start;
-        while at < within.end {
+        // A look at one block needs no room for many.
+        let pages = within.bytes() / OS_PAGE + 2;
+        let mut found = vec![Range::default(); RANGES.min(pages as usize)];
+        let end = within.end.next_multiple_of(OS_PAGE);
+        let start = within.start / OS_PAGE * OS_PAGE;
+        let mut at = start;
+        while at < end {
             let mut scan = Scan {
                 size: size_of::<Scan>() as u64,
                 start: at,
-                end: within.end,
+                end,
                 vec: found.as_mut_ptr() as u64,
-                vec_len: RANGES as u64,
+                vec_len: found.len() as u64,
                 inverted: IS_ZERO,
                 all: if swapped {
                     IS_ZERO
@@ -224,13 +232,14 @@ impl Process {
             };
             // SAFETY: `vec` has room for `vec_len` ranges, and lives as long as the call.
             let Ok(n) = (unsafe { call::pagemap_scan(pagemap.as_raw_fd(), &mut scan) }) else {
-                return at != within.start;
+                return at != start;
             };
             for range in found.iter().take(n as usize) {
-                visit(Span {
+                let range = Span {
                     start: range.start,
                     end: range.end,
-                });
+                };
+                visit(range.common(within));
             }
             if scan.walk_end <= at {
                 return true;
@@ -249,6 +258,9 @@ impl Process {
         let wanted = if swapped { PRESENT | SWAPPED } else { PRESENT };
         for mapping in &self.mappings {
             let part = mapping.span.common(within);
+            if part.bytes() == 0 {
+                continue;
+            }
             let mut page = part.start / OS_PAGE;
             while page < part.end.div_ceil(OS_PAGE) {
                 let n = ((part.end.div_ceil(OS_PAGE) - page) as usize).min(ENTRIES);
@@ -272,10 +284,13 @@ impl Process {
                                 end: start + OS_PAGE,
                             })
                         }
-                        (_, false) => run.take().into_iter().for_each(&mut *visit),
+                        (_, false) => run
+                            .take()
+                            .into_iter()
+                            .for_each(|span| visit(span.common(within))),
                     }
                 }
-                run.into_iter().for_each(&mut *visit);
+                run.into_iter().for_each(|span| visit(span.common(within)));
                 page += n as u64;
             }
         }
@@ -310,10 +325,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        for held in &self.held {
-            // One that was killed meanwhile is gone.
-            let _ = ptrace::detach(Pid::from_raw(held.tid), None);
-        }
+        self.release();
     }
 }
 
@@ -361,7 +373,15 @@ impl Source for Process {
     }
 
     fn is_moving(&self) -> bool {
-        self.held.is_empty()
+        !self.stands
+    }
+
+    fn release(&mut self) {
+        for held in self.held.iter().filter(|_| self.stands) {
+            // One that was killed meanwhile is gone.
+            let _ = ptrace::detach(Pid::from_raw(held.tid), None);
+        }
+        self.stands = false;
     }
 
     fn is_gone(&self) -> bool {

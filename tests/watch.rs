@@ -1,0 +1,654 @@
+//! Heaps read from outside (`slabside-view` and the commands): of a target that stands still exactly what it counts
+//! itself, of one that goes on never fewer blocks than there were; and nothing in the target is changed.
+
+mod common;
+
+use common::{artifacts, compile, compile_as, environment, Form, FORMS};
+use serde_json::Value;
+use slabside_view::figures::Figures;
+use slabside_view::model::Heap;
+use slabside_view::source::{Source, Target};
+use slabside_view::{check::check, Error};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+/// A program that has said "ready", and waits or goes on.
+struct Running {
+    child: Child,
+    dir: TempDir,
+}
+
+impl Running {
+    fn start(command: &mut Command, dir: TempDir) -> Running {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("piped");
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("it can be read");
+        assert_eq!(line, "ready\n");
+        Running { child, dir }
+    }
+
+    /// `holder` in `form`.
+    fn holder(form: Form, seed: u32, threads: u32, options: &str) -> Running {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(compile_as(form, "watch/holder.c", &[]));
+        command
+            .args([seed.to_string(), "20000".into(), threads.to_string()])
+            .arg(dir.path().join("told"))
+            .envs(environment(form))
+            .env("SLABSIDE_OPTIONS", options);
+        Running::start(&mut command, dir)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A field of its /proc/PID/status.
+    fn status(&self, name: &str) -> String {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it lives");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.expect("a field").trim().to_string()
+    }
+
+    fn told(&self) -> Told {
+        Told::read(&self.dir.path().join("told"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `holder` says of itself.
+struct Told {
+    small: u64,
+    large: u64,
+    own: u64,
+    /// Usable bytes by address.
+    blocks: BTreeMap<u64, u64>,
+}
+
+impl Told {
+    fn read(file: &Path) -> Told {
+        let mut told = Told {
+            small: 0,
+            large: 0,
+            own: 0,
+            blocks: BTreeMap::new(),
+        };
+        for line in fs::read_to_string(file).expect("it has told").lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |word: &str| word.parse().expect("a number");
+            match words[..] {
+                ["small", bytes] => told.small = number(bytes),
+                ["large", bytes] => told.large = number(bytes),
+                ["own", bytes] => told.own = number(bytes),
+                ["block", address, bytes] => {
+                    let address = u64::from_str_radix(address, 16).expect("an address");
+                    told.blocks.insert(address, number(bytes));
+                }
+                _ => panic!("{line}"),
+            }
+        }
+        assert!(told.blocks.len() > 500);
+        told
+    }
+
+    fn expect_in(&self, source: &dyn Source, heap: &Heap, exact: bool) {
+        let figures = Figures::of(source, heap);
+        assert_eq!(figures.allocated - figures.large, self.small);
+        assert_eq!(figures.large, self.large);
+        let mut live = BTreeMap::new();
+        heap.each_live(|span, _| assert!(live.insert(span.start, span.bytes()).is_none()));
+        let mut sum = 0;
+        for (address, usable) in &self.blocks {
+            let bytes = live.get(address).expect("what is held is live");
+            assert!(usable <= bytes);
+            sum += bytes;
+        }
+        if exact {
+            assert_eq!(figures.allocated, sum + self.own, "and nothing else is");
+        }
+        assert_eq!(figures.of_heap() + figures.rest, figures.resident);
+        let parts: u64 = figures
+            .classes
+            .iter()
+            .map(|class| class.live * class.size)
+            .sum();
+        assert_eq!(parts + figures.large, figures.allocated);
+        let owned: u64 = figures.owners.iter().map(|owned| owned.live).sum();
+        assert_eq!(owned, parts);
+        assert_eq!(check(source, heap).wrong, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_stands_still_is_what_the_process_counts_itself() {
+    for form in FORMS {
+        for (seed, threads, options) in [(1, 1, ""), (2, 4, ""), (3, 3, "hardened")] {
+            let running = Running::holder(form, seed, threads, options);
+            let told = running.told();
+            let target = Target::stopped(running.pid()).expect("it can be stopped");
+            assert!(!target.is_moving());
+            let heap = Heap::read(&*target).expect("it is read");
+            assert_eq!(heap.looks, 0);
+            told.expect_in(&*target, &heap, threads == 1);
+        }
+    }
+}
+
+#[test]
+fn a_process_that_rests_is_read_alike_unstopped_and_from_a_snapshot() {
+    let running = Running::holder(Form::Preloaded, 5, 3, "");
+    let told = running.told();
+    let target = Target::process(running.pid()).expect("it is there");
+    let heap = Heap::read(&*target).expect("it is read");
+    told.expect_in(&*target, &heap, false);
+    let waiting: u32 = heap.slabs.iter().map(|slab| slab.waiting).sum();
+    assert!(waiting > 500, "frees of others' blocks wait: {waiting}");
+    let tids: Vec<u32> = heap.owners.iter().map(|owner| owner.tid).collect();
+    assert!(
+        tids.contains(&running.pid()),
+        "the main thread's heap has its number: {tids:?}"
+    );
+    let file = running.dir.path().join("a.slab");
+    let contents = slabside_view::snapshot::Contents::None;
+    slabside_view::snapshot::write(&*target, &[heap], &file, contents).expect("it is written");
+    let kept = Target::file(&file).expect("it is a snapshot");
+    let again = Heap::read(&*kept).expect("it is read");
+    told.expect_in(&*kept, &again, false);
+}
+
+/// How many blocks its threads have freed.
+fn freed(file: &Path, threads: usize) -> u64 {
+    let bytes = fs::read(file).expect("the counts");
+    let words = bytes.chunks_exact(8).take(threads);
+    words
+        .map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes")))
+        .sum()
+}
+
+/// 5,000 bytes are of a class that nothing else in the program uses.
+#[test]
+fn a_process_at_full_speed_never_shows_fewer_blocks_than_it_has() {
+    const THREADS: usize = 2;
+    const BLOCKS: u64 = 4000;
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("freed");
+    let mut command = Command::new(compile("watch/replacer.c", &[]));
+    command
+        .args([THREADS.to_string(), BLOCKS.to_string(), "5000".into()])
+        .arg(&file)
+        .envs(environment(Form::Preloaded));
+    let running = Running::start(&mut command, dir);
+    let truth = THREADS as u64 * BLOCKS;
+    for _ in 0..200 {
+        let before = freed(&file, THREADS);
+        let target = Target::process(running.pid()).expect("it is there");
+        let heap = Heap::read(&*target).expect("a second look mends what a first one does not");
+        let after = freed(&file, THREADS);
+        let slabs = heap.slabs.iter().filter(|slab| slab.size == 5120);
+        let live: u64 = slabs.map(|slab| u64::from(slab.live)).sum();
+        assert!(live >= truth, "{live} of {truth}");
+        // Each thread has one block more for a moment, and may have counted a free that comes a moment later.
+        let most = truth + after - before + 2 * THREADS as u64;
+        assert!(live <= most, "{live} of {truth}, {most} at most");
+    }
+    let held = Target::stopped(running.pid()).expect("it can be stopped");
+    let heap = Heap::read(&*held).expect("it is read");
+    let slabs = heap.slabs.iter().filter(|slab| slab.size == 5120);
+    let live: u64 = slabs.map(|slab| u64::from(slab.live)).sum();
+    assert!((truth..=truth + THREADS as u64).contains(&live), "{live}");
+}
+
+#[test]
+fn a_process_that_scribbles_over_its_metadata_hangs_no_reader() {
+    let program = compile_as(Form::Prefixed, "watch/liar.c", &[]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let running = Running::start(&mut Command::new(program), dir);
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..100 {
+        let target = match round % 2 {
+            0 => Target::process(running.pid()),
+            _ => Target::stopped(running.pid()),
+        };
+        let target = target.expect("it is there");
+        match Heap::read(&*target) {
+            Ok(heap) => {
+                let figures = Figures::of(&*target, &heap);
+                assert_eq!(figures.of_heap() + figures.rest, figures.resident);
+                check(&*target, &heap);
+                read += 1;
+            }
+            Err(Error::Contradiction { .. }) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(read + refused, 100);
+}
+
+// ---- commands ---------------------------------------------------------------------------------
+
+fn slabside(args: &[&str]) -> Output {
+    Command::new(&artifacts().command)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command starts")
+}
+
+#[track_caller]
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    let printed = text(&slabside(args));
+    let value: Value = serde_json::from_str(&printed).expect("JSON");
+    let schema = format!("{{\"schema\":\"slabside.{}/1\",", args[0]);
+    assert!(printed.starts_with(&schema), "{printed:.80}");
+    value
+}
+
+fn parts(value: &Value) -> u64 {
+    [
+        "live",
+        "waiting",
+        "idle_slots",
+        "holes",
+        "free_pages",
+        "kept",
+        "metadata",
+        "rest",
+    ]
+    .iter()
+    .map(|part| value[part].as_u64().expect("bytes"))
+    .sum()
+}
+
+#[test]
+fn every_command_says_the_same_of_a_process_and_of_its_snapshot() {
+    let running = Running::holder(Form::Preloaded, 7, 2, "");
+    let (pid, told) = (running.pid().to_string(), running.told());
+    let file = running.dir.path().join("a.slab");
+    let file = file.to_str().expect("UTF-8");
+    let written = json(&["snapshot", &pid, "-o", file, "--contents", "all", "--json"]);
+    assert_eq!(written["contents"], "all");
+    for target in [pid.as_str(), file] {
+        for stop in [&["--json"][..], &["--json", "--stop"]] {
+            let with = |args: &[&str]| json(&[args, stop].concat());
+            let top = with(&["top", target, "--once"]);
+            assert_eq!(top["allocated"], told.small + told.large);
+            assert_eq!(top["resident"], parts(&top));
+            assert_eq!(top["pid"].as_u64(), Some(running.pid().into()));
+            let map = with(&["map", target, "--pins"]);
+            let runs = map["windows"][0]["runs"].as_array().expect("runs");
+            assert!(runs.len() > 10 && map["pins"].is_array());
+            assert_eq!(with(&["check", target])["whole"], true);
+            let (address, bytes) = told.blocks.first_key_value().expect("a block");
+            let inside = format!("{:#x}", address + 1);
+            let told = &with(&["explain", target, &inside])["addresses"][0];
+            assert!(told["what"] == "live" || told["what"] == "large", "{told}");
+            assert_eq!(told["block"]["address"], *address);
+            assert_eq!(told["block"]["bytes"], *bytes);
+            let same = with(&["diff", target, &pid]);
+            assert_eq!((&same["new"], &same["gone"]), (&0.into(), &0.into()));
+        }
+        assert!(text(&slabside(&["map", target])).starts_with("break 0x"));
+    }
+    let listed = json(&["ps", "--json"]);
+    let all = listed["processes"].as_array().expect("a list");
+    assert!(all
+        .iter()
+        .any(|row| row["pid"].as_u64() == Some(running.pid().into())));
+    let svg = running.dir.path().join("a.svg");
+    text(&slabside(&[
+        "map",
+        &pid,
+        "--svg",
+        svg.to_str().expect("UTF-8"),
+    ]));
+    assert!(fs::read_to_string(svg)
+        .expect("written")
+        .starts_with("<svg "));
+    let metrics = running.dir.path().join("a.prom");
+    text(&slabside(&[
+        "top",
+        &pid,
+        "--once",
+        "--prometheus",
+        metrics.to_str().expect("UTF-8"),
+    ]));
+    let metrics = fs::read_to_string(metrics).expect("written");
+    assert!(metrics.contains(&format!("slabside_allocated_bytes{{pid=\"{pid}\"")));
+}
+
+/// The one line that a command ends with, and its status.
+fn fails(args: &[&str]) -> (i32, String) {
+    let output = slabside(args);
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(
+        output.stdout.is_empty() && told.matches('\n').count() == 1,
+        "{told}"
+    );
+    (
+        output.status.code().expect("no signal"),
+        told.trim_end().to_string(),
+    )
+}
+
+#[test]
+fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
+    let none = (
+        "4194304",
+        "slabside: process 4194304: there is no such process",
+    );
+    assert_eq!(fails(&["top", none.0, "--once"]), (127, none.1.into()));
+    let (status, told) = fails(&["check", "/no/such.slab"]);
+    assert_eq!(status, 127);
+    assert!(told.contains("no such file"), "{told}");
+    let mut sleep = Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .expect("it starts");
+    let (status, told) = fails(&["top", &sleep.id().to_string(), "--once"]);
+    let _ = sleep.kill();
+    let _ = sleep.wait();
+    assert_eq!(status, 125);
+    assert!(
+        told.contains("no slabside heap in it (its malloc is libc.so.6)"),
+        "{told}"
+    );
+    let (status, told) = fails(&["check", "/bin/true"]);
+    assert_eq!(status, 125);
+    assert!(told.contains("an ELF file, but no core file"), "{told}");
+    let (status, told) = fails(&["check", "/etc/passwd"]);
+    assert_eq!(status, 125);
+    assert!(
+        told.contains("neither a core file nor a snapshot"),
+        "{told}"
+    );
+}
+
+/// A number that is no user's.
+const STRANGER: u32 = 54_321;
+
+#[test]
+fn a_process_of_another_user_is_not_read() {
+    let running = Running::holder(Form::Preloaded, 9, 1, "");
+    let mut command = Command::new(&artifacts().command);
+    command.args(["top", "--once"]);
+    // SAFETY: the question has no arguments.
+    if unsafe { libc::geteuid() } == 0 {
+        command
+            .arg(running.pid().to_string())
+            .uid(STRANGER)
+            .gid(STRANGER);
+    } else {
+        command.arg("1");
+    }
+    // A folder that the other user can see.
+    let output = command.current_dir("/").output();
+    let output = match output {
+        Ok(output) => output,
+        // The build's folder may be closed to others: then the system has refused already.
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+            return;
+        }
+    };
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(126), "{told}");
+    assert!(told.contains(
+        "not permitted to read it (it belongs to another user): run as that user or as root"
+    ));
+}
+
+#[test]
+fn nothing_in_the_target_is_changed() {
+    let running = Running::holder(Form::Preloaded, 11, 2, "");
+    let pid = running.pid().to_string();
+    let fields = [
+        "VmRSS:", "VmSwap:", "VmPTE:", "VmSize:", "Threads:", "State:",
+    ];
+    let before = fields.map(|field| running.status(field));
+    for args in [
+        &["top", &pid, "--once"][..],
+        &["map", &pid, "--pins"],
+        &["check", &pid, "--stop"],
+        &["top", &pid, "--once", "--stop"],
+    ] {
+        text(&slabside(args));
+    }
+    assert_eq!(fields.map(|field| running.status(field)), before);
+    assert!(!running.status("State:").starts_with(['T', 't']));
+}
+
+/// The command is killed while it holds the target: it opens a pipe that nobody reads.
+#[test]
+fn a_target_runs_on_when_the_command_that_stopped_it_is_killed() {
+    let running = Running::holder(Form::Preloaded, 13, 2, "");
+    let pipe = running.dir.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo starts").success());
+    let mut command = Command::new(&artifacts().command)
+        .args(["snapshot", "--stop", &running.pid().to_string(), "-o"])
+        .arg(&pipe)
+        .spawn()
+        .expect("it starts");
+    let wait_for = |wanted: &dyn Fn(&str) -> bool| loop {
+        let state = running.status("State:");
+        if wanted(&state) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    wait_for(&|state| state.starts_with('t'));
+    command.kill().expect("it can be killed");
+    command.wait().expect("it has ended");
+    wait_for(&|state| state.starts_with('S'));
+}
+
+/// The figures that `slabside run --json` reports of `handed.c`.
+fn reported(args: &[&str]) -> Value {
+    let program = compile("watch/handed.c", &[]);
+    let mut all = vec!["run", "--json", "--", program.to_str().expect("UTF-8")];
+    all.extend(args);
+    let output = slabside(&all);
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stderr).expect("JSON")
+}
+
+#[test]
+fn what_was_handed_out_is_exact_at_the_end() {
+    let handed = |n: &str| {
+        reported(&[n])["heap"]["handed_out"]
+            .as_u64()
+            .expect("bytes")
+    };
+    let (one, two) = (handed("100"), handed("337"));
+    assert_eq!(two - one, 237 * 48);
+    let live = |n: &str| reported(&[n])["heap"]["live"].as_u64().expect("bytes");
+    assert_eq!(live("337") - live("100"), 237 * 48);
+}
+
+#[test]
+fn what_lives_when_nobody_counts_is_unknown() {
+    let report = reported(&["100", "without a last count"]);
+    assert_eq!(report["complete"], false);
+    assert!(report["heap"]["live"].is_null());
+    for told in ["handed_out", "peak"] {
+        assert_ne!(report["heap"][told], 0, "{told}: never what it cannot be");
+    }
+}
+
+// ---- core files and debuggers -------------------------------------------------------------------
+
+fn gdb(args: &[&str]) -> String {
+    let output = Command::new("gdb")
+        .args(["-batch", "-nx", "-ex", "set debuginfod enabled off"])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("gdb starts");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// The three ways of linking: with the archive of names of its own, preloaded, and static.
+fn linked() -> Vec<(PathBuf, Vec<(&'static str, &'static str)>)> {
+    let replacement = artifacts().replacement.to_str().expect("UTF-8");
+    let flags = ["-static", "-Wl,-u,malloc", replacement];
+    let mut all: Vec<_> = FORMS
+        .map(|form| (compile_as(form, "watch/holder.c", &[]), environment(form)))
+        .into_iter()
+        .collect();
+    all.push((compile("watch/holder.c", &flags), vec![]));
+    all
+}
+
+#[test]
+fn a_core_file_says_what_the_process_said() {
+    for (program, environment) in linked() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(program);
+        command
+            .args(["17", "20000", "2"])
+            .arg(dir.path().join("told"))
+            .envs(environment);
+        let running = Running::start(&mut command, dir);
+        let told = running.told();
+        let core = running.dir.path().join("core");
+        let dump = format!("gcore {}", core.display());
+        let pid = running.pid().to_string();
+        let said = gdb(&["-p", &pid, "-ex", &dump]);
+        assert!(core.is_file(), "{said}");
+        let target = Target::file(&core).expect("a core file");
+        let heap = Heap::read(&*target).expect("it is read");
+        told.expect_in(&*target, &heap, false);
+        let core = core.to_str().expect("UTF-8");
+        let (address, _) = told.blocks.last_key_value().expect("a block");
+        let address = format!("{address:#x}");
+        let explain =
+            |target: &str| json(&["explain", target, &address, "--json"])["addresses"].clone();
+        let (live, dead) = (explain(&pid), explain(core));
+        for part in ["what", "block", "slots"] {
+            assert_eq!(live[0][part], dead[0][part]);
+        }
+        assert_eq!(json(&["check", core, "--json"])["whole"], true);
+    }
+}
+
+#[test]
+fn gdb_explains_addresses_of_a_process_and_of_a_core() {
+    let running = Running::holder(Form::Preloaded, 19, 1, "");
+    let dir = running.dir.path();
+    let script = dir.join("slabside.gdb");
+    fs::write(&script, text(&slabside(&["gdb-script"]))).expect("written");
+    let script = script.to_str().expect("UTF-8");
+    let told = running.told();
+    let (address, _) = told.blocks.first_key_value().expect("a block");
+    let ask = format!("slabside {address:#x}+1");
+    let core = dir.join("core");
+    let dump = format!("gcore {}", core.display());
+    let pid = running.pid().to_string();
+    let wanted = format!("{:#x}: byte 1 of a l", address + 1);
+    let said = gdb(&["-p", &pid, "-x", script, "-ex", &ask, "-ex", &dump]);
+    assert!(said.contains(&wanted), "{said}");
+    let said = gdb(&[
+        "-x",
+        script,
+        "-ex",
+        &format!("core-file {}", core.display()),
+        "-ex",
+        &ask,
+    ]);
+    assert!(said.contains(&wanted), "{said}");
+}
+
+#[test]
+fn a_crash_is_explained_by_its_fault_and_registers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let core = dir.path().join("core");
+    let library = artifacts().preload.display();
+    let program = compile("watch/holder.c", &[]);
+    let said = gdb(&[
+        "-ex",
+        "set startup-with-shell off",
+        "-ex",
+        &format!("set environment LD_PRELOAD {library}"),
+        "-ex",
+        "run",
+        "-ex",
+        &format!("gcore {}", core.display()),
+        "--args",
+        program.to_str().expect("UTF-8"),
+        "23",
+        "20000",
+        "1",
+        dir.path().join("told").to_str().expect("UTF-8"),
+        "crash",
+    ]);
+    assert!(core.is_file(), "{said}");
+    let core = core.to_str().expect("UTF-8");
+    let report = json(&["explain", core, "--fault", "--json"]);
+    assert_eq!(report["signal"], 11);
+    let addresses = report["addresses"].as_array().expect("addresses");
+    let named = |name: &str| addresses.iter().find(|one| one["name"] == name);
+    let fault = named("fault").expect("it faulted");
+    assert_eq!(
+        (&fault["address"], &fault["what"]),
+        (&0.into(), &"unmapped".into())
+    );
+    // What it was about to store is a block, in some register.
+    let held = |one: &&Value| one["what"] == "live" || one["what"] == "large";
+    assert!(addresses.iter().any(|one| held(&one)), "{report}");
+    let (rsp, line) = ("$rsp", text(&slabside(&["explain", core, "$rsp"])));
+    assert!(
+        line.starts_with(rsp) && line.contains("not of the heap"),
+        "{line}"
+    );
+}
+
+// ---- regions of each layout ---------------------------------------------------------------------
+
+/// Regions of the layouts that are read, and what was live in each: as it was told when they were kept.
+const KEPT: [(&str, u32, u64, u64); 3] = [
+    ("2.slab", 2, 6_521_048, 11_862_016),
+    ("3.slab", 3, 6_521_048, 11_866_112),
+    ("hardened.slab", 3, 7_005_680, 11_825_152),
+];
+
+#[test]
+fn regions_of_each_layout_are_read() {
+    for (name, layout, small, large) in KEPT {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/regions")
+            .join(name);
+        let target = Target::file(&file).expect("a snapshot");
+        let heap = Heap::read(&*target).expect("it is read");
+        let figures = Figures::of(&*target, &heap);
+        assert_eq!(heap.region.version, layout);
+        assert_eq!(
+            (figures.allocated - figures.large, figures.large),
+            (small, large)
+        );
+        assert_eq!(check(&*target, &heap).wrong, Vec::<String>::new());
+    }
+}
