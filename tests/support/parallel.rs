@@ -188,7 +188,7 @@ impl Parallel {
         }
         let local = &self.players[thread].local;
         let allocator = &self.table.allocator;
-        if allocator.ground.os.fork() && thread % 2 == 0 {
+        if allocator.ground.os.fork() && thread.is_multiple_of(2) {
             assert_eq!(allocator.validate(local), 0); // By _Fork, which runs no handlers.
         } else {
             allocator.repair_after_fork(local);
