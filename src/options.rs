@@ -341,7 +341,7 @@ pub const TABLE: [Spec; 18] = [
             most: 1 << 40,
         },
         default: 0,
-        meaning: "one in so many allocations of up to a page gets a page of its own between guards; 0: none",
+        meaning: "one in so many allocations of up to a page gets a page of its own between guards; 0: none. Set while the program runs, it counts from then on",
         effect: "overflows and uses after free of sampled blocks fault, with the stacks of allocation and free",
     },
 ];
