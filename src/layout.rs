@@ -104,7 +104,7 @@ pub mod slab {
 
 /// Owner words.
 pub mod owner {
-    pub use crate::remote::{heap_index as index, DISOWNED, LISTED, PENDING, RELEASED};
+    pub use crate::remote::{heap_index as index, list_of, FULL, PENDING, RELEASED};
 }
 
 /// The counters, from [`Fact::Counters`] on.

@@ -4,19 +4,20 @@
 //! (tests/loom.rs). The owner word says who may use a header's first line:
 //!
 //! ```text
-//!   owner    = heap index and generation (never used again), even     one thread's
-//!   owner|1  = the same, and remote frees wait to be collected        one thread's
-//!   DISOWNED   nobody's, on no list: the first who frees into it claims it by CAS
-//!   LISTED     nobody's, on the abandoned list: claimed under that list's lock only
-//!   RELEASED   no slab
+//!   owner      = heap index and generation (never used again), even   one thread's
+//!   owner|1    = the same, and remote frees wait to be collected      one thread's
+//!   owner|FULL   full, and nobody's: the first who frees into it claims it by CAS
+//!   LISTED       nobody's, on the process's list: who frees into it claims it, under that list's lock
+//!   SHARED       nobody's, on the same list: who frees into it marks the slot, as in another thread's
+//!   RELEASED     no slab
 //!
-//!            carve                disown, abandon full
-//!   RELEASED ------> owned(|1) <-----------------------> DISOWNED
-//!       ^--release-----'   ^         claim (CAS)
-//!                          `--abandon / adopt, claim (lock)--> LISTED
+//!            carve                  full
+//!   RELEASED ------> owned(|1) <--------------> owner|FULL
+//!       ^--release-----'   ^      claim (CAS)
+//!                          `--abandon, share / adopt, claim (lock)--> LISTED, SHARED
 //! ```
 //!
-//! The three values of nobody are distinct: with one value a CAS claim and a locked adoption could both
+//! The values of nobody are distinct: with one value a CAS claim and a locked adoption could both
 //! win. A freed slot is marked in `free` or in `remote` at every moment, so a second free that
 //! happens after the first is found at once; overlapping ones are found by the collection at the latest.
 
@@ -29,10 +30,13 @@ use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 pub const PENDING: u64 = 1;
 /// Owner word of a header that stands for no slab, and of the dummy that foreign pages lead to.
 pub const RELEASED: u64 = 2;
-/// Owner word of a slab without owner that is on no list.
-pub const DISOWNED: u64 = 4;
-/// Owner word of a slab without owner on the abandoned list.
-pub const LISTED: u64 = 6;
+/// Owner word, but for the class (see [`on_list`]), of a slab on the process's list that its owner left when it exited.
+pub const LISTED: u64 = 4;
+/// The same of a slab on that list into which several threads free.
+pub const SHARED: u64 = 6;
+/// Set in an owner word while the slab is full, nobody's, and on no list. The rest of the word says who owned it
+/// last, if anybody. Never together with `PENDING`.
+pub const FULL: u64 = 1 << 63;
 
 /// Set in the owner word of a first-class heap.
 const ARENA: u64 = 1 << 63;
@@ -65,7 +69,35 @@ pub const fn heap_index(owner: u64) -> usize {
 
 /// Whether an owner word is some heap's.
 pub const fn is_heap(owner: u64) -> bool {
-    owner >> (INDEX_BITS + 1) != 0
+    owner >> (INDEX_BITS + 1) != 0 && owner & FULL == 0
+}
+
+/// Bits of an owner word below the class, where the slab is on a list.
+const LIST_BITS: u32 = 4;
+
+/// The owner word of a slab of `class` on the process's list of that class; `how` is `LISTED` or `SHARED`. The word
+/// names the class, so that whoever reads it knows which lock keeps the slab there.
+pub const fn on_list(how: u64, class: usize) -> u64 {
+    (class as u64) << LIST_BITS | how
+}
+
+/// The class on whose list a slab of this owner word is, if it is on one.
+pub const fn list_of(owner: u64) -> Option<usize> {
+    let how = owner & ((1 << LIST_BITS) - 1);
+    if owner >> (INDEX_BITS + 1) == 0 && (how == LISTED || how == SHARED) {
+        return Some((owner >> LIST_BITS) as usize);
+    }
+    None
+}
+
+/// Whether several threads free into a slab of this owner word, which is on the process's list.
+pub const fn is_shared(owner: u64) -> bool {
+    owner >> (INDEX_BITS + 1) == 0 && owner & ((1 << LIST_BITS) - 1) == SHARED
+}
+
+/// Whether a slab of this owner word has no owner, and can be claimed.
+pub const fn is_nobodys(owner: u64) -> bool {
+    owner & FULL != 0 || list_of(owner).is_some()
 }
 
 /// Slots that are free twice: the word's number, and the bits.
@@ -84,7 +116,7 @@ pub enum Next {
     Done,
     /// Queue the slab with the heap of this owner word.
     Notify(u64),
-    /// The slab has no owner any more: claim it, so that the free is collected.
+    /// The slab has no owner, and a free that waits to be collected, or nothing else: claim it.
     Claim,
 }
 
@@ -108,16 +140,16 @@ pub enum Given {
     Marked(Next),
     /// It was free already.
     Dead,
-    /// The slab is `me`'s, or no heap's: nothing was marked.
+    /// The slab is `me`'s, or it is to be claimed: nothing was marked.
     Elsewhere,
 }
 
-/// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns. Touches
-/// no heap and takes no lock, and may be interrupted anywhere by a signal handler that frees as well.
+/// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns, or all
+/// share. Touches no heap and takes no lock, and may be interrupted anywhere by a signal handler that frees as well.
 #[inline]
 pub fn give_at_once(slab: SlabPtr, slot: usize, me: u64) -> Given {
     let owner = slab.owner.load(SeqCst);
-    if !is_heap(owner) || owner & !PENDING == me {
+    if !is_shared(owner) && !is_heap(owner) || owner & !PENDING == me {
         return Given::Elsewhere;
     }
     if !give_remote(slab, slot) {
@@ -131,7 +163,11 @@ pub fn give_at_once(slab: SlabPtr, slot: usize, me: u64) -> Given {
 pub fn raise_pending(slab: SlabPtr) -> Next {
     let mut owner = slab.owner.load(SeqCst);
     loop {
-        if owner == DISOWNED || owner == LISTED {
+        if is_shared(owner) && !is_all_free(slab) {
+            // Who adopts it collects.
+            return Next::Done;
+        }
+        if is_nobodys(owner) {
             return Next::Claim;
         }
         if !is_heap(owner) || owner & PENDING != 0 {
@@ -145,6 +181,17 @@ pub fn raise_pending(slab: SlabPtr) -> Next {
             Err(now) => owner = now,
         }
     }
+}
+
+/// Whether every slot of a slab that nobody owns was freed: of those who mark its last slots at the same time one
+/// sees the marks of all. A hint where the slab is claimed meanwhile.
+#[inline(never)]
+fn is_all_free(slab: SlabPtr) -> bool {
+    (0..slab.words()).all(|word| {
+        // In this order, since a collection moves bits from `remote` to `free`. Bits past the last slot read free.
+        let remote = slab.remote_word(word).load(SeqCst);
+        remote | slab.free_word(word).load(Acquire) == u64::MAX
+    })
 }
 
 /// Moves the remote frees of a slab owned by `me` into its free bitmap; returns how many.
@@ -181,11 +228,17 @@ pub fn let_go(slab: SlabPtr, me: u64, to: u64) -> bool {
     slab.owner.compare_exchange(me, to, SeqCst, Relaxed).is_ok()
 }
 
-/// Makes `me` the owner of a slab that was disowned; false if somebody was faster. The new owner
-/// collects, since frees from before the claim told nobody.
-pub fn claim(slab: SlabPtr, me: u64) -> bool {
+/// Lets go of a full slab owned by `me`: it is whose who frees into it first. False if remote frees wait to be
+/// collected first.
+pub fn open(slab: SlabPtr, me: u64) -> bool {
+    let_go(slab, me, me | FULL)
+}
+
+/// Makes `me` the owner of a full slab that nobody owns, whose owner word was `from`; false if somebody was faster.
+/// The new owner collects, since frees from before the claim told nobody.
+pub fn claim(slab: SlabPtr, from: u64, me: u64) -> bool {
     slab.owner
-        .compare_exchange(DISOWNED, me, SeqCst, Relaxed)
+        .compare_exchange(from, me, SeqCst, Relaxed)
         .is_ok()
 }
 
@@ -221,6 +274,11 @@ impl Queue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.load(Relaxed) == END
+    }
+
+    /// Whether there is anything to take.
+    pub fn holds_any(&self) -> bool {
+        !matches!(self.0.load(Relaxed), END | CLOSED)
     }
 
     /// Adds `slab` unless it is in a queue already. False if this queue is closed: its owner is then to

@@ -16,7 +16,7 @@
 use crate::class::{PAIR, SPAN};
 use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
-use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -364,6 +364,20 @@ impl SlabPtr {
         (0..self.words())
             .map(|word| self.remote_word(word).load(Relaxed).count_ones() as usize)
             .sum()
+    }
+
+    /// Whether any slot was freed by other threads and not collected yet.
+    #[inline(always)]
+    pub fn any_remote(self) -> bool {
+        let bits = |word| self.remote_word(word).load(SeqCst);
+        if self.class() == PAIR {
+            return (0..self.words()).any(|word| bits(word) != 0);
+        }
+        // Words that no slot has are zero.
+        self.remote
+            .iter()
+            .fold(0, |all, word| all | word.load(SeqCst))
+            != 0
     }
 
     /// Forgets all remote frees: second frees of slots that are free.

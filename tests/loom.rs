@@ -19,8 +19,8 @@
 //! let_go     whatever the flag says; relaxed
 //! give       test `free` before `remote`, or again after; mark by load and store, or not sequentially
 //!            consistent
-//! raise      done where the slab is disowned, or listed; first load acquiring; no second try
-//! claim      by load and store; DISOWNED and LISTED one value; LISTED not looked at again under the lock
+//! raise      done where the slab is full and nobody's, or listed; first load acquiring; no second try
+//! claim      by load and store; LISTED not looked at again under the lock
 //! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
 //!            taken by load and store; not closed at exit; link freed only at the chain's end
 //! repair     remote frees not merged; their bits kept; the slab left queued
@@ -36,7 +36,7 @@
 use loom::sync::Mutex;
 use loom::thread;
 use slabside::geometry::{bit_of, word_of, SlabId};
-use slabside::remote::{self, Next, Overlap, Queue, DISOWNED, LISTED, PENDING, RELEASED};
+use slabside::remote::{self, Next, Overlap, Queue, FULL, LISTED, PENDING, RELEASED, SHARED};
 use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
 use slabside::sync::Ordering::{Relaxed, SeqCst};
 use slabside::sync::{expect_fork, freeze, Frozen};
@@ -53,6 +53,8 @@ const SLABS: usize = 4;
 /// Slots of a slab. The last one stays live in most models, so that the slab stays.
 const SLOTS: usize = 4;
 const HEAPS: usize = 4;
+/// The slab's size class.
+const CLASS: usize = 3;
 
 /// A misuse, as the twins of `heap` report it.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,9 +116,9 @@ impl World {
     }
 
     /// Twin of `Abandoned::leave`.
-    fn leave(&self, slab: SlabPtr, me: u64) -> bool {
+    fn leave(&self, slab: SlabPtr, me: u64, how: u64) -> bool {
         under(&self.abandoned, |list| {
-            let left = remote::let_go(slab, me, LISTED);
+            let left = remote::let_go(slab, me, remote::on_list(how, CLASS));
             if left {
                 slab.set_state(State::Abandoned);
                 list.push(slab.id());
@@ -145,7 +147,7 @@ impl World {
     /// Twin of `Abandoned::claim`.
     fn claim(&self, slab: SlabPtr, me: u64) -> bool {
         under(&self.abandoned, |list| {
-            let listed = slab.owner.load(SeqCst) == LISTED;
+            let listed = remote::list_of(slab.owner.load(SeqCst)) == Some(CLASS);
             if listed {
                 World::take(list, slab, me);
             }
@@ -202,7 +204,7 @@ impl Heap {
             .get(self.world.spare.lock().unwrap().pop()?);
         assert_eq!(slab.owner.load(Relaxed), RELEASED);
         let shape = Shape {
-            class: 3,
+            class: CLASS,
             size: 64,
             recip: 0,
             slots: SLOTS,
@@ -226,10 +228,47 @@ impl Heap {
 
     /// Twin of `Allocator::free`, its fast path included.
     fn free(&self, slab: SlabPtr, slot: usize) -> Outcome {
+        let owner = slab.owner.load(Relaxed);
+        if owner & FULL != 0 && self.free_into_full(slab, slot, owner) {
+            return Ok(());
+        }
         if slab.owner.load(Relaxed) != self.me {
             return self.free_elsewhere(slab, slot);
         }
         self.free_mine(slab, slot)
+    }
+
+    /// Twin of `Heap::free_into_full`.
+    fn free_into_full(&self, slab: SlabPtr, slot: usize, owner: u64) -> bool {
+        if !remote::claim(slab, owner, self.me) {
+            return false;
+        }
+        self.owns.set(true);
+        let word = slab.free_word(word_of(slot));
+        let bits = word.load(Relaxed);
+        if slab.any_remote() || bits & bit_of(slot) != 0 {
+            self.collect(slab).unwrap();
+            return false;
+        }
+        word.store(bits | bit_of(slot), Relaxed);
+        self.freed.set(self.freed.get() + 1);
+        slab.set_state(State::Partial);
+        true
+    }
+
+    /// Twin of `Allocator::free_without_heap`: by a signal handler that interrupted a slow path of the thread.
+    fn free_by_handler(&self, slab: SlabPtr, slot: usize) -> Outcome {
+        if !remote::give_remote(slab, slot) {
+            return Err(Misuse::Dead);
+        }
+        match remote::raise_pending(slab) {
+            Next::Done => {}
+            Next::Notify(owner) => self.world.notify(owner, slab),
+            Next::Claim => {
+                self.queue().push(slab);
+            }
+        }
+        Ok(())
     }
 
     /// Twin of `Heap::free_elsewhere`.
@@ -245,7 +284,7 @@ impl Heap {
             if owner == RELEASED {
                 return Err(Misuse::Dead);
             }
-            if owner == DISOWNED || owner == LISTED {
+            if remote::is_nobodys(owner) && !remote::is_shared(owner) {
                 if self.claim(slab, owner) {
                     self.collect(slab)?;
                     return self.free_mine(slab, slot);
@@ -270,7 +309,7 @@ impl Heap {
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if (owner == DISOWNED || owner == LISTED) && self.claim(slab, owner) {
+                    if remote::is_nobodys(owner) && self.claim(slab, owner) {
                         self.collect(slab)?;
                         return self.settle(slab);
                     }
@@ -281,9 +320,9 @@ impl Heap {
 
     /// Twin of `Heap::claim`.
     fn claim(&self, slab: SlabPtr, owner: u64) -> bool {
-        let claimed = match owner {
-            DISOWNED => remote::claim(slab, self.me),
-            _ => self.world.claim(slab, self.me),
+        let claimed = match owner & FULL {
+            0 => self.world.claim(slab, self.me),
+            _ => remote::claim(slab, owner, self.me),
         };
         if claimed {
             slab.set_state(State::Unlisted);
@@ -348,6 +387,9 @@ impl Heap {
         if owner == self.me | PENDING {
             self.collect(slab)?;
             return self.settle(slab);
+        } else if remote::is_nobodys(owner) && slab.count_remote() != 0 {
+            // A signal handler freed into it that could not claim it.
+            return self.notify(slab);
         } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me {
             // It changed hands while it was queued here.
             self.world.notify(owner, slab);
@@ -355,14 +397,30 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::retire`: the full slab is disowned, unless frees wait.
-    fn retire(&self, slab: SlabPtr) {
+    /// Twin of `Heap::fill_up`: the full slab is nobody's from now on, unless frees wait.
+    fn fill_up(&self, slab: SlabPtr) {
         slab.set_state(State::Unlisted);
-        if remote::let_go(slab, self.me, DISOWNED) {
+        // What the heap takes itself to own it must know before it lets go.
+        if !remote::is_queued(slab) && remote::open(slab, self.me) {
             self.owns.set(false);
             return;
         }
         slab.set_state(State::Full);
+    }
+
+    /// Twin of `Heap::share`.
+    fn share(&self, slab: SlabPtr) -> Outcome {
+        slab.set_state(State::Unlisted);
+        self.leave(slab, SHARED)
+    }
+
+    /// Twin of `Heap::adopt`.
+    fn adopt(&self) -> Outcome {
+        if let Some(slab) = self.world.adopt(self.me) {
+            self.owns.set(true);
+            self.collect(slab)?;
+        }
+        Ok(())
     }
 
     /// Twin of `Heap::abandon_all`, with one slab at the most.
@@ -372,13 +430,13 @@ impl Heap {
             self.look_at_queued(slab)?;
         }
         if self.owns.get() {
-            self.abandon(slab)?;
+            self.leave(slab, LISTED)?;
         }
         Ok(())
     }
 
-    /// Twin of `Heap::abandon`.
-    fn abandon(&self, slab: SlabPtr) -> Outcome {
+    /// Twin of `Heap::leave`.
+    fn leave(&self, slab: SlabPtr, how: u64) -> Outcome {
         loop {
             self.collect(slab)?;
             let (free, slots) = (slab.count_free(), slab.slots());
@@ -386,8 +444,8 @@ impl Heap {
                 return self.release(slab);
             }
             let left = match free {
-                0 => remote::let_go(slab, self.me, DISOWNED),
-                _ => self.world.leave(slab, self.me),
+                0 => remote::let_go(slab, self.me, FULL),
+                _ => self.world.leave(slab, self.me, how),
             };
             if left {
                 self.owns.set(false);
@@ -458,16 +516,26 @@ fn settled(world: &Arc<World>, heaps: &[&Heap], freed: u64) {
         "flagged, and in no queue"
     );
     assert_eq!(slab.queue.load(SeqCst), 0, "still queued");
-    assert_eq!(slab.count_remote(), 0, "a free was lost");
+    // Frees into a shared slab wait for whoever adopts it.
+    let waiting = if remote::is_shared(owner) {
+        slab.count_remote()
+    } else {
+        0
+    };
+    assert_eq!(slab.count_remote(), waiting, "a free was lost");
     let counted = heaps.iter().map(|heap| heap.freed.get()).sum::<usize>();
-    assert_eq!(counted, freed.count_ones() as usize, "counted");
+    assert_eq!(counted + waiting, freed.count_ones() as usize, "counted");
     for heap in heaps {
         assert_eq!(heap.owns.get(), owner == heap.me, "owned by two");
     }
-    assert_eq!(owner == LISTED, !world.abandoned.lock().unwrap().is_empty());
+    let listed = remote::list_of(owner).is_some();
+    assert_eq!(listed, !world.abandoned.lock().unwrap().is_empty());
     assert_eq!(owner == RELEASED, !world.spare.lock().unwrap().is_empty());
     if owner != RELEASED {
-        assert_eq!(slab.free_word(0).load(Relaxed) & ((1 << SLOTS) - 1), freed);
+        let bits = slab.free_word(0).load(Relaxed) | slab.remote_word(0).load(Relaxed);
+        let every = (1 << SLOTS) - 1;
+        assert_eq!(bits & every, freed);
+        assert_ne!(bits & every, every, "all free, and not released");
     }
 }
 
@@ -508,25 +576,25 @@ fn the_last_frees_of_a_slab_release_it_once() {
     });
 }
 
-// ---- 2. frees against an owner that disowns ------------------------------------------------------
+// ---- 2. frees against an owner that opens ------------------------------------------------------
 
 #[test]
-fn a_free_while_its_slab_is_disowned_is_collected_by_the_owner_or_by_who_claims() {
+fn a_free_while_its_slab_is_opened_is_collected_by_the_owner_or_by_who_claims() {
     explore_slab(3, 0b0111, |world, owner, slab| {
         let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
         // The last slot is handed out: whoever claims must see that.
         slab.free_word(0).store(!0b1111, Relaxed);
-        owner.retire(slab);
+        owner.fill_up(slab);
         let (one, two) = (join(one), join(two));
         settled(world, &[&owner, &one, &two], 0b0011);
     });
 }
 
 #[test]
-fn an_owner_that_disowned_and_frees_claims_its_slab_again() {
+fn an_owner_that_opened_and_frees_claims_its_slab_again() {
     explore_slab(4, 0b1111, |world, owner, slab| {
         let one = freer(world, 1, 0);
-        owner.retire(slab);
+        owner.fill_up(slab);
         owner.free(slab, 1).unwrap();
         let one = join(one);
         settled(world, &[&owner, &one], 0b0011);
@@ -566,11 +634,8 @@ fn a_free_an_exit_and_an_adoption_make_one_owner() {
         let one = freer(world, 1, 0);
         let two = Heap::new(world, 2);
         let two = thread::spawn(move || {
-            if let Some(slab) = two.world.adopt(two.me) {
-                two.owns.set(true);
-                two.collect(slab).unwrap();
-            }
-            (two, Ok(()))
+            let outcome = two.adopt();
+            (two, outcome)
         });
         owner.abandon_all(slab).unwrap();
         let (one, two) = (join(one), join(two));
@@ -592,7 +657,7 @@ fn two_claim(live: u64) {
 }
 
 #[test]
-fn of_two_who_claim_a_disowned_slab_one_wins_and_both_frees_count() {
+fn of_two_who_claim_a_full_slab_one_wins_and_both_frees_count() {
     two_claim(0b1111);
 }
 
@@ -604,6 +669,131 @@ fn of_two_who_claim_a_listed_slab_one_wins_and_both_frees_count() {
 #[test]
 fn of_two_who_free_the_last_slots_of_a_listed_slab_one_releases_it() {
     two_claim(0b0011);
+}
+
+// ---- 4a. slabs that are shared -------------------------------------------------------------------
+
+/// One who frees the slot `slot` while its slab is being shared, and one more.
+fn share_against_two_freers(live: u64) {
+    explore_slab(2, live, move |world, owner, slab| {
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.share(slab).unwrap();
+        let (one, two) = (join(one), join(two));
+        let before = owner.count_as_freed(live);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+#[test]
+fn frees_into_a_slab_that_is_being_shared_wait_for_who_adopts_it() {
+    share_against_two_freers(0b0111);
+}
+
+#[test]
+fn of_two_who_free_the_last_slots_while_their_slab_is_shared_one_releases_it() {
+    share_against_two_freers(0b0011);
+}
+
+/// The slab is shared already: no owner is left to see that all is free.
+#[test]
+fn of_two_who_free_the_last_slots_of_a_shared_slab_one_releases_it() {
+    explore_slab(3, 0b0011, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        let (one, two) = (join(one), join(two));
+        assert_eq!(slab.owner.load(SeqCst), RELEASED);
+        let before = owner.count_as_freed(0b0011);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+#[test]
+fn frees_into_a_shared_slab_while_it_is_adopted_are_collected_or_told() {
+    explore_slab(2, 0b0111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.adopt().unwrap();
+        let (one, two) = (join(one), join(two));
+        let before = owner.count_as_freed(0b0111);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+#[test]
+fn a_shared_slab_whose_last_slots_are_freed_while_it_is_adopted_is_released_or_owned() {
+    explore_slab(2, 0b0011, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.adopt().unwrap();
+        let (one, two) = (join(one), join(two));
+        // The adopter took it to be in use: it takes slots from it, and gives it back once it looks.
+        if owner.owns.get() {
+            owner.drain().unwrap();
+        }
+        if owner.owns.get() {
+            owner.settle(slab).unwrap();
+        }
+        let before = owner.count_as_freed(0b0011);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+/// It is adopted, shared again and freed into, by turns.
+#[test]
+fn a_slab_that_is_shared_again_loses_no_free() {
+    explore_slab(3, 0b0111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let one = freer(world, 1, 0);
+        owner.adopt().unwrap();
+        owner.share(slab).unwrap();
+        owner.free(slab, 1).unwrap();
+        let one = join(one);
+        let before = owner.count_as_freed(0b0111);
+        settled(world, &[&owner, &one], before | 0b0011);
+    });
+}
+
+#[test]
+fn a_second_free_into_a_shared_slab_is_found_at_once_while_it_is_adopted() {
+    explore_slab(3, 0b0111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (Heap::new(world, 1), Heap::new(world, 2));
+        let twice = thread::spawn(move || {
+            one.free(one.world.slab(), 0).unwrap();
+            two.free(two.world.slab(), 0)
+        });
+        owner.adopt().unwrap();
+        assert_eq!(twice.join().unwrap(), Err(Misuse::Dead));
+    });
+}
+
+// ---- 4b. frees by signal handlers that interrupted a slow path -------------------------------------
+
+#[test]
+fn a_handlers_free_into_a_full_slab_is_found_by_its_own_thread() {
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        owner.fill_up(slab);
+        let other = freer(world, 1, 0);
+        owner.free_by_handler(slab, 1).unwrap();
+        owner.drain().unwrap();
+        let other = join(other);
+        settled(world, &[&owner, &other], 0b0011);
+    });
+}
+
+#[test]
+fn a_handlers_free_while_a_slab_fills_up_is_found_by_its_own_thread() {
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        let handler = Heap::new(world, 1);
+        let other = thread::spawn(move || {
+            let outcome = handler.free_by_handler(handler.world.slab(), 1);
+            (handler, outcome)
+        });
+        owner.fill_up(slab);
+        owner.free(slab, 0).unwrap();
+        let other = join(other);
+        settled(world, &[&owner, &other], 0b0011);
+    });
 }
 
 // ---- 5. a freer that stalls ----------------------------------------------------------------------
@@ -633,7 +823,7 @@ fn a_freer_may_stall_until_its_slab_is_another_heaps() {
     });
 }
 
-/// As before, but the slab changes hands by being disowned, and its first owner lives on.
+/// As before, but the slab changes hands by being opened, and its first owner lives on.
 #[test]
 fn a_slab_that_changed_hands_while_queued_reaches_its_new_owner() {
     explore_slab(3, 0b1111, |world, owner, slab| {
@@ -641,7 +831,7 @@ fn a_slab_that_changed_hands_while_queued_reaches_its_new_owner() {
         // Collects, so that the slab may be let go while the freer has it half queued.
         owner.free(slab, 1).unwrap();
         let (second, third) = (Heap::new(world, 2), Heap::new(world, 3));
-        owner.retire(slab);
+        owner.fill_up(slab);
         second.free(slab, 2).unwrap();
         third.free(slab, 3).unwrap();
         let one = join(one);
@@ -851,19 +1041,19 @@ fn rebuild(world: &World, mine: &Heap) {
     }
     remote::repair(slab);
     slab.set_state(State::Unlisted);
-    if slab.owner.load(Relaxed) & !PENDING == mine.me {
+    if slab.owner.load(Relaxed) & !(PENDING | FULL) == mine.me {
         slab.owner.store(mine.me, SeqCst);
         mine.owns.set(true);
         return mine.settle(slab).unwrap();
     }
     match slab.count_free() {
-        0 => slab.owner.store(DISOWNED, SeqCst),
+        0 => slab.owner.store(FULL, SeqCst),
         free if free == slab.slots() => {
             slab.owner.store(RELEASED, SeqCst);
             world.spare.lock().unwrap().push(slab.id());
         }
         _ => {
-            slab.owner.store(LISTED, SeqCst);
+            slab.owner.store(remote::on_list(LISTED, CLASS), SeqCst);
             slab.set_state(State::Abandoned);
             world.abandoned.lock().unwrap().push(slab.id());
         }
@@ -946,8 +1136,21 @@ fn a_child_takes_up_a_slab_whose_owner_was_listing_it() {
 }
 
 #[test]
-fn a_child_takes_up_a_slab_that_was_being_disowned() {
-    fork_while_the_owner_leaves(0b1111, |heap| heap.retire(heap.world.slab()));
+fn a_child_takes_up_a_slab_that_was_being_opened() {
+    fork_while_the_owner_leaves(0b1111, |heap| heap.fill_up(heap.world.slab()));
+}
+
+#[test]
+fn a_child_takes_up_a_slab_that_was_being_shared() {
+    fork_while_the_owner_leaves(0b0111, |heap| heap.share(heap.world.slab()).unwrap());
+}
+
+#[test]
+fn a_child_takes_up_a_slab_that_was_shared_and_adopted_again() {
+    fork_while_the_owner_leaves(0b0111, |heap| {
+        heap.share(heap.world.slab()).unwrap();
+        heap.adopt().unwrap();
+    });
 }
 
 #[test]

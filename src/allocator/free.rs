@@ -2,12 +2,13 @@
 
 use super::{Allocator, Busy};
 use crate::arch::{mark_free, Freed};
+use crate::class::slot_at;
 use crate::heap::{self, heap_of, locate};
 use crate::large::Found;
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
-use crate::remote::{self, Given, Next};
+use crate::remote::{self, Given, Next, FULL};
 use crate::slab::SlabPtr;
 use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
@@ -68,7 +69,10 @@ impl<O: Os> Allocator<O> {
             Some((_, slab)) if slab.owner.load(Relaxed) == thread.me.get() => {
                 self.free_own(thread, slab, block)
             }
-            Some((_, slab)) => self.free_in(block, slab, thread),
+            Some((_, slab)) if slab.owner.load(Relaxed) & FULL != 0 => {
+                self.free_into_full(block, slab, thread)
+            }
+            Some((_, slab)) => self.free_in_other(block, slab, thread),
             None => self.free_large(thread, block as usize),
         }
     }
@@ -206,9 +210,24 @@ impl<O: Os> Allocator<O> {
         next
     }
 
+    /// A block in a full slab, whose first free slot this may be.
+    #[inline(never)]
+    fn free_into_full(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
+        let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
+        if let Some(heap) = heap_of(thread).filter(|_| exact && thread.busy.get() == 0) {
+            if slot < slab.slots() && !self.has_forked() {
+                let _busy = Busy::mark(thread);
+                if heap.free_into_full(&self.ground, slab, slot) {
+                    return;
+                }
+            }
+        }
+        self.free_in_other(block, slab, thread);
+    }
+
     /// A block in a slab that is not the thread's own as it stands.
-    #[inline(always)]
-    fn free_in(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
+    #[inline(never)]
+    fn free_in_other(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
         slab.prefetch_remote();
         let slot = match locate(slab, block as usize, Call::Free) {
             Ok(slot) => slot,
@@ -237,12 +256,14 @@ impl<O: Os> Allocator<O> {
         match next {
             Next::Done => {}
             Next::Notify(owner) => self.ground.heaps.notify(&self.ground, owner, slab),
-            // In a signal handler that interrupted a slow path, whoever claims the slab next collects.
             Next::Claim => {
-                self.with_heap(thread, |_, heap| {
+                let claimed = self.with_heap(thread, |_, heap| {
                     heap.notify(&self.ground, slab)?;
                     Ok(Some(()))
                 });
+                if claimed.is_none() {
+                    self.claim_later(slab, thread);
+                }
             }
         }
     }
@@ -257,18 +278,28 @@ impl<O: Os> Allocator<O> {
         match freed {
             Some(Ok(())) => {}
             Some(Err(misuse)) => self.misuse(&misuse),
-            None => self.free_without_heap(slab, slot),
+            None => self.free_without_heap(slab, slot, thread),
         }
     }
 
     /// In a signal handler that interrupted a slow path of this thread, or where there is no memory for
     /// a heap: marks the free, takes no lock.
-    pub(super) fn free_without_heap(&self, slab: SlabPtr, slot: usize) {
+    pub(super) fn free_without_heap(&self, slab: SlabPtr, slot: usize, thread: &Local) {
         if !remote::give_remote(slab, slot) {
             return self.misuse(&heap::dead(slab, slot));
         }
-        if let Next::Notify(owner) = remote::raise_pending(slab) {
-            self.ground.heaps.notify(&self.ground, owner, slab);
+        match remote::raise_pending(slab) {
+            Next::Done => {}
+            Next::Notify(owner) => self.ground.heaps.notify(&self.ground, owner, slab),
+            Next::Claim => self.claim_later(slab, thread),
+        }
+    }
+
+    /// In a signal handler that interrupted a slow path: the thread's heap finds the slab in its queue, and claims
+    /// it if nobody was faster.
+    fn claim_later(&self, slab: SlabPtr, thread: &Local) {
+        if let Some(heap) = self.heap_in_use(thread) {
+            heap.look_later(slab);
         }
     }
 

@@ -135,7 +135,7 @@ impl<O: Os> Allocator<O> {
     fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
         if thread.busy.get() != 0 || !self.attach(thread) {
             return match self.hard.end(slab, slot, true) {
-                Ok(()) => self.free_without_heap(slab, slot),
+                Ok(()) => self.free_without_heap(slab, slot, thread),
                 Err(misuse) => self.misuse(&misuse),
             };
         }

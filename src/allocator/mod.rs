@@ -270,7 +270,7 @@ impl<O: Os> Allocator<O> {
         if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
             let entry = entry_of(thread, heap, class);
-            if let Some(slot) = heap.refill_in_turn(self.ground.table(), class, entry) {
+            if let Some(slot) = heap.refill_in_turn(&self.ground, class, entry) {
                 return slot;
             }
         } else if self.is_hardened(thread) {

@@ -8,7 +8,7 @@ use crate::heap::{self, heap_of, locate, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::os::{NextMalloc, Os};
-use crate::remote::{self};
+use crate::remote::{self, FULL};
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::Local;
@@ -61,16 +61,22 @@ impl<O: Os> Allocator<O> {
         block
     }
 
-    /// The slab of `block` if that is a live one in a slab of the thread's own. Twenty-odd instructions.
+    /// The slab of `block` if that is a live one in a slab of the thread's own, or in a full one of slots that it was
+    /// the last to own. Twenty-odd instructions.
     #[inline(always)]
     fn own_slab(&self, thread: &Local, block: *mut u8) -> Option<SlabPtr> {
         let slab = self.ground.pages.hot.slab_at(block as usize)?;
-        if slab.owner.load(Relaxed) != thread.me.get() {
+        let owner = slab.owner.load(Relaxed);
+        if owner & !FULL != thread.me.get() {
             return None;
         }
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
         let free = slab.free_word_at(slot).load(Relaxed);
-        (exact && free & bit_of(slot) == 0).then_some(slab)
+        let live = exact && free & bit_of(slot) == 0;
+        if owner & FULL != 0 && (slab.is_span() || !live || slab.is_remote(slot)) {
+            return None;
+        }
+        live.then_some(slab)
     }
 
     #[inline(never)]

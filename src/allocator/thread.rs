@@ -373,7 +373,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// The thread's heap, hardened or not.
-    fn heap_in_use<'a>(&'a self, thread: &'a Local) -> Option<&'a Heap> {
+    pub(super) fn heap_in_use<'a>(&'a self, thread: &'a Local) -> Option<&'a Heap> {
         let hardened = self.hard.thread(thread);
         hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap)
     }

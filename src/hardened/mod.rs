@@ -405,7 +405,7 @@ impl Hardened {
         }
         let taken = heap
             .next_word(table, class, entry)
-            .or_else(|| heap.refill_in_turn(table, class, entry))?;
+            .or_else(|| heap.refill_in_turn(ground, class, entry))?;
         put_back(entry, taken);
         let checked_out = heap.checked_out(table, class);
         let Some((slab, first)) = checked_out.filter(|&(slab, _)| self.sizes().is_open(slab))
@@ -699,8 +699,7 @@ impl Hardened {
         slab: SlabPtr,
         slot: usize,
     ) -> bool {
-        heap.free_first(ground.table(), slab, slot)
-            || heap.free_elsewhere(ground, slab, slot).is_ok()
+        heap.free_into_full(ground, slab, slot) || heap.free_elsewhere(ground, slab, slot).is_ok()
     }
 
     /// Whether the canary behind `size` bytes of a slot of `bytes` is whole, and what lies behind it as it

@@ -1,86 +1,159 @@
-//! Slabs with free slots that no thread owns, because theirs has exited.
+//! Slabs with free slots that no thread owns: theirs has exited, or several threads free into them.
 
 use super::Ground;
 use crate::class::CLASSES;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::remote::{self, DISOWNED, LISTED, RELEASED};
+use crate::remote::{self, FULL, LISTED, RELEASED};
 use crate::slab::{List, SlabPtr, SlabTable, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
+use core::mem::{self, MaybeUninit};
 
-/// Slabs with free slots that no thread owns, by class, under a lock.
-pub struct Abandoned {
-    lists: Mutex<Lists>,
-    counts: [AtomicU32; CLASSES + 1],
+/// Slabs with free slots that no thread owns, by class, each class under a lock of its own.
+pub struct Abandoned([Shelf; CLASSES + 1]);
+
+/// Those of one class.
+struct Shelf {
+    list: Mutex<List>,
+    count: AtomicU32,
+    /// Slots of slabs that were carved while others on the list had free slots, since a slab was carved for want of
+    /// any.
+    slack: AtomicU32,
 }
 
-type Lists = [List; CLASSES + 1];
+impl Shelf {
+    const fn new(locks: &mut Registry) -> Shelf {
+        Shelf {
+            list: Mutex::new(locks, List::new()),
+            count: AtomicU32::new(0),
+            slack: AtomicU32::new(0),
+        }
+    }
+
+    fn push(&self, list: &List, table: SlabTable, slab: SlabPtr) {
+        slab.set_state(State::Abandoned);
+        list.push_back(table, slab);
+        self.count.store(self.count.load(Relaxed) + 1, Relaxed);
+    }
+
+    fn take(&self, list: &List, table: SlabTable, slab: SlabPtr, me: u64) {
+        list.unlink(table, slab);
+        self.count.store(self.count.load(Relaxed) - 1, Relaxed);
+        slab.set_state(State::Unlisted);
+        slab.owner.store(me, SeqCst);
+    }
+}
 
 impl Abandoned {
     /// No slabs.
     pub const fn new(locks: &mut Registry) -> Abandoned {
-        Abandoned {
-            lists: Mutex::new(locks, [const { List::new() }; CLASSES + 1]),
-            counts: [const { AtomicU32::new(0) }; CLASSES + 1],
+        let mut shelves = [const { MaybeUninit::uninit() }; CLASSES + 1];
+        let mut class = 0;
+        while class <= CLASSES {
+            shelves[class] = MaybeUninit::new(Shelf::new(locks));
+            class += 1;
+        }
+        // SAFETY: each of them was made just now.
+        Abandoned(unsafe {
+            mem::transmute::<[MaybeUninit<Shelf>; CLASSES + 1], [Shelf; CLASSES + 1]>(shelves)
+        })
+    }
+
+    /// How many slabs of `class` there are.
+    #[inline]
+    pub(super) fn count(&self, class: usize) -> usize {
+        self.0[class].count.load(Relaxed) as usize
+    }
+
+    /// Slots of `class` that were carved although slabs on its list had free ones.
+    pub(super) fn slack(&self, class: usize) -> usize {
+        self.0[class].slack.load(Relaxed) as usize
+    }
+
+    /// So many more of them were carved.
+    pub(super) fn add_slack(&self, class: usize, slots: usize) {
+        self.0[class].slack.fetch_add(slots as u32, Relaxed);
+    }
+
+    /// A slab of `class` was carved for want of any free slot: all slack is used.
+    pub(super) fn forget_slack(&self, class: usize) {
+        let slack = &self.0[class].slack;
+        if slack.load(Relaxed) != 0 {
+            slack.store(0, Relaxed);
         }
     }
 
-    /// Lets an unlisted slab of `me`'s go onto the list; false if remote frees wait to be collected.
-    pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: u64) -> bool {
-        let lists = self.lists.lock();
-        let left = remote::let_go(slab, me, LISTED);
+    /// Lets an unlisted slab of `me`'s go onto the list, `to` being `LISTED` or `SHARED`; false if remote frees wait
+    /// to be collected.
+    pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: u64, to: u64) -> bool {
+        let class = slab.class();
+        let shelf = &self.0[class];
+        let list = shelf.list.lock();
+        let left = remote::let_go(slab, me, remote::on_list(to, class));
         if left {
-            self.push(&lists, table, slab);
+            shelf.push(&list, table, slab);
         }
         left
     }
 
-    pub(super) fn push(&self, lists: &Lists, table: SlabTable, slab: SlabPtr) {
-        slab.set_state(State::Abandoned);
-        lists[slab.class()].push_back(table, slab);
-        self.counts[slab.class()].fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn take(&self, lists: &Lists, table: SlabTable, slab: SlabPtr, me: u64) {
-        lists[slab.class()].unlink(table, slab);
-        self.counts[slab.class()].fetch_sub(1, Relaxed);
-        slab.set_state(State::Unlisted);
-        slab.owner.store(me, SeqCst);
-    }
-
     /// The slab of `class` that waits longest, made `me`'s.
     pub(super) fn adopt(&self, table: SlabTable, class: usize, me: u64) -> Option<SlabPtr> {
-        if self.counts[class].load(Relaxed) == 0 {
+        let shelf = &self.0[class];
+        if shelf.count.load(Relaxed) == 0 {
             return None;
         }
-        let lists = self.lists.lock();
-        let slab = lists[class].first(table)?;
-        self.take(&lists, table, slab, me);
+        let list = shelf.list.lock();
+        let slab = list.first(table)?;
+        shelf.take(&list, table, slab, me);
         Some(slab)
     }
 
     /// Makes a listed slab `me`'s; false if somebody was faster.
     pub(super) fn claim(&self, table: SlabTable, slab: SlabPtr, me: u64) -> bool {
-        let lists = self.lists.lock();
-        let listed = slab.owner.load(SeqCst) == LISTED;
+        let Some(class) = remote::list_of(slab.owner.load(SeqCst)) else {
+            return false;
+        };
+        let shelf = &self.0[class];
+        let list = shelf.list.lock();
+        // By now the slab may be on another list, or be another one.
+        let listed = remote::list_of(slab.owner.load(SeqCst)) == Some(class);
         if listed {
-            self.take(&lists, table, slab, me);
+            shelf.take(&list, table, slab, me);
         }
         listed
     }
 
-    /// Shows the lock.
+    /// Number of listed slabs that are not as they should be, while nobody is at work.
+    pub(super) fn validate(&self, table: SlabTable) -> usize {
+        let mut wrong = 0;
+        for (class, shelf) in self.0.iter().enumerate() {
+            let list = shelf.list.lock();
+            let mut count = 0;
+            let mut next = list.first(table);
+            while let Some(slab) = next {
+                let listed = remote::list_of(slab.owner.load(Relaxed)) == Some(class);
+                let state = slab.state() == State::Abandoned && slab.class() == class;
+                wrong += usize::from(!listed || !state);
+                count += 1;
+                next = list.after(table, slab);
+            }
+            wrong += usize::from(count != self.count(class));
+        }
+        wrong
+    }
+
+    /// Shows the locks.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
-        visit(self.lists.as_lock());
+        self.0.iter().for_each(|shelf| visit(shelf.list.as_lock()));
     }
 
     /// In a fork child: forgets all lists.
     pub(super) fn reset(&self) {
-        let lists = self.lists.lock();
-        for (list, count) in lists.iter().zip(&self.counts) {
+        for shelf in &self.0 {
+            let list = shelf.list.lock();
             list.clear();
-            count.store(0, Relaxed);
+            shelf.count.store(0, Relaxed);
         }
     }
 
@@ -89,13 +162,17 @@ impl Abandoned {
         let (free, slots) = (slab.count_free(), slab.slots());
         if free == 0 {
             slab.set_state(State::Unlisted);
-            slab.owner.store(DISOWNED, SeqCst);
+            slab.credit.set(0);
+            slab.owner.store(FULL, SeqCst);
         } else if free == slots {
             slab.owner.store(RELEASED, SeqCst);
             ground.release(slab);
         } else {
-            slab.owner.store(LISTED, SeqCst);
-            self.push(&self.lists.lock(), ground.table(), slab);
+            slab.owner
+                .store(remote::on_list(LISTED, slab.class()), SeqCst);
+            let shelf = &self.0[slab.class()];
+            let list = shelf.list.lock();
+            shelf.push(&list, ground.table(), slab);
         }
     }
 }

@@ -5,7 +5,7 @@
 //!   | lock, entries | ...                the arenas' own part, by the same number
 //! ```
 //!
-//! An arena's slabs never change hands: none is disowned, abandoned or adopted, so that all of its
+//! An arena's slabs never change hands: none is opened, abandoned or adopted, so that all of its
 //! objects can go at once. A handle is a random number, with the heap's index in it: one that was destroyed is
 //! recognised, and one that was made up is as well, but for one in 2^42.
 

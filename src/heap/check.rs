@@ -4,7 +4,7 @@ use super::{place, Ground, Heap};
 use crate::geometry::{bit_of, word_of, WORD_SLOTS};
 use crate::os::Os;
 use crate::remote::PENDING;
-use crate::slab::{List, SlabPtr, SlabTable, State};
+use crate::slab::{List, SlabPtr, SlabTable, Stack, State};
 use crate::sync::Ordering::Relaxed;
 
 impl Heap {
@@ -12,10 +12,8 @@ impl Heap {
     pub fn validate<O: Os>(&self, ground: &Ground<O>) -> usize {
         let mut wrong = 0;
         let (mut listed, mut owned) = (0, 0);
-        for (class, this) in self.classes.iter().enumerate() {
-            let of_class = self.validate_class(ground, class, &mut wrong);
-            wrong += usize::from(of_class != this.owned.get() as usize);
-            listed += of_class;
+        for class in 0..self.classes.len() {
+            listed += self.validate_class(ground, class, &mut wrong);
         }
         let mut bytes = 0;
         for bin in &self.bins {
@@ -38,30 +36,17 @@ impl Heap {
     fn validate_class<O: Os>(&self, ground: &Ground<O>, class: usize, wrong: &mut usize) -> usize {
         let this = &self.classes[class];
         let table = ground.table();
-        let (mut count, mut partial, mut sparse, mut active) = (0, 0, 0, 0);
-        for slab in each(&this.all, table) {
+        let mut count = 0;
+        let mut check = |slab: SlabPtr, state| {
             count += 1;
-            partial += usize::from(slab.state() == State::Partial);
-            sparse += usize::from(slab.state() == State::Sparse);
-            active += usize::from(slab.state() == State::Active);
-            *wrong += usize::from(self.is_wrong(slab, class));
+            *wrong += usize::from(slab.state() != state || self.is_wrong(slab, class));
+        };
+        if let Some(slab) = self.active(table, class) {
+            check(slab, State::Active);
         }
-        let mut waiting = 0;
-        for slab in each(&this.turn, table) {
-            waiting += 1;
-            *wrong += usize::from(slab.state() != State::Partial);
-        }
-        *wrong += usize::from(waiting != partial);
-        let stacked = core::iter::successors(this.sparse.first(table), |&slab| {
-            this.sparse.after(table, slab)
-        });
-        let mut listed = 0;
-        for slab in stacked {
-            listed += 1;
-            *wrong += usize::from(slab.state() != State::Sparse);
-        }
-        *wrong += usize::from(listed != sparse);
-        *wrong += usize::from(active != usize::from(this.active.get() != 0));
+        each(&this.turn, table).for_each(|slab| check(slab, State::Partial));
+        stacked(&this.sparse, table).for_each(|slab| check(slab, State::Sparse));
+        stacked(&this.full, table).for_each(|slab| check(slab, State::Full));
         count
     }
 
@@ -85,4 +70,8 @@ fn each<const LINKS: usize>(
     table: SlabTable,
 ) -> impl Iterator<Item = SlabPtr> + '_ {
     core::iter::successors(list.first(table), move |&slab| list.after(table, slab))
+}
+
+fn stacked(stack: &Stack, table: SlabTable) -> impl Iterator<Item = SlabPtr> + '_ {
+    core::iter::successors(stack.first(table), move |&slab| stack.after(table, slab))
 }

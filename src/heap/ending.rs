@@ -6,9 +6,9 @@ use crate::geometry::SlabId;
 use crate::misuse::Misuse;
 use crate::options::Name;
 use crate::os::Os;
-use crate::remote::{self, DISOWNED, LISTED};
+use crate::remote::{self, FULL, LISTED};
 use crate::slab::{List, SlabPtr, SlabTable};
-use crate::sync::Ordering::SeqCst;
+use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::Entry;
 
 impl Heap {
@@ -49,6 +49,8 @@ impl Heap {
         self.shrink_bins(ground, self.binned_bytes.get() - idle)?;
         self.binned_low.set(self.binned_bytes.get());
         self.release_empty(ground)?;
+        self.drain(ground)?;
+        self.forget_lost();
         self.discard_holes(ground, since);
         self.report(ground);
         ground.large.decay(&ground.os, &ground.meta, now);
@@ -74,8 +76,7 @@ impl Heap {
         let mut result = Ok(());
         ground.pages.each_slab(|slab| {
             let owner = slab.owner.load(SeqCst);
-            let stray = owner == DISOWNED || owner == LISTED;
-            if result.is_ok() && stray && slab.count_remote() > 0 {
+            if result.is_ok() && remote::is_nobodys(owner) && slab.count_remote() > 0 {
                 result = self.notify(ground, slab);
             }
         });
@@ -99,7 +100,7 @@ impl Heap {
         id.is_some().then(|| table.get(id))
     }
 
-    /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are disowned, the
+    /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are opened, the
     /// others wait on the abandoned list.
     pub fn abandon_all<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.part_with_all(ground, |slab| self.abandon(ground, slab))
@@ -116,7 +117,10 @@ impl Heap {
             self.look_at_queued(ground, slab)?;
         }
         for class in 0..CLASSES {
-            while let Some(slab) = self.classes[class].all.first(table) {
+            let this = &self.classes[class];
+            let partial = || self.active(table, class).or_else(|| this.turn.first(table));
+            let partial = || partial().or_else(|| this.sparse.first(table));
+            while let Some(slab) = partial().or_else(|| this.full.first(table)) {
                 part(slab)?;
             }
         }
@@ -134,6 +138,17 @@ impl Heap {
 
     pub(super) fn abandon<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
         self.unlist(ground, slab);
+        self.leave(ground, slab, LISTED)
+    }
+
+    /// Lets go of an unlisted slab: it waits on the process's list as `how` says, or, where it is full, for whoever
+    /// frees into it first; an empty one goes back.
+    pub(super) fn leave<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        slab: SlabPtr,
+        how: u64,
+    ) -> Result<(), Misuse> {
         loop {
             self.collect(slab)?;
             let (free, slots) = (slab.count_free(), slab.slots());
@@ -144,17 +159,18 @@ impl Heap {
             // Once let go of, the header may soon stand for another slab.
             let this = self.classes.get(slab.class());
             if let Some(this) = this {
-                this.disown(ground.table(), slab);
+                this.disown(slab);
             }
+            slab.credit.set(0);
             let left = match free {
-                0 => remote::let_go(slab, self.me(), DISOWNED),
-                _ => ground.abandoned.leave(ground.table(), slab, self.me()),
+                0 => remote::let_go(slab, self.me(), FULL),
+                _ => ground.abandoned.leave(ground.table(), slab, self.me(), how),
             };
             if left {
                 return Ok(());
             }
             if let Some(this) = this {
-                this.own(ground.table(), slab);
+                this.own();
             }
         }
     }
@@ -163,11 +179,11 @@ impl Heap {
     pub(super) fn forget_all(&self) {
         for class in 0..CLASSES {
             let this = &self.classes[class];
-            this.all.clear();
+            this.full.clear();
+            self.lost[class].store(0, Relaxed);
             this.turn.clear();
             this.sparse.clear();
             this.cursor.set(0);
-            this.remote.set(0);
             this.turns.set(0);
             for counter in [
                 &this.active,

@@ -1,12 +1,12 @@
 //! Freeing: settling slabs on their lists, and what other threads and exited ones have to do with it.
 
-use super::{dead, overlap, place, remote_overlap, Ground, Heap, REMOTE_MEMORY, WATCH_PAGES};
+use super::{dead, overlap, place, remote_overlap, Ground, Heap, SHARED_PART, WATCH_PAGES};
 use crate::class::{CLASSES, SPAN};
 use crate::counters;
 use crate::geometry::{bit_of, word_of};
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::remote::{self, Next, DISOWNED, LISTED, PENDING, RELEASED};
+use crate::remote::{self, Next, FULL, PENDING, RELEASED, SHARED};
 use crate::slab::{SlabPtr, SlabTable, State, CREDIT_HUGE};
 use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::SeqCst};
 use core::sync::atomic::compiler_fence;
@@ -68,7 +68,10 @@ impl Heap {
         let this = &self.classes[slab.class()];
         let (state, credit) = place(free, slots);
         match state {
-            State::Full => {}
+            State::Full => {
+                self.fill_up(ground.table(), slab, before);
+                return Ok(());
+            }
             State::Partial => this.turn.push_back(ground.table(), slab),
             _ => return self.release(ground, slab),
         }
@@ -83,19 +86,48 @@ impl Heap {
         slab.owner.load(Relaxed) & !PENDING == self.me() && slab.credit.get() <= 0
     }
 
-    /// The common part of [`Heap::settle`]: a full slab of slots got its first free one, and waits for its
-    /// turn from now on. False where that is not all there is to do.
+    /// A full slab of slots that the heap owns all the same got its first free one, and waits for its turn from now
+    /// on. False where that is not all there is to do.
     #[inline]
     pub fn settle_at_once(&self, table: SlabTable, slab: SlabPtr) -> bool {
         let class = slab.class();
         if slab.state() != State::Full || class == SPAN {
             return false;
         }
+        self.classes[class].full.unlink(table, slab);
+        self.wait_for_turn(table, slab);
+        true
+    }
+
+    /// A full slab on no list, whose credit is zero, got its first free slot: it waits for its turn from now on.
+    #[inline(always)]
+    fn wait_for_turn(&self, table: SlabTable, slab: SlabPtr) {
         self.tell(slab, 1);
         slab.set_state(State::Partial);
         // Frees by a signal handler since have made it less than zero.
         shift(&slab.credit, slab.slots() as i32 - 1);
-        self.classes[class].turn.push_back(table, slab);
+        self.classes[slab.class()].turn.push_back(table, slab);
+    }
+
+    /// Frees `slot`, the first one, of a full slab, which becomes this heap's. False where it is no such slab, or
+    /// more is to be done. The thread is marked busy.
+    #[inline(always)]
+    pub fn free_into_full<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, slot: usize) -> bool {
+        let owner = slab.owner.load(Relaxed);
+        let word = slab.free_word(word_of(slot));
+        if owner & FULL == 0 || slab.slots() == 1 || !remote::claim(slab, owner, self.me()) {
+            return false;
+        }
+        self.note_claimed(ground, slab, owner);
+        let bits = word.load(Relaxed);
+        // Signal handlers that interrupted a slow path have freed into it.
+        let others = slab.any_remote() || slab.credit.get() != 0;
+        if others || bits & bit_of(slot) != 0 {
+            let _ = self.collect(slab);
+            return false;
+        }
+        flip(word, bit_of(slot));
+        self.wait_for_turn(ground.table(), slab);
         true
     }
 
@@ -115,7 +147,8 @@ impl Heap {
                 self.span_bytes.set(self.span_bytes.get() - slab.size());
             }
             State::Binned => self.unbin(table, slab),
-            State::Full | State::Unlisted | State::Abandoned | State::Released | State::Kept => {}
+            State::Full => self.classes[slab.class()].full.unlink(table, slab),
+            State::Unlisted | State::Abandoned | State::Released | State::Kept => {}
         }
         slab.set_state(State::Unlisted);
     }
@@ -149,7 +182,7 @@ impl Heap {
     /// Gives an unlisted slab back, all of whose slots are free.
     pub(super) fn release<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
         if let Some(this) = self.classes.get(slab.class()) {
-            this.disown(ground.table(), slab);
+            this.disown(slab);
             this.grown.set(this.grown.get().saturating_sub(1));
         }
         while !remote::let_go(slab, self.me(), RELEASED) {
@@ -205,23 +238,6 @@ impl Heap {
         true
     }
 
-    /// As [`Heap::free_at_once`], where `slot` is the first free one of a full slab, which waits for its turn from
-    /// now on.
-    pub fn free_first(&self, table: SlabTable, slab: SlabPtr, slot: usize) -> bool {
-        let word = slab.free_word(word_of(slot));
-        if slab.owner.load(Relaxed) != self.me()
-            || word.load(Relaxed) & bit_of(slot) != 0
-            || slab.credit.get() != 1
-            || slab.state() != State::Full
-            || slab.is_span()
-        {
-            return false;
-        }
-        flip(word, bit_of(slot));
-        shift(&slab.credit, -1);
-        self.settle_at_once(table, slab)
-    }
-
     /// Frees `slot` of a slab that the thread does not own as it stands: another thread's, nobody's, or
     /// its own with remote frees waiting. The slot exists.
     pub fn free_elsewhere<O: Os>(
@@ -243,7 +259,7 @@ impl Heap {
             if owner == RELEASED {
                 return Err(dead(slab, slot));
             }
-            if owner == DISOWNED || owner == LISTED {
+            if remote::is_nobodys(owner) && !remote::is_shared(owner) {
                 if self.claim(ground, slab, owner) {
                     let collected = self.collect(slab)?;
                     return self.free_mine(ground, slab, slot, collected);
@@ -268,7 +284,7 @@ impl Heap {
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if (owner == DISOWNED || owner == LISTED) && self.claim(ground, slab, owner) {
+                    if remote::is_nobodys(owner) && self.claim(ground, slab, owner) {
                         self.collect(slab)?;
                         return self.settle(ground, slab);
                     }
@@ -279,17 +295,47 @@ impl Heap {
 
     /// Makes a slab without owner this heap's: unlisted, its remote frees not collected yet.
     pub(super) fn claim<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, owner: u64) -> bool {
-        let claimed = match owner {
-            DISOWNED => remote::claim(slab, self.me()),
-            _ => ground.abandoned.claim(ground.table(), slab, self.me()),
+        let claimed = if owner & FULL != 0 {
+            remote::claim(slab, owner, self.me())
+        } else {
+            ground.abandoned.claim(ground.table(), slab, self.me())
         };
         if claimed {
             slab.set_state(State::Unlisted);
-            if let Some(this) = self.classes.get(slab.class()) {
-                this.own(ground.table(), slab);
-            }
+            self.note_claimed(ground, slab, owner);
         }
         claimed
+    }
+
+    /// A slab that nobody owned, whose owner word was `from`, is this heap's from now on.
+    #[inline(always)]
+    fn note_claimed<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, from: u64) {
+        if from != self.me() | FULL && !slab.is_span() {
+            self.note_change_of_hands(ground, slab, from);
+        }
+    }
+
+    #[inline(never)]
+    fn note_change_of_hands<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, from: u64) {
+        self.classes[slab.class()].own();
+        if remote::is_heap(from & !FULL) {
+            ground.heaps.lose(ground, from & !FULL, slab.class());
+        }
+    }
+
+    /// A slab of `class` that the heap owned last is another's now. By any thread.
+    pub(super) fn lose(&self, class: usize) {
+        self.lost[class].fetch_add(1, Relaxed);
+    }
+
+    /// Counts the slabs no more that others have claimed.
+    pub(super) fn forget_lost(&self) {
+        for (this, lost) in self.classes.iter().zip(&self.lost) {
+            if lost.load(Relaxed) != 0 {
+                let lost = lost.swap(0, Relaxed);
+                this.owned.set(this.owned.get().saturating_sub(lost));
+            }
+        }
     }
 
     /// Frees `slot` of a slab of this heap's, after `collected` remote frees.
@@ -322,23 +368,28 @@ impl Heap {
 
     /// Moves a slab's remote frees into its bitmap; how many.
     pub(super) fn collect(&self, slab: SlabPtr) -> Result<usize, Misuse> {
-        let collected = remote::collect(slab, self.me()).unwrap_or_else(|twice| {
+        Ok(remote::collect(slab, self.me()).unwrap_or_else(|twice| {
             self.note(overlap(slab, twice));
             // How many is not known: enough that the slab is settled by its bits.
             slab.slots()
-        });
-        if collected > 0 && !slab.is_span() {
-            self.classes[slab.class()].remote.set(REMOTE_MEMORY);
-        }
-        Ok(collected)
+        }))
     }
 
-    /// Collects the remote frees of all slabs in the queue.
+    /// Collects the remote frees of all slabs in the queue, unless it is closed.
     pub fn drain<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        if !self.queue.holds_any() {
+            return Ok(());
+        }
         for slab in self.queue.take(ground.table()) {
             self.look_at_queued(ground, slab)?;
         }
         Ok(())
+    }
+
+    /// Has the next [`Heap::drain`] look at `slab`, which nobody owns and a signal handler of this thread has freed
+    /// into.
+    pub fn look_later(&self, slab: SlabPtr) {
+        self.queue.push(slab);
     }
 
     pub(super) fn look_at_queued<O: Os>(
@@ -354,14 +405,36 @@ impl Heap {
                 0
             };
             shift(&slab.credit, -(collected as i32));
+            if self.is_mixed(slab, collected) {
+                return self.share(ground, slab);
+            }
             // 1: a signal handler's free used the credit up, and could not settle the slab.
             if slab.credit.get() <= 1 {
                 return self.settle(ground, slab);
             }
+        } else if remote::is_nobodys(owner) && slab.count_remote() != 0 {
+            // A signal handler freed into it that could not claim it.
+            return self.notify(ground, slab);
         } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me() {
             // It changed hands while it was queued here.
             ground.heaps.notify(ground, owner, slab);
         }
         Ok(())
+    }
+
+    /// Whether others free into `slab`, of which so many frees were `collected` just now, about as much as its owner.
+    fn is_mixed(&self, slab: SlabPtr, collected: usize) -> bool {
+        let waits =
+            matches!(slab.state(), State::Partial | State::Sparse | State::Full) && !slab.is_span();
+        waits && collected != 0 && !self.arena.get() && {
+            let free = slab.count_free();
+            free < slab.slots() && SHARED_PART * collected >= free - collected
+        }
+    }
+
+    /// Lets all threads have the free slots of `slab`: it waits on the process's list.
+    fn share<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        self.unlist(ground, slab);
+        self.leave(ground, slab, SHARED)
     }
 }

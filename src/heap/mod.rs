@@ -1,10 +1,15 @@
 //! One thread's slabs by size class: refill, collect, abandon, adopt; and its spans.
 //!
 //! ```text
-//!   carve --> Active --no slot left--> Full --first free--> Partial --all free--> released
-//!               ^  \--no slot left, and others free into the class--> disowned
-//!               `----------- first in, first out ----------------------'
+//!   carve --> Active --no slot left--> full, nobody's --first free--> Partial --all free--> released
+//!               ^                                                        |  |
+//!               |------------------ first in, first out -----------------'  | others free into it as well
+//!               `------------------ first in, first out ---- shared <-------'
 //! ```
+//!
+//! A full slab is nobody's: who frees into it first has it from then on (see `remote`). One that several threads
+//! free into goes to the process's list, so that neither a thread that frees more than it allocates nor one that
+//! sleeps keeps free slots from the others.
 //!
 //! Refill goes round the words of the active slab and round the partial slabs, first in first out, so
 //! that the slots freed longest ago are handed out first, sweep by sweep, and a slab has gathered what it
@@ -35,7 +40,7 @@ use crate::mutex::{Lock, Registry};
 use crate::options::{Name, Options};
 use crate::os::Os;
 use crate::pages::Pages;
-use crate::remote::{self, Overlap, Queue, DISOWNED};
+use crate::remote::{self, Overlap, Queue};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, CREDIT_HUGE, TURN};
 use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -54,8 +59,8 @@ pub use spans::may_serve;
 const BINNED_BYTES: usize = 512 << 10;
 /// How many bins above the fitting one are looked at.
 const BINS_UP: usize = 3;
-/// Retired slabs for which a class is taken to be freed into by other threads, after a collection.
-const REMOTE_MEMORY: u8 = 16;
+/// A slab is shared once others have freed one in so many of the slots that its owner has freed, or more.
+const SHARED_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
 /// A rate of sampling below which every refill asks; above, one in `PULSE` does.
@@ -129,11 +134,10 @@ struct Class {
     active: Cell<u32>,
     /// The word of the active slab that was checked out last.
     cursor: Cell<u8>,
-    /// Counts down retired slabs since other threads' frees were last collected.
-    remote: Cell<u8>,
     /// Slabs whose turn came since holes were last looked for, as far as they fit.
     turns: Cell<u16>,
-    /// Slabs of this class that the heap owns.
+    /// Slabs of this class that the heap owns, or owned last; those that others have claimed since are counted
+    /// until [`Heap::forget_lost`].
     owned: Cell<u32>,
     /// Slabs carved and not released by this heap: how large the next one is to be.
     grown: Cell<u32>,
@@ -141,8 +145,8 @@ struct Class {
     poor: Cell<u32>,
     /// Slots of slabs that were carved while others had free slots, since a slab was carved for want of any.
     slack: Cell<u32>,
-    /// Every slab owned, in no order.
-    all: List,
+    /// Full slabs that the heap owns all the same: others' frees waited when they became full, or it is an arena's.
+    full: Stack,
     /// Slabs with free slots, but the active one. First in, first out.
     turn: List<TURN>,
     /// Slabs with free slots some of whose pages were discarded: taken from when `turn` is empty.
@@ -174,6 +178,9 @@ pub struct Heap {
     local: Cell<*const Local>,
     entries: [Entry; CLASSES - LOCAL_CLASSES],
     classes: [Class; CLASSES],
+    /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
+    /// which its thread needs all the time.
+    lost: [AtomicU32; CLASSES],
     /// Spans in use that are not the active one of their bin.
     spans: List,
     /// The span of each bin that is taken and freed without an event.
@@ -241,50 +248,53 @@ fn place(free: usize, slots: usize) -> (State, i32) {
 }
 
 impl Class {
-    /// Notes that the heap owns `slab`, of this class, from now on.
-    fn own(&self, table: SlabTable, slab: SlabPtr) {
+    /// Notes that the heap owns one slab more of this class.
+    fn own(&self) {
         self.owned.set(self.owned.get() + 1);
-        self.all.push_front(table, slab);
     }
 
     /// Notes that the heap owns `slab`, of this class, no more.
-    fn disown(&self, table: SlabTable, slab: SlabPtr) {
-        self.owned.set(self.owned.get() - 1);
+    fn disown(&self, slab: SlabPtr) {
+        self.owned.set(self.owned.get().saturating_sub(1));
         let slots = slab.slots() as u32;
         self.slack.set(self.slack.get().saturating_sub(slots));
-        self.all.unlink(table, slab);
     }
 
     /// The slab whose turn it is. Notes whether it was poor.
-    #[inline]
+    #[inline(always)]
     fn next_in_turn(&self, table: SlabTable) -> Option<SlabPtr> {
         let slab = self.turn.pop_front(table)?;
         self.turns.set(self.turns.get().saturating_add(1));
         if let Some(next) = self.turn.first(table) {
             next.prefetch();
         }
+        self.note_turn(self.is_poor(slab));
+        Some(slab)
+    }
+
+    /// Notes whether the slab whose turn has come is poor.
+    #[inline(always)]
+    fn note_turn(&self, is_poor: bool) {
         let poor = self.poor.get();
-        self.poor.set(if self.is_poor(slab) {
+        self.poor.set(if is_poor {
             poor.saturating_add(1)
         } else {
             poor.saturating_sub(1)
         });
-        Some(slab)
     }
 
     /// Slots of all slabs, if they are as large as `slab`, and what part of them may be slack.
-    #[inline]
+    #[inline(always)]
     fn slots_and_part(&self, slab: SlabPtr) -> (usize, usize) {
         let all = self.owned.get() as usize * slab.slots();
         (all, slack_part(all))
     }
 
     /// Whether `slab`, whose turn comes, has less free than its part of the slack.
-    #[inline]
+    #[inline(always)]
     fn is_poor(&self, slab: SlabPtr) -> bool {
-        let free = slab.slots() as i32 - slab.credit.get();
         let (_, part) = self.slots_and_part(slab);
-        (free as usize) < slab.slots() / part
+        is_poor(slab, part)
     }
 
     /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
@@ -293,7 +303,7 @@ impl Class {
     /// freed is the only one, and nearly every call would change slabs. So a class that has gone round its
     /// slabs `ROUNDS` times and found them poor is granted a part more, no sooner: freed slots come
     /// first for every program that does not pay for it again and again.
-    #[inline]
+    #[inline(always)]
     fn slack_for(&self, slab: SlabPtr) -> usize {
         let patience = self.owned.get().saturating_mul(ROUNDS).max(PATIENCE);
         if self.poor.get() < patience || !self.is_poor(slab) {
@@ -302,6 +312,13 @@ impl Class {
         let (all, part) = self.slots_and_part(slab);
         (all / part).saturating_sub(self.slack.get() as usize)
     }
+}
+
+/// Whether `slab`, whose credit says how many of its slots are live, has less free than one in `part`.
+#[inline(always)]
+fn is_poor(slab: SlabPtr, part: usize) -> bool {
+    let free = slab.slots() as i32 - slab.credit.get();
+    (free as usize) < slab.slots() / part
 }
 
 impl Heap {
@@ -403,7 +420,13 @@ impl Heap {
 
     /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where
     /// that is not all there is to do.
-    pub fn refill_in_turn(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
+    pub fn refill_in_turn<O: Os>(
+        &self,
+        ground: &Ground<O>,
+        class: usize,
+        entry: &Entry,
+    ) -> Option<*mut u8> {
+        let table = ground.table();
         let pulse = self.pulse.get();
         if pulse.is_multiple_of(PULSE) {
             return None;
@@ -415,13 +438,15 @@ impl Heap {
         entry.hide();
         let credit = slab.credit.get();
         compiler_fence(SeqCst); // before the bits are read
-        if this.remote.get() != 0
+        if ground.abandoned.count(class) != 0
+            || remote::is_queued(next)
             || slab.next_word(0).is_some()
             || this.slack_for(next) >= SLACK_SLOTS
         {
             return None;
         }
         self.pulse.set(pulse.wrapping_add(1));
+        this.active.set(0);
         self.fill_up(table, slab, credit);
         if let Some(slab) = this.next_in_turn(table) {
             self.activate(slab);
@@ -563,9 +588,8 @@ impl Heap {
         this.cursor.set(slab.words() as u8 - 1);
     }
 
-    /// The active slab has no slot left: it is full, or disowned where other threads free into the
-    /// class, so that the first of them to do so frees locally from then on. False where a signal handler has
-    /// freed into it meanwhile: it stays the active one.
+    /// The active slab has no slot left. False where a signal handler has freed into it meanwhile: it stays the
+    /// active one.
     fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> bool {
         let this = &self.classes[slab.class()];
         let credit = slab.credit.get();
@@ -574,30 +598,33 @@ impl Heap {
             return false;
         }
         this.active.set(0);
-        let full = self.fill_up(ground.table(), slab, credit);
-        let remote = this.remote.get();
-        // Not while it is queued here: whoever claims it could not be told until this heap drains.
-        if full && remote != 0 && !self.arena.get() && !remote::is_queued(slab) {
-            this.remote.set(remote - 1);
-            slab.set_state(State::Unlisted);
-            this.disown(ground.table(), slab);
-            if remote::let_go(slab, self.me(), DISOWNED) {
-                return true;
-            }
-            this.own(ground.table(), slab);
-            slab.set_state(State::Full);
-        }
+        self.fill_up(ground.table(), slab, credit);
         true
     }
 
-    /// The active slab had no slot left after its credit was read. Whether it still has none: a signal
-    /// handler may have freed since, which `credit` tells.
-    #[inline]
-    fn fill_up(&self, table: SlabTable, slab: SlabPtr, credit: i32) -> bool {
+    /// A slab on no list had no free slot after its `credit` was read: it is whose who frees into it first, from
+    /// now on, unless others' frees wait. A signal handler may have freed since, which the credit tells.
+    #[inline(always)]
+    fn fill_up(&self, table: SlabTable, slab: SlabPtr, credit: i32) {
         self.tell(slab, 0);
+        slab.set_state(State::Unlisted);
+        shift(&slab.credit, credit.wrapping_neg());
+        if self.can_open(slab) && remote::open(slab, self.me()) {
+            return;
+        }
+        self.classes[slab.class()].full.push(table, slab);
         slab.set_state(State::Full);
-        shift(&slab.credit, 1 - credit);
-        slab.credit.get() > 0 || !self.settle_at_once(table, slab)
+        shift(&slab.credit, 1);
+        if slab.credit.get() <= 0 {
+            self.settle_at_once(table, slab);
+        }
+    }
+
+    /// Whether a full slab may become nobody's. Not while it is queued here: whoever claims it could not be told of
+    /// frees until this heap drains.
+    #[inline(always)]
+    fn can_open(&self, slab: SlabPtr) -> bool {
+        slab.credit.get() == 0 && !remote::is_queued(slab) && !self.arena.get()
     }
 
     /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
@@ -608,9 +635,15 @@ impl Heap {
     ) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
         let table = ground.table();
-        let poor = |next: SlabPtr| next.credit.get() as usize > next.slots() - next.slots() / 8;
-        if !self.queue.is_empty() && this.turn.first(table).is_none_or(poor) {
+        let lean = |next: SlabPtr| next.credit.get() as usize > next.slots() - next.slots() / 8;
+        let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
+        if !self.queue.is_empty() && this.turn.first(table).is_none_or(waits) {
             self.drain(ground)?;
+        }
+        if this.turn.first(table).is_none_or(lean) && !self.arena.get() {
+            if let Some(slab) = self.adopt(ground, class)? {
+                return Ok(Some(slab));
+            }
         }
         if let Some(next) = this.turn.first(table) {
             let slack = this.slack_for(next);
@@ -622,20 +655,42 @@ impl Heap {
             }
             return Ok(this.next_in_turn(table));
         }
-        let adopts = !self.arena.get();
-        if let Some(slab) = adopts
-            .then(|| ground.abandoned.adopt(table, class, self.me()))
-            .flatten()
-        {
-            this.own(table, slab);
-            self.collect(slab)?;
-            return Ok(Some(slab));
-        }
         if let Some(slab) = this.sparse.pop(table) {
             return Ok(Some(slab));
         }
         this.slack.set(0);
+        ground.abandoned.forget_slack(class);
         Ok(self.carve(ground, class, usize::MAX))
+    }
+
+    /// A slab of the process's list, which no heap counts as its own: so what slack there may be in the class is for
+    /// all heaps together.
+    fn adopt<O: Os>(&self, ground: &Ground<O>, class: usize) -> Result<Option<SlabPtr>, Misuse> {
+        let this = &self.classes[class];
+        let Some(slab) = ground.abandoned.adopt(ground.table(), class, self.me()) else {
+            return Ok(None);
+        };
+        this.own();
+        self.collect(slab)?;
+        slab.credit.set((slab.slots() - slab.count_free()) as i32);
+        let counters = ground.meta.counters();
+        let slabs = counters.slabs[class].load(Relaxed) as usize;
+        let all = slabs * slab.slots();
+        let part = slack_part(all);
+        let poor = is_poor(slab, part);
+        this.note_turn(poor);
+        let heaps = counters.heaps.load(Relaxed).max(1) as usize;
+        let patience = (slabs * ROUNDS as usize / heaps).max(PATIENCE as usize);
+        if poor && this.poor.get() as usize >= patience {
+            let slack = (all / part).saturating_sub(ground.abandoned.slack(class));
+            let carved = (slack >= SLACK_SLOTS).then(|| self.carve(ground, class, slack));
+            if let Some(carved) = carved.flatten() {
+                ground.abandoned.add_slack(class, carved.slots());
+                self.settle(ground, slab)?;
+                return Ok(Some(carved));
+            }
+        }
+        Ok(Some(slab))
     }
 
     /// A new slab, of at most `most` slots where a slab can be as small.
@@ -667,7 +722,7 @@ impl Heap {
                 None
             }
         })?;
-        this.own(ground.table(), slab);
+        this.own();
         this.grown.set(this.grown.get() + 1);
         counters::add(&ground.meta.counters().slabs[class], 1);
         self.report(ground);

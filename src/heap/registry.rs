@@ -6,7 +6,7 @@ use crate::meta::{Area, Fact, HEAP_BYTES};
 use crate::misuse::Misuse;
 use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
-use crate::remote::{self, PENDING};
+use crate::remote::{self, FULL, PENDING};
 use crate::slab::{SlabPtr, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
@@ -67,6 +67,14 @@ impl Heaps {
         self.at(ground, remote::heap_index(owner))
     }
 
+    /// A slab of `class` that the heap of `owner` owned last is another's now. A hint: the heap may be put away.
+    pub(super) fn lose<O: Os>(&self, ground: &Ground<O>, owner: u64, class: usize) {
+        let heap = self.of_owner(ground, owner);
+        if heap.me() == owner {
+            heap.lose(class);
+        }
+    }
+
     /// Queues `slab` with the heap of `owner`, or with its owner since if that one has exited.
     pub fn notify<O: Os>(&self, ground: &Ground<O>, mut owner: u64, slab: SlabPtr) {
         while !self.of_owner(ground, owner).queue.push(slab) {
@@ -86,7 +94,8 @@ impl Heaps {
         heaps
             .filter(|heap| heap.me() != 0)
             .map(|heap| heap.validate(ground))
-            .sum()
+            .sum::<usize>()
+            + validate_nobodys(ground)
     }
 
     /// A heap for the thread whose block is `local`. `None` where there are too many.
@@ -324,7 +333,7 @@ impl Heaps {
         mine: Option<&'a Heap>,
         slab: SlabPtr,
     ) -> Option<&'a Heap> {
-        let owner = slab.owner.load(Relaxed) & !PENDING;
+        let owner = slab.owner.load(Relaxed) & !(PENDING | FULL);
         mine.filter(|heap| heap.me() == owner)
             .or_else(|| ground.arenas.of_owner(ground, owner).map(|(_, heap)| heap))
     }
@@ -335,7 +344,7 @@ impl Heaps {
         if let Some(heap) = self.keeper(ground, mine, slab) {
             slab.owner.store(heap.me(), SeqCst);
             if let Some(this) = heap.classes.get(slab.class()) {
-                this.own(ground.table(), slab);
+                this.own();
             }
         }
     }
@@ -354,4 +363,16 @@ impl Heaps {
             }
         }
     }
+}
+/// Number of slabs without an owner that are not as they should be, while nobody is at work.
+fn validate_nobodys<O: Os>(ground: &Ground<O>) -> usize {
+    let mut wrong = ground.abandoned.validate(ground.table());
+    ground.pages.each_slab(|slab| {
+        let full = slab.owner.load(Relaxed) & FULL != 0;
+        // Slots that a signal handler freed as it became full have made the credit less than zero.
+        let free = -(slab.count_free() as i32);
+        let whole = slab.state() == State::Unlisted && slab.credit.get() == free;
+        wrong += usize::from(full && !whole);
+    });
+    wrong
 }

@@ -42,21 +42,75 @@ fn a_thread_that_only_frees_has_a_heap_too() {
     heap.is_sound();
 }
 
-/// Where frees come from elsewhere, a full slab is let go, so that the freer becomes its owner.
+/// A full slab is nobody's, so that whoever frees into it becomes its owner, whatever its last one does.
 #[test]
-fn full_slabs_are_disowned_where_other_threads_free() {
+fn full_slabs_belong_to_who_frees_into_them_first() {
     let heap = Heap::new();
-    let mut handed_over = 0;
-    for _ in 0..50 {
-        let blocks = heap.take_many(0, 64, 512);
-        let disowned = |block: &&usize| heap.slab(**block).owner.load(Relaxed) == remote::DISOWNED;
-        handed_over += blocks.iter().filter(disowned).count();
-        heap.give_all(1, &blocks);
+    let blocks = heap.take_many(0, 64, 4096);
+    let full = |block: &usize| heap.slab(*block).owner.load(Relaxed) & remote::FULL != 0;
+    let full: Vec<usize> = blocks.iter().copied().filter(full).collect();
+    assert!(full.len() > 3584, "{} slots lay in full slabs", full.len());
+    let others = heap.take(1, 64);
+    heap.give(1, full[0]);
+    let owner = |block| heap.slab(block).owner.load(Relaxed);
+    assert_eq!(owner(full[0]), heap.threads[1].me.get());
+    heap.give_all(1, &full[1..]);
+    heap.is_sound();
+    let before = heap.stats().break_bytes;
+    heap.take_many(1, 64, full.len() - 1);
+    assert!(heap.stats().break_bytes <= before + (64 << 10));
+    heap.give(1, others);
+    heap.is_sound();
+}
+
+/// A slab that several threads free into is everybody's: a third one gets its free slots before a slab is carved,
+/// though its owner makes no more calls.
+#[test]
+fn a_slab_that_several_threads_free_into_serves_all() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 64, 4096);
+    heap.take(2, 64);
+    // Of each slab the first is freed by its last owner, the second by another thread.
+    let slabs: std::collections::BTreeSet<usize> = blocks
+        .iter()
+        .map(|&block| heap.slab(block).base())
+        .collect();
+    for &slab in &slabs {
+        heap.give(0, slab);
+        heap.give(1, slab + 64);
     }
-    assert!(
-        handed_over > 512,
-        "{handed_over} slots lay in disowned slabs"
-    );
+    // The owner finds out when it next collects.
+    heap.allocator.reclaim(&heap.threads[0]);
+    let shared = |slab: &&usize| remote::is_shared(heap.slab(**slab).owner.load(Relaxed));
+    let shared: Vec<usize> = slabs.iter().copied().filter(|slab| shared(&slab)).collect();
+    assert!(shared.len() >= slabs.len() / 2, "{} shared", shared.len());
+    for &slab in &shared {
+        heap.give(1, slab + 128);
+        assert_eq!(dead_in(heap.misuse_of_give(2, slab + 128)), slab + 128);
+        assert_eq!(dead_in(heap.misuse_of_give(1, slab)), slab);
+    }
+    let before = heap.stats().break_bytes;
+    let again = heap.take_many(2, 64, 3 * shared.len() + 64);
+    assert!(shared.iter().all(|&slab| again.contains(&(slab + 128))));
+    assert!(heap.stats().break_bytes <= before + (64 << 10));
+    heap.is_sound();
+}
+
+/// Who frees the last slot of a shared slab gives it back.
+#[test]
+fn the_last_free_into_a_shared_slab_releases_it() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 64, 4096);
+    let (first, others) = blocks.split_at(1024);
+    let slab = heap.slab(first[512]);
+    heap.give(0, first[512]);
+    heap.give(1, first[513]);
+    heap.allocator.reclaim(&heap.threads[0]);
+    assert!(remote::is_shared(slab.owner.load(Relaxed)));
+    heap.give_all(1, &first[..512]);
+    heap.give_all(2, &first[514..]);
+    assert!(!remote::is_shared(slab.owner.load(Relaxed)));
+    heap.give_all(2, others);
     heap.is_sound();
 }
 

@@ -445,8 +445,8 @@ pub fn owner_name(source: &dyn Source, heap: &Heap, word: u64) -> String {
             }
         }
         Holder::Ended(index) => format!("heap {index}, whose thread has ended"),
-        Holder::Disowned => "nobody (disowned)".into(),
-        Holder::Abandoned => "nobody (abandoned)".into(),
+        Holder::Disowned => "nobody (full)".into(),
+        Holder::Abandoned => "nobody (listed)".into(),
         Holder::Released => "nobody".into(),
     }
 }

@@ -91,7 +91,7 @@ pub struct Class {
 /// What one heap owns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Owned {
-    /// Whose: "heap 3", "disowned", "abandoned".
+    /// Whose: "heap 3", "nobody (full)", "nobody (listed)".
     pub heap: String,
     /// Its number, if it is a heap.
     pub index: Option<u64>,
@@ -460,11 +460,11 @@ fn named_one(heap: &Heap, holder: Holder, owned: Owned, pid: u32, threads: &[Thr
             return owned;
         }
         Holder::Disowned | Holder::Released => {
-            owned.heap = "nobody (disowned)".into();
+            owned.heap = "nobody (full)".into();
             return owned;
         }
         Holder::Abandoned => {
-            owned.heap = "nobody (abandoned)".into();
+            owned.heap = "nobody (listed)".into();
             return owned;
         }
     };

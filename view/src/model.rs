@@ -169,9 +169,9 @@ pub enum Holder {
     Heap(u64),
     /// A heap that is no more.
     Ended(u64),
-    /// Nobody: the first who frees into it claims it.
+    /// Nobody: it is full, and the first who frees into it claims it.
     Disowned,
-    /// Nobody: it is on the list of abandoned slabs.
+    /// Nobody: it is on the process's list of slabs without an owner.
     Abandoned,
     /// No slab.
     Released,
@@ -739,8 +739,8 @@ impl Heap {
     pub fn holder(&self, word: u64) -> Holder {
         match word {
             layout::owner::RELEASED => return Holder::Released,
-            layout::owner::DISOWNED => return Holder::Disowned,
-            layout::owner::LISTED => return Holder::Abandoned,
+            _ if word & layout::owner::FULL != 0 => return Holder::Disowned,
+            _ if layout::owner::list_of(word).is_some() => return Holder::Abandoned,
             _ => {}
         }
         let index = layout::owner::index(word) as u64;
