@@ -36,7 +36,8 @@ pub const LISTED: u64 = 4;
 pub const SHARED: u64 = 6;
 /// Set in an owner word while the slab is full, nobody's, and on no list. The rest of the word says who owned it
 /// last, if anybody. Never together with `PENDING`.
-pub const FULL: u64 = 1 << 63;
+pub const FULL: u64 = 1 << 62;
+static_assertions::const_assert!(FULL & ARENA == 0);
 
 /// Set in the owner word of a first-class heap.
 const ARENA: u64 = 1 << 63;
