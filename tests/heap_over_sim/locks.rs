@@ -81,6 +81,12 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("slabside_calloc", |a, t, _| {
         !a.calloc(t, 1, 200_000).is_null()
     }),
+    ("slabside_should_move", |a, t, blocks| {
+        blocks.iter().all(|&block| !a.should_move(t, block))
+    }),
+    ("slabside_occupancy", |a, t, blocks| {
+        a.occupancy(t, blocks[0]).live > 0 && a.occupancy(t, blocks[1]).slots == 0
+    }),
     ("slabside_zalloc", |a, t, _| {
         !a.calloc(t, 1, 20_000).is_null()
     }),
