@@ -275,8 +275,13 @@ impl Misuse {
                     .hex(addr)
                     .text(" with the wrong size ")
                     .decimal(said);
-                line.text(" (a block of ").decimal(size).text(" bytes)");
-                line.text("; sizes:ignore lets it pass");
+                line.text(" (a block of ").decimal(size).text(" bytes");
+                let alignment = if said == size {
+                    ", aligned otherwise"
+                } else {
+                    ""
+                };
+                line.text(alignment).text("); sizes:ignore lets it pass");
             }
             Misuse::NoHeap { heap } => {
                 line.text("use of heap ")
@@ -353,6 +358,11 @@ mod tests {
         assert_eq!(
             said_of(Misuse::WrongSize { addr, said, size }),
             "slabside: free of 0x1000 with the wrong size 100 (a block of 48 bytes); sizes:ignore lets it pass\n"
+        );
+        let said = size;
+        assert_eq!(
+            said_of(Misuse::WrongSize { addr, said, size }),
+            "slabside: free of 0x1000 with the wrong size 48 (a block of 48 bytes, aligned otherwise); sizes:ignore lets it pass\n"
         );
         assert_eq!(
             said_of(Misuse::NoHeap { heap: 0x20 }),

@@ -172,7 +172,7 @@ impl<O: Os> Allocator<O> {
             Ok(Place::Unknown) => self.free(thread, block),
             Ok(place)
                 if !self.may_be(place, size, align)
-                    || self.is_aligned_otherwise(place, block, size, align) =>
+                    || self.is_aligned_otherwise(place, block, align) =>
             {
                 self.misuse(&Misuse::WrongSize {
                     addr: block as usize,
@@ -186,18 +186,14 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Whether `block`, of which the size is known to the byte, was asked for with another alignment.
-    fn is_aligned_otherwise(
-        &self,
-        place: Place,
-        block: *mut u8,
-        size: usize,
-        align: usize,
-    ) -> bool {
+    fn is_aligned_otherwise(&self, place: Place, block: *mut u8, align: usize) -> bool {
         let addr = block as usize;
         matches!(place, Place::Exact(_))
             && !(addr.is_multiple_of(align)
                 && (self.lies_apart(addr)
-                    || self.hard.may_be_aligned(&self.ground, addr, size, align)))
+                    || self
+                        .hard
+                        .may_be_aligned(&self.ground, addr, place.bytes(), align)))
     }
 
     /// Whether a request for `size` bytes at a multiple of `align` may have got the block at `place`.

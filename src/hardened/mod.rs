@@ -444,17 +444,11 @@ impl Hardened {
                 return Ok(Some(address));
             }
         }
-        let need = (size + self.behind()).max(1);
+        let need = self.need(size);
         if need > SPAN_MAX || align > SPAN_MAX {
             return Ok(self.malloc_large(ground, size, align.max(PAGE)));
         }
-        let class = match align {
-            _ if need > SMALL_MAX || align > PAGE => None,
-            0..=8 => Some(class_of(need)),
-            9..=MIN_ALIGN => Some(class_of(need.max(MIN_ALIGN))),
-            _ => aligned_class(need, align),
-        };
-        let taken = match class {
+        let taken = match slot_class(need, align) {
             Some(class) => self.take_slot(ground, thread, heap, class)?,
             None => self.take_span(ground, heap, need, align)?,
         };
@@ -481,6 +475,12 @@ impl Hardened {
     #[inline]
     fn behind(&self) -> usize {
         self.fixed().behind
+    }
+
+    /// Bytes that a block of `size` bytes takes.
+    #[inline]
+    fn need(&self, size: usize) -> usize {
+        (size + self.behind()).max(1)
     }
 
     /// A slot of `class`, and whether nobody has touched it yet: never said of slots.
@@ -989,8 +989,8 @@ impl Hardened {
         }
     }
 
-    /// Whether the live block at `addr`, of `size` bytes, may have been asked for at a multiple of `align`: slots
-    /// have the class that both ask for.
+    /// Whether the live block at `addr`, of `size` bytes, may have been asked for at a multiple of `align`: it lies
+    /// where both ask for. Of large blocks none is told from another.
     pub fn may_be_aligned<O: Os>(
         &self,
         ground: &Ground<O>,
@@ -999,8 +999,11 @@ impl Hardened {
         align: usize,
     ) -> bool {
         match self.find(ground, addr, Call::Free) {
-            Ok(Live::Slot(slab, ..)) if align > MIN_ALIGN && !slab.is_span() => {
-                align <= PAGE && aligned_class(size + self.behind(), align) == Some(slab.class())
+            Ok(Live::Slot(slab, ..)) if slab.roomy.load(Relaxed) == 0 => {
+                match slot_class(self.need(size), align) {
+                    Some(class) => !slab.is_span() && slab.class() == class,
+                    None => slab.is_span(),
+                }
             }
             _ => true,
         }
@@ -1078,6 +1081,9 @@ impl Hardened {
             Live::Slot(slab, slot, old) => {
                 let least = slab.size().saturating_sub(sizes::UNUSED_MAX);
                 let size = size.max(1).max(least).min(old);
+                if !fits_as_well(slab, self.need(size)) {
+                    slab.roomy.store(1, Relaxed); // Its class no longer tells what was asked for.
+                }
                 self.move_end(addr, old, size);
                 if !self.sizes().change(slab, slot, old, size) {
                     return Err(dead(slab, slot));
@@ -1191,6 +1197,16 @@ fn put_back(entry: &Entry, slot: *mut u8) {
     // SAFETY: the word that the slot came from, in a header that is never unmapped.
     flip(unsafe { &*entry.word.get() }, slot);
     entry.bits.set(entry.bits.get() | slot);
+}
+
+/// The class of the slot for a block that needs `need` bytes at a multiple of `align`; `None`: it needs a span.
+fn slot_class(need: usize, align: usize) -> Option<usize> {
+    match align {
+        _ if need > SMALL_MAX || align > PAGE => None,
+        0..=8 => Some(class_of(need)),
+        9..=MIN_ALIGN => Some(class_of(need.max(MIN_ALIGN))),
+        _ => aligned_class(need, align),
+    }
 }
 
 /// Whether a block that needs `need` bytes would be given a slot of `slab`'s kind.
