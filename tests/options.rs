@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{artifacts, compile, compile_as, environment, run, run_as, Form, Output, FORMS};
+use common::{
+    artifacts, compile, compile_as, environment, run, run_as, skipped, Form, Output, FORMS,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -47,7 +49,7 @@ fn a_typo_is_told_once_with_the_nearest_name_and_the_rest_is_taken() {
 fn set_user_id_programs_ignore_the_environment() {
     // SAFETY: no arguments to get wrong.
     if unsafe { libc::getuid() } != 0 {
-        eprintln!("only root can make a program that another user owns: nothing was tested");
+        skipped("only root can make a program that another user owns");
         return;
     }
     let program = compile_as(Form::Prefixed, "options/trim.c", &[]);
@@ -111,7 +113,7 @@ fn huge_pages_are_asked_for_and_got_where_the_system_has_them() {
     let policy = "/sys/kernel/mm/transparent_hugepage/enabled";
     let enabled = fs::read_to_string(policy).unwrap_or_default();
     if !enabled.contains("[madvise]") && !enabled.contains("[always]") {
-        eprintln!("no transparent huge pages on this system: nothing was tested");
+        skipped("no transparent huge pages on this system");
         return;
     }
     for form in FORMS {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::env;
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a program may run.
+/// How long a program may run, by [`Clock`].
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the workspace builds for programs that are not written in Rust.
@@ -218,11 +218,19 @@ pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, 
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // SAFETY: the hook makes one system call that is safe between fork and exec, and allocates nothing.
-    unsafe { command.pre_exec(no_core) };
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|e| panic!("{} does not start: {e}", program.display()));
+    // SAFETY: the hook makes system calls that are safe between fork and exec, and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            default_signals();
+            no_core()
+        })
+    };
+    let mut child = command.spawn().unwrap_or_else(|e| {
+        panic!(
+            "{} does not start: {e} (README.md has the command that installs what the tests need)",
+            program.display()
+        )
+    });
     let stdout = read_all(child.stdout.take().expect("piped"));
     let stderr = read_all(child.stderr.take().expect("piped"));
     let (status, signal, late) = wait(&mut child, patience);
@@ -238,6 +246,114 @@ pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, 
         stderr: said,
         name: format!("{} {args:?} {env:?}", program.display()),
     }
+}
+
+/// A command for what [`run`] cannot do: it finds the signals as a terminal gives them, and ends at the latest
+/// when ten times [`PATIENCE`] is over.
+pub fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    let limit = 10 * PATIENCE.as_secs() as u32;
+    // SAFETY: as in `run_for`. The alarm outlives exec (alarm(2)).
+    unsafe {
+        command.pre_exec(move || {
+            default_signals();
+            libc::alarm(limit);
+            Ok(())
+        })
+    };
+    command
+}
+
+/// A script's `cmd &` ignores SIGINT and SIGQUIT, and nohup SIGHUP; what is ignored stays so in all children.
+fn default_signals() {
+    for signal in [
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGHUP,
+        libc::SIGTERM,
+        libc::SIGCHLD,
+    ] {
+        // SAFETY: no handler is set.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// How many times as much wants to run as there are processors; at least 1.
+pub fn crowd() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split([' ', '/']);
+    let average: f64 = words
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(1.0);
+    let running: f64 = words
+        .nth(2)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(1.0);
+    let processors = thread::available_parallelism().map_or(1, usize::from) as f64;
+    (average.max(running) / processors).max(1.0)
+}
+
+/// Time as it goes by for one of many: slower while more wants to run than there are processors.
+struct Clock {
+    counted: Duration,
+    seen: Instant,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock {
+            counted: Duration::ZERO,
+            seen: Instant::now(),
+        }
+    }
+
+    fn read(&mut self) -> Duration {
+        let passed = self.seen.elapsed();
+        self.seen += passed;
+        self.counted += passed.div_f64(crowd());
+        self.counted
+    }
+}
+
+/// The Debian package that a program is in, where it has another name.
+const PACKAGES: [(&str, &str); 5] = [
+    ("node", "nodejs"),
+    ("php", "php-cli"),
+    ("redis-benchmark", "redis-tools"),
+    ("script", "bsdutils"),
+    ("xz", "xz-utils"),
+];
+
+/// Whether all `programs` are installed. One that `.ci/packages` brings must be, so that its absence is no success,
+/// unless `SLABSIDE_SKIP_MISSING` is set; for any other, or then, the output says that the test was skipped.
+#[track_caller]
+pub fn installed(programs: &[&str]) -> bool {
+    let places = env::var_os("PATH").expect("a PATH");
+    let is_there =
+        |program: &&str| env::split_paths(&places).any(|place| place.join(program).is_file());
+    let Some(missing) = programs.iter().find(|program| !is_there(program)) else {
+        return true;
+    };
+    let package = PACKAGES.iter().find(|(program, _)| program == missing);
+    let package = package.map_or(*missing, |(_, package)| package);
+    let listed = fs::read_to_string(root().join(".ci/packages")).expect("the list of packages");
+    let must = listed.lines().any(|line| line == package);
+    if must && env::var_os("SLABSIDE_SKIP_MISSING").is_none() {
+        panic!(
+            "{missing} is not installed: apt-get install {package}, or set SLABSIDE_SKIP_MISSING=1"
+        );
+    }
+    skipped(&format!("{missing} is not installed"));
+    false
+}
+
+/// Says in the final output that the calling test was not run, or not to its end, and why.
+pub fn skipped(why: &str) {
+    let thread = thread::current();
+    let line = format!("skipped: {why} ({})\n", thread.name().unwrap_or("a test"));
+    // Past the capture of a passed test's output, which is for the macros alone.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn no_core() -> std::io::Result<()> {
@@ -260,13 +376,13 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> 
 
 /// The child's exit status, the signal that ended it, and whether that was for want of time.
 fn wait(child: &mut Child, patience: Duration) -> (Option<i32>, Option<i32>, bool) {
-    let deadline = Instant::now() + patience;
+    let mut clock = Clock::start();
     let mut pause = Duration::from_micros(500);
     loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
             return (status.code(), status.signal(), false);
         }
-        if Instant::now() >= deadline {
+        if clock.read() >= patience {
             child.kill().expect("the child can be ended");
             let status = child.wait().expect("the child can be waited for");
             return (status.code(), status.signal(), true);
