@@ -65,7 +65,8 @@ impl<T> Mutex<T> {
     /// Takes the lock if nobody holds it.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
-        self.lock.try_take().then_some(Guard(self))
+        // Made only when the lock is taken: a guard that is dropped gives it back, whoever holds it.
+        self.lock.try_take().then(|| Guard(self))
     }
 
     /// The lock alone.
@@ -200,5 +201,21 @@ mod tests {
         let total = shared.lock();
         assert_eq!(*total, 160_000);
         assert!(shared.try_lock().is_none());
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_not_taken_and_stays_held() {
+        let mutex = Mutex::new(&mut Registry::new(), 5);
+        {
+            let _guard = mutex.lock();
+            assert!(mutex.try_lock().is_none());
+            assert!(
+                !mutex.as_lock().is_free(),
+                "who fails to take it must not give it back"
+            );
+        }
+        assert!(mutex.as_lock().is_free());
+        assert_eq!(mutex.try_lock().map(|guard| *guard), Some(5));
+        assert!(mutex.as_lock().is_free());
     }
 }

@@ -1,26 +1,32 @@
-/* Twelve vectors that grow by half each time, as large blocks side by side, of freed mappings and fresh ones: the
- * kernel refuses to move a block of several mappings (EFAULT). None of what is kept is given back for that: then
- * pages that were touched once would fault again and again. mremap is wrapped to count the refusals, and getrlimit,
- * which is asked after a refusal for want of memory. */
+/* Twelve vectors that grow by half each time, where the kernel refuses to move any block, as it refuses one of several
+ * mappings (EFAULT). A block grows by a copy then. None of what is kept is given back for that, and the limits are not
+ * asked for: the filter that refuses the moves ends a program that asks. */
 #include "../tools.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 enum { VECTORS = 12, STEPS = 3000 };
 
-static size_t refused, asked;
-
-void *__real_mremap(void *old, size_t old_size, size_t size, int flags, ...);
-void *__wrap_mremap(void *old, size_t old_size, size_t size, int flags, ...) {
-    void *moved = __real_mremap(old, old_size, size, flags);
-    refused += moved == MAP_FAILED && (flags & MREMAP_MAYMOVE) != 0;
-    return moved;
-}
-
-int __real_getrlimit(int resource, struct rlimit *limit);
-int __wrap_getrlimit(int resource, struct rlimit *limit) {
-    asked++;
-    return __real_getrlimit(resource, limit);
+static void refuse_moves(void) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[3])),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, MREMAP_MAYMOVE, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EFAULT),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(page != MAP_FAILED && mremap(page, 4096, 8192, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT);
 }
 
 int main(void) {
@@ -29,7 +35,7 @@ int main(void) {
     uint64_t state = 1;
     small_pages_only();
     give(take(1));
-    asked = 0;
+    refuse_moves();
     for (int step = 0; step < STEPS; step++) {
         size_t i = random_next(&state) % VECTORS;
         if (size[i] > (random_next(&state) % 8 + 1) * MIB) {
@@ -47,8 +53,7 @@ int main(void) {
     for (size_t i = 0; i < VECTORS; i++) CHECK(all_are(vector[i], (unsigned char)i, size[i]));
     struct rusage used;
     getrusage(RUSAGE_SELF, &used);
-    dprintf(STDOUT_FILENO, "%zu refused, %ld page faults\n", refused, used.ru_minflt);
-    CHECK(asked == 0);
+    dprintf(STDOUT_FILENO, "%ld page faults\n", used.ru_minflt);
     for (size_t i = 0; i < VECTORS; i++) give(vector[i]);
     sound();
     return 0;

@@ -1,33 +1,67 @@
 /* Sixty-four blocks are out in mremap at once, and as many others come meanwhile: the table of records has room for
- * those that come back. mremap is wrapped, so that all are out for certain. */
+ * those that come back. A filter holds each mremap until all have begun (seccomp_unotify(2)). */
 #include "../tools.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
-#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 enum { OUT = 64, SIZE = 160 << 10 };
 
-static atomic_int out, back;
-
-void *__real_mremap(void *old, size_t old_size, size_t size, int flags, ...);
-void *__wrap_mremap(void *old, size_t old_size, size_t size, int flags, ...) {
-    if (!back) {
-        out++;
-        while (!back) wait_ms(1);
-    }
-    return __real_mremap(old, old_size, size, flags);
+/* From now on each mremap of this thread and of those it makes waits to be answered; where it can be read of. */
+static int hold_mremap(void) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    CHECK(listener >= 0);
+    return (int)listener;
 }
 
-static void *grown(void *block) { return resize(block, 4 * SIZE); }
+/* The next mremap that waits. */
+static uint64_t next_held(int listener) {
+    struct seccomp_notif asked;
+    memset(&asked, 0, sizeof asked);
+    CHECK(ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) == 0 && asked.data.nr == SYS_mremap);
+    return asked.id;
+}
+
+/* Lets it go on. */
+static void let_on(int listener, uint64_t id) {
+    struct seccomp_notif_resp answer = {.id = id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+    CHECK(ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer) == 0);
+}
+
+static pthread_t thread[OUT];
+static void *block[OUT], *other[OUT];
+static int listener;
+
+static void *grown(void *of) { return resize(of, 4 * SIZE); }
+
+/* Answers whatever comes after the sixty-four. */
+static void *let_all_on(void *unused) {
+    for (;;) let_on(listener, next_held(listener));
+    return unused;
+}
 
 int main(void) {
-    static void *block[OUT], *other[OUT];
-    pthread_t thread[OUT];
+    uint64_t held[OUT];
+    pthread_t answering;
     for (int i = 0; i < OUT; i++) memset(block[i] = take(SIZE), i, SIZE);
+    listener = hold_mremap();
     for (int i = 0; i < OUT; i++) CHECK(pthread_create(&thread[i], NULL, grown, block[i]) == 0);
-    while (out < OUT) wait_ms(1);
+    for (int i = 0; i < OUT; i++) held[i] = next_held(listener);
     for (int i = 0; i < OUT; i++) CHECK((other[i] = take(SIZE)) != NULL);
-    back = 1;
+    for (int i = 0; i < OUT; i++) let_on(listener, held[i]);
+    CHECK(pthread_create(&answering, NULL, let_all_on, NULL) == 0);
     for (int i = 0; i < OUT; i++) {
         CHECK(pthread_join(thread[i], &block[i]) == 0);
         CHECK(block[i] != NULL && all_are(block[i], (unsigned char)i, SIZE));

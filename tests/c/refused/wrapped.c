@@ -6,11 +6,17 @@
  *
  * For each k from FROM to TO a forked child plays the same script with three threads, in which every block's
  * bytes are checked before it goes; then the books must balance, and when the system gives again, so must the
- * allocator. Linked with --wrap, so that the calls of the static library come here and libc's own do not. Says
- * how many children met a refusal, and ends early when one met none: then there are no more calls. */
+ * allocator. A filter traps the system calls that the program's own text makes, which are those of the static
+ * library; libc's own go on. Its sbrk is wrapped by the linker. Says how many children met a refusal, and ends early
+ * when one met none: then there are no more calls. */
 #include "script.h"
 
-#include <stdarg.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
 
 static enum call refused;
 static enum mode { ONCE, ON, BURST, NEVER } wanted, mode = NEVER;
@@ -29,28 +35,52 @@ static bool fails(enum call call) {
     return fail;
 }
 
-void *__real_mmap(void *, size_t, int, int, int, off_t);
-void *__wrap_mmap(void *place, size_t bytes, int access, int flags, int file, off_t offset) {
-    return fails(MMAP) ? MAP_FAILED : __real_mmap(place, bytes, access, flags, file, offset);
+/* The numbers of the calls from MMAP to MADVISE. */
+static const unsigned numbers[] = {SYS_mmap, SYS_munmap, SYS_mremap, SYS_mprotect, SYS_madvise};
+
+/* A trapped call is made here instead, by libc's text, or fails. */
+static void trapped(int signal, siginfo_t *info, void *context) {
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    int saved = errno;
+    enum call call = MMAP;
+    (void)signal;
+    while (call < MADVISE && numbers[call] != (unsigned)info->si_syscall) call++;
+    long result = -ENOMEM;
+    if (!fails(call)) {
+        result = syscall(info->si_syscall, registers[REG_RDI], registers[REG_RSI], registers[REG_RDX], registers[REG_R10],
+                         registers[REG_R8], registers[REG_R9]);
+        if (result == -1) result = -errno;
+    }
+    registers[REG_RAX] = result;
+    errno = saved;
 }
-int __real_munmap(void *, size_t);
-int __wrap_munmap(void *place, size_t bytes) { return fails(MUNMAP) ? -1 : __real_munmap(place, bytes); }
-void *__real_mremap(void *, size_t, size_t, int, ...);
-void *__wrap_mremap(void *place, size_t old, size_t bytes, int flags, ...) {
-    va_list rest;
-    va_start(rest, flags);
-    void *to = flags & MREMAP_FIXED ? va_arg(rest, void *) : NULL;
-    va_end(rest);
-    return fails(MREMAP) ? MAP_FAILED : __real_mremap(place, old, bytes, flags, to);
+
+extern const char __executable_start[], etext[];
+
+/* From now on the memory calls of the program's own text are trapped. It lies within 4 GiB, or the test says so. */
+static void trap_calls(void) {
+    struct sigaction action = {.sa_sigaction = trapped, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_RESTART};
+    uint64_t start = (uintptr_t)__executable_start, end = (uintptr_t)etext;
+    CHECK(sigaction(SIGSYS, &action, NULL) == 0 && start >> 32 == end >> 32);
+    enum { LOW = offsetof(struct seccomp_data, instruction_pointer), CALLS = sizeof numbers / sizeof *numbers };
+    struct sock_filter code[6 + CALLS + 2] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW + 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(start >> 32), 0, 4 + CALLS),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (uint32_t)start, 0, 2 + CALLS),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (uint32_t)end, 1 + CALLS, 0),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    };
+    unsigned n = 6;
+    for (unsigned i = 0; i < CALLS; i++)
+        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, numbers[i], (uint8_t)(CALLS - i), 0);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
+    struct sock_fprog program = {(unsigned short)n, code};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
 }
-int __real_mprotect(void *, size_t, int);
-int __wrap_mprotect(void *place, size_t bytes, int access) {
-    return fails(MPROTECT) ? -1 : __real_mprotect(place, bytes, access);
-}
-int __real_madvise(void *, size_t, int);
-int __wrap_madvise(void *place, size_t bytes, int advice) {
-    return fails(MADVISE) ? -1 : __real_madvise(place, bytes, advice);
-}
+
 void *__real_sbrk(intptr_t);
 void *__wrap_sbrk(intptr_t delta) { return delta != 0 && fails(SBRK) ? (void *)-1 : __real_sbrk(delta); }
 
@@ -70,6 +100,7 @@ static void *clear_all(void *part) {
 static int run(long k) {
     static struct part parts[THREADS];
     pthread_t threads[THREADS];
+    trap_calls();
     at = k;
     mode = wanted;
     /* The break is moved beside another malloc only while there is one thread. */

@@ -453,7 +453,7 @@ fn not_permitted(pid: u32) -> Error {
     let (why, advice) = match scope {
         "1" if own => (
             "kernel.yama.ptrace_scope is 1".into(),
-            "run as root, or start it by `slabside run`, or with option watch:any",
+            "run as root, or from the process that started it",
         ),
         "2" | "3" if own => (
             format!("kernel.yama.ptrace_scope is {scope}"),
