@@ -121,8 +121,12 @@ impl Policy {
     /// How many of `dirty` free pages inside are to be discarded at this release, where `used` pages are in use.
     ///
     /// An idle process makes no further call, so what it keeps must be little before. A program that takes
-    /// again what was discarded a moment ago needs it: from then on as much is kept.
+    /// again what was discarded a moment ago needs it: from then on as much is kept. Who asks for a longer decay than
+    /// by default wants all kept until then.
     pub(super) fn excess(&mut self, dirty: usize, used: usize, now: u64) -> usize {
+        if self.interval > Name::Decay.spec().default as u64 {
+            return 0;
+        }
         if self.least == usize::MAX || dirty <= self.spare.max(used / SPARE_PART) {
             return 0;
         }
