@@ -124,8 +124,9 @@ fn functions(object: &Path) -> Vec<Function> {
 }
 
 /// Functions that have the instructions of a fast path among their own, beside malloc and free.
-const FAST: [&str; 6] = [
+const FAST: [&str; 7] = [
     "malloc_upper",
+    "take_cached",
     "malloc_class",
     "free_found",
     "free_own",

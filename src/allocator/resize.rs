@@ -23,6 +23,13 @@ fn is_too_roomy(usable: usize, size: usize) -> bool {
     size < usable / 2 && usable > ROOMY_MIN
 }
 
+/// The next slot of `class` that is checked out. The few instructions in which a signal handler must not allocate
+/// stay in a function of their own.
+#[inline(never)]
+fn take_cached(thread: &Local, heap: &Heap, class: usize) -> Option<*mut u8> {
+    entry_of(thread, heap, class).take()
+}
+
 impl<O: Os> Allocator<O> {
     /// Resizes a block, at the same address where it has room or pages are free behind it, and shrinks to no less
     /// than half. Null where memory has run out; the block is then as it was.
@@ -186,7 +193,7 @@ impl<O: Os> Allocator<O> {
     fn take_at_once(&self, thread: &Local, size: usize, align: usize) -> Option<*mut u8> {
         let ground = &self.ground;
         if let (Fit::Slot(class), Some(heap)) = (fit(size, align), heap_of(thread)) {
-            if let Some(slot) = entry_of(thread, heap, class).take() {
+            if let Some(slot) = take_cached(thread, heap, class) {
                 return Some(slot);
             }
         }
