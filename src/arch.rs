@@ -757,7 +757,7 @@ mod tests {
             let size = (one.headers[2][HEADER_RECIP / 8] >> 32) as usize;
             let start = base + (first << PAGE_SHIFT);
             let address = match random.below(8) {
-                0 => base + random.below(2 * PAGES << PAGE_SHIFT),
+                0 => base + random.below((2 * PAGES) << PAGE_SHIFT),
                 1 => base - random.below(9000),
                 2 => start + random.below(slots * size),
                 _ => start + random.below(slots) * size,

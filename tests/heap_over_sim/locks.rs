@@ -231,6 +231,6 @@ fn every_function_of_the_interface_looks_whether_the_process_forked() {
     };
     // What has no name of its own is a form of one that has: C++'s other forms of new and delete, and cfree.
     for name in EXPORTS.iter().flat_map(|(_, prefixed)| prefixed.iter()) {
-        assert!(known(&name), "{name} is in no list: does it look?");
+        assert!(known(name), "{name} is in no list: does it look?");
     }
 }
