@@ -230,7 +230,7 @@ impl<O: Os> Allocator<O> {
     #[cold]
     fn keep_exact(&self, block: *mut u8, size: usize) -> *mut u8 {
         let addr = block as usize;
-        if !self.samples.holds(&self.ground.os, addr) {
+        if !self.lies_apart(addr) {
             if let Err(misuse) = self.hard.keep(&self.ground, addr, size) {
                 self.misuse(&misuse);
             }

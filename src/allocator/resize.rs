@@ -78,12 +78,14 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
-        let free = slab.free_word_at(slot).load(Relaxed);
-        let live = exact && free & bit_of(slot) == 0;
-        if owner & FULL != 0 && (slab.is_span() || !live || slab.is_remote(slot)) {
+        // The bare mark is no thread's, and a thread without an owner word (hardened, late) would take it for its own.
+        // A collection moves a bit from `remote` to `free`, so `remote` is read first.
+        let full = owner & FULL != 0;
+        if full && (owner == FULL || slab.is_span() || !exact || slab.is_remote(slot)) {
             return None;
         }
-        live.then_some(slab)
+        let free = slab.free_word_at(slot).load(Relaxed);
+        (exact && free & bit_of(slot) == 0).then_some(slab)
     }
 
     #[inline(never)]

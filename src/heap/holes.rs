@@ -121,15 +121,25 @@ fn holds_evidence<O: Os>(ground: &Ground<O>, slab: SlabPtr, first: usize, n: usi
 
 impl Class {
     /// The slab that the search for holes begins with: `at`, if it still waits in this class, else the first
-    /// that is not needed soon.
-    fn search_from(&self, table: SlabTable, at: Option<SlabPtr>, patience: u32) -> Option<SlabPtr> {
+    /// that is not needed soon. The way there is counted in `allowance`.
+    fn search_from(
+        &self,
+        table: SlabTable,
+        at: Option<SlabPtr>,
+        patience: u32,
+        allowance: &mut Allowance,
+    ) -> Option<SlabPtr> {
         if at.is_some() {
             return at;
         }
         let soon = u32::from(self.turns.get()) * patience;
         let mut slab = self.turn.first(table);
         for _ in 0..soon {
-            slab = self.turn.after(table, slab?);
+            let Some(next) = slab.filter(|_| allowance.looks > 0) else {
+                break;
+            };
+            allowance.looks -= 1;
+            slab = self.turn.after(table, next);
         }
         slab.or_else(|| self.sparse.first(table))
     }
@@ -210,7 +220,7 @@ impl Heap {
         allowance: &mut Allowance,
     ) -> Option<SlabPtr> {
         let (table, this) = (ground.table(), &self.classes[class]);
-        let mut at = this.search_from(table, at, patience);
+        let mut at = this.search_from(table, at, patience, allowance);
         while let Some(slab) = at {
             if allowance.looks == 0 || allowance.calls == 0 {
                 return at;

@@ -809,7 +809,7 @@ impl Inner {
     fn surplus(&self) -> usize {
         let lately = self.most[0].max(self.most[1]);
         let bound = lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN;
-        let spare = self.spare.max(self.live_bytes / SPARE_PART / GRAIN * GRAIN);
+        let spare = self.spare.max(self.live_bytes / SPARE_PART) / GRAIN * GRAIN;
         self.kept.bytes.saturating_sub(bound.min(spare))
     }
 
@@ -896,16 +896,17 @@ impl Inner {
         let (place, stray) = self.table.strays_from(self.stray_place).next()?;
         self.stray_place = place;
         self.table.take_out(stray.address);
+        self.strays -= 1;
         Some(stray)
     }
 
     /// A stray that was taken out is unmapped, or stays one.
     fn end_stray(&mut self, stray: Record, unmapped: bool) {
         if unmapped {
-            self.strays -= 1;
             self.table.forget();
         } else {
             self.table.put_back(stray);
+            self.strays += 1;
             self.stray_bytes = usize::MAX;
         }
     }

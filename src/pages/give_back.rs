@@ -41,13 +41,14 @@ impl Pages {
         let window = self.window(0);
         let end = window.address(page.plus(n));
         let moved = os.break_end() == Some(end) && self.move_break_down(os, end, n * PAGE);
+        let now = os.clock();
         let inner = &mut *self.inner.lock();
         if moved {
             counters::add(&meta.counters().break_moves, 1);
             counters::subtract(&meta.counters().break_bytes, (n * PAGE) as u64);
             meta.budget.refund(n * PAGE);
             let pages = inner.windows[0].len + n;
-            inner.policy.was_trimmed(pages, os.clock());
+            inner.policy.was_trimmed(pages, now);
         } else {
             inner.windows[0].len += n;
             inner.give(page, n, Cleanness::Dirty);
