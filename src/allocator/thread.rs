@@ -380,8 +380,9 @@ impl<O: Os> Allocator<O> {
 
     #[inline(always)]
     pub(super) fn mark(&self) -> Option<&AtomicU32> {
+        // Acquire: the mark may have been made by another thread just now.
         // SAFETY: null, or what `Os::fork_mark` gave, which stays for good.
-        unsafe { self.fork_mark.load(Relaxed).as_ref() }
+        unsafe { self.fork_mark.load(Acquire).as_ref() }
     }
 
     /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may

@@ -125,8 +125,6 @@ impl SimConfig {
 pub struct Sim {
     state: Mutex<State>,
     promise: OnceLock<Promise>,
-    /// 1 until the process forks.
-    mark: OnceLock<&'static AtomicU32>,
 }
 
 /// Every system's mark, which stays for good.
@@ -189,6 +187,8 @@ struct State {
     /// Never zero, or xorshift would stay there.
     random: u64,
     watched: usize,
+    /// 1 until the process forks; made at the first question for it.
+    mark: Option<&'static AtomicU32>,
 }
 
 impl Sim {
@@ -201,13 +201,12 @@ impl Sim {
         Sim {
             state: Mutex::new(State::new(config)),
             promise: OnceLock::new(),
-            mark: OnceLock::new(),
         }
     }
 
     /// The process goes on as a child that ran no handlers: the mark for forks is wiped. Whether there was one.
     pub fn fork(&self) -> bool {
-        let mark = self.mark.get();
+        let mark = self.lock().mark;
         mark.inspect(|mark| mark.store(0, Relaxed)).is_some()
     }
 
@@ -319,14 +318,16 @@ impl Default for Sim {
 
 impl Os for Sim {
     fn fork_mark(&self) -> Option<&'static AtomicU32> {
-        let wanted = self.lock().config.marks_forks;
-        wanted.then(|| {
-            *self.mark.get_or_init(|| {
-                let mark: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
-                MARKS.lock().unwrap_or_else(|e| e.into_inner()).push(mark);
-                mark
-            })
-        })
+        // Kept with the state: thread sanitizer does not see how a `OnceLock` hands its value on.
+        let mut state = self.lock();
+        if !state.config.marks_forks {
+            return None;
+        }
+        Some(*state.mark.get_or_insert_with(|| {
+            let mark: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
+            MARKS.lock().unwrap_or_else(|e| e.into_inner()).push(mark);
+            mark
+        }))
     }
 
     fn page_size(&self) -> usize {

@@ -23,6 +23,7 @@ impl State {
             clock: 0,
             random: config.seed.max(1),
             watched: 0,
+            mark: None,
             memory,
         };
         state.counts[Page::Absent as usize] = state.pages.len();
