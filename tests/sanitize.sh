@@ -23,7 +23,7 @@ for sanitizer in "${@:-thread address}"; do for sanitizer in $sanitizer; do
     names=()
     [ "$sanitizer" = address ] || names=(real_threads corpus_of_threads)
     TSAN_OPTIONS="suppressions=$suppressions halt_on_error=1 exitcode=66" \
-    RUSTFLAGS="-Zsanitizer=$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" \
+    RUSTFLAGS="--cfg slabside_core_alone -Zsanitizer=$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" \
     CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/sanitizer-$sanitizer" \
         cargo +nightly test --release --target "$host" --test model --test faults -- "${names[@]}"
 done; done
