@@ -580,7 +580,7 @@ fn the_last_frees_of_a_slab_release_it_once() {
 
 #[test]
 fn a_free_while_its_slab_is_opened_is_collected_by_the_owner_or_by_who_claims() {
-    explore_slab(3, 0b0111, |world, owner, slab| {
+    explore_slab(2, 0b0111, |world, owner, slab| {
         let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
         // The last slot is handed out: whoever claims must see that.
         slab.free_word(0).store(!0b1111, Relaxed);

@@ -24,6 +24,7 @@ for sanitizer in "${@:-thread address}"; do for sanitizer in $sanitizer; do
     [ "$sanitizer" = address ] || names=(real_threads corpus_of_threads)
     TSAN_OPTIONS="suppressions=$suppressions halt_on_error=1 exitcode=66" \
     RUSTFLAGS="--cfg slabside_core_alone -Zsanitizer=$sanitizer -Cunsafe-allow-abi-mismatch=sanitizer" \
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/sanitizer-$sanitizer" \
         cargo +nightly test --release --target "$host" --test model --test faults -- "${names[@]}"
 done; done
