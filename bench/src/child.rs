@@ -3,7 +3,7 @@
 use crate::latency::Latency;
 use crate::libraries::Library;
 use crate::overhead::Stage;
-use crate::workloads::{Outcome, Resident};
+use crate::workloads::{Held, Outcome, Resident};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,6 +40,12 @@ impl Runner {
     /// Does a row on an allocator.
     pub fn row(&self, library: &Library, row: &str, ops: usize) -> Option<Run> {
         parse(&self.output(library, &["row", row, &ops.to_string()])?)
+    }
+
+    /// Has a process touch `bytes` bytes and end, so that the next one does not pay for the first touch of memory that
+    /// the machine had given away.
+    pub fn warm(&self, library: &Library, bytes: usize) {
+        self.output(library, &["warm", &bytes.to_string()]);
     }
 
     /// Does a row, timing each call.
@@ -102,6 +108,10 @@ fn parse(text: &str) -> Option<Run> {
             ("resident", &[peak, after, later]) => {
                 let [peak, after, later] = [peak, after, later].map(|bytes| bytes as usize);
                 run.outcome.resident = Some(Resident { peak, after, later });
+            }
+            ("held", &[live, resident]) => {
+                let [live, resident] = [live, resident].map(|bytes| bytes as usize);
+                run.outcome.held = Some(Held { live, resident });
             }
             ("latency", &[median, p999, max]) => run.latency = Some(Latency { median, p999, max }),
             _ => return None,

@@ -3,7 +3,7 @@
 use crate::random::Sizes;
 use crate::workloads::batch::{batch, Order};
 use crate::workloads::strings::{strings, Growth};
-use crate::workloads::{handoff, mayflies, pair, replace, scale, swell, trees, Outcome};
+use crate::workloads::{handoff, mayflies, pair, replace, ring, scale, swell, trees, Outcome};
 use std::alloc::GlobalAlloc;
 
 const KIB: usize = 1 << 10;
@@ -34,6 +34,9 @@ enum Work {
     Medium(usize),
     Paged(usize, usize, usize),
     Zeroed(usize, usize, usize),
+    Held(usize, usize, usize),
+    Emptied(usize, usize, usize),
+    Ring(usize),
     Handoff,
     Circle(usize),
     Mayflies,
@@ -62,6 +65,15 @@ impl Row {
             }
             Work::Zeroed(count, low, high) => {
                 replace::zeroed(allocator, count, Sizes::log_uniform(low, high), ops)
+            }
+            Work::Held(count, low, high) => {
+                replace::held(allocator, count, Sizes::log_uniform(low, high), ops)
+            }
+            Work::Emptied(count, low, high) => {
+                replace::emptied(allocator, count, Sizes::log_uniform(low, high), ops)
+            }
+            Work::Ring(count) => {
+                ring::ring(allocator, count, Sizes::uniform(128 * KIB, 256 * KIB), ops)
             }
             Work::Handoff => handoff::pair(allocator, ops),
             Work::Circle(count) => handoff::circle(allocator, count, ops),
@@ -164,18 +176,35 @@ pub const ROWS: &[Row] = &[
     row("swell", "swell", "80 MB of skewed sizes, freed in order", 2_000_000, Work::Swell),
 ];
 
-/// Rows that show what an operation costs against the size of the heap, small blocks and spans; they are
-/// tables of their own, and no part of any mean.
+/// Rows of their own tables, and no part of any mean: what an operation costs against the size of the heap, and
+/// blocks of middle size. `mid` rows have 30 MB live; `mid-*-free` then frees all in random order. `ring` rows free
+/// the block that was allocated first.
 #[rustfmt::skip]
 pub const HEAPS: &[Row] = &[
     row("heap-10m", "heap", "10 MB of 8-2,048 bytes", 300_000, Work::LogUniform(27_000, 8, 2048)),
     row("heap-100m", "heap", "100 MB", 300_000, Work::LogUniform(270_000, 8, 2048)),
     row("heap-1g", "heap", "1 GB", 300_000, Work::LogUniform(2_700_000, 8, 2048)),
     row("heap-10g", "heap", "10 GB", 300_000, Work::LogUniform(27_000_000, 8, 2048)),
+    row("mixed-10m", "mixed", "10 MB of 8 bytes to 32 KiB", 1_000_000, Work::Held(2_500, 8, 32 * KIB)),
+    row("mixed-100m", "mixed", "100 MB", 1_000_000, Work::Held(25_000, 8, 32 * KIB)),
+    row("mixed-1g", "mixed", "1 GB", 1_000_000, Work::Held(250_000, 8, 32 * KIB)),
     row("spans-1k", "heap", "1,000 blocks of 9-36 KB, one page used", 100_000, Work::LogUniform(1000, 9000, 36_000)),
     row("spans-10k", "heap", "10,000 blocks", 100_000, Work::LogUniform(10_000, 9000, 36_000)),
     row("spans-100k", "heap", "100,000 blocks", 100_000, Work::LogUniform(100_000, 9000, 36_000)),
     row("spans-1m", "heap", "1,000,000 blocks", 100_000, Work::LogUniform(1_000_000, 9000, 36_000)),
+    row("mid-1k-4k", "mid", "1 to 4 KiB replaced at random", 1_000_000, Work::Held(13_800, KIB, 4 * KIB)),
+    row("mid-1k-4k-free", "mid", "then all freed in random order", 13_800, Work::Emptied(13_800, KIB, 4 * KIB)),
+    row("mid-4k-8k", "mid", "4 to 8 KiB replaced at random", 1_000_000, Work::Held(5_200, 4 * KIB, 8 * KIB)),
+    row("mid-4k-8k-free", "mid", "then all freed in random order", 5_200, Work::Emptied(5_200, 4 * KIB, 8 * KIB)),
+    row("mid-8k-16k", "mid", "8 to 16 KiB replaced at random", 1_000_000, Work::Held(2_600, 8 * KIB, 16 * KIB)),
+    row("mid-8k-16k-free", "mid", "then all freed in random order", 2_600, Work::Emptied(2_600, 8 * KIB, 16 * KIB)),
+    row("mid-16k-32k", "mid", "16 to 32 KiB replaced at random", 1_000_000, Work::Held(1_300, 16 * KIB, 32 * KIB)),
+    row("mid-16k-32k-free", "mid", "then all freed in random order", 1_300, Work::Emptied(1_300, 16 * KIB, 32 * KIB)),
+    row("mid-32k-128k", "mid", "32 to 128 KiB replaced at random", 1_000_000, Work::Held(430, 32 * KIB, 128 * KIB)),
+    row("mid-32k-128k-free", "mid", "then all freed in random order", 430, Work::Emptied(430, 32 * KIB, 128 * KIB)),
+    row("ring-64", "ring", "64 blocks of 128 to 256 KiB, first in, first out", 200_000, Work::Ring(64)),
+    row("ring-300", "ring", "300 blocks of 128 to 256 KiB, first in, first out", 200_000, Work::Ring(300)),
+    row("ring-1000", "ring", "1000 blocks of 128 to 256 KiB, first in, first out", 200_000, Work::Ring(1000)),
 ];
 
 #[cfg(test)]
@@ -198,7 +227,10 @@ mod tests {
 
     #[test]
     fn every_row_runs_and_reads_what_it_wrote() {
-        for row in ROWS.iter().filter(|row| !row.is_swell()) {
+        let small = HEAPS
+            .iter()
+            .filter(|row| ["mid", "ring"].contains(&row.question));
+        for row in ROWS.iter().filter(|row| !row.is_swell()).chain(small) {
             let outcome = row.run(&CAbi, row.ops / 1000 + 64);
             assert!(
                 outcome.ops > 0 || row.question == "mayflies",

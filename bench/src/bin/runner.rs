@@ -1,8 +1,9 @@
 //! Does one row on the `malloc` that this program was started with, and prints what it measured:
 //!
 //! ```text
-//! runner row NAME OPS            time OPS NANOSECONDS CHECKSUM / peak BYTES / resident PEAK AFTER LATER
+//! runner row NAME OPS            time OPS NANOSECONDS CHECKSUM / peak BYTES / resident PEAK AFTER LATER / held LIVE RESIDENT
 //! runner latency NAME OPS        the same, and: latency MEDIAN P99.9 MAX, in nanoseconds
+//! runner warm BYTES              nothing: touches so much memory and gives it back
 //! runner overhead MIX COUNT      a line a stage: stage LIVE BREAK RESIDENT METADATA, in bytes
 //! ```
 
@@ -26,6 +27,23 @@ fn print(outcome: Outcome) {
             "resident {} {} {}",
             resident.peak, resident.after, resident.later
         );
+    }
+    if let Some(held) = outcome.held {
+        println!("held {} {}", held.live, held.resident);
+    }
+}
+
+/// Touches as many bytes as the most that a row holds and gives them back: the machine's own page faults are not
+/// the next process's.
+fn warm(bytes: usize) {
+    // SAFETY: a fresh mapping, written to and unmapped here.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let at = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
+        if at != libc::MAP_FAILED {
+            libc::munmap(at, bytes);
+        }
     }
 }
 
@@ -63,11 +81,14 @@ fn main() {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["row", name, ops] => ops.parse().ok().and_then(|ops| row(name, ops)),
         ["latency", name, ops] => ops.parse().ok().and_then(|ops| latency(name, ops)),
+        ["warm", bytes] => bytes.parse().ok().map(warm),
         ["overhead", mix, count] => count.parse().ok().and_then(|count| overhead(mix, count)),
         _ => None,
     };
     if done.is_none() {
-        eprintln!("usage: runner row|latency NAME OPS, runner overhead MIX COUNT");
+        eprintln!(
+            "usage: runner row|latency NAME OPS, runner overhead MIX COUNT, runner warm BYTES"
+        );
         std::process::exit(2);
     }
 }

@@ -10,6 +10,7 @@ pub mod batch;
 pub mod trees;
 pub mod strings;
 pub mod replace;
+pub mod ring;
 pub mod handoff;
 pub mod mayflies;
 pub mod scale;
@@ -28,6 +29,17 @@ pub struct Outcome {
     pub checksum: u64,
     /// Resident bytes, where the workload looks at them.
     pub resident: Option<Resident>,
+    /// Live bytes and those resident, where the workload looks at them after its last operation.
+    pub held: Option<Held>,
+}
+
+/// What a heap holds for its live blocks.
+#[derive(Clone, Copy, Default)]
+pub struct Held {
+    /// Bytes asked for and live.
+    pub live: usize,
+    /// Resident anonymous bytes.
+    pub resident: usize,
 }
 
 /// Resident anonymous bytes of a program whose heap swelled and was freed.
@@ -77,6 +89,7 @@ impl Outcome {
             nanos: time.as_nanos() as u64,
             checksum,
             resident: None,
+            held: None,
         }
     }
 

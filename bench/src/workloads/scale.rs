@@ -59,5 +59,6 @@ pub fn scale<A: GlobalAlloc + Sync>(allocator: &A, count: usize, ops: usize) -> 
         nanos: span.nanos(),
         checksum: sum.into_inner(),
         resident: None,
+        held: None,
     }
 }

@@ -46,6 +46,23 @@ impl Window {
         sum
     }
 
+    /// Frees every block, in random order. Returns a checksum.
+    pub fn empty<A: GlobalAlloc>(&mut self, allocator: &A) -> u64 {
+        let (mut left, mut sum) = (self.blocks.len(), 0u64);
+        while left > 0 {
+            let place = self.random.below(left);
+            left -= 1;
+            sum = sum.wrapping_add(self.blocks[place].free(allocator));
+            self.blocks[place] = std::mem::replace(&mut self.blocks[left], Block::NONE);
+        }
+        sum
+    }
+
+    /// Bytes asked for of all blocks.
+    pub fn live(&self) -> usize {
+        self.blocks.iter().map(|block| block.size()).sum()
+    }
+
     /// Frees every block.
     pub fn clear<A: GlobalAlloc>(&mut self, allocator: &A) {
         for place in self.blocks.iter_mut() {

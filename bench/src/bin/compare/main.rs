@@ -6,7 +6,7 @@
 //!
 //! --quick         fewer operations and rounds: under three minutes instead of fifteen
 //! --rounds        how many times everything is run
-//! --only          questions or rows, or: latency, overhead, instructions, heap. The tables are
+//! --only          questions or rows, or: latency, overhead, instructions. The tables are
 //!                 only printed
 //! --allocators    these alone; the tables are only printed
 //! --library       one more allocator, or another build of one

@@ -7,7 +7,8 @@ use slabside_bench::child::{Run, Runner};
 use slabside_bench::instructions::{count, has_valgrind};
 use slabside_bench::libraries::Library;
 use slabside_bench::overhead::{COUNTS, MIXES};
-use slabside_bench::rows::{Row, HEAPS, ROWS};
+use slabside_bench::rows::{Row, ROWS};
+use std::cell::Cell;
 
 /// Calls `run` for each allocator in turn, `rounds` times over all rows.
 fn rounds(
@@ -42,10 +43,22 @@ fn latencies(options: &Options, runner: &Runner) -> Vec<RowRuns> {
     })
 }
 
+/// Rounds of the rows of large heaps.
+const HEAP_ROUNDS: usize = 5;
+
+/// Each run has a process before it that touches as much memory as the last run of the row held, so that no allocator
+/// pays for another's page faults in the host.
 fn heaps(options: &Options, runner: &Runner) -> Vec<RowRuns> {
-    let rows: Vec<_> = HEAPS.iter().collect();
-    rounds(&rows, options, 1, |library, row| {
-        runner.row(library, row.name, row.ops)
+    let most = Cell::new(("", 0));
+    rounds(&options.heaps, options, HEAP_ROUNDS, |library, row| {
+        if most.get().0 != row.name {
+            let first = runner.row(library, row.name, row.ops)?;
+            most.set((row.name, first.peak));
+        }
+        runner.warm(library, most.get().1);
+        let run = runner.row(library, row.name, row.ops)?;
+        most.set((row.name, most.get().1.max(run.peak)));
+        Some(run)
     })
 }
 
@@ -92,11 +105,7 @@ pub fn everything(options: &Options) -> Results {
         } else {
             Vec::new()
         },
-        heaps: if wants("heap") {
-            heaps(options, &runner)
-        } else {
-            Vec::new()
-        },
+        heaps: heaps(options, &runner),
         overheads: if wants("overhead") {
             overheads(options, &runner)
         } else {

@@ -1,14 +1,11 @@
 //! What the command line asks for.
 
 use slabside_bench::libraries::{all, given, Library};
-use slabside_bench::rows::{Row, ROWS};
+use slabside_bench::rows::{Row, HEAPS, ROWS};
 use std::path::PathBuf;
 
 /// The extra measurements, beside the rows.
-const EXTRAS: [&str; 4] = ["latency", "overhead", "instructions", "heap"];
-
-/// The extra that a short run leaves out unless it is asked for.
-const LONG: &str = "heap";
+const EXTRAS: [&str; 3] = ["latency", "overhead", "instructions"];
 
 /// How thoroughly, and what, is measured.
 pub struct Options {
@@ -20,6 +17,8 @@ pub struct Options {
     pub factor: usize,
     /// The rows to run.
     pub rows: Vec<&'static Row>,
+    /// The rows of large heaps and of blocks of middle size to run; none in a short run unless they are asked for.
+    pub heaps: Vec<&'static Row>,
     /// The extra measurements to make, of [`EXTRAS`].
     pub extras: Vec<&'static str>,
     /// The allocators to run them on.
@@ -122,9 +121,13 @@ impl Options {
         let short = words.quick && words.only.is_empty();
         let extras: Vec<_> = EXTRAS
             .into_iter()
-            .filter(|&extra| words.wants(&[extra]) && !(short && extra == LONG))
+            .filter(|&extra| words.wants(&[extra]))
             .collect();
-        if rows.is_empty() && extras.is_empty() {
+        let heaps: Vec<_> = HEAPS
+            .iter()
+            .filter(|row| !short && words.wants(&[row.name, row.question]))
+            .collect();
+        if rows.is_empty() && heaps.is_empty() && extras.is_empty() {
             return Err(format!("nothing is called {}", words.only.join(", ")));
         }
         Ok(Options {
@@ -132,6 +135,7 @@ impl Options {
             rounds: words.rounds.unwrap_or(rounds).max(1),
             factor,
             rows,
+            heaps,
             extras,
             allocators: words.allocators(),
             out: words.out(),

@@ -332,23 +332,123 @@ fn latency(results: &Results) -> String {
     format!("## The slowest calls\n\n{text}\n{}", table.0)
 }
 
-fn heaps(results: &Results) -> String {
-    if results.heaps.is_empty() {
-        return String::new();
+/// The tables of rows outside the means: by question a heading, and what an operation is.
+const HEAP_TABLES: [(&str, &str, &str); 4] = [
+    (
+        "heap",
+        "Large heaps",
+        "Nanoseconds a random replacement in heaps of growing size; every allocator pays for cache and TLB misses.\n\n\
+         ![time by heap size](plots/heap.svg)",
+    ),
+    (
+        "mixed",
+        "Small and medium blocks mixed",
+        "Nanoseconds a random replacement of blocks of 8 bytes to 32 KiB.",
+    ),
+    (
+        "mid",
+        "Medium blocks",
+        "Nanoseconds a random replacement with 30 MB live, and a free in random order (`-free`).",
+    ),
+    (
+        "ring",
+        "Blocks of 128 to 256 KiB, first in, first out",
+        "Nanoseconds a free and an allocation.",
+    ),
+];
+
+/// How one allocator stands to the best of its peers in a row.
+fn against_best(results: &Results, row: &RowRuns, figure: Figure) -> String {
+    let ours = results
+        .place("slabside")
+        .and_then(|place| row.medians(figure)[place]);
+    let best = row.least(figure, &results.peers());
+    match (ours, best) {
+        (Some(ours), Some((_, best))) => format!("{:.2}", ours / best),
+        _ => "-".to_owned(),
     }
-    let mut table = Table::by_allocator(results, &["row", "what"], &[]);
-    for row in &results.heaps {
+}
+
+/// Rows by allocator: medians, then the least of all rounds.
+fn heap_rows(results: &Results, rows: &[&RowRuns]) -> String {
+    let mut table = Table::by_allocator(results, &["row", "what", ""], &["over the best peer"]);
+    for row in rows {
+        let least = |runs: &Vec<Run>| runs.iter().map(time).min_by(f64::total_cmp);
+        let least: Vec<_> = row.runs.iter().map(least).collect();
+        let cells_of =
+            |name: &str, about: &str, kind: &str, values: &[Option<f64>], last: String| {
+                let first = vec![name.to_owned(), about.to_owned(), kind.to_owned()];
+                [first, cells(values), vec![last]].concat()
+            };
+        let ratio = against_best(results, row, time);
+        table.row(&cells_of(
+            row.row.name,
+            row.row.about,
+            "median",
+            &row.medians(time),
+            ratio,
+        ));
+        table.row(&cells_of("", "", "least", &least, String::new()));
+    }
+    table.0
+}
+
+/// Resident bytes over live ones after the last replacement, of the rows that look at them.
+fn held(results: &Results) -> String {
+    let over_live: Figure = |run| {
+        let held = run.outcome.held.unwrap_or_default();
+        held.resident as f64 / held.live.max(1) as f64
+    };
+    let looks = |row: &&RowRuns| {
+        row.runs
+            .iter()
+            .flatten()
+            .any(|run| run.outcome.held.is_some())
+    };
+    let mut table = Table::by_allocator(results, &["row"], &["over the best peer"]);
+    for row in results.heaps.iter().filter(looks) {
+        let ratio = against_best(results, row, over_live);
         table.row(
             &[
-                vec![row.row.name.to_owned(), row.row.about.to_owned()],
-                cells(&row.medians(time)),
+                vec![row.row.name.to_owned()],
+                cells(&row.medians(over_live)),
+                vec![ratio],
             ]
             .concat(),
         );
     }
-    let text = "Nanoseconds a random replacement in heaps of growing size; every allocator pays for cache and TLB misses.\n\n\
-                ![time by heap size](plots/heap.svg)\n";
-    format!("## Large heaps\n\n{text}\n{}", table.0)
+    let text =
+        "Anonymous resident bytes over the bytes asked for and live, after the last replacement.";
+    format!(
+        "### Resident over live after replacing\n\n{text}\n\n{}",
+        table.0
+    )
+}
+
+fn heaps(results: &Results) -> String {
+    let mut text = String::new();
+    for (question, title, about) in HEAP_TABLES {
+        let rows: Vec<_> = results
+            .heaps
+            .iter()
+            .filter(|row| row.row.question == question)
+            .collect();
+        if !rows.is_empty() {
+            let _ = write!(
+                text,
+                "## {title}\n\n{about}\n\n{}\n",
+                heap_rows(results, &rows)
+            );
+        }
+    }
+    if results
+        .heaps
+        .iter()
+        .any(|row| ["mid", "mixed"].contains(&row.row.question))
+    {
+        text += &held(results);
+    }
+    text
 }
 
 /// Anonymous resident bytes of a bare process: what glibc's had at the start.
