@@ -19,8 +19,8 @@
 //!
 //! # fn main() -> Result<(), slabside_view::Error> {
 //! let target = Target::process(1234)?;
-//! let heap = Heap::read(&target)?;
-//! let figures = Figures::of(&target, &heap);
+//! let heap = Heap::read(&*target)?;
+//! let figures = Figures::of(&*target, &heap);
 //! println!("{} bytes live of {} resident", figures.allocated, figures.resident);
 //! # Ok(())
 //! # }
@@ -44,3 +44,8 @@ pub mod source;
 pub mod symbols;
 
 pub use error::{Error, Result};
+
+/// The page's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/watch.md")]
+mod page {}
