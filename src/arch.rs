@@ -61,7 +61,9 @@ pub enum Freed {
     Far,
 }
 
-pub use machine::{flip, mark_free, prefetch, prefetch_write, shift, unlinked, Block};
+pub use machine::{
+    flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
+};
 
 /// Asks the kernel for call `number`: its result, or minus the error's number. By the instruction itself: a program
 /// may define any function of libc's, and errno stays as it is.
@@ -208,6 +210,21 @@ mod machine {
     use super::*;
     use core::arch::asm;
 
+    /// The thread pointer: one instruction.
+    #[inline(always)]
+    pub fn thread_pointer() -> usize {
+        let pointer;
+        // SAFETY: the first word there is the address itself (x86-64 psABI, TLS variant II).
+        unsafe {
+            asm!(
+                "mov {pointer}, qword ptr fs:[0]",
+                pointer = out(reg) pointer,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        pointer
+    }
+
     /// Where the calling thread's block lies, as an offset from the thread pointer: one instruction (ELF
     /// Handling For TLS, 4.4.6, initial exec).
     #[derive(Clone, Copy)]
@@ -232,16 +249,7 @@ mod machine {
         /// The block's address.
         #[inline(always)]
         pub fn address(self) -> *mut u8 {
-            let pointer: usize;
-            // SAFETY: reads the thread pointer.
-            unsafe {
-                asm!(
-                    "mov {pointer}, qword ptr fs:[0]",
-                    pointer = out(reg) pointer,
-                    options(pure, nomem, nostack, preserves_flags)
-                );
-            }
-            pointer.wrapping_add(self.0) as *mut u8
+            thread_pointer().wrapping_add(self.0) as *mut u8
         }
 
         /// Takes the lowest of the slots that the entry at `offset` has checked out, if there is one: clears its
@@ -472,7 +480,9 @@ mod machine {
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
-    pub use super::portable::{flip, mark_free, prefetch, prefetch_write, shift, unlinked, Block};
+    pub use super::portable::{
+        flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
+    };
     use super::BLOCK_BYTES;
     use core::arch::asm;
 
@@ -505,7 +515,9 @@ mod machine {
 )))]
 mod machine {
     extern crate std;
-    pub use super::portable::{flip, mark_free, prefetch, prefetch_write, shift, unlinked, Block};
+    pub use super::portable::{
+        flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
+    };
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
 
@@ -527,6 +539,12 @@ mod machine {
 pub mod portable {
     use super::*;
     use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+    /// The thread pointer, for readers outside; 0: it is not told.
+    #[inline(always)]
+    pub fn thread_pointer() -> usize {
+        0
+    }
 
     /// A thread's block.
     #[derive(Clone, Copy)]

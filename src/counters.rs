@@ -12,11 +12,13 @@ use static_assertions::const_assert;
 /// First word of a page of counters: "slabsctr" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabsctr");
 /// Version of the layout of [`Counters`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where the counters begin within their page, in bytes; the region's header stands before them.
 pub const OFFSET: usize = 1024;
-/// The environment variable that names a file to keep the counters in, for the one process whose
-/// number stands in it.
+/// First word of a file in which each process that opens it takes a page of its own: "slabseac".
+pub const MAGIC_EACH: u64 = u64::from_le_bytes(*b"slabseac");
+/// The environment variable that names a file to keep the counters in: for the one process whose number stands in
+/// it, or for all.
 pub const VARIABLE: &core::ffi::CStr = c"SLABSIDE_COUNTERS";
 
 /// The heap's figures, in bytes and counts. All fields are updated with relaxed atomics.
@@ -60,6 +62,39 @@ pub struct Counters {
     pub heaps: AtomicU64,
     /// Slabs by size class.
     pub slabs: [AtomicU64; CLASSES],
+    /// Bytes in live slots by size class, and in live spans; made at the program's end.
+    pub live_of: [AtomicU64; CLASSES + 1],
+    /// Spans that are live; made at the program's end, as are all below.
+    pub live_spans: AtomicU64,
+    /// Bytes in live large blocks.
+    pub live_large: AtomicU64,
+    /// Bytes of free slots in slabs in use.
+    pub idle_slots: AtomicU64,
+    /// Bytes of free spans kept for reuse.
+    pub idle_spans: AtomicU64,
+    /// Bytes of free pages that may be resident.
+    pub idle_pages: AtomicU64,
+    /// Bytes of freed large blocks kept for reuse.
+    pub idle_large: AtomicU64,
+    /// Where each process has a page: the process that started this one.
+    pub parent: AtomicU32,
+    /// Likewise when it started, in ticks since the system did: number and time are a process's own.
+    pub started: AtomicU64,
+    /// Likewise its name, filled up with zeros.
+    pub program: [AtomicU64; 2],
+}
+
+/// Before the pages of a file in which each process has one: lies where [`Counters`] lie in a page.
+#[repr(C)]
+pub struct Each {
+    /// [`MAGIC_EACH`].
+    pub magic: AtomicU64,
+    /// [`VERSION`].
+    pub version: AtomicU32,
+    /// Zero.
+    pub pid: AtomicU32,
+    /// Pages that were taken, those that the file is too short for among them.
+    pub taken: AtomicU32,
 }
 
 const_assert!(core::mem::size_of::<Counters>() <= crate::geometry::PAGE - OFFSET);

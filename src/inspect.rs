@@ -97,6 +97,38 @@ fn in_slabs<O: Os>(allocator: &Allocator<O>) -> Stats {
     stats
 }
 
+/// What is live, by size class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveByClass {
+    /// Bytes in live slots by class, and in live spans.
+    pub bytes: [usize; CLASSES + 1],
+    /// Live spans.
+    pub spans: usize,
+    /// Bytes in live large blocks.
+    pub large: usize,
+}
+
+/// What is live in `allocator`, by size class. Other threads may be at work: then it is a moment's mixture.
+pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &Local) -> LiveByClass {
+    let _busy = allocator.enter(thread);
+    let mut live = LiveByClass {
+        bytes: [0; CLASSES + 1],
+        spans: 0,
+        large: 0,
+    };
+    if !allocator.is_started() {
+        return live;
+    }
+    allocator.ground.pages.each_slab(|slab| {
+        let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
+        let slots = slab.slots() - free;
+        live.bytes[slab.class().min(CLASSES)] += slots * slab.size();
+        live.spans += usize::from(slab.is_span()) * slots;
+    });
+    live.large = allocator.ground.large.live().0;
+    live
+}
+
 /// What the heap holds and what of it is free, by one walk over the slab headers. Other threads may be at
 /// work: then it is a moment's mixture.
 #[derive(Clone, Copy, Debug)]

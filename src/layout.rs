@@ -107,6 +107,15 @@ pub mod owner {
     pub use crate::remote::{heap_index as index, list_of, FULL, PENDING, RELEASED};
 }
 
+/// Sizes of the classes of slots, by class.
+pub use crate::class::SIZES;
+
+/// Bytes that the allocator keeps of a thread in the thread's own memory.
+pub use crate::arch::BLOCK_BYTES;
+
+/// By how many bits [`Fact::HeapWatched`] says to shift.
+pub use crate::heap::WATCHED_SHIFT;
+
 /// The counters, from [`Fact::Counters`] on.
 pub mod counters {
     use super::offset_of;

@@ -95,8 +95,6 @@ pub mod inspect;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
-pub mod snapshot;
-#[cfg(not(loom))]
 pub mod life;
 #[cfg(not(loom))]
 pub mod api;
@@ -107,8 +105,3 @@ pub mod valgrind;
 pub use api::{set_option, stats, trim, Arena, OptionError, Slabside};
 #[cfg(not(loom))]
 pub use inspect::Stats;
-
-/// The README's example.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-mod readme {}

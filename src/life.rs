@@ -4,15 +4,16 @@
 //! hands one over: it opens the file that the environment names, and maps it over the private page.
 
 use crate::allocator::Allocator;
-use crate::counters::{self, Counters};
+use crate::counters::{self, Counters, Each};
 use crate::geometry::PAGE;
 use crate::inspect;
 use crate::meta::Area;
 use crate::misuse::Line;
+use crate::options::{self, Name};
 use crate::os::{self, calls, Hooks, Linux, Os};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::local;
-use core::ffi::{c_int, c_void, CStr};
+use core::ffi::{c_int, c_void};
 use core::ptr;
 
 /// The process's allocator.
@@ -22,7 +23,7 @@ pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
     fork_prepare,
     fork_parent,
     fork_child,
-    forked: detach_counters,
+    forked,
     fault,
 }));
 
@@ -68,9 +69,14 @@ unsafe extern "C" fn fork_child() {
     GLOBAL.repair_after_fork(local());
 }
 
-/// Whether the counters' page is one that was handed over.
+/// Whether the counters' page is one that was handed over: [`ALONE`], [`EACH`], or 0.
 #[link_section = ".data"] // See `preload/build.rs`.
 static SHARED: AtomicU32 = AtomicU32::new(0);
+
+/// [`SHARED`]: for this process alone.
+const ALONE: u32 = 1;
+/// [`SHARED`]: its children have pages too.
+const EACH: u32 = 2;
 
 fn page_of_counters() -> *mut c_void {
     GLOBAL.ground.meta.start::<c_void>(Area::Header).as_ptr()
@@ -82,11 +88,25 @@ fn page_of_counters() -> *mut c_void {
 #[link_section = ".data"] // See `preload/build.rs`.
 pub static slabside_region: AtomicUsize = AtomicUsize::new(0);
 
+/// In a fork child, before its heap is repaired.
+fn forked() {
+    detach_counters();
+    let_watch();
+}
+
+/// Lets other processes look into this one, if that is wanted. A fork child does not inherit it.
+fn let_watch() {
+    if GLOBAL.ground.options.get(Name::Watch) == options::WATCH_ANY {
+        calls::allow_tracers();
+    }
+}
+
 /// The first thread has its heap.
 fn started() {
     slabside_region.store(page_of_counters() as usize, Relaxed);
+    let_watch();
     attach_counters();
-    if GLOBAL.ground.options.text().is_some_and(can_be_opened) {
+    if GLOBAL.ground.options.text().is_some() {
         // SAFETY: a function for the process's life, since the code cannot be unloaded.
         unsafe { libc::atexit(write_figures) };
     }
@@ -100,9 +120,9 @@ fn attach_counters() {
     let flags = libc::O_RDWR | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: `path` is a string of the environment.
     if let Ok(file) = unsafe { calls::open(path.as_ptr(), flags, 0) } {
-        if is_page_for_us(file) {
-            exchange_page(libc::MAP_SHARED, file);
-            SHARED.store(1, Relaxed);
+        if let Some((how, page)) = page_for_us(file) {
+            exchange_page(how, file, page);
+            SHARED.store(how, Relaxed);
             GLOBAL.watch_forks();
             begin_counting();
         }
@@ -111,42 +131,62 @@ fn attach_counters() {
     }
 }
 
-/// Whether `file` is a regular file with a page of counters for this very process.
-fn is_page_for_us(file: c_int) -> bool {
-    let Some(status) = calls::status_of(file) else {
-        return false;
-    };
+/// The page of `file` that is for this very process, and how: it was made for it, or is the next that nobody has.
+fn page_for_us(file: c_int) -> Option<(u32, usize)> {
+    let status = calls::status_of(file)?;
     let mut head = [0; 16];
     let read = calls::read(file, &mut head, Some(counters::OFFSET));
     let head = u128::from_le_bytes(head);
-    let (magic, version) = (head as u64, (head >> 64) as u64);
-    let regular =
-        status.st_mode & libc::S_IFMT == libc::S_IFREG && status.st_size >= PAGE as libc::off_t;
-    regular
-        && read == 16
-        && magic == counters::MAGIC
-        && version == u64::from(counters::VERSION) | (calls::getpid() as u64) << 32
+    let (magic, rest) = (head as u64, (head >> 64) as u64);
+    let (version, pid) = (rest as u32, rest >> 32);
+    let pages = usize::try_from(status.st_size).unwrap_or(0) / PAGE;
+    let regular = status.st_mode & libc::S_IFMT == libc::S_IFREG && pages > 0;
+    if !regular || read != 16 || version != counters::VERSION {
+        return None;
+    }
+    match magic {
+        counters::MAGIC if pid == calls::getpid() as u64 => Some((ALONE, 0)),
+        counters::MAGIC_EACH => take_page(file)
+            .filter(|&page| page < pages)
+            .map(|page| (EACH, page)),
+        _ => None,
+    }
+}
+
+/// The number of the next page of `file`, which is this process's from now on.
+fn take_page(file: c_int) -> Option<usize> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping of a page of a file that is as long; `Each` lies in it at OFFSET, all of its fields are
+    // atomics; and nobody has it when it is unmapped.
+    unsafe {
+        let start = calls::map_file(0, PAGE, access, libc::MAP_SHARED, file, 0).ok()?;
+        let each = &*((start + counters::OFFSET) as *const Each);
+        let taken = each.taken.fetch_add(1, Relaxed);
+        calls::unmap(start, PAGE);
+        Some(taken as usize + 1)
+    }
 }
 
 /// Maps another page in place of the region's first one, with the same contents but for the first three
-/// fields of the counters where they were handed over.
-fn exchange_page(kind: c_int, file: c_int) {
+/// fields of the counters where they were handed over: the page of that number of `file`, or a private one.
+fn exchange_page(how: u32, file: c_int, number: usize) {
     let page = page_of_counters();
     let mut contents = [0u8; PAGE];
     let access = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = match how {
+        0 => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        _ => libc::MAP_SHARED,
+    };
     // SAFETY: the page is ours and open; a slow path of another thread may count in between, and its
     // count may be lost, which is why this happens before there is a second thread or in a fork child.
     unsafe {
         ptr::copy_nonoverlapping(page.cast::<u8>(), contents.as_mut_ptr(), PAGE);
         let flags = kind | libc::MAP_FIXED;
-        if calls::map_file(page as usize, PAGE, access, flags, file).is_err() {
+        let offset = number * PAGE;
+        if calls::map_file(page as usize, PAGE, access, flags, file, offset).is_err() {
             return;
         }
-        let kept = if kind & libc::MAP_SHARED != 0 {
-            HANDED_OVER
-        } else {
-            0
-        };
+        let kept = if how == ALONE { HANDED_OVER } else { 0 };
         let parts = [
             (0, counters::OFFSET),
             (counters::OFFSET + kept, PAGE - counters::OFFSET - kept),
@@ -167,13 +207,55 @@ const HANDED_OVER: usize = core::mem::offset_of!(Counters, attached);
 fn begin_counting() {
     let counters = GLOBAL.ground.meta.counters();
     counters.complete.store(0, Relaxed);
+    if SHARED.load(Relaxed) == EACH {
+        name_process(counters);
+    }
     counters.attached.store(1, Relaxed);
 }
 
-/// In a fork child: back to a private page, since the other one is the parent's.
+/// Says whose page it is.
+fn name_process(counters: &Counters) {
+    let mut name = [0; 16];
+    let length = calls::read_file(c"/proc/self/comm", &mut name);
+    // The line's end is no part of the name.
+    name[length.saturating_sub(1)..].fill(0);
+    for (word, part) in counters.program.iter().zip(name.chunks_exact(8)) {
+        let part = part.try_into().map_or(0, u64::from_le_bytes);
+        word.store(part, Relaxed);
+    }
+    let mut text = [0; 512];
+    let length = calls::read_file(c"/proc/self/stat", &mut text);
+    // The name, in brackets, may hold anything; behind it come the state and the parent, and the start as the
+    // twentieth (proc_pid_stat(5)).
+    let end = text[..length].iter().rposition(|&byte| byte == b')');
+    let mut fields = text[end.map_or(length, |end| end + 1)..length]
+        .split(|&byte| byte == b' ')
+        .filter(|field| !field.is_empty());
+    counters
+        .parent
+        .store(number_of(fields.nth(1)) as u32, Relaxed);
+    counters.started.store(number_of(fields.nth(17)), Relaxed);
+    counters.pid.store(calls::getpid() as u32, Relaxed);
+}
+
+/// The decimal number that `digits` begins with.
+fn number_of(digits: Option<&[u8]>) -> u64 {
+    let digits = digits.unwrap_or_default().iter();
+    let digits = digits.take_while(|byte| byte.is_ascii_digit());
+    digits.fold(0, |sum, byte| {
+        sum.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'))
+    })
+}
+
+/// In a fork child: back to a private page, since the other one is the parent's; where each process has a page, to the
+/// next of those.
 fn detach_counters() {
-    if SHARED.swap(0, Relaxed) != 0 {
-        exchange_page(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
+    let how = SHARED.swap(0, Relaxed);
+    if how != 0 {
+        exchange_page(0, -1, 0);
+    }
+    if how == EACH {
+        attach_counters();
     }
 }
 
@@ -190,6 +272,20 @@ pub fn finish() {
     counters.live.store(figures.live as u64, Relaxed);
     counters.peak.store(figures.peak as u64, Relaxed);
     counters.resident.store(peak_resident(), Relaxed);
+    let by_class = inspect::live_by_class(&GLOBAL, local());
+    for (counter, bytes) in counters.live_of.iter().zip(by_class.bytes) {
+        counter.store(bytes as u64, Relaxed);
+    }
+    for (counter, value) in [
+        (&counters.live_spans, by_class.spans),
+        (&counters.live_large, by_class.large),
+        (&counters.idle_slots, figures.idle_slots),
+        (&counters.idle_spans, figures.idle_spans),
+        (&counters.idle_pages, figures.idle_pages),
+        (&counters.idle_large, figures.idle_large),
+    ] {
+        counter.store(value as u64, Relaxed);
+    }
     counters.complete.store(1, Relaxed);
 }
 
@@ -205,39 +301,17 @@ fn last_figures() -> inspect::Stats {
     }
 }
 
-/// Whether the file that the option `stats` names can be opened. If not, that is said now: programs such as ls close
-/// standard error before the figures are written. A relative path is looked at then, since a program may change its
-/// directory.
-#[cold]
-fn can_be_opened(place: &CStr) -> bool {
-    if !place.to_bytes().starts_with(b"/") {
-        return true;
-    }
-    let file = open_figures(place);
-    if file < 0 {
-        say_unwritable(place.to_bytes());
-        return false;
-    }
-    // SAFETY: our own descriptor.
-    unsafe { calls::close(file) };
-    true
-}
-
-/// A descriptor of the file, below zero where it cannot be opened.
-fn open_figures(place: &CStr) -> i32 {
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
-    // SAFETY: `place` is a string.
-    unsafe { calls::open(place.as_ptr(), flags, 0o644).unwrap_or(-1) }
-}
-
 /// The process exits: its figures go where the option `stats` says, a line each.
 extern "C" fn write_figures() {
     let Some(place) = GLOBAL.ground.options.text() else {
         return;
     };
-    let file = match place == c"stderr" {
-        true => libc::STDERR_FILENO,
-        false => open_figures(place),
+    let file = if place == c"stderr" {
+        libc::STDERR_FILENO
+    } else {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+        // SAFETY: `place` is a string.
+        unsafe { calls::open(place.as_ptr(), flags, 0o644).unwrap_or(-1) }
     };
     if file < 0 {
         return say_unwritable(place.to_bytes());
@@ -284,10 +358,7 @@ fn peak_resident() -> u64 {
     let length = calls::read_file(c"/proc/self/status", &mut text);
     let text = &text[..length];
     let found = text.windows(6).position(|window| window == b"VmHWM:");
-    let digits = found.map_or(&[][..], |at| &text[at + 6..]);
-    let digits = digits
-        .iter()
-        .skip_while(|byte| !byte.is_ascii_digit())
-        .take_while(|byte| byte.is_ascii_digit());
-    digits.fold(0, |kib, byte| kib * 10 + u64::from(byte - b'0')) * 1024
+    let text = found.map_or(&[][..], |at| &text[at + 6..]);
+    let digits = text.iter().position(u8::is_ascii_digit);
+    number_of(digits.map(|at| &text[at..])) * 1024
 }

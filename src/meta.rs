@@ -210,10 +210,16 @@ pub enum Fact {
     Counters,
     /// Bytes of the exact sizes of one slab header's slots; hardened mode.
     SizesBytes,
+    /// Where in a thread heap the thread pointer of its thread lies, 8 bytes; 0: it is not told, or no thread's.
+    HeapPointer,
+    /// Where in it 8 bytes lie of which all but the lowest 18 bits, times 4, are the address of a word of the thread's.
+    HeapWatched,
+    /// Where in it the value of that word lies, 4 bytes, for as long as the thread has the heap.
+    HeapWatchedValue,
 }
 
 /// Number of facts.
-pub const FACTS: usize = 24;
+pub const FACTS: usize = 27;
 
 /// Bit of [`Fact::Flags`]: hardened mode is provided for.
 pub const HARDENED: u32 = 1;

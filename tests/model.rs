@@ -8,8 +8,7 @@ mod support;
 
 use proptest::prelude::*;
 use slabside::os::SimConfig;
-use std::fs;
-use std::path::Path;
+use support::fuzzing::replay;
 use support::parallel::Parallel;
 use support::{fuzzing, sim_with, Memory, Op, Random, World};
 
@@ -102,22 +101,6 @@ fn real_threads_agree_with_the_model() {
     }
 }
 
-/// Plays every file of a corpus that the fuzzers found worth keeping (fuzz/README.md).
-fn replay(target: &str, play: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
-    let files = fs::read_dir(&folder).expect("the corpus is kept");
-    let mut played = 0;
-    for file in files {
-        let path = file.expect("an entry").path();
-        eprintln!("{}", path.display());
-        play(&fs::read(path).expect("a file"));
-        played += 1;
-    }
-    assert!(played > 0, "nothing in {}", folder.display());
-}
-
 #[test]
 fn the_kept_corpus_of_operations_agrees_with_the_model() {
     replay("operations", fuzzing::operations);
@@ -151,9 +134,4 @@ fn long_runs_agree_in_hardened_mode() {
 #[test]
 fn the_kept_corpus_of_options_strings_is_read_or_told() {
     replay("options", fuzzing::options);
-}
-
-#[test]
-fn the_kept_corpus_of_snapshots_is_an_error_or_counted_alike() {
-    replay("snapshots", fuzzing::snapshots);
 }

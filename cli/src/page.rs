@@ -1,4 +1,5 @@
-//! The page of counters that is shared with the program, in a file that lives in memory only.
+//! The page of counters that is shared with the program, in a file that lives in memory only; or many, of which each
+//! process takes one.
 //!
 //! ```text
 //!   runner   memfd, mapped shared ---- SLABSIDE_COUNTERS=/proc/RUNNER/fd/N ----> program
@@ -11,7 +12,7 @@
 
 use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
 use rustix::mm::{mmap, MapFlags, ProtFlags};
-use slabside::counters::{Counters, MAGIC, OFFSET, VERSION};
+use slabside::counters::{Counters, Each, MAGIC, MAGIC_EACH, OFFSET, VERSION};
 use slabside::geometry::PAGE;
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,6 +24,10 @@ use std::ptr;
 use std::sync::atomic::Ordering::Relaxed;
 
 const _: () = assert!(OFFSET.is_multiple_of(align_of::<Counters>()));
+const _: () = assert!(OFFSET.is_multiple_of(align_of::<Each>()));
+
+/// Pages for processes: those that nobody takes cost no memory.
+const PAGES: usize = 1 << 16;
 
 /// A page of counters that another process can open.
 pub struct Page {
@@ -35,10 +40,8 @@ pub struct Page {
 impl Page {
     /// A page with all counters zero, that belongs to no process yet.
     pub fn create() -> Result<Page> {
-        let file = memory_file()?;
-        file.set_len(PAGE as u64)?;
-        seal(&file)?;
-        let counters = map(&file)?;
+        let file = memory_file(PAGE)?;
+        let counters = map::<Counters>(&file, 0)?;
         counters.magic.store(MAGIC, Relaxed);
         counters.version.store(VERSION, Relaxed);
         Ok(Page { file, counters })
@@ -46,7 +49,7 @@ impl Page {
 
     /// The path by which other processes of the same user open the page.
     pub fn path(&self) -> OsString {
-        format!("/proc/{}/fd/{}", process::id(), self.file.as_raw_fd()).into()
+        path(&self.file)
     }
 
     /// The counters themselves.
@@ -55,30 +58,76 @@ impl Page {
     }
 }
 
+/// Pages of which each process of a tree takes one.
+pub struct Pages {
+    /// Keeps the path under `/proc` valid.
+    file: File,
+    /// What comes before the pages.
+    each: &'static Each,
+}
+
+impl Pages {
+    /// Pages that nobody has taken yet.
+    pub fn create() -> Result<Pages> {
+        let file = memory_file((PAGES + 1) * PAGE)?;
+        let each = map::<Each>(&file, 0)?;
+        each.magic.store(MAGIC_EACH, Relaxed);
+        each.version.store(VERSION, Relaxed);
+        Ok(Pages { file, each })
+    }
+
+    /// The path by which other processes of the same user open the file.
+    pub fn path(&self) -> OsString {
+        path(&self.file)
+    }
+
+    /// The pages that were taken, in that order.
+    pub fn taken(&self) -> Result<Vec<&'static Counters>> {
+        let taken = self.each.taken.load(Relaxed) as usize;
+        let numbers = 1..=taken.min(PAGES);
+        numbers.map(|number| map(&self.file, number)).collect()
+    }
+
+    /// Processes for which there was no page left.
+    pub fn left_out(&self) -> usize {
+        (self.each.taken.load(Relaxed) as usize).saturating_sub(PAGES)
+    }
+}
+
+fn path(file: &File) -> OsString {
+    format!("/proc/{}/fd/{}", process::id(), file.as_raw_fd()).into()
+}
+
 /// Makes the page the calling process's own. Async-signal-safe: one call of getpid and one store.
 pub fn claim(counters: &Counters) {
     counters.pid.store(process::id(), Relaxed);
 }
 
-fn memory_file() -> Result<File> {
+/// A file of `bytes` zeros, of fixed size: a program that shrank it would otherwise make our reads fault.
+fn memory_file(bytes: usize) -> Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(memfd_create(c"slabside-counters", flags)?.into())
-}
-
-/// Fixes the file's size: a program that shrank it would otherwise make our reads fault.
-fn seal(file: &File) -> Result<()> {
+    let file = File::from(memfd_create(c"slabside-counters", flags)?);
+    file.set_len(bytes as u64)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    Ok(fcntl_add_seals(file, seals)?)
+    fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }
 
-fn map(file: &File) -> Result<&'static Counters> {
+/// What can lie at OFFSET in a page: all fields are atomics, for which every bit pattern is valid and which other
+/// processes may change.
+trait InPage: 'static {}
+impl InPage for Counters {}
+impl InPage for Each {}
+
+fn map<T: InPage>(file: &File, number: usize) -> Result<&'static T> {
+    const { assert!(OFFSET + size_of::<T>() <= PAGE) };
     let access = ProtFlags::READ | ProtFlags::WRITE;
+    let at = (number * PAGE) as u64;
     // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing that exists.
-    let page = unsafe { mmap(ptr::null_mut(), PAGE, access, MapFlags::SHARED, file, 0)? };
-    // SAFETY: OFFSET lies within the mapping, is a multiple of the alignment, and leaves room for
-    // `Counters` (both asserted). The mapping is never unmapped and its file cannot shrink (`seal`). All
-    // fields are atomics, for which every bit pattern is valid and which other processes may change.
-    Ok(unsafe { &*page.byte_add(OFFSET).cast::<Counters>() })
+    let page = unsafe { mmap(ptr::null_mut(), PAGE, access, MapFlags::SHARED, file, at)? };
+    // SAFETY: OFFSET lies within the mapping, is a multiple of the alignment, and leaves room for `T` (asserted). The
+    // mapping is never unmapped and its file, which has that page, cannot shrink (`memory_file`).
+    Ok(unsafe { &*page.byte_add(OFFSET).cast::<T>() })
 }
 
 #[cfg(test)]

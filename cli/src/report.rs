@@ -5,16 +5,13 @@
 use crate::watch::End;
 use comfy_table::{presets, Cell, CellAlignment, Table};
 use serde::Serialize;
-use slabside::class::SIZES;
+use slabside::class::{SIZES, SPAN};
 use slabside::counters::Counters;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// Classes in one line of the table of slabs.
-const CLASSES_A_LINE: usize = 5;
 
 /// Instead of figures, where there are none.
 const NOT_ATTACHED: &str =
@@ -24,6 +21,10 @@ or run with more rights than their caller cannot be preloaded.\n";
 const NOT_COMPLETE: &str =
     "It ended without a last count (killed, or by _exit): what is handed out and the peak are as the
 slow paths saw them last, and what is live is unknown.\n";
+
+/// Before the table of a program and those that it started.
+const CHILDREN: &str =
+    "where a figure is missing, a process ended without a last count (killed, or by _exit), or goes on:\n";
 
 /// How a report is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub struct Report {
     schema: &'static str,
     program: String,
     pid: u32,
+    /// The process that started it, where each process has a record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<u32>,
     exit_code: Option<i32>,
     signal: Option<i32>,
     /// Bytes: the higher of what was sampled while it ran and of what the library saw last.
@@ -50,7 +54,7 @@ pub struct Report {
     /// `None` when the library never attached.
     heap: Option<Heap>,
     #[serde(skip)]
-    status: ExitStatus,
+    status: Option<ExitStatus>,
 }
 
 /// The heap's figures, in bytes and counts, as [`Counters`] explains them.
@@ -71,6 +75,29 @@ struct Heap {
     large: u64,
     heaps: u64,
     slabs: Vec<Slabs>,
+    /// What was counted at the end; `None`: it was not.
+    at_end: Option<AtEnd>,
+}
+
+/// What is counted at the program's end alone, in bytes where nothing else is said.
+#[derive(Serialize)]
+struct AtEnd {
+    /// Number of live spans.
+    live_spans: u64,
+    /// Live spans.
+    live_in_spans: u64,
+    /// Live large blocks.
+    live_in_large: u64,
+    /// Free slots of slabs in use.
+    idle_slots: u64,
+    /// Free spans kept for reuse.
+    idle_spans: u64,
+    /// Free pages that may be resident.
+    idle_pages: u64,
+    /// Freed large blocks kept for reuse.
+    idle_large: u64,
+    /// Which part of the bytes in slabs and spans no block has, from 0 to 1.
+    fragmentation: f64,
 }
 
 /// The slabs of one size class.
@@ -80,6 +107,10 @@ struct Slabs {
     size: u32,
     /// Number of slabs.
     count: u64,
+    /// Number of live blocks; `None`: not counted.
+    live: Option<u64>,
+    /// Their bytes.
+    live_bytes: Option<u64>,
 }
 
 /// A counter's value. Counters are changed without order, so one may be below zero for a moment, and
@@ -104,19 +135,125 @@ impl Heap {
             spans: value(&counters.spans),
             large: value(&counters.large),
             heaps: value(&counters.heaps),
-            slabs: slabs(counters),
+            slabs: slabs(counters, complete),
+            at_end: complete.then(|| AtEnd::read(counters)),
         })
     }
 }
 
+impl AtEnd {
+    fn read(counters: &Counters) -> AtEnd {
+        let live: u64 = counters.live_of.iter().map(value).sum();
+        let idle = value(&counters.idle_slots) + value(&counters.idle_spans);
+        let part = idle as f64 / (live + idle).max(1) as f64;
+        AtEnd {
+            live_spans: value(&counters.live_spans),
+            live_in_spans: value(&counters.live_of[SPAN]),
+            live_in_large: value(&counters.live_large),
+            idle_slots: value(&counters.idle_slots),
+            idle_spans: value(&counters.idle_spans),
+            idle_pages: value(&counters.idle_pages),
+            idle_large: value(&counters.idle_large),
+            fragmentation: (part * 10_000.0).round() / 10_000.0,
+        }
+    }
+}
+
 /// The classes that have any slabs.
-fn slabs(counters: &Counters) -> Vec<Slabs> {
-    let counts = SIZES.iter().zip(&counters.slabs);
-    let classes = counts.map(|(&size, count)| Slabs {
+fn slabs(counters: &Counters, complete: bool) -> Vec<Slabs> {
+    let counts = SIZES.iter().zip(&counters.slabs).zip(&counters.live_of);
+    let classes = counts.map(|((&size, count), live)| Slabs {
         size,
         count: value(count),
+        live: complete.then(|| value(live) / u64::from(size)),
+        live_bytes: complete.then(|| value(live)),
     });
     classes.filter(|class| class.count > 0).collect()
+}
+
+/// The program and those that it started.
+pub struct Tree {
+    /// In the order in which they began to allocate.
+    reports: Vec<Report>,
+    /// Processes that are not among them.
+    left_out: usize,
+}
+
+impl Tree {
+    /// What `pages`, one for each time that a process became a program, tell of `program`, which was process `pid` and
+    /// came to its `end`, and of all others.
+    pub fn new(program: &OsStr, pid: u32, end: &End, pages: &[&Counters], left_out: usize) -> Tree {
+        // Of a process that became one program after the other, the last one is told.
+        let key = |page: &Counters| (page.pid.load(Relaxed), page.started.load(Relaxed));
+        let last = |&(index, page): &(usize, &&Counters)| {
+            pages[index + 1..]
+                .iter()
+                .all(|later| key(later) != key(page))
+        };
+        let attached = pages
+            .iter()
+            .filter(|page| page.attached.load(Relaxed) != 0)
+            .count();
+        let kept = pages.iter().enumerate().filter(last);
+        let reports = kept
+            .map(|(_, page)| match page.pid.load(Relaxed) {
+                own if own == pid => Report {
+                    parent: Some(page.parent.load(Relaxed)),
+                    ..Report::new(program, pid, end, page)
+                },
+                _ => Report::of_child(page),
+            })
+            .filter(|report| report.pid != 0);
+        Tree {
+            reports: reports.collect(),
+            left_out: left_out + (pages.len() - attached),
+        }
+    }
+
+    /// The text, ending with a newline.
+    pub fn print(&self, form: Form) -> String {
+        match form {
+            Form::Json => self.reports.iter().map(Report::line).collect(),
+            Form::Table => self.table(),
+        }
+    }
+
+    fn table(&self) -> String {
+        let mut table = plain();
+        let head = [
+            "process",
+            "parent",
+            "program",
+            "handed out",
+            "live",
+            "peak",
+            "resident",
+        ];
+        table.set_header(head.map(|name| right(name.into())));
+        for report in &self.reports {
+            let heap = report.heap.as_ref();
+            let bytes = |bytes: Option<u64>| right(bytes.map_or("unknown".into(), human));
+            table.add_row([
+                right(report.pid.to_string()),
+                right(report.parent.unwrap_or(0).to_string()),
+                right(report.program.clone()),
+                bytes(heap.and_then(|heap| heap.handed_out)),
+                bytes(heap.and_then(|heap| heap.live)),
+                bytes(heap.and_then(|heap| heap.peak)),
+                bytes(report.peak_resident),
+            ]);
+        }
+        let complete = self.reports.iter().all(|report| report.complete);
+        let mut text = String::from("slabside: ");
+        text += &format!("{} processes", grouped(self.reports.len() as u64));
+        text += if complete { "\n" } else { "; " };
+        text += if complete { "" } else { CHILDREN };
+        print(&table, &mut text);
+        if self.left_out > 0 {
+            let _ = writeln!(text, "and {} more, not counted", self.left_out);
+        }
+        text
+    }
 }
 
 impl Report {
@@ -128,13 +265,40 @@ impl Report {
             schema: "slabside.run/1",
             program: program.to_string_lossy().into_owned(),
             pid,
+            parent: None,
             exit_code: end.status.code(),
             signal: end.status.signal(),
             peak_resident: (resident > 0).then_some(resident),
             complete,
             heap: Heap::read(counters, complete),
-            status: end.status,
+            status: Some(end.status),
         }
+    }
+
+    /// What `counters` tell of a process that the program started.
+    fn of_child(counters: &Counters) -> Report {
+        let complete = counters.complete.load(Relaxed) != 0;
+        let words = counters.program.iter().map(|word| word.load(Relaxed));
+        let name: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        let end = name.iter().position(|&byte| byte == 0);
+        let resident = value(&counters.resident);
+        Report {
+            schema: "slabside.run/1",
+            program: String::from_utf8_lossy(&name[..end.unwrap_or(name.len())]).into_owned(),
+            pid: counters.pid.load(Relaxed),
+            parent: Some(counters.parent.load(Relaxed)),
+            exit_code: None,
+            signal: None,
+            peak_resident: (complete && resident > 0).then_some(resident),
+            complete,
+            heap: Heap::read(counters, complete),
+            status: None,
+        }
+    }
+
+    /// The report as a line of JSON.
+    fn line(&self) -> String {
+        serde_json::to_string(self).expect("plain numbers and strings have JSON forms") + "\n"
     }
 
     /// The report's text, ending with a newline.
@@ -154,7 +318,9 @@ impl Report {
     fn table(&self) -> String {
         let mut text = format!(
             "slabside: {} (process {}), {}\n",
-            self.program, self.pid, self.status
+            self.program,
+            self.pid,
+            self.status.unwrap_or_default()
         );
         match &self.heap {
             Some(heap) => self.print_heap(heap, &mut text),
@@ -169,7 +335,7 @@ impl Report {
         }
         print(&figures(heap, self.peak_resident), text);
         if !heap.slabs.is_empty() {
-            *text += "slabs by slot size:\n";
+            *text += "slabs and live blocks by slot size:\n";
             print(&classes(&heap.slabs), text);
         }
     }
@@ -192,17 +358,31 @@ fn figures(heap: &Heap, resident: Option<u64>) -> Table {
     count(&mut table, "spans", heap.spans);
     count(&mut table, "large blocks", heap.large);
     count(&mut table, "thread heaps", heap.heaps);
+    if let Some(end) = &heap.at_end {
+        bytes(&mut table, "live in spans", Some(end.live_in_spans));
+        bytes(&mut table, "live in large blocks", Some(end.live_in_large));
+        bytes(&mut table, "idle slots", Some(end.idle_slots));
+        bytes(&mut table, "idle spans", Some(end.idle_spans));
+        bytes(&mut table, "idle pages", Some(end.idle_pages));
+        bytes(&mut table, "idle large blocks", Some(end.idle_large));
+        let percent = format!("{:.1} %", end.fragmentation * 100.0);
+        table.add_row([Cell::new("fragmentation"), right(percent)]);
+    }
     table
 }
 
-/// Several classes a line: slot size and number of slabs.
+/// A class a line: slot size, slabs, live blocks and their bytes.
 fn classes(slabs: &[Slabs]) -> Table {
     let mut table = plain();
-    for line in slabs.chunks(CLASSES_A_LINE) {
-        table.add_row(line.iter().flat_map(|class| {
-            let size = format!("{} B:", grouped(u64::from(class.size)));
-            [right(size), right(grouped(class.count))]
-        }));
+    table.set_header(["size", "slabs", "live", "bytes"].map(|name| right(name.into())));
+    for class in slabs {
+        let known = |number: Option<u64>| right(number.map_or("unknown".into(), grouped));
+        table.add_row([
+            right(format!("{} B", grouped(u64::from(class.size)))),
+            right(grouped(class.count)),
+            known(class.live),
+            known(class.live_bytes),
+        ]);
     }
     table
 }
@@ -290,6 +470,16 @@ mod tests {
             large: AtomicU64::new(0),
             heaps: AtomicU64::new(1),
             slabs,
+            live_of: std::array::from_fn(|class| AtomicU64::new(u64::from(class == 1) * 4096)),
+            live_spans: zero(),
+            live_large: zero(),
+            idle_slots: AtomicU64::new(12_288),
+            idle_spans: zero(),
+            idle_pages: zero(),
+            idle_large: zero(),
+            parent: AtomicU32::new(7),
+            started: zero(),
+            program: [AtomicU64::new(u64::from_le_bytes(*b"child\0\0\0")), zero()],
         }
     }
 
@@ -317,9 +507,22 @@ slabside: prog (process 42), exit status: 3
   spans                           4
   large blocks                    0
   thread heaps                    1
-slabs by slot size:
-     16 B:   1    160 B:  10  352 B:  19  768 B:  28  1,664 B:  37
-  3,584 B:  46  7,680 B:  55
+  live in spans                 0 B            0 B
+  live in large blocks          0 B            0 B
+  idle slots               12.0 KiB       12,288 B
+  idle spans                    0 B            0 B
+  idle pages                    0 B            0 B
+  idle large blocks             0 B            0 B
+  fragmentation              75.0 %
+slabs and live blocks by slot size:
+     size  slabs  live  bytes
+     16 B      1   256  4,096
+    160 B     10     0      0
+    352 B     19     0      0
+    768 B     28     0      0
+  1,664 B     37     0      0
+  3,584 B     46     0      0
+  7,680 B     55     0      0
 ";
 
     #[test]
@@ -339,7 +542,35 @@ slabs by slot size:
         assert!(live.is_some_and(|line| line.ends_with("unknown")), "{text}");
         let json = report(&counters, libc::SIGKILL).print(Form::Json);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        assert!(json["heap"]["live"].is_null());
+        assert!(json["heap"]["live"].is_null() && json["heap"]["at_end"].is_null());
+        assert!(json["heap"]["slabs"][0]["live"].is_null());
+    }
+
+    #[test]
+    fn each_process_is_told_once_and_as_the_last_program_that_it_became() {
+        let (main, before, child) = (counters(), counters(), counters());
+        before.pid.store(43, Relaxed);
+        before.handed_out.store(1, Relaxed);
+        child.pid.store(43, Relaxed);
+        child.complete.store(0, Relaxed);
+        let end = End {
+            status: ExitStatus::from_raw(0),
+            resident: 0,
+        };
+        let tree = Tree::new(OsStr::new("prog"), 42, &end, &[&main, &before, &child], 0);
+        let lines = tree.print(Form::Json);
+        let records: Vec<serde_json::Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let told = |field: &str| -> Vec<_> { records.iter().map(|one| &one[field]).collect() };
+        assert_eq!(told("pid"), [42, 43]);
+        assert_eq!(told("program"), ["prog", "child"]);
+        assert_eq!(told("parent"), [7, 7]);
+        assert_eq!(told("complete"), [true, false]);
+        let text = tree.print(Form::Table);
+        assert!(text.starts_with("slabside: 2 processes; where a figure is missing"));
+        assert!(text.contains("unknown"), "{text}");
     }
 
     #[test]
@@ -369,6 +600,8 @@ slabs by slot size:
         assert_eq!(json["heap"]["break_peak"], 2 << 20);
         assert_eq!(json["heap"]["purged"], 0);
         assert_eq!(json["heap"]["slabs"][0]["size"], 16);
+        assert_eq!(json["heap"]["slabs"][0]["live"], 256);
+        assert_eq!(json["heap"]["at_end"]["fragmentation"], 0.75);
         assert_eq!(json["heap"]["slabs"].as_array().unwrap().len(), 7);
     }
 

@@ -3,8 +3,8 @@
 //! Without a report the program takes this process's place; with one this process waits beside it, in the
 //! same process group, and ends as the program ended.
 
-use crate::page::{self, Page};
-use crate::report::{Form, Report};
+use crate::page::{self, Page, Pages};
+use crate::report::{Form, Report, Tree};
 use crate::signals::{self, Inherited};
 use crate::status::CannotRun;
 use crate::{library, options, program, watch};
@@ -24,30 +24,25 @@ const PRELOAD: &str = "LD_PRELOAD";
 
 /// Run any dynamically linked program with slabside in the place of its malloc.
 ///
-/// The program is looked up in PATH. It keeps standard input and output and the terminal, and slabside exits with its
-/// exit status. Programs that it starts use slabside too. Programs that are linked statically, or run with the rights
-/// of another user (set-user-id), keep their own malloc.
+/// The program is looked up in PATH, keeps standard input and output and the terminal, and its exit status
+/// is passed on. Programs that it starts use slabside too.
 #[derive(clap::Args)]
 #[command(override_usage = "slabside run [OPTIONS] -- PROGRAM [ARGUMENTS]...")]
 #[command(after_help = "\
+Exit status: the program's own; 125 if slabside itself fails, 126 if the program cannot be run, 127 if it \
+is not found. A program that a signal kills makes slabside die by the same signal.
+
 Examples:
   slabside run -- ls -l
   slabside run --stats -- python3 script.py
-  slabside run --stats=heap.json --json -- make -j8
-  slabside run --option decay:1s --option misuse:report -- ./server
-
-Environment:
-  SLABSIDE_OPTIONS  options of the allocator, to which --option adds
-  SLABSIDE_LIBRARY  the library to preload, if --library names none
-  LD_PRELOAD        slabside puts its library before what is there
-
-Exit status: that of the program; 125 if slabside itself fails, 126 if the program cannot be run, 127 if it is not \
-found. If a signal kills the program, slabside dies by the same signal.")]
+  slabside run --stats=heap.json --json --children -- make -j8
+  slabside run --option decay:1000 --option misuse:report -- ./server")]
 pub struct Args {
     /// Print figures of the heap when the program has ended, on standard error or to FILE
     ///
-    /// The figures are those of the program itself, not of programs that it starts. They are appended to FILE. If this
-    /// command is killed, the program goes on and no figures are printed.
+    /// They are those of the program itself (with --children also of the programs that it starts), and go to the end of
+    /// FILE, as those of the option stats do. Where this command is killed, the program runs on and no figures are
+    /// printed.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
@@ -55,17 +50,29 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Also print figures of the programs that it starts, a record for each process; implies --stats
+    ///
+    /// With --json a line each. A process that goes on when the program has ended is told as far as it has come. A child
+    /// made by fork(2) alone begins with its parent's figures.
+    #[arg(long)]
+    children: bool,
+
+    /// Let any process of the same user look into the program: short for --option watch:any
+    ///
+    /// It is needed where kernel.yama.ptrace_scope is 1, which else allows ancestors only.
+    #[arg(long)]
+    watch: bool,
+
     /// Preload this library
     ///
-    /// Without it: the library that SLABSIDE_LIBRARY names; or libslabside_preload.so or libslabside.so.0 in the
-    /// directory of the slabside command or in ../lib, ../lib/slabside or ../lib64 from there; or the one that the
-    /// command carries, which it keeps in ~/.cache/slabside.
+    /// Else the one that SLABSIDE_LIBRARY names, else libslabside_preload.so or libslabside.so.0 beside the
+    /// slabside command or in ../lib, ../lib/slabside or ../lib64 from there, else one that the command carries.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
 
     /// Set an option of the allocator; `slabside options` lists them. Can be given more than once
     ///
-    /// They are added to those in SLABSIDE_OPTIONS. If a name occurs twice, the last one counts.
+    /// They are added behind those that SLABSIDE_OPTIONS has already, and the last of a name counts.
     #[arg(long = "option", value_name = "NAME:VALUE")]
     options: Vec<String>,
 
@@ -80,7 +87,7 @@ impl Args {
     }
 
     fn reports(&self) -> bool {
-        self.json || self.stats.is_some()
+        self.json || self.children || self.stats.is_some()
     }
 
     fn form(&self) -> Form {
@@ -89,6 +96,12 @@ impl Args {
         } else {
             Form::Table
         }
+    }
+
+    /// The options that are set for the program.
+    fn options(&self) -> Vec<String> {
+        let watch = self.watch.then(|| "watch:any".to_owned());
+        watch.into_iter().chain(self.options.clone()).collect()
     }
 
     fn file(&self) -> Option<&Path> {
@@ -114,12 +127,13 @@ pub fn run(args: &Args) -> Result<ExitStatus> {
 /// The program's command line, with the library in its environment.
 fn prepare(args: &Args) -> Result<Command> {
     let library = library::find(args.library.as_deref())?;
-    let chosen = options::joined(env::var_os(options::VARIABLE), &args.options)?;
+    let given = args.options();
+    let chosen = options::joined(env::var_os(options::VARIABLE), &given)?;
     let present = env::var_os(PRELOAD);
     let mut command = Command::new(args.program());
     command.args(&args.command[1..]);
     command.env(PRELOAD, library::prepended(&library, present.as_deref()));
-    if !args.options.is_empty() {
+    if !given.is_empty() {
         command.env(options::VARIABLE, chosen);
     }
     Ok(command)
@@ -137,15 +151,36 @@ fn replace(args: &Args, mut command: Command) -> CannotRun {
 
 fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
     let mut output = output(args.file())?;
-    let page = Page::create().context("cannot make a page for the counters")?;
-    let child = start(args, command, &page)?;
-    let end = watch::until_end(child).context("cannot wait for the program")?;
-    let report = Report::new(args.program(), child, &end, page.counters());
+    let (text, status) = if args.children {
+        run_tree(args, command)?
+    } else {
+        run_alone(args, command)?
+    };
     // The program has run, so its exit status matters more than this failure.
-    if let Err(error) = output.write_all(report.print(args.form()).as_bytes()) {
+    if let Err(error) = output.write_all(text.as_bytes()) {
         let _ = writeln!(io::stderr(), "slabside: cannot write the figures: {error}");
     }
-    Ok(end.status)
+    Ok(status)
+}
+
+/// Runs the program with a page of its own; the report and how it ended.
+fn run_alone(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
+    let page = Page::create().context("cannot make a page for the counters")?;
+    let counters = page.counters();
+    let child = start(args, command, &page.path(), move || page::claim(counters))?;
+    let end = watch::until_end(child).context("cannot wait for the program")?;
+    let report = Report::new(args.program(), child, &end, counters);
+    Ok((report.print(args.form()), end.status))
+}
+
+/// The same, where each process takes a page.
+fn run_tree(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
+    let pages = Pages::create().context("cannot make pages for the counters")?;
+    let child = start(args, command, &pages.path(), || ())?;
+    let end = watch::until_end(child).context("cannot wait for the program")?;
+    let taken = pages.taken().context("cannot read the counters")?;
+    let tree = Tree::new(args.program(), child, &end, &taken, pages.left_out());
+    Ok((tree.print(args.form()), end.status))
 }
 
 /// Where the report goes: to the end of `file`, which is made before the program runs, or to standard error.
@@ -159,14 +194,19 @@ fn output(file: Option<&Path>) -> Result<Box<dyn Write>> {
     Ok(Box::new(file))
 }
 
-/// Starts the program with `page` as its own, and returns its process number.
-fn start(args: &Args, mut command: Command, page: &Page) -> Result<u32> {
-    let counters = page.counters();
+/// Starts the program with the page or pages at `path`, and returns its process number. `claim` runs in the new process
+/// before exec, and must be async-signal-safe.
+fn start(
+    args: &Args,
+    mut command: Command,
+    path: &OsStr,
+    claim: impl Fn() + Send + Sync + 'static,
+) -> Result<u32> {
     let inherited = Inherited::note();
     signals::hold();
-    command.env(OsStr::from_bytes(VARIABLE.to_bytes()), page.path());
+    command.env(OsStr::from_bytes(VARIABLE.to_bytes()), path);
     before_exec(&mut command, move || {
-        page::claim(counters);
+        claim();
         inherited.restore();
     });
     match command.spawn() {

@@ -287,7 +287,7 @@ fn figures_of_a_program_that_attached_are_printed() {
         "handed out 1.0 MiB 1,048,576 B",
         "break moved, times 12",
         "slabs 3",
-        "8 B: 3",
+        "8 B 3 0 0",
     ] {
         assert!(lines.iter().any(|l| l == line), "{line}\n{told}");
     }

@@ -1,7 +1,7 @@
-//! See `tests/support/fuzzing.rs`.
+//! See `tests/support/images.rs`.
 #![no_main]
 
-#[path = "../../tests/support/mod.rs"]
-mod support;
+#[path = "../../tests/support/images.rs"]
+mod images;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| support::fuzzing::snapshots(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| images::regions(bytes));

@@ -167,6 +167,8 @@ pub struct Heap {
     index: Cell<u32>,
     /// The system's number of the heap's thread, for readers outside, where it is known; 0: it is not, or none.
     thread: AtomicU64,
+    /// The thread pointer of the heap's thread, by which a reader outside finds its number: no system call is needed.
+    pointer: AtomicU64,
     /// Where the heap's thread keeps a word that tells of this heap (see [`Heap::watch`]); 0: nowhere, or another
     /// thread looks after it.
     watched: AtomicU64,
@@ -831,7 +833,9 @@ impl Heap {
 }
 
 /// Generations that [`Heap::watch`] tells apart, beside an address of 48 bits of a word of four bytes.
-const TAGS: u64 = 1 << 18;
+const TAGS: u64 = 1 << WATCHED_SHIFT;
+/// Base-2 logarithm of [`TAGS`].
+pub const WATCHED_SHIFT: u32 = 18;
 
 /// The heap of a thread's block, if it has one.
 #[inline(always)]

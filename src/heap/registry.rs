@@ -1,6 +1,7 @@
 //! The heaps of the process: given out to threads, taken back at their end, repaired after a fork.
 
 use super::{Ground, Heap};
+use crate::arch::thread_pointer;
 use crate::counters;
 use crate::meta::{Area, Fact, HEAP_BYTES};
 use crate::misuse::Misuse;
@@ -110,6 +111,7 @@ impl Heaps {
         if self.given.load(Relaxed) == 1 {
             self.renumber(ground, heap);
         }
+        heap.pointer.store(thread_pointer() as u64, SeqCst);
         heap.watch(local.me.as_ptr().cast(), heap.me() as u32);
         Some(heap)
     }
@@ -126,6 +128,7 @@ impl Heaps {
     pub fn take_shared<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
         let heap = self.take(ground, local)?;
         heap.watched.store(0, SeqCst);
+        heap.pointer.store(0, SeqCst);
         Some(heap)
     }
 
@@ -134,6 +137,7 @@ impl Heaps {
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
         heap.thread.store(0, SeqCst);
+        heap.pointer.store(0, SeqCst);
         heap.local.set(local);
         let index = heap.index.get() as usize;
         let me = if heap.arena.get() {
@@ -237,6 +241,9 @@ impl Heaps {
         header.state(Fact::HeapOwner, offset_of!(Heap, me));
         header.state(Fact::HeapThread, offset_of!(Heap, thread));
         header.state(Fact::HeapArena, offset_of!(Heap, arena));
+        header.state(Fact::HeapPointer, offset_of!(Heap, pointer));
+        header.state(Fact::HeapWatched, offset_of!(Heap, watched));
+        header.state(Fact::HeapWatchedValue, offset_of!(Heap, watched_value));
     }
 
     /// Takes back the heap of a thread that ends, which has abandoned all.

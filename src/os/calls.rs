@@ -37,10 +37,10 @@ unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> An
 pub(super) unsafe fn map(start: usize, bytes: usize, access: c_int, flags: c_int) -> Answer {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
     // SAFETY: the caller's; elsewhere a fresh mapping touches nobody's memory.
-    unsafe { map_file(start, bytes, access, flags, -1) }
+    unsafe { map_file(start, bytes, access, flags, -1, 0) }
 }
 
-/// mmap(2) from the beginning of `file`.
+/// mmap(2) of `file` from byte `offset` on.
 ///
 /// # Safety
 /// As [`map`].
@@ -50,6 +50,7 @@ pub unsafe fn map_file(
     access: c_int,
     flags: c_int,
     file: c_int,
+    offset: usize,
 ) -> Answer {
     let arguments = [
         start,
@@ -57,7 +58,7 @@ pub unsafe fn map_file(
         access as usize,
         flags as usize,
         file as usize,
-        0,
+        offset,
     ];
     // SAFETY: the caller's.
     unsafe { ask(libc::SYS_mmap, arguments) }
@@ -67,7 +68,7 @@ pub unsafe fn map_file(
 ///
 /// # Safety
 /// The caller gives up the range.
-pub(super) unsafe fn unmap(start: usize, bytes: usize) -> bool {
+pub unsafe fn unmap(start: usize, bytes: usize) -> bool {
     // SAFETY: the caller's.
     unsafe { ask(libc::SYS_munmap, [start, bytes]).is_ok() }
 }
@@ -118,6 +119,14 @@ pub(super) fn name_range(start: *mut u8, bytes: usize, name: &'static CStr) {
     let name = name.as_ptr() as usize;
     let arguments = [SET_VMA, ANON_NAME, start as usize, bytes, name];
     // SAFETY: naming changes no memory.
+    let _ = unsafe { ask(libc::SYS_prctl, arguments) };
+}
+
+/// prctl(2) `PR_SET_PTRACER`: any process of the same user may look into this one. Kernels without Yama answer EINVAL,
+/// and forbid nothing.
+pub fn allow_tracers() {
+    let arguments = [libc::PR_SET_PTRACER as usize, usize::MAX];
+    // SAFETY: this changes no memory.
     let _ = unsafe { ask(libc::SYS_prctl, arguments) };
 }
 

@@ -7,11 +7,12 @@
 //! ```
 
 use super::parallel::Parallel;
-use super::snapshots::Image;
 use super::{address_limit, sim_with, Memory, Op, Random, World, THREADS};
 use slabside::misuse::LINE;
 use slabside::options::{parse, Kind, Mistake, Options, TABLE, TEXT};
 use slabside::os::SimConfig;
+use std::fs;
+use std::path::Path;
 
 /// The most operations of one input: longer ones find nothing that shorter ones do not, only later.
 const LONGEST: usize = 2000;
@@ -130,11 +131,6 @@ pub fn options(bytes: &[u8]) {
     }
 }
 
-/// Any bytes as a metadata region that is read from outside: an error, or what another count finds as well.
-pub fn snapshots(bytes: &[u8]) {
-    let _ = Image::from_bytes(bytes).agree();
-}
-
 fn expect_in_range(kind: Kind, value: usize) {
     match kind {
         Kind::Flag => assert!(value <= 1),
@@ -143,4 +139,20 @@ fn expect_in_range(kind: Kind, value: usize) {
         Kind::Choice(words) => assert!(value < words.len()),
         Kind::Text => assert!(value <= TEXT),
     }
+}
+
+/// Plays every file of a corpus that the fuzzers found worth keeping (fuzz/README.md).
+pub fn replay(target: &str, play: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(target);
+    let files = fs::read_dir(&folder).expect("the corpus is kept");
+    let mut played = 0;
+    for file in files {
+        let path = file.expect("an entry").path();
+        eprintln!("{}", path.display());
+        play(&fs::read(path).expect("a file"));
+        played += 1;
+    }
+    assert!(played > 0, "nothing in {}", folder.display());
 }

@@ -14,7 +14,6 @@
 
 pub mod fuzzing;
 pub mod parallel;
-pub mod snapshots;
 
 use slabside::allocator::Allocator;
 use slabside::geometry::{PAGE, SPAN_MAX};

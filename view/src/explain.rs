@@ -1,6 +1,5 @@
 //! What an address is to the heap: a block and its slab, free memory, metadata, or nothing of ours.
 
-use crate::figures::thread_of;
 use crate::model::{Heap, Holder, Slab};
 use crate::source::{Source, Span};
 use crate::symbols::{looks_like, Symbols};
@@ -429,7 +428,7 @@ pub fn owner_name(source: &dyn Source, heap: &Heap, word: u64) -> String {
                 return format!("heap {index} (first-class)");
             }
             let about = source.about();
-            let tid = thread_of(owner, about.pid);
+            let tid = owner.thread;
             let threads = source.threads();
             let thread = threads.iter().find(|thread| thread.tid == tid);
             let name = thread.map_or("", |thread| thread.name.as_str());

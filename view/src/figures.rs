@@ -477,7 +477,7 @@ fn named_one(heap: &Heap, holder: Holder, owned: Owned, pid: u32, threads: &[Thr
         owned.name = "first-class heap".into();
         return owned;
     }
-    owned.tid = thread_of(owner, pid);
+    owned.tid = owner.thread;
     if let Some(thread) = threads.iter().find(|thread| thread.tid == owned.tid) {
         owned.name = thread.name.clone();
         owned.doing = thread.doing.clone();
@@ -486,15 +486,4 @@ fn named_one(heap: &Heap, holder: Holder, owned: Owned, pid: u32, threads: &[Thr
         }
     }
     owned
-}
-
-/// The number of an owner's thread in the process `pid`. A child that has not repaired its heap yet still has its
-/// parent's numbers, and its one thread is the main one.
-pub fn thread_of(owner: &crate::model::Owner, pid: u32) -> u32 {
-    match owner.pid {
-        _ if owner.is_arena => 0,
-        0 if owner.index == 0 => pid,
-        known if known != 0 && pid != 0 && known != pid => pid,
-        _ => owner.tid,
-    }
 }

@@ -6,8 +6,10 @@
 //!   image    a copy of the metadata, page by page as far as it is there
 //!   model    slabs, large blocks, owners, by address
 //!   figures  sums by class and owner, which together are what is resident
-//!   explain, map, check, diff       what is made of a model
-//!   snapshot                        a file that holds a target
+//!   explain, map, kinds, check, diff    what is made of a model
+//!   holders                             who points to a block
+//!   idle                                which pages nobody touches
+//!   snapshot                            a file that holds a target
 //! ```
 //!
 //! Nothing is loaded into the target, nothing is written to it, and unless it is asked for it is not stopped. What
@@ -19,7 +21,7 @@
 //!
 //! # fn main() -> Result<(), slabside_view::Error> {
 //! let target = Target::process(1234)?;
-//! let heap = Heap::read(&*target)?;
+//! let heap = Heap::read(&target)?;
 //! let figures = Figures::of(&*target, &heap);
 //! println!("{} bytes live of {} resident", figures.allocated, figures.resident);
 //! # Ok(())
@@ -35,17 +37,16 @@ pub mod diff;
 mod error;
 pub mod explain;
 pub mod figures;
+pub mod holders;
+pub mod idle;
 pub mod image;
+pub mod kinds;
 pub mod map;
 pub mod model;
 pub mod region;
 pub mod snapshot;
 pub mod source;
 pub mod symbols;
+mod threads;
 
 pub use error::{Error, Result};
-
-/// The page's example.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/watch.md")]
-mod page {}

@@ -7,6 +7,7 @@ use crate::region::{Window, PAGE};
 use crate::source::{Source, Span};
 use crate::symbols::{looks_like, Symbols};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Pages in a row that are alike: those of one slab, or free ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -209,16 +210,69 @@ pub struct Sparse {
     pub bytes: u64,
 }
 
+impl Sparse {
+    fn add(&mut self, slab: &Slab) {
+        self.slabs += 1;
+        self.blocks += u64::from(slab.live);
+        self.live += u64::from(slab.live) * slab.size;
+        self.bytes += slab.span().bytes();
+    }
+}
+
 /// Sums of the sparse slabs.
 pub fn sparse(heap: &Heap) -> Sparse {
     let mut sums = Sparse::default();
-    for slab in heap.slabs.iter().filter(|slab| is_sparse(slab)) {
-        sums.slabs += 1;
-        sums.blocks += u64::from(slab.live);
-        sums.live += u64::from(slab.live) * slab.size;
-        sums.bytes += slab.span().bytes();
-    }
+    let slabs = heap.slabs.iter().filter(|slab| is_sparse(slab));
+    slabs.for_each(|slab| sums.add(slab));
     sums
+}
+
+/// By what sparse slabs are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The size of their slots.
+    Class,
+    /// Whose they are.
+    Owner,
+    /// What most of their live blocks look like.
+    Looks,
+}
+
+/// Sparse slabs of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    /// What they have in common.
+    pub name: String,
+    /// Their sums.
+    #[serde(flatten)]
+    pub sums: Sparse,
+}
+
+/// The sparse slabs by what they have in common, those that keep the most bytes first.
+pub fn groups(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, by: By) -> Vec<Group> {
+    let mut groups: BTreeMap<String, Sparse> = BTreeMap::new();
+    for slab in heap.slabs.iter().filter(|slab| is_sparse(slab)) {
+        let name = match by {
+            By::Class => format!("{} bytes", slab.size),
+            By::Owner => owner_name(source, heap, slab.owner),
+            By::Looks => commonest(blocks(source, heap, symbols, slab)),
+        };
+        groups.entry(name).or_default().add(slab);
+    }
+    let named = groups.into_iter();
+    let mut all: Vec<Group> = named.map(|(name, sums)| Group { name, sums }).collect();
+    all.sort_by_key(|group| std::cmp::Reverse(group.sums.bytes));
+    all
+}
+
+/// What most of the blocks look like.
+fn commonest(blocks: Vec<Pinning>) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for block in blocks {
+        *counts.entry(block.looks).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.map_or(String::new(), |(looks, _)| looks)
 }
 
 /// The `most` sparse slabs that keep the most bytes for the fewest live ones.

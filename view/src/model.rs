@@ -12,7 +12,8 @@
 
 use crate::image::Image;
 use crate::region::{self, Broken, Region, Window, PAGE, SLAB_BYTES, WINDOW_PAGES};
-use crate::source::{Source, Span, ADDRESSES};
+use crate::source::{Source, Span, Target, ADDRESSES};
+use crate::threads;
 use crate::{Error, Result};
 use slabside::layout::{self, slab as field, Area, Elsewhere, Fact};
 use std::collections::BTreeMap;
@@ -25,6 +26,14 @@ const READS: u32 = 3;
 const TABLE_READS: u32 = 8;
 /// The most heaps, of threads and others.
 const HEAPS: u64 = 1 << 20;
+/// The areas that are copied, the page map first: what it leads to is read after it.
+const COPIED: [Area; 5] = [
+    Area::PageMap,
+    Area::FirstSlabs,
+    Area::Slabs,
+    Area::FirstHeap,
+    Area::Heaps,
+];
 /// Bitmap words of a header pair.
 pub const WORDS: usize = 8;
 
@@ -154,10 +163,18 @@ pub struct Owner {
     pub index: u64,
     /// Its owner word now; 0: nobody uses it.
     pub word: u64,
-    /// The process that its thread is one of; 0: not stated.
+    /// The process that its thread is one of, as it states; 0: not stated.
     pub pid: u32,
-    /// The number of its thread; 0: not stated, or a first-class heap.
+    /// The number of its thread, as it states; 0: not stated, or a first-class heap.
     pub tid: u32,
+    /// The thread pointer of its thread; 0: not stated, or no thread's.
+    pub pointer: u64,
+    /// Where its thread keeps a word of 4 bytes, for as long as it has the heap; 0: not stated, or no thread's.
+    pub watched: u64,
+    /// The value of that word.
+    pub value: u32,
+    /// The number of its thread, as who reads counts threads; 0: not known, or no thread's.
+    pub thread: u32,
     /// Whether it is a first-class heap.
     pub is_arena: bool,
 }
@@ -175,6 +192,15 @@ pub enum Holder {
     Abandoned,
     /// No slab.
     Released,
+}
+
+/// Whether a process that was stopped stands still on, for its contents to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It goes on.
+    No,
+    /// It stands still until the target is released.
+    Yes,
 }
 
 /// Buffers that are used again by the next reading.
@@ -258,6 +284,57 @@ impl Heap {
         Err(contradiction(source, last, reads))
     }
 
+    /// The heaps of `regions`, of a process that stands still for no longer than their metadata are copied, or, with
+    /// [`Hold::Yes`], until it is released. One that was stopped in the middle of making a slab is stopped again.
+    pub fn of_stopped(
+        target: &mut Target,
+        regions: &[Region],
+        buffers: &mut Vec<Buffers>,
+        hold: Hold,
+    ) -> Result<Vec<Heap>> {
+        let reads = if target.is_moving() { READS } else { 1 };
+        let mut last = Broken::Unreadable;
+        for _ in 0..reads {
+            let mut kept: Vec<Buffers> = regions
+                .iter()
+                .map(|_| buffers.pop().unwrap_or_default())
+                .collect();
+            if target.is_moving() {
+                // All that can be done before is.
+                for (region, kept) in regions.iter().zip(&mut kept) {
+                    Heap::prepare(&**target, region, kept);
+                }
+                target.stop()?;
+            }
+            let copied: std::result::Result<Vec<Heap>, Broken> = regions
+                .iter()
+                .zip(&mut kept)
+                .map(|(region, kept)| Heap::copy(&**target, region.base, kept))
+                .collect();
+            if hold == Hold::No {
+                target.release();
+            }
+            target.renew()?;
+            let walked = copied.and_then(|mut heaps| {
+                for heap in &mut heaps {
+                    heap.walk(&**target)?;
+                }
+                Ok(heaps)
+            });
+            match walked {
+                Ok(heaps) => return Ok(heaps),
+                Err(broken) => last = broken,
+            }
+            target.release();
+        }
+        Err(Error::Contradiction {
+            name: target.name(),
+            place: last.to_string(),
+            reads,
+            advice: "",
+        })
+    }
+
     /// The buffers, for the next reading.
     pub fn into_buffers(self) -> Buffers {
         Buffers {
@@ -276,6 +353,15 @@ impl Heap {
         let mut heap = Heap::copy(source, base, buffers)?;
         heap.walk(source)?;
         Ok(heap)
+    }
+
+    /// Makes the buffers as large as the metadata of `region` are now: a process that is stopped later stands still
+    /// for no longer than they are copied.
+    pub fn prepare(source: &dyn Source, region: &Region, buffers: &mut Buffers) {
+        buffers.now.clear();
+        for area in COPIED {
+            buffers.now.add(source, region.area(area));
+        }
     }
 
     /// Copies the metadata of the heap whose region begins at `base`: its slabs come by [`Heap::walk`]. A process that
@@ -303,18 +389,18 @@ impl Heap {
         }
         let mut now = std::mem::take(&mut buffers.now);
         now.clear();
-        now.add(source, region.area(Area::PageMap));
+        now.add(source, region.area(COPIED[0]));
         // Windows and heaps may have come since: those in the copy of the page map are all stated now.
         if source.read(base, &mut header) {
             region = Region::parse(base, &header)?;
         }
-        for area in [Area::FirstSlabs, Area::Slabs, Area::FirstHeap, Area::Heaps] {
-            now.add(source, region.area(area));
+        for area in &COPIED[1..] {
+            now.add(source, region.area(*area));
         }
         read_large(source, &region, &mut large);
         let mut slabs = std::mem::take(&mut buffers.slabs);
         slabs.clear();
-        let mut heap = Heap {
+        Ok(Heap {
             windows: region.windows.clone(),
             slabs,
             large: apart(large.into_values()),
@@ -328,18 +414,18 @@ impl Heap {
             earlier,
             now,
             region,
-        };
-        heap.read_owners();
-        if heap.region.version < 3 {
-            heap.guess_windows();
-        }
-        Ok(heap)
+        })
     }
 
     // ---- the walk -------------------------------------------------------------------------------
 
     /// Finds the slabs in what was copied of `source`.
     pub fn walk(&mut self, source: &dyn Source) -> std::result::Result<(), Broken> {
+        self.read_owners();
+        threads::find(source, self);
+        if self.region.version < 3 {
+            self.guess_windows();
+        }
         let map = self.region.area(Area::PageMap);
         let now = std::mem::take(&mut self.now);
         let mut outcome = Ok(());
@@ -399,7 +485,10 @@ impl Heap {
             Err(broken) => broken,
         };
         if !self.moving {
-            // What was not copied because nothing of it is there may still be read.
+            // What was not copied because nothing of it is there may still be read; what was copied stays as it is.
+            if self.stopped && matches!(broken, Broken::Slab(..)) {
+                return Err(broken);
+            }
             return match self.look(source, run.page) {
                 Ok(slab) => {
                     self.slabs.extend(slab);
@@ -532,7 +621,7 @@ impl Heap {
                 && reciprocal == 1
                 && (1..=self.region.fact(Fact::SpanPages)).contains(&u64::from(slab.pages));
         }
-        if slab.size < 8 || !slab.size.is_multiple_of(8) {
+        if !self.has_size_of_class(slab) {
             return false;
         }
         let pair = u64::from(slab.class) == self.region.fact(Fact::PairClass);
@@ -541,6 +630,15 @@ impl Heap {
             && slab.slots > 0
             && u64::from(reciprocal) == (1u64 << 32).div_ceil(slab.size)
             && u64::from(slab.pages) <= self.region.fact(Fact::SlabPages)
+    }
+
+    /// Whether a slot is as large as those of the class: of the newest layout the sizes are known.
+    fn has_size_of_class(&self, slab: &Slab) -> bool {
+        let known = layout::SIZES.get(usize::from(slab.class));
+        match self.region.version {
+            region::NEWEST => known.is_some_and(|&size| u64::from(size) == slab.size),
+            _ => slab.size >= 8 && slab.size.is_multiple_of(8),
+        }
     }
 
     /// The same with its slots counted.
@@ -723,12 +821,20 @@ impl Heap {
             let word = self.now.word(at + fact(Fact::HeapOwner)).unwrap_or(0);
             let thread = self.now.word(at + fact(Fact::HeapThread)).unwrap_or(0);
             let arena = self.now.get(at + fact(Fact::HeapArena), 1);
+            let stated = |fact: Fact| match self.region.states_threads() {
+                true => self.now.word(at + self.region.fact(fact)).unwrap_or(0),
+                false => 0,
+            };
             if word != 0 {
                 self.owners.push(Owner {
                     index,
                     word,
                     pid: (thread >> 32) as u32,
                     tid: thread as u32,
+                    pointer: stated(Fact::HeapPointer),
+                    watched: stated(Fact::HeapWatched) >> layout::WATCHED_SHIFT << 2,
+                    value: stated(Fact::HeapWatchedValue) as u32,
+                    thread: 0,
                     is_arena: arena == Some(&[1]),
                 });
             }

@@ -146,6 +146,7 @@ const FACTS_2: [u32; FACTS] = [
     32, 0, 8, 16, 24, // records
     0, 0, 0, 0, 0, // kept ranges
     1024, 512, // counters, sizes
+    0, 0, 0, // what leads to the threads
 ];
 
 impl Region {
@@ -264,6 +265,9 @@ impl Region {
             && within(Fact::HeapOwner, 8, Fact::HeapBytes)
             && within(Fact::HeapThread, 8, Fact::HeapBytes)
             && within(Fact::HeapArena, 1, Fact::HeapBytes)
+            && within(Fact::HeapPointer, 8, Fact::HeapBytes)
+            && within(Fact::HeapWatched, 8, Fact::HeapBytes)
+            && within(Fact::HeapWatchedValue, 8, Fact::HeapBytes)
             && self.fact(Fact::RecordBytes) <= 4096
             && within(Fact::RecordAddress, 8, Fact::RecordBytes)
             && within(Fact::RecordLength, 8, Fact::RecordBytes)
@@ -287,6 +291,11 @@ impl Region {
     /// A stated number.
     pub fn fact(&self, fact: Fact) -> u64 {
         u64::from(self.facts[fact as usize])
+    }
+
+    /// Whether heaps state how their threads are found.
+    pub fn states_threads(&self) -> bool {
+        self.version >= 3
     }
 
     /// Where something lies that is not in the region; 0: not stated.

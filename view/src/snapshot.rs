@@ -3,6 +3,7 @@
 use crate::model::Heap;
 use crate::source::file::{Head, Writer, SCHEMA};
 use crate::source::{Source, Span};
+use crate::threads::words;
 use crate::{Error, Result};
 use slabside::layout::{Elsewhere, Fact};
 use std::fs::File;
@@ -73,7 +74,9 @@ fn head(source: &dyn Source, heaps: &[Heap], contents: Contents) -> Head {
         let windows = heap.windows.iter().map(|window| window.span());
         let large = heap.large.iter().map(|block| block.span);
         let kept = heap.kept.iter().map(|kept| kept.span);
+        let threads = threads_of(heap);
         let all = windows.chain(large).chain(kept).chain([heap.region.span()]);
+        let all = all.chain(threads);
         for span in all {
             source.present(span, &mut |span| present.push(span));
         }
@@ -93,6 +96,16 @@ fn head(source: &dyn Source, heaps: &[Heap], contents: Contents) -> Head {
     }
 }
 
+/// The words by which the threads of `heap` are found. Those that lie in blocks are part of those.
+fn threads_of(heap: &Heap) -> impl Iterator<Item = Span> + '_ {
+    let words = heap.owners.iter().flat_map(words);
+    let apart = |&at: &u64| heap.slab_at(at).is_none() && heap.large_at(at).is_none();
+    words.filter(apart).map(|at| Span {
+        start: at,
+        end: at.saturating_add(4),
+    })
+}
+
 /// The region, and what its header points to.
 fn metadata(source: &dyn Source, heap: &Heap, add: &mut impl FnMut(u64, &[u8])) {
     let region = &heap.region;
@@ -107,6 +120,12 @@ fn metadata(source: &dyn Source, heap: &Heap, add: &mut impl FnMut(u64, &[u8])) 
         let mut piece = vec![0; bytes as usize];
         if start != 0 && bytes > 0 && source.read(start, &mut piece) {
             add(start, &piece);
+        }
+    }
+    for span in threads_of(heap) {
+        let mut piece = [0; 4];
+        if source.peek(span.start, &mut piece) {
+            add(span.start, &piece);
         }
     }
 }

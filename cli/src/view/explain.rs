@@ -1,33 +1,32 @@
 //! `slabside explain`: what an address is to the heap; of a core file also a register or what it faulted at.
 
-use super::{grouped, json, print, statuses, Common, Read};
+use super::{grouped, json, print, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::explain::{explain, Explanation};
-use slabside_view::source::{About, Thread};
+use slabside_view::holders::{holders, Holder};
+use slabside_view::source::{About, Span, Thread};
 use slabside_view::symbols::Symbols;
 use std::fmt::Write;
 
-/// Explain what an address is: a live block, a free slot, a free page, bookkeeping, or nothing of the heap's
-///
-/// For a block it prints the size, the slab, the neighbours and their first words. With these one can tell whether a
-/// pointer that a program crashed on was freed, is too large, or never was a block.
+/// Pointers to a block that are listed.
+const HOLDERS: usize = 8;
+
+/// Explain what an address is: a block and its slab, a free slot, a free page, metadata, or nothing of the heap's.
 #[derive(clap::Args)]
-#[command(after_help = concat!("\
-Addresses: hexadecimal numbers, with 0x or without, or names of registers such as '$rdi'. The registers are those of \
-the thread that crashed; of a process that is read with --stop, those of its first thread.
+#[command(after_help = "\
+Addresses are hexadecimal, with 0x or without, or registers of the thread that crashed ('$rdi'; of a process with \
+--stop, of its first thread).
 
 Examples:
   slabside explain 7444 0x5645df8dee38
   slabside explain core '$rdi'
-  slabside explain core --fault
-
-", statuses!("0")))]
+  slabside explain core --fault")]
 pub struct Args {
-    /// What to read: a process number, a core file or a snapshot file
+    /// A process number, a core file or a snapshot
     target: String,
 
-    /// Addresses, or names of registers
+    /// Addresses or registers
     #[arg(value_name = "ADDR|$REG")]
     addresses: Vec<String>,
 
@@ -35,7 +34,11 @@ pub struct Args {
     #[arg(long)]
     fault: bool,
 
-    /// Read and print none of the program's data
+    /// Tell who points to a block: one pass over all that the program can write
+    #[arg(long)]
+    who: bool,
+
+    /// Look at no contents: nothing of the program's data is printed
     #[arg(long)]
     no_contents: bool,
 
@@ -59,6 +62,9 @@ struct Named {
     name: Option<String>,
     #[serde(flatten)]
     told: Explanation,
+    /// What points to the block, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holders: Option<Vec<Holder>>,
 }
 
 /// Prints the explanations.
@@ -76,15 +82,23 @@ pub fn run(args: &Args) -> Result<()> {
         wanted.extend(faults(&read, &about, &threads)?);
     }
     let mut symbols = Symbols::new();
-    let addresses: Vec<Named> = wanted
+    let mut addresses: Vec<Named> = wanted
         .into_iter()
         .filter_map(|(name, address)| {
             let heap = read.heap_of(address)?;
             let looks = !args.no_contents;
             let told = explain(&*read.target, heap, &mut symbols, address, looks);
-            Some(Named { name, told })
+            let holders = None;
+            Some(Named {
+                name,
+                told,
+                holders,
+            })
         })
         .collect();
+    if args.who {
+        find_holders(&read, &mut addresses);
+    }
     read.target.release();
     if args.common.json {
         return print(&json(&Report {
@@ -104,6 +118,29 @@ pub fn run(args: &Args) -> Result<()> {
         text += &tell(named);
     }
     print(&text)
+}
+
+/// Looks for what points to the blocks, in one pass for all of a heap.
+fn find_holders(read: &Read, addresses: &mut [Named]) {
+    for heap in &read.heaps {
+        let mut asked: Vec<(Span, &mut Named)> = addresses
+            .iter_mut()
+            .filter(|named| {
+                let own = read.heap_of(named.told.address);
+                own.is_some_and(|own| own.region.base == heap.region.base)
+            })
+            .filter_map(|named| {
+                let block = named.told.block?;
+                let (start, end) = (block.address, block.address + block.bytes);
+                Some((Span { start, end }, named))
+            })
+            .collect();
+        let blocks: Vec<Span> = asked.iter().map(|one| one.0).collect();
+        let found = holders(&*read.target, heap, &blocks);
+        for ((_, named), found) in asked.iter_mut().zip(found) {
+            named.holders = Some(found);
+        }
+    }
 }
 
 /// How a core file's program ended.
@@ -201,6 +238,17 @@ fn tell(named: &Named) -> String {
             None => "not kept (hardened only)".into(),
         };
         let _ = writeln!(text, "  asked for: {asked}");
+    }
+    if let Some(holders) = &named.holders {
+        if holders.is_empty() {
+            text += "  held by: nobody (no word that the program can write points to it)\n";
+        }
+        for holder in holders.iter().take(HOLDERS) {
+            let _ = writeln!(text, "  held by: {:#x} in {}", holder.at, holder.place);
+        }
+        if holders.len() > HOLDERS {
+            let _ = writeln!(text, "  and {} more", holders.len() - HOLDERS);
+        }
     }
     for slot in &told.slots {
         let own = told

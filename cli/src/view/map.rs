@@ -1,13 +1,15 @@
 //! `slabside map`: the heap as a picture, by address.
 
-use super::{grouped, human, json, print, statuses, svg, Common, Read};
-use anyhow::{Context, Result};
+use super::{grouped, human, json, print, svg, Common, Read};
+use anyhow::{bail, Context, Result};
 use serde::Serialize;
-use slabside_view::map::{pictures, pins, sparse, Cell, Picture, Pin, Sparse};
+use slabside_view::idle::{idle, Idle};
+use slabside_view::map::{groups, pictures, pins, sparse, By, Cell, Group, Picture, Pin, Sparse};
 use slabside_view::symbols::Symbols;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Signs in a line, and lines of a picture at most.
 const WIDTH: usize = 64;
@@ -15,26 +17,25 @@ const LINES: usize = 32;
 /// Sparse slabs that are listed.
 const PINS: usize = 20;
 
-/// Show the heap as a picture: how full its pages are, and which are free
-///
-/// Each sign stands for some pages, in the order of their addresses: its height shows how many bytes are live, a dot is
-/// resident and free, a space is not resident. The last line counts the slabs of which at most an eighth is live; their
-/// few blocks keep the other pages from going back to the system.
+/// Show the heap as a picture: how full its pages are, which are free, and which few blocks keep others alive.
 #[derive(clap::Args)]
-#[command(after_help = concat!("\
-Examples:
-  slabside map 7444
-  slabside map 7444 --pins
-  slabside map core --svg heap.svg
-
-", statuses!("0")))]
 pub struct Args {
-    /// What to read: a process number, a core file or a snapshot file
+    /// A process number, a core file or a snapshot
     target: String,
 
     /// List the slabs of which at most an eighth is live, with the blocks that keep them alive
     #[arg(long)]
     pins: bool,
+
+    /// Sum those slabs by what they have in common
+    #[arg(long, value_enum)]
+    by: Option<Way>,
+
+    /// Wait, and tell how many of the heap's resident pages nobody touched meanwhile
+    ///
+    /// It takes root and a kernel with CONFIG_IDLE_PAGE_TRACKING; a process, no file.
+    #[arg(long, value_name = "SECONDS")]
+    idle: Option<u64>,
 
     /// Write the picture to FILE, to be opened in a browser
     #[arg(long, value_name = "FILE")]
@@ -44,6 +45,17 @@ pub struct Args {
     common: Common,
 }
 
+/// By what slabs are summed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Way {
+    /// The size of their slots
+    Class,
+    /// Whose they are
+    Owner,
+    /// What most of their live blocks look like
+    Type,
+}
+
 #[derive(Serialize)]
 struct Report {
     schema: &'static str,
@@ -51,11 +63,15 @@ struct Report {
     sparse: Sparse,
     #[serde(skip_serializing_if = "Option::is_none")]
     pins: Option<Vec<Pin>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<Group>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untouched: Option<Idle>,
 }
 
 /// Prints the picture.
 pub fn run(args: &Args) -> Result<()> {
-    let mut read = match args.pins {
+    let mut read = match args.pins || args.by.is_some() {
         true => Read::holding(&args.target, &args.common)?,
         false => Read::new(&args.target, &args.common)?,
     };
@@ -79,7 +95,19 @@ pub fn run(args: &Args) -> Result<()> {
         all.flat_map(|heap| pins(source, heap, &mut symbols, PINS))
             .collect()
     });
+    let groups: Option<Vec<Group>> = args.by.map(|way| {
+        let by = match way {
+            Way::Class => By::Class,
+            Way::Owner => By::Owner,
+            Way::Type => By::Looks,
+        };
+        let all = read.heaps.iter();
+        all.flat_map(|heap| groups(source, heap, &mut symbols, by))
+            .collect()
+    });
     read.target.release();
+    let untouched = args.idle.map(|seconds| untouched(&read, seconds));
+    let untouched = untouched.transpose()?;
     if let Some(file) = &args.svg {
         fs::write(file, svg::page(&read.title(), &windows))
             .with_context(|| format!("cannot write '{}'", file.display()))?;
@@ -91,12 +119,24 @@ pub fn run(args: &Args) -> Result<()> {
             windows,
             sparse: sums,
             pins: listed,
+            groups,
+            untouched,
         })?);
     }
     let mut text = String::new();
-    match &listed {
-        Some(pins) => text += &list(pins),
-        None => windows.iter().for_each(|window| text += &draw(window)),
+    match (&listed, &groups) {
+        (None, None) => windows.iter().for_each(|window| text += &draw(window)),
+        (pins, groups) => {
+            text.extend(pins.iter().map(|pins| list(pins)));
+            text.extend(groups.iter().map(|groups| table(groups)));
+        }
+    }
+    if let (Some(Idle { resident, idle }), Some(seconds)) = (untouched, args.idle) {
+        let (idle, resident) = (human(idle), human(resident));
+        let _ = writeln!(
+            text,
+            "{idle} of {resident} resident were not touched for {seconds} s"
+        );
     }
     let _ = writeln!(
         text,
@@ -107,6 +147,24 @@ pub fn run(args: &Args) -> Result<()> {
         human(sums.bytes)
     );
     print(&text)
+}
+
+/// What of the heap nobody touches for so long.
+fn untouched(read: &Read, seconds: u64) -> Result<Idle> {
+    let pid = match read.target.is_moving() {
+        true => read.target.about().pid,
+        false => bail!("--idle: it takes a process that runs"),
+    };
+    let mut spans = Vec::new();
+    for heap in &read.heaps {
+        let windows = heap.windows.iter().map(|window| window.span());
+        let large = heap.large.iter().map(|block| block.span);
+        for span in windows.chain(large) {
+            read.target.present(span, &mut |part| spans.push(part));
+        }
+    }
+    let wait = || std::thread::sleep(Duration::from_secs(seconds));
+    Ok(idle(&*read.target, pid, &spans, wait)?)
 }
 
 /// A window, drawn with signs.
@@ -138,6 +196,25 @@ fn sign(cell: &Cell) -> char {
     ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][(eighths.clamp(1, 8) - 1) as usize]
 }
 
+/// A line for each group of sparse slabs.
+fn table(groups: &[Group]) -> String {
+    let mut text = format!(
+        "{:>9} {:>11} {:>11} {:>11}\n",
+        "slabs", "blocks", "live", "keep"
+    );
+    for Group { name, sums } in groups {
+        let _ = writeln!(
+            text,
+            "{:>9} {:>11} {:>11} {:>11}  {name}",
+            grouped(sums.slabs),
+            grouped(sums.blocks),
+            human(sums.live),
+            human(sums.bytes)
+        );
+    }
+    text
+}
+
 fn list(pins: &[Pin]) -> String {
     let mut text = String::new();
     for pin in pins {
@@ -162,6 +239,21 @@ fn list(pins: &[Pin]) -> String {
 mod tests {
     use super::*;
     use slabside_view::map::PageRun;
+
+    #[test]
+    fn groups_are_a_line_each() {
+        let sums = Sparse {
+            slabs: 2,
+            blocks: 3,
+            live: 144,
+            bytes: 8192,
+        };
+        let name = "48 bytes".to_string();
+        assert_eq!(
+            table(&[Group { name, sums }]).lines().nth(1),
+            Some("        2           3       144 B     8.0 KiB  48 bytes")
+        );
+    }
 
     #[test]
     fn the_picture_reads_as_it_should() {

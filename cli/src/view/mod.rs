@@ -15,37 +15,24 @@ pub mod top;
 use anyhow::Result;
 use serde::Serialize;
 use slabside_view::figures::Figures;
-use slabside_view::model::{contradiction, Buffers, Heap};
+use slabside_view::model::{Buffers, Heap, Hold};
 use slabside_view::region;
 use slabside_view::source::{Source, Target};
 use slabside_view::Error;
 use std::io::{self, Write};
 
-/// The exit statuses of these commands, for their help: those of the command's own first.
-macro_rules! statuses {
-    ($own:literal) => {
-        concat!(
-            "Exit status: ",
-            $own,
-            "; 125 if slabside itself fails, 126 if the system does not allow it to read the process, 127 if there is \
-             no such process or file."
-        )
-    };
-}
-pub(crate) use statuses;
-
 /// What every such command takes.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Common {
-    /// Print JSON: first `schema`, the name and version of the format; amounts are in bytes
+    /// Print JSON, amounts in bytes, with `schema` (name and version) first
     #[arg(long)]
     pub json: bool,
 
-    /// Stop the process for the milliseconds that reading takes, so that the figures are exact
+    /// Stop the process while it is read, for some milliseconds: exact figures
     #[arg(long)]
     pub stop: bool,
 
-    /// Read only heap number N, counted from 0, of a process that has several copies of slabside
+    /// Read only the heap of this number, where a process has more than one
     #[arg(long, value_name = "N")]
     pub heap: Option<usize>,
 }
@@ -61,12 +48,12 @@ pub struct Read {
 impl Read {
     /// Reads the heaps of `what`, a process number or a file. One that was stopped goes on once its metadata are copied.
     pub fn new(what: &str, common: &Common) -> Result<Read> {
-        Read::with(what, common, &mut Vec::new(), false)
+        Read::with(what, common, &mut Vec::new(), Hold::No)
     }
 
     /// The same, and what was stopped stands still until the target is released: contents are to be read too.
     pub fn holding(what: &str, common: &Common) -> Result<Read> {
-        Read::with(what, common, &mut Vec::new(), true)
+        Read::with(what, common, &mut Vec::new(), Hold::Yes)
     }
 
     /// The same with the buffers of an earlier reading, which are left empty.
@@ -74,9 +61,9 @@ impl Read {
         what: &str,
         common: &Common,
         buffers: &mut Vec<Buffers>,
-        hold: bool,
+        hold: Hold,
     ) -> Result<Read> {
-        let mut target = Target::open(what, common.stop)?;
+        let mut target = Target::open(what, false)?;
         let mut regions = region::find(&*target)?;
         if let Some(wanted) = common.heap {
             let count = regions.len();
@@ -91,25 +78,14 @@ impl Read {
             }
             regions = vec![regions.swap_remove(wanted)];
         }
-        let mut heaps = Vec::new();
-        if target.is_moving() {
-            for region in regions {
-                let mut kept = buffers.pop().unwrap_or_default();
-                heaps.push(Heap::of(&*target, region, &mut kept)?);
-            }
+        if common.stop || !target.is_moving() {
+            let heaps = Heap::of_stopped(&mut target, &regions, buffers, hold)?;
             return Ok(Read { target, heaps });
         }
+        let mut heaps = Vec::new();
         for region in regions {
             let mut kept = buffers.pop().unwrap_or_default();
-            let copied = Heap::copy(&*target, region.base, &mut kept);
-            heaps.push(copied.map_err(|broken| contradiction(&*target, broken, 1))?);
-        }
-        if !hold {
-            target.release();
-        }
-        for heap in &mut heaps {
-            let walked = heap.walk(&*target);
-            walked.map_err(|broken| contradiction(&*target, broken, 1))?;
+            heaps.push(Heap::of(&*target, region, &mut kept)?);
         }
         Ok(Read { target, heaps })
     }

@@ -1,6 +1,6 @@
 //! `slabside ps`: the processes whose heap is slabside's.
 
-use super::{human, json, print, statuses, Common, Read};
+use super::{human, json, print, Common, Read};
 use anyhow::Result;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, Table};
@@ -9,17 +9,10 @@ use std::fs;
 
 /// List the processes that run on slabside.
 ///
-/// A line for each shows how much memory it has resident, how much its blocks take, and how much the heap holds
-/// beside them. Processes of other users are listed only for root.
+/// Those of other users are seen by root alone.
 #[derive(clap::Args)]
-#[command(after_help = concat!("\
-Examples:
-  slabside ps
-  slabside ps --json
-
-", statuses!("0")))]
 pub struct Args {
-    /// Print JSON: first `schema`, the name and version of the format; amounts are in bytes
+    /// Print JSON, amounts in bytes, with `schema` (name and version) first
     #[arg(long)]
     json: bool,
 }

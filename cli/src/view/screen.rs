@@ -9,6 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 use ratatui::Frame;
 use slabside_view::figures::{Class, Figures};
+use slabside_view::kinds::Kind;
 use std::fmt::Write;
 
 /// Signs of a full bar.
@@ -29,20 +30,40 @@ pub struct View {
     pub took: u64,
     /// Whether it stood still.
     pub stopped: bool,
+    /// For how many milliseconds it was stopped, if so.
+    pub held: Option<f64>,
     /// The figures.
     pub figures: Figures,
     /// Those that changes are told against, and seconds since then.
     pub before: Option<(Figures, f64)>,
+    /// What live blocks look like, where that was asked for.
+    pub types: Option<Vec<Kind>>,
 }
 
 /// What the rows below the sums are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Rows {
-    /// Size classes.
+    /// Size classes
     #[default]
+    #[value(name = "class")]
     Classes,
-    /// Owners.
+    /// Heaps and their threads
+    #[value(name = "owner")]
     Owners,
+    /// What blocks look like
+    #[value(name = "type")]
+    Types,
+}
+
+impl Rows {
+    /// The next ones.
+    pub fn next(self) -> Rows {
+        match self {
+            Rows::Classes => Rows::Owners,
+            Rows::Owners => Rows::Types,
+            Rows::Types => Rows::Classes,
+        }
+    }
 }
 
 /// By what size classes are sorted.
@@ -103,10 +124,10 @@ fn head(view: &View) -> String {
     if view.heaps > 1 {
         let _ = write!(text, "  {} heaps", view.heaps);
     }
-    let how = if view.stopped {
-        "stopped"
-    } else {
-        "not stopped"
+    let how = match (view.held, view.stopped) {
+        (Some(held), _) => format!("stopped for {held:.1} ms"),
+        (None, true) => "stopped".into(),
+        (None, false) => "not stopped".to_string(),
     };
     let _ = write!(
         text,
@@ -257,6 +278,34 @@ pub fn owners(figures: &Figures, most: usize) -> Vec<String> {
     lines
 }
 
+/// The table of what blocks look like, its head first.
+pub fn types(view: &View, most: usize) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:>12} {:>11} {:>11}  {}",
+        "count", "size", "bytes", "type"
+    )];
+    let all = view.types.as_deref().unwrap_or_default();
+    for kind in all.iter().take(most) {
+        let size = match kind.size {
+            0 => "large".into(),
+            size => human(size),
+        };
+        let looks = match kind.looks.as_str() {
+            "" => "(not resident)",
+            looks => looks,
+        };
+        lines.push(format!(
+            "{:>12} {size:>11} {:>11}  {looks}",
+            grouped(kind.count),
+            human(kind.bytes)
+        ));
+    }
+    if all.len() > most {
+        lines.push(format!("{:>12} and {} more", "", all.len() - most));
+    }
+    lines
+}
+
 /// What can be done, if anything stands out.
 pub fn advice(figures: &Figures) -> Option<String> {
     let heap = figures.of_heap().max(1);
@@ -277,12 +326,19 @@ pub fn advice(figures: &Figures) -> Option<String> {
     None
 }
 
-/// All of it, as `--once` prints it.
-pub fn text(view: &View) -> String {
+/// All of it, as `--once` prints it, or all rows of one table.
+pub fn text(view: &View, by: Option<Rows>) -> String {
     let mut lines = vec![head(view)];
     lines.extend(sums(view));
-    lines.extend(classes(&view.figures, Sort::Held, ROWS));
-    lines.extend(owners(&view.figures, ROWS));
+    match by {
+        None => {
+            lines.extend(classes(&view.figures, Sort::Held, ROWS));
+            lines.extend(owners(&view.figures, ROWS));
+        }
+        Some(Rows::Classes) => lines.extend(classes(&view.figures, Sort::Held, usize::MAX)),
+        Some(Rows::Owners) => lines.extend(owners(&view.figures, usize::MAX)),
+        Some(Rows::Types) => lines.extend(types(view, usize::MAX)),
+    }
     lines.extend(advice(&view.figures));
     lines.join("\n") + "\n"
 }
@@ -316,6 +372,7 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, setting: Setting) {
     let rows = match setting.rows {
         Rows::Classes => classes(&view.figures, setting.sort, most),
         Rows::Owners => owners(&view.figures, most),
+        Rows::Types => types(view, most),
     };
     let mut rows: Vec<Line<'_>> = rows.into_iter().map(Line::from).collect();
     if let Some(first) = rows.first_mut() {
@@ -327,7 +384,7 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, setting: Setting) {
     frame.render_widget(Paragraph::new(rows), parts[2]);
     frame.render_widget(Paragraph::new(advice.unwrap_or_default()), parts[3]);
     let keys = format!(
-        "s sort: {}   c classes/owners   p freeze{}   d mark{}   q quit",
+        "s sort: {}   c classes/owners/types   p freeze{}   d mark{}   q quit",
         setting.sort.name(),
         if setting.frozen { ": frozen" } else { "" },
         if setting.marked {
@@ -354,6 +411,7 @@ mod tests {
             heaps: 1,
             took: 67,
             stopped: false,
+            held: None,
             figures: Figures {
                 resident: 200 * mib,
                 live: 100 * mib,
@@ -399,6 +457,12 @@ mod tests {
                 ..Figures::default()
             },
             before: None,
+            types: Some(vec![Kind {
+                looks: "Circle object".into(),
+                size: 48,
+                count: 24,
+                bytes: 1152,
+            }]),
         }
     }
 
@@ -423,7 +487,7 @@ advice: 50.0 MiB wait for heap 0 (main, asleep in hrtimer_nanosleep), which does
 
     #[test]
     fn the_screen_printed_once_reads_as_it_should() {
-        let found = text(&view());
+        let found = text(&view(), None);
         for (found, wanted) in found.lines().zip(GOLDEN.lines()) {
             assert_eq!(found, wanted);
         }
@@ -456,7 +520,7 @@ advice: 50.0 MiB wait for heap 0 (main, asleep in hrtimer_nanosleep), which does
         assert!(lines[14].starts_with("advice: 50.0 MiB wait for heap 0"));
         assert_eq!(
             lines[15],
-            "s sort: held   c classes/owners   p freeze   d mark   q quit"
+            "s sort: held   c classes/owners/types   p freeze   d mark   q quit"
         );
     }
 
@@ -470,8 +534,9 @@ advice: 50.0 MiB wait for heap 0 (main, asleep in hrtimer_nanosleep), which does
         };
         let lines = drawn(setting);
         assert!(lines[11].starts_with("heap 0  tid 7444 main"));
-        assert!(lines[15]
-            .starts_with("s sort: size   c classes/owners   p freeze: frozen   d mark: changes"));
+        assert!(lines[15].starts_with(
+            "s sort: size   c classes/owners/types   p freeze: frozen   d mark: changes"
+        ));
         let mut sort = Sort::Held;
         let all: Vec<Sort> = std::iter::repeat_with(|| {
             sort = sort.next();
@@ -480,6 +545,15 @@ advice: 50.0 MiB wait for heap 0 (main, asleep in hrtimer_nanosleep), which does
         .take(4)
         .collect();
         assert_eq!(all, [Sort::Live, Sort::Unused, Sort::Size, Sort::Held]);
+    }
+
+    #[test]
+    fn one_table_alone_is_printed_in_full() {
+        let last = |by| text(&view(), Some(by)).lines().nth(11).unwrap().to_string();
+        assert!(last(Rows::Classes).starts_with("      64    16,852"));
+        assert!(last(Rows::Owners).starts_with("heap 0  tid 7444 main"));
+        let types = last(Rows::Types);
+        assert_eq!(types, "          24        48 B     1.1 KiB  Circle object");
     }
 
     #[test]

@@ -2,43 +2,35 @@
 
 use super::metrics::{self, Sample};
 use super::screen::{self, Rows, Setting, View};
-use super::{json, print, ps, statuses, Common, Read};
+use super::{json, print, ps, Common, Read};
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde::Serialize;
 use slabside_view::figures::Figures;
-use slabside_view::model::{Buffers, Heap};
+use slabside_view::kinds::{kinds, Kind};
+use slabside_view::model::{Buffers, Heap, Hold};
+use slabside_view::symbols::Symbols;
 use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Show where a process's memory is, refreshed each second
-///
-/// The lines of the sum add up to the resident memory of the process: live blocks, freed blocks that wait for their
-/// owner thread, free slots, free pages, the allocator's bookkeeping, and what is not the heap. Below stand the size
-/// classes or the owners, and advice where a few causes keep much memory. Without TARGET all processes on slabside are
-/// listed. If standard output is not a terminal, and with --json, each refresh is printed.
+/// Show where a process's memory is: live blocks, what waits, idle slots, free pages, metadata and the rest.
 #[derive(clap::Args)]
-#[command(after_help = concat!("\
-Keys:
-  s  sort by another column        c  size classes or owners
-  p  pause, and go on              d  mark this moment, and show changes since then
-  q  quit
-
-Examples:
-  slabside top 7444
-  slabside top 7444 --once --json
-  slabside top 7444 --openmetrics 9400
-
-", statuses!("0")))]
+#[command(after_help = "\
+Without PID, all processes on slabside. Keys: s sort, c classes, owners or types, p freeze, d mark (changes are told \
+since then), q quit. Where standard output is no terminal, and with --json, each refresh is printed.")]
 pub struct Args {
-    /// What to read: a process number, a core file or a snapshot file; all processes if it is left out
+    /// A process number, a core file or a snapshot
     target: Option<String>,
 
     /// Print once and end
     #[arg(long)]
     once: bool,
+
+    /// Show the rows of one table alone, in full; types are told by the first words of all live blocks
+    #[arg(long, value_enum)]
+    by: Option<Rows>,
 
     /// Seconds between two refreshes
     #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
@@ -48,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     prometheus: Option<PathBuf>,
 
-    /// Serve the figures as OpenMetrics; with a port alone, to programs on this machine only
+    /// Serve the figures as OpenMetrics; a port alone is one of this machine
     #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with_all = ["once", "json", "prometheus"])]
     openmetrics: Option<String>,
 
@@ -72,9 +64,14 @@ struct Refresh<'a> {
     program: String,
     stopped: bool,
     took_ms: u64,
+    /// How long it stood still, where it was stopped.
+    held_ms: Option<f64>,
     heaps: usize,
     #[serde(flatten)]
     figures: &'a Figures,
+    /// What blocks look like, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    types: Option<&'a [Kind]>,
 }
 
 /// What is read again and again: buffers are used again, and the refresh before is kept.
@@ -84,6 +81,9 @@ struct Watch<'a> {
     buffers: Vec<Buffers>,
     before: Option<(Figures, Instant)>,
     marked: bool,
+    /// Whether the contents of blocks are looked at.
+    types: bool,
+    symbols: Symbols,
 }
 
 /// A refresh.
@@ -95,7 +95,17 @@ struct Seen {
 impl Watch<'_> {
     fn look(&mut self) -> Result<Seen> {
         let start = Instant::now();
-        let read = Read::with(self.target, self.common, &mut self.buffers, false)?;
+        let hold = if self.types { Hold::Yes } else { Hold::No };
+        let mut read = Read::with(self.target, self.common, &mut self.buffers, hold)?;
+        let types = self.types.then(|| {
+            let mut all = Vec::new();
+            for heap in &read.heaps {
+                all.extend(kinds(&*read.target, heap, &mut self.symbols));
+            }
+            all.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
+            all
+        });
+        read.target.release();
         let sample = Sample::of(&read);
         let figures = sample.figures.clone();
         let view = View {
@@ -104,11 +114,13 @@ impl Watch<'_> {
             heaps: read.heaps.len(),
             took: start.elapsed().as_millis() as u64,
             stopped: read.heaps.iter().all(|heap| heap.stopped),
+            held: held(&read),
             before: self
                 .before
                 .as_ref()
                 .map(|(figures, then)| (figures.clone(), then.elapsed().as_secs_f64())),
             figures: figures.clone(),
+            types,
         };
         // The first is the last to be taken.
         self.buffers = read
@@ -135,6 +147,8 @@ pub fn run(args: &Args) -> Result<()> {
         buffers: Vec::new(),
         before: None,
         marked: false,
+        types: args.by == Some(Rows::Types),
+        symbols: Symbols::new(),
     };
     if let Some(given) = &args.openmetrics {
         let address = metrics::address(given)?;
@@ -145,7 +159,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let full = !args.once && !args.common.json && args.prometheus.is_none();
     if full && std::io::stdout().is_terminal() {
-        return full_screen(&mut watch, args.delay);
+        return full_screen(&mut watch, args.delay, args.by);
     }
     loop {
         let seen = watch.look()?;
@@ -155,13 +169,19 @@ pub fn run(args: &Args) -> Result<()> {
         if args.common.json {
             print(&line(&seen)?)?;
         } else if args.prometheus.is_none() {
-            print(&screen::text(&seen.view))?;
+            print(&screen::text(&seen.view, args.by))?;
         }
         if args.once {
             return Ok(());
         }
         std::thread::sleep(args.delay);
     }
+}
+
+/// For how many milliseconds the process was stopped, to a hundredth.
+fn held(read: &Read) -> Option<f64> {
+    let held = read.target.stood_for()?;
+    Some((held.as_secs_f64() * 1e5).round() / 100.0)
 }
 
 fn line(seen: &Seen) -> Result<String> {
@@ -173,8 +193,10 @@ fn line(seen: &Seen) -> Result<String> {
         program: seen.sample.program.clone(),
         stopped: seen.view.stopped,
         took_ms: seen.view.took,
+        held_ms: seen.view.held,
         heaps: seen.view.heaps,
         figures: &seen.view.figures,
+        types: seen.view.types.as_deref(),
     })
 }
 
@@ -217,10 +239,14 @@ fn all(args: &Args) -> Result<()> {
 }
 
 /// Draws the screen until q, or until the process ends.
-fn full_screen(watch: &mut Watch<'_>, delay: Duration) -> Result<()> {
+fn full_screen(watch: &mut Watch<'_>, delay: Duration, by: Option<Rows>) -> Result<()> {
     let mut seen = watch.look()?;
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
-    let outcome = draw_on(&mut terminal, watch, delay, &mut seen);
+    let setting = Setting {
+        rows: by.unwrap_or_default(),
+        ..Setting::default()
+    };
+    let outcome = draw_on(&mut terminal, watch, delay, &mut seen, setting);
     ratatui::restore();
     outcome
 }
@@ -230,8 +256,8 @@ fn draw_on(
     watch: &mut Watch<'_>,
     delay: Duration,
     seen: &mut Seen,
+    mut setting: Setting,
 ) -> Result<()> {
-    let mut setting = Setting::default();
     let mut last = Instant::now();
     loop {
         terminal.draw(|frame| screen::draw(frame, &seen.view, setting))?;
@@ -239,25 +265,18 @@ fn draw_on(
         if event::poll(left)? {
             if let Event::Key(key) = event::read()? {
                 let control = key.modifiers.contains(KeyModifiers::CONTROL);
-                match key.code {
-                    _ if key.kind == KeyEventKind::Release => {}
-                    KeyCode::Char('q') | KeyCode::Esc => return Ok(()),
-                    KeyCode::Char('c') if control => return Ok(()),
-                    KeyCode::Char('s') => setting.sort = setting.sort.next(),
-                    KeyCode::Char('c') => {
-                        setting.rows = match setting.rows {
-                            Rows::Classes => Rows::Owners,
-                            Rows::Owners => Rows::Classes,
-                        }
-                    }
-                    KeyCode::Char('p') => setting.frozen = !setting.frozen,
-                    KeyCode::Char('d') => {
-                        setting.marked = !setting.marked;
-                        watch.marked = setting.marked;
-                        watch.before = Some((seen.view.figures.clone(), Instant::now()));
-                    }
-                    _ => {}
+                if key.kind != KeyEventKind::Release && press(key.code, control, &mut setting) {
+                    return Ok(());
                 }
+            }
+            if setting.marked != watch.marked {
+                watch.marked = setting.marked;
+                watch.before = Some((seen.view.figures.clone(), Instant::now()));
+            }
+            let fresh = setting.rows == Rows::Types && !watch.types;
+            watch.types = setting.rows == Rows::Types;
+            if fresh {
+                *seen = watch.look()?;
             }
             continue;
         }
@@ -265,5 +284,41 @@ fn draw_on(
         if !setting.frozen {
             *seen = watch.look()?;
         }
+    }
+}
+
+/// Does what a key says; whether that is to end.
+fn press(key: KeyCode, control: bool, setting: &mut Setting) -> bool {
+    match key {
+        KeyCode::Char('q') | KeyCode::Esc => return true,
+        KeyCode::Char('c') if control => return true,
+        KeyCode::Char('s') => setting.sort = setting.sort.next(),
+        KeyCode::Char('c') => setting.rows = setting.rows.next(),
+        KeyCode::Char('p') => setting.frozen = !setting.frozen,
+        KeyCode::Char('d') => setting.marked = !setting.marked,
+        _ => {}
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::screen::Sort;
+
+    #[test]
+    fn each_key_does_what_the_screen_says() {
+        let mut setting = Setting::default();
+        let mut key = |letter: char| press(KeyCode::Char(letter), false, &mut setting);
+        assert!(![key('s'), key('c'), key('p'), key('d'), key('x')].contains(&true));
+        assert!(key('q'));
+        assert_eq!((setting.rows, setting.sort), (Rows::Owners, Sort::Live));
+        assert!(setting.frozen && setting.marked);
+        for rows in [Rows::Types, Rows::Classes] {
+            press(KeyCode::Char('c'), false, &mut setting);
+            assert_eq!(setting.rows, rows);
+        }
+        assert!(press(KeyCode::Esc, false, &mut setting));
+        assert!(press(KeyCode::Char('c'), true, &mut setting));
     }
 }

@@ -8,6 +8,7 @@ pub mod process;
 
 use crate::{Error, Result};
 use std::path::Path;
+use std::time::Duration;
 
 /// Addresses lie below: what a process has on x86-64, in bytes.
 pub const ADDRESSES: u64 = 1 << 47;
@@ -66,6 +67,9 @@ pub struct Mapping {
 pub struct Thread {
     /// The system's number.
     pub tid: u32,
+    /// The number that it has in its own PID namespace, where that is another; else 0.
+    #[serde(default)]
+    pub inner: u32,
     /// Its name; empty: not known.
     pub name: String,
     /// What it does, as far as is known: "running", "asleep in futex_wait".
@@ -130,6 +134,16 @@ pub trait Source {
     /// The target's threads; those of a core file, and of a process that is stopped, with registers.
     fn threads(&self) -> Vec<Thread>;
 
+    /// The number of each thread in its own PID namespace, and the one that it has here.
+    fn thread_numbers(&self) -> Vec<(u32, u32)> {
+        let all = self.threads().into_iter();
+        all.map(|thread| match thread.inner {
+            0 => (thread.tid, thread.tid),
+            inner => (inner, thread.tid),
+        })
+        .collect()
+    }
+
     /// How messages call the target.
     fn name(&self) -> String;
 
@@ -146,8 +160,23 @@ pub trait Source {
         false
     }
 
+    /// Has a process stand still until [`Source::release`].
+    fn stop(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Lets a process that was stopped go on.
     fn release(&mut self) {}
+
+    /// Reads anew what a process has mapped.
+    fn renew(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// For how long a process was stopped, once it goes on.
+    fn stood_for(&self) -> Option<Duration> {
+        None
+    }
 
     /// Why there is no region.
     fn no_heap(&self) -> Error;
@@ -185,9 +214,10 @@ impl Target {
 
     /// The process `pid`, all of whose threads stand still until this is dropped.
     pub fn stopped(pid: u32) -> Result<Target> {
-        let mut process = process::Process::open(pid)?;
-        process.stop()?;
-        Ok(Target(Box::new(process)))
+        let mut target = Target::process(pid)?;
+        target.stop()?;
+        target.renew()?;
+        Ok(target)
     }
 
     /// A process by its number, or else the core file or snapshot of that name.
@@ -199,9 +229,20 @@ impl Target {
         }
     }
 
+    /// Has a process stand still until it is released, or this is dropped. What it has mapped is known as of before;
+    /// [`Target::renew`] reads that anew.
+    pub fn stop(&mut self) -> Result<()> {
+        self.0.stop()
+    }
+
     /// Lets a process that was stopped go on: what is read from now on can change meanwhile.
     pub fn release(&mut self) {
         self.0.release();
+    }
+
+    /// Reads anew what a process has mapped.
+    pub fn renew(&mut self) -> Result<()> {
+        self.0.renew()
     }
 
     /// A core file or a snapshot, by its first bytes.

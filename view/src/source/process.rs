@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 /// Bytes of a page of the system, as the pagemap counts.
 const OS_PAGE: u64 = 4096;
@@ -66,9 +67,15 @@ pub struct Process {
     pid: u32,
     mappings: Vec<Mapping>,
     pagemap: Option<File>,
+    /// Whether it is in a PID namespace of its own: its threads know each other by other numbers.
+    nested: bool,
     held: Vec<Held>,
     /// Whether they still stand still.
     stands: bool,
+    /// Since when the first of them did.
+    since: Option<Instant>,
+    /// For how long, once they go on.
+    stood: Option<Duration>,
 }
 
 /// A thread that stands still, or did.
@@ -87,8 +94,8 @@ impl Process {
         };
         let denied = || not_permitted(pid);
         let process = procfs::process::Process::new(pid as i32).map_err(|_| missing())?;
-        let maps = match process.maps() {
-            Ok(maps) => maps,
+        let mappings = match process.maps() {
+            Ok(maps) => maps.into_iter().filter_map(mapping).collect(),
             Err(procfs::ProcError::PermissionDenied(_)) => return Err(denied()),
             Err(procfs::ProcError::NotFound(_)) => return Err(missing()),
             Err(error) => {
@@ -99,13 +106,15 @@ impl Process {
                 })
             }
         };
-        let mappings: Vec<Mapping> = maps.into_iter().filter_map(mapping).collect();
         let opened = Process {
             pid,
             mappings,
             pagemap: File::open(format!("/proc/{pid}/pagemap")).ok(),
+            nested: numbers_of(&format!("/proc/{pid}/status")).len() > 1,
             held: Vec::new(),
             stands: false,
+            since: None,
+            stood: None,
         };
         opened.probe()?;
         Ok(opened)
@@ -137,9 +146,11 @@ impl Process {
         process_vm_readv(pid, &mut [IoSliceMut::new(into)], &[remote])
     }
 
-    /// Stops all threads, which go on when this is dropped, or when this process ends.
+    /// Stops all threads until [`Source::release`], and at most for as long as this lives. Of what the process had mapped
+    /// the list is read then; see [`Process::renew`].
     pub fn stop(&mut self) -> Result<()> {
         // New ones may come while the first are stopped: over again until none does.
+        self.held.clear();
         let mut seen = BTreeSet::new();
         loop {
             let fresh: Vec<i32> = self
@@ -161,15 +172,22 @@ impl Process {
         if self.held.is_empty() {
             return Err(self.ended());
         }
+        Ok(())
+    }
+
+    /// Reads anew what the process has mapped.
+    pub fn renew(&mut self) -> Result<()> {
         let mut again = Process::open(self.pid)?;
         self.mappings = std::mem::take(&mut again.mappings);
         Ok(())
     }
 
     fn tids(&self) -> Vec<i32> {
-        let tasks = procfs::process::Process::new(self.pid as i32).and_then(|own| own.tasks());
-        let tasks = tasks.into_iter().flatten().flatten();
-        tasks.map(|task| task.tid).collect()
+        let entries = fs::read_dir(format!("/proc/{}/task", self.pid));
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
     }
 
     fn seize(&self, tid: i32) -> Result<()> {
@@ -193,6 +211,7 @@ impl Process {
         if waitpid(thread, Some(WaitPidFlag::__WALL)).is_err() {
             return;
         }
+        self.since.get_or_insert_with(Instant::now);
         if let Ok(registers) = ptrace::getregs(thread) {
             self.held.push(Held {
                 tid,
@@ -294,24 +313,38 @@ impl Process {
         }
     }
 
+    /// The number of thread `tid` in its own PID namespace.
+    fn inner_number(&self, tid: i32) -> u32 {
+        let numbers = numbers_of(&format!("/proc/{}/task/{tid}/status", self.pid));
+        numbers.last().copied().unwrap_or(tid as u32)
+    }
+
     fn thread(&self, tid: i32) -> Thread {
-        // The same files as a process's are there for each of its threads.
-        let directory = format!("/proc/{}/task/{tid}", self.pid).into();
-        let task = procfs::process::Process::new_with_root(directory).ok();
-        let stat = task.as_ref().and_then(|task| task.stat().ok());
-        let place = task.and_then(|task| task.wchan().ok());
-        let place = place.filter(|place| !matches!(place.as_str(), "" | "0"));
-        let doing = match (stat.as_ref().map(|stat| stat.state), place) {
-            (Some('R'), _) => "running".into(),
-            (Some('S' | 'D'), Some(place)) => format!("asleep in {place}"),
-            (Some('S' | 'D'), None) => "asleep".into(),
-            (Some('T' | 't'), _) => "stopped".into(),
+        let read = |what: &str| {
+            fs::read_to_string(format!("/proc/{}/task/{tid}/{what}", self.pid)).unwrap_or_default()
+        };
+        let stat = read("stat");
+        let state = stat
+            .rsplit(')')
+            .next()
+            .and_then(|rest| rest.trim().get(..1));
+        let place = read("wchan");
+        let doing = match state {
+            Some("R") => "running".into(),
+            Some("S" | "D") if !matches!(place.as_str(), "" | "0") => format!("asleep in {place}"),
+            Some("S" | "D") => "asleep".into(),
+            Some("T" | "t") => "stopped".into(),
             _ => String::new(),
         };
         let held = self.held.iter().find(|held| held.tid == tid);
         Thread {
             tid: tid as u32,
-            name: stat.map_or(String::new(), |stat| stat.comm),
+            inner: if self.nested {
+                self.inner_number(tid)
+            } else {
+                0
+            },
+            name: read("comm").trim_end().into(),
             doing,
             registers: held.map_or(Vec::new(), |held| held.registers.clone()),
         }
@@ -363,6 +396,15 @@ impl Source for Process {
         tids.map(|tid| self.thread(tid)).collect()
     }
 
+    fn thread_numbers(&self) -> Vec<(u32, u32)> {
+        let tids = self.tids().into_iter();
+        tids.map(|tid| match self.nested {
+            true => (self.inner_number(tid), tid as u32),
+            false => (tid as u32, tid as u32),
+        })
+        .collect()
+    }
+
     fn name(&self) -> String {
         format!("process {}", self.pid)
     }
@@ -377,6 +419,23 @@ impl Source for Process {
             let _ = ptrace::detach(Pid::from_raw(held.tid), None);
         }
         self.stands = false;
+        self.stood = self
+            .since
+            .take()
+            .map(|since| since.elapsed())
+            .or(self.stood);
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        Process::stop(self)
+    }
+
+    fn renew(&mut self) -> Result<()> {
+        Process::renew(self)
+    }
+
+    fn stood_for(&self) -> Option<Duration> {
+        self.stood
     }
 
     fn is_gone(&self) -> bool {
@@ -410,6 +469,14 @@ impl Source for Process {
     }
 }
 
+/// The numbers of a process or thread in each PID namespace, outermost first, by its status in /proc.
+fn numbers_of(status: &str) -> Vec<u32> {
+    let text = fs::read_to_string(status).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let words = line.unwrap_or_default().split_whitespace();
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
 /// The last part of a path.
 fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -441,32 +508,39 @@ fn mapping(map: procfs::process::MemoryMap) -> Option<Mapping> {
 
 fn not_permitted(pid: u32) -> Error {
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let scope = scope.trim();
     let own = procfs::process::Process::new(pid as i32)
         .and_then(|process| process.uid())
         .is_ok_and(|uid| uid == nix::unistd::geteuid().as_raw());
-    let (why, advice) = match scope {
-        "1" if own => (
-            "kernel.yama.ptrace_scope is 1".into(),
-            "run as root, or from the process that started it",
-        ),
-        "2" | "3" if own => (
-            format!("kernel.yama.ptrace_scope is {scope}"),
-            "run as root",
-        ),
-        _ if own => (
-            "it is not dumpable, or has more rights".into(),
-            "run as root",
-        ),
-        _ => (
-            "it belongs to another user".into(),
-            "run as that user or as root",
-        ),
-    };
+    let (why, advice) = refusal(scope.trim(), own);
     Error::NotPermitted {
         name: format!("process {pid}"),
         why,
         advice,
+    }
+}
+
+/// Why a process is not to be read, and what to do: `scope` is `kernel.yama.ptrace_scope`, empty where there is none.
+fn refusal(scope: &str, own: bool) -> (String, &'static str) {
+    match scope {
+        _ if !own => (
+            "it belongs to another user".into(),
+            "run as that user or as root",
+        ),
+        "1" => (
+            "kernel.yama.ptrace_scope is 1".into(),
+            "run as root, or start it by `slabside run --watch`, or with option watch:any",
+        ),
+        "2" | "3" => (
+            format!("kernel.yama.ptrace_scope is {scope}"),
+            match scope {
+                "2" => "run as root",
+                _ => "nobody may until the system restarts: a core file that the kernel writes can be read",
+            },
+        ),
+        _ => (
+            "it is not dumpable, or has more rights".into(),
+            "run as root",
+        ),
     }
 }
 
@@ -494,4 +568,40 @@ fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
     ]
     .map(|(name, value)| (name.to_string(), value))
     .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each refusal as the user reads it.
+    #[test]
+    fn a_refusal_says_why_and_what_to_do() {
+        let told = |scope: &str, own| {
+            let (why, advice) = refusal(scope, own);
+            let name = "process 812".to_string();
+            let error = Error::NotPermitted { name, why, advice };
+            assert_eq!(error.status(), 126);
+            error.to_string()
+        };
+        assert_eq!(
+            told("1", true),
+            "process 812: not permitted to read it (kernel.yama.ptrace_scope is 1): run as root, or start it by \
+             `slabside run --watch`, or with option watch:any"
+        );
+        assert_eq!(
+            told("2", true),
+            "process 812: not permitted to read it (kernel.yama.ptrace_scope is 2): run as root"
+        );
+        for scope in ["", "0", "1"] {
+            assert_eq!(
+                told(scope, false),
+                "process 812: not permitted to read it (it belongs to another user): run as that user or as root"
+            );
+        }
+        assert_eq!(
+            told("0", true),
+            "process 812: not permitted to read it (it is not dumpable, or has more rights): run as root"
+        );
+    }
 }

@@ -1,10 +1,15 @@
-//! What a reader outside the process tells of a heap by its metadata region (`slabside::snapshot`): of an honest region
-//! exactly what the process counts itself, of a damaged one an error or another number, never more than that.
+//! What a reader outside the process (`slabside-view`) tells of a heap by its metadata region: of an honest region exactly
+//! what the process counts itself, of a damaged one an error or another number, never more than that.
 //!
 //! This program runs on slabside, and forks children that are read from outside.
 
+#![cfg(not(any(loom, slabside_portable, slabside_core_alone)))] // The reader is not built then.
+
+#[path = "support/images.rs"]
+mod images;
 mod support;
 
+use images::{take, Image, Seen};
 use proptest::prelude::*;
 use slabside::class::SPAN;
 use slabside::geometry::WINDOW_PAGES;
@@ -12,11 +17,11 @@ use slabside::inspect::{stats, Stats};
 use slabside::life::GLOBAL;
 use slabside::meta::{Area, AREAS};
 use slabside::os::SimConfig;
-use slabside::snapshot::{bytes, read, Broken, Snapshot};
 use slabside::Slabside;
+use slabside_view::region::Broken;
 use std::path::Path;
 use std::sync::OnceLock;
-use support::snapshots::{take, Image};
+use support::fuzzing::replay;
 use support::{sim_with, Memory, Op, Random, World};
 
 #[global_allocator]
@@ -31,14 +36,14 @@ fn region(world: &World) -> usize {
     world.allocator.ground.meta.header() as *const _ as usize
 }
 
-fn expect_same(seen: &Snapshot, stats: &Stats, large: usize) {
+fn expect_same(seen: &Seen, stats: &Stats, large: usize) {
     assert_eq!(
         (seen.slabs, seen.spans, seen.live()),
         (stats.slabs, stats.spans, stats.live - large)
     );
 }
 
-/// Bytes in live large blocks, which a snapshot does not see.
+/// Bytes in live large blocks, which are counted apart.
 fn large_bytes(world: &World) -> usize {
     world.allocator.ground.large.live().0
 }
@@ -182,8 +187,8 @@ fn a_live_process_is_read_from_outside() {
 }
 
 /// The image that is damaged below, in parts that matter: two windows and every kind of slab.
-fn sample() -> &'static (Snapshot, Image) {
-    static SAMPLE: OnceLock<(Snapshot, Image)> = OnceLock::new();
+fn sample() -> &'static (Seen, Image) {
+    static SAMPLE: OnceLock<(Seen, Image)> = OnceLock::new();
     SAMPLE.get_or_init(|| {
         let config = sim_with(|config| config.break_bytes = 1 << 20);
         let mut world = World::new(config, Memory::Ample, 2000);
@@ -383,15 +388,18 @@ fn areas_do_not_overlap() {
     }
 }
 
-/// A region in one piece, as a file would have it: cut anywhere it is an error, or what lies before the cut.
+/// A region cut anywhere is an error, or what lies before the cut.
 #[test]
 fn a_region_cut_short_is_never_read_past_its_end() {
     let (_, image) = sample();
-    let mut whole = vec![0; 64 << 10];
-    for (at, byte) in whole.iter_mut().enumerate() {
-        image.byte(at).into_iter().for_each(|known| *byte = known);
+    for end in (0..image.len()).step_by(61) {
+        let _ = image.cut(end).agree();
     }
-    for end in (0..whole.len()).step_by(61) {
-        let _ = read(bytes(&whole[..end]));
-    }
+}
+
+#[test]
+fn the_kept_corpora_are_errors_or_read_alike() {
+    replay("snapshots", images::regions);
+    replay("files", images::files);
+    replay("cores", images::cores);
 }
