@@ -6,11 +6,12 @@
 #   make deb                target/packages/*.deb: the command with its library, and what programs are built with
 #   make dist               target/packages/slabside-VERSION-MACHINE.tar.gz, which runs where it is unpacked
 #   make check-install      install, deb and dist into a scratch root, and use all that is there
-#   make quick              format, lints and unit tests: no C compiler, no release build
+#   make quick              format, lints and unit tests: no programs in C, no release build
 #   make c TEST=misuse      one file of tests/, which builds the libraries without link-time optimization
 #   make test               all tests
 #   make bench ROW=churn    one row of the benchmarks
-#   make book               docs/ as a book in target/book, by mdbook
+#   make deny               licenses and sources of the dependencies, by cargo-deny
+#   make book               the pages as a book in target/book, by mdbook, with every link checked
 
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -20,6 +21,8 @@ MANDIR ?= $(PREFIX)/share/man
 DATADIR ?= $(PREFIX)/share
 CARGO ?= cargo
 INSTALL ?= install
+# What is installed has no debugging information; STRIP=: leaves it in.
+STRIP ?= strip
 CARGO_TARGET_DIR ?= target
 # What slabside.pc calls its prefix: a tree that is moved about names it by its own place.
 PC_PREFIX ?= $(PREFIX)
@@ -31,7 +34,7 @@ pages := $(CARGO_TARGET_DIR)/pages
 built := $(release)/slabside $(release)/libslabside.a $(release)/libslabside_preload.a $(release)/libslabside_preload.so
 commands = $(notdir $(wildcard $(pages)/man/*.1))
 
-.PHONY: all pages install uninstall deb dist check-install quick c test bench book clean
+.PHONY: all pages install uninstall deb dist check-install quick c test bench book deny clean
 all:
 	$(CARGO) build --release -p slabside-c -p slabside-preload -p slabside-static -p slabside-cli
 	$(MAKE) --no-print-directory pages
@@ -65,8 +68,11 @@ install: $(built) $(pages)/man/slabside.3
 		$(to)$(DATADIR)/bash-completion/completions $(to)$(DATADIR)/zsh/site-functions \
 		$(to)$(DATADIR)/fish/vendor_completions.d
 	$(INSTALL) -m 755 $(release)/slabside $(to)$(BINDIR)/slabside
+	$(STRIP) $(to)$(BINDIR)/slabside
 	$(INSTALL) -m 644 $(release)/libslabside.a $(release)/libslabside_preload.a $(to)$(LIBDIR)
+	$(STRIP) --strip-debug $(to)$(LIBDIR)/libslabside.a $(to)$(LIBDIR)/libslabside_preload.a
 	$(INSTALL) -m 644 $(release)/libslabside_preload.so $(to)$(LIBDIR)/libslabside.so.$(version)
+	$(STRIP) --strip-unneeded $(to)$(LIBDIR)/libslabside.so.$(version)
 	ln -sf libslabside.so.$(version) $(to)$(LIBDIR)/libslabside.so.$(soversion)
 	ln -sf libslabside.so.$(soversion) $(to)$(LIBDIR)/libslabside.so
 	$(INSTALL) -m 644 include/slabside.h $(to)$(INCLUDEDIR)
@@ -81,6 +87,9 @@ install: $(built) $(pages)/man/slabside.3
 	$(INSTALL) -m 644 $(pages)/completions/zsh $(to)$(DATADIR)/zsh/site-functions/_slabside
 	$(INSTALL) -m 644 $(pages)/completions/fish $(to)$(DATADIR)/fish/vendor_completions.d/slabside.fish
 	$(INSTALL) -m 644 LICENSE README.md CHANGELOG.md $(to)$(DATADIR)/doc/slabside
+	$(INSTALL) -d $(to)$(DATADIR)/doc/slabside/docs/plots
+	$(INSTALL) -m 644 docs/*.md $(to)$(DATADIR)/doc/slabside/docs
+	$(INSTALL) -m 644 docs/plots/*.svg $(to)$(DATADIR)/doc/slabside/docs/plots
 
 uninstall:
 	rm -f $(to)$(BINDIR)/slabside $(to)$(INCLUDEDIR)/slabside.h
@@ -117,7 +126,10 @@ bench:
 	bench/compare.sh --only $(ROW)
 
 book:
-	mdbook build
+	packaging/book.sh
+
+deny:
+	packaging/tools.sh cargo deny check bans licenses sources
 
 clean:
 	$(CARGO) clean

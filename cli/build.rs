@@ -1,4 +1,4 @@
-//! Builds the preload library for a command that carries it: one that `cargo install slabside-cli` makes.
+//! Builds the preload library that the command carries, so that what `cargo install` makes runs programs at once.
 //!
 //! ```text
 //!   slabside's source (DEP_SLABSIDE_SOURCE) --.
@@ -6,8 +6,8 @@
 //!   Cargo.toml, written here -----------------'
 //! ```
 //!
-//! In a source tree the library lies beside the command, so nothing is built a second time there and the command
-//! carries an empty file, unless the feature `embed` asks for more.
+//! A debug build in the source tree is for work on the command: it carries an empty file, and takes the library that
+//! lies beside it.
 
 use std::env;
 use std::fs;
@@ -44,8 +44,8 @@ fn variable(name: &str) -> Result<String> {
 fn wanted() -> Result<bool> {
     let here = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let in_source_tree = here.join("../preload/Cargo.toml").is_file();
-    let asked = env::var_os("CARGO_FEATURE_EMBED").is_some();
-    Ok((asked || !in_source_tree) && env::var_os("DOCS_RS").is_none())
+    let release = variable("PROFILE")? == "release";
+    Ok((release || !in_source_tree) && env::var_os("DOCS_RS").is_none())
 }
 
 /// The library, built by a cargo of its own below `out`: offline, since what it needs was fetched for this build.

@@ -105,3 +105,8 @@ pub mod valgrind;
 pub use api::{set_option, stats, trim, Arena, OptionError, Slabside};
 #[cfg(not(loom))]
 pub use inspect::Stats;
+
+/// The README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

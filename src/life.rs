@@ -13,7 +13,7 @@ use crate::options::{self, Name};
 use crate::os::{self, calls, Hooks, Linux, Os};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::local;
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_void, CStr};
 use core::ptr;
 
 /// The process's allocator.
@@ -106,7 +106,7 @@ fn started() {
     slabside_region.store(page_of_counters() as usize, Relaxed);
     let_watch();
     attach_counters();
-    if GLOBAL.ground.options.text().is_some() {
+    if GLOBAL.ground.options.text().is_some_and(can_be_opened) {
         // SAFETY: a function for the process's life, since the code cannot be unloaded.
         unsafe { libc::atexit(write_figures) };
     }
@@ -301,17 +301,39 @@ fn last_figures() -> inspect::Stats {
     }
 }
 
+/// Whether the file that the option `stats` names can be opened. If not, that is said now: programs such as ls close
+/// standard error before the figures are written. A relative path is looked at then, since a program may change its
+/// directory.
+#[cold]
+fn can_be_opened(place: &CStr) -> bool {
+    if !place.to_bytes().starts_with(b"/") {
+        return true;
+    }
+    let file = open_figures(place);
+    if file < 0 {
+        say_unwritable(place.to_bytes());
+        return false;
+    }
+    // SAFETY: our own descriptor.
+    unsafe { calls::close(file) };
+    true
+}
+
+/// A descriptor of the file, below zero where it cannot be opened.
+fn open_figures(place: &CStr) -> i32 {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+    // SAFETY: `place` is a string.
+    unsafe { calls::open(place.as_ptr(), flags, 0o644).unwrap_or(-1) }
+}
+
 /// The process exits: its figures go where the option `stats` says, a line each.
 extern "C" fn write_figures() {
     let Some(place) = GLOBAL.ground.options.text() else {
         return;
     };
-    let file = if place == c"stderr" {
-        libc::STDERR_FILENO
-    } else {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
-        // SAFETY: `place` is a string.
-        unsafe { calls::open(place.as_ptr(), flags, 0o644).unwrap_or(-1) }
+    let file = match place == c"stderr" {
+        true => libc::STDERR_FILENO,
+        false => open_figures(place),
     };
     if file < 0 {
         return say_unwritable(place.to_bytes());

@@ -186,9 +186,10 @@ pub const TABLE: [Spec; 19] = [
             most: 86_400_000,
         },
         default: 250,
-        meaning: "time that freed memory lies unused before it goes back to the system",
-        effect: "less returns memory sooner, for more system calls and page faults; more keeps it for programs \
-                 that swell again and again. Large mappings are kept twice as long. 0: at every look at the clock",
+        meaning: "how long freed memory may lie unused before it goes back to the system",
+        effect: "A shorter time returns memory sooner, and costs more system calls and page faults. A longer one \
+                 suits programs that swell again and again. Large blocks are kept twice as long. With 0 memory goes \
+                 back each time slabside looks at the clock",
     },
     Spec {
         name: Name::TrimThreshold,
@@ -199,19 +200,19 @@ pub const TABLE: [Spec; 19] = [
             most: BYTES_MOST,
         },
         default: 256 << 10,
-        meaning: "free bytes at the heap's end that are given back at once, without waiting for decay",
-        effect: "less moves the break down more often; a program that grows again soon raises its own threshold \
-                 fourfold each time. A quarter of it stays at the heap's end",
+        meaning: "free bytes at the heap's end that go back at once, without waiting for decay",
+        effect: "A smaller threshold moves the break down more often. A quarter of it stays at the heap's end. When \
+                 a program soon grows again, its threshold becomes four times as large",
     },
     Spec {
         name: Name::HugePages,
         word: "huge-pages",
         kind: Kind::Choice(&["auto", "off", "on"]),
         default: HUGE_AUTO,
-        meaning: "ask for transparent huge pages (MADV_HUGEPAGE)",
-        effect: "fewer page faults and TLB misses; the heap grows to the end of a huge page each time, so that up to \
-                 2 MiB more are resident. auto: for what the heap grows by beyond 24 MiB, or grows again after \
-                 it was so large; on: for all of it, and for large blocks",
+        meaning: "whether to ask for transparent huge pages (MADV_HUGEPAGE)",
+        effect: "Huge pages cause fewer page faults and TLB misses. The heap then grows to the end of a huge page \
+                 each time, so up to 2 MiB more are resident. auto: when the heap grows beyond 24 MiB, or grows \
+                 again after it was that large. on: always, and for large blocks too. off: never",
     },
     Spec {
         name: Name::ReallocZero,
@@ -219,80 +220,84 @@ pub const TABLE: [Spec; 19] = [
         kind: Kind::Choice(&["block", "free"]),
         default: 0,
         meaning: "what realloc(block, 0) does",
-        effect: "block: resizes it to the smallest size, so that null always means failure; free: frees it and \
-                 returns null, as glibc does",
+        effect: "block: shrinks the block to the smallest size, so a null result always means failure. free: frees \
+                 it and returns null, as glibc does",
     },
     Spec {
         name: Name::Misuse,
         word: "misuse",
         kind: Kind::Choice(&["abort", "report"]),
         default: 0,
-        meaning: "what follows a double or invalid free, realloc or usable size",
-        effect: "abort: one line on stderr and SIGABRT; report: the line, the operation is dropped (realloc gives \
-                 null and EINVAL), and the program goes on",
+        meaning: "what happens when free, realloc or malloc_usable_size gets a pointer that is no live block",
+        effect: "abort: slabside prints one line on standard error and aborts (SIGABRT). report: it prints the line \
+                 and drops the call (realloc returns null and sets EINVAL), and the program goes on",
     },
     Spec {
         name: Name::Foreign,
         word: "foreign",
         kind: Kind::Choice(&["abort", "ignore", "forward"]),
         default: 0,
-        meaning: "what follows a pointer that is not of this heap at all",
-        effect: "abort: as the option misuse says; ignore: the block leaks; forward: hands it to the next malloc \
-                 (RTLD_NEXT), for libraries opened by RTLD_DEEPBIND or dlmopen whose blocks come from libc",
+        meaning: "what happens when they get a pointer that lies outside the heap",
+        effect: "abort: as the option misuse says. ignore: nothing is done, so the block leaks. forward: the \
+                 pointer goes to the next malloc (RTLD_NEXT), for libraries opened with RTLD_DEEPBIND or dlmopen, \
+                 whose blocks come from libc",
     },
     Spec {
         name: Name::Sizes,
         word: "sizes",
         kind: Kind::Choice(&["auto", "check", "ignore"]),
         default: SIZES_AUTO,
-        meaning: "what follows a free or delete that says another size than the block was asked for with",
-        effect: "check: as the option misuse says; ignore: the block is freed, as by all other allocators; auto: \
-                 free_sized and free_aligned_sized are checked, and C++'s delete in hardened mode only, since its size \
-                 is that of the type the compiler sees, which old code (a struct with data behind it, a base \
-                 without a virtual destructor, new[] freed by delete) frees as another",
+        meaning: "what happens when a free or delete gives another size than the block was allocated with",
+        effect: "check: as the option misuse says. ignore: the block is freed, as other allocators do. auto: \
+                 free_sized and free_aligned_sized are checked, and C++'s delete in hardened mode only. The \
+                 compiler writes delete's size from the type that it sees, and old code (a struct with data after \
+                 it, a base without a virtual destructor, new[] freed by delete) frees a block as another type",
     },
     Spec {
         name: Name::Deepbind,
         word: "deepbind",
         kind: Kind::Choice(&["drop", "keep"]),
         default: 0,
-        meaning: "what becomes of RTLD_DEEPBIND in a dlopen of the program, under LD_PRELOAD",
-        effect: "drop: the flag is left out, so that a plug-in uses the same malloc as who frees its blocks; keep: a \
-                 plug-in gets libc's malloc, and a block that one side frees for the other ends the program",
+        meaning: "what happens to the flag RTLD_DEEPBIND in the program's calls of dlopen, under LD_PRELOAD",
+        effect: "drop: the flag is left out, so a plug-in uses the same malloc as the code that frees its blocks. \
+                 keep: the plug-in gets libc's malloc, and a block that one side allocates and the other frees ends \
+                 the program",
     },
     Spec {
         name: Name::LimitSoft,
         word: "limit-soft",
         kind: SIZE,
         default: 0,
-        meaning: "bytes of heap above which everything kept for reuse is given back at each growth; 0: none",
-        effect: "holds a program's footprint near its live bytes once it is above the limit, for more system calls",
+        meaning: "bytes of heap above which each growth first gives back all that is kept for reuse; 0: no limit",
+        effect: "Above the limit the program's memory stays near its live bytes, for more system calls",
     },
     Spec {
         name: Name::LimitHard,
         word: "limit-hard",
         kind: SIZE,
         default: 0,
-        meaning: "bytes of heap, metadata not counted, that are never exceeded; 0: none",
-        effect: "an allocation that would exceed it returns null and ENOMEM, after all that is kept was given back",
+        meaning: "bytes of heap, metadata not counted, that are never exceeded; 0: no limit",
+        effect: "Before an allocation would exceed it, slabside gives back all that it keeps for reuse. If that is \
+                 not enough, the allocation returns null and sets ENOMEM",
     },
     Spec {
         name: Name::Stats,
         word: "stats",
         kind: Kind::Text,
         default: 0,
-        meaning: "where the heap's figures are written when the program exits: stderr, or the path of a file",
-        effect: "one walk over the heap at exit; a file is appended to, so that processes can share it",
+        meaning: "where slabside writes the heap's figures when the program exits: stderr, or the path of a file",
+        effect: "It walks the heap once at exit. It appends to the file, so several processes can share one. For a \
+                 program that closes standard error at its end, as ls does, name a file",
     },
     Spec {
         name: Name::Watch,
         word: "watch",
         kind: Kind::Choice(&["off", "any"]),
         default: 0,
-        meaning: "who may look into the process where kernel.yama.ptrace_scope is 1: its ancestors alone, or any process \
-                 of the same user",
-        effect: "any: `slabside top` and the others work without root, and so does every debugger; one system call \
-                 (PR_SET_PTRACER) at the start and in fork children",
+        meaning: "who may look into the process where kernel.yama.ptrace_scope is 1: off: its ancestors alone; any: all \
+                 processes of the same user",
+        effect: "With any, `slabside top` and the other commands work without root, and so does every debugger. It costs \
+                 one system call (PR_SET_PTRACER) at the start and in each fork child",
     },
     Spec {
         name: Name::Hardened,
@@ -300,24 +305,25 @@ pub const TABLE: [Spec; 19] = [
         kind: Kind::Flag,
         default: 0,
         meaning: "all parts of hardened mode: zero, canary, quarantine, random, guard",
-        effect: "catches overflows, writes after free and sizes that do not match, as docs/security.md tells; every \
-                 allocation takes the slow path",
+        effect: "slabside also detects overflows, writes after free and wrong sizes, as docs/security.md lists. \
+                 Every allocation takes the slow path",
     },
     Spec {
         name: Name::Zero,
         word: "zero",
         kind: Kind::Flag,
         default: 0,
-        meaning: "clear a block when it is freed, and verify that it is still clear when it is handed out again",
-        effect: "a write after free is reported at the next allocation from the slot, and nothing stays to be read",
+        meaning: "clear a block when it is freed, and check that it is still clear before it is used again",
+        effect: "A write after free is reported at the next allocation from the slot. Freed blocks hold nothing to \
+                 read",
     },
     Spec {
         name: Name::Canary,
         word: "canary",
         kind: Kind::Flag,
         default: 0,
-        meaning: "a secret word behind the bytes that were asked for, looked at by free and realloc",
-        effect: "an overflow by a single byte is reported; each block is 8 bytes longer",
+        meaning: "a secret word after the bytes asked for, which free and realloc check",
+        effect: "An overflow by a single byte is reported. Each block is 8 bytes longer",
     },
     Spec {
         name: Name::Quarantine,
@@ -328,23 +334,25 @@ pub const TABLE: [Spec; 19] = [
         },
         default: 0,
         meaning: "bytes of freed blocks that each thread keeps out of use, first in first out; 0: none",
-        effect: "a dangling pointer meets nobody else's object for as long; the bytes stay resident",
+        effect: "For that time a dangling pointer meets no new object. The bytes stay resident. The name alone \
+                 means 256k",
     },
     Spec {
         name: Name::Random,
         word: "random",
         kind: Kind::Flag,
         default: 0,
-        meaning: "choose slots at random, and draw lots in the quarantine",
-        effect: "the order of blocks in memory and of their reuse cannot be foretold",
+        meaning: "choose slots at random, and the blocks that leave the quarantine",
+        effect: "Nobody can predict the order of blocks in memory, nor the order of their reuse",
     },
     Spec {
         name: Name::Guard,
         word: "guard",
         kind: Kind::Flag,
         default: 0,
-        meaning: "pages that fault behind each slab and span and around each large block; pages keep their class",
-        effect: "a long overflow faults, freed large blocks fault for a while; the heap's end does not go back",
+        meaning: "pages that fault after each slab and span and around each large block; pages keep their size \
+                  class",
+        effect: "A long overflow faults. A freed large block faults for a while. The heap's end does not go back",
     },
     Spec {
         name: Name::GuardSample,
@@ -355,8 +363,10 @@ pub const TABLE: [Spec; 19] = [
             most: 1 << 40,
         },
         default: 0,
-        meaning: "one in so many allocations of up to a page gets a page of its own between guards; 0: none. Set while the program runs, it counts from then on",
-        effect: "overflows and uses after free of sampled blocks fault, with the stacks of allocation and free",
+        meaning: "one in this many allocations of up to a page gets a page of its own between guard pages; 0: none",
+        effect: "Overflows and uses after free of such a block fault, and the stacks of its allocation and free are \
+                 printed. This option alone can also be set after the first allocation: slabside_option_set then \
+                 returns 0, not EBUSY, and counts from there",
     },
 ];
 

@@ -51,7 +51,10 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn every_link_within_the_project_leads_somewhere() {
     let mut broken = Vec::new();
-    for page in [".", "docs", "bench"].into_iter().flat_map(pages_in) {
+    for page in [".", "docs", "bench", "examples"]
+        .into_iter()
+        .flat_map(pages_in)
+    {
         let text = prose(&read(&page));
         for link in links(&text) {
             if link.contains("://") || link.starts_with("mailto:") {
@@ -79,8 +82,18 @@ fn every_link_within_the_project_leads_somewhere() {
 #[test]
 fn the_books_summary_lists_every_page_once() {
     let summary = read(&root().join("docs/SUMMARY.md"));
-    let mut listed = links(&summary);
-    assert_eq!(listed.remove(0), "../README.md");
+    let (of_the_project, listed): (Vec<&str>, Vec<&str>) = links(&summary)
+        .into_iter()
+        .partition(|link| link.starts_with("../"));
+    assert_eq!(
+        of_the_project,
+        [
+            "../README.md",
+            "../examples/README.md",
+            "../CONTRIBUTING.md",
+            "../CHANGELOG.md"
+        ]
+    );
     let names = pages_in("docs");
     let mut names: BTreeSet<String> = names
         .iter()
@@ -95,6 +108,24 @@ fn the_books_summary_lists_every_page_once() {
             .collect::<BTreeSet<_>>(),
         names
     );
+}
+
+/// Lines of a page that a reader looks over without a summary.
+const SHORT: usize = 100;
+
+#[test]
+fn long_pages_begin_with_a_summary() {
+    // The benchmarks are written by their program, and begin with the sums of all rows.
+    let pages = pages_in("docs").into_iter();
+    let pages = pages.filter(|page| !page.ends_with("docs/benchmarks.md"));
+    for page in pages {
+        let text = read(&page);
+        let top = text
+            .lines()
+            .take(5)
+            .any(|line| line.starts_with("**In short.**"));
+        assert!(top || text.lines().count() <= SHORT, "{}", page.display());
+    }
 }
 
 #[test]

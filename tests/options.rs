@@ -9,6 +9,7 @@ use common::{
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 const VARIABLE: &str = "SLABSIDE_OPTIONS";
 
@@ -269,6 +270,20 @@ fn a_file_for_the_figures_that_cannot_be_opened_is_told_of() {
             "{ended:#?}"
         );
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_told_of_also_by_a_program_that_closes_standard_error_at_its_end()
+{
+    let mut ls = Command::new("ls");
+    ls.env("LD_PRELOAD", &artifacts().preload);
+    ls.env("SLABSIDE_OPTIONS", "stats:/no/such/place");
+    let told = ls.arg("/dev/null").output().expect("ls is there");
+    let told = String::from_utf8_lossy(&told.stderr);
+    assert!(
+        told.contains("cannot be opened: '/no/such/place'"),
+        "{told}"
+    );
 }
 
 #[test]

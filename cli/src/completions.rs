@@ -6,15 +6,20 @@ use clap::CommandFactory;
 use clap_complete::{generate, Shell};
 use std::io::{self, Write};
 
-/// Print what a shell completes the command line by
+/// Print the script by which a shell completes command lines of slabside
+///
+/// `make install` and the Debian package install the scripts for bash, zsh and fish; this command is for an installation
+/// by cargo.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   slabside completions bash > ~/.local/share/bash-completion/completions/slabside
   slabside completions zsh > ~/.zfunc/_slabside
-  slabside completions fish > ~/.config/fish/completions/slabside.fish")]
+  slabside completions fish > ~/.config/fish/completions/slabside.fish
+
+Exit status: 0, or 125 if slabside fails.")]
 pub struct Args {
-    /// The shell
+    /// The shell that the script is for
     shell: Shell,
 }
 

@@ -5,7 +5,7 @@
 //!       libslabside-VERSION-HASH.so                     compared byte by byte before each use
 //! ```
 //!
-//! A command that was built in a source tree carries nothing (build.rs).
+//! A debug build in the source tree carries nothing (build.rs).
 
 use anyhow::{bail, Context, Result};
 use rustix::fs::{statvfs, StatVfsMountFlags};

@@ -9,6 +9,8 @@ mod library;
 mod manual;
 mod options;
 mod page;
+#[cfg(test)]
+mod pages;
 mod program;
 mod report;
 mod resident;
@@ -23,9 +25,30 @@ use clap::{Parser, Subcommand};
 use std::io::{self, Write};
 use std::process::exit;
 
-/// Runs programs under slabside, a memory allocator whose bookkeeping lies apart from user memory.
+/// Run programs on the memory allocator slabside, and look into their heaps
+///
+/// slabside takes the place of malloc. It detects every double and invalid free, and gives freed memory back to the
+/// system. `slabside run` starts any dynamically linked program on it. The other commands read the heap of such a
+/// process, of its core file, or of a snapshot, from outside. They change nothing in the process, and stop it only
+/// with --stop.
 #[derive(Parser)]
 #[command(name = "slabside", version)]
+#[command(after_help = "\
+Examples:
+  slabside run --stats -- ls -l
+  slabside top 7444
+
+Environment:
+  SLABSIDE_OPTIONS      options of the allocator, see slabside-options(7)
+  SLABSIDE_LIBRARY      the library that `slabside run` preloads
+  XDG_CACHE_HOME, HOME  where the command keeps the library that it carries
+
+Files:
+  ~/.cache/slabside/libslabside-VERSION-HASH.so
+      The library that the command carries, if none is installed. The
+      directory belongs to the user and has mode 0700.
+
+Exit status: 0, or what the page of the command says; 125 for a wrong command line.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -13,14 +13,22 @@ use std::io::{self, Write};
 /// The environment variable that the allocator reads.
 pub const VARIABLE: &str = "SLABSIDE_OPTIONS";
 
-/// List the allocator's options: values, default, meaning and effect of each.
+/// List the allocator's options with their values, default, meaning and effect
+///
+/// slabside-options(7) is the same list, and says how options are given.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  slabside options
+  slabside options decay guard-sample
+
+Exit status: 0, or 125 if there is no such option.")]
 pub struct Args {
-    /// The options to list, in place of all
+    /// The options to list; all if none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
-    /// Print them as the page docs/tuning.md
+    /// Print the page docs/tuning.md of the source
     #[arg(long, conflicts_with = "names")]
     markdown: bool,
 }
@@ -149,17 +157,22 @@ const HEAD: &str = "\
 
 <!-- Made by `slabside options --markdown > docs/tuning.md`; a test compares the two. -->
 
-Options are read once, at the first allocation, and never on the fast paths of malloc and free: what is not set
-costs nothing. They are given
+slabside reads its options once, at the first allocation, and never on the fast paths of malloc and free. An option
+that is not set costs nothing. Options are given in three ways:
 
-* in the environment, `SLABSIDE_OPTIONS=name:value,name:value`. `=` serves as well as `:`, capital letters as small
-  ones, and `_` as `-`. A flag may stand alone. Sizes may end in k, m or g (powers of 1024, also written 8MB or 8MiB),
-  times in ms, s, min or h. set-user-id programs ignore the variable. What cannot be understood is told in one line on
-  standard error, with the nearest name or the values that there are, and the rest is still taken;
-* by `slabside run --option name:value`, which checks them first;
-* by the program, which defines `const char *slabside_options = \"name:value,name:value\"` (Rust:
-  `slabside::options!(\"name:value\")`), or calls `slabside_option_set(\"name\", \"value\")` before it allocates; later
-  that returns `EBUSY`. The environment has the last word.
+1. In the environment: `SLABSIDE_OPTIONS=name:value,name:value`. `slabside run --option name:value` adds to the variable,
+   and refuses an option that does not exist. Set-user-id programs ignore the variable.
+2. By a call of the program before it allocates: `slabside_option_set(\"name\", \"value\")`. After the first allocation
+   the call returns `EBUSY`, except for `guard-sample`, which can be set at any time.
+3. By a variable of the program: `const char *slabside_options = \"name:value,name:value\"`. In Rust:
+   `slabside::options!(\"name:value\")`.
+
+If an option is given in several ways, the first of these wins. Within one text the last item wins.
+
+`=` may stand in place of `:`, `_` in place of `-`, and capital letters in place of small ones. The name of an on|off option
+alone means on. Sizes may end in k, m or g (powers of 1024, also written 8MB or 8MiB), times in ms, s, min or h. slabside
+reports an item that it does not understand in one line on standard error, with the nearest name or the possible values.
+It uses the other items.
 
 ";
 

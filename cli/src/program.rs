@@ -1,10 +1,14 @@
 //! Whether a program can be preloaded into at all: told before it runs, since it would run without a word otherwise.
 
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{Endianness, FileKind, ReadCache};
+use rustix::process::{getegid, geteuid};
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Why the dynamic linker preloads nothing into a program.
@@ -28,34 +32,35 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Bytes of an ELF header, and the most of program headers that are looked at.
-const HEADER: usize = 64;
-const HEADERS_MOST: usize = 64 << 10;
-/// Type of the program header that names the dynamic linker.
-const INTERPRETER: u32 = 3;
+/// What is known of an ELF file.
+enum Kind {
+    /// For this kind of machine: whether it names a dynamic linker, and whether it is a shared object.
+    Native { interpreter: bool, shared: bool },
+    /// For another one, or of 32 bits.
+    Foreign,
+}
 
 /// What keeps the library out of `program`, which is looked up as execvp(3) does. `None`: nothing that is known.
 pub fn obstacle(program: &OsStr) -> Option<Obstacle> {
     let path = find(program)?;
     let file = File::open(&path).ok()?;
     let metadata = file.metadata().ok()?;
-    let header = header(&file)?;
-    // SAFETY: these ask for numbers alone.
-    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let kind = kind(file)?;
     let gains = |bit, id, own| metadata.mode() & bit != 0 && id != own;
+    let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     if gains(libc::S_ISUID, metadata.uid(), user) || gains(libc::S_ISGID, metadata.gid(), group) {
         return Some(Obstacle::Privileged);
     }
-    if !is_native(&header) {
-        return Some(Obstacle::Foreign);
+    match kind {
+        Kind::Foreign => Some(Obstacle::Foreign),
+        Kind::Native { interpreter, .. } => (!interpreter).then_some(Obstacle::Static),
     }
-    (!has_interpreter(&file, &header)).then_some(Obstacle::Static)
 }
 
 /// Whether the file at `path` is a shared object for this kind of machine.
 pub fn is_library(path: &Path) -> bool {
-    let header = File::open(path).ok().and_then(|file| header(&file));
-    header.is_some_and(|header| is_native(&header) && half(&header, 16) == 3)
+    let kind = File::open(path).ok().and_then(kind);
+    matches!(kind, Some(Kind::Native { shared: true, .. }))
 }
 
 /// The file that `program` names, in PATH unless it has a slash.
@@ -73,44 +78,36 @@ fn find(program: &OsStr) -> Option<PathBuf> {
         })
 }
 
-/// The ELF header of `file`, if it has one.
-fn header(file: &File) -> Option<[u8; HEADER]> {
-    let mut header = [0; HEADER];
-    file.read_exact_at(&mut header, 0).ok()?;
-    header.starts_with(b"\x7fELF").then_some(header)
+/// What `file` is, if it is an ELF file.
+fn kind(file: File) -> Option<Kind> {
+    let file = ReadCache::new(file);
+    match FileKind::parse(&file).ok()? {
+        FileKind::Elf64 => {}
+        FileKind::Elf32 => return Some(Kind::Foreign),
+        _ => return None,
+    }
+    let header = FileHeader64::<Endianness>::parse(&file).ok()?;
+    let endian = header.endian().ok()?;
+    if !is_native(endian, header.e_machine(endian)) {
+        return Some(Kind::Foreign);
+    }
+    // What cannot be read is left to the kernel's judgement.
+    let segments = header.program_headers(endian, &file);
+    let interprets = |segment: &ProgramHeader64<_>| segment.p_type(endian) == elf::PT_INTERP;
+    Some(Kind::Native {
+        interpreter: segments.map_or(true, |segments| segments.iter().any(interprets)),
+        shared: header.e_type(endian) == elf::ET_DYN,
+    })
 }
 
-fn half(bytes: &[u8], at: usize) -> u16 {
-    let half = bytes.get(at..at + 2).and_then(|half| half.try_into().ok());
-    half.map_or(0, u16::from_le_bytes)
-}
-
-/// Of 64 bits, little-endian, and for the processor that this command was built for.
-fn is_native(header: &[u8]) -> bool {
-    let machine = match env::consts::ARCH {
-        "x86_64" => 62,
-        "aarch64" => 183,
+/// Whether a file of 64 bits is for the processor that this command was built for.
+fn is_native(endian: Endianness, machine: elf::Machine) -> bool {
+    let own = match env::consts::ARCH {
+        "x86_64" => elf::EM_X86_64,
+        "aarch64" => elf::EM_AARCH64,
         _ => return true,
     };
-    header[4..6] == [2, 1] && half(header, 18) == machine
-}
-
-fn has_interpreter(file: &File, header: &[u8]) -> bool {
-    let mut start = [0; 8];
-    start.copy_from_slice(&header[32..40]);
-    let (start, size) = (u64::from_le_bytes(start), usize::from(half(header, 54)));
-    let bytes = size * usize::from(half(header, 56));
-    if size < 4 || bytes > HEADERS_MOST {
-        return true;
-    }
-    let mut headers = vec![0; bytes];
-    if file.read_exact_at(&mut headers, start).is_err() {
-        return true;
-    }
-    let kind = |one: &[u8]| u32::from_le_bytes([one[0], one[1], one[2], one[3]]);
-    headers
-        .chunks_exact(size)
-        .any(|one| kind(one) == INTERPRETER)
+    endian == Endianness::Little && machine == own
 }
 
 #[cfg(test)]

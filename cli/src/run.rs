@@ -24,25 +24,30 @@ const PRELOAD: &str = "LD_PRELOAD";
 
 /// Run any dynamically linked program with slabside in the place of its malloc.
 ///
-/// The program is looked up in PATH, keeps standard input and output and the terminal, and its exit status
-/// is passed on. Programs that it starts use slabside too.
+/// The program is looked up in PATH. It keeps standard input and output and the terminal, and slabside exits with its
+/// exit status. Programs that it starts use slabside too. Programs that are linked statically, or run with the rights
+/// of another user (set-user-id), keep their own malloc.
 #[derive(clap::Args)]
 #[command(override_usage = "slabside run [OPTIONS] -- PROGRAM [ARGUMENTS]...")]
 #[command(after_help = "\
-Exit status: the program's own; 125 if slabside itself fails, 126 if the program cannot be run, 127 if it \
-is not found. A program that a signal kills makes slabside die by the same signal.
-
 Examples:
   slabside run -- ls -l
   slabside run --stats -- python3 script.py
   slabside run --stats=heap.json --json --children -- make -j8
-  slabside run --option decay:1000 --option misuse:report -- ./server")]
+  slabside run --option decay:1s --option misuse:report -- ./server
+
+Environment:
+  SLABSIDE_OPTIONS  options of the allocator, to which --option adds
+  SLABSIDE_LIBRARY  the library to preload, if --library names none
+  LD_PRELOAD        slabside puts its library before what is there
+
+Exit status: that of the program; 125 if slabside itself fails, 126 if the program cannot be run, 127 if it is not \
+found. If a signal kills the program, slabside dies by the same signal.")]
 pub struct Args {
     /// Print figures of the heap when the program has ended, on standard error or to FILE
     ///
-    /// They are those of the program itself (with --children also of the programs that it starts), and go to the end of
-    /// FILE, as those of the option stats do. Where this command is killed, the program runs on and no figures are
-    /// printed.
+    /// The figures are those of the program itself, and with --children of the programs that it starts. They are appended
+    /// to FILE. If this command is killed, the program goes on and no figures are printed.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
@@ -65,14 +70,15 @@ pub struct Args {
 
     /// Preload this library
     ///
-    /// Else the one that SLABSIDE_LIBRARY names, else libslabside_preload.so or libslabside.so.0 beside the
-    /// slabside command or in ../lib, ../lib/slabside or ../lib64 from there, else one that the command carries.
+    /// Without it: the library that SLABSIDE_LIBRARY names; or libslabside_preload.so or libslabside.so.0 in the
+    /// directory of the slabside command or in ../lib, ../lib/slabside or ../lib64 from there; or the one that the
+    /// command carries, which it keeps in ~/.cache/slabside.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
 
     /// Set an option of the allocator; `slabside options` lists them. Can be given more than once
     ///
-    /// They are added behind those that SLABSIDE_OPTIONS has already, and the last of a name counts.
+    /// They are added to those in SLABSIDE_OPTIONS. If a name occurs twice, the last one counts.
     #[arg(long = "option", value_name = "NAME:VALUE")]
     options: Vec<String>,
 

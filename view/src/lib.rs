@@ -21,7 +21,7 @@
 //!
 //! # fn main() -> Result<(), slabside_view::Error> {
 //! let target = Target::process(1234)?;
-//! let heap = Heap::read(&target)?;
+//! let heap = Heap::read(&*target)?;
 //! let figures = Figures::of(&*target, &heap);
 //! println!("{} bytes live of {} resident", figures.allocated, figures.resident);
 //! # Ok(())
@@ -50,3 +50,8 @@ pub mod symbols;
 mod threads;
 
 pub use error::{Error, Result};
+
+/// The page's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/watch.md")]
+mod page {}

@@ -1,17 +1,23 @@
 //! `slabside check`: whether the metadata contradict themselves, from outside.
 
-use super::{grouped, json, print, Common, Read};
+use super::{grouped, json, print, statuses, Common, Read};
 use anyhow::Result;
 use serde::Serialize;
 use slabside_view::check::{check, Checked};
 
-/// Check whether a heap's metadata contradict themselves: also those of a process that crashed.
+/// Check the allocator's bookkeeping for contradictions, also after a crash
+///
+/// While a process runs, some contradictions look like the changes that it just makes, and are not reported. --stop
+/// finds all of them.
 #[derive(clap::Args)]
-#[command(after_help = "\
-Exit status: 0 if the heap is whole, 1 if something contradicts, 125 to 127 as everywhere. Of a process that \
-goes on while it is read, some contradictions cannot be told from what it was doing: --stop finds them.")]
+#[command(after_help = concat!("\
+Examples:
+  slabside check 7444 --stop
+  slabside check core
+
+", statuses!("0 if the heap is sound, 1 if something contradicts")))]
 pub struct Args {
-    /// A process number, a core file or a snapshot
+    /// What to read: a process number, a core file or a snapshot file
     target: String,
 
     #[command(flatten)]

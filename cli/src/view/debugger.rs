@@ -1,15 +1,32 @@
 //! `slabside gdb-script` and `lldb-script`: a command `slabside ADDR` for debuggers, that calls `slabside explain` on
 //! the process or the core file that is open.
 
-use super::print;
+use super::{print, statuses};
 use anyhow::{Context, Result};
 
-/// Print a command `slabside ADDR...` for gdb: `gdb -x <(slabside gdb-script)`, or put it into ~/.gdbinit.
+/// Print a script that gives gdb the command `slabside ADDRESS...`
+///
+/// The new command runs `slabside explain` on the process or core file that gdb has open. Without an address it explains
+/// the crash of a core file.
 #[derive(clap::Args)]
+#[command(after_help = concat!("\
+Examples:
+  gdb -x <(slabside gdb-script) -p 7444
+  slabside gdb-script >> ~/.gdbinit
+
+", statuses!("0")))]
 pub struct GdbArgs {}
 
-/// Print a command `slabside ADDR...` for lldb: `command script import FILE`.
+/// Print a script that gives lldb the command `slabside ADDRESS...`
+///
+/// The new command runs `slabside explain` on the process or core file that lldb has open.
 #[derive(clap::Args)]
+#[command(after_help = concat!("\
+Examples:
+  slabside lldb-script > slabside.py
+  lldb -o 'command script import slabside.py' -p 7444
+
+", statuses!("0")))]
 pub struct LldbArgs {}
 
 const GDB: &str = r#"python

@@ -1,6 +1,6 @@
 //! `slabside diff`: what became more and less between two moments of a heap.
 
-use super::{grouped, human, json, print, signed, Common, Read};
+use super::{grouped, human, json, print, signed, statuses, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::diff::{diff, Difference, Moment};
@@ -9,23 +9,27 @@ use std::fmt::Write;
 /// The most lines of changes.
 const LINES: usize = 20;
 
-/// Show what became more and less between two moments of a heap: snapshots, core files, or a process as it is now.
+/// Show which blocks became more and less between two moments of a heap
+///
+/// Blocks are counted by size, and by type if both moments have contents (`slabside snapshot --contents heads`). So the
+/// kind of block that a program leaks stands on top.
 #[derive(clap::Args)]
-#[command(after_help = "\
-Blocks are told apart by what their first words look like where both have contents (snapshot --contents heads).
+#[command(after_help = concat!("\
+Examples:
+  slabside snapshot 812 -o a.slab --contents heads
+  sleep 60
+  slabside diff a.slab 812
+  slabside diff a.slab b.slab --fail-above 10m
 
-Exit status: 0; 1 with --fail-above if live blocks grew by more; 125 to 127 as everywhere.
-
-Example:
-  slabside snapshot 812 -o a.slab --contents heads; sleep 60; slabside diff a.slab 812")]
+", statuses!("0, or 1 if live blocks grew by more than --fail-above")))]
 pub struct Args {
-    /// The earlier moment: a snapshot, a core file or a process number
+    /// The earlier moment: a snapshot file, a core file or a process number
     before: String,
 
-    /// The later moment
+    /// The later moment, likewise
     after: String,
 
-    /// End with status 1 if live blocks grew by more bytes than that; k, m or g may follow
+    /// Exit with status 1 if live blocks grew by more than this many bytes; k, m or g may follow
     #[arg(long, value_name = "BYTES", value_parser = amount)]
     fail_above: Option<u64>,
 

@@ -1,6 +1,6 @@
 //! `slabside explain`: what an address is to the heap; of a core file also a register or what it faulted at.
 
-use super::{grouped, json, print, Common, Read};
+use super::{grouped, json, print, statuses, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::explain::{explain, Explanation};
@@ -12,21 +12,26 @@ use std::fmt::Write;
 /// Pointers to a block that are listed.
 const HOLDERS: usize = 8;
 
-/// Explain what an address is: a block and its slab, a free slot, a free page, metadata, or nothing of the heap's.
+/// Explain what an address is: a live block, a free slot, a free page, bookkeeping, or nothing of the heap's
+///
+/// For a block it prints the size, the slab, the neighbours and their first words. With these one can tell whether a
+/// pointer that a program crashed on was freed, is too large, or never was a block.
 #[derive(clap::Args)]
-#[command(after_help = "\
-Addresses are hexadecimal, with 0x or without, or registers of the thread that crashed ('$rdi'; of a process with \
---stop, of its first thread).
+#[command(after_help = concat!("\
+Addresses: hexadecimal numbers, with 0x or without, or names of registers such as '$rdi'. The registers are those of \
+the thread that crashed; of a process that is read with --stop, those of its first thread.
 
 Examples:
   slabside explain 7444 0x5645df8dee38
   slabside explain core '$rdi'
-  slabside explain core --fault")]
+  slabside explain core --fault
+
+", statuses!("0")))]
 pub struct Args {
-    /// A process number, a core file or a snapshot
+    /// What to read: a process number, a core file or a snapshot file
     target: String,
 
-    /// Addresses or registers
+    /// Addresses, or names of registers
     #[arg(value_name = "ADDR|$REG")]
     addresses: Vec<String>,
 
@@ -38,7 +43,7 @@ pub struct Args {
     #[arg(long)]
     who: bool,
 
-    /// Look at no contents: nothing of the program's data is printed
+    /// Read and print none of the program's data
     #[arg(long)]
     no_contents: bool,
 

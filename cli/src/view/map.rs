@@ -1,6 +1,6 @@
 //! `slabside map`: the heap as a picture, by address.
 
-use super::{grouped, human, json, print, svg, Common, Read};
+use super::{grouped, human, json, print, statuses, svg, Common, Read};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 use slabside_view::idle::{idle, Idle};
@@ -17,10 +17,21 @@ const LINES: usize = 32;
 /// Sparse slabs that are listed.
 const PINS: usize = 20;
 
-/// Show the heap as a picture: how full its pages are, which are free, and which few blocks keep others alive.
+/// Show the heap as a picture: how full its pages are, and which are free
+///
+/// Each sign stands for some pages, in the order of their addresses: its height shows how many bytes are live, a dot is
+/// resident and free, a space is not resident. The last line counts the slabs of which at most an eighth is live; their
+/// few blocks keep the other pages from going back to the system.
 #[derive(clap::Args)]
+#[command(after_help = concat!("\
+Examples:
+  slabside map 7444
+  slabside map 7444 --pins
+  slabside map core --svg heap.svg
+
+", statuses!("0")))]
 pub struct Args {
-    /// A process number, a core file or a snapshot
+    /// What to read: a process number, a core file or a snapshot file
     target: String,
 
     /// List the slabs of which at most an eighth is live, with the blocks that keep them alive

@@ -21,18 +21,31 @@ use slabside_view::source::{Source, Target};
 use slabside_view::Error;
 use std::io::{self, Write};
 
+/// The exit statuses of these commands, for their help: those of the command's own first.
+macro_rules! statuses {
+    ($own:literal) => {
+        concat!(
+            "Exit status: ",
+            $own,
+            "; 125 if slabside itself fails, 126 if the system does not allow it to read the process, 127 if there is \
+             no such process or file."
+        )
+    };
+}
+pub(crate) use statuses;
+
 /// What every such command takes.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Common {
-    /// Print JSON, amounts in bytes, with `schema` (name and version) first
+    /// Print JSON: first `schema`, the name and version of the format; amounts are in bytes
     #[arg(long)]
     pub json: bool,
 
-    /// Stop the process while it is read, for some milliseconds: exact figures
+    /// Stop the process for the milliseconds that reading takes, so that the figures are exact
     #[arg(long)]
     pub stop: bool,
 
-    /// Read only the heap of this number, where a process has more than one
+    /// Read only heap number N, counted from 0, of a process that has several copies of slabside
     #[arg(long, value_name = "N")]
     pub heap: Option<usize>,
 }

@@ -1,6 +1,6 @@
 //! `slabside ps`: the processes whose heap is slabside's.
 
-use super::{human, json, print, Common, Read};
+use super::{human, json, print, statuses, Common, Read};
 use anyhow::Result;
 use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, Table};
@@ -9,10 +9,17 @@ use std::fs;
 
 /// List the processes that run on slabside.
 ///
-/// Those of other users are seen by root alone.
+/// A line for each shows how much memory it has resident, how much its blocks take, and how much the heap holds
+/// beside them. Processes of other users are listed only for root.
 #[derive(clap::Args)]
+#[command(after_help = concat!("\
+Examples:
+  slabside ps
+  slabside ps --json
+
+", statuses!("0")))]
 pub struct Args {
-    /// Print JSON, amounts in bytes, with `schema` (name and version) first
+    /// Print JSON: first `schema`, the name and version of the format; amounts are in bytes
     #[arg(long)]
     json: bool,
 }

@@ -1,6 +1,6 @@
 //! `slabside snapshot`: a heap in a file, that every other command reads.
 
-use super::{human, json, print, Common, Read};
+use super::{human, json, print, statuses, Common, Read};
 use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -8,17 +8,27 @@ use slabside_view::snapshot::{write, Contents};
 use std::fs;
 use std::path::PathBuf;
 
-/// Write a heap into a file, which all other commands read as they read a process.
+/// Write a heap to a file, which the other commands read as they read a process
+///
+/// The file holds the allocator's bookkeeping, and names and addresses of the process's mappings. Data of the program
+/// are in it only if --contents asks for them.
 #[derive(clap::Args)]
+#[command(after_help = concat!("\
+Examples:
+  slabside snapshot 7444 -o before.slab --contents heads
+  slabside map before.slab
+  slabside diff before.slab 7444
+
+", statuses!("0")))]
 pub struct Args {
-    /// A process number, a core file or a snapshot
+    /// What to read: a process number, a core file or a snapshot file
     target: String,
 
-    /// The file to write; readable by its owner alone
+    /// The file to write; only its owner can read it
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
-    /// Which contents of blocks go into the file beside the metadata
+    /// Which contents of blocks go into the file
     #[arg(long, value_enum, default_value = "none")]
     contents: Kind,
 
@@ -28,11 +38,11 @@ pub struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// None: no data of the program leaves it
+    /// No data of the program
     None,
-    /// The first 32 bytes of each live block, by which types are told
+    /// The first 32 bytes of each live block, from which `diff` and `explain` tell its type
     Heads,
-    /// All that is resident of the heap
+    /// All that is resident of the blocks
     All,
 }
 

@@ -2,7 +2,7 @@
 
 use super::metrics::{self, Sample};
 use super::screen::{self, Rows, Setting, View};
-use super::{json, print, ps, Common, Read};
+use super::{json, print, ps, statuses, Common, Read};
 use anyhow::{Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde::Serialize;
@@ -15,13 +15,27 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Show where a process's memory is: live blocks, what waits, idle slots, free pages, metadata and the rest.
+/// Show where a process's memory is, refreshed each second
+///
+/// The lines of the sum add up to the resident memory of the process: live blocks, freed blocks that wait for their
+/// owner thread, free slots, free pages, the allocator's bookkeeping, and what is not the heap. Below stand the size
+/// classes or the owners, and advice where a few causes keep much memory. Without TARGET all processes on slabside are
+/// listed. If standard output is not a terminal, and with --json, each refresh is printed.
 #[derive(clap::Args)]
-#[command(after_help = "\
-Without PID, all processes on slabside. Keys: s sort, c classes, owners or types, p freeze, d mark (changes are told \
-since then), q quit. Where standard output is no terminal, and with --json, each refresh is printed.")]
+#[command(after_help = concat!("\
+Keys:
+  s  sort by another column        c  classes, owners or types
+  p  pause, and go on              d  mark this moment, and show changes since then
+  q  quit
+
+Examples:
+  slabside top 7444
+  slabside top 7444 --once --json
+  slabside top 7444 --openmetrics 9400
+
+", statuses!("0")))]
 pub struct Args {
-    /// A process number, a core file or a snapshot
+    /// What to read: a process number, a core file or a snapshot file; all processes if it is left out
     target: Option<String>,
 
     /// Print once and end
@@ -40,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     prometheus: Option<PathBuf>,
 
-    /// Serve the figures as OpenMetrics; a port alone is one of this machine
+    /// Serve the figures as OpenMetrics; with a port alone, to programs on this machine only
     #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with_all = ["once", "json", "prometheus"])]
     openmetrics: Option<String>,
 

@@ -183,11 +183,9 @@ impl Process {
     }
 
     fn tids(&self) -> Vec<i32> {
-        let entries = fs::read_dir(format!("/proc/{}/task", self.pid));
-        let names = entries.into_iter().flatten().flatten();
-        names
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
+        let tasks = procfs::process::Process::new(self.pid as i32).and_then(|own| own.tasks());
+        let tasks = tasks.into_iter().flatten().flatten();
+        tasks.map(|task| task.tid).collect()
     }
 
     fn seize(&self, tid: i32) -> Result<()> {
@@ -320,20 +318,17 @@ impl Process {
     }
 
     fn thread(&self, tid: i32) -> Thread {
-        let read = |what: &str| {
-            fs::read_to_string(format!("/proc/{}/task/{tid}/{what}", self.pid)).unwrap_or_default()
-        };
-        let stat = read("stat");
-        let state = stat
-            .rsplit(')')
-            .next()
-            .and_then(|rest| rest.trim().get(..1));
-        let place = read("wchan");
-        let doing = match state {
-            Some("R") => "running".into(),
-            Some("S" | "D") if !matches!(place.as_str(), "" | "0") => format!("asleep in {place}"),
-            Some("S" | "D") => "asleep".into(),
-            Some("T" | "t") => "stopped".into(),
+        // The same files as a process's are there for each of its threads.
+        let directory = format!("/proc/{}/task/{tid}", self.pid).into();
+        let task = procfs::process::Process::new_with_root(directory).ok();
+        let stat = task.as_ref().and_then(|task| task.stat().ok());
+        let place = task.and_then(|task| task.wchan().ok());
+        let place = place.filter(|place| !matches!(place.as_str(), "" | "0"));
+        let doing = match (stat.as_ref().map(|stat| stat.state), place) {
+            (Some('R'), _) => "running".into(),
+            (Some('S' | 'D'), Some(place)) => format!("asleep in {place}"),
+            (Some('S' | 'D'), None) => "asleep".into(),
+            (Some('T' | 't'), _) => "stopped".into(),
             _ => String::new(),
         };
         let held = self.held.iter().find(|held| held.tid == tid);
@@ -344,7 +339,7 @@ impl Process {
             } else {
                 0
             },
-            name: read("comm").trim_end().into(),
+            name: stat.map_or(String::new(), |stat| stat.comm),
             doing,
             registers: held.map_or(Vec::new(), |held| held.registers.clone()),
         }

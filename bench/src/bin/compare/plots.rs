@@ -265,7 +265,7 @@ fn swell(results: &Results, path: &Path) -> Drawn {
     let body = legend(results, &root)?;
     let mut chart = ChartBuilder::on(&body)
         .caption(
-            "Resident megabytes of a heap that swells and is freed",
+            "Resident memory: a heap grows to 80 MB, and all of it is freed",
             ("sans-serif", 16),
         )
         .margin_right(30)
@@ -284,6 +284,7 @@ fn swell(results: &Results, path: &Path) -> Drawn {
         .light_line_style(TRANSPARENT)
         .x_labels(2 * MOMENTS.len() + 1)
         .x_label_formatter(&moment)
+        .y_label_formatter(&|megabytes| format!("{megabytes:.0} MB"))
         .draw()?;
     let count = results.allocators.len();
     let bar = |moment: usize, place: usize| {
