@@ -4,7 +4,7 @@
 # Debian packages in a minimal Debian of their own.
 #
 # usage: packaging/check.sh    (after make; as root, and with a Debian mirror, for the packages)
-# Needs: gcc make pkg-config cmake meson ninja-build man-db dpkg binutils debootstrap lintian
+# Needs: gcc make pkg-config cmake meson ninja-build man-db dpkg binutils lintian mmdebstrap
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/packaging/check
@@ -132,27 +132,27 @@ root=$scratch/debian
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
 # shellcheck source=/dev/null
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-debootstrap --variant=minbase "$suite" "$root" "$mirror" > "$scratch/log" 2>&1 || fail "$(tail "$scratch/log")"
+mmdebstrap --variant=essential --include=libc6-dev "$suite" "$root" "$mirror" > "$scratch/log" 2>&1 ||
+    fail "$(tail "$scratch/log")"
 # inside COMMAND...: in that Debian, which has its own /proc.
 inside() {
     # shellcheck disable=SC2016 # the inner shell's
     unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && exec chroot "$@"' sh "$root" \
-        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"
+        env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }
 install_inside() {
-    inside apt-get install -y --no-install-recommends "$@" > "$scratch/log" 2>&1 || fail "$(tail "$scratch/log")"
+    cp "$1" "$root/package.deb"
+    inside dpkg -i /package.deb > "$scratch/log" 2>&1 || fail "$(cat "$scratch/log")"
 }
-mkdir "$root/packages"
-cp "$scratch"/packages/*.deb "$here/program.c" "$root/packages"
-inside apt-get update > "$scratch/log" 2>&1 || fail "$(tail "$scratch/log")"
-install_inside "/packages/$(basename "$scratch"/packages/slabside_*.deb)"
+install_inside "$scratch"/packages/slabside_*.deb
 has 'live at its peak' inside slabside run --stats -- ls -l /
 has libslabside.so.0 inside ldconfig -p
-install_inside "/packages/$(basename "$scratch"/packages/libslabside-dev_*.deb)" gcc pkg-config
-# shellcheck disable=SC2016 # the inner shell's
-inside sh -c 'gcc /packages/program.c -o /packages/replaced $(pkg-config --cflags --libs slabside)' ||
-    fail 'a program cannot be built in the Debian'
-says replaced inside /packages/replaced
+install_inside "$scratch"/packages/libslabside-dev_*.deb
+libraries=$root/usr/lib/$(uname -m)-linux-gnu
+flags=$(PKG_CONFIG_LIBDIR=$libraries/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root pkg-config --cflags --libs slabside)
+# shellcheck disable=SC2086 # words
+gcc "$here/program.c" -o "$root/replaced" $flags
+says replaced inside /replaced
 inside dpkg --purge libslabside-dev slabside > "$scratch/log" 2>&1 || fail "$(cat "$scratch/log")"
 left=$(find "$root/usr" -name '*slabside*')
 [ -z "$left" ] || fail "dpkg --purge left $left"

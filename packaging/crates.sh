@@ -1,30 +1,44 @@
 #!/usr/bin/env bash
-# What crates.io would get: packs the crates and builds each from its package, as `cargo publish` does. Then installs the
-# command from the packages alone, unpacked in a scratch directory, and runs a program by it: the command has no source
-# tree around it, and carries its library.
+# What crates.io would get: packs the crates, unpacks them in a scratch directory, and installs the command from there by
+# cargo. So each crate is built from its package alone, as `cargo publish` does, and the command, which has no source tree
+# around it, runs a program on the library that it carries.
 #
 # usage: packaging/crates.sh    (asks the registry for what the crates depend on)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}/crates")
+# Shared with the tests: most of the time goes into what the crates depend on.
+CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TARGET_DIR
 
-cargo publish --workspace --dry-run --allow-dirty --quiet
-# The registry has no slabside yet: cargo takes the unpacked ones in its place.
-patches=()
+rm -rf "$CARGO_TARGET_DIR/package"
+cargo publish --workspace --dry-run --no-verify --allow-dirty --quiet
+cargo package -p slabside -p slabside-view -p slabside-cli --no-verify --allow-dirty --quiet
 for package in "$CARGO_TARGET_DIR"/package/*.crate; do
     tar -C "$scratch" -xzf "$package"
-    name=$(basename "$package" .crate)
-    [ "${name%-[0-9]*}" = slabside-cli ] ||
-        patches+=(--config "patch.crates-io.${name%-[0-9]*}.path='$scratch/$name'")
 done
-(cd "$scratch" && cargo install --quiet --debug --root "$scratch/root" "${patches[@]}" --path slabside-cli-[0-9]*)
+# The registry has no slabside yet: cargo takes the unpacked ones in its place, and the same versions of all others.
+cat > "$scratch/Cargo.toml" << 'MANIFEST'
+[workspace]
+members = ["slabside-*"]
+resolver = "2"
+MANIFEST
+{
+    echo '[patch.crates-io]'
+    for name in slabside slabside-view; do
+        echo "$name = { path = '$(basename "$scratch/$name"-[0-9]*)' }"
+    done
+} >> "$scratch/Cargo.toml"
+cp Cargo.lock "$scratch"
+cd "$scratch"
+cargo metadata --format-version 1 > /dev/null # leaves out of Cargo.lock what only the other crates need
+cargo install --quiet --debug --locked --root "$scratch/root" --path slabside-cli-[0-9]*
+
 export HOME=$scratch/home
 unset XDG_CACHE_HOME LD_PRELOAD SLABSIDE_LIBRARY SLABSIDE_OPTIONS
 said=$("$scratch/root/bin/slabside" run --stats -- ls / 2>&1)
 grep -q 'live at its peak' <<< "$said" || { echo "the packed command: $said" >&2; exit 1; }
 [ "$(stat -c %a "$HOME/.cache/slabside")" = 700 ]
 ls "$HOME"/.cache/slabside/libslabside-*.so > /dev/null
-echo 'crates: packed and built; the command that cargo installs from the packages runs programs'
+echo 'crates: packed; the command that cargo installs from the packages runs programs'
