@@ -1,11 +1,15 @@
-//! The metadata region: one reserve of address space, apart from all user memory, cut into areas.
+//! The metadata region: one range of address space, at a random place apart from all user memory, cut into areas.
 //!
 //! ```text
 //!   | header, | first | first group's bitmaps, | first slab | page map | heaps | arenas | page groups | ...
 //!   | counters| heap  | run tree               | headers    |          |
-//!    `----------------- opened at once -----------------------'          each area reserved at its full size,
-//!                                                                         opened as far as it is used
+//!    `----------------- opened at once -----------------------'          each area has room for its full size,
+//!                                                                         and is opened as far as it is used
 //! ```
+//!
+//! The region is claimed, not reserved, where the system can: what is not open is not mapped, and counts for no limit
+//! that the process is under, or puts itself under later. Somebody else may come to lie there; then the area ends
+//! before. So which pages are open is written down exactly ([`Opened`]): a page is opened once.
 //!
 //! What a small program needs of each area lies side by side: one call of the system opens it, and one page of
 //! page tables holds it. So the first heap, the first group and the first slab headers lie apart from the rest of
@@ -20,10 +24,11 @@ use crate::counters::{self, Counters};
 use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
 use crate::geometry::{SLAB_PAGES, SLOTS, SPAN_PAGES};
 use crate::mutex::{Lock, Mutex, Registry};
-use crate::os::{Limits, Os};
+use crate::os::{Hold, Limits, Os, Refusal};
 use crate::sealed::Sealed;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use core::ops::Range;
 use core::ptr::NonNull;
 
 /// First word of the region: "slabside" in little-endian letters.
@@ -390,8 +395,81 @@ const ALL: [Area; AREAS] = [
 struct Place {
     base: usize,
     os_page: usize,
+    hold: Hold,
     extents: [Extent; AREAS],
     plan: Plan,
+}
+
+/// Ranges of open pages there may be: each area has one, and three have one for each window.
+const OPEN_RANGES: usize = AREAS + 3 * WINDOWS;
+
+/// Which pages of the region are open, by OS pages from its start.
+///
+/// A range grows at its end, and none goes. Each change is one store, so that a fork finds what holds at every moment.
+struct Opened {
+    used: AtomicU32,
+    ranges: [AtomicU64; OPEN_RANGES],
+    /// What a thread was about to open: in a fork child, by a thread that is gone. 0: nothing.
+    pending: AtomicU64,
+}
+
+/// A range of pages as a word.
+fn packed(pages: &Range<usize>) -> u64 {
+    (pages.start as u64) << 32 | pages.end as u64
+}
+
+/// The range of pages that `word` stands for.
+fn unpacked(word: u64) -> Range<usize> {
+    (word >> 32) as usize..word as u32 as usize
+}
+
+impl Opened {
+    const fn none() -> Opened {
+        Opened {
+            used: AtomicU32::new(0),
+            ranges: [const { AtomicU64::new(0) }; OPEN_RANGES],
+            pending: AtomicU64::new(0),
+        }
+    }
+
+    fn forget(&self) {
+        self.used.store(0, Relaxed);
+        self.pending.store(0, Relaxed);
+    }
+
+    fn words(&self) -> &[AtomicU64] {
+        &self.ranges[..self.used.load(Acquire) as usize]
+    }
+
+    /// The first of `pages` that are not open, in a row.
+    fn gap(&self, pages: Range<usize>) -> Option<Range<usize>> {
+        let ranges = || self.words().iter().map(|word| unpacked(word.load(Relaxed)));
+        let mut start = pages.start;
+        while let Some(open) = ranges().find(|open| open.contains(&start)) {
+            start = open.end;
+        }
+        let behind = ranges().filter(|open| open.start > start);
+        let end = behind.fold(pages.end, |end, open| end.min(open.start));
+        (start < end).then_some(start..end)
+    }
+
+    /// `pages`, none of which was open, are so now. False where there is no place to note that.
+    fn add(&self, pages: &Range<usize>) -> bool {
+        let words = self.words();
+        let before = |word: &&AtomicU64| unpacked(word.load(Relaxed)).end == pages.start;
+        if let Some(word) = words.iter().find(before) {
+            let start = unpacked(word.load(Relaxed)).start;
+            word.store(packed(&(start..pages.end)), Relaxed);
+            return true;
+        }
+        let used = words.len();
+        let Some(word) = self.ranges.get(used) else {
+            return false;
+        };
+        word.store(packed(pages), Relaxed);
+        self.used.store(used as u32 + 1, Release);
+        true
+    }
 }
 
 /// The region. All zero until [`Meta::init`].
@@ -402,13 +480,9 @@ pub struct Meta {
     ready: AtomicU32,
     /// Where it is.
     place: Sealed<Place>,
-    /// Bytes of each area that may still be opened: less than its extent once some were given back.
-    bytes: [AtomicUsize; AREAS],
-    /// End of what was opened of each area.
-    opened: [AtomicUsize; AREAS],
-    /// Bytes at the start of each area that were opened with the header, in its place or apart.
-    primed: [AtomicUsize; AREAS],
-    /// Held while areas are opened or cut.
+    /// Which pages of it are open.
+    opened: Opened,
+    /// Held while pages are opened.
     opening: Mutex<()>,
     /// Non-zero where hardened mode is provided for.
     hardened: AtomicU32,
@@ -423,34 +497,37 @@ impl Meta {
             place: Sealed::new(Place {
                 base: 0,
                 os_page: 0,
+                hold: Hold::Reserved,
                 extents: [Extent {
                     offset: 0,
                     bytes: 0,
                 }; AREAS],
                 plan: Plan::unlimited(),
             }),
-            bytes: [const { AtomicUsize::new(0) }; AREAS],
-            opened: [const { AtomicUsize::new(0) }; AREAS],
-            primed: [const { AtomicUsize::new(0) }; AREAS],
+            opened: Opened::none(),
             opening: Mutex::new(locks, ()),
             hardened: AtomicU32::new(0),
         }
     }
 
-    /// From [`Meta::init`] on, which comes later, hardened mode is provided for: its areas are there, the
-    /// region lies at a random address, and gaps of random width that nobody can touch part the areas.
+    /// From [`Meta::init`] on, which comes later, hardened mode is provided for: its areas are there, and gaps of
+    /// random width that nobody can touch part the areas.
     pub fn harden(&self) {
         self.hardened.store(1, Relaxed);
     }
 
-    /// Reserves the region and opens its header and counters. False where the system refuses; it can be
+    /// Finds the region a place and opens its header and counters. False where the system refuses; it can be
     /// tried again. Once at a time.
     pub fn init<O: Os>(&self, os: &O) -> bool {
         let hardened = self.hardened.load(Relaxed) != 0;
         let mut plan = Plan::under(os.limits(), os.memory()).with_hardened(hardened);
         loop {
-            if let Some(start) = self.reserve(os, plan) {
-                return self.set_up(os, start);
+            // Somebody else may be faster than the first call that opens a part of what was claimed.
+            let found = [Hold::Claimed, Hold::Claimed, Hold::Reserved]
+                .into_iter()
+                .any(|hold| self.begin(os, plan, hold).is_some());
+            if found {
+                return true;
             }
             match plan.smaller() {
                 Some(smaller) => plan = smaller,
@@ -459,94 +536,78 @@ impl Meta {
         }
     }
 
-    /// Reserves the areas and a closed page before and behind them: large blocks may lie right beside, and
-    /// an overflow from there must meet a fault.
-    fn reserve<O: Os>(&self, os: &O, plan: Plan) -> Option<NonNull<u8>> {
+    /// Finds place for the areas, and for a page before and behind them that is never opened: an overflow from what
+    /// lies beside must meet a fault.
+    fn begin<O: Os>(&self, os: &O, plan: Plan, hold: Hold) -> Option<()> {
         let os_page = os.page_size();
-        let mut extents = [Extent::default(); AREAS];
-        let mut end = 0;
-        for (extent, area) in extents.iter_mut().zip(ALL) {
-            if plan.hardened && area != Area::Header {
-                end += (1 + os.random() as usize % GAP_PAGES) * os_page;
-            }
-            // These two are always opened together, and share pages.
-            let bytes = plan.bytes_of(area);
-            let (offset, bytes) = match area {
-                Area::FirstGroup if !plan.hardened => (end, bytes),
-                Area::Tree if !plan.hardened => (end, align_up(end + bytes, os_page)? - end),
-                _ => (end, align_up(bytes, os_page)?),
-            };
-            *extent = Extent { offset, bytes };
-            end = offset + bytes;
-        }
-        // A page on either side stays closed.
+        let (extents, end) = lay_out(os, plan)?;
         let bytes = end + 2 * os_page;
-        let whole = if plan.hardened {
-            os.reserve_anywhere(bytes)?
-        } else {
-            os.reserve(bytes)?
+        let whole = match hold {
+            Hold::Claimed => os.claim(bytes)?,
+            Hold::Reserved => os.reserve(bytes)?,
         };
-        // SAFETY: the reserve is that much longer.
+        // SAFETY: there is that much more.
         let start = unsafe { whole.add(os_page) };
-        for (bytes, extent) in self.bytes.iter().zip(&extents) {
-            bytes.store(extent.bytes, Relaxed);
-        }
         let place = Place {
             base: start.as_ptr() as usize,
             os_page,
+            hold,
             extents,
             plan,
         };
         // SAFETY: nobody reads before `ready` is published, and `init` runs once at a time.
         unsafe { self.place.set(place) };
-        Some(start)
+        let first = self.first_bytes();
+        // SAFETY: at the start of our own range, as long as `end`.
+        let opened = unsafe { os.open(start, first, hold) };
+        if opened.is_err() && hold == Hold::Reserved {
+            // SAFETY: the reserve is ours, and nobody knows it.
+            unsafe { os.unmap(whole, bytes) };
+        }
+        opened.ok()?;
+        self.opened.forget();
+        self.opened.add(&(0..first / os_page));
+        self.note_apart();
+        self.set_up(os, start);
+        Some(())
     }
 
-    fn set_up<O: Os>(&self, os: &O, start: NonNull<u8>) -> bool {
-        let total = self.total();
-        let first = match self.hardened.load(Relaxed) {
-            0 => self.prime(),
-            // Gaps part the areas, and stay closed.
-            _ => self.extent(Area::Header).bytes,
-        };
-        // SAFETY: at the start of our own reserve.
-        if !unsafe { os.open(start, first) } {
-            let guard = os.page_size();
-            // SAFETY: the reserve is ours, as long as `reserve` made it, and nobody knows it.
-            unsafe { os.unmap(start.sub(guard), total + 2 * guard) };
-            return false;
-        }
-        os.name(start, total, c"slabside: metadata");
+    fn set_up<O: Os>(&self, os: &O, start: NonNull<u8>) {
+        os.name(start, self.first_bytes(), c"slabside: metadata");
         self.ready.store(1, Release);
-        self.write_header(os, total);
+        self.write_header(os, self.total());
         self.reset_counters();
         // Whoever uses the rest counts it.
         let counted = self.extent(Area::Header).bytes + self.extent(Area::FirstSlabs).bytes;
         counters::add(&self.counters().metadata, counted as u64);
-        true
     }
 
-    /// How much is opened at once, in bytes: all up to the first page of the page map.
-    fn prime(&self) -> usize {
-        let map = self.os_page();
-        for (area, bytes) in [
-            (Area::Heaps, self.extent(Area::FirstHeap).bytes),
-            (Area::Groups, GROUP_BYTES),
-            (Area::Tree, self.os_pages(self.extent(Area::Tree).bytes)),
-            (Area::PageMap, map),
-        ] {
-            self.primed[area as usize].store(bytes, Relaxed);
+    /// How much is opened at once, in bytes: all up to the first page of the page map, or, where gaps part the areas,
+    /// the header alone.
+    fn first_bytes(&self) -> usize {
+        match self.place.plan.hardened {
+            false => self.extent(Area::PageMap).offset + self.os_page(),
+            true => self.extent(Area::Header).bytes,
         }
-        for area in [
-            Area::FirstHeap,
-            Area::FirstGroup,
-            Area::Tree,
-            Area::FirstSlabs,
-        ] {
-            self.opened[area as usize].store(self.extent(area).bytes, Relaxed);
+    }
+
+    /// What the first heap and the first group have apart is not opened again in the areas of their kind.
+    fn note_apart(&self) {
+        if self.place.plan.hardened {
+            return;
         }
-        self.opened[Area::PageMap as usize].store(map, Relaxed);
-        self.extent(Area::PageMap).offset + map
+        let heap = self.extent(Area::FirstHeap).bytes;
+        for (area, bytes) in [(Area::Heaps, heap), (Area::Groups, GROUP_BYTES)] {
+            let (first, pages) = (self.page(area, 0), bytes / self.os_page());
+            if pages > 0 {
+                self.opened.add(&(first..first + pages));
+            }
+        }
+    }
+
+    /// The number of the OS page of byte `offset` of `area`.
+    fn page(&self, area: Area, offset: usize) -> usize {
+        (self.extent(area).offset + offset) / self.os_page()
     }
 
     fn write_header<O: Os>(&self, os: &O, total: usize) {
@@ -685,45 +746,53 @@ impl Meta {
         visit(self.opening.as_lock());
     }
 
-    /// Makes bytes `from..to` of `area` usable; whole OS pages around them are opened. False where the
-    /// system refuses or the area ends before.
-    pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> bool {
+    /// Makes bytes `from..to` of `area` usable; whole OS pages around them are opened.
+    pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> Result<(), Refusal> {
         let _guard = self.opening.lock();
-        if to > self.bytes[area as usize].load(Relaxed) {
-            return false;
+        if to > self.extent(area).bytes {
+            return Err(Refusal::NoMemory);
         }
-        let from = from.max(self.primed[area as usize].load(Relaxed));
-        let (from, to) = (from & !(self.os_page() - 1), self.os_pages(to));
-        if to <= from {
-            return true;
+        self.settle(os);
+        let mut pages = self.page(area, from)..self.page(area, to + self.os_page() - 1);
+        while let Some(gap) = self.opened.gap(pages.clone()) {
+            self.open_gap(os, &gap)?;
+            pages.start = gap.end;
         }
-        self.opened[area as usize].fetch_max(to, Relaxed);
-        // SAFETY: `from` lies within the area.
-        let start = unsafe { self.start::<u8>(area).add(from) };
-        // SAFETY: within our own reserve, see the check of `to`; areas begin and end on OS pages.
-        unsafe { os.open(start, to - from) }
+        Ok(())
     }
 
-    /// Gives back the address space that a plan for `bytes` of heap would not have reserved, as far as
-    /// it was never opened: for a process that limits itself after it started. A closed page stays on
-    /// either side of each hole, since large blocks may come to lie in it.
-    pub fn shrink_to<O: Os>(&self, os: &O, bytes: usize) {
-        let _guard = self.opening.lock();
-        let plan = Plan::of(bytes).with_hardened(self.plan().hardened);
-        for area in ALL {
-            let opened = self.opened[area as usize].load(Relaxed);
-            let keep = self.os_pages(plan.bytes_of(area).max(opened));
-            let now = self.bytes[area as usize].load(Relaxed);
-            let guard = os.page_size();
-            if keep + 2 * guard >= now {
-                continue;
-            }
-            self.bytes[area as usize].store(keep, Relaxed);
-            // SAFETY: `keep` and the guards lie within the area.
-            let start = unsafe { self.start::<u8>(area).add(keep + guard) };
-            // SAFETY: a part of our own reserve that was never opened, nor will be.
-            unsafe { os.unmap(start, now - keep - 2 * guard) };
+    /// Opens pages of the region, none of which is open.
+    fn open_gap<O: Os>(&self, os: &O, gap: &Range<usize>) -> Result<(), Refusal> {
+        let opened = &self.opened;
+        opened.pending.store(packed(gap), Relaxed);
+        let (start, bytes) = (self.address(gap.start), gap.len() * self.os_page());
+        // SAFETY: within our own range: callers name pages of areas.
+        let done = unsafe { os.open(start, bytes, self.place.hold) };
+        let noted = done.is_ok() && opened.add(gap);
+        opened.pending.store(0, Release);
+        debug_assert!(noted || done.is_err(), "more ranges than areas and windows");
+        done
+    }
+
+    /// In the child of a fork that came while another thread opened pages, these may be there, untouched.
+    fn settle<O: Os>(&self, os: &O) {
+        let pending = self.opened.pending.load(Relaxed);
+        if pending == 0 {
+            return;
         }
+        let pages = unpacked(pending);
+        let is_zero = |page| os.still_holds(self.address(page).as_ptr() as usize, 0);
+        let unknown = self.opened.gap(pages.clone()) == Some(pages.clone());
+        if unknown && pages.clone().all(is_zero) {
+            self.opened.add(&pages);
+        }
+        self.opened.pending.store(0, Release);
+    }
+
+    /// The start of an OS page of the region.
+    fn address(&self, page: usize) -> NonNull<u8> {
+        // SAFETY: callers name pages of areas.
+        unsafe { NonNull::new_unchecked((self.place.base + page * self.os_page()) as *mut u8) }
     }
 
     /// Opens `area` from `*opened` to at least `to`, in steps that grow with it, and moves `*opened`.
@@ -731,13 +800,13 @@ impl Meta {
         if to <= *opened {
             return true;
         }
-        let extent = self.bytes[area as usize].load(Relaxed);
+        let extent = self.extent(area).bytes;
         if to > extent {
             return false;
         }
         let step = (*opened / 8).max(OPEN_STEP);
         for end in [(*opened + step).max(to).min(extent), to] {
-            if self.open(os, area, *opened, end) {
+            if self.open(os, area, *opened, end).is_ok() {
                 let end = self.os_pages(end);
                 counters::add(&self.counters().metadata, (end - *opened) as u64);
                 *opened = end;
@@ -748,6 +817,28 @@ impl Meta {
     }
 }
 
+/// Where the areas of `plan` lie, and where the last one ends, from the region's start.
+fn lay_out<O: Os>(os: &O, plan: Plan) -> Option<([Extent; AREAS], usize)> {
+    let os_page = os.page_size();
+    let mut extents = [Extent::default(); AREAS];
+    let mut end = 0;
+    for (extent, area) in extents.iter_mut().zip(ALL) {
+        if plan.hardened && area != Area::Header {
+            end += (1 + os.random() as usize % GAP_PAGES) * os_page;
+        }
+        // These two are always opened together, and share pages.
+        let bytes = plan.bytes_of(area);
+        let (offset, bytes) = match area {
+            Area::FirstGroup if !plan.hardened => (end, bytes),
+            Area::Tree if !plan.hardened => (end, align_up(end + bytes, os_page)? - end),
+            _ => (end, align_up(bytes, os_page)?),
+        };
+        *extent = Extent { offset, bytes };
+        end = offset + bytes;
+    }
+    Some((extents, end))
+}
+
 /// The most pages of a gap between two areas in hardened mode.
 const GAP_PAGES: usize = 256;
 /// The least step in which an area is opened, in bytes.
@@ -756,6 +847,56 @@ const OPEN_STEP: usize = 4 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn ranges_of_open_pages_grow_at_their_ends_and_gaps_between_them_are_found() {
+        let opened = Opened::none();
+        let gaps = |pages: Range<usize>| {
+            let (mut at, mut gaps) = (pages.start, Vec::new());
+            while let Some(gap) = opened.gap(at..pages.end) {
+                at = gap.end;
+                gaps.push(gap);
+            }
+            gaps
+        };
+        assert_eq!(gaps(0..10), [0..10]);
+        assert!(opened.add(&(5..7)) && opened.add(&(1..2)) && opened.add(&(7..8)));
+        assert_eq!(opened.words().len(), 2);
+        assert_eq!(gaps(0..10), [0..1, 2..5, 8..10]);
+        assert_eq!(gaps(6..8), []);
+        assert!(opened.add(&(2..5)));
+        assert_eq!(gaps(1..9), [8..9]);
+        assert_eq!(gaps(3..4), []);
+        let more = (0..OPEN_RANGES).map(|n| opened.add(&(100 + 2 * n..101 + 2 * n)));
+        assert_eq!(more.filter(|&noted| noted).count(), OPEN_RANGES - 2);
+        assert_eq!(gaps(100..104), [101..102, 103..104]);
+    }
+
+    #[cfg(feature = "sim")]
+    #[test]
+    fn what_a_thread_that_is_gone_had_opened_without_saying_so_is_ours() {
+        let (sim, meta) = (crate::os::Sim::default(), Meta::new(&mut Registry::new()));
+        assert!(meta.init(&sim));
+        for there in [false, true] {
+            let start = if there { 6 } else { 1 };
+            let first = meta.page(Area::Slabs, start * meta.os_page());
+            let pages = first..first + 2;
+            meta.opened.pending.store(packed(&pages), Relaxed);
+            if there {
+                let (at, bytes) = (meta.address(first), 2 * meta.os_page());
+                // SAFETY: pages of the region that are not open.
+                let opened = unsafe { sim.open(at, bytes, Hold::Claimed) };
+                assert_eq!(opened, Ok(()));
+            }
+            // The simulated system ends the test where a page is opened twice.
+            assert_eq!(
+                meta.open(&sim, Area::Slabs, 0, (start + 3) * meta.os_page()),
+                Ok(())
+            );
+            assert_eq!(meta.opened.pending.load(Relaxed), 0);
+        }
+    }
 
     /// Four TiB behind the break, with or without hardened mode: their numbers fit the map's entries, and their
     /// bookkeeping what a process can address.

@@ -297,7 +297,7 @@ fn little_memory() {
             config.break_bytes = 2 << 20
         }),
         sim_with(|config| {
-            config.bytes = 40 << 20;
+            config.bytes = 12 << 20;
             config.break_bytes = 1 << 20;
             config.page_size = 64 << 10
         }),

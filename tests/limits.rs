@@ -29,6 +29,19 @@ fn a_program_that_limits_itself_late_can_use_what_it_is_left() {
 }
 
 #[test]
+fn a_limit_set_after_the_start_leaves_a_program_its_own_mappings_and_threads() {
+    for how in ["", "walled"] {
+        for options in ["", "hardened", "guard-sample:100"] {
+            for form in FORMS {
+                let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]];
+                let program = compile_as(form, "own_mappings.c", &[]);
+                run(&program, &[how], &environment.concat()).passed();
+            }
+        }
+    }
+}
+
+#[test]
 fn others_may_move_the_break_by_odd_sizes() {
     passes("foreign.c", &[]);
 }

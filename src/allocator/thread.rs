@@ -109,7 +109,6 @@ impl<O: Os> Allocator<O> {
         self.with_heap(thread, |_, heap| {
             heap.give_back(ground)?;
             ground.large.give_back(&ground.os, &ground.meta);
-            ground.pages.yield_reserve(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, keep);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
             Ok(Some(()))
@@ -125,7 +124,6 @@ impl<O: Os> Allocator<O> {
                 heap.give_back(ground)?;
             }
             ground.large.give_back(&ground.os, &ground.meta);
-            ground.pages.yield_reserve(&ground.os, &ground.meta);
             ground.pages.discard_all_kept(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, keep);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);

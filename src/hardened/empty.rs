@@ -42,7 +42,7 @@ impl Empty {
     pub fn take<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
         let _guard = self.taking.lock();
         if self.base.load(Relaxed) == 0 {
-            let base = os.reserve_anywhere(EMPTY_BLOCKS * STEP)?;
+            let base = os.reserve(EMPTY_BLOCKS * STEP)?;
             self.base.store(base.as_ptr() as usize, Relaxed);
         }
         let words = EMPTY_BLOCKS / WORD;

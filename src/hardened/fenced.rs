@@ -9,7 +9,7 @@
 
 use crate::misuse::Misuse;
 use crate::mutex::{Lock, Mutex, Registry};
-use crate::os::{Limits, Os};
+use crate::os::{Hold, Limits, Os, Refusal};
 use core::ffi::CStr;
 use core::ptr::NonNull;
 
@@ -181,9 +181,13 @@ impl<O: Os> Os for Fenced<'_, O> {
         unsafe { self.os.discard(start, bytes) }
     }
 
-    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal> {
         // SAFETY: the caller's promise is the same.
-        unsafe { self.os.open(start, bytes) }
+        unsafe { self.os.open(start, bytes, hold) }
+    }
+
+    fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.os.claim(bytes)
     }
 
     fn page_size(&self) -> usize {

@@ -2,8 +2,8 @@
 //! GWP-ASan (Serebryany et al., "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in Production", 2023).
 //!
 //! ```text
-//!   | records | guard | page: ....... block | guard | page | guard | ... | guard |
-//!                            an overflow faults ^
+//!   | records |    | guard | page: ....... block | guard | page | guard | ... | guard |
+//!    elsewhere                    an overflow faults ^
 //! ```
 //!
 //! A freed page faults until its turn comes again, round all others. No fast path knows: a refill that finds
@@ -12,7 +12,7 @@
 use crate::geometry::{align_down, MIN_ALIGN, PAGE};
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
-use crate::os::Os;
+use crate::os::{Hold, Os};
 use crate::sync::{AtomicUsize, Ordering::Acquire, Ordering::Release};
 use core::ptr::NonNull;
 
@@ -94,7 +94,9 @@ pub struct Sampled {
 
 /// The sampled blocks of the process.
 pub struct Samples {
-    /// Where the records begin; 0: nothing was sampled yet.
+    /// Where the records lie, at no fixed distance from the pages.
+    records: AtomicUsize,
+    /// Where the first guard lies; 0: nothing was sampled yet.
     start: AtomicUsize,
     /// The place where the search for a page goes on. The lock guards the records as well, and is held over system
     /// calls: a sampled allocation is rare and slow in any case.
@@ -105,6 +107,7 @@ impl Samples {
     /// None.
     pub const fn new(locks: &mut Registry) -> Samples {
         Samples {
+            records: AtomicUsize::new(0),
             start: AtomicUsize::new(0),
             cursor: Mutex::new(locks, 0),
         }
@@ -117,41 +120,47 @@ impl Samples {
 
     #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
     fn record<'a>(&'a self, _guard: &'a mut Guard<'_, usize>, index: usize) -> &'a mut Record {
-        let start = self.start.load(Acquire) as *mut Record;
-        // SAFETY: opened when `start` was set; zero is a valid record; callers hold the lock, and one borrow.
-        unsafe { &mut *start.add(index) }
+        let records = self.records.load(Acquire) as *mut Record;
+        // SAFETY: opened before `start` was set; zero is a valid record; callers hold the lock, and one borrow.
+        unsafe { &mut *records.add(index) }
     }
 
     /// Whether `address` lies among the sampled pages.
     #[inline]
     pub fn holds<O: Os>(&self, os: &O, address: usize) -> bool {
         let start = self.start.load(Acquire);
-        let offset = address.wrapping_sub(start + RECORDS_BYTES);
+        let offset = address.wrapping_sub(start);
         start != 0 && offset < BLOCKS * Samples::step(os) + os.page_size()
     }
 
     /// Index of the page that `address` lies in, or is nearest to.
     fn index<O: Os>(&self, os: &O, address: usize) -> usize {
-        let offset = address.saturating_sub(self.start.load(Acquire) + RECORDS_BYTES);
+        let offset = address.saturating_sub(self.start.load(Acquire));
         // Half of the guard belongs to the page before it, half to the page behind.
         ((offset.saturating_sub(os.page_size() / 2)) / Samples::step(os)).min(BLOCKS - 1)
     }
 
     fn page<O: Os>(&self, os: &O, index: usize) -> usize {
-        self.start.load(Acquire) + RECORDS_BYTES + index * Samples::step(os) + os.page_size()
+        self.start.load(Acquire) + index * Samples::step(os) + os.page_size()
     }
 
     fn reserve<O: Os>(&self, os: &O) -> bool {
-        let bytes = RECORDS_BYTES + BLOCKS * Samples::step(os) + os.page_size();
+        if self.records.load(Acquire) == 0 {
+            let Some(records) = os.reserve(RECORDS_BYTES) else {
+                return false;
+            };
+            // SAFETY: our own reserve.
+            if unsafe { os.open(records, RECORDS_BYTES, Hold::Reserved) }.is_err() {
+                // SAFETY: nobody knows the reserve.
+                unsafe { os.unmap(records, RECORDS_BYTES) };
+                return false;
+            }
+            self.records.store(records.as_ptr() as usize, Release);
+        }
+        let bytes = BLOCKS * Samples::step(os) + os.page_size();
         let Some(start) = os.reserve(bytes) else {
             return false;
         };
-        // SAFETY: the beginning of our own reserve.
-        if !unsafe { os.open(start, RECORDS_BYTES) } {
-            // SAFETY: nobody knows the reserve.
-            unsafe { os.unmap(start, bytes) };
-            return false;
-        }
         os.name(start, bytes, c"slabside: samples");
         self.start.store(start.as_ptr() as usize, Release);
         true
@@ -190,9 +199,10 @@ impl Samples {
         let index = places.find(|&index| self.record(&mut cursor, index).state != State::Live)?;
         let page = self.page(os, index);
         // SAFETY: a page of our own reserve, not in use.
-        if !unsafe { os.open(NonNull::new(page as *mut u8)?, page_bytes) } {
-            return None;
-        }
+        unsafe {
+            os.open(NonNull::new(page as *mut u8)?, page_bytes, Hold::Reserved)
+                .ok()?
+        };
         if self.record(&mut cursor, index).state == State::Unclosed {
             // SAFETY: as above, and it is open.
             unsafe { core::ptr::write_bytes(page as *mut u8, 0, page_bytes) };
@@ -309,7 +319,7 @@ impl Samples {
         }
         let index = self.index(os, address);
         // SAFETY: opened when `start` was set, and a record is plain words: at worst it is half new.
-        let record = unsafe { *(self.start.load(Acquire) as *const Record).add(index) };
+        let record = unsafe { *(self.records.load(Acquire) as *const Record).add(index) };
         (record.state != State::Unused).then_some(Sampled {
             address: record.address,
             size: record.size,

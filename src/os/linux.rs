@@ -7,7 +7,7 @@
 use super::calls;
 use super::process::{string, variable, Process};
 use super::steady::Steady;
-use super::{Huge, Limits, NextMalloc, Os};
+use super::{Hold, Huge, Limits, NextMalloc, Os, Refusal};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::ptr::{self, NonNull};
@@ -47,8 +47,6 @@ const BY_PROTECTION: u32 = 2;
 const GUARD_INSTALL: libc::c_int = 102;
 /// mmap(2): `MAP_FIXED_NOREPLACE`, Linux 4.17.
 const ONLY_WHERE_FREE: libc::c_int = libc::MAP_FIXED_NOREPLACE;
-/// Bits of an address that the random place of a reserve is drawn from: 64 TiB.
-const RANDOM_BITS: u32 = 46;
 
 /// What is to be called, and when.
 #[derive(Clone, Copy)]
@@ -124,6 +122,16 @@ impl Linux {
         set.err().unwrap_or(key + 1)
     }
 
+    /// Random places for `bytes` of address space, a few: in the quarter of all addresses behind three eighths of them.
+    /// Nobody maps there unasked. From top to bottom come the stack, libraries and mappings, then programs and the break
+    /// above two thirds; where mappings go upwards, they begin at a third.
+    fn places(&self, bytes: usize) -> impl Iterator<Item = usize> + '_ {
+        let (page, eighth) = (self.page_size(), self.process.addresses() / 8);
+        let choices = (2 * eighth).saturating_sub(bytes) / page;
+        let tries = if choices == 0 { 0 } else { PLACES_TRIED };
+        (0..tries).map(move |_| 3 * eighth + self.random() as usize % choices * page)
+    }
+
     /// Whether the break can be moved without another thread moving it at the same time. libc's `sbrk`
     /// is not atomic: two that overlap give both callers the same memory. So beside another malloc the
     /// break is moved only while there is one thread; the directory of a process's threads has two links
@@ -155,6 +163,24 @@ fn map_anonymous(bytes: usize, access: libc::c_int, flags: libc::c_int) -> Optio
     calls::address(unsafe { calls::map(0, bytes, access, flags) })
 }
 
+/// Maps memory at `start` and nowhere else: `EEXIST` where anything lies there.
+fn map_where_free(
+    start: usize,
+    bytes: usize,
+    access: libc::c_int,
+    flags: libc::c_int,
+) -> Result<(), libc::c_int> {
+    // SAFETY: a mapping that replaces none touches nobody's memory (Linux 4.17).
+    match unsafe { calls::map(start, bytes, access, flags | ONLY_WHERE_FREE) }? {
+        got if got == start => Ok(()),
+        elsewhere => {
+            // SAFETY: our own fresh mapping: an older kernel takes the address for a wish.
+            unsafe { calls::unmap(elsewhere, bytes) };
+            Err(libc::EEXIST)
+        }
+    }
+}
+
 /// The number of an address.
 fn at(start: NonNull<u8>) -> usize {
     start.as_ptr() as usize
@@ -183,22 +209,54 @@ impl Os for Linux {
         Some(old as usize)
     }
 
+    fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+        for place in self.places(bytes) {
+            match map_where_free(place, bytes, libc::PROT_NONE, libc::MAP_NORESERVE) {
+                Ok(()) => {
+                    // SAFETY: our own fresh mapping, which has shown that nothing lies there.
+                    unsafe { calls::unmap(place, bytes) };
+                    return NonNull::new(place as *mut u8);
+                }
+                // The kernel looks for what lies there first. A limit that forbids so much at once does not forbid
+                // its parts.
+                Err(libc::EAGAIN) => return NonNull::new(place as *mut u8),
+                Err(libc::ENOMEM) if calls::limits().address_space != usize::MAX => {
+                    return NonNull::new(place as *mut u8)
+                }
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let start = map_anonymous(bytes, libc::PROT_NONE, libc::MAP_NORESERVE)?;
+        let (access, flags) = (libc::PROT_NONE, libc::MAP_NORESERVE);
+        let random = self
+            .places(bytes)
+            .find(|&place| map_where_free(place, bytes, access, flags).is_ok())
+            .and_then(|place| NonNull::new(place as *mut u8));
+        let start = random.or_else(|| map_anonymous(bytes, access, flags))?;
         // SAFETY: our own fresh range. Failure only means a larger core dump.
         unsafe { calls::advise(at(start), bytes, libc::MADV_DONTDUMP) };
         Some(start)
     }
 
-    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal> {
+        if hold == Hold::Claimed {
+            return map_where_free(at(start), bytes, READ_WRITE, 0).map_err(|error| match error {
+                libc::EEXIST => Refusal::Taken,
+                _ => Refusal::NoMemory,
+            });
+        }
         // SAFETY: the caller's range is within a reserve, which core dumps leave out: from now on it has contents that
         // a debugger asks for.
         unsafe {
-            calls::protect(at(start), bytes, READ_WRITE) && {
-                calls::advise(at(start), bytes, libc::MADV_DODUMP);
-                true
+            if !calls::protect(at(start), bytes, READ_WRITE) {
+                return Err(Refusal::NoMemory);
             }
+            calls::advise(at(start), bytes, libc::MADV_DODUMP);
         }
+        Ok(())
     }
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
@@ -224,18 +282,11 @@ impl Os for Linux {
     }
 
     fn map_at(&self, start: usize, bytes: usize) -> bool {
-        // SAFETY: a mapping that replaces none touches nobody's memory (Linux 4.17).
-        let got = unsafe { calls::map(start, bytes, READ_WRITE, ONLY_WHERE_FREE) };
-        match got {
-            Ok(got) if got == start => {
-                self.advise_mapped(start, bytes);
-                return true;
-            }
-            // SAFETY: our own fresh mapping: an older kernel takes the address for a hint.
-            Ok(elsewhere) => unsafe { calls::unmap(elsewhere, bytes) },
-            Err(_) => false,
-        };
-        false
+        let done = map_where_free(start, bytes, READ_WRITE, 0).is_ok();
+        if done {
+            self.advise_mapped(start, bytes);
+        }
+        done
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
@@ -434,23 +485,6 @@ impl Os for Linux {
         }
     }
 
-    fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let flags = libc::MAP_NORESERVE | ONLY_WHERE_FREE;
-        for _ in 0..RANDOM_TRIES {
-            let page = self.page_size();
-            let wanted = (self.random() as usize % (1 << RANDOM_BITS)).max(1 << 32) / page * page;
-            // SAFETY: NOREPLACE touches nobody's mapping; older kernels take the address as a wish.
-            let got = unsafe { calls::map(wanted, bytes, libc::PROT_NONE, flags) };
-            let Some(start) = calls::address(got) else {
-                continue;
-            };
-            // SAFETY: our own fresh range. Failure only means a larger core dump.
-            unsafe { calls::advise(at(start), bytes, libc::MADV_DONTDUMP) };
-            return Some(start);
-        }
-        self.reserve(bytes)
-    }
-
     unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's: nobody writes there any more, and from now on the kernel refuses to change the
         // mapping; older ones know no such call.
@@ -561,8 +595,8 @@ type Backtrace = unsafe extern "C" fn(*mut *mut libc::c_void, libc::c_int) -> li
 const FRAMES: usize = 24;
 /// The last bytes of a file's name that a frame is told with.
 const NAME: usize = 80;
-/// Random places that are tried for a reserve.
-const RANDOM_TRIES: usize = 8;
+/// Random places that are tried for address space.
+const PLACES_TRIED: usize = 8;
 /// `vm.max_map_count` where it cannot be read.
 const MAPPINGS: usize = 65_530;
 

@@ -8,8 +8,11 @@
 //!
 //! ```text
 //!   absent --reserve--> reserved --open--> usable --unmap--> absent
-//!      `-----------map / move_break(+)------^  `--move_break(-)--> absent
+//!      |`--claim, open-----------------------^|
+//!      `-----------map / move_break(+)-------^ `--move_break(-)--> absent
 //! ```
+//!
+//! What is claimed stays absent until it is opened: it counts for no limit, and anybody may come to lie there first.
 
 #[macro_use]
 mod loader;
@@ -52,6 +55,24 @@ pub enum Huge {
     Unwanted,
 }
 
+/// How address space is kept free for the one who is going to open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Not at all: nothing lay there when it was chosen, far from where the system maps.
+    Claimed,
+    /// By a mapping that nobody can touch.
+    Reserved,
+}
+
+/// Why [`Os::open`] opened nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The system gives no more memory.
+    NoMemory,
+    /// Something lies there.
+    Taken,
+}
+
 /// The system's memory and the little else that the allocator needs of it.
 ///
 /// Contract, for all: sizes and addresses are in bytes and multiples of [`Os::page_size`], except for
@@ -67,15 +88,20 @@ pub trait Os: Sync {
     /// Moves the break by `delta` bytes (sbrk(2)) and tells where it stood before. New pages are zero.
     fn move_break(&self, delta: isize) -> Option<usize>;
 
-    /// Takes address space without memory: touching it faults. It does not count as committed memory
-    /// and is left out of core dumps.
+    /// Chooses address space where nothing lies, at a random place, and takes none of it. `None` where the system does
+    /// not map where it is told to.
+    fn claim(&self, bytes: usize) -> Option<NonNull<u8>>;
+
+    /// Takes address space without memory, at a random place where the system can: touching it faults. It counts for a
+    /// limit of address space, but not as committed memory, and is left out of core dumps.
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>>;
 
-    /// Makes a reserved range usable, zero at first, and part of core dumps; usable pages in the range stay as they are.
+    /// Makes a range usable, zero at first, and part of core dumps. In a reserve, usable pages of the range stay as
+    /// they are. What is claimed is refused where anything lies in the range, usable pages of ours too.
     ///
     /// # Safety
-    /// The range lies within one that [`Os::reserve`] returned.
-    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool;
+    /// The range lies within one that [`Os::claim`] or [`Os::reserve`] returned, as `hold` says.
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal>;
 
     /// Maps usable zero pages at a multiple of `align` (a power of two).
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>>;
@@ -87,7 +113,7 @@ pub trait Os: Sync {
     /// Gives address space back. It may fail where splitting a mapping would exceed `vm.max_map_count`.
     ///
     /// # Safety
-    /// Nobody uses the range any more, and it came from [`Os::map`], [`Os::remap`] or [`Os::reserve`].
+    /// Nobody uses the range any more, and it came from [`Os::map`], [`Os::remap`] or [`Os::reserve`], or was opened.
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
     /// Resizes a mapping, moving it if need be (mremap(2)); bytes beyond the old size are zero.
@@ -217,11 +243,6 @@ pub trait Os: Sync {
     fn watch_faults(&self) {}
 
     // ---- hardened mode: a system that cannot do these answers false, and does without ------------
-
-    /// As [`Os::reserve`], at a random address where the system can.
-    fn reserve_anywhere(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.reserve(bytes)
-    }
 
     /// Makes usable pages fault when they are touched, whoever touches them; their contents are lost. The
     /// range stays the caller's, to be unmapped or given back like the pages around it.

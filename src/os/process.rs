@@ -64,6 +64,14 @@ impl Process {
         page
     }
 
+    /// How many addresses a process has, by where the kernel put its stack: a power of two.
+    pub(super) fn addresses(&self) -> usize {
+        let on_stack = auxiliary_value(libc::AT_RANDOM as usize);
+        let here = 0;
+        let here = core::ptr::from_ref(&here) as usize;
+        on_stack.unwrap_or(here).next_power_of_two()
+    }
+
     /// The time, by the kernel's code in the process if it has any: no system call then.
     pub(super) fn clock(&self, clock: libc::clockid_t) -> libc::timespec {
         let mut now = libc::timespec {

@@ -69,15 +69,6 @@ impl Pages {
         }
     }
 
-    /// After memory was refused: gives back reserved address space that exceeds what the process may
-    /// use by now.
-    pub fn yield_reserve<O: Os>(&self, os: &O, meta: &Meta) {
-        let limit = os.limits().address_space;
-        if limit != usize::MAX {
-            meta.shrink_to(os, limit);
-        }
-    }
-
     /// Takes the break window's tail but for `keep` pages out of use, before the break moves.
     pub(super) fn claim_tail(&self, keep: usize, os_pages: usize) -> Option<(PageNo, usize)> {
         let inner = &mut *self.inner.lock();

@@ -6,7 +6,7 @@ use super::Pages;
 use crate::counters;
 use crate::geometry::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
 use crate::meta::{Area, Meta, WINDOWS};
-use crate::os::{Huge, Os};
+use crate::os::{Hold, Huge, Os, Refusal};
 use crate::runs::Cleanness;
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use core::ptr::NonNull;
@@ -98,7 +98,8 @@ impl Pages {
         if pages == 0 || window.len + hole + pages > window.cap || bytes > isize::MAX as usize {
             return false;
         }
-        if !self.open_metadata(os, meta, 0, window.len + hole + pages) {
+        let metadata = self.open_metadata(os, meta, 0, window.len + hole + pages);
+        if metadata.is_err() {
             return false;
         }
         if !meta.budget.charge(bytes) {
@@ -140,54 +141,85 @@ impl Pages {
             .windows_used()
             .checked_sub(1)
             .filter(|&last| self.window(last).kind == Kind::Mapped);
-        if last.is_some_and(|last| self.open_window(os, meta, last, need)) {
-            return true;
+        let mut grown = last.map_or(Err(Refusal::Taken), |last| {
+            self.open_window(os, meta, last, need)
+        });
+        while grown == Err(Refusal::Taken) {
+            let Some(index) = self.begin_mapped(os, meta, need) else {
+                return false;
+            };
+            grown = self.open_window(os, meta, index, need);
         }
-        self.begin_mapped(os, meta, need)
-            .is_some_and(|index| self.open_window(os, meta, index, need))
+        grown.is_ok()
     }
 
-    /// Opens pages at the end of a mapped window so that `need` fit in one run.
+    /// Opens pages at the end of a mapped window so that `need` fit in one run. Where the window has no room, or
+    /// somebody else lies there, it stays as it is for good.
     pub(super) fn open_window<O: Os>(
         &self,
         os: &O,
         meta: &Meta,
         index: usize,
         need: usize,
-    ) -> bool {
+    ) -> Result<(), Refusal> {
         let window = self.window(index);
         let missing = window.missing(need);
         if missing == 0 {
-            return true; // Somebody gave pages back meanwhile.
+            return Ok(()); // Somebody gave pages back meanwhile.
         }
-        if window.len + missing > window.cap {
-            return false;
-        }
-        let os_pages = meta.os_page() / PAGE;
         let batch = self.policy().step(&window, missing);
-        [batch, missing].into_iter().any(|pages| {
-            let pages = pages
-                .next_multiple_of(os_pages)
-                .min(window.cap - window.len);
-            let start = NonNull::new(window.address(window.end()) as *mut u8);
-            if !meta.budget.charge(pages * PAGE) {
-                return false;
-            }
-            let opened = self.open_metadata(os, meta, index, window.len + pages)
-                // SAFETY: within the window's reserve, which ends at `cap`.
-                && start.is_some_and(|start| unsafe { os.open(start, pages * PAGE) });
-            if opened {
-                counters::add(&meta.counters().mapped, (pages * PAGE) as u64);
-                self.advise_huge(os, &window, window.address(window.end()), pages);
-                self.add_pages(index, 0, pages, self.growth_time(os));
-            } else {
-                meta.budget.refund(pages * PAGE);
-            }
-            opened
-        })
+        let mut grown = Err(Refusal::Taken);
+        if window.len + missing <= window.cap {
+            grown = self
+                .lengthen(os, meta, index, batch)
+                .or_else(|_| self.lengthen(os, meta, index, missing));
+        }
+        if grown == Err(Refusal::Taken) {
+            // The numbers of what it does not get are the next window's.
+            self.inner.lock().windows[index].cap = window.len;
+        }
+        grown
     }
 
-    /// Reserves a window for at least `need` pages: a small part of what a limit allows.
+    /// Opens `pages` at the end of a mapped window, or as many as fit.
+    fn lengthen<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        index: usize,
+        pages: usize,
+    ) -> Result<(), Refusal> {
+        let window = self.window(index);
+        let pages = pages
+            .next_multiple_of(meta.os_page() / PAGE)
+            .min(window.cap - window.len);
+        let bytes = pages * PAGE;
+        if !meta.budget.charge(bytes) {
+            return Err(Refusal::NoMemory);
+        }
+        let at = window.address(window.end());
+        let opened = self
+            .open_metadata(os, meta, index, window.len + pages)
+            .and_then(|()| {
+                let start = NonNull::new(at as *mut u8).ok_or(Refusal::NoMemory)?;
+                // SAFETY: within what the window has claimed or reserved, which ends at `cap`.
+                unsafe { os.open(start, bytes, window.hold) }
+            });
+        if opened.is_err() {
+            meta.budget.refund(bytes);
+            return opened;
+        }
+        counters::add(&meta.counters().mapped, bytes as u64);
+        if window.len == 0 {
+            let start = NonNull::new(at as *mut u8);
+            start.inspect(|&start| os.name(start, bytes, c"slabside: fallback heap"));
+        }
+        self.advise_huge(os, &window, at, pages);
+        self.add_pages(index, 0, pages, self.growth_time(os));
+        Ok(())
+    }
+
+    /// Begins a window for at least `need` pages.
     pub(super) fn begin_mapped<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> Option<usize> {
         let used = self.windows_used();
         if used == WINDOWS {
@@ -203,29 +235,33 @@ impl Pages {
             .pages
             .checked_sub(first)
             .filter(|&room| room > need)?;
-        let limit = os.limits().address_space;
-        let mut cap = if limit == usize::MAX {
-            room
-        } else {
-            room.min(limit / 8 / PAGE).max(need)
-        };
         let os_pages = meta.os_page() / PAGE;
-        loop {
-            cap = cap / os_pages * os_pages;
-            if cap < need || cap == 0 {
-                return None;
-            }
-            if let Some(start) = os.reserve(cap * PAGE) {
-                os.name(start, cap * PAGE, c"slabside: fallback heap");
-                let window = Window {
-                    kind: Kind::Mapped,
-                    cap,
-                    ..Window::at(start.as_ptr() as usize, PageNo(first as u32))
-                };
-                return Some(self.add_window(meta, window));
-            }
-            cap /= 2;
-        }
+        let caps = |most: usize| {
+            let halves = core::iter::successors(Some(most), |&cap| Some(cap / 2));
+            let whole = halves.map(move |cap| cap / os_pages * os_pages);
+            whole.take_while(move |&cap| cap >= need.max(1))
+        };
+        let claimed = || {
+            let found = |cap| Some((os.claim(cap * PAGE)?, cap, Hold::Claimed));
+            caps(room).find_map(found)
+        };
+        let reserved = || {
+            let limit = os.limits().address_space;
+            let most = match limit {
+                usize::MAX => room,
+                // A small part of what a limit allows.
+                _ => room.min(limit / 8 / PAGE).max(need),
+            };
+            let found = |cap| Some((os.reserve(cap * PAGE)?, cap, Hold::Reserved));
+            caps(most).find_map(found)
+        };
+        let (start, cap, hold) = claimed().or_else(reserved)?;
+        let window = Window {
+            hold,
+            cap,
+            ..Window::at(start.as_ptr() as usize, PageNo(first as u32))
+        };
+        Some(self.add_window(meta, window))
     }
 
     pub(super) fn add_window(&self, meta: &Meta, window: Window) -> usize {
@@ -251,10 +287,10 @@ impl Pages {
         meta: &Meta,
         index: usize,
         pages: usize,
-    ) -> bool {
+    ) -> Result<(), Refusal> {
         let window = self.window(index);
         if pages <= window.opened {
-            return true;
+            return Ok(());
         }
         let granule = meta.os_page() / 4;
         let opened = pages.next_multiple_of(granule);
@@ -268,21 +304,19 @@ impl Pages {
             let runs = &self.inner.lock().runs;
             (runs.tree_byte(groups.start), runs.tree_byte(groups.end))
         };
-        let done = meta.open(os, Area::PageMap, from * 4, to * 4)
-            && meta.open(
-                os,
-                Area::Groups,
-                groups.start * group_bytes,
-                groups.end * group_bytes,
-            )
-            && meta.open(os, Area::Tree, tree, tree_end);
-        if done {
-            let bytes = (to - from) * 4 + meta.os_pages(groups.len() * group_bytes);
-            counters::add(&meta.counters().metadata, bytes as u64);
-            self.inner.lock().windows[index].opened = opened;
-            meta.header().ranges[index].pages.store(opened, Relaxed);
-        }
-        done
+        meta.open(os, Area::PageMap, from * 4, to * 4)?;
+        meta.open(
+            os,
+            Area::Groups,
+            groups.start * group_bytes,
+            groups.end * group_bytes,
+        )?;
+        meta.open(os, Area::Tree, tree, tree_end)?;
+        let bytes = (to - from) * 4 + meta.os_pages(groups.len() * group_bytes);
+        counters::add(&meta.counters().metadata, bytes as u64);
+        self.inner.lock().windows[index].opened = opened;
+        meta.header().ranges[index].pages.store(opened, Relaxed);
+        Ok(())
     }
 
     /// When the heap grows: only if that matters.

@@ -26,7 +26,7 @@ use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use crate::meta::{Area, Elsewhere, Meta, SLAB_BYTES, WINDOWS};
 use crate::mutex::{Mutex, Registry};
 use crate::options::Options;
-use crate::os::Os;
+use crate::os::{Hold, Os};
 use crate::remote::RELEASED;
 use crate::runs::{Cleanness, Runs};
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
@@ -142,6 +142,7 @@ impl Pages {
     pub const fn new(locks: &mut Registry) -> Pages {
         let window = Window {
             kind: Kind::Break,
+            hold: Hold::Claimed,
             base: 0,
             first: PageNo(0),
             len: 0,
@@ -205,7 +206,7 @@ impl Pages {
         let tree = runs.tree_byte(0) + 1;
         let mut opened = 0;
         if !meta.open_to(os, Area::Slabs, &mut opened, dummies)
-            || !meta.open(os, Area::Tree, 0, tree)
+            || meta.open(os, Area::Tree, 0, tree).is_err()
         {
             return false;
         }

@@ -1,6 +1,7 @@
 //! A window: a range of addresses whose pages have numbers in a row, and how it grows.
 
 use crate::geometry::{PageNo, GROUP_PAGES, PAGE, PAGE_SHIFT};
+use crate::os::Hold;
 use core::ops::Range;
 
 /// The least batch of break growth once the heap has that size, in pages.
@@ -18,6 +19,8 @@ pub(super) enum Kind {
 #[derive(Clone, Copy)]
 pub(super) struct Window {
     pub(super) kind: Kind,
+    /// How its addresses are kept until they are opened, if it is a mapped one.
+    pub(super) hold: Hold,
     pub(super) base: usize,
     /// Number of its first page.
     pub(super) first: PageNo,
@@ -77,6 +80,7 @@ impl Window {
     pub(super) fn at(base: usize, first: PageNo) -> Window {
         Window {
             kind: Kind::Mapped,
+            hold: Hold::Claimed,
             base,
             first,
             len: 0,

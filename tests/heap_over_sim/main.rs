@@ -14,6 +14,7 @@ mod spans;
 mod large;
 mod threads;
 mod the_break;
+mod claims;
 mod locks;
 
 use slabside::allocator::Allocator;

@@ -1,6 +1,6 @@
 //! Failing on command, and what is not memory.
 
-use super::{Plan, State};
+use super::{Page, Plan, State};
 
 impl State {
     pub(super) fn follow(&mut self, plan: Plan) {
@@ -18,6 +18,17 @@ impl State {
         self.calls += 1;
         self.failed |= fails;
         fails
+    }
+
+    /// What lies outside the window holds what it is expected to hold.
+    pub(super) fn still_holds(&self, address: usize, value: u32) -> bool {
+        let offset = address.wrapping_sub(self.memory.base());
+        let Some(page) = self.pages.get(offset / self.config.page_size) else {
+            return true;
+        };
+        let usable = matches!(page, Page::Opened | Page::Mapped | Page::Heap);
+        // SAFETY: a usable page of the window, and words lie within pages.
+        usable && unsafe { self.memory.at(offset).cast::<u32>().read() == value }
     }
 
     /// xorshift64*: S. Vigna, "An experimental exploration of Marsaglia's xorshift generators" (2016).

@@ -1,10 +1,30 @@
 //! The map window: what is reserved, opened, mapped, resized and discarded.
 
-use super::{Page, State};
+use super::{Hold, Page, Refusal, State};
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 impl State {
+    pub(super) fn claim(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+        let count = self.whole("claim", bytes);
+        if self.fails() || !self.config.claims {
+            return None;
+        }
+        let at = self.place_on(count, 1, |&page| page == Page::Absent)?;
+        self.paint(at..at + count, Page::Claimed);
+        self.claims.push(at..at + count);
+        Some(self.pointer(at))
+    }
+
+    pub(super) fn intrude(&mut self, address: usize) -> bool {
+        let page = (address - self.memory.base()) / self.config.page_size;
+        let free = self.pages[page].is_free();
+        if free {
+            self.paint(page..page + 1, Page::Others);
+        }
+        free
+    }
+
     pub(super) fn reserve(&mut self, bytes: usize) -> Option<NonNull<u8>> {
         let count = self.whole("reserve", bytes);
         if self.fails() || !self.fits(count, 0) {
@@ -15,18 +35,41 @@ impl State {
         Some(self.pointer(at))
     }
 
-    pub(super) fn open(&mut self, start: NonNull<u8>, bytes: usize) -> bool {
+    pub(super) fn open(
+        &mut self,
+        start: NonNull<u8>,
+        bytes: usize,
+        hold: Hold,
+    ) -> Result<(), Refusal> {
         let pages = self.range("open", start, bytes);
-        self.expect("open", pages.clone(), &[Page::Reserved, Page::Opened]);
-        let closed = self.pages[pages.clone()]
-            .iter()
-            .filter(|&&page| page == Page::Reserved)
-            .count();
-        if self.fails() || !self.fits(0, closed) {
-            return false;
+        let count = |state: &State, kind| {
+            let pages = state.pages[pages.clone()].iter();
+            pages.filter(|&&page| page == kind).count()
+        };
+        match hold {
+            Hold::Reserved => self.expect("open", pages.clone(), &[Page::Reserved, Page::Opened]),
+            // Who opens a page twice has lost count.
+            Hold::Claimed => self.expect(
+                "open",
+                pages.clone(),
+                &[Page::Claimed, Page::Others, Page::Mapped],
+            ),
+        }
+        let (taken, closed) = match hold {
+            Hold::Reserved => (0, count(self, Page::Reserved)),
+            Hold::Claimed => (pages.len(), pages.len()),
+        };
+        if self.fails() {
+            return Err(Refusal::NoMemory);
+        }
+        if count(self, Page::Others) + count(self, Page::Mapped) > 0 {
+            return Err(Refusal::Taken);
+        }
+        if !self.fits(taken, closed) {
+            return Err(Refusal::NoMemory);
         }
         self.make_usable(pages, Page::Opened);
-        true
+        Ok(())
     }
 
     pub(super) fn map(&mut self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
@@ -51,7 +94,7 @@ impl State {
         let absent = self
             .pages
             .get(pages.clone())
-            .is_some_and(|pages| pages.iter().all(|&page| page == Page::Absent));
+            .is_some_and(|pages| pages.iter().all(|page| page.is_free()));
         if self.fails() || first < lowest || !absent || !self.fits(count, count) {
             return false;
         }
@@ -115,10 +158,10 @@ impl State {
         grows
     }
 
-    /// Whether `more` pages from `end` on are absent, and so is the one behind.
+    /// Whether nothing lies on `more` pages from `end` on, and on the one behind.
     pub(super) fn is_room(&self, end: usize, more: usize) -> bool {
         let behind = self.pages.get(end..=end + more);
-        behind.is_some_and(|pages| pages.iter().all(|&page| page == Page::Absent))
+        behind.is_some_and(|pages| pages.iter().all(|page| page.is_free()))
     }
 
     /// Moves the mapping `old` to where there is room for `count` pages, more than it has.

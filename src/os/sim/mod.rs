@@ -5,9 +5,12 @@
 //!
 //! ```text
 //!   | program | heap .... ^ absent ...... | gap | mapping | gap | mapping | gap | absent .... | gap |
-//!   '- break start        '- break        '- map window: reserve, map, remap                        '
+//!   '- break start        '- break        '- map window: claim, reserve, map, remap                 '
 //!   '------- break window ----------------'
 //! ```
+//!
+//! What is claimed lies there as well, absent. Others are mapped there only where there is no room elsewhere, or on
+//! command.
 //!
 //! Pages that are not usable are closed to the host as well, so that touching them crashes. Mappings
 //! lie first fit with an absent page on either side, so that a call whose range is too long is found.
@@ -24,7 +27,7 @@ mod mappings;
 #[cfg(test)]
 mod tests;
 
-use super::{Limits, Os};
+use super::{Hold, Limits, Os, Refusal};
 use crate::geometry::PAGE;
 use crate::misuse::Misuse;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
@@ -63,6 +66,8 @@ pub struct SimConfig {
     pub options: &'static str,
     /// Whether a fork is noticed that runs no handlers (see [`Sim::fork`]).
     pub marks_forks: bool,
+    /// Whether address space can be claimed, and need not be reserved.
+    pub claims: bool,
 }
 
 impl Default for SimConfig {
@@ -81,6 +86,7 @@ impl Default for SimConfig {
             seed: 0x9e37_79b9_7f4a_7c15,
             options: "",
             marks_forks: false,
+            claims: true,
         }
     }
 }
@@ -146,9 +152,13 @@ enum Page {
     Absent,
     /// The program's data below the break's start.
     Program,
+    /// Absent, and chosen by `claim`.
+    Claimed,
+    /// Somebody else's.
+    Others,
     /// Taken by `reserve`, closed.
     Reserved,
-    /// Taken by `reserve` and opened: usable.
+    /// Taken by `reserve` or chosen by `claim`, and opened: usable.
     Opened,
     /// Taken by `map` or `remap`: usable.
     Mapped,
@@ -174,6 +184,8 @@ struct State {
     pages: Vec<Page>,
     /// How many pages there are of each kind.
     counts: [usize; PAGE_KINDS],
+    /// Pages that were claimed, whatever lies there now.
+    claims: Vec<Range<usize>>,
     /// Address where the break stands.
     position: usize,
     /// Addresses that a foreign `sbrk` took; ascending and apart.
@@ -219,7 +231,7 @@ impl Sim {
 
     /// Lets the `n`-th fallible call from now fail, once; 0 is the next. Replaces any earlier command.
     ///
-    /// Fallible calls are `reserve`, `open`, `map`, `unmap`, `remap`, `discard` and each `move_break`
+    /// Fallible calls are `claim`, `reserve`, `open`, `map`, `unmap`, `remap`, `discard` and each `move_break`
     /// by other than 0.
     pub fn fail_at(&self, n: usize) {
         let mut state = self.lock();
@@ -273,6 +285,17 @@ impl Sim {
     pub fn reserved_bytes(&self) -> usize {
         let state = self.lock();
         state.count(Page::Reserved) * state.config.page_size
+    }
+
+    /// Bytes of pages that are claimed and not opened.
+    pub fn claimed_bytes(&self) -> usize {
+        let state = self.lock();
+        state.count(Page::Claimed) * state.config.page_size
+    }
+
+    /// Lets somebody else map the page at `address`: whether nothing lay there.
+    pub fn intrude(&self, address: usize) -> bool {
+        self.lock().intrude(address)
     }
 
     /// Address where the break stands.
@@ -342,12 +365,16 @@ impl Os for Sim {
         self.call().move_break(delta)
     }
 
+    fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.call().claim(bytes)
+    }
+
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
         self.call().reserve(bytes)
     }
 
-    unsafe fn open(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        self.call().open(start, bytes)
+    unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal> {
+        self.call().open(start, bytes, hold)
     }
 
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
@@ -405,6 +432,10 @@ impl Os for Sim {
 
     fn watch_thread(&self, _thread: NonNull<u8>) {
         self.lock().watched += 1;
+    }
+
+    fn still_holds(&self, address: usize, value: u32) -> bool {
+        self.lock().still_holds(address, value)
     }
 
     fn die(&self, misuse: &Misuse) -> ! {

@@ -15,6 +15,7 @@ impl State {
             config,
             pages: std::vec![Page::Absent; config.bytes / config.page_size],
             counts: [0; PAGE_KINDS],
+            claims: Vec::new(),
             position: memory.base() + config.break_offset,
             foreign: Vec::new(),
             calls: 0,
@@ -121,7 +122,7 @@ impl State {
         let mut at = pages.start;
         for run in self.pages[pages.clone()].chunk_by(|one, next| one == next) {
             let (offset, bytes) = self.extent(&(at..at + run.len()));
-            if matches!(run[0], Page::Absent | Page::Reserved) {
+            if matches!(run[0], Page::Absent | Page::Claimed | Page::Reserved) {
                 // SAFETY: pages of the window, since `pages` indexes them; nobody uses closed pages.
                 unsafe { self.memory.open(offset, bytes) };
             }
@@ -130,21 +131,36 @@ impl State {
         self.paint(pages, kind);
     }
 
-    /// Makes `pages` absent.
+    /// Makes `pages` absent, or claimed where they were that.
     ///
     /// # Safety
     /// Nobody uses them any more.
     pub(super) unsafe fn make_absent(&mut self, pages: Range<usize>) {
         let (offset, bytes) = self.extent(&pages);
-        self.paint(pages, Page::Absent);
+        self.paint(pages.clone(), Page::Absent);
+        for claim in self.claims.clone() {
+            let start = claim.start.max(pages.start);
+            self.paint(start..claim.end.min(pages.end).max(start), Page::Claimed);
+        }
         if bytes > 0 {
             // SAFETY: `paint` found all of them in the window; the caller gives them up.
             unsafe { self.memory.close(offset, bytes) };
         }
     }
 
-    /// First fit for `count` pages at a multiple of `align`, with an absent page on either side.
+    /// First fit for `count` pages at a multiple of `align`, with an absent page on either side; on claimed pages only
+    /// where there is no other place.
     pub(super) fn place(&self, count: usize, align: usize) -> Option<usize> {
+        self.place_on(count, align, |&page| page == Page::Absent)
+            .or_else(|| self.place_on(count, align, Page::is_free))
+    }
+
+    pub(super) fn place_on(
+        &self,
+        count: usize,
+        align: usize,
+        good: impl Fn(&Page) -> bool,
+    ) -> Option<usize> {
         let mut at = self.config.break_bytes / self.config.page_size + 1;
         loop {
             let address = align_up(self.address(at), align.max(self.config.page_size))?;
@@ -152,7 +168,7 @@ impl State {
             let around = self
                 .pages
                 .get(at - 1..at.checked_add(count)?.checked_add(1)?)?;
-            match around.iter().rposition(|&page| page != Page::Absent) {
+            match around.iter().rposition(|page| !good(page)) {
                 Some(last) => at += last + 1,
                 None => return Some(at),
             }
@@ -171,10 +187,17 @@ impl State {
 }
 
 impl Page {
+    /// Whether nothing lies there.
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self, Page::Absent | Page::Claimed)
+    }
+
     pub(super) const fn text(self) -> &'static str {
         match self {
             Page::Absent => "an absent",
             Page::Program => "the program's",
+            Page::Claimed => "a claimed",
+            Page::Others => "somebody else's",
             Page::Reserved => "a reserved",
             Page::Opened => "an opened",
             Page::Mapped => "a mapped",

@@ -49,6 +49,18 @@ fn only_what_was_reserved_can_be_opened() {
 }
 
 #[test]
+fn claimed_pages_are_opened_once() {
+    let sim = sim();
+    let region = sim.claim(2 * PAGE).unwrap();
+    let open = |start, bytes| open_as(&sim, start, bytes, Hold::Claimed);
+    refuses("open of an absent page", || open(region, 3 * PAGE));
+    assert_eq!(open(region, PAGE), Ok(()));
+    refuses("open of an opened page", || open(region, 2 * PAGE));
+    let reserved = sim.reserve(PAGE).unwrap();
+    refuses("open of a reserved page", || open(reserved, PAGE));
+}
+
+#[test]
 fn only_usable_pages_of_ours_can_be_discarded() {
     let sim = sim_with(|config| config.break_offset = 100);
     let region = sim.reserve(2 * PAGE).unwrap();

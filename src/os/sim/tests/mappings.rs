@@ -165,3 +165,56 @@ fn the_limit_of_address_space_counts_what_is_reserved_too() {
     assert!(sim.move_break(PAGE as isize).is_some());
     assert_eq!(sim.move_break(1), None);
 }
+
+#[test]
+fn claimed_space_counts_for_no_limit_until_it_is_opened() {
+    let sim = sim_with(|config| config.limits.address_space = 4 * PAGE);
+    let region = sim.claim(100 * PAGE).unwrap();
+    assert_eq!((sim.usable_bytes(), sim.reserved_bytes()), (0, 0));
+    assert_eq!(sim.claimed_bytes(), 100 * PAGE);
+    let claimed = |at| pointer(region.as_ptr() as usize + at * PAGE);
+    assert_eq!(open_as(&sim, claimed(50), 3 * PAGE, Hold::Claimed), Ok(()));
+    assert!(all_are(0, claimed(50), 3 * PAGE));
+    let refused = Err(Refusal::NoMemory);
+    assert_eq!(open_as(&sim, region, 2 * PAGE, Hold::Claimed), refused);
+    assert!(sim.map(PAGE, 1).is_some() && sim.map(PAGE, 1).is_none());
+    assert!(unmap(&sim, claimed(51), PAGE));
+    assert_eq!(sim.claimed_bytes(), 98 * PAGE);
+    assert_eq!(open_as(&sim, claimed(51), PAGE, Hold::Claimed), Ok(()));
+}
+
+#[test]
+fn what_others_map_on_claimed_pages_is_left_alone() {
+    let sim = sim();
+    let region = sim.claim(8 * PAGE).unwrap();
+    let third = region.as_ptr() as usize + 2 * PAGE;
+    assert!(sim.intrude(third) && !sim.intrude(third));
+    let taken = Err(Refusal::Taken);
+    assert_eq!(open_as(&sim, region, 3 * PAGE, Hold::Claimed), taken);
+    assert_eq!(sim.usable_bytes(), 0);
+    assert_eq!(open_as(&sim, region, 2 * PAGE, Hold::Claimed), Ok(()));
+    assert!(!sim.map_at(third, PAGE), "somebody else's");
+}
+
+#[test]
+fn mappings_come_to_lie_on_claimed_pages_only_where_there_is_no_other_place() {
+    let sim = sim();
+    let claimed = sim.claim(1 << 20).unwrap();
+    let block = sim.map(PAGE, 1).unwrap();
+    assert!(block.as_ptr() as usize >= claimed.as_ptr() as usize + (1 << 20));
+    let others: Vec<_> = core::iter::from_fn(|| sim.map(512 << 10, 1)).collect();
+    assert_eq!(others.len(), 2);
+    assert!(others[0] > block && others[1] < block);
+    assert_eq!(
+        sim.claim(512 << 10),
+        None,
+        "what is claimed is not claimed again"
+    );
+}
+
+#[test]
+fn a_system_may_know_no_claims() {
+    let sim = sim_with(|config| config.claims = false);
+    assert_eq!(sim.claim(PAGE), None);
+    assert!(sim.reserve(PAGE).is_some());
+}

@@ -60,8 +60,12 @@ fn pointer(address: usize) -> NonNull<u8> {
 // The unsafe calls, made short: what is unsafe about them is what `Sim` checks.
 
 fn open(sim: &Sim, start: NonNull<u8>, bytes: usize) -> bool {
+    open_as(sim, start, bytes, Hold::Reserved).is_ok()
+}
+
+fn open_as(sim: &Sim, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal> {
     // SAFETY: the tests own all of the window.
-    unsafe { sim.open(start, bytes) }
+    unsafe { sim.open(start, bytes, hold) }
 }
 
 fn unmap(sim: &Sim, start: NonNull<u8>, bytes: usize) -> bool {

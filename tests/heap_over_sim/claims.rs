@@ -1,0 +1,109 @@
+//! Address space that is claimed and not reserved: what is not used counts for nothing, and what others map there is
+//! theirs.
+
+use super::*;
+use slabside::meta::Area;
+
+/// Bytes of a mapping, so that the place of the first one can be asked for.
+const MIB: usize = 1 << 20;
+
+fn windows(heap: &Heap) -> u32 {
+    heap.allocator.ground.meta.header().windows.load(Relaxed)
+}
+
+/// Blocks of `size`, until one is refused or there are `most`.
+fn take_until_refused(heap: &Heap, size: usize, most: usize) -> Vec<usize> {
+    let take = || heap.allocator.malloc(&*heap.threads[0], size) as usize;
+    let taken = std::iter::repeat_with(take).take_while(|&block| block != 0);
+    taken.take(most).collect()
+}
+
+fn is_apart(blocks: &[usize], size: usize, page: usize) {
+    let overlaps = |&&block: &&usize| block < page + PAGE && page < block + size;
+    assert_eq!(blocks.iter().find(overlaps), None);
+}
+
+/// A process that limits its address space late has all of it.
+#[test]
+fn what_a_heap_does_not_use_counts_for_no_limit() {
+    for break_fails in [false, true] {
+        let heap = Heap::with(sim_with(|config| config.break_fails = break_fails));
+        heap.take_many(0, 100, 10);
+        assert_eq!(heap.sim().reserved_bytes(), 0);
+        assert!(heap.sim().claimed_bytes() > 10 * MIB);
+        assert!(heap.sim().usable_bytes() < MIB / 4);
+    }
+}
+
+/// Where a system knows no claims, all is reserved as before.
+#[test]
+fn a_system_without_claims_is_served_from_reserves() {
+    let heap = Heap::with(sim_with(|config| {
+        config.break_fails = true;
+        config.claims = false;
+    }));
+    let blocks = heap.take_many(0, 3000, 5000);
+    assert_eq!(heap.sim().claimed_bytes(), 0);
+    assert!(heap.sim().reserved_bytes() > 10 * MIB);
+    heap.give_all(0, &blocks);
+    heap.is_sound();
+}
+
+/// Somebody maps a page where the window was to grow. The window ends before it, and another one begins.
+#[test]
+fn a_window_that_others_map_into_ends_there_and_the_heap_goes_on_elsewhere() {
+    let heap = Heap::with(sim_with(|config| {
+        config.break_fails = true;
+        config.bytes = 1 << 30;
+    }));
+    let mut blocks = heap.take_many(0, 100_000, 10);
+    let page = (blocks[0] + 4 * MIB) & !(PAGE - 1);
+    let before = windows(&heap);
+    assert!(heap.sim().intrude(page));
+    blocks.extend(heap.take_many(0, 100_000, 80));
+    assert_eq!(windows(&heap), before + 1);
+    is_apart(&blocks, 100_000, page);
+    heap.is_sound();
+    heap.give_all(0, &blocks);
+    heap.is_sound();
+    heap.take(0, 100_000);
+}
+
+/// Somebody maps a page where the page map was to grow: the break cannot grow past what the map says of it.
+#[test]
+fn a_page_map_that_others_map_into_sends_the_heap_to_a_window() {
+    let heap = Heap::with(SimConfig::default());
+    let mut blocks = heap.take_many(0, 100_000, 10);
+    let page = heap
+        .allocator
+        .ground
+        .meta
+        .start::<u8>(Area::PageMap)
+        .as_ptr() as usize
+        + 2 * PAGE;
+    assert!(heap.sim().intrude(page));
+    blocks.extend(heap.take_many(0, 100_000, 200));
+    assert_eq!(windows(&heap), 2);
+    assert!(heap.break_bytes() <= 2 * 4 * MIB + PAGE);
+    heap.is_sound();
+    heap.give_all(0, &blocks);
+    heap.is_sound();
+}
+
+/// Somebody maps a page where slab headers were to lie: there are no more slabs than have headers, and what there is
+/// serves on.
+#[test]
+fn headers_that_others_map_into_end_there_and_the_heap_stays_whole() {
+    let heap = Heap::with(SimConfig::default());
+    heap.take(0, 100);
+    let page = heap.allocator.ground.meta.start::<u8>(Area::Slabs).as_ptr() as usize + 4 * PAGE;
+    assert!(heap.sim().intrude(page));
+    let blocks = take_until_refused(&heap, 20_000, 5000);
+    assert!((100..200).contains(&blocks.len()), "{}", blocks.len());
+    heap.is_sound();
+    heap.give_all(0, &blocks);
+    heap.is_sound();
+    let again = take_until_refused(&heap, 20_000, 5000);
+    assert_eq!(again.len(), blocks.len());
+    heap.is_sound();
+}
