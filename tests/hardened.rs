@@ -365,3 +365,74 @@ fn real_programs_run_under_it() {
         assert!(hardened.stderr.is_empty() && !plain.stdout.is_empty(), "{hardened:#?}");
     }
 }
+
+// ---- where things lie ---------------------------------------------------------------------------
+
+/// What `places.c` prints the addresses of.
+const THINGS: [&str; 5] = [
+    "the program",
+    "a library",
+    "a small block",
+    "a large block",
+    "the metadata",
+];
+const METADATA: usize = 4;
+/// Processes that are asked.
+const PROCESSES: usize = 100;
+/// How many of them may have one distance in common.
+const ALIKE: usize = 5;
+
+/// Where things lie in each of many processes.
+fn places(form: Form, how: &str, options: &str) -> Vec<Vec<usize>> {
+    let program = compile_as(form, "places.c", &[]);
+    let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]].concat();
+    let places = || {
+        let said = run(&program, &[how], &environment).passed();
+        let addresses = said.split_whitespace().map(|word| word.parse());
+        addresses.collect::<Result<_, _>>().expect("addresses")
+    };
+    std::iter::repeat_with(places).take(PROCESSES).collect()
+}
+
+/// The distance between the things numbered `one` and `other` is not the same in many processes.
+#[track_caller]
+fn varies(places: &[Vec<usize>], one: usize, other: usize, what: &str) {
+    let mut counts = std::collections::HashMap::new();
+    for place in places {
+        *counts
+            .entry(place[one].wrapping_sub(place[other]))
+            .or_insert(0) += 1;
+    }
+    let most = counts.into_values().max().unwrap_or(0);
+    assert!(
+        most <= ALIKE,
+        "{what}: from {} to {} it is the same way in {most} processes",
+        THINGS[one],
+        THINGS[other],
+    );
+}
+
+#[test]
+fn by_default_nothing_lies_at_a_fixed_distance_from_the_metadata() {
+    for form in FORMS {
+        for how in ["", "walled"] {
+            let places = places(form, how, "");
+            (0..METADATA).for_each(|other| varies(&places, METADATA, other, how));
+        }
+    }
+}
+
+#[test]
+fn hardened_no_two_of_program_library_blocks_and_metadata_lie_at_a_fixed_distance() {
+    let setting = std::fs::read_to_string("/proc/sys/kernel/randomize_va_space");
+    let setting = setting.expect("/proc");
+    assert_eq!(setting.trim(), "2", "kernel.randomize_va_space");
+    for form in FORMS {
+        for how in ["", "walled"] {
+            let places = places(form, how, "hardened");
+            for one in 0..THINGS.len() {
+                (0..one).for_each(|other| varies(&places, one, other, how));
+            }
+        }
+    }
+}

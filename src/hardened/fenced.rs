@@ -7,6 +7,7 @@
 //!
 //! `large` keeps the records and knows nothing of this: it is given a system whose mappings have fences.
 
+use super::beds::Beds;
 use crate::misuse::Misuse;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Hold, Limits, Os, Refusal};
@@ -131,28 +132,48 @@ impl Held {
 /// The system, with fences around what it maps.
 pub struct Fenced<'a, O: Os> {
     os: &'a O,
+    beds: Option<&'a Beds>,
 }
 
 impl<'a, O: Os> Fenced<'a, O> {
-    /// `os`, where a block is mapped.
-    pub fn new(os: &'a O) -> Fenced<'a, O> {
-        Fenced { os }
+    /// `os`, where a block is mapped: in `beds`, if there are any, or where the system puts it.
+    pub fn new(os: &'a O, beds: Option<&'a Beds>) -> Fenced<'a, O> {
+        Fenced { os, beds }
+    }
+
+    /// A mapping of `bytes` bytes, with the byte behind a fence at a multiple of `align`.
+    fn map_in_bed(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let place = self
+            .beds?
+            .place(self.os, bytes, self.os.page_size(), align)?;
+        let mapped = self.os.map_at(place, bytes);
+        NonNull::new(place as *mut u8).filter(|_| mapped)
+    }
+
+    /// The same where the system puts it.
+    fn map_anywhere(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let page = self.os.page_size();
+        let more = align.max(page) - page;
+        let whole = self.os.map(bytes.checked_add(more)?, align)?;
+        if more > 0 {
+            // SAFETY: the beginning of the fresh mapping, which is that much longer.
+            unsafe { self.os.unmap(whole, more) };
+        }
+        // SAFETY: as above.
+        Some(unsafe { whole.add(more) })
     }
 }
 
 impl<O: Os> Os for Fenced<'_, O> {
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let page = self.os.page_size();
-        let lead = align.max(page);
+        let all = bytes.checked_add(FENCES * page)?;
         let whole = self
-            .os
-            .map(bytes.checked_add(lead)?.checked_add(page)?, align)?;
-        // SAFETY: `lead - page` bytes, a fence, the block and a fence lie in the fresh mapping in this order.
+            .map_in_bed(all, align.max(page))
+            .or_else(|| self.map_anywhere(all, align))?;
+        // SAFETY: a fence, the block and a fence lie in the fresh mapping in this order.
         unsafe {
-            if lead > page {
-                self.os.unmap(whole, lead - page);
-            }
-            let start = whole.add(lead);
+            let start = whole.add(page);
             self.os.fence(start.sub(page), page);
             self.os.fence(start.add(bytes), page);
             Some(start)

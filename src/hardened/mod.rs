@@ -12,6 +12,7 @@
 //! Each part works without the others. Knows nothing of entry points; a misuse comes back as an error.
 
 mod bytes;
+mod beds;
 mod empty;
 mod fenced;
 mod parts;
@@ -40,6 +41,7 @@ use crate::sync::{flip, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Entry, Local, Phase};
 use crate::wide::Wide;
+use beds::{Beds, APART_MOST};
 use bytes::{Secret, CANARY, FEW};
 use empty::Empty;
 use fenced::{Fenced, Held};
@@ -60,6 +62,7 @@ pub struct Hardened {
     words: Words,
     threads: Threads,
     held: Held,
+    beds: Beds,
     empty: Empty,
 }
 
@@ -132,6 +135,7 @@ impl Hardened {
             words: Words::new(locks),
             threads: Threads::new(locks),
             held: Held::new(locks),
+            beds: Beds::new(locks),
             empty: Empty::new(locks),
         }
     }
@@ -549,7 +553,8 @@ impl Hardened {
         let need = size + self.behind();
         let guard = self.fixed().parts.guard;
         let mapped = if guard {
-            let os = Fenced::new(&ground.os);
+            let is_apart = ground.large.live().1 < APART_MOST;
+            let os = Fenced::new(&ground.os, is_apart.then_some(&self.beds));
             ground.large.map(&os, &ground.meta, need, align)
         } else {
             ground.large.map(&ground.os, &ground.meta, need, align)
@@ -1185,6 +1190,7 @@ impl Hardened {
     /// Shows every lock.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         self.held.each_lock(visit);
+        self.beds.each_lock(visit);
         self.words.each_lock(visit);
         self.empty.each_lock(visit);
         self.threads.each_lock(visit);
