@@ -5,9 +5,10 @@
 
 mod common;
 
-use common::{artifacts, compile, compile_as, environment, passes, run, run_as, Form, FORMS};
+use common::{artifacts, compile, compile_as, dumped, environment, holds, passes, run, run_as};
+use common::{Form, FORMS};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[test]
@@ -219,83 +220,69 @@ fn reserves_are_left_out_of_core_dumps() {
         let ended = run_as(form, "citizen/core.c", &["flags"]);
         assert_eq!(ended.passed(), "0\n", "KiB of reserves");
     }
-    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    let pattern = pattern.trim();
-    if pattern.starts_with('|') || pattern.is_empty() {
-        eprintln!("cores go to a program or nowhere: no dump was looked at");
-        return;
-    }
-    // The harness forbids dumps for itself and its children, but not beyond what a shell asks for again.
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("core");
-    fs::create_dir_all(&directory).expect("a directory for the dump");
-    let program = compile("citizen/core.c", &["-DPREFIXED"]);
-    let status = Command::new(program)
-        .current_dir(&directory)
-        .status()
-        .expect("it starts");
-    assert!(!status.success());
-    let Some(dump) = newest_core(pattern, &directory) else {
-        eprintln!("no dump was made as {pattern}: nothing more was tested");
-        return;
-    };
-    let dumped = sparse_bytes(&dump);
-    let _ = fs::remove_file(&dump); // it is large
-    assert!((5 << 20..64 << 20).contains(&dumped), "{dumped} bytes");
 }
 
 /// What the program writes into its last block.
 const MARK: &[u8] = b"a/ba_k.in.the.dump";
+/// Bytes of its blocks.
+const HEAP: usize = 7 << 20;
+
+/// The program with each way of linking, and what it needs in its environment.
+fn dumping() -> Vec<(String, PathBuf, Vec<(&'static str, &'static str)>)> {
+    let replacement = artifacts().replacement.to_str().expect("UTF-8");
+    let alone = compile("citizen/core.c", &["-static", "-Wl,-u,malloc", replacement]);
+    let form = |form| {
+        let program = compile_as(form, "citizen/core.c", &[]);
+        (format!("{form:?}"), program, environment(form))
+    };
+    let mut all: Vec<_> = FORMS.map(form).into();
+    all.push(("Static".into(), alone, vec![]));
+    all
+}
 
 #[test]
 fn core_dumps_hold_blocks_and_metadata() {
-    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
-    let pattern = pattern.trim();
-    if pattern.starts_with('|') || pattern.is_empty() {
-        eprintln!("skipped: cores go to a program or nowhere");
-        return;
-    }
-    for form in FORMS {
+    for (name, program, environment) in dumping() {
         for options in ["", "guard-sample:1"] {
-            let program = compile_as(form, "citizen/core.c", &[]);
-            let name = format!("core-{form:?}-{}", options.len());
-            let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-            let _ = fs::remove_dir_all(&directory); // of an earlier run
-            fs::create_dir_all(&directory).expect("a directory for the dump");
-            let status = Command::new(program)
-                .current_dir(&directory)
-                .envs(environment(form))
-                .env("SLABSIDE_OPTIONS", options)
-                .status()
-                .expect("it starts");
-            assert!(!status.success());
-            let Some(dump) = newest_core(pattern, &directory) else {
-                panic!("no dump was made as {pattern}");
+            let mut command = common::command(&program);
+            command
+                .envs(environment.clone())
+                .env("SLABSIDE_OPTIONS", options);
+            let dump = format!("core-{name}-{}", options.len());
+            let Some(dump) = dumped(&mut command, &dump) else {
+                return;
             };
-            let bytes = fs::read(&dump).expect("the dump can be read");
-            let _ = fs::remove_dir_all(&directory);
-            let holds = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
-            assert!(holds(MARK), "{form:?} {options}: the block");
+            assert!(holds(&dump, MARK), "{name} {options}: the block");
             let header = [&b"slabside"[..], &slabside::meta::VERSION.to_le_bytes()].concat();
-            assert!(holds(&header), "{form:?} {options}: the region's header");
+            assert!(holds(&dump, &header), "{name} {options}: the header");
+            assert!((HEAP..64 << 20).contains(&dump.len()));
+            if options.is_empty() {
+                let metadata = dumped_metadata(&dump);
+                let percent = metadata as f64 * 100.0 / HEAP as f64;
+                assert!(metadata > 0 && percent <= 3.0, "{name}: {percent} %");
+            }
         }
     }
 }
 
-/// The dump that was written last where `pattern` says, within the last minute.
-fn newest_core(pattern: &str, directory: &Path) -> Option<std::path::PathBuf> {
-    let place = directory.join(pattern);
-    let files = fs::read_dir(place.parent()?).ok()?.flatten();
-    let young = |file: &fs::DirEntry| {
-        let age = file.metadata().ok()?.modified().ok()?.elapsed().ok()?;
-        (age.as_secs() < 60 && file.file_name().to_str()?.contains("core")).then_some(age)
+/// Bytes of the metadata region in a core file.
+fn dumped_metadata(core: &[u8]) -> usize {
+    let word = |at: usize| u64::from_le_bytes(core[at..at + 8].try_into().expect("eight")) as usize;
+    let half = |at: usize| usize::from(u16::from_le_bytes([core[at], core[at + 1]]));
+    // elf(5): where the program headers lie, bytes of one, and how many; of a segment its kind, place in the file,
+    // address, and bytes in the file.
+    let headers = (0..half(56)).map(|index| word(32) + index * half(54));
+    let loaded = headers.filter(|&at| word(at) as u32 == 1);
+    let segments: Vec<[usize; 3]> = loaded
+        .map(|at| [word(at + 8), word(at + 16), word(at + 32)])
+        .collect();
+    let begins = |segment: &&[usize; 3]| {
+        segment[2] >= 4096 && word(segment[0]) == slabside::meta::MAGIC as usize
     };
-    let dumps = files.filter_map(|file| young(&file).map(|age| (age, file.path())));
-    dumps.min().map(|(_, path)| path)
-}
-
-/// The apparent size of a file: what a reserve in a dump would add to it.
-fn sparse_bytes(file: &Path) -> u64 {
-    fs::metadata(file).expect("the dump is there").len()
+    let [at, base, _] = *segments.iter().find(begins).expect("a region");
+    let region = base..base + word(at + slabside::layout::offset::REGION_BYTES);
+    let parts = segments.iter().filter(|part| region.contains(&part[1]));
+    parts.map(|part| part[2]).sum()
 }
 
 #[test]

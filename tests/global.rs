@@ -1,5 +1,8 @@
 //! slabside as the `#[global_allocator]` of a Rust program: this very test program runs on it.
 
+mod common;
+
+use common::{dumped, holds};
 use slabside::{api, Slabside};
 use std::alloc::{alloc, alloc_zeroed, dealloc, realloc, Layout};
 use std::collections::{BTreeMap, HashMap};
@@ -118,5 +121,63 @@ fn large_over_aligned_zeros_are_not_touched() {
         );
         assert_eq!((*block, *block.add(layout.size() - 1)), (0, 0));
         dealloc(block, layout);
+    }
+}
+
+/// Set in the environment of a child that is to end with a dump.
+const DUMPS: &str = "GLOBAL_TEST_DUMPS";
+
+/// What the child writes into its last block: made so that the program itself does not hold it.
+fn mark() -> Vec<u8> {
+    let before = std::hint::black_box(*b"`.a`^j-hm-sgd-ctlo");
+    before.iter().map(|letter| letter + 1).collect()
+}
+
+/// Ends by SIGQUIT, with a marked block that a thread allocated: the break is not moved then, since libc's malloc lies
+/// there, so the block is in a window.
+fn dump_a_marked_block() {
+    let allocate = || {
+        let blocks = (0..4000).map(|_| Box::leak(vec![0u8; 500].into_boxed_slice()));
+        let last = blocks.last().expect("there are some");
+        let mark = mark();
+        last[..mark.len()].copy_from_slice(&mark);
+        last.as_ptr() as usize
+    };
+    let address = std::thread::spawn(allocate).join().expect("it ends well");
+    let limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: calls with no memory of ours but `limit`.
+    unsafe {
+        let end = libc::sbrk(0) as usize;
+        assert!(address.abs_diff(end) > 1 << 30, "in the break's heap");
+        assert_eq!(libc::setrlimit(libc::RLIMIT_CORE, &limit), 0);
+        libc::raise(libc::SIGQUIT);
+    }
+}
+
+#[test]
+fn core_dumps_of_a_program_with_threads_hold_blocks_and_metadata() {
+    if std::env::var_os(DUMPS).is_some() {
+        return dump_a_marked_block();
+    }
+    for options in ["", "guard-sample:1"] {
+        let program = std::env::current_exe().expect("this program");
+        let mut command = common::command(&program);
+        command
+            .args([
+                "--exact",
+                "core_dumps_of_a_program_with_threads_hold_blocks_and_metadata",
+            ])
+            .env(DUMPS, "1")
+            .env("SLABSIDE_OPTIONS", options);
+        let name = format!("core-rust-{}", options.len());
+        let Some(dump) = dumped(&mut command, &name) else {
+            return;
+        };
+        assert!(holds(&dump, &mark()), "{options}: the block");
+        let header = [&b"slabside"[..], &slabside::meta::VERSION.to_le_bytes()].concat();
+        assert!(holds(&dump, &header), "{options}: the header");
     }
 }

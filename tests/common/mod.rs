@@ -356,6 +356,47 @@ pub fn skipped(why: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// Runs `command`, which ends by a signal, in a folder of its own: what the kernel dumped. `None`, and said, where it
+/// writes no dumps.
+#[track_caller]
+pub fn dumped(command: &mut Command, name: &str) -> Option<Vec<u8>> {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let pattern = pattern.trim();
+    if pattern.starts_with('|') || pattern.is_empty() {
+        skipped("cores go to a program or nowhere");
+        return None;
+    }
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&directory); // of an earlier run
+    fs::create_dir_all(&directory).expect("a directory for the dump");
+    let status = command.current_dir(&directory).status().expect("it starts");
+    assert!(!status.success());
+    let Some(dump) = newest_core(pattern, &directory) else {
+        panic!("no dump was made as {pattern}: {status}");
+    };
+    let bytes = fs::read(&dump).expect("the dump can be read");
+    let _ = fs::remove_file(&dump);
+    let _ = fs::remove_dir_all(&directory);
+    Some(bytes)
+}
+
+/// Whether `bytes` have `what` in them.
+pub fn holds(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+/// The dump that was written last where `pattern` says, within the last minute.
+fn newest_core(pattern: &str, directory: &Path) -> Option<PathBuf> {
+    let place = directory.join(pattern);
+    let files = fs::read_dir(place.parent()?).ok()?.flatten();
+    let young = |file: &fs::DirEntry| {
+        let age = file.metadata().ok()?.modified().ok()?.elapsed().ok()?;
+        (age.as_secs() < 60 && file.file_name().to_str()?.contains("core")).then_some(age)
+    };
+    let dumps = files.filter_map(|file| young(&file).map(|age| (age, file.path())));
+    dumps.min().map(|(_, path)| path)
+}
+
 fn no_core() -> std::io::Result<()> {
     let none = libc::rlimit {
         rlim_cur: 0,
