@@ -227,8 +227,11 @@ const MARK: &[u8] = b"a/ba_k.in.the.dump";
 /// Bytes of its blocks.
 const HEAP: usize = 7 << 20;
 
-/// The program with each way of linking, and what it needs in its environment.
-fn dumping() -> Vec<(String, PathBuf, Vec<(&'static str, &'static str)>)> {
+/// A way of linking: its name, the program, and what that needs in its environment.
+type Linked = (String, PathBuf, Vec<(&'static str, &'static str)>);
+
+/// The program with each way of linking.
+fn dumping() -> Vec<Linked> {
     let replacement = artifacts().replacement.to_str().expect("UTF-8");
     let alone = compile("citizen/core.c", &["-static", "-Wl,-u,malloc", replacement]);
     let form = |form| {

@@ -138,7 +138,7 @@ fn mark() -> Vec<u8> {
 fn dump_a_marked_block() {
     let allocate = || {
         let blocks = (0..4000).map(|_| Box::leak(vec![0u8; 500].into_boxed_slice()));
-        let last = blocks.last().expect("there are some");
+        let last = blocks.collect::<Vec<_>>().pop().expect("there are some");
         let mark = mark();
         last[..mark.len()].copy_from_slice(&mark);
         last.as_ptr() as usize
