@@ -38,6 +38,8 @@ pub mod arch;
 pub mod wide;
 pub mod class;
 pub mod bitmap;
+#[cfg(not(loom))]
+mod learnt;
 
 // What a caller can do wrong, and what the system can be asked for.
 pub mod misuse;

@@ -21,6 +21,7 @@ mod table;
 
 use crate::counters;
 use crate::geometry::PAGE;
+use crate::learnt::Learnt;
 use crate::meta::{Area, Meta, RECORD_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
@@ -41,10 +42,6 @@ const SPARE: usize = 2 << 20;
 const SPARE_PART: usize = 8;
 /// The fewest bytes that are unmapped of a range at a time, or all that it has.
 const SHED_LEAST: usize = 1 << 20;
-/// What is mapped afresh so soon after as much was unmapped is taken to be needed, in milliseconds.
-const LEARN_MS: u64 = 1000;
-/// The part of what an earlier round unmapped that still counts in the next one.
-const EARLIER_PART: usize = 8;
 /// Bounds are multiples of this, and so of every system's OS page, in bytes.
 const GRAIN: usize = 64 << 10;
 /// The most address space taken for a block to grow into, in bytes.
@@ -116,12 +113,8 @@ struct Inner {
     stray_place: usize,
     /// No stray has so many bytes.
     stray_bytes: usize,
-    /// Bytes that are kept although few are live. It learns.
-    spare: usize,
-    /// Bytes unmapped since more than that was kept, and bytes mapped afresh after that.
-    shed: usize,
-    missed: usize,
-    last_shed: u64,
+    /// Bytes that are kept although few are live.
+    spare: Learnt,
     /// Bytes open in the even and the odd area.
     opened: [usize; 2],
     kept: Kept,
@@ -153,10 +146,7 @@ impl Large {
             strays: 0,
             stray_place: 0,
             stray_bytes: usize::MAX,
-            spare: SPARE,
-            shed: 0,
-            missed: 0,
-            last_shed: 0,
+            spare: Learnt::new(SPARE, usize::MAX),
             opened: [0; 2],
         };
         Large {
@@ -788,7 +778,7 @@ impl Inner {
     }
 
     fn put(&mut self, block: Block, now: u64) -> Option<Range> {
-        self.learn(now);
+        self.spare.learn(now);
         let range = Range::freed(block, now);
         if block.bytes > KEPT_MAX {
             return Some(range);
@@ -809,7 +799,7 @@ impl Inner {
     fn surplus(&self) -> usize {
         let lately = self.most[0].max(self.most[1]);
         let bound = lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN;
-        let spare = self.spare.max(self.live_bytes / SPARE_PART) / GRAIN * GRAIN;
+        let spare = self.spare.bound().max(self.live_bytes / SPARE_PART) / GRAIN * GRAIN;
         self.kept.bytes.saturating_sub(bound.min(spare))
     }
 
@@ -819,33 +809,17 @@ impl Inner {
         if surplus == 0 {
             return None;
         }
-        if self.missed > 0 {
-            // Another round begins. What no block took in the last one must not outweigh it.
-            (self.shed, self.missed) = (self.shed / EARLIER_PART, 0);
-        }
         // Whole blocks mostly: a part that could not be unmapped would serve nobody.
         let dropped = self.kept.drop_oldest(surplus.max(SHED_LEAST));
-        self.shed += dropped.map_or(0, |range| range.dirty_bytes());
-        self.last_shed = now;
+        self.spare
+            .give(dropped.map_or(0, |range| range.dirty_bytes()), now);
         dropped
     }
 
     /// `more` bytes were mapped for the live `block`, which a kept range might have had.
     fn miss(&mut self, block: Block, more: usize) {
         if block.bytes <= KEPT_MAX {
-            self.missed += more;
-        }
-    }
-
-    /// Something is freed: what was unmapped since too much was kept, and mapped afresh soon, had better been kept.
-    fn learn(&mut self, now: u64) {
-        let soon = now.saturating_sub(self.last_shed) < LEARN_MS;
-        let needed = soon && self.shed > 0 && 2 * self.missed >= self.shed;
-        if needed {
-            self.spare = self.spare.saturating_mul(4).max(self.shed);
-        }
-        if needed || !soon {
-            (self.shed, self.missed) = (0, 0);
+            self.spare.take(more);
         }
     }
 
@@ -862,10 +836,7 @@ impl Inner {
         self.last_tick = now;
         self.most = [self.live_bytes, self.most[0]];
         let idle = self.kept.idle();
-        // Less is taken again than is kept.
-        if idle > self.spare / 4 {
-            self.spare = (self.spare / 2).max(SPARE);
-        }
+        self.spare.quieten(idle);
         idle
     }
 

@@ -442,7 +442,7 @@ impl Inner {
         let fresh = self.runs.take(page, n);
         let window = &mut self.windows[index];
         if fresh && page < window.highest {
-            self.policy.retaken += n;
+            self.policy.spare.take(n);
         }
         window.highest = window.highest.max(page.plus(n));
         window.tail = window.tail.max(page.plus(n));

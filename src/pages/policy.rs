@@ -2,6 +2,7 @@
 
 use super::window::{Kind, Window};
 use crate::geometry::{pages_for, PAGE};
+use crate::learnt::Learnt;
 use crate::options::{Name, Options, HUGE_AUTO, HUGE_ON};
 
 /// Pages of a huge page.
@@ -19,8 +20,6 @@ const TRIM_PAGES_MOST: usize = 1 << 22;
 const SPARE_PAGES: usize = 256;
 /// The part of the pages in use that may be dirty and free inside besides.
 const SPARE_PART: usize = 8;
-/// The part of what an earlier round discarded that still counts in the next one.
-const EARLIER_PART: usize = 8;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
 const LEARN_MS: u64 = 1000;
 
@@ -47,12 +46,8 @@ pub(super) struct Policy {
     pub(super) last_trim: u64,
     pub(super) last_tick: u64,
     pub(super) last_release: u64,
-    /// Dirty free pages inside that are kept although few pages are in use. It learns as the threshold does.
-    pub(super) spare: usize,
-    /// Pages discarded at a release since they were more than that, and clean pages inside taken since.
-    pub(super) discarded: usize,
-    pub(super) retaken: usize,
-    pub(super) last_discard: u64,
+    /// Dirty free pages inside that are kept although few pages are in use.
+    pub(super) spare: Learnt,
     /// The fewest dirty free pages since the last tick: so many were not needed.
     pub(super) low_dirty: usize,
 }
@@ -74,10 +69,7 @@ impl Policy {
             last_trim: 0,
             last_tick: 0,
             last_release: 0,
-            spare: SPARE_PAGES,
-            discarded: 0,
-            retaken: 0,
-            last_discard: 0,
+            spare: Learnt::new(SPARE_PAGES, TRIM_PAGES_MOST),
             low_dirty: 0,
         }
     }
@@ -120,32 +112,22 @@ impl Policy {
 
     /// How many of `dirty` free pages inside are to be discarded at this release, where `used` pages are in use.
     ///
-    /// An idle process makes no further call, so what it keeps must be little before. A program that takes
-    /// again what was discarded a moment ago needs it: from then on as much is kept. Who asks for a longer decay than
-    /// by default wants all kept until then.
+    /// Who asks for a longer decay than by default wants all kept until then.
     pub(super) fn excess(&mut self, dirty: usize, used: usize, now: u64) -> usize {
-        if self.interval > Name::Decay.spec().default as u64 {
+        if self.interval > Name::Decay.spec().default as u64 || self.least == usize::MAX {
             return 0;
         }
-        if self.least == usize::MAX || dirty <= self.spare.max(used / SPARE_PART) {
+        let part = used / SPARE_PART;
+        if dirty <= SPARE_PAGES.max(part) {
             return 0;
         }
-        let soon = now.saturating_sub(self.last_discard) < LEARN_MS;
-        if soon && self.discarded > 0 && 2 * self.retaken >= self.discarded {
-            self.spare = (4 * self.spare).max(self.discarded).min(TRIM_PAGES_MOST);
-        }
-        if !soon || 2 * self.retaken >= self.discarded {
-            (self.discarded, self.retaken) = (0, 0);
-        } else if self.retaken > 0 {
-            // Another round begins. What nobody took in the last one must not outweigh it.
-            (self.discarded, self.retaken) = (self.discarded / EARLIER_PART, 0);
-        }
-        if dirty <= self.spare.max(used / SPARE_PART) {
+        self.spare.learn(now);
+        let spare = self.spare.bound();
+        if dirty <= spare.max(part) {
             return 0;
         }
-        let excess = dirty - self.spare / 4;
-        self.discarded += excess;
-        self.last_discard = now;
+        let excess = dirty - spare / 4;
+        self.spare.give(excess, now);
         excess
     }
 
@@ -184,9 +166,7 @@ impl Policy {
             self.threshold = (self.threshold / 2).max(self.least);
             self.largest /= 2;
         }
-        if unused > self.spare / 4 {
-            self.spare = (self.spare / 2).max(SPARE_PAGES);
-        }
+        self.spare.quieten(unused);
         self.grew = false;
     }
 }
