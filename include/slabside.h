@@ -107,12 +107,12 @@ struct slabside_mallinfo {
 };
 struct slabside_mallinfo2 {
     size_t arena;    /* bytes that the break and mapped windows hold */
-    size_t ordblks;  /* free slots and spans in slabs in use */
-    size_t smblks;   /* 0 */
+    size_t ordblks;  /* free slots, free spans and free runs of pages */
+    size_t smblks;   /* free slots among them */
     size_t hblks;    /* large blocks in use */
     size_t hblkhd;   /* their bytes */
     size_t usmblks;  /* the most bytes that were ever live */
-    size_t fsmblks;  /* 0 */
+    size_t fsmblks;  /* bytes of free slots that may be resident */
     size_t uordblks; /* bytes in live slots and spans */
     size_t fordblks; /* arena - uordblks */
     size_t keepcost; /* bytes at the heap's end that a trim would give back */

@@ -76,6 +76,10 @@ pub struct Counters {
     pub idle_pages: AtomicU64,
     /// Bytes of freed large blocks kept for reuse.
     pub idle_large: AtomicU64,
+    /// Bytes of pages of slabs in use that were discarded: they take no memory.
+    pub holes: AtomicU64,
+    /// Bytes resident (`VmRSS`), the program's own among them.
+    pub resident_at_end: AtomicU64,
     /// Where each process has a page: the process that started this one.
     pub parent: AtomicU32,
     /// Likewise when it started, in ticks since the system did: number and time are a process's own.

@@ -84,12 +84,13 @@ fn in_slabs<O: Os>(allocator: &Allocator<O>) -> Stats {
     allocator.ground.pages.each_slab(|slab| {
         let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
         stats.live += (slab.slots() - free) * slab.size();
+        let holes = hole_bytes(slab);
         if slab.is_span() {
             stats.spans += 1;
-            stats.idle_spans += free * slab.size();
+            stats.holes += holes;
+            stats.idle_spans += (free * slab.size()).saturating_sub(holes);
             return;
         }
-        let holes = slab.discarded.load(Relaxed).count_ones() as usize * PAGE;
         stats.slabs += 1;
         stats.holes += holes;
         stats.idle_slots += (free * slab.size()).saturating_sub(holes);
@@ -129,6 +130,15 @@ pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &Local) -> LiveByC
     live
 }
 
+/// Bytes of pages of `slab` that were discarded: a span's all, or none.
+fn hole_bytes(slab: SlabPtr) -> usize {
+    let discarded = slab.discarded.load(Relaxed);
+    if slab.is_span() {
+        return if discarded != 0 { slab.size() } else { 0 };
+    }
+    discarded.count_ones() as usize * PAGE
+}
+
 /// What the heap holds and what of it is free, by one walk over the slab headers. Other threads may be at
 /// work: then it is a moment's mixture.
 #[derive(Clone, Copy, Debug)]
@@ -143,6 +153,8 @@ pub struct Census {
     pub live: usize,
     /// Free slots by size class, in slabs in use.
     pub free_slots: [usize; CLASSES],
+    /// Their bytes, but for those of pages that were discarded.
+    pub free_slot_bytes: usize,
     /// Free spans kept for reuse.
     pub free_spans: usize,
     /// Their bytes.
@@ -166,6 +178,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
         top: 0,
         live: 0,
         free_slots: [0; CLASSES],
+        free_slot_bytes: 0,
         free_spans: 0,
         free_span_bytes: 0,
         free_runs: 0,
@@ -185,6 +198,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
             census.free_span_bytes += free * slab.size();
         } else if let Some(slots) = census.free_slots.get_mut(slab.class()) {
             *slots += free;
+            census.free_slot_bytes += (free * slab.size()).saturating_sub(hole_bytes(slab));
         }
     });
     let counters = ground.meta.counters();

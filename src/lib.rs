@@ -68,6 +68,7 @@ pub mod meta;
 // Slab headers, and how threads share them.
 pub mod slab;
 pub mod remote;
+pub mod door;
 
 // Pages, large blocks, heaps.
 #[cfg(not(loom))]

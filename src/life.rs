@@ -24,6 +24,7 @@ pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
     fork_parent,
     fork_child,
     forked,
+    background,
     fault,
 }));
 
@@ -43,6 +44,12 @@ unsafe extern "C" fn thread_exit(_: *mut c_void) {
         return;
     }
     GLOBAL.exit_thread(thread);
+}
+
+/// The thread in the background.
+extern "C" fn background(_: *mut c_void) -> *mut c_void {
+    calls::name_thread(c"slabside");
+    GLOBAL.keep_house(local())
 }
 
 /// A fault: tells of it if it was at a sampled block.
@@ -271,7 +278,9 @@ pub fn finish() {
         .store(figures.handed_out as u64, Relaxed);
     counters.live.store(figures.live as u64, Relaxed);
     counters.peak.store(figures.peak as u64, Relaxed);
-    counters.resident.store(peak_resident(), Relaxed);
+    let [peak, now] = resident();
+    counters.resident.store(peak, Relaxed);
+    counters.resident_at_end.store(now, Relaxed);
     let by_class = inspect::live_by_class(&GLOBAL, local());
     for (counter, bytes) in counters.live_of.iter().zip(by_class.bytes) {
         counter.store(bytes as u64, Relaxed);
@@ -283,6 +292,7 @@ pub fn finish() {
         (&counters.idle_spans, figures.idle_spans),
         (&counters.idle_pages, figures.idle_pages),
         (&counters.idle_large, figures.idle_large),
+        (&counters.holes, figures.holes),
     ] {
         counter.store(value as u64, Relaxed);
     }
@@ -349,6 +359,11 @@ extern "C" fn write_figures() {
         ("bytes mapped", figures.mapped),
         ("bytes of metadata", figures.metadata),
         ("bytes purged", figures.purged),
+        ("bytes idle in slots", figures.idle_slots),
+        ("bytes of holes", figures.holes),
+        ("bytes idle in spans", figures.idle_spans),
+        ("bytes idle in pages", figures.idle_pages),
+        ("bytes idle in large blocks", figures.idle_large),
         ("slabs", figures.slabs),
         ("spans", figures.spans),
         ("large blocks", figures.large),
@@ -374,13 +389,17 @@ fn say_unwritable(place: &[u8]) {
     calls::write(libc::STDERR_FILENO, line.bytes());
 }
 
-/// `VmHWM` of /proc/self/status in bytes; 0 where it cannot be read.
-fn peak_resident() -> u64 {
+/// `VmHWM` and `VmRSS` of /proc/self/status in bytes; 0 where they cannot be read.
+fn resident() -> [u64; 2] {
     let mut text = [0u8; 2048];
     let length = calls::read_file(c"/proc/self/status", &mut text);
-    let text = &text[..length];
-    let found = text.windows(6).position(|window| window == b"VmHWM:");
-    let text = found.map_or(&[][..], |at| &text[at + 6..]);
+    [&b"VmHWM:"[..], b"VmRSS:"].map(|name| kibibytes(&text[..length], name) * 1024)
+}
+
+/// The number behind `name` in `text`; 0 where there is none.
+fn kibibytes(text: &[u8], name: &[u8]) -> u64 {
+    let found = text.windows(name.len()).position(|window| window == name);
+    let text = found.map_or(&[][..], |at| &text[at + name.len()..]);
     let digits = text.iter().position(u8::is_ascii_digit);
-    number_of(digits.map(|at| &text[at..])) * 1024
+    number_of(digits.map(|at| &text[at..]))
 }

@@ -160,11 +160,13 @@ impl Lock {
     }
 }
 
-fn wait(word: &AtomicU32, expected: u32) {
+/// Sleeps while `word` is `expected`, until it is woken; perhaps not for so long.
+pub fn wait(word: &AtomicU32, expected: u32) {
     futex(word, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected);
 }
 
-fn wake(word: &AtomicU32) {
+/// Wakes one thread that sleeps on `word`.
+pub fn wake(word: &AtomicU32) {
     futex(word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
 }
 

@@ -78,6 +78,8 @@ impl Unit {
 pub enum Name {
     /// Time that memory lies unused before it is given back.
     Decay,
+    /// A thread that gives back while the program makes no call.
+    Background,
     /// Free bytes at the heap's end that are given back at once.
     TrimThreshold,
     /// Ask for huge pages.
@@ -176,7 +178,7 @@ const SIZE: Kind = Kind::Integer {
 };
 
 /// All options.
-pub const TABLE: [Spec; 19] = [
+pub const TABLE: [Spec; 20] = [
     Spec {
         name: Name::Decay,
         word: "decay",
@@ -190,6 +192,17 @@ pub const TABLE: [Spec; 19] = [
         effect: "A shorter time returns memory sooner, and costs more system calls and page faults. A longer one \
                  suits programs that swell again and again. Large blocks are kept twice as long. With 0 memory goes \
                  back each time slabside looks at the clock",
+    },
+    Spec {
+        name: Name::Background,
+        word: "background",
+        kind: Kind::Flag,
+        default: 0,
+        meaning: "whether a thread of slabside's own gives back memory while the program makes no call",
+        effect: "Unused memory goes back within two or three times the decay also in an idle process, from the heaps of \
+                 sleeping threads and out of slabs in use. The thread starts once the heap holds 4 MiB, sleeps while \
+                 nothing is freed, and starts anew in a fork child. Leave it off in a program that must have one \
+                 thread",
     },
     Spec {
         name: Name::TrimThreshold,

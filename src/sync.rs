@@ -40,6 +40,21 @@ pub fn flip(word: &AtomicU64, bits: u64) {
     word.store(word.load(Relaxed) ^ bits, Relaxed);
 }
 
+/// Stores to a word before all that follows, as far as another thread can tell that has had a barrier run on this
+/// thread's processor in between: a plain store.
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn announce(word: &AtomicU32, value: u32) {
+    word.store(value, Relaxed);
+    core::sync::atomic::compiler_fence(SeqCst);
+}
+
+/// As above. The barrier that the other thread has run is taken to stand here.
+#[cfg(loom)]
+pub fn announce(word: &AtomicU32, value: u32) {
+    word.store(value, SeqCst);
+}
+
 /// Adds to a number that only the calling thread writes: one instruction, in the middle of which no signal
 /// handler of the thread's can write it too.
 #[cfg(not(loom))]

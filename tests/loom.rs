@@ -23,6 +23,8 @@
 //! claim      by load and store; LISTED not looked at again under the lock
 //! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
 //!            taken by load and store; not closed at exit; link freed only at the chain's end
+//! door       the owner's announcement relaxed, its look at the visitor left out; the visitor's look at the owner
+//!            relaxed or left out; `leave` relaxed; held by load and store
 //! repair     remote frees not merged; their bits kept; the slab left queued
 //! heap       no collection after a claim in `notify`, or of a flagged slab of one's own; no forwarding;
 //!            a closed queue's slab not looked at again; abandon: collect once
@@ -35,6 +37,7 @@
 
 use loom::sync::Mutex;
 use loom::thread;
+use slabside::door::Door;
 use slabside::geometry::{bit_of, word_of, SlabId};
 use slabside::remote::{self, Next, Overlap, Queue, FULL, LISTED, PENDING, RELEASED, SHARED};
 use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
@@ -1156,4 +1159,101 @@ fn a_child_takes_up_a_slab_that_was_shared_and_adopted_again() {
 #[test]
 fn a_child_finds_a_slab_released_or_whole() {
     fork_while_the_owner_leaves(0b0001, |heap| heap.abandon_all(heap.world.slab()).unwrap());
+}
+
+// ---- the door of a heap -------------------------------------------------------------------------
+
+/// What a heap's lists are to its thread and to visitors: never two at the same time.
+struct Lists {
+    door: Door,
+    changed: loom::cell::UnsafeCell<u32>,
+}
+
+// SAFETY: the model's business.
+unsafe impl Send for Lists {}
+// SAFETY: as above.
+unsafe impl Sync for Lists {}
+
+impl Lists {
+    fn new() -> Arc<Lists> {
+        Arc::new(Lists {
+            door: Door::new(),
+            changed: loom::cell::UnsafeCell::new(0),
+        })
+    }
+
+    /// loom fails where two threads do this at once, or one without having seen what the other did.
+    fn change(&self) {
+        // SAFETY: loom looks after it.
+        self.changed.with_mut(|changed| unsafe { *changed += 1 });
+    }
+
+    /// Twin of `Heap::come_in_or_wait`, and what follows. Where the owner would sleep it tries again.
+    fn own(&self) {
+        while !self.door.enter() {
+            let _ = self.door.knock();
+            thread::yield_now();
+        }
+        self.change();
+        self.door.leave();
+    }
+
+    /// Twin of `Heap::visit`. Whether the visitor was let in.
+    fn visit(&self) -> bool {
+        if !self.door.hold() {
+            return false;
+        }
+        let out = self.door.is_out();
+        if out {
+            self.change();
+        }
+        let _ = self.door.release();
+        out
+    }
+
+    fn changes(&self) -> u32 {
+        // SAFETY: all threads have ended.
+        self.changed.with(|changed| unsafe { *changed })
+    }
+}
+
+#[test]
+fn a_visitor_and_the_owner_are_never_inside_together() {
+    explore(3, || {
+        let lists = Lists::new();
+        let theirs = lists.clone();
+        let visitor = thread::spawn(move || theirs.visit() as u32 + theirs.visit() as u32);
+        lists.own();
+        lists.own();
+        let visits = visitor.join().unwrap();
+        assert_eq!(lists.changes(), 2 + visits);
+    });
+}
+
+#[test]
+fn of_two_visitors_one_is_let_in_at_a_time() {
+    explore(2, || {
+        let lists = Lists::new();
+        let visitors = [(); 2].map(|()| {
+            let theirs = lists.clone();
+            thread::spawn(move || theirs.visit() as u32)
+        });
+        lists.own();
+        let visits = visitors.map(|visitor| visitor.join().unwrap());
+        assert_eq!(lists.changes(), 1 + visits.iter().sum::<u32>());
+        assert!(lists.door.enter(), "nobody holds the door any more");
+    });
+}
+
+#[test]
+fn an_owner_that_waits_is_to_be_woken() {
+    explore(3, || {
+        let lists = Lists::new();
+        assert!(lists.door.hold());
+        let theirs = lists.clone();
+        let owner = thread::spawn(move || theirs.door.enter() || theirs.door.knock().is_none());
+        let woken = lists.door.release().is_some();
+        // It went in, or found the visitor gone, or sleeps until it is woken.
+        assert_eq!(owner.join().unwrap(), !woken);
+    });
 }

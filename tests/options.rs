@@ -29,6 +29,36 @@ fn passes_under(options: &str, c_file: &str, args: &[&str]) {
 }
 
 #[test]
+fn a_thread_in_the_background_gives_back_what_an_idle_process_keeps() {
+    for size in ["96", "1000", "30000", "1000000"] {
+        passes_under("background", "options/background.c", &[size, "0"]);
+    }
+    // In slabs in use, where pages have no live block.
+    passes_under("background", "options/background.c", &["1000", "64"]);
+    under(Form::Preloaded, "", "options/background.c", &["off"]).passed();
+}
+
+#[test]
+fn a_thread_in_the_background_gives_back_from_the_heaps_of_threads_that_sleep() {
+    for [size, kept] in [["96", "0"], ["1000", "64"], ["30000", "0"]] {
+        passes_under(
+            "background:on",
+            "options/background.c",
+            &[size, kept, "sleeper"],
+        );
+    }
+}
+
+#[test]
+fn a_thread_in_the_background_is_there_again_after_a_fork() {
+    passes_under(
+        "background:on",
+        "options/background.c",
+        &["1000", "0", "fork"],
+    );
+}
+
+#[test]
 fn a_typo_is_told_once_with_the_nearest_name_and_the_rest_is_taken() {
     for form in FORMS {
         let ended = under(

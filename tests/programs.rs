@@ -292,6 +292,43 @@ fn a_report_says_what_the_program_held() {
     }
 }
 
+/// What a report in JSON says of a program that made 24 MB of blocks of each of three sizes, small pages alone, and
+/// kept one in `kept`: the bytes resident at its end that are neither live nor metadata nor named as idle, and those
+/// that are named as idle.
+fn idle_report(kept: u32) -> (i64, u64) {
+    let program = format!(
+        "import ctypes; ctypes.CDLL(None).prctl(41, 1, 0, 0, 0); \
+         held = [[bytes([7]) * (block - 33) for i in range(24000000 // block)] for block in (600, 20000, 1000000)]; \
+         held = [blocks[::{kept}] for blocks in held]"
+    );
+    let script =
+        format!("exec \"$SLABSIDE\" run --json -- python3 -c '{program}; import os; os.close(0)'");
+    let ended = by_shell(
+        &format!("idle-{kept}"),
+        &script,
+        &[("PYTHONMALLOC", "malloc")],
+    );
+    let report = &ended.stderr;
+    assert_eq!(ended.status, Some(0), "{ended:#?}");
+    let idle =
+        ["slots", "spans", "pages", "large"].map(|kind| figure(report, &format!("idle_{kind}")));
+    let idle = idle.iter().sum::<u64>();
+    let named = idle + figure(report, "live") + figure(report, "metadata");
+    (figure(report, "resident") as i64 - named as i64, idle)
+}
+
+#[test]
+fn a_report_says_where_idle_memory_lies() {
+    let (program_own, _) = idle_report(1);
+    let (rest, idle) = idle_report(32);
+    assert!(idle > 4 << 20, "{idle} bytes are named as idle");
+    // What is resident and no figure names is the program's own, the same in both.
+    assert!(
+        (rest - program_own).abs() < 4 << 20,
+        "{program_own} bytes are the program's own, {rest} are not named"
+    );
+}
+
 #[test]
 fn a_report_is_a_table_on_standard_error_and_nothing_else_changes() {
     let ended = by_shell("table", "exec \"$SLABSIDE\" run --stats -- sort -r", &[]);

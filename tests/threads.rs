@@ -84,3 +84,13 @@ fn blocks_are_resized_by_threads_that_did_not_allocate_them() {
 fn detached_threads_end_unjoined_and_allocate_while_the_program_exits() {
     passes("threads/detached.c", &["500"]);
 }
+
+#[test]
+fn a_trim_gives_back_what_lies_idle_in_the_heaps_of_threads_that_sleep() {
+    passes("threads/sleepers.c", &["asleep"]);
+}
+
+#[test]
+fn a_trim_beside_threads_at_work_touches_nothing_of_theirs() {
+    passes("threads/sleepers.c", &["awake"]);
+}

@@ -96,6 +96,10 @@ struct AtEnd {
     idle_pages: u64,
     /// Freed large blocks kept for reuse.
     idle_large: u64,
+    /// Pages of slabs in use that were discarded: they take no memory.
+    holes: u64,
+    /// What was resident, the program's own among it. Of the heap it is what is live, the metadata, and what is idle.
+    resident: u64,
     /// Which part of the bytes in slabs and spans no block has, from 0 to 1.
     fragmentation: f64,
 }
@@ -154,6 +158,8 @@ impl AtEnd {
             idle_spans: value(&counters.idle_spans),
             idle_pages: value(&counters.idle_pages),
             idle_large: value(&counters.idle_large),
+            holes: value(&counters.holes),
+            resident: value(&counters.resident_at_end),
             fragmentation: (part * 10_000.0).round() / 10_000.0,
         }
     }
@@ -365,6 +371,8 @@ fn figures(heap: &Heap, resident: Option<u64>) -> Table {
         bytes(&mut table, "idle spans", Some(end.idle_spans));
         bytes(&mut table, "idle pages", Some(end.idle_pages));
         bytes(&mut table, "idle large blocks", Some(end.idle_large));
+        bytes(&mut table, "holes, not resident", Some(end.holes));
+        bytes(&mut table, "resident at the end", Some(end.resident));
         let percent = format!("{:.1} %", end.fragmentation * 100.0);
         table.add_row([Cell::new("fragmentation"), right(percent)]);
     }
@@ -477,6 +485,8 @@ mod tests {
             idle_spans: zero(),
             idle_pages: zero(),
             idle_large: zero(),
+            holes: AtomicU64::new(8192),
+            resident_at_end: AtomicU64::new(3_000_000),
             parent: AtomicU32::new(7),
             started: zero(),
             program: [AtomicU64::new(u64::from_le_bytes(*b"child\0\0\0")), zero()],
@@ -513,6 +523,8 @@ slabside: prog (process 42), exit status: 3
   idle spans                    0 B            0 B
   idle pages                    0 B            0 B
   idle large blocks             0 B            0 B
+  holes, not resident       8.0 KiB        8,192 B
+  resident at the end       2.9 MiB    3,000,000 B
   fragmentation              75.0 %
 slabs and live blocks by slot size:
      size  slabs  live  bytes

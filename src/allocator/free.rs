@@ -91,16 +91,21 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
+        let mut done = false;
         if thread.busy.get() == 0 {
             if self.notice_fork(thread) {
                 return; // All slabs were settled, this one among them.
             }
-            if let Some(heap) = heap_of(thread) {
+            // A span takes the long way.
+            if let Some(heap) = heap_of(thread).filter(|_| !slab.is_span()) {
                 let _busy = Busy::mark(thread);
+                let inside = heap.come_in();
                 // A signal handler may have settled it meanwhile, and even given it back.
-                if !heap.is_spent(slab) || heap.settle_at_once(self.ground.table(), slab) {
-                    return;
-                }
+                done = inside.is_some()
+                    && (!heap.is_spent(slab) || heap.settle_at_once(self.ground.table(), slab));
+            }
+            if done {
+                return self.stir();
             }
         }
         let settled = self.with_heap(thread, |_, heap| {
@@ -116,6 +121,7 @@ impl<O: Os> Allocator<O> {
                 self.ground.heaps.notify(&self.ground, owner, slab);
             }
         }
+        self.stir();
     }
 
     fn free_large(&self, thread: &Local, addr: usize) {
@@ -142,7 +148,7 @@ impl<O: Os> Allocator<O> {
             Found::Unknown
         };
         match found {
-            Found::Live(_) => {}
+            Found::Live(_) => self.stir(),
             Found::Freed(block) => self.misuse(&Misuse::Dead {
                 call: Call::Free,
                 addr,
@@ -214,13 +220,16 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn free_into_full(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
+        let mut done = false;
         if let Some(heap) = heap_of(thread).filter(|_| exact && thread.busy.get() == 0) {
             if slot < slab.slots() && !self.has_forked() {
                 let _busy = Busy::mark(thread);
-                if heap.free_into_full(&self.ground, slab, slot) {
-                    return;
-                }
+                let inside = heap.come_in();
+                done = inside.is_some() && heap.free_into_full(&self.ground, slab, slot);
             }
+        }
+        if done {
+            return self.stir();
         }
         self.free_in_other(block, slab, thread);
     }
@@ -255,7 +264,10 @@ impl<O: Os> Allocator<O> {
     fn tell_owner(&self, slab: SlabPtr, next: Next, thread: &Local) {
         match next {
             Next::Done => {}
-            Next::Notify(owner) => self.ground.heaps.notify(&self.ground, owner, slab),
+            Next::Notify(owner) => {
+                self.ground.heaps.notify(&self.ground, owner, slab);
+                self.stir();
+            }
             Next::Claim => {
                 let claimed = self.with_heap(thread, |_, heap| {
                     heap.notify(&self.ground, slab)?;
@@ -276,7 +288,7 @@ impl<O: Os> Allocator<O> {
             Ok(Some(heap.free_elsewhere(&self.ground, slab, slot)))
         });
         match freed {
-            Some(Ok(())) => {}
+            Some(Ok(())) => self.stir(),
             Some(Err(misuse)) => self.misuse(&misuse),
             None => self.free_without_heap(slab, slot, thread),
         }

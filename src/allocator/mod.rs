@@ -10,6 +10,7 @@
 //! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
+mod background;
 mod free;
 mod guarded;
 mod resize;
@@ -28,6 +29,7 @@ use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{flip, AtomicU32, AtomicUsize};
 use crate::tls::{Entry, Local, Thread};
+use background::Background;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 
@@ -42,6 +44,8 @@ pub struct Allocator<O: Os> {
     any_put_off: AtomicU32,
     /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
     pub(crate) roomy: AtomicU32,
+    /// Written to at the start only if it is asked for.
+    background: Background,
     /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
     fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
@@ -140,6 +144,7 @@ impl<O: Os> Allocator<O> {
             fork_mark: AtomicPtr::new(ptr::null_mut()),
             shared: Mutex::new(&mut locks, Local::new()),
             roomy: AtomicU32::new(0),
+            background: Background::new(),
             locks: locks.count(),
         }
     }
@@ -269,9 +274,11 @@ impl<O: Os> Allocator<O> {
         }
         if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
-            let entry = entry_of(thread, heap, class);
-            if let Some(slot) = heap.refill_in_turn(&self.ground, class, entry) {
-                return slot;
+            if let Some(_inside) = heap.come_in() {
+                let entry = entry_of(thread, heap, class);
+                if let Some(slot) = heap.refill_in_turn(&self.ground, class, entry) {
+                    return slot;
+                }
             }
         } else if self.is_hardened(thread) {
             return self.malloc_hardened(thread, size, align);
@@ -317,8 +324,10 @@ impl<O: Os> Allocator<O> {
             if let Some(slab) = heap.take_active_span(size) {
                 return (slab.base() as *mut u8, false);
             }
-            if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
-                return (slab.base() as *mut u8, false);
+            if let Some(_inside) = heap.come_in() {
+                if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
+                    return (slab.base() as *mut u8, false);
+                }
             }
         }
         let span = self.with_reclaim(thread, |_, heap| {

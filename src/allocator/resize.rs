@@ -368,6 +368,9 @@ impl<O: Os> Allocator<O> {
         let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
         let rounded = bin_pages(bin_of(wanted));
         let _busy = Busy::mark(thread);
+        let Some(_inside) = heap.come_in() else {
+            return fits;
+        };
         heap.retire_span(self.ground.table(), slab);
         let old = slab.size();
         if rounded < pages {

@@ -2,7 +2,7 @@
 
 use super::{Allocator, Busy, HOOKED, STARTED, UNSTARTED};
 use crate::hardened::{self};
-use crate::heap::{heap_of, Heap};
+use crate::heap::{heap_of, Heap, Whose};
 use crate::misuse::{Line, Misuse};
 use crate::mutex::Lock;
 use crate::options::{self, Name};
@@ -54,6 +54,7 @@ impl<O: Os> Allocator<O> {
         let (outcome, noted) = match heap_of(thread) {
             Some(heap) => {
                 let _busy = Busy::mark(thread);
+                let _inside = heap.come_in_or_wait();
                 (work(thread, heap), heap.noted())
             }
             None if self.hard.is_on() => return None,
@@ -77,7 +78,10 @@ impl<O: Os> Allocator<O> {
         let _busy = Busy::mark(thread);
         let local = &*self.shared.lock();
         match heap_of(local).or_else(|| self.ground.heaps.take_shared(&self.ground, local)) {
-            Some(heap) => (work(local, heap), heap.noted()),
+            Some(heap) => {
+                let _inside = heap.come_in_or_wait();
+                (work(local, heap), heap.noted())
+            }
             None => (Ok(None), None),
         }
     }
@@ -89,15 +93,35 @@ impl<O: Os> Allocator<O> {
         thread: &Local,
         work: impl Fn(&Local, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
-        self.with_heap(thread, &work).or_else(|| {
+        let result = self.with_heap(thread, &work).or_else(|| {
             self.reclaim(thread);
             self.with_heap(thread, &work)
-        })
+        });
+        self.look_after_background(thread);
+        result
     }
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
     pub fn reclaim(&self, thread: &Local) {
         self.reclaim_but(thread, 0);
+    }
+
+    /// As [`Allocator::reclaim_but`], and from the heaps of other threads.
+    pub fn trim(&self, thread: &Local, keep: usize) {
+        self.visit_others(thread, Whose::All);
+        self.reclaim_but(thread, keep);
+    }
+
+    /// Gives back what lies idle in other threads' heaps. Hardened threads work on their heaps without going through
+    /// the door: theirs are not visited.
+    pub(super) fn visit_others(&self, thread: &Local, whose: Whose) {
+        if self.hard.is_on() || !self.is_started() {
+            return;
+        }
+        if let Some(_busy) = self.enter(thread) {
+            let mine = heap_of(thread);
+            self.ground.heaps.visit_others(&self.ground, mine, whose);
+        }
     }
 
     /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
@@ -280,6 +304,9 @@ impl<O: Os> Allocator<O> {
         ground.meta.budget.limit(soft, hard);
         ground.pages.configure(options);
         ground.large.configure(options);
+        if options.get(Name::Background) != 0 {
+            self.background.want();
+        }
         if options.get(Name::HugePages) == options::HUGE_ON {
             ground.os.prefer_huge_pages();
         }
@@ -302,7 +329,10 @@ impl<O: Os> Allocator<O> {
         };
         let (outcome, noted) = {
             let _busy = Busy::mark(thread);
-            let outcome = heap.abandon_all(&self.ground);
+            let outcome = {
+                let _inside = heap.come_in_or_wait();
+                heap.abandon_all(&self.ground)
+            };
             let noted = heap.noted();
             self.ground.heaps.give(&self.ground, heap, thread);
             thread.phase.set(Phase::Late);
@@ -340,6 +370,7 @@ impl<O: Os> Allocator<O> {
 
     fn repair(&self, thread: &Local) -> Result<(), Misuse> {
         self.ground.os.forked();
+        self.background.lose();
         // Another thread of the parent's may have been about to fork: nobody is here.
         self.ground.pages.free_break();
         let mine = self.heap_in_use(thread);

@@ -18,7 +18,7 @@ use core::ffi::{c_int, c_void};
 /// `pad` bytes at the heap's end. 1 if memory went back, else 0.
 pub fn malloc_trim(pad: usize) -> c_int {
     let before = given_back();
-    GLOBAL.reclaim_but(local(), pad.div_ceil(PAGE));
+    GLOBAL.trim(local(), pad.div_ceil(PAGE));
     c_int::from(given_back() > before)
 }
 
@@ -38,9 +38,9 @@ fn given_back() -> i64 {
 pub struct MallInfo<T> {
     /// Bytes that the break and mapped windows hold.
     pub arena: T,
-    /// Free slots and spans in slabs in use.
+    /// Free slots, free spans and free runs of pages.
     pub ordblks: T,
-    /// 0: there are no fast bins.
+    /// Free slots among them.
     pub smblks: T,
     /// Large blocks in use.
     pub hblks: T,
@@ -48,7 +48,7 @@ pub struct MallInfo<T> {
     pub hblkhd: T,
     /// The most bytes that were ever live.
     pub usmblks: T,
-    /// 0: there are no fast bins.
+    /// Bytes of free slots that may be resident.
     pub fsmblks: T,
     /// Bytes in live slots and spans.
     pub uordblks: T,
@@ -61,14 +61,15 @@ pub struct MallInfo<T> {
 /// mallinfo2(3).
 pub fn mallinfo2() -> MallInfo<usize> {
     let census = inspect::census(&GLOBAL, local());
+    let slots = census.free_slots.iter().sum::<usize>();
     MallInfo {
         arena: census.held,
-        ordblks: census.free_slots.iter().sum::<usize>() + census.free_spans + census.free_runs,
-        smblks: 0,
+        ordblks: slots + census.free_spans + census.free_runs,
+        smblks: slots,
         hblks: census.large,
         hblkhd: census.large_bytes,
         usmblks: census.peak,
-        fsmblks: 0,
+        fsmblks: census.free_slot_bytes,
         uordblks: census.live,
         fordblks: census.held.saturating_sub(census.live),
         keepcost: census.top,
@@ -173,13 +174,22 @@ fn total(line: &mut Line, kind: &str, count: usize, bytes: usize) {
 
 /// malloc_stats(3): a few lines on standard error, by write(2).
 pub fn malloc_stats() {
-    let census = inspect::census(&GLOBAL, local());
+    let thread = local();
+    let (census, now) = (
+        inspect::census(&GLOBAL, thread),
+        inspect::stats(&GLOBAL, thread),
+    );
     let rows = [
         ("system bytes     = ", census.held + census.large_bytes),
         ("in use bytes     = ", census.live + census.large_bytes),
         ("max in use bytes = ", census.peak),
         ("mmap regions     = ", census.large),
         ("mmap bytes       = ", census.large_bytes),
+        ("idle in slots    = ", now.idle_slots),
+        ("idle in spans    = ", now.idle_spans),
+        ("idle in pages    = ", now.idle_pages),
+        ("idle in mmaps    = ", now.idle_large),
+        ("metadata         = ", now.metadata),
     ];
     for (name, figure) in rows {
         let mut line = Line::new();

@@ -4,7 +4,7 @@ use super::Ground;
 use crate::class::CLASSES;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::remote::{self, FULL, LISTED, RELEASED};
+use crate::remote::{self, FULL, LISTED, RELEASED, SHARED};
 use crate::slab::{List, SlabPtr, SlabTable, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
@@ -107,6 +107,21 @@ impl Abandoned {
         let slab = list.first(table)?;
         shelf.take(&list, table, slab, me);
         Some(slab)
+    }
+
+    /// As [`Abandoned::adopt`], and how the slab was listed: `LISTED` or `SHARED`.
+    pub(super) fn adopt_as(
+        &self,
+        table: SlabTable,
+        class: usize,
+        me: u64,
+    ) -> Option<(SlabPtr, u64)> {
+        let shelf = &self.0[class];
+        let list = shelf.list.lock();
+        let slab = list.first(table)?;
+        let shared = remote::is_shared(slab.owner.load(SeqCst));
+        shelf.take(&list, table, slab, me);
+        Some((slab, if shared { SHARED } else { LISTED }))
     }
 
     /// Makes a listed slab `me`'s; false if somebody was faster.

@@ -26,19 +26,23 @@ impl Heap {
 
     pub(super) fn look_at_clock<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
         self.report(ground);
+        if self.asked.load(Relaxed) != 0 {
+            self.asked.store(0, Relaxed);
+            self.give_back(ground)?;
+        }
         self.decay(ground, ground.os.clock())
     }
 
     pub(super) fn decay<O: Os>(&self, ground: &Ground<O>, now: u64) -> Result<(), Misuse> {
-        if self.last_decay.get() == 0 {
-            self.last_decay.set(now);
+        if self.last_decay.load(Relaxed) == 0 {
+            self.last_decay.store(now, Relaxed);
         }
-        let since = now.saturating_sub(self.last_decay.get());
+        let since = now.saturating_sub(self.last_decay.load(Relaxed));
         let interval = ground.options.get(Name::Decay) as u64;
         if since < interval {
             return Ok(());
         }
-        self.last_decay.set(now);
+        self.last_decay.store(now, Relaxed);
         let quiet = ground.pages.quiet_for(now);
         self.bin_active_spans(ground)?;
         let idle = if since >= 2 * interval {
@@ -67,7 +71,7 @@ impl Heap {
         self.shrink_bins(ground, 0)?;
         self.release_empty(ground)?;
         self.discard_all_holes(ground);
-        Ok(())
+        self.discard_listed(ground)
     }
 
     /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim

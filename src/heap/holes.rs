@@ -23,7 +23,7 @@ use crate::os::Os;
 use crate::pages::is_zero;
 use crate::remote::PENDING;
 use crate::slab::{SlabPtr, SlabTable, State};
-use crate::sync::Ordering::Relaxed;
+use crate::sync::{Ordering::Acquire, Ordering::Relaxed};
 use core::cell::Cell;
 
 /// How many intervals' worth of turns a slab must lie behind the front of the queue, at least and at most.
@@ -83,7 +83,10 @@ fn live_pages(slab: SlabPtr) -> u16 {
     let (size, slots) = (slab.size(), slab.slots());
     let mut pages = 0;
     for word in 0..slab.words() {
-        let mut live = !slab.free_word(word).load(Relaxed) & slots_of_word(slots, word);
+        // In this order, since a collection moves bits from `remote` to `free`.
+        let remote = slab.remote_word(word).load(Acquire);
+        let free = slab.free_word(word).load(Relaxed) | remote;
+        let mut live = !free & slots_of_word(slots, word);
         while live != 0 {
             let slot = word * WORD_SLOTS + live.trailing_zeros() as usize;
             pages |= pages_between(slot * size, (slot + 1) * size);
@@ -91,6 +94,16 @@ fn live_pages(slab: SlabPtr) -> u16 {
         }
     }
     pages
+}
+
+/// One bit for each page of `slab` on which no slot is live; none of a slab that has one page, or so few free slots that
+/// it is not worth a look.
+pub(super) fn idle_pages(slab: SlabPtr) -> u16 {
+    let free = slab.count_free() + slab.count_remote();
+    if slab.pages() < 2 || free < slab.slots() / FREE_PART {
+        return 0;
+    }
+    pages_between(0, slab.pages() * PAGE) & !live_pages(slab)
 }
 
 /// One bit for each page that a byte from `start` to before `end` lies on, counted from the slab's start.
@@ -255,38 +268,53 @@ impl Heap {
         if slab.pages() < 2 || slots.saturating_sub(live) < slots / FREE_PART {
             return false;
         }
-        let all = pages_between(0, slab.pages() * PAGE);
-        self.discard_pages(ground, slab, all & !live_pages(slab), allowance)
+        let before = slab.discarded.load(Relaxed);
+        let idle = pages_between(0, slab.pages() * PAGE) & !live_pages(slab);
+        let runs = runs(idle & !before).count();
+        let bytes = self.discard_pages(ground, slab, idle);
+        allowance.calls = allowance.calls.saturating_sub(runs);
+        let count = &self.holes.discarded;
+        count.set(count.get().saturating_add((bytes / PAGE) as u32));
+        slab.discarded.load(Relaxed) != 0
     }
 
-    /// Discards `pages` of `slab`, as far as they are not yet.
-    fn discard_pages<O: Os>(
+    /// Discards `pages` of `slab`, as far as they are not yet; how many bytes.
+    pub(super) fn discard_pages<O: Os>(
         &self,
         ground: &Ground<O>,
         slab: SlabPtr,
         pages: u16,
-        allowance: &mut Allowance,
-    ) -> bool {
-        let before = slab.discarded.load(Relaxed);
-        for (first, n) in runs(pages & !before) {
+    ) -> usize {
+        let mut bytes = 0;
+        for (first, n) in runs(pages & !slab.discarded.load(Relaxed)) {
             if holds_evidence(ground, slab, first, n) {
                 continue;
             }
-            allowance.calls = allowance.calls.saturating_sub(1);
-            if !ground
-                .pages
-                .discard_within(&ground.os, &ground.meta, slab, first, n)
-            {
-                allowance.calls = 0;
+            let pages = &ground.pages;
+            let Some(gone) = pages.discard_within(&ground.os, &ground.meta, slab, first, n) else {
                 break;
+            };
+            if gone.is_empty() {
+                continue; // Parts of OS pages alone.
             }
             let discarded = slab.discarded.load(Relaxed);
-            let more = pages_between(first * PAGE, (first + n) * PAGE);
+            let more = pages_between(gone.start * PAGE, gone.end * PAGE);
             slab.discarded.store(discarded | more, Relaxed);
-            let count = &self.holes.discarded;
-            count.set(count.get().saturating_add(n as u32));
+            bytes += gone.len() * PAGE;
         }
-        slab.discarded.load(Relaxed) != before
+        bytes
+    }
+
+    /// Discards a free span that is kept, unless it was.
+    pub(super) fn discard_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+        let pages = slab.pages();
+        if slab.discarded.load(Relaxed) != 0 || holds_evidence(ground, slab, 0, pages) {
+            return;
+        }
+        let (os, meta) = (&ground.os, &ground.meta);
+        let gone = ground.pages.discard_within(os, meta, slab, 0, pages);
+        let any = gone.is_some_and(|gone| !gone.is_empty());
+        slab.discarded.store(u16::from(any), Relaxed);
     }
 
     /// Discards the pages of the active slab of `class` on which no slot is live or checked out.
@@ -300,11 +328,7 @@ impl Heap {
         let end = (first + WORD_SLOTS).min(slab.slots());
         let held = pages_between(first * slab.size(), end * slab.size());
         let all = pages_between(0, slab.pages() * PAGE);
-        let mut one = Allowance {
-            looks: 1,
-            calls: usize::MAX,
-        };
-        self.discard_pages(ground, slab, all & !live_pages(slab) & !held, &mut one);
+        self.discard_pages(ground, slab, all & !live_pages(slab) & !held);
     }
 
     /// The slots of `word` are checked out of `slab`, some of whose pages were discarded: theirs are used again.

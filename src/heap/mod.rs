@@ -27,11 +27,13 @@ mod holes;
 mod check;
 mod abandoned;
 mod registry;
+mod visit;
 mod arenas;
 
 use crate::class::{reciprocal, size_of_class, slab_pages, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
+use crate::door::Door;
 use crate::geometry::{SlabId, WORD_SLOTS};
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
@@ -54,6 +56,7 @@ pub use arenas::Arenas;
 pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
+pub use visit::{Inside, Whose};
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
 const BINNED_BYTES: usize = 512 << 10;
@@ -154,7 +157,7 @@ struct Class {
 }
 
 /// One thread's heap, in the metadata region: type-stable, never unmapped. Used by its thread alone, but
-/// for the queue.
+/// for the queue, and for what visitors read (see `visit`).
 #[repr(C, align(128))]
 pub struct Heap {
     /// The owner word; 0: no thread's.
@@ -204,12 +207,17 @@ pub struct Heap {
     rate_changes: Cell<u32>,
     /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
     live: Cell<i64>,
+    /// Keeps the lists to one thread: the heap's own, or a visitor.
+    door: Door,
     pulse: Cell<u32>,
+    /// Set where a visitor found the thread at work: it is to give back all that it keeps.
+    asked: AtomicU32,
     /// Set for the next refill to come the long way, which asks whether it is to be sampled.
     asking: Cell<bool>,
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
-    last_decay: Cell<u64>,
+    /// When what lay unused was last looked for; others read it.
+    last_decay: AtomicU64,
     /// What the search for holes has learnt, and where it stopped.
     holes: holes::Search,
     /// Blocks that realloc moved to smaller slots.

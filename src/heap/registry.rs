@@ -99,6 +99,11 @@ impl Heaps {
             + validate_nobodys(ground)
     }
 
+    /// How many heaps were made.
+    pub(super) fn made(&self) -> usize {
+        self.registry.lock().made as usize
+    }
+
     /// A heap for the thread whose block is `local`. `None` where there are too many.
     pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
         self.count();
@@ -122,6 +127,11 @@ impl Heaps {
         if self.given.load(Relaxed) < COUNTED {
             self.given.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Another thread is about to be at work that has no heap.
+    pub fn count_two(&self) {
+        (0..COUNTED).for_each(|_| self.count());
     }
 
     /// A heap with the entries of `local` that any thread uses, under a lock: no thread's end takes it back.
@@ -149,7 +159,8 @@ impl Heaps {
         heap.queue.open();
         heap.heed_rate(ground.options.changes());
         // The first look at the clock is some slow paths away: a program that ends before needs none.
-        heap.last_decay.set(0);
+        heap.last_decay.store(0, Relaxed);
+        heap.asked.store(0, Relaxed);
         heap.pulse.set(1);
         counters::add(&ground.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());
@@ -190,7 +201,11 @@ impl Heaps {
         // The thread's own block went with it.
         let block = Local::new();
         heap.local.set(&block);
-        if let Err(misuse) = heap.abandon_all(ground) {
+        let outcome = {
+            let _inside = heap.come_in_or_wait();
+            heap.abandon_all(ground)
+        };
+        if let Err(misuse) = outcome {
             heap.note(misuse);
         }
         counters::subtract(&ground.meta.counters().heaps, 1);
@@ -257,9 +272,13 @@ impl Heaps {
     }
 
     pub(super) fn put_away(&self, heap: &Heap) {
-        heap.local.set(ptr::null());
-        heap.forget_all();
-        heap.me.store(0, SeqCst);
+        {
+            // Left before the heap may be another thread's.
+            let _inside = heap.come_in_or_wait();
+            heap.local.set(ptr::null());
+            heap.forget_all();
+            heap.me.store(0, SeqCst);
+        }
         let registry = &mut *self.registry.lock();
         heap.next.set(registry.unused);
         registry.unused = heap.index.get() + 1;
@@ -283,6 +302,7 @@ impl Heaps {
         let mut kept = 0;
         for index in 0..made {
             let heap = self.at(ground, index as usize);
+            heap.door.reset();
             let arena = heap.me() != 0 && heap.arena.get();
             ground.arenas.repair(ground, index as usize, arena);
             if arena || (heap.me() == me && me != 0) {

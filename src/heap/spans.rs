@@ -192,6 +192,7 @@ impl Heap {
     #[inline]
     pub fn span_freed<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
         self.tell(slab, 1);
+        slab.discarded.store(0, Relaxed);
         self.spans.unlink(ground.table(), slab);
         self.span_bytes.set(self.span_bytes.get() - slab.size());
         slab.set_state(State::Unlisted);
@@ -248,6 +249,7 @@ impl Heap {
 
     pub(super) fn unbin(&self, table: SlabTable, slab: SlabPtr) {
         let bin = bin_below(slab.pages()).unwrap_or(0);
+        slab.discarded.store(0, Relaxed);
         self.bins[bin].unlink(table, slab);
         if self.bins[bin].is_empty() {
             self.binned.set(self.binned.get() & !(1 << bin));

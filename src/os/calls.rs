@@ -292,6 +292,63 @@ pub(super) fn is_word(address: usize, value: u32) -> bool {
     !matches!(answer, Err(libc::EAGAIN | libc::EFAULT | libc::EINVAL))
 }
 
+/// Waits for so many milliseconds: futex(2) on a word that nobody else knows.
+pub(super) fn rest(milliseconds: u64) {
+    let word = 0u32;
+    let time = libc::timespec {
+        tv_sec: (milliseconds / 1000) as libc::time_t,
+        tv_nsec: (milliseconds % 1000 * 1_000_000) as libc::c_long,
+    };
+    let operation = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let (place, time) = (ptr::from_ref(&word) as usize, ptr::from_ref(&time) as usize);
+    // SAFETY: the kernel reads the word and the time.
+    let _ = unsafe { ask(libc::SYS_futex, [place, operation, 0, time]) };
+}
+
+/// The calling thread blocks the signals of `mask` from now on, a bit each, and no others: those that it did before
+/// (rt_sigprocmask(2)).
+pub(super) fn mask_signals(mask: u64) -> u64 {
+    let mut before = 0u64;
+    let (new, old) = (
+        ptr::from_ref(&mask) as usize,
+        ptr::from_mut(&mut before) as usize,
+    );
+    // SAFETY: eight bytes each, to read and to write.
+    let _ = unsafe {
+        ask(
+            libc::SYS_rt_sigprocmask,
+            [libc::SIG_SETMASK as usize, new, old, 8],
+        )
+    };
+    before
+}
+
+/// Names the calling thread (prctl(2)), in 15 letters at most.
+pub fn name_thread(name: &'static CStr) {
+    // SAFETY: the kernel reads the string.
+    let _ = unsafe {
+        ask(
+            libc::SYS_prctl,
+            [libc::PR_SET_NAME as usize, name.as_ptr() as usize],
+        )
+    };
+}
+
+/// A barrier on every processor that runs a thread of the process (membarrier(2), Linux 4.14), which is to be registered
+/// for once.
+pub(super) fn barrier() -> bool {
+    const PRIVATE_EXPEDITED: usize = 1 << 3;
+    const REGISTER_PRIVATE_EXPEDITED: usize = 1 << 4;
+    // SAFETY: changes no memory.
+    let order = |command| unsafe { ask(libc::SYS_membarrier, [command, 0]) };
+    match order(PRIVATE_EXPEDITED) {
+        Err(libc::EPERM) => {
+            order(REGISTER_PRIVATE_EXPEDITED).is_ok() && order(PRIVATE_EXPEDITED).is_ok()
+        }
+        answer => answer.is_ok(),
+    }
+}
+
 /// The auxiliary vector (prctl(2), `PR_GET_AUXV`, Linux 6.4): how many of its words are in `words`.
 pub(super) fn auxiliary(words: &mut [usize]) -> usize {
     const GET_AUXV: usize = 0x41555856;

@@ -63,6 +63,8 @@ pub struct Hooks {
     pub fork_child: unsafe extern "C" fn(),
     /// In each fork child, before its heap is repaired.
     pub forked: fn(),
+    /// In the thread that [`Os::start_background`] starts. It does not return.
+    pub background: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
     /// At a fault, with its address, from a signal handler: takes no lock, allocates nothing.
     pub fault: fn(usize),
 }
@@ -307,6 +309,18 @@ impl Os for Linux {
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller says that the contents are dead.
         unsafe { calls::advise(at(start), bytes, libc::MADV_DONTNEED) }
+    }
+
+    fn start_background(&self) -> bool {
+        keeping_errno(|| start_thread(self.hooks.background))
+    }
+
+    fn rest(&self, milliseconds: u64) {
+        calls::rest(milliseconds);
+    }
+
+    fn barrier(&self) -> bool {
+        calls::barrier()
     }
 
     fn locks_new_pages(&self) -> bool {
@@ -559,6 +573,24 @@ impl Os for Linux {
         }
         self.backtrace.store(found, Relaxed);
     }
+}
+
+/// What a thread runs.
+type Work = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
+
+/// Starts a thread that blocks all signals and is joined by nobody. Whether it did.
+fn start_thread(work: Work) -> bool {
+    let mut thread = 0;
+    // The new thread has the mask of the calling one.
+    let before = calls::mask_signals(u64::MAX);
+    // SAFETY: `thread` is a place to write to; the work is a function for the process's life; nobody else knows of the
+    // thread.
+    let started = unsafe {
+        let failed = libc::pthread_create(&mut thread, ptr::null(), work, ptr::null_mut());
+        failed == 0 && libc::pthread_detach(thread) == 0
+    };
+    calls::mask_signals(before);
+    started
 }
 
 /// The hook for faults.

@@ -135,6 +135,22 @@ pub trait Os: Sync {
     /// The range is usable, ours, and its contents are dead.
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
+    /// Starts a thread that runs the hook for the background, blocks all signals and is joined by nobody; whether it did.
+    /// May allocate: call it with no lock held and the calling thread's heap in place.
+    fn start_background(&self) -> bool {
+        false
+    }
+
+    /// Waits for so many milliseconds.
+    fn rest(&self, milliseconds: u64) {
+        let _ = milliseconds;
+    }
+
+    /// Has every processor that runs a thread of the process pass a full memory barrier; false where the system cannot.
+    fn barrier(&self) -> bool {
+        false
+    }
+
     /// Whether new pages are resident at once, since the process locks its memory (mlockall(2)).
     fn locks_new_pages(&self) -> bool {
         false

@@ -10,6 +10,7 @@ use crate::os::{Huge, Os};
 use crate::runs::Cleanness;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
+use core::ops::Range;
 use core::ptr::NonNull;
 
 /// The most pages discarded by one call, and the most calls in one tick.
@@ -193,10 +194,10 @@ impl Pages {
         }
     }
 
-    /// Discards `n` pages of `slab` from its `first` on, as far as they are whole OS pages. False where the
-    /// system refuses.
+    /// Discards `n` pages of `slab` from its `first` on, as far as they are whole OS pages: those that were. `None` where
+    /// the system refuses.
     ///
-    /// The caller owns the slab, and no slot on the pages is live or about to be taken.
+    /// The caller owns the slab, or keeps its owner out, and no slot on the pages is live or about to be taken.
     pub fn discard_within<O: Os>(
         &self,
         os: &O,
@@ -204,21 +205,22 @@ impl Pages {
         slab: SlabPtr,
         first: usize,
         n: usize,
-    ) -> bool {
+    ) -> Option<Range<usize>> {
         self.keep_holes(os);
-        let start = slab.base() + first * PAGE;
-        let end = (start + n * PAGE) / meta.os_page() * meta.os_page();
-        let start = start.next_multiple_of(meta.os_page());
+        let start = (slab.base() + first * PAGE).next_multiple_of(meta.os_page());
+        let end = (slab.base() + (first + n) * PAGE) / meta.os_page() * meta.os_page();
         if start >= end {
-            return true;
+            return Some(first..first);
         }
         // SAFETY: pages of a slab that the caller owns; what they held is dead, and nobody takes it meanwhile.
         let done = NonNull::new(start as *mut u8)
             .is_some_and(|start_at| unsafe { os.discard(start_at, end - start) });
-        if done {
-            counters::add(&meta.counters().purged, (end - start) as u64);
+        if !done {
+            return None;
         }
-        done
+        counters::add(&meta.counters().purged, (end - start) as u64);
+        let page = |at: usize| (at - slab.base()) / PAGE;
+        Some(page(start)..page(end))
     }
 
     /// Discards up to `pages` dirty free pages, highest first.

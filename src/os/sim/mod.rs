@@ -404,6 +404,11 @@ impl Os for Sim {
         unsafe { self.call().discard(start, bytes) }
     }
 
+    fn barrier(&self) -> bool {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        true
+    }
+
     fn name(&self, start: NonNull<u8>, bytes: usize, _name: &'static core::ffi::CStr) {
         let state = self.lock();
         let range = state.range("name", start, bytes);

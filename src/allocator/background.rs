@@ -1,0 +1,166 @@
+//! `background:on`: a thread that gives back what lies idle while the program's threads make no call.
+//!
+//! ```text
+//!   ABSENT --an allocation, once the heap is large--> AWAKE <--a free-- DROWSY --nothing for some rounds--> ASLEEP
+//!                                                       | `--a round-----^                                   |
+//!                                                       `<----------------a free, which wakes it-------------'
+//! ```
+//!
+//! The thread does a round each interval of decay. When no thread of the program has freed anything by a slow path for
+//! some rounds, all has gone back that will, and it sleeps until one does. It holds no lock while it rests, blocks all
+//! signals, and ends with the process. A fork child makes its own.
+//!
+//! An allocation makes it and no free: the C library frees under locks that it takes to make a thread. (It allocates
+//! under none of them.)
+
+use super::{Allocator, Busy};
+use crate::heap::{heap_of, Whose};
+use crate::mutex;
+use crate::options::Name;
+use crate::os::Os;
+use crate::sync::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use crate::tls::Local;
+
+/// There is no such thread and will be none.
+const OFF: u32 = 0;
+/// There is no such thread yet.
+const ABSENT: u32 = 1;
+/// The thread does its rounds, and something was freed since the last one.
+const AWAKE: u32 = 2;
+/// As `AWAKE`, but nothing was. In this state, and the one above, a free tells of itself.
+const DROWSY: u32 = 3;
+/// The thread sleeps until it is woken.
+const ASLEEP: u32 = 4;
+
+/// Bytes that the heap holds before the thread is made: so little may stay without it.
+const HELD_LEAST: u64 = 4 << 20;
+/// The shortest rest between two rounds, in milliseconds.
+const REST_LEAST: u64 = 10;
+
+/// Rounds without a slow path in between before the thread sleeps: what is kept goes back with the second interval of
+/// decay, or the one after.
+const ROUNDS: u32 = 4;
+
+/// Whether there is a thread in the background, and what it does.
+pub(super) struct Background(AtomicU32);
+
+impl Background {
+    pub(super) const fn new() -> Background {
+        Background(AtomicU32::new(OFF))
+    }
+
+    /// There is to be such a thread from now on, or again in a fork child.
+    pub(super) fn want(&self) {
+        self.0.store(ABSENT, SeqCst);
+    }
+
+    /// In a fork child: the parent's thread is not here.
+    pub(super) fn lose(&self) {
+        if self.0.load(SeqCst) != OFF {
+            self.want();
+        }
+    }
+
+    fn change(&self, from: u32, to: u32) -> bool {
+        self.0.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
+    }
+}
+
+impl<O: Os> Allocator<O> {
+    /// Something was freed by a slow path, which has ended.
+    #[inline(always)]
+    pub(super) fn stir(&self) {
+        if self.background.0.load(Relaxed) >= DROWSY {
+            self.wake_background();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_background(&self) {
+        let background = &self.background;
+        if background.change(ASLEEP, AWAKE) {
+            mutex::wake(&background.0);
+        } else {
+            background.change(DROWSY, AWAKE);
+        }
+    }
+
+    /// A slow path that allocates has ended: makes the thread if it is wanted. With no lock held.
+    #[inline(always)]
+    pub(super) fn look_after_background(&self, thread: &Local) {
+        if self.background.0.load(Relaxed) == ABSENT {
+            self.begin_background(thread);
+        }
+    }
+
+    /// Makes the thread once the heap is large. That may allocate: the state says already that there is one.
+    #[cold]
+    #[inline(never)]
+    fn begin_background(&self, thread: &Local) {
+        let counters = self.ground.meta.counters();
+        let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
+        let background = &self.background;
+        if held < HELD_LEAST || thread.busy.get() != 0 || !background.change(ABSENT, AWAKE) {
+            return;
+        }
+        // It is a second thread, which may be in the middle of something when another one forks.
+        self.ground.heaps.count_two();
+        self.watch_forks();
+        if !self.ground.os.start_background() {
+            background.0.store(OFF, SeqCst);
+        }
+    }
+
+    /// What the thread in the background does, for good.
+    pub fn keep_house(&self, thread: &Local) -> ! {
+        let background = &self.background;
+        let interval = self.ground.options.get(Name::Decay) as u64;
+        let mut quiet = 0;
+        loop {
+            let freed = background.0.swap(DROWSY, SeqCst) == AWAKE;
+            quiet = if freed { 0 } else { quiet + 1 };
+            self.ground.os.rest(interval.max(REST_LEAST));
+            self.give_back_idle(thread, interval);
+            if quiet >= ROUNDS && background.change(DROWSY, ASLEEP) {
+                while background.0.load(SeqCst) == ASLEEP {
+                    mutex::wait(&background.0, ASLEEP);
+                }
+            }
+        }
+    }
+
+    /// One round: what lay unused for an interval goes back, also from the heaps of threads that slept so long.
+    fn give_back_idle(&self, thread: &Local, interval: u64) {
+        let ground = &self.ground;
+        let now = ground.os.clock();
+        let quiet = ground.pages.quiet_for(now);
+        self.visit_others(thread, Whose::AsleepSince(now.saturating_sub(interval)));
+        if self.background.0.load(Relaxed) == DROWSY {
+            // Nobody takes slabs from the process's lists now.
+            self.discard_listed(thread);
+        }
+        if let Some(_busy) = self.enter(thread) {
+            ground.large.decay(&ground.os, &ground.meta, now);
+            ground.pages.tick(&ground.os, &ground.meta, now, quiet);
+        }
+    }
+
+    /// Discards pages of slabs that nobody owns.
+    fn discard_listed(&self, thread: &Local) {
+        if !self.attach(thread) {
+            return;
+        }
+        let Some(heap) = heap_of(thread) else {
+            return;
+        };
+        let (outcome, noted) = {
+            let _busy = Busy::mark(thread);
+            let _inside = heap.come_in_or_wait();
+            (heap.discard_listed(&self.ground), heap.noted())
+        };
+        for misuse in noted.into_iter().chain(outcome.err()) {
+            self.misuse(&misuse);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Visits: what lies idle in the heap of a thread that sleeps goes back all the same, by another thread's hand.
+//!
+//! A visitor stands at the heap's [`Door`](crate::door::Door) and keeps its thread out of the slow paths that change
+//! lists. So no slab that waits on a list is activated or released meanwhile, and no slot of it is handed out. The
+//! thread's fast paths go on, and other threads free: that makes no page less idle. The visitor discards the pages on which no
+//! slot is live and notes that in the header's mask. It changes no list, no owner word and no bitmap.
+//!
+//! The slabs that the thread takes slots from, and the free spans that it takes without a slow path, are left alone.
+
+use super::holes::idle_pages;
+use super::{Ground, Heap, Heaps};
+use crate::class::CLASSES;
+use crate::misuse::Misuse;
+use crate::mutex;
+use crate::os::Os;
+use crate::remote;
+use crate::slab::{List, SlabPtr, SlabTable};
+use crate::sync::Ordering::Relaxed;
+
+/// The heap's thread is inside the door, until this is dropped.
+pub struct Inside<'a>(&'a Heap);
+
+impl Drop for Inside<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.door.leave();
+    }
+}
+
+/// A visitor is at the door, until this is dropped.
+struct Visitor<'a>(&'a Heap);
+
+impl Drop for Visitor<'_> {
+    fn drop(&mut self) {
+        if let Some(word) = self.0.door.release() {
+            mutex::wake(word);
+        }
+    }
+}
+
+/// Whose heaps are visited.
+#[derive(Clone, Copy)]
+pub enum Whose {
+    /// Those of all other threads.
+    All,
+    /// Those of threads that have not looked at the clock since then, in milliseconds.
+    AsleepSince(u64),
+}
+
+impl Heap {
+    /// Goes inside, which every slow path of the heap's thread does that uses a list of the heap's. `None` while another
+    /// thread visits: then the long way is to be taken, by [`Heap::come_in_or_wait`].
+    #[inline(always)]
+    pub fn come_in(&self) -> Option<Inside<'_>> {
+        self.door.enter().then(|| Inside(self))
+    }
+
+    /// Goes inside, as soon as no other thread visits. A visitor that is waited for goes after one system call at most.
+    #[inline]
+    pub fn come_in_or_wait(&self) -> Inside<'_> {
+        loop {
+            if let Some(inside) = self.come_in() {
+                return inside;
+            }
+            self.wait_outside();
+        }
+    }
+
+    #[cold]
+    fn wait_outside(&self) {
+        if let Some((word, value)) = self.door.knock() {
+            mutex::wait(word, value);
+        }
+    }
+
+    /// Whether a thread has the heap, and it is one of those that are `whose`.
+    fn is_one(&self, whose: Whose) -> bool {
+        let me = self.me();
+        let asleep = match whose {
+            Whose::All => true,
+            Whose::AsleepSince(then) => self.last_decay.load(Relaxed) <= then,
+        };
+        me != 0 && !remote::is_arena(me) && asleep
+    }
+
+    /// Discards what lies idle, unless the heap's thread is at work in it: then it is asked to give back itself.
+    fn visit<O: Os>(&self, ground: &Ground<O>, whose: Whose) {
+        if !self.is_one(whose) || !self.door.hold() {
+            return;
+        }
+        let _visitor = Visitor(self);
+        if !ground.os.barrier() {
+            return;
+        }
+        if !self.door.is_out() {
+            self.asked.store(1, Relaxed);
+        } else if self.is_one(whose) {
+            // Only a thread that was in its heap gives it away.
+            self.discard_waiting(ground);
+        }
+    }
+
+    /// Discards the pages of slabs and spans on lists on which no slot is live, until the heap's thread waits. By a
+    /// visitor.
+    fn discard_waiting<O: Os>(&self, ground: &Ground<O>) {
+        self.each_waiting(ground.table(), |slab| {
+            self.discard_unused(ground, slab);
+            !self.door.is_awaited()
+        });
+    }
+
+    /// Shows the slabs and spans that wait on a list, until `visit` says that it is enough.
+    fn each_waiting(&self, table: SlabTable, mut visit: impl FnMut(SlabPtr) -> bool) {
+        let mut more = true;
+        let mut each = |first: Option<SlabPtr>, after: &dyn Fn(SlabPtr) -> Option<SlabPtr>| {
+            let mut next = first.filter(|_| more);
+            while let Some(slab) = next {
+                more = visit(slab);
+                next = after(slab).filter(|_| more);
+            }
+        };
+        for class in &self.classes {
+            each(class.turn.first(table), &|slab| {
+                class.turn.after(table, slab)
+            });
+            for stack in [&class.sparse, &class.full] {
+                each(stack.first(table), &|slab| stack.after(table, slab));
+            }
+        }
+        for list in self.bins.iter().chain([&self.spans]) {
+            each(list.first(table), &|slab| List::after(list, table, slab));
+        }
+    }
+
+    /// Discards all pages of `slab` on which no slot is live.
+    fn discard_unused<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+        if !slab.is_span() {
+            self.discard_pages(ground, slab, idle_pages(slab));
+        } else if slab.is_remote(0) || slab.is_free(0) {
+            self.discard_span(ground, slab);
+        }
+    }
+
+    /// Discards pages without a live slot of slabs that nobody owns: each is taken from the process's list and put
+    /// back.
+    pub fn discard_listed<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+        for class in 0..CLASSES {
+            for _ in 0..ground.abandoned.count(class) {
+                let adopted = ground.abandoned.adopt_as(ground.table(), class, self.me());
+                let Some((slab, how)) = adopted else {
+                    break;
+                };
+                self.classes[class].own();
+                self.collect(slab)?;
+                self.discard_unused(ground, slab);
+                self.leave(ground, slab, how)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Heaps {
+    /// Gives back what lies idle in the heaps of other threads than `mine`'s. Does nothing where the system cannot run
+    /// a barrier on all processors.
+    pub fn visit_others<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>, whose: Whose) {
+        let mine = mine.map_or(usize::MAX, |heap| heap.index.get() as usize);
+        for index in (0..self.made()).filter(|&index| index != mine) {
+            self.at(ground, index).visit(ground, whose);
+        }
+    }
+}
