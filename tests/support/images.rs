@@ -5,6 +5,7 @@
 //!   | page u32 | from u16 | n u16 | n bytes | page ...      little-endian; the rest of a page named is zero,
 //!                                                           other pages cannot be read
 //! ```
+#![allow(dead_code)] // Each test and fuzz target uses a part.
 
 use slabside::class::{size_of_class, CLASSES, SPAN};
 use slabside::meta::Area;
