@@ -16,6 +16,10 @@ printf '#include <stdio.h>\nint main(void) { puts("hello, world"); return 0; }\n
 gcc -shared -fPIC -x c /dev/null -o "$work/empty.so"
 libraries=("$work/empty.so" "$target/release/libslabside_preload.so")
 for library in /usr/lib/*/libjemalloc.so.2 /usr/lib/*/libmimalloc.so.2; do
-    [ -e "$library" ] && libraries+=("$library")
+    if [ -e "$library" ]; then
+        libraries+=("$library")
+    else
+        echo "not measured: there is no $library" >&2
+    fi
 done
 "$work/startup" "${1:-2000}" "$work/hello" "${libraries[@]/#/LD_PRELOAD=}" | grep -v '^hello'

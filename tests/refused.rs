@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{compile, compile_as, environment, run, Form};
+use common::{compile, compile_as, environment, installed, run, Form};
 
 /// The calls of the system by which memory comes and goes.
 const CALLS: [&str; 7] = [
@@ -64,6 +64,9 @@ fn a_kernel_that_refuses_from_some_point_on_damages_nothing() {
 /// and of libc's own too, which may end the program, but never by a signal or with a word from us.
 #[test]
 fn the_kth_call_of_a_preloaded_program_may_fail() {
+    if !installed(&["strace"]) {
+        return;
+    }
     let program = compile_as(Form::Preloaded, "refused/filtered.c", &[]);
     let program = program.to_str().expect("a path in UTF-8");
     let preload = &environment(Form::Preloaded)[0];

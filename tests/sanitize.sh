@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if ! libraries=$(rustc +nightly --print target-libdir 2>/dev/null); then
-    echo 'no nightly toolchain: nothing was run under a sanitizer'
+    echo 'skipped: there is no nightly toolchain, and so no sanitizer'
     exit 0
 fi
 host=$(rustc +nightly -vV | sed -n 's/^host: //p')
@@ -16,7 +16,7 @@ printf 'race:std::sync::mpmc\nrace:test::\n' > "$suppressions"
 
 for sanitizer in "${@:-thread address}"; do for sanitizer in $sanitizer; do
     if ! compgen -G "$libraries/librustc*_rt.${sanitizer:0:1}san.a" > /dev/null; then
-        echo "the nightly toolchain has no $sanitizer sanitizer: nothing was run under it"
+        echo "skipped: the nightly toolchain has no $sanitizer sanitizer"
         continue
     fi
     printf -- '-- %s sanitizer\n' "$sanitizer"

@@ -3,12 +3,15 @@
 
 mod common;
 
-use common::{run, Output};
+use common::{installed, run, Output};
 use std::path::Path;
 use std::process::Command;
 
-/// Runs the example under memcheck; status 9 where it found something.
-fn memcheck(case: &str) -> Output {
+/// Runs the example under memcheck; status 9 where it found something. `None`: there is no memcheck.
+fn memcheck(case: &str) -> Option<Output> {
+    if !installed(&["valgrind"]) {
+        return None;
+    }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("valgrind");
     let built = Command::new(env!("CARGO"))
         .args(["build", "--example", "memcheck", "--features", "valgrind"])
@@ -26,18 +29,22 @@ fn memcheck(case: &str) -> Output {
         program,
         case,
     ];
-    run(Path::new("/usr/bin/valgrind"), &args, &[])
+    Some(run(Path::new("/usr/bin/valgrind"), &args, &[]))
 }
 
 fn tells(case: &str, words: &[&str]) {
-    let output = memcheck(case);
+    let Some(output) = memcheck(case) else {
+        return;
+    };
     let told = words.iter().all(|words| output.stderr.contains(words));
     assert!(output.status == Some(9) && told, "{output:#?}");
 }
 
 #[test]
 fn a_correct_program_is_told_nothing() {
-    memcheck("correct").passed();
+    if let Some(output) = memcheck("correct") {
+        output.passed();
+    }
 }
 
 #[test]

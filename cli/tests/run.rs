@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::mem::offset_of;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -63,9 +63,29 @@ fn offsets() -> [(&'static str, usize); 9] {
     ]
 }
 
+/// Seconds after which whatever a test started is ended: far more than any takes.
+const LIMIT: u32 = 900;
+
+/// A command that finds the signals as a terminal gives them (a script's `cmd &` ignores SIGINT and SIGQUIT, nohup SIGHUP,
+/// and a shell cannot trap what was ignored when it began), and that is ended when [`LIMIT`] is over.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    // SAFETY: the hook makes system calls that are safe between fork and exec, and allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            libc::alarm(LIMIT); // It outlives exec (alarm(2)).
+            Ok(())
+        })
+    };
+    command
+}
+
 /// `slabside run` without a library.
 fn bare() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_slabside"));
+    let mut command = command(env!("CARGO_BIN_EXE_slabside"));
     command
         .arg("run")
         .env_remove("SLABSIDE_LIBRARY")
@@ -244,10 +264,10 @@ fn libraries_that_were_preloaded_already_stay() {
 }
 
 /// What `command` prints when it is started with some signals ignored and one blocked.
-fn under_signals(command: &Command) -> String {
-    let mut env = Command::new("env");
+fn under_signals(inner: &Command) -> String {
+    let mut env = command("env");
     env.args(["--ignore-signal=PIPE,HUP,CHLD", "--block-signal=USR1"]);
-    env.arg(command.get_program()).args(command.get_args());
+    env.arg(inner.get_program()).args(inner.get_args());
     String::from_utf8(env.output().unwrap().stdout).unwrap()
 }
 

@@ -192,7 +192,9 @@ fn compile_to(program: &Path, c_file: &str, flags: &[&str]) {
         .arg(root().join("tests/c").join(c_file))
         .arg(&artifacts().archive)
         .output()
-        .expect("a C compiler starts");
+        .unwrap_or_else(|e| {
+            panic!("the compiler does not start: {e} (apt-get install gcc g++ libc6-dev)")
+        });
     assert!(
         output.status.success(),
         "{c_file} {flags:?}:\n{}",
@@ -317,35 +319,61 @@ impl Clock {
 }
 
 /// The Debian package that a program is in, where it has another name.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 14] = [
+    ("awk", "mawk"),
+    ("cksum", "coreutils"),
+    ("ls", "coreutils"),
+    ("mkfifo", "coreutils"),
+    ("nm", "binutils"),
     ("node", "nodejs"),
     ("php", "php-cli"),
+    ("readelf", "binutils"),
     ("redis-benchmark", "redis-tools"),
     ("script", "bsdutils"),
+    ("sort", "coreutils"),
+    ("timeout", "coreutils"),
+    ("xargs", "findutils"),
     ("xz", "xz-utils"),
 ];
 
-/// Whether all `programs` are installed. One that `.ci/packages` brings must be, so that its absence is no success,
-/// unless `SLABSIDE_SKIP_MISSING` is set; for any other, or then, the output says that the test was skipped.
+/// Whether all `programs` are installed; see [`is_there`].
 #[track_caller]
 pub fn installed(programs: &[&str]) -> bool {
     let places = env::var_os("PATH").expect("a PATH");
-    let is_there =
-        |program: &&str| env::split_paths(&places).any(|place| place.join(program).is_file());
-    let Some(missing) = programs.iter().find(|program| !is_there(program)) else {
+    programs.iter().all(|program| {
+        let package = PACKAGES.iter().find(|(name, _)| name == program);
+        let package = package.map_or(*program, |(_, package)| package);
+        let found = env::split_paths(&places).any(|place| place.join(program).is_file());
+        is_there(found, program, package)
+    })
+}
+
+/// Whether `what` was `found`. What `.ci/packages` brings must be, so that its absence is no success, unless
+/// `SLABSIDE_SKIP_MISSING` is set; for anything else, or then, the output says that the test was skipped.
+#[track_caller]
+pub fn is_there(found: bool, what: &str, package: &str) -> bool {
+    if found {
         return true;
-    };
-    let package = PACKAGES.iter().find(|(program, _)| program == missing);
-    let package = package.map_or(*missing, |(_, package)| package);
+    }
     let listed = fs::read_to_string(root().join(".ci/packages")).expect("the list of packages");
     let must = listed.lines().any(|line| line == package);
     if must && env::var_os("SLABSIDE_SKIP_MISSING").is_none() {
         panic!(
-            "{missing} is not installed: apt-get install {package}, or set SLABSIDE_SKIP_MISSING=1"
+            "{what} is not installed: apt-get install {package}, or set SLABSIDE_SKIP_MISSING=1"
         );
     }
-    skipped(&format!("{missing} is not installed"));
+    skipped(&format!("{what} is not installed"));
     false
+}
+
+/// Waits until `done`; the test fails where that takes longer than a program may run.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let mut clock = Clock::start();
+    while !done() {
+        assert!(clock.read() < PATIENCE, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Says in the final output that the calling test was not run, or not to its end, and why.
