@@ -211,9 +211,25 @@ impl<O: Os> Allocator<O> {
         let forwarded = foreign == options::FOREIGN_FORWARDED;
         let next = forwarded.then(|| self.ground.os.next_malloc()).flatten();
         if next.is_none() {
-            self.misuse(misuse);
+            self.misuse(&self.known_of(misuse));
         }
         next
+    }
+
+    /// What is known of a pointer to nothing of ours: it may have been a block whose slab has gone back.
+    #[cold]
+    fn known_of(&self, misuse: &Misuse) -> Misuse {
+        if let Misuse::Unknown { call, addr } = *misuse {
+            if let Some((slab, slot)) = self.ground.pages.slab_gone_from(addr) {
+                return Misuse::Dead {
+                    call,
+                    addr,
+                    slot,
+                    size: slab.size(),
+                };
+            }
+        }
+        *misuse
     }
 
     /// A block in a full slab, whose first free slot this may be.

@@ -3,7 +3,8 @@
 use super::headers::{Headers, Numbers};
 use super::window::Window;
 use super::{Inner, Pages};
-use crate::geometry::{PageNo, SlabId};
+use crate::class::slot_at;
+use crate::geometry::{PageNo, SlabId, PAGE};
 use crate::mutex::Lock;
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, State};
@@ -116,6 +117,28 @@ impl Pages {
                 visit(slab);
             }
         });
+    }
+
+    /// The slab that was last made of a header and had a slot at `address`, in pages that are free now: it has gone back,
+    /// and its header still says what it was. For a report: the walk goes over all headers.
+    pub fn slab_gone_from(&self, address: usize) -> Option<(SlabPtr, usize)> {
+        let (_, now) = self.find(address)?;
+        if now.id() != SlabId::NONE {
+            return None;
+        }
+        // Whoever is in the middle of something there must not wait for itself.
+        let numbers = self.inner.try_lock()?.headers.numbers;
+        let mut found = None;
+        self.each_header(numbers, |slab| {
+            let offset = address.wrapping_sub(slab.base());
+            if slab.state() == State::Released && offset < slab.pages() * PAGE {
+                let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
+                if exact && slot < slab.slots() {
+                    found = Some((slab, slot));
+                }
+            }
+        });
+        found
     }
 
     /// Number of broken invariants, while nobody else is at work: each page is free, foreign or some

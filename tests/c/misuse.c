@@ -7,6 +7,8 @@
 #include "tools.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 enum { MANY = 20480 };
 static void *object[MANY];
@@ -250,6 +252,35 @@ static void *of_a_slab_given_back_inside(void) {
     for (int i = 0; i < MANY - 1; i++) give(object[i]);
     return object[MANY / 2];
 }
+/* The child goes on, and the parent ends as it did. */
+static void go_on_in_a_child(void) {
+    int status;
+    pid_t child = fork();
+    if (child == 0) return;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    raise(WTERMSIG(status));
+}
+static void *of_a_slab_given_back_before_a_fork(void) {
+    elsewhere(free_it, take(48)); /* the child has something to repair */
+    void *block = of_a_slab_given_back();
+    go_on_in_a_child();
+    return block;
+}
+static void *of_a_slab_given_back_by_a_fork_child(void) {
+    elsewhere(free_it, take(48));
+    filled(1024, MANY);
+    go_on_in_a_child();
+    for (int i = 0; i < MANY; i++) give(object[i]);
+    return object[MANY / 2];
+}
+static void *of_a_span_given_back_by_a_fork_child(void) {
+    elsewhere(free_it, take(48));
+    filled(100000, 100);
+    go_on_in_a_child();
+    for (int i = 0; i < 100; i++) give(object[i]);
+    malloc_trim(0);
+    return object[50];
+}
 static void *of_a_slab_purged(void) {
     void *block = of_a_slab_given_back_inside();
     wait_ms(1100);
@@ -280,7 +311,8 @@ static const struct {
     CASE(of_a_lost_mapping), CASE(of_another_sbrk), CASE(beyond_the_break), CASE(near_null),
     CASE(near_null_at_16), CASE(at_the_first_page), CASE(not_canonical), CASE(at_the_canonical_end),
     CASE(of_the_kernel), CASE(minus_one), CASE(minus_16), CASE(of_a_slab_given_back),
-    CASE(of_a_slab_given_back_inside), CASE(of_a_slab_purged),
+    CASE(of_a_slab_given_back_inside), CASE(of_a_slab_purged), CASE(of_a_slab_given_back_before_a_fork),
+    CASE(of_a_slab_given_back_by_a_fork_child), CASE(of_a_span_given_back_by_a_fork_child),
 };
 
 static void put_a_wall_behind_the_break(void) {
