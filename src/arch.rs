@@ -483,7 +483,6 @@ mod machine {
     pub use super::portable::{
         flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
     };
-    use super::BLOCK_BYTES;
     use core::arch::asm;
 
     /// The address of the calling thread's block: four instructions.

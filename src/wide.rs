@@ -187,7 +187,7 @@ mod machine {
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 mod machine {
-    pub use super::are_clear;
+    pub(super) use super::are_clear;
 
     /// Nothing is known of other processors.
     pub fn is_wide() -> bool {

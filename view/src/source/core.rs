@@ -18,6 +18,14 @@ const THREADS: usize = 1 << 16;
 /// The most bytes of notes: a thread's take some 3 KiB.
 const NOTES: u64 = 512 << 20;
 /// Names of the general registers in a thread's note.
+#[cfg(target_arch = "aarch64")]
+const REGISTERS: [&str; 33] = [
+    "x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14",
+    "x15", "x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27",
+    "x28", "x29", "x30", "sp", "pc",
+];
+/// Names of the general registers in a thread's note.
+#[cfg(target_arch = "x86_64")]
 const REGISTERS: [&str; 20] = [
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
     "rdi", "", "rip", "", "", "rsp",

@@ -540,6 +540,17 @@ fn refusal(scope: &str, own: bool) -> (String, &'static str) {
 }
 
 /// Registers by the names that debuggers use.
+#[cfg(target_arch = "aarch64")]
+fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
+    let numbered = registers.regs.iter().enumerate();
+    numbered
+        .map(|(number, value)| (format!("x{number}"), *value))
+        .chain([("sp".into(), registers.sp), ("pc".into(), registers.pc)])
+        .collect()
+}
+
+/// Registers by the names that debuggers use.
+#[cfg(target_arch = "x86_64")]
 fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
     let r = registers;
     [
