@@ -153,8 +153,8 @@ impl Pages {
         grown.is_ok()
     }
 
-    /// Opens pages at the end of a mapped window so that `need` fit in one run. Where the window has no room, or
-    /// somebody else lies there, it stays as it is for good.
+    /// Opens pages at the end of a mapped window so that `need` fit in one run. `Taken` where the window has no
+    /// room, or somebody else lies there.
     pub(super) fn open_window<O: Os>(
         &self,
         os: &O,
@@ -173,10 +173,6 @@ impl Pages {
             grown = self
                 .lengthen(os, meta, index, batch)
                 .or_else(|_| self.lengthen(os, meta, index, missing));
-        }
-        if grown == Err(Refusal::Taken) {
-            // The numbers of what it does not get are the next window's.
-            self.inner.lock().windows[index].cap = window.len;
         }
         grown
     }
@@ -227,8 +223,16 @@ impl Pages {
         }
         let first = match used {
             0 => 0,
-            _ => (self.window(used - 1).first.index() + self.window(used - 1).cap + 1)
-                .next_multiple_of(WINDOW_PAGES),
+            _ => {
+                let last = self.window(used - 1);
+                // The numbers of what a mapped window does not get are the next one's, but for those that readers
+                // outside take for its own.
+                let end = match last.kind {
+                    Kind::Mapped => (last.len + 1).max(last.opened),
+                    _ => last.cap + 1,
+                };
+                (last.first.index() + end).next_multiple_of(WINDOW_PAGES)
+            }
         };
         let room = meta
             .plan()
@@ -256,6 +260,13 @@ impl Pages {
             caps(most).find_map(found)
         };
         let (start, cap, hold) = claimed().or_else(reserved)?;
+        if let Some(last) = used.checked_sub(1) {
+            // It had no room, or somebody else lies there: it stays as it is for good.
+            let last = &mut self.inner.lock().windows[last];
+            if last.kind == Kind::Mapped {
+                last.cap = last.len;
+            }
+        }
         let window = Window {
             hold,
             cap,
