@@ -43,6 +43,8 @@ pub const GROUP_PAGES: usize = 8 << 10;
 pub const WINDOW_PAGES: usize = 64 << 10;
 /// The largest request at all: C's `PTRDIFF_MAX`, so that pointers into a block can be subtracted.
 pub const REQUEST_MAX: usize = isize::MAX as usize;
+/// No process has as many bytes of addresses that the kernel gives without being asked for one: on x86-64 half as many.
+pub const ADDRESSES: usize = 1 << 48;
 
 /// Number of a page, counted over the whole page-number space (break window first, then fallback windows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -97,3 +97,44 @@ fn the_kth_call_of_a_preloaded_program_may_fail() {
         }
     }
 }
+
+/// How many system calls `calls.c` makes while it is refused a thousand times, on libc's heap or on slabside's.
+fn calls_of_refusals(size: &str, limit: &str, preload: Option<&str>) -> usize {
+    let program = compile_as(Form::Preloaded, "refused/calls.c", &[]);
+    let program = program.to_str().expect("a path in UTF-8");
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+        "calls-{size}-{}",
+        preload.map_or("libc", |_| "slabside")
+    ));
+    let variable = format!("--env=LD_PRELOAD={}", preload.unwrap_or(""));
+    let log_name = log.to_str().expect("a path in UTF-8");
+    let args = [
+        "-f", "-o", log_name, &variable, program, size, "1000", limit,
+    ];
+    run(std::path::Path::new("/usr/bin/strace"), &args, &[]).passed();
+    let text = std::fs::read_to_string(&log).expect("what strace wrote");
+    let (_, text) = text.split_once("\"begin\"").expect("it began");
+    let (text, _) = text.split_once("\"end\"").expect("it ended");
+    text.lines().count() - 2
+}
+
+#[test]
+fn a_refused_malloc_makes_no_more_system_calls_than_libcs() {
+    if !installed(&["strace"]) {
+        return;
+    }
+    let preload = &environment(Form::Preloaded)[0];
+    for (size, limit) in [
+        ("0x7fffffffffffffff", "0"),
+        ("0x400000000000", "0"),
+        ("1000000", "200000000"),
+        ("100000", "200000000"),
+        ("3000", "200000000"),
+        ("64", "200000000"),
+    ] {
+        let theirs = calls_of_refusals(size, limit, None);
+        let ours = calls_of_refusals(size, limit, Some(preload.1));
+        // The first one may ask more.
+        assert!(ours <= theirs + 20, "{size}: {ours}, libc's {theirs}");
+    }
+}

@@ -18,7 +18,7 @@ mod thread;
 
 use crate::class::{class_of, entry_offset, fit, upper_class, Fit, LOCAL_CLASSES};
 use crate::geometry::{align_down, bit_of, pages_for, PAGE};
-use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
+use crate::geometry::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Ground, Heap};
 use crate::large::Block;
@@ -340,7 +340,7 @@ impl<O: Os> Allocator<O> {
     }
 
     fn malloc_large(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
-        let block = if size > REQUEST_MAX || align > REQUEST_MAX {
+        let block = if size >= ADDRESSES || align >= ADDRESSES {
             None
         } else {
             self.heed_soft_limit(thread);

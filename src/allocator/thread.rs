@@ -94,7 +94,9 @@ impl<O: Os> Allocator<O> {
         work: impl Fn(&Local, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
         let result = self.with_heap(thread, &work).or_else(|| {
-            self.reclaim(thread);
+            if !self.reclaim_but(thread, 0) {
+                return None;
+            }
             self.with_heap(thread, &work)
         });
         self.look_after_background(thread);
@@ -124,19 +126,23 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
-    pub fn reclaim_but(&self, thread: &Local, keep: usize) {
+    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end. False where nothing came of it, so that
+    /// it is no use to ask again for memory that was refused.
+    pub fn reclaim_but(&self, thread: &Local, keep: usize) -> bool {
         let ground = &self.ground;
         if self.hard.is_on() {
-            return self.reclaim_hardened(thread, keep);
+            self.reclaim_hardened(thread, keep);
+            return true;
         }
-        self.with_heap(thread, |_, heap| {
-            heap.give_back(ground)?;
+        let changed = self.with_heap(thread, |_, heap| {
+            let before = ground.held();
+            let collected = heap.give_back(ground)?;
             ground.large.give_back(&ground.os, &ground.meta);
             ground.pages.trim(&ground.os, &ground.meta, keep);
             ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
-            Ok(Some(()))
+            Ok(Some(collected || ground.held() != before))
         });
+        changed.unwrap_or(true)
     }
 
     fn reclaim_hardened(&self, thread: &Local, keep: usize) {

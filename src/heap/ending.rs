@@ -62,29 +62,33 @@ impl Heap {
         Ok(())
     }
 
-    /// Gives back all that the heap keeps for reuse.
-    pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    /// Gives back all that the heap keeps for reuse. Whether others' frees were collected.
+    pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<bool, Misuse> {
+        let waited = self.queue.holds_any();
         self.drain(ground)?;
         // Before the bins are emptied: a span taken up goes to its bin.
-        self.take_up_strays(ground)?;
+        let strayed = self.take_up_strays(ground)?;
         self.bin_active_spans(ground)?;
         self.shrink_bins(ground, 0)?;
         self.release_empty(ground)?;
         self.discard_all_holes(ground);
-        self.discard_listed(ground)
+        self.discard_listed(ground)?;
+        Ok(waited || strayed)
     }
 
     /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim
-    /// them: no free into them may ever follow that would.
-    fn take_up_strays<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    /// them: no free into them may ever follow that would. Whether there were any.
+    fn take_up_strays<O: Os>(&self, ground: &Ground<O>) -> Result<bool, Misuse> {
         let mut result = Ok(());
+        let mut any = false;
         ground.pages.each_slab(|slab| {
             let owner = slab.owner.load(SeqCst);
             if result.is_ok() && remote::is_nobodys(owner) && slab.count_remote() > 0 {
                 result = self.notify(ground, slab);
+                any = true;
             }
         });
-        result
+        result.map(|()| any)
     }
 
     /// Gives back the active slabs that have become empty, which no event tells.

@@ -124,6 +124,13 @@ impl<O: Os> Ground<O> {
         self.arenas.each_lock(visit);
     }
 
+    /// What tells whether memory went back: bytes of the break and of mappings, and free pages of the heap's.
+    pub fn held(&self) -> [usize; 2] {
+        let counters = self.meta.counters();
+        let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
+        [held as usize, self.pages.free_pages()]
+    }
+
     /// The header table.
     #[inline(always)]
     pub fn table(&self) -> SlabTable {
@@ -725,6 +732,9 @@ impl Heap {
                 .pages
                 .carve(&ground.os, &ground.meta, &shape(pages), self.me())
         };
+        if ground.pages.is_refused() {
+            pages = smallest;
+        }
         let (slab, _) = carve(pages).or_else(|| {
             if pages > smallest {
                 carve(smallest)

@@ -119,6 +119,11 @@ impl Pages {
             .sum()
     }
 
+    /// Free pages.
+    pub fn free_pages(&self) -> usize {
+        self.inner.lock().runs.free_pages()
+    }
+
     /// Bytes of free pages that may be resident.
     pub fn idle_bytes(&self) -> usize {
         let inner = &mut *self.inner.lock();

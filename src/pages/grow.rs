@@ -19,7 +19,23 @@ impl Pages {
                 return true;
             }
         }
-        self.grow_break(os, meta, need) || self.grow_mapped(os, meta, need)
+        let grown = self.grow_break(os, meta, need) || self.grow_mapped(os, meta, need);
+        self.refused.store(u32::from(!grown), Relaxed);
+        grown
+    }
+
+    /// Whether the last growth was refused: then no more is asked for than must be, so that a program that is refused
+    /// again and again pays little.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed) != 0
+    }
+
+    /// How many pages to ask for where `missing` are to be had at least.
+    fn batch(&self, window: &Window, missing: usize) -> usize {
+        match self.is_refused() {
+            true => missing,
+            false => self.policy().step(window, missing),
+        }
     }
 
     pub(super) fn windows_used(&self) -> usize {
@@ -47,10 +63,9 @@ impl Pages {
         if missing == 0 {
             return true; // Somebody gave pages back meanwhile.
         }
-        let batch = self.policy().step(&window, missing);
-        [batch, missing]
-            .into_iter()
-            .any(|pages| self.move_break_up(os, meta, window, pages))
+        let batch = self.batch(&window, missing);
+        self.move_break_up(os, meta, window, batch)
+            || batch > missing && self.move_break_up(os, meta, window, missing)
     }
 
     /// Sets the first window where the break stands. One page is left out, so that no address that ends
@@ -167,12 +182,13 @@ impl Pages {
         if missing == 0 {
             return Ok(()); // Somebody gave pages back meanwhile.
         }
-        let batch = self.policy().step(&window, missing);
+        let batch = self.batch(&window, missing);
         let mut grown = Err(Refusal::Taken);
         if window.len + missing <= window.cap {
-            grown = self
-                .lengthen(os, meta, index, batch)
-                .or_else(|_| self.lengthen(os, meta, index, missing));
+            grown = self.lengthen(os, meta, index, batch);
+            if grown.is_err() && batch > missing {
+                grown = self.lengthen(os, meta, index, missing);
+            }
         }
         grown
     }

@@ -133,6 +133,8 @@ pub struct Pages {
     ticking: Mutex<()>,
     /// Threads that are about to fork: the break is not moved meanwhile.
     forking: AtomicU32,
+    /// Non-zero where the system refused the last growth.
+    refused: AtomicU32,
     /// Non-zero where pages stay with their class, a guard page behind each slab (see `keep`).
     keeping: AtomicU32,
 }
@@ -185,6 +187,7 @@ impl Pages {
             break_lock: Mutex::new(locks, ()),
             ticking: Mutex::new(locks, ()),
             forking: AtomicU32::new(0),
+            refused: AtomicU32::new(0),
             keeping: AtomicU32::new(0),
         }
     }

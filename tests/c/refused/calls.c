@@ -1,0 +1,21 @@
+/* usage: calls SIZE TIMES LIMIT - asks TIMES for SIZE bytes, which are refused each time. Between two writes to no file,
+ * for whoever counts system calls. Below an address space of LIMIT bytes (0: any), which blocks of up to 100,000 bytes
+ * use up before. */
+#include "../tools.h"
+
+#include <sys/resource.h>
+
+int main(int argc, char **argv) {
+    CHECK(argc > 3);
+    size_t size = strtoull(argv[1], NULL, 0), times = strtoull(argv[2], NULL, 0), limit = strtoull(argv[3], NULL, 0);
+    if (limit != 0) {
+        struct rlimit both = {limit, limit};
+        CHECK(setrlimit(RLIMIT_AS, &both) == 0);
+        while (take(size < 100000 ? size : 100000) != NULL) continue;
+    }
+    CHECK(write(-1, "begin", 5) == -1);
+    size_t refused = 0;
+    for (size_t i = 0; i < times; i++) refused += take(size) == NULL && errno == ENOMEM;
+    CHECK(write(-1, "end", 3) == -1);
+    return refused == times ? 0 : 1;
+}
