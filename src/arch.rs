@@ -5,28 +5,28 @@
 //! where in an entry and in a header the words lie that the fast paths touch; those types assert it.
 //!
 //! ```text
-//!   entry     bits u64 | word *u64 | base *u8 | size u64            tls::Entry
-//!   header    base u64 | owner u64 | recip u32 | size u32 | credit i32 | ... | free u64...   slab::Slab
+//!   cache     bits u64 | word *u64 | base *u8 | size u64            tls::SlotCache
+//!   header    base u64 | owner u64 | recip u32 | size u32 | frees_left i32 | ... | free u64...   slab::Slab
 //! ```
 
-use crate::geometry::PAGE_SHIFT;
+use crate::units::PAGE_SHIFT;
 
-/// Bytes of the calling thread's block, zero at thread start, of `tls::Local`.
+/// Bytes of the calling thread's block, zero at thread start, of `tls::ThreadCache`.
 pub const BLOCK_BYTES: usize = 1088;
 
-/// Offset in an entry of the slots checked out.
-pub const ENTRY_BITS: usize = 0;
+/// Offset in an entry of the cached slots.
+pub const CACHE_BITS: usize = 0;
 /// Offset in an entry of the address of the bitmap word that they came from.
-pub const ENTRY_WORD: usize = 8;
+pub const CACHE_WORD: usize = 8;
 /// Offset in an entry of the address of the word's first slot.
-pub const ENTRY_BASE: usize = 16;
+pub const CACHE_BASE: usize = 16;
 /// Offset in an entry of the slot size.
-pub const ENTRY_SIZE: usize = 24;
+pub const CACHE_SIZE: usize = 24;
 
 /// Offset in a header of the reciprocal of the slot size.
 pub const HEADER_RECIP: usize = 16;
-/// Offset in a header of the credit.
-pub const HEADER_CREDIT: usize = 24;
+/// Offset in a header of the `frees_left`.
+pub const HEADER_FREES_LEFT: usize = 24;
 /// Offset in a header of the bitmap of free slots.
 pub const HEADER_FREE: usize = 32;
 
@@ -51,7 +51,7 @@ pub const HOT_SLABS: usize = 24;
 pub enum Freed {
     /// The slot is marked free.
     Done,
-    /// It is, and the slab's credit is used up.
+    /// It is, and the slab's `frees_left` is zero.
     Event,
     /// It was free already, or no slot begins there: nothing was marked.
     Misuse,
@@ -252,14 +252,14 @@ mod machine {
             thread_pointer().wrapping_add(self.0) as *mut u8
         }
 
-        /// Takes the lowest of the slots that the entry at `offset` has checked out, if there is one: clears its
+        /// Takes the lowest of the slots that the entry at `offset` has cached, if there is one: clears its
         /// bit there and in the bitmap word, and returns the slot's address. Thirteen instructions.
         ///
         /// The bits are loaded by the same register that they were stored by the last time: such a load the
         /// processor can take straight from the store (memory renaming, as of Intel's Golden Cove).
         ///
         /// # Safety
-        /// An entry lies at `offset`. If it has slots checked out, its other words are those that they came
+        /// An entry lies at `offset`. If it has cached slots, its other words are those that they came
         /// with, and the calling thread alone stores to the bitmap word.
         #[inline(always)]
         pub unsafe fn take(self, offset: usize) -> Option<*mut u8> {
@@ -271,7 +271,7 @@ mod machine {
                     "mov {bits}, qword ptr fs:[{entry} + {BITS}]",
                     entry = in(reg) entry,
                     bits = out(reg) bits,
-                    BITS = const ENTRY_BITS,
+                    BITS = const CACHE_BITS,
                     options(pure, readonly, nostack, preserves_flags)
                 );
             }
@@ -295,10 +295,10 @@ mod machine {
                     slot = inout(reg) bits => slot,
                     rest = out(reg) _,
                     word = out(reg) _,
-                    BITS = const ENTRY_BITS,
-                    WORD = const ENTRY_WORD,
-                    SIZE = const ENTRY_SIZE,
-                    BASE = const ENTRY_BASE,
+                    BITS = const CACHE_BITS,
+                    WORD = const CACHE_WORD,
+                    SIZE = const CACHE_SIZE,
+                    BASE = const CACHE_BASE,
                     options(nostack)
                 );
             }
@@ -312,7 +312,7 @@ mod machine {
         Block::mine().address()
     }
 
-    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down. Of these
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its `frees_left` down. Of these
     /// instructions four find every misuse: what is not the start of a slot by the rest of the product
     /// with the reciprocal, what is free already by the carry of the bit test.
     macro_rules! mark_free {
@@ -338,21 +338,21 @@ mod machine {
                 misuse = label { return Freed::Misuse },
                 event = label { return Freed::Event },
                 RECIP = const HEADER_RECIP,
-                CREDIT = const HEADER_CREDIT,
+                CREDIT = const HEADER_FREES_LEFT,
                 FREE = const HEADER_FREE,
                 options(nostack)
             )
         };
     }
 
-    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down.
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its `frees_left` down.
     ///
     /// # Safety
     /// `header` is a slab's, owned by the calling thread, and `offset` lies in its pages.
     #[inline(always)]
     pub unsafe fn mark_free(header: *mut u8, offset: usize) -> Freed {
         // SAFETY: slot numbers of offsets within a slab have their bit within its bitmap (tested for every
-        // class in `class`), and only the owner stores to it and to the credit.
+        // class in `class`), and only the owner stores to it and to the `frees_left`.
         unsafe {
             mark_free!(;
                 header = in(reg) header,
@@ -447,7 +447,7 @@ mod machine {
     /// # Safety
     /// `word` points to an aligned atomic that lives.
     #[inline(always)]
-    pub unsafe fn flip(word: *mut u64, bits: u64) {
+    pub unsafe fn xor_owned(word: *mut u64, bits: u64) {
         // SAFETY: the load and the store are each single-copy atomic (Intel SDM 3A, 9.1.1).
         unsafe {
             asm!(
@@ -465,7 +465,7 @@ mod machine {
     /// # Safety
     /// `number` is the calling thread's, and aligned.
     #[inline(always)]
-    pub unsafe fn shift(number: *mut i32, by: i32) {
+    pub unsafe fn add_owned(number: *mut i32, by: i32) {
         // SAFETY: the caller's.
         unsafe {
             asm!(
@@ -481,7 +481,7 @@ mod machine {
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
     pub use super::portable::{
-        flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
+        add_owned, mark_free, prefetch, prefetch_write, thread_pointer, unlinked, xor_owned, Block,
     };
     use core::arch::asm;
 
@@ -515,7 +515,7 @@ mod machine {
 mod machine {
     extern crate std;
     pub use super::portable::{
-        flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
+        add_owned, mark_free, prefetch, prefetch_write, thread_pointer, unlinked, xor_owned, Block,
     };
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
@@ -571,26 +571,26 @@ pub mod portable {
             self.0
         }
 
-        /// Takes the lowest of the slots that the entry at `offset` has checked out, if there is one: clears its
+        /// Takes the lowest of the slots that the entry at `offset` has cached, if there is one: clears its
         /// bit there and in the bitmap word, and returns the slot's address.
         ///
         /// # Safety
-        /// An entry lies at `offset`. If it has slots checked out, its other words are those that they came
+        /// An entry lies at `offset`. If it has cached slots, its other words are those that they came
         /// with, and the calling thread alone stores to the bitmap word.
         #[inline(always)]
         pub unsafe fn take(self, offset: usize) -> Option<*mut u8> {
             // SAFETY: the caller's.
             unsafe {
                 let entry = self.0.add(offset);
-                let bits = entry.add(ENTRY_BITS).cast::<u64>().read();
+                let bits = entry.add(CACHE_BITS).cast::<u64>().read();
                 if bits == 0 {
                     return None;
                 }
                 let rest = bits & (bits - 1);
-                entry.add(ENTRY_BITS).cast::<u64>().write(rest);
-                flip(entry.add(ENTRY_WORD).cast::<*mut u64>().read(), bits ^ rest);
-                let size = entry.add(ENTRY_SIZE).cast::<usize>().read();
-                let base = entry.add(ENTRY_BASE).cast::<*mut u8>().read();
+                entry.add(CACHE_BITS).cast::<u64>().write(rest);
+                xor_owned(entry.add(CACHE_WORD).cast::<*mut u64>().read(), bits ^ rest);
+                let size = entry.add(CACHE_SIZE).cast::<usize>().read();
+                let base = entry.add(CACHE_BASE).cast::<*mut u8>().read();
                 Some(base.wrapping_add(bits.trailing_zeros() as usize * size))
             }
         }
@@ -624,7 +624,7 @@ pub mod portable {
         }
     }
 
-    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its credit down.
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its `frees_left` down.
     ///
     /// # Safety
     /// `header` is a slab's, owned by the calling thread, and `offset` lies in its pages.
@@ -642,8 +642,8 @@ pub mod portable {
                 return Freed::Misuse;
             }
             word.store(bits | bit, Relaxed);
-            let credit = AtomicI32::from_ptr(header.add(HEADER_CREDIT).cast());
-            if credit.fetch_sub(1, Relaxed) == 1 {
+            let frees_left = AtomicI32::from_ptr(header.add(HEADER_FREES_LEFT).cast());
+            if frees_left.fetch_sub(1, Relaxed) == 1 {
                 return Freed::Event;
             }
         }
@@ -670,7 +670,7 @@ pub mod portable {
     /// # Safety
     /// `number` is the calling thread's, and aligned.
     #[inline(always)]
-    pub unsafe fn shift(number: *mut i32, by: i32) {
+    pub unsafe fn add_owned(number: *mut i32, by: i32) {
         // SAFETY: the caller's.
         unsafe { AtomicI32::from_ptr(number) }.fetch_add(by, Relaxed);
     }
@@ -681,7 +681,7 @@ pub mod portable {
     /// # Safety
     /// `word` points to an aligned atomic that lives.
     #[inline(always)]
-    pub unsafe fn flip(word: *mut u64, bits: u64) {
+    pub unsafe fn xor_owned(word: *mut u64, bits: u64) {
         // SAFETY: the caller's.
         unsafe { AtomicU64::from_ptr(word) }.fetch_xor(bits, Relaxed);
     }
@@ -744,7 +744,7 @@ mod tests {
             (1u64 << 32).div_ceil(size as u64)
         };
         header[HEADER_RECIP / 8] = (size as u64) << 32 | recip;
-        header[HEADER_CREDIT / 8] = 1 + random.below(3) as u64;
+        header[HEADER_FREES_LEFT / 8] = 1 + random.below(3) as u64;
         (0..4).for_each(|word| header[HEADER_FREE / 8 + word] = random.word());
         let mut headers = Box::new([[0; HEADER]; HEADERS]);
         headers[2] = header;

@@ -12,7 +12,7 @@
 use crate::allocator::{Allocator, Busy, Place};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
-use crate::tls::Local;
+use crate::tls::ThreadCache;
 use core::cell::Cell;
 
 /// Names a first-class heap: a random number, of no use after its destruction.
@@ -24,7 +24,7 @@ impl<O: Os> Allocator<O> {
     /// A new heap. `None` where memory has run out, where there are too many heaps (the metadata provide
     /// for at least 64, and for 32,768 on a machine of common size), and in a signal handler that
     /// interrupted the allocator.
-    pub fn create_arena(&self, thread: &Local) -> Option<Handle> {
+    pub fn create_arena(&self, thread: &ThreadCache) -> Option<Handle> {
         if thread.busy.get() != 0 {
             return None;
         }
@@ -33,33 +33,33 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let _busy = self.enter(thread);
-        let ground = &self.ground;
-        let handle = ground.arenas.create(ground, |heap, local| {
-            self.hard.begin_arena(ground, heap, local)
+        let backend = &self.backend;
+        let handle = backend.arenas.create(backend, |heap, local| {
+            self.hard.begin_arena(backend, heap, local)
         })?;
         Some(Handle(handle))
     }
 
-    /// Runs `work` with the entries of a heap, under its lock (and with `self`, which a closure would hide
+    /// Runs `work` with the caches of a heap, under its lock (and with `self`, which a closure would hide
     /// from the compiler, to whom it is a constant). `None` in a signal
     /// handler that interrupted the allocator. A heap that does not exist is a misuse.
     fn in_arena<R>(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         heap: Handle,
-        work: impl FnOnce(&Self, &Local) -> R,
+        work: impl FnOnce(&Self, &ThreadCache) -> R,
     ) -> Option<R> {
         if thread.busy.get() != 0 {
             return None;
         }
         self.notice_fork(thread);
-        let ground = &self.ground;
+        let backend = &self.backend;
         if self.is_started() {
             let _busy = Busy::mark(thread);
-            if let Some((arena, _)) = ground.arenas.of(ground, heap.0) {
+            if let Some((arena, _)) = backend.arenas.of(backend, heap.0) {
                 let local = arena.lock();
                 // It may have been destroyed while this thread waited.
-                if ground.arenas.of(ground, heap.0).is_some() {
+                if backend.arenas.of(backend, heap.0).is_some() {
                     return Some(work(self, &local));
                 }
             }
@@ -73,17 +73,17 @@ impl<O: Os> Allocator<O> {
     /// As `in_arena` for what gives a block, which is the heap's from then on.
     fn block_in(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         heap: Handle,
-        work: impl FnOnce(&Self, &Local) -> *mut u8,
+        work: impl FnOnce(&Self, &ThreadCache) -> *mut u8,
     ) -> *mut u8 {
         let block = self.in_arena(thread, heap, |this, local| {
             let block = work(this, local);
-            let ground = &this.ground;
-            if !block.is_null() && ground.pages.find(block as usize).is_none() {
-                let of = ground.arenas.of(ground, heap.0);
+            let backend = &this.backend;
+            if !block.is_null() && backend.pages.find(block as usize).is_none() {
+                let of = backend.arenas.of(backend, heap.0);
                 let owner = of.map_or(0, |(_, heap)| heap.me());
-                ground.large.set_owner(block as usize, owner);
+                backend.large.set_owner(block as usize, owner);
             }
             block
         });
@@ -91,12 +91,24 @@ impl<O: Os> Allocator<O> {
     }
 
     /// As [`Allocator::aligned`], from `heap`.
-    pub fn aligned_in(&self, thread: &Local, heap: Handle, size: usize, align: usize) -> *mut u8 {
+    pub fn aligned_in(
+        &self,
+        thread: &ThreadCache,
+        heap: Handle,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
         self.block_in(thread, heap, |this, local| this.aligned(local, size, align))
     }
 
     /// As [`Allocator::aligned_zeroed`], from `heap`.
-    pub fn zeroed_in(&self, thread: &Local, heap: Handle, size: usize, align: usize) -> *mut u8 {
+    pub fn zeroed_in(
+        &self,
+        thread: &ThreadCache,
+        heap: Handle,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
         self.block_in(thread, heap, |this, local| {
             this.aligned_zeroed(local, size, align)
         })
@@ -105,7 +117,7 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::realloc_aligned`], from `heap`. A block that is not of this heap is copied into it.
     pub fn realloc_in(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         heap: Handle,
         block: *mut u8,
         size: usize,
@@ -120,8 +132,8 @@ impl<O: Os> Allocator<O> {
             Ok(place) => place.bytes(),
             Err(misuse) => return self.realloc_of_none(block, size, &misuse),
         };
-        let ground = &self.ground;
-        if ground.arenas.holds(ground, heap.0, block as usize) {
+        let backend = &self.backend;
+        if backend.arenas.holds(backend, heap.0, block as usize) {
             return self.block_in(thread, heap, |this, local| {
                 this.realloc_aligned(local, block, size, align)
             });
@@ -132,7 +144,7 @@ impl<O: Os> Allocator<O> {
 
     /// Ends `heap` and gives back all of its blocks. Nobody uses it or them any more: a free of one ends
     /// the program as that of any pointer to nothing does, until its memory serves somebody else.
-    pub fn destroy_arena(&self, thread: &Local, heap: Handle) {
+    pub fn destroy_arena(&self, thread: &ThreadCache, heap: Handle) {
         let outcome = self.in_arena(thread, heap, |this, local| this.end_arena(heap, local));
         if let Some(Err(misuse)) = outcome {
             self.misuse(&misuse);
@@ -141,33 +153,33 @@ impl<O: Os> Allocator<O> {
 
     /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back; all
     /// of them are given back in any case.
-    fn end_arena(&self, heap: Handle, local: &Local) -> Result<(), Misuse> {
-        let (ground, hard) = (&self.ground, &self.hard);
-        let Some((arena, of)) = ground.arenas.of(ground, heap.0) else {
+    fn end_arena(&self, heap: Handle, local: &ThreadCache) -> Result<(), Misuse> {
+        let (backend, hard) = (&self.backend, &self.hard);
+        let Some((arena, of)) = backend.arenas.of(backend, heap.0) else {
             return Ok(());
         };
         let (owner, first) = (of.me(), Cell::new(Ok(())));
         let note = |outcome: Result<(), Misuse>| first.set(first.get().and(outcome));
         hard.end_quarantine(local);
-        note(ground.arenas.destroy(
-            ground,
+        note(backend.arenas.destroy(
+            backend,
             (arena, of),
-            hard.entries(local),
+            hard.caches(local),
             |slab| note(hard.end_slots(slab)),
             |addr| note(self.end_large(addr)),
         ));
-        note(self.samples.give_all_of(&ground.os, owner));
+        note(self.samples.give_all_of(&backend.os, owner));
         hard.give_back(local);
         first.get()
     }
 
     /// Frees a large block of a heap that ends, whatever is wrong with it.
     fn end_large(&self, addr: usize) -> Result<(), Misuse> {
-        let ground = &self.ground;
+        let backend = &self.backend;
         if self.hard.is_on() {
-            return self.hard.end_far(ground, addr);
+            return self.hard.end_far(backend, addr);
         }
-        ground.large.unmap(&ground.os, &ground.meta, addr);
+        backend.large.unmap(&backend.os, &backend.meta, addr);
         Ok(())
     }
 }

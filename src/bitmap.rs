@@ -2,7 +2,7 @@
 //!
 //! Pure arithmetic on integers. A set bit means free, throughout.
 
-use crate::geometry::WORD_SLOTS;
+use crate::units::WORD_SLOTS;
 
 /// The bits of word `word` that stand for slots, in a slab of `slots` slots.
 #[inline]

@@ -10,8 +10,8 @@
 //! One table and one function each way. The tables are computed at compile time and checked
 //! exhaustively below.
 
-use crate::geometry::{pages_for, LOCAL_MAX, MIN_ALIGN, PAGE, PAIR_SLOTS, SLAB_PAGES};
-use crate::geometry::{SLOTS, SMALL_MAX, SPAN_MAX, SPAN_PAGES};
+use crate::units::{pages_for, LOCAL_MAX, MIN_ALIGN, PAGE, PAIR_SLOTS, SLAB_PAGES};
+use crate::units::{SLOTS, SMALL_MAX, SPAN_MAX, SPAN_PAGES};
 
 /// Number of size classes of slabs with many slots.
 pub const CLASSES: usize = 57;
@@ -44,11 +44,11 @@ const fn sizes() -> [u32; CLASSES] {
 }
 
 /// Base-2 logarithm of the bytes of a class's entry in thread-local storage.
-pub const ENTRY_SHIFT: u32 = 5;
+pub const CACHE_SHIFT: u32 = 5;
 
 /// Where the entry of a request's class lies among the entries, in bytes, by the request's size: a table
 /// by the byte, so that the look-up is one load. Two kibibytes, of which a program reads what it asks for.
-static ENTRY_OFFSET: [u16; LOCAL_MAX + 1] = entry_offsets();
+static CACHE_OFFSET: [u16; LOCAL_MAX + 1] = entry_offsets();
 
 const fn entry_offsets() -> [u16; LOCAL_MAX + 1] {
     let mut table = [0; LOCAL_MAX + 1];
@@ -56,7 +56,7 @@ const fn entry_offsets() -> [u16; LOCAL_MAX + 1] {
     let mut class = 0;
     while size <= LOCAL_MAX {
         if SIZES[class] as usize >= size {
-            table[size] = (class << ENTRY_SHIFT) as u16;
+            table[size] = (class << CACHE_SHIFT) as u16;
             size += 1;
         } else {
             class += 1;
@@ -68,8 +68,8 @@ const fn entry_offsets() -> [u16; LOCAL_MAX + 1] {
 /// Where the entry for a request of `size` bytes lies among the thread's entries, in bytes: one load. `None`
 /// above [`LOCAL_MAX`].
 #[inline(always)]
-pub fn entry_offset(size: usize) -> Option<usize> {
-    ENTRY_OFFSET.get(size).map(|&offset| offset as usize)
+pub fn cache_offset(size: usize) -> Option<usize> {
+    CACHE_OFFSET.get(size).map(|&offset| offset as usize)
 }
 
 /// Granule of the table for requests above, in bytes.
@@ -95,8 +95,8 @@ const fn class_table<const N: usize>(granule: usize) -> [u8; N] {
 /// The class of a request of `size` <= [`SMALL_MAX`] bytes.
 #[inline(always)]
 pub fn class_of(size: usize) -> usize {
-    match entry_offset(size) {
-        Some(offset) => offset >> ENTRY_SHIFT,
+    match cache_offset(size) {
+        Some(offset) => offset >> CACHE_SHIFT,
         None => COARSE_CLASS[size.div_ceil(COARSE)] as usize,
     }
 }

@@ -1,7 +1,7 @@
 //! The figures that the heap keeps of itself, in one page of shared layout.
 //!
 //! Only slow paths count, so the figures are exact where a slow path marks every change (break, mapped,
-//! metadata, slabs, spans, large) and lag behind by what threads have checked out where it does not
+//! metadata, slabs, spans, large) and lag behind by what threads have cached where it does not
 //! (handed out, live). `slabside run --stats` hands over a page of its own to be used in place of the
 //! private one, and reads it when the program has ended, however it ended.
 
@@ -34,7 +34,7 @@ pub struct Counters {
     pub attached: AtomicU32,
     /// Non-zero when the figures below were made exact at the program's end.
     pub complete: AtomicU32,
-    /// Bytes handed out so far, in slot sizes; counted when slots are checked out.
+    /// Bytes handed out so far, in slot sizes; counted when slots are cached.
     pub handed_out: AtomicU64,
     /// Bytes in live slots, spans and large blocks, as far as slow paths have seen.
     pub live: AtomicU64,
@@ -101,7 +101,7 @@ pub struct Each {
     pub taken: AtomicU32,
 }
 
-const_assert!(core::mem::size_of::<Counters>() <= crate::geometry::PAGE - OFFSET);
+const_assert!(core::mem::size_of::<Counters>() <= crate::units::PAGE - OFFSET);
 
 /// Adds `n` to `counter` and raises `peak` to it.
 pub fn add_with_peak(counter: &AtomicU64, peak: &AtomicU64, n: u64) {

@@ -6,7 +6,7 @@
 pub use crate::meta::{Area, Elsewhere, Fact, WindowRange, AREAS, ELSEWHERE, FACTS, HARDENED};
 pub use crate::meta::{MAGIC, SLAB_BYTES, VERSION, WINDOWS};
 
-pub use crate::geometry::SLOTS;
+pub use crate::units::SLOTS;
 
 use crate::meta::Header;
 use core::mem::{offset_of, size_of};
@@ -73,8 +73,8 @@ pub mod window {
 pub mod slab {
     use super::offset_of;
     use crate::arch::HEADER_FREE;
-    use crate::geometry::WORDS;
     use crate::slab::Slab;
+    use crate::units::WORDS;
 
     /// Address of the first page, 8 bytes.
     pub const BASE: usize = offset_of!(Slab, base);

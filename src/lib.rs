@@ -31,7 +31,7 @@
 extern crate std;
 
 // What size is what: arithmetic alone.
-pub mod geometry;
+pub mod units;
 #[cfg(not(loom))]
 pub mod arch;
 #[cfg(not(loom))]
@@ -49,7 +49,7 @@ pub mod mutex;
 #[cfg(not(loom))]
 pub mod os;
 #[cfg(not(loom))]
-pub mod sealed;
+pub mod read_only;
 
 // What the user may choose.
 #[cfg(not(loom))]
@@ -72,7 +72,7 @@ pub mod door;
 
 // Pages, large blocks, heaps.
 #[cfg(not(loom))]
-pub mod runs;
+pub mod free_runs;
 #[cfg(not(loom))]
 pub mod pages;
 #[cfg(not(loom))]
@@ -90,15 +90,15 @@ pub mod hardened;
 #[cfg(not(loom))]
 pub mod allocator;
 #[cfg(not(loom))]
-pub mod sizes;
+pub mod sized_free;
 #[cfg(not(loom))]
 pub mod arena;
 #[cfg(not(loom))]
-pub mod inspect;
+pub mod stats;
 #[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
-pub mod life;
+pub mod process;
 #[cfg(not(loom))]
 pub mod api;
 #[cfg(all(feature = "valgrind", not(loom)))]
@@ -107,7 +107,7 @@ pub mod valgrind;
 #[cfg(not(loom))]
 pub use api::{set_option, stats, trim, Arena, OptionError, Slabside};
 #[cfg(not(loom))]
-pub use inspect::Stats;
+pub use stats::Stats;
 
 /// The README's example.
 #[cfg(doctest)]

@@ -21,13 +21,13 @@
 use crate::budget::Budget;
 use crate::class::{PAIR, SPAN};
 use crate::counters::{self, Counters};
-use crate::geometry::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
-use crate::geometry::{SLAB_PAGES, SLOTS, SPAN_PAGES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Hold, Limits, Os, Refusal};
-use crate::sealed::Sealed;
+use crate::read_only::ReadOnly;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::units::{align_up, GROUP_PAGES, PAGE, PAGE_SHIFT, WINDOW_PAGES};
+use crate::units::{SLAB_PAGES, SLOTS, SPAN_PAGES};
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -479,7 +479,7 @@ pub struct Meta {
     /// Non-zero once the region is there.
     ready: AtomicU32,
     /// Where it is.
-    place: Sealed<Place>,
+    place: ReadOnly<Place>,
     /// Which pages of it are open.
     opened: Opened,
     /// Held while pages are opened.
@@ -494,7 +494,7 @@ impl Meta {
         Meta {
             budget: Budget::new(),
             ready: AtomicU32::new(0),
-            place: Sealed::new(Place {
+            place: ReadOnly::new(Place {
                 base: 0,
                 os_page: 0,
                 hold: Hold::Reserved,
@@ -752,7 +752,7 @@ impl Meta {
         if to > self.extent(area).bytes {
             return Err(Refusal::NoMemory);
         }
-        self.settle(os);
+        self.requeue(os);
         let mut pages = self.page(area, from)..self.page(area, to + self.os_page() - 1);
         while let Some(gap) = self.opened.gap(pages.clone()) {
             self.open_gap(os, &gap)?;
@@ -775,7 +775,7 @@ impl Meta {
     }
 
     /// In the child of a fork that came while another thread opened pages, these may be there, untouched.
-    fn settle<O: Os>(&self, os: &O) {
+    fn requeue<O: Os>(&self, os: &O) {
         let pending = self.opened.pending.load(Relaxed);
         if pending == 0 {
             return;

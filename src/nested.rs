@@ -11,11 +11,11 @@
 //! by one atomic operation. The area is mapped by the first such call, and few programs ever make one. It is small:
 //! where it is used up the caller is refused, as it was before there was any.
 
-use crate::geometry::{bit_of, PAGE};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use crate::units::{bit_of, PAGE};
 use core::ptr;
 
 /// Bytes of a chunk.

@@ -16,7 +16,7 @@
 use crate::misuse::Line;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::sealed::Sealed;
+use crate::read_only::ReadOnly;
 use crate::sync::{AtomicU32, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use core::cell::UnsafeCell;
@@ -621,7 +621,7 @@ unsafe impl Sync for Fixed {}
 
 /// The values of all options.
 pub struct Options {
-    fixed: Sealed<Fixed>,
+    fixed: ReadOnly<Fixed>,
     /// The value of [`Name::GuardSample`], which alone may change later.
     sample: AtomicUsize,
     /// How often that was set after the first allocation.
@@ -643,7 +643,7 @@ impl Options {
             index += 1;
         }
         Options {
-            fixed: Sealed::new(Fixed {
+            fixed: ReadOnly::new(Fixed {
                 values,
                 text: UnsafeCell::new([0; TEXT + 1]),
             }),

@@ -11,7 +11,7 @@
 //!   SHARED       nobody's, on the same list: who frees into it marks the slot, as in another thread's
 //!   RELEASED     no slab
 //!
-//!            carve                  full
+//!            new slab                  full
 //!   RELEASED ------> owned(|1) <--------------> owner|FULL
 //!       ^--release-----'   ^      claim (CAS)
 //!                          `--abandon, share / adopt, claim (lock)--> LISTED, SHARED
@@ -21,10 +21,10 @@
 //! win. A freed slot is marked in `free` or in `remote` at every moment, so a second free that
 //! happens after the first is found at once; overlapping ones are found by the collection at the latest.
 
-use crate::geometry::{bit_of, word_of, SlabId};
 use crate::slab::{SlabPtr, SlabTable};
-use crate::sync::{flip, AtomicU32, AtomicU64};
+use crate::sync::{xor_owned, AtomicU32, AtomicU64};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use crate::units::{bit_of, word_of, SlabId};
 
 /// Set in an owner word while remote frees wait to be collected.
 pub const PENDING: u64 = 1;
@@ -122,7 +122,7 @@ pub enum Next {
 }
 
 /// Marks `slot`, owned by another thread, as freed; false if it is free already.
-pub fn give_remote(slab: SlabPtr, slot: usize) -> bool {
+pub fn free_remote(slab: SlabPtr, slot: usize) -> bool {
     let bit = bit_of(slot);
     // In this order, since a collection moves the bit from `remote` to `free`.
     if slab.remote_word(word_of(slot)).load(Acquire) & bit != 0
@@ -134,7 +134,7 @@ pub fn give_remote(slab: SlabPtr, slot: usize) -> bool {
     slab.remote_word(word_of(slot)).fetch_or(bit, SeqCst) & bit == 0
 }
 
-/// What became of a free by [`give_at_once`].
+/// What became of a free by [`free_remote_fast`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
     /// The slot is marked; this is to be done next.
@@ -148,18 +148,18 @@ pub enum Given {
 /// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns, or all
 /// share. Touches no heap and takes no lock, and may be interrupted anywhere by a signal handler that frees as well.
 #[inline]
-pub fn give_at_once(slab: SlabPtr, slot: usize, me: u64) -> Given {
+pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: u64) -> Given {
     let owner = slab.owner.load(SeqCst);
     if !is_shared(owner) && !is_heap(owner) || owner & !PENDING == me {
         return Given::Elsewhere;
     }
-    if !give_remote(slab, slot) {
+    if !free_remote(slab, slot) {
         return Given::Dead;
     }
     Given::Marked(raise_pending(slab))
 }
 
-/// After [`give_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may
+/// After [`free_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may
 /// have been collected, released and made anew by then; a flag too many costs an empty collection.
 pub fn raise_pending(slab: SlabPtr) -> Next {
     let mut owner = slab.owner.load(SeqCst);
@@ -216,7 +216,7 @@ pub fn collect(slab: SlabPtr, me: u64) -> Result<usize, Overlap> {
             });
         }
         // One instruction: a free by a signal handler that interrupts this one is not lost.
-        flip(slab.free_word(word), remote & !free);
+        xor_owned(slab.free_word(word), remote & !free);
         slab.remote_word(word).fetch_and(!remote, SeqCst);
         collected += (remote & !free).count_ones() as usize;
     }
@@ -225,14 +225,14 @@ pub fn collect(slab: SlabPtr, me: u64) -> Result<usize, Overlap> {
 
 /// Lets go of a slab owned by `me`: its owner word becomes `to`. False if remote frees wait to be
 /// collected first.
-pub fn let_go(slab: SlabPtr, me: u64, to: u64) -> bool {
+pub fn release_ownership(slab: SlabPtr, me: u64, to: u64) -> bool {
     slab.owner.compare_exchange(me, to, SeqCst, Relaxed).is_ok()
 }
 
 /// Lets go of a full slab owned by `me`: it is whose who frees into it first. False if remote frees wait to be
 /// collected first.
 pub fn open(slab: SlabPtr, me: u64) -> bool {
-    let_go(slab, me, me | FULL)
+    release_ownership(slab, me, me | FULL)
 }
 
 /// Makes `me` the owner of a full slab that nobody owns, whose owner word was `from`; false if somebody was faster.
@@ -350,7 +350,7 @@ pub fn repair(slab: SlabPtr) {
         let remote: &AtomicU64 = slab.remote_word(word);
         let free = slab.free_word(word);
         // One instruction: a signal handler's own free into this word is not lost.
-        flip(free, remote.load(Relaxed) & !free.load(Relaxed));
+        xor_owned(free, remote.load(Relaxed) & !free.load(Relaxed));
         remote.store(0, Relaxed);
     }
 }

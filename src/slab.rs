@@ -1,8 +1,8 @@
 //! The slab header: which slots of a slab are free, who owns it, where it is listed.
 //!
 //! ```text
-//!   line 0, the owner's:       base | owner | recip size | credit slots class state | free[4]
-//!   line 1, everybody's:       remote[4] | id | queue | links | pages roomy discarded counted
+//!   line 0, the owner's:       base | owner | recip size | frees_left slots class state | free[4]
+//!   line 1, everybody's:       remote[4] | id | queue | links | pages size_ambiguous discarded counted
 //!
 //!   the 8-byte class has a header pair, with eight words of each bitmap:
 //!   line 0  as above           line 1  free[4..8] | as above
@@ -10,13 +10,13 @@
 //! ```
 //!
 //! A set bit in `free` says that the slot is free, at every moment, also for slots that a thread has
-//! checked out and not handed out. Headers are type-stable: once a header (or a pair), always one, and
+//! cached and not handed out. Headers are type-stable: once a header (or a pair), always one, and
 //! never unmapped. A header takes no lock and owns no memory; the page map leads to it.
 
 use crate::class::{PAIR, SPAN};
-use crate::geometry::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use crate::units::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -35,7 +35,7 @@ pub struct Slab {
     pub size: AtomicU32,
     /// Frees by the owner until something is to be done; set whenever `state` changes.
     /// A cell, not an atomic, so that the countdown is one instruction: only the owner looks.
-    pub credit: Cell<i32>,
+    pub frees_left: Cell<i32>,
     /// Number of slots.
     pub slots: AtomicU16,
     /// Size class, or `class::SPAN`.
@@ -54,9 +54,9 @@ pub struct Slab {
     pub(crate) pages: AtomicU8,
     /// Non-zero once a realloc kept a block here that a smaller one would hold: from then on the size
     /// that a block was asked for cannot be told from its slot.
-    pub roomy: AtomicU8,
+    pub size_ambiguous: AtomicU8,
     /// One bit for each page of a slab of slots: the page was discarded while no slot on it was live, and no
-    /// slot on it was checked out since. See `heap::holes`.
+    /// slot on it was cached since. See `heap::holes`.
     pub discarded: AtomicU16,
     /// Live slots when the counters were last told.
     pub counted: AtomicU32,
@@ -66,7 +66,7 @@ pub struct Slab {
 static_assertions::const_assert_eq!(core::mem::size_of::<Slab>(), 128);
 #[cfg(not(loom))]
 const _: () = {
-    use crate::arch::{HEADER_BASE, HEADER_CREDIT, HEADER_FREE, HEADER_OWNER, HEADER_RECIP};
+    use crate::arch::{HEADER_BASE, HEADER_FREE, HEADER_FREES_LEFT, HEADER_OWNER, HEADER_RECIP};
     use core::mem::offset_of;
     static_assertions::const_assert_eq!(offset_of!(Slab, base), HEADER_BASE);
     static_assertions::const_assert_eq!(offset_of!(Slab, owner), HEADER_OWNER);
@@ -76,7 +76,7 @@ const _: () = {
     );
     static_assertions::const_assert_eq!(offset_of!(Slab, remote), 64);
     static_assertions::const_assert_eq!(offset_of!(Slab, recip), HEADER_RECIP);
-    static_assertions::const_assert_eq!(offset_of!(Slab, credit), HEADER_CREDIT);
+    static_assertions::const_assert_eq!(offset_of!(Slab, frees_left), HEADER_FREES_LEFT);
     static_assertions::const_assert_eq!(offset_of!(Slab, free), HEADER_FREE);
 };
 
@@ -101,7 +101,7 @@ pub enum State {
     /// On the process's list of slabs without an owner.
     Abandoned = 7,
     /// No slab, but its pages wait for the next one of the same class: hardened mode.
-    Kept = 8,
+    Parked = 8,
 }
 
 impl State {
@@ -114,14 +114,14 @@ impl State {
             5 => State::Full,
             6 => State::Binned,
             7 => State::Abandoned,
-            8 => State::Kept,
+            8 => State::Parked,
             _ => State::Released,
         }
     }
 }
 
-/// The credit of a slab in which no count of frees is an event.
-pub const CREDIT_HUGE: i32 = i32::MAX;
+/// `frees_left` of a slab for which no number of frees is an event.
+pub const FREES_UNCOUNTED: i32 = i32::MAX;
 
 impl Slab {
     /// A header that stands for no slab.
@@ -131,7 +131,7 @@ impl Slab {
             owner: AtomicU64::new(0),
             recip: AtomicU32::new(0),
             size: AtomicU32::new(0),
-            credit: Cell::new(0),
+            frees_left: Cell::new(0),
             slots: AtomicU16::new(0),
             class: AtomicU8::new(0),
             state: AtomicU8::new(0),
@@ -141,7 +141,7 @@ impl Slab {
             queue: AtomicU32::new(0),
             links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
             pages: AtomicU8::new(0),
-            roomy: AtomicU8::new(0),
+            size_ambiguous: AtomicU8::new(0),
             discarded: AtomicU16::new(0),
             counted: AtomicU32::new(0),
         }
@@ -427,9 +427,9 @@ impl SlabPtr {
         self.class.store(shape.class as u8, Relaxed);
         self.set_pages(shape.pages);
         self.discarded.store(0, Relaxed);
-        self.credit.set(CREDIT_HUGE);
+        self.frees_left.set(FREES_UNCOUNTED);
         self.counted.store(0, Relaxed);
-        self.roomy.store(0, Relaxed);
+        self.size_ambiguous.store(0, Relaxed);
         let words = if shape.class == PAIR {
             2 * WORDS
         } else {
@@ -463,7 +463,7 @@ impl SlabTable {
 /// The links that [`List`]s of what a heap or nobody owns, of spans and of bins go through: a slab is on one.
 pub const HOME: usize = 0;
 /// The links that the lists of slabs which wait for their turn go through.
-pub const TURN: usize = 1;
+pub const PARTIAL: usize = 1;
 
 const BEFORE: usize = 0;
 const BEHIND: usize = 1;
@@ -566,7 +566,7 @@ impl<const LINKS: usize> List<LINKS> {
     }
 }
 
-/// A doubly linked list through the [`TURN`] links of its slabs, last in first out. One thread at a time.
+/// A doubly linked list through the [`PARTIAL`] links of its slabs, last in first out. One thread at a time.
 ///
 /// It has no tail: a heap has one for each class, and all of a heap fits a page.
 #[derive(Default)]
@@ -588,29 +588,31 @@ impl Stack {
 
     /// The slab that was pushed before `slab`.
     pub fn after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
-        let id = SlabId(slab.links[TURN][BEHIND].load(Relaxed));
+        let id = SlabId(slab.links[PARTIAL][BEHIND].load(Relaxed));
         id.is_some().then(|| table.get(id))
     }
 
     /// Adds `slab`, which is on no list through these links.
     pub fn push(&self, table: SlabTable, slab: SlabPtr) {
         let first = self.head.replace(slab.id().0);
-        slab.links[TURN][BEHIND].store(first, Relaxed);
-        slab.links[TURN][BEFORE].store(0, Relaxed);
+        slab.links[PARTIAL][BEHIND].store(first, Relaxed);
+        slab.links[PARTIAL][BEFORE].store(0, Relaxed);
         if first != 0 {
-            table.get(SlabId(first)).links[TURN][BEFORE].store(slab.id().0, Relaxed);
+            table.get(SlabId(first)).links[PARTIAL][BEFORE].store(slab.id().0, Relaxed);
         }
     }
 
     /// Takes `slab`, which is on this stack, out of it.
     pub fn unlink(&self, table: SlabTable, slab: SlabPtr) {
-        let [before, behind] = slab.links[TURN].each_ref().map(|link| link.load(Relaxed));
+        let [before, behind] = slab.links[PARTIAL]
+            .each_ref()
+            .map(|link| link.load(Relaxed));
         match before {
             0 => self.head.set(behind),
-            before => table.get(SlabId(before)).links[TURN][BEHIND].store(behind, Relaxed),
+            before => table.get(SlabId(before)).links[PARTIAL][BEHIND].store(behind, Relaxed),
         }
         if behind != 0 {
-            table.get(SlabId(behind)).links[TURN][BEFORE].store(before, Relaxed);
+            table.get(SlabId(behind)).links[PARTIAL][BEFORE].store(before, Relaxed);
         }
     }
 

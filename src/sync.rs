@@ -18,7 +18,7 @@ pub use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUs
 /// know of it.
 #[cfg(not(loom))]
 #[inline(always)]
-pub unsafe fn settled(word: &AtomicUsize) -> usize {
+pub unsafe fn load_unsynchronized(word: &AtomicUsize) -> usize {
     // SAFETY: the caller's: a load that no store races with.
     unsafe { *word.as_ptr() }
 }
@@ -29,14 +29,14 @@ pub use crate::arch::unlinked;
 /// Flips `bits` in a word that only the calling thread writes; others read it.
 #[cfg(not(loom))]
 #[inline(always)]
-pub fn flip(word: &AtomicU64, bits: u64) {
+pub fn xor_owned(word: &AtomicU64, bits: u64) {
     // SAFETY: the borrow lives.
-    unsafe { crate::arch::flip(word.as_ptr(), bits) };
+    unsafe { crate::arch::xor_owned(word.as_ptr(), bits) };
 }
 
 /// Flips `bits` in a word that only the calling thread writes; others read it.
 #[cfg(loom)]
-pub fn flip(word: &AtomicU64, bits: u64) {
+pub fn xor_owned(word: &AtomicU64, bits: u64) {
     word.store(word.load(Relaxed) ^ bits, Relaxed);
 }
 
@@ -59,15 +59,15 @@ pub fn announce(word: &AtomicU32, value: u32) {
 /// handler of the thread's can write it too.
 #[cfg(not(loom))]
 #[inline(always)]
-pub fn shift(number: &core::cell::Cell<i32>, by: i32) {
+pub fn add_owned(number: &core::cell::Cell<i32>, by: i32) {
     // SAFETY: a number that lives.
-    unsafe { crate::arch::shift(number.as_ptr(), by) };
+    unsafe { crate::arch::add_owned(number.as_ptr(), by) };
 }
 
 /// Adds to a number that only the calling thread writes.
 #[cfg(loom)]
 #[inline(always)]
-pub fn shift(number: &core::cell::Cell<i32>, by: i32) {
+pub fn add_owned(number: &core::cell::Cell<i32>, by: i32) {
     number.set(number.get().wrapping_add(by));
 }
 

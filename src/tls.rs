@@ -1,4 +1,4 @@
-//! The thread's own block: the entries that the fast paths work on, and who the thread is.
+//! The thread's own block: the caches that the fast paths work on, and who the thread is.
 //!
 //! The block is all zero at thread start, has no destructor, and is reached by the initial-exec model
 //! in two instructions: `thread_local!` in a shared library would go through `__tls_get_addr`, which
@@ -6,17 +6,17 @@
 //! little static TLS left (about 1.2 KiB can be counted on with glibc's defaults).
 
 use crate::arch::{self, Freed};
-use crate::class::{ENTRY_SHIFT, LOCAL_CLASSES};
-use crate::sync::{flip, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use crate::class::{CACHE_SHIFT, LOCAL_CLASSES};
+use crate::sync::{xor_owned, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::compiler_fence;
 use static_assertions::const_assert_eq;
 
-/// The slots of one class that the thread has checked out: up to 64, all of one bitmap word.
+/// The slots of one class that the thread has cached: up to 64, all of one bitmap word.
 #[repr(C)]
-pub struct Entry {
-    /// Slots checked out and not handed out; 0 leads to the slow path, and so a fresh thread, a
+pub struct SlotCache {
+    /// Slots cached and not handed out; 0 leads to the slow path, and so a fresh thread, a
     /// hardened thread and a used-up word need no branch of their own.
     pub bits: Cell<u64>,
     /// The bitmap word that the bits came from, in which they are still marked free.
@@ -27,17 +27,17 @@ pub struct Entry {
     pub size: Cell<usize>,
 }
 
-const_assert_eq!(core::mem::size_of::<Entry>(), 1 << ENTRY_SHIFT);
-const_assert_eq!(core::mem::offset_of!(Entry, bits), arch::ENTRY_BITS);
-const_assert_eq!(core::mem::offset_of!(Entry, word), arch::ENTRY_WORD);
-const_assert_eq!(core::mem::offset_of!(Entry, base), arch::ENTRY_BASE);
-const_assert_eq!(core::mem::offset_of!(Entry, size), arch::ENTRY_SIZE);
-const_assert_eq!(core::mem::offset_of!(Local, entries), 0);
+const_assert_eq!(core::mem::size_of::<SlotCache>(), 1 << CACHE_SHIFT);
+const_assert_eq!(core::mem::offset_of!(SlotCache, bits), arch::CACHE_BITS);
+const_assert_eq!(core::mem::offset_of!(SlotCache, word), arch::CACHE_WORD);
+const_assert_eq!(core::mem::offset_of!(SlotCache, base), arch::CACHE_BASE);
+const_assert_eq!(core::mem::offset_of!(SlotCache, size), arch::CACHE_SIZE);
+const_assert_eq!(core::mem::offset_of!(ThreadCache, caches), 0);
 
-impl Entry {
-    /// An entry with nothing checked out.
-    pub const fn new() -> Entry {
-        Entry {
+impl SlotCache {
+    /// A cache with nothing cached.
+    pub const fn new() -> SlotCache {
+        SlotCache {
             bits: Cell::new(0),
             word: Cell::new(ptr::null()),
             base: Cell::new(ptr::null_mut()),
@@ -45,7 +45,7 @@ impl Entry {
         }
     }
 
-    /// Takes the lowest slot that is checked out.
+    /// Takes the lowest slot that is cached.
     #[inline(always)]
     pub fn take(&self) -> Option<*mut u8> {
         let bits = self.bits.get();
@@ -54,13 +54,13 @@ impl Entry {
         }
         let rest = bits & (bits - 1);
         self.bits.set(rest);
-        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
-        flip(unsafe { &*self.word.get() }, bits ^ rest);
+        // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped.
+        xor_owned(unsafe { &*self.word.get() }, bits ^ rest);
         let offset = bits.trailing_zeros() as usize * self.size.get();
         Some(self.base.get().wrapping_add(offset))
     }
 
-    /// Takes out what is checked out: a signal handler takes no slot of it from now on. Nothing is lost.
+    /// Takes out what is cached: a signal handler takes no slot of it from now on. Nothing is lost.
     #[inline(always)]
     pub fn hide(&self) -> u64 {
         let bits = self.bits.get();
@@ -71,23 +71,23 @@ impl Entry {
 
     /// Puts back `bits` that were hidden, but for those that a signal handler took in the middle of that.
     pub fn show(&self, bits: u64) {
-        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
+        // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped.
         let word = (bits != 0).then(|| unsafe { &*self.word.get() });
         compiler_fence(SeqCst);
         self.bits
             .set(word.map_or(0, |word| word.load(Relaxed) & bits));
     }
 
-    /// Forgets what is checked out. Nothing is lost: the bitmap says that those slots are free. The word stays: a
+    /// Forgets what is cached. Nothing is lost: the bitmap says that those slots are free. The word stays: a
     /// take that a signal handler interrupted may have its slot still to mark in it, and the handler has forked.
     pub fn drop_slots(&self) {
         self.bits.set(0);
     }
 }
 
-impl Default for Entry {
-    fn default() -> Entry {
-        Entry::new()
+impl Default for SlotCache {
+    fn default() -> SlotCache {
+        SlotCache::new()
     }
 }
 
@@ -107,9 +107,9 @@ pub enum Phase {
 
 /// A thread's block.
 #[repr(C)]
-pub struct Local {
+pub struct ThreadCache {
     /// Entries of the classes up to 1 KiB; the others lie in the thread's heap.
-    pub entries: [Entry; LOCAL_CLASSES],
+    pub caches: [SlotCache; LOCAL_CLASSES],
     /// The thread's owner word; 0 owns nothing.
     pub me: Cell<u64>,
     /// The thread's heap, of `heap::Heap`; null: none.
@@ -121,20 +121,20 @@ pub struct Local {
     /// Times that the exit hook was put off to a later round of destructors.
     pub rounds: Cell<u32>,
     /// Number of what hardened mode keeps of the thread, plus one; 0: the thread is not hardened. A hardened
-    /// thread's entries stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
+    /// thread's caches stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
     pub hardened: Cell<u32>,
 }
 
-const_assert_eq!(core::mem::size_of::<Local>(), arch::BLOCK_BYTES);
+const_assert_eq!(core::mem::size_of::<ThreadCache>(), arch::BLOCK_BYTES);
 
 // SAFETY: the pointers lead into the metadata region and the heap, which belong to no thread.
-unsafe impl Send for Local {}
+unsafe impl Send for ThreadCache {}
 
-impl Local {
+impl ThreadCache {
     /// The block of a thread that has not allocated: the same as all zeros.
-    pub const fn new() -> Local {
-        Local {
-            entries: [const { Entry::new() }; LOCAL_CLASSES],
+    pub const fn new() -> ThreadCache {
+        ThreadCache {
+            caches: [const { SlotCache::new() }; LOCAL_CLASSES],
             me: Cell::new(0),
             heap: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Fresh),
@@ -145,10 +145,10 @@ impl Local {
     }
 }
 
-impl Local {
+impl ThreadCache {
     /// Makes the block that of a thread which has not allocated: for the shared one, in a fork child.
     pub fn reset(&self) {
-        self.entries.iter().for_each(Entry::drop_slots);
+        self.caches.iter().for_each(SlotCache::drop_slots);
         self.me.set(0);
         self.heap.set(ptr::null());
         self.phase.set(Phase::Fresh);
@@ -157,7 +157,7 @@ impl Local {
     }
 }
 
-impl Local {
+impl ThreadCache {
     /// The block as the portable fast paths know it.
     #[inline(always)]
     fn twin(&self) -> arch::portable::Block {
@@ -166,18 +166,18 @@ impl Local {
     }
 }
 
-impl Default for Local {
-    fn default() -> Local {
-        Local::new()
+impl Default for ThreadCache {
+    fn default() -> ThreadCache {
+        ThreadCache::new()
     }
 }
 
 /// Who malloc and free work for: the calling thread, or a block that a test made.
 pub trait Thread: Copy {
-    /// Takes the lowest slot that the entry at `offset` bytes into the block has checked out.
+    /// Takes the lowest slot that the cache at `offset` bytes into the block has cached.
     ///
     /// # Safety
-    /// `offset` is that of one of [`Local::entries`].
+    /// `offset` is that of one of [`ThreadCache::caches`].
     unsafe fn take(self, offset: usize) -> Option<*mut u8>;
 
     /// Frees the block at `address` if it lies in a slab of the thread's own.
@@ -187,13 +187,13 @@ pub trait Thread: Copy {
     unsafe fn free(self, hot: *const u8, address: usize) -> Freed;
 
     /// The block.
-    fn block(&self) -> &Local;
+    fn block(&self) -> &ThreadCache;
 }
 
-impl Thread for &Local {
+impl Thread for &ThreadCache {
     #[inline(always)]
     unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-        // SAFETY: the caller vouches for the offset; a bitmap word that slots were checked out of is stored to
+        // SAFETY: the caller vouches for the offset; a bitmap word that slots were cached of is stored to
         // by its slab's owner alone, whose block this is.
         unsafe { self.twin().take(offset) }
     }
@@ -203,12 +203,12 @@ impl Thread for &Local {
         // SAFETY: the caller says that `hot` was set; the offset is that of the owner word.
         unsafe {
             self.twin()
-                .free::<{ core::mem::offset_of!(Local, me) }>(hot, address)
+                .free::<{ core::mem::offset_of!(ThreadCache, me) }>(hot, address)
         }
     }
 
     #[inline(always)]
-    fn block(&self) -> &Local {
+    fn block(&self) -> &ThreadCache {
         self
     }
 }
@@ -226,7 +226,7 @@ pub fn current() -> Current {
 impl Thread for Current {
     #[inline(always)]
     unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-        // SAFETY: the caller vouches for the offset; a bitmap word that slots were checked out of is stored to
+        // SAFETY: the caller vouches for the offset; a bitmap word that slots were cached of is stored to
         // by its slab's owner alone, which is this thread.
         unsafe { self.0.take(offset) }
     }
@@ -236,20 +236,20 @@ impl Thread for Current {
         // SAFETY: the caller's.
         unsafe {
             self.0
-                .free::<{ core::mem::offset_of!(Local, me) }>(hot, address)
+                .free::<{ core::mem::offset_of!(ThreadCache, me) }>(hot, address)
         }
     }
 
     #[inline(always)]
-    fn block(&self) -> &Local {
+    fn block(&self) -> &ThreadCache {
         local()
     }
 }
 
 /// The calling thread's block.
 #[inline(always)]
-pub fn local() -> &'static Local {
-    // SAFETY: zero-initialised, which is `Local::new()`; it lives as long as the thread, which the reference
-    // cannot leave, since `Local` is not Sync.
-    unsafe { &*arch::Block::mine().address().cast::<Local>() }
+pub fn local() -> &'static ThreadCache {
+    // SAFETY: zero-initialised, which is `ThreadCache::new()`; it lives as long as the thread, which the reference
+    // cannot leave, since `ThreadCache` is not Sync.
+    unsafe { &*arch::Block::mine().address().cast::<ThreadCache>() }
 }

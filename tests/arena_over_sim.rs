@@ -5,10 +5,10 @@ mod support;
 
 use slabside::allocator::Allocator;
 use slabside::arena::Handle;
-use slabside::inspect::{stats, Stats};
 use slabside::misuse::Misuse;
 use slabside::os::{Sim, SimConfig};
-use slabside::tls::Local;
+use slabside::stats::{stats, Stats};
+use slabside::tls::ThreadCache;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// Sizes of every kind of block.
@@ -16,19 +16,19 @@ const SIZES: [usize; 9] = [1, 8, 48, 1000, 1500, 8000, 20_000, 100_000, 300_000]
 
 struct Heap {
     allocator: Box<Allocator<Sim>>,
-    threads: [Box<Local>; 2],
+    threads: [Box<ThreadCache>; 2],
 }
 
 impl Heap {
     fn new() -> Heap {
         Heap {
             allocator: Box::new(Allocator::new(Sim::new(SimConfig::default()))),
-            threads: std::array::from_fn(|_| Box::new(Local::new())),
+            threads: std::array::from_fn(|_| Box::new(ThreadCache::new())),
         }
     }
 
     fn stats(&self) -> Stats {
-        stats(&self.allocator, &Local::new())
+        stats(&self.allocator, &ThreadCache::new())
     }
 
     fn create(&self) -> Option<Handle> {
@@ -45,7 +45,7 @@ impl Heap {
 
     #[track_caller]
     fn sound(&self) {
-        assert_eq!(self.allocator.validate(&Local::new()), 0);
+        assert_eq!(self.allocator.validate(&ThreadCache::new()), 0);
     }
 
     fn misuse(&self, work: impl FnOnce()) -> Misuse {
@@ -96,15 +96,15 @@ fn each_call_of_the_system_may_fail_and_all_goes_back_in_the_end() {
         loop {
             let heap = Heap::new();
             match lasting {
-                false => heap.allocator.ground.os.fail_at(n),
-                true => heap.allocator.ground.os.fail_from(n),
+                false => heap.allocator.backend.os.fail_at(n),
+                true => heap.allocator.backend.os.fail_from(n),
             }
             let _ = heap.allocator.malloc(&*heap.threads[1], 100);
             if heap.allocator.is_started() {
                 play(&heap);
             }
-            let failed = heap.allocator.ground.os.failed();
-            heap.allocator.ground.os.never_fail();
+            let failed = heap.allocator.backend.os.failed();
+            heap.allocator.backend.os.never_fail();
             let arena = heap.create().expect("there is memory again");
             assert!(SIZES.iter().all(|&size| !heap.take(arena, size).is_null()));
             heap.destroy(arena);

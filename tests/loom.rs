@@ -16,7 +16,7 @@
 //! ```text
 //! collect    load `remote` relaxed or acquiring; store the owner releasing; clear the flag last; clear
 //!            `remote` before `free` is set, relaxed, or by a plain store of zero
-//! let_go     whatever the flag says; relaxed
+//! release_ownership     whatever the flag says; relaxed
 //! give       test `free` before `remote`, or again after; mark by load and store, or not sequentially
 //!            consistent
 //! raise      done where the slab is full and nobody's, or listed; first load acquiring; no second try
@@ -30,7 +30,7 @@
 //!            a closed queue's slab not looked at again; abandon: collect once
 //! ```
 //!
-//! Not caught, since no harm was found in it: `let_go` releasing and `claim` relaxed (the load before it
+//! Not caught, since no harm was found in it: `release_ownership` releasing and `claim` relaxed (the load before it
 //! acquires), no collection after a claim in `free_elsewhere` (the freer then flags the slab), and a
 //! release whatever the flag says (all slots are free: the flag is spurious).
 #![cfg(loom)]
@@ -38,11 +38,11 @@
 use loom::sync::Mutex;
 use loom::thread;
 use slabside::door::Door;
-use slabside::geometry::{bit_of, word_of, SlabId};
 use slabside::remote::{self, Next, Overlap, Queue, FULL, LISTED, PENDING, RELEASED, SHARED};
 use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
 use slabside::sync::Ordering::{Relaxed, SeqCst};
 use slabside::sync::{expect_fork, freeze, Frozen};
+use slabside::units::{bit_of, word_of, SlabId};
 use std::cell::Cell;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::ptr::NonNull;
@@ -66,7 +66,7 @@ enum Misuse {
     Twice(Overlap),
 }
 
-/// What `heap::Ground` is to the heaps: headers, queues, the abandoned list and the free headers.
+/// What `heap::Backend` is to the heaps: headers, queues, the abandoned list and the free headers.
 struct World {
     slabs: [Slab; SLABS],
     queues: [Queue; HEAPS],
@@ -121,7 +121,7 @@ impl World {
     /// Twin of `Abandoned::leave`.
     fn leave(&self, slab: SlabPtr, me: u64, how: u64) -> bool {
         under(&self.abandoned, |list| {
-            let left = remote::let_go(slab, me, remote::on_list(how, CLASS));
+            let left = remote::release_ownership(slab, me, remote::on_list(how, CLASS));
             if left {
                 slab.set_state(State::Abandoned);
                 list.push(slab.id());
@@ -199,8 +199,8 @@ impl Heap {
         &self.world.queues[remote::heap_index(self.me)]
     }
 
-    /// Twin of `Pages::carve` and of malloc: a slab whose slots `live` are handed out.
-    fn carve(&self, live: u64) -> Option<SlabPtr> {
+    /// Twin of `Pages::new_slab` and of malloc: a slab whose slots `live` are handed out.
+    fn new_slab(&self, live: u64) -> Option<SlabPtr> {
         let slab = self
             .world
             .table()
@@ -261,7 +261,7 @@ impl Heap {
 
     /// Twin of `Allocator::free_without_heap`: by a signal handler that interrupted a slow path of the thread.
     fn free_by_handler(&self, slab: SlabPtr, slot: usize) -> Outcome {
-        if !remote::give_remote(slab, slot) {
+        if !remote::free_remote(slab, slot) {
             return Err(Misuse::Dead);
         }
         match remote::raise_pending(slab) {
@@ -294,7 +294,7 @@ impl Heap {
                 }
                 continue;
             }
-            if !remote::give_remote(slab, slot) {
+            if !remote::free_remote(slab, slot) {
                 return Err(Misuse::Dead);
             }
             return self.notify(slab);
@@ -314,7 +314,7 @@ impl Heap {
                     let owner = slab.owner.load(SeqCst);
                     if remote::is_nobodys(owner) && self.claim(slab, owner) {
                         self.collect(slab)?;
-                        return self.settle(slab);
+                        return self.requeue(slab);
                     }
                 }
             }
@@ -343,7 +343,7 @@ impl Heap {
         }
         word.store(bits | bit_of(slot), Relaxed);
         self.freed.set(self.freed.get() + 1);
-        self.settle(slab)
+        self.requeue(slab)
     }
 
     /// Twin of `Heap::collect`.
@@ -353,8 +353,8 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::settle`: of the lists, only whether the slab is on one.
-    fn settle(&self, slab: SlabPtr) -> Outcome {
+    /// Twin of `Heap::requeue`: of the lists, only whether the slab is on one.
+    fn requeue(&self, slab: SlabPtr) -> Outcome {
         if slab.count_free() == slab.slots() {
             return self.release(slab);
         }
@@ -363,7 +363,7 @@ impl Heap {
 
     /// Twin of `Heap::release`.
     fn release(&self, slab: SlabPtr) -> Outcome {
-        while !remote::let_go(slab, self.me, RELEASED) {
+        while !remote::release_ownership(slab, self.me, RELEASED) {
             self.collect(slab)?;
         }
         if slab.count_remote() != 0 {
@@ -389,7 +389,7 @@ impl Heap {
         let owner = slab.owner.load(SeqCst);
         if owner == self.me | PENDING {
             self.collect(slab)?;
-            return self.settle(slab);
+            return self.requeue(slab);
         } else if remote::is_nobodys(owner) && slab.count_remote() != 0 {
             // A signal handler freed into it that could not claim it.
             return self.notify(slab);
@@ -447,7 +447,7 @@ impl Heap {
                 return self.release(slab);
             }
             let left = match free {
-                0 => remote::let_go(slab, self.me, FULL),
+                0 => remote::release_ownership(slab, self.me, FULL),
                 _ => self.world.leave(slab, self.me, how),
             };
             if left {
@@ -481,7 +481,7 @@ fn explore_slab(
     explore(preemptions, move || {
         let world = World::new();
         let owner = Heap::new(&world, 0);
-        let slab = owner.carve(live).unwrap();
+        let slab = owner.new_slab(live).unwrap();
         model(&world, owner, slab);
     });
 }
@@ -734,7 +734,7 @@ fn a_shared_slab_whose_last_slots_are_freed_while_it_is_adopted_is_released_or_o
             owner.drain().unwrap();
         }
         if owner.owns.get() {
-            owner.settle(slab).unwrap();
+            owner.requeue(slab).unwrap();
         }
         let before = owner.count_as_freed(0b0011);
         settled(world, &[&owner, &one, &two], before | 0b0011);
@@ -810,7 +810,7 @@ fn a_freer_may_stall_until_its_slab_is_another_heaps() {
         let (second, third) = (Heap::new(world, 2), Heap::new(world, 3));
         third.free(slab, 1).unwrap();
         owner.drain().unwrap();
-        let again = second.carve(0b1111).is_some();
+        let again = second.new_slab(0b1111).is_some();
         if again {
             third.free(slab, 1).unwrap();
             second.drain().unwrap();
@@ -1025,7 +1025,7 @@ fn fork(others: impl IntoIterator<Item = thread::JoinHandle<()>>) {
     expect_fork(false);
 }
 
-/// Twin of `Pages::rebuild`, of `Heaps::rebuild`, and of `Abandoned::orphan`, over one slab.
+/// Twin of `Pages::rebuild`, of `Heaps::rebuild`, and of `Abandoned::list_again`, over one slab.
 fn rebuild(world: &World, mine: &Heap) {
     world.abandoned.lock().unwrap().clear();
     world.spare.lock().unwrap().clear();
@@ -1047,7 +1047,7 @@ fn rebuild(world: &World, mine: &Heap) {
     if slab.owner.load(Relaxed) & !(PENDING | FULL) == mine.me {
         slab.owner.store(mine.me, SeqCst);
         mine.owns.set(true);
-        return mine.settle(slab).unwrap();
+        return mine.requeue(slab).unwrap();
     }
     match slab.count_free() {
         0 => slab.owner.store(FULL, SeqCst),

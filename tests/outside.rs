@@ -12,11 +12,11 @@ mod support;
 use images::{take, Image, Seen};
 use proptest::prelude::*;
 use slabside::class::SPAN;
-use slabside::geometry::WINDOW_PAGES;
-use slabside::inspect::{stats, Stats};
-use slabside::life::GLOBAL;
 use slabside::meta::{Area, AREAS};
 use slabside::os::SimConfig;
+use slabside::process::GLOBAL;
+use slabside::stats::{stats, Stats};
+use slabside::units::WINDOW_PAGES;
 use slabside::Slabside;
 use slabside_view::region::Broken;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn own_pid() -> libc::pid_t {
 
 /// Where the region of a world begins.
 fn region(world: &World) -> usize {
-    world.allocator.ground.meta.header() as *const _ as usize
+    world.allocator.backend.meta.header() as *const _ as usize
 }
 
 fn expect_same(seen: &Seen, stats: &Stats, large: usize) {
@@ -45,7 +45,7 @@ fn expect_same(seen: &Seen, stats: &Stats, large: usize) {
 
 /// Bytes in live large blocks, which are counted apart.
 fn large_bytes(world: &World) -> usize {
-    world.allocator.ground.large.live().0
+    world.allocator.backend.large.live().0
 }
 
 #[test]
@@ -80,13 +80,16 @@ fn an_honest_region_says_what_the_allocator_counts() {
 #[test]
 fn a_class_has_the_bytes_of_its_live_slots() {
     let world = World::new(SimConfig::default(), Memory::Ample, 1);
-    let (one, other) = (slabside::tls::Local::new(), slabside::tls::Local::new());
+    let (one, other) = (
+        slabside::tls::ThreadCache::new(),
+        slabside::tls::ThreadCache::new(),
+    );
     let blocks: Vec<*mut u8> = (0..1000)
         .map(|_| world.allocator.malloc(&one, 48))
         .collect();
     let span = world.allocator.malloc(&one, 20_000);
     let look = || {
-        let header = world.allocator.ground.meta.header();
+        let header = world.allocator.backend.meta.header();
         let seen = take(own_pid(), header as *const _ as usize)
             .0
             .expect("read");
@@ -143,7 +146,7 @@ impl Child {
         });
         let mut message = (
             stats(&GLOBAL, slabside::tls::local()),
-            GLOBAL.ground.large.live().0,
+            GLOBAL.backend.large.live().0,
         );
         // SAFETY: the message's bytes; and this process is nobody else's.
         unsafe {
@@ -170,7 +173,7 @@ impl Drop for Child {
 #[test]
 fn a_live_process_is_read_from_outside() {
     drop(vec![1; 10]);
-    let base = GLOBAL.ground.meta.header() as *const _ as usize;
+    let base = GLOBAL.backend.meta.header() as *const _ as usize;
     let child = Child::new();
     let (found, image) = take(child.pid, base);
     let seen = found.expect("a live region is read");
@@ -238,7 +241,7 @@ fn each_byte_of_the_header_and_the_first_slabs_may_be_wrong() {
         image.spoil(at, 1 << (at % 8));
         errors += usize::from(image.agree() != Ok(*seen));
     }
-    // Owners, credits and links are nothing that is counted.
+    // Owners, counts of frees left and links are nothing that is counted.
     assert!(errors > 200, "{errors}");
 }
 

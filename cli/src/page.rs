@@ -13,7 +13,7 @@
 use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
 use rustix::mm::{mmap, MapFlags, ProtFlags};
 use slabside::counters::{Counters, Each, MAGIC, MAGIC_EACH, OFFSET, VERSION};
-use slabside::geometry::PAGE;
+use slabside::units::PAGE;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Result;

@@ -14,8 +14,8 @@
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use slabside::life::GLOBAL;
 use slabside::options::{Name, DEEPBIND_KEPT};
+use slabside::process::GLOBAL;
 use slabside::{api, os};
 
 /// Where to jump, and by which flags: in two registers.
@@ -105,7 +105,7 @@ fn without_deepbind(mode: c_int) -> c_int {
         return mode;
     }
     api::prepare(None); // A library's constructor may open a plug-in before the options were read.
-    match GLOBAL.ground.options.get(Name::Deepbind) {
+    match GLOBAL.backend.options.get(Name::Deepbind) {
         DEEPBIND_KEPT => mode,
         _ => mode & !libc::RTLD_DEEPBIND,
     }

@@ -19,7 +19,7 @@ use crate::mutex;
 use crate::options::Name;
 use crate::os::Os;
 use crate::sync::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::Local;
+use crate::tls::ThreadCache;
 
 /// There is no such thread and will be none.
 const OFF: u32 = 0;
@@ -88,7 +88,7 @@ impl<O: Os> Allocator<O> {
 
     /// A slow path that allocates has ended: makes the thread if it is wanted. With no lock held.
     #[inline(always)]
-    pub(super) fn look_after_background(&self, thread: &Local) {
+    pub(super) fn look_after_background(&self, thread: &ThreadCache) {
         if self.background.0.load(Relaxed) == ABSENT {
             self.begin_background(thread);
         }
@@ -97,30 +97,30 @@ impl<O: Os> Allocator<O> {
     /// Makes the thread once the heap is large. That may allocate: the state says already that there is one.
     #[cold]
     #[inline(never)]
-    fn begin_background(&self, thread: &Local) {
-        let counters = self.ground.meta.counters();
+    fn begin_background(&self, thread: &ThreadCache) {
+        let counters = self.backend.meta.counters();
         let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
         let background = &self.background;
         if held < HELD_LEAST || thread.busy.get() != 0 || !background.change(ABSENT, AWAKE) {
             return;
         }
         // It is a second thread, which may be in the middle of something when another one forks.
-        self.ground.heaps.count_two();
+        self.backend.heaps.count_two();
         self.watch_forks();
-        if !self.ground.os.start_background() {
+        if !self.backend.os.start_background() {
             background.0.store(OFF, SeqCst);
         }
     }
 
     /// What the thread in the background does, for good.
-    pub fn keep_house(&self, thread: &Local) -> ! {
+    pub fn keep_house(&self, thread: &ThreadCache) -> ! {
         let background = &self.background;
-        let interval = self.ground.options.get(Name::Decay) as u64;
+        let interval = self.backend.options.get(Name::Decay) as u64;
         let mut quiet = 0;
         loop {
             let freed = background.0.swap(DROWSY, SeqCst) == AWAKE;
             quiet = if freed { 0 } else { quiet + 1 };
-            self.ground.os.rest(interval.max(REST_LEAST));
+            self.backend.os.rest(interval.max(REST_LEAST));
             self.give_back_idle(thread, interval);
             if quiet >= ROUNDS && background.change(DROWSY, ASLEEP) {
                 while background.0.load(SeqCst) == ASLEEP {
@@ -131,23 +131,23 @@ impl<O: Os> Allocator<O> {
     }
 
     /// One round: what lay unused for an interval goes back, also from the heaps of threads that slept so long.
-    fn give_back_idle(&self, thread: &Local, interval: u64) {
-        let ground = &self.ground;
-        let now = ground.os.clock();
-        let quiet = ground.pages.quiet_for(now);
+    fn give_back_idle(&self, thread: &ThreadCache, interval: u64) {
+        let backend = &self.backend;
+        let now = backend.os.clock();
+        let quiet = backend.pages.quiet_for(now);
         self.visit_others(thread, Whose::AsleepSince(now.saturating_sub(interval)));
         if self.background.0.load(Relaxed) == DROWSY {
             // Nobody takes slabs from the process's lists now.
             self.discard_listed(thread);
         }
         if let Some(_busy) = self.enter(thread) {
-            ground.large.decay(&ground.os, &ground.meta, now);
-            ground.pages.tick(&ground.os, &ground.meta, now, quiet);
+            backend.large.decay(&backend.os, &backend.meta, now);
+            backend.pages.tick(&backend.os, &backend.meta, now, quiet);
         }
     }
 
     /// Discards pages of slabs that nobody owns.
-    fn discard_listed(&self, thread: &Local) {
+    fn discard_listed(&self, thread: &ThreadCache) {
         if !self.attach(thread) {
             return;
         }
@@ -157,7 +157,7 @@ impl<O: Os> Allocator<O> {
         let (outcome, noted) = {
             let _busy = Busy::mark(thread);
             let _inside = heap.come_in_or_wait();
-            (heap.discard_listed(&self.ground), heap.noted())
+            (heap.discard_listed(&self.backend), heap.recorded_error())
         };
         for misuse in noted.into_iter().chain(outcome.err()) {
             self.misuse(&misuse);

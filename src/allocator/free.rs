@@ -12,7 +12,7 @@ use crate::remote::{self, Given, Next, FULL};
 use crate::slab::SlabPtr;
 use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Local, Thread};
+use crate::tls::{Thread, ThreadCache};
 use core::ffi::c_void;
 use core::ptr;
 
@@ -21,7 +21,7 @@ impl<O: Os> Allocator<O> {
     /// program.
     #[inline(always)]
     pub fn free(&self, thread: impl Thread, block: *mut u8) {
-        let hot = ptr::from_ref(&self.ground.pages.hot);
+        let hot = ptr::from_ref(&self.backend.pages.hot);
         // SAFETY: set before the first block was handed out, and never again.
         match unsafe { thread.free(hot.cast(), block as usize) } {
             Freed::Done => {}
@@ -31,12 +31,12 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// The free used up its slab's credit.
+    /// The free counted its slab's `frees_left` down to zero.
     #[cold]
     #[inline(never)]
-    fn free_event(&self, block: *mut u8, thread: &Local) {
-        if let Some((_, slab)) = self.ground.pages.find(block as usize) {
-            self.credit_used_up(slab, thread);
+    fn free_event(&self, block: *mut u8, thread: &ThreadCache) {
+        if let Some((_, slab)) = self.backend.pages.find(block as usize) {
+            self.frees_used_up(slab, thread);
         }
     }
 
@@ -44,7 +44,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn free_misuse(&self, block: *mut u8) {
         let addr = block as usize;
-        if let Some((_, slab)) = self.ground.pages.find(addr) {
+        if let Some((_, slab)) = self.backend.pages.find(addr) {
             self.misuse_in(addr, slab, Call::Free);
         }
     }
@@ -52,7 +52,7 @@ impl<O: Os> Allocator<O> {
     /// A block that is not in a slab of the thread's own as it stands, or not in the first window.
     #[cold]
     #[inline(never)]
-    fn free_slow(&self, block: *mut u8, thread: &Local) {
+    fn free_slow(&self, block: *mut u8, thread: &ThreadCache) {
         if self.hard.is_on() {
             return self.free_hardened(block as usize, thread);
         }
@@ -61,11 +61,11 @@ impl<O: Os> Allocator<O> {
 
     /// As `free_slow`, by default.
     #[inline(never)]
-    fn free_found(&self, block: *mut u8, thread: &Local) {
+    fn free_found(&self, block: *mut u8, thread: &ThreadCache) {
         if block.is_null() {
             return;
         }
-        match self.ground.pages.find(block as usize) {
+        match self.backend.pages.find(block as usize) {
             Some((_, slab)) if slab.owner.load(Relaxed) == thread.me.get() => {
                 self.free_own(thread, slab, block)
             }
@@ -79,10 +79,10 @@ impl<O: Os> Allocator<O> {
 
     /// Frees a block in a slab of the thread's own.
     #[inline(always)]
-    pub(crate) fn free_own(&self, thread: &Local, slab: SlabPtr, block: *mut u8) {
+    pub(crate) fn free_own(&self, thread: &ThreadCache, slab: SlabPtr, block: *mut u8) {
         // SAFETY: the thread owns the slab, and the block lies in one of its pages.
         match unsafe { mark_free(slab.as_ptr().cast(), block as usize - slab.base()) } {
-            Freed::Event => self.credit_used_up(slab, thread),
+            Freed::Event => self.frees_used_up(slab, thread),
             Freed::Misuse => self.misuse_in(block as usize, slab, Call::Free),
             _ => {}
         }
@@ -90,41 +90,41 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn credit_used_up(&self, slab: SlabPtr, thread: &Local) {
+    fn frees_used_up(&self, slab: SlabPtr, thread: &ThreadCache) {
         let mut done = false;
         if thread.busy.get() == 0 {
             if self.notice_fork(thread) {
-                return; // All slabs were settled, this one among them.
+                return; // All slabs were requeued, this one among them.
             }
             // A span takes the long way.
             if let Some(heap) = heap_of(thread).filter(|_| !slab.is_span()) {
                 let _busy = Busy::mark(thread);
                 let inside = heap.come_in();
-                // A signal handler may have settled it meanwhile, and even given it back.
+                // A signal handler may have requeued it meanwhile, and even given it back.
                 done = inside.is_some()
-                    && (!heap.is_spent(slab) || heap.settle_at_once(self.ground.table(), slab));
+                    && (!heap.is_spent(slab) || heap.requeue_fast(self.backend.table(), slab));
             }
             if done {
                 return self.stir();
             }
         }
-        let settled = self.with_heap(thread, |_, heap| {
+        let requeued = self.with_heap(thread, |_, heap| {
             if heap.is_spent(slab) {
-                heap.settle(&self.ground, slab)?;
+                heap.requeue(&self.backend, slab)?;
             }
             Ok(Some(()))
         });
-        if settled.is_none() {
+        if requeued.is_none() {
             // In a signal handler that interrupted a slow path: the heap finds the slab in its queue.
-            slab.credit.set(1);
+            slab.frees_left.set(1);
             if let Next::Notify(owner) = remote::raise_pending(slab) {
-                self.ground.heaps.notify(&self.ground, owner, slab);
+                self.backend.heaps.notify(&self.backend, owner, slab);
             }
         }
         self.stir();
     }
 
-    fn free_large(&self, thread: &Local, addr: usize) {
+    fn free_large(&self, thread: &ThreadCache, addr: usize) {
         if self.nested.holds(addr) {
             return self.free_nested(addr);
         }
@@ -132,7 +132,7 @@ impl<O: Os> Allocator<O> {
             return self.put_off(addr);
         }
         self.notice_fork(thread);
-        if self.samples.holds(&self.ground.os, addr) {
+        if self.samples.holds(&self.backend.os, addr) {
             return self.free_sampled(thread, addr);
         }
         if self.hard.is_on() {
@@ -141,9 +141,9 @@ impl<O: Os> Allocator<O> {
         self.free_put_off(thread);
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
-            self.ground
+            self.backend
                 .large
-                .unmap(&self.ground.os, &self.ground.meta, addr)
+                .unmap(&self.backend.os, &self.backend.meta, addr)
         } else {
             Found::Unknown
         };
@@ -179,7 +179,7 @@ impl<O: Os> Allocator<O> {
 
     /// Frees what signal handlers have put off.
     #[inline]
-    pub(super) fn free_put_off(&self, thread: &Local) {
+    pub(super) fn free_put_off(&self, thread: &ThreadCache) {
         if self.any_put_off.load(Relaxed) != 0 {
             self.any_put_off.store(0, Relaxed);
             for place in &self.put_off {
@@ -204,12 +204,12 @@ impl<O: Os> Allocator<O> {
     /// The malloc that a pointer which is not ours is for; where it is for none, what the options say of
     /// such a pointer has been done.
     pub(super) fn next_malloc(&self, misuse: &Misuse) -> Option<NextMalloc> {
-        let foreign = self.ground.options.get(Name::Foreign);
+        let foreign = self.backend.options.get(Name::Foreign);
         if foreign == options::FOREIGN_IGNORED {
             return None;
         }
         let forwarded = foreign == options::FOREIGN_FORWARDED;
-        let next = forwarded.then(|| self.ground.os.next_malloc()).flatten();
+        let next = forwarded.then(|| self.backend.os.next_malloc()).flatten();
         if next.is_none() {
             self.misuse(&self.known_of(misuse));
         }
@@ -220,7 +220,7 @@ impl<O: Os> Allocator<O> {
     #[cold]
     fn known_of(&self, misuse: &Misuse) -> Misuse {
         if let Misuse::Unknown { call, addr } = *misuse {
-            if let Some((slab, slot)) = self.ground.pages.slab_gone_from(addr) {
+            if let Some((slab, slot)) = self.backend.pages.slab_gone_from(addr) {
                 return Misuse::Dead {
                     call,
                     addr,
@@ -234,14 +234,14 @@ impl<O: Os> Allocator<O> {
 
     /// A block in a full slab, whose first free slot this may be.
     #[inline(never)]
-    fn free_into_full(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
+    fn free_into_full(&self, block: *mut u8, slab: SlabPtr, thread: &ThreadCache) {
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
         let mut done = false;
         if let Some(heap) = heap_of(thread).filter(|_| exact && thread.busy.get() == 0) {
             if slot < slab.slots() && !self.has_forked() {
                 let _busy = Busy::mark(thread);
                 let inside = heap.come_in();
-                done = inside.is_some() && heap.free_into_full(&self.ground, slab, slot);
+                done = inside.is_some() && heap.free_into_full(&self.backend, slab, slot);
             }
         }
         if done {
@@ -252,7 +252,7 @@ impl<O: Os> Allocator<O> {
 
     /// A block in a slab that is not the thread's own as it stands.
     #[inline(never)]
-    fn free_in_other(&self, block: *mut u8, slab: SlabPtr, thread: &Local) {
+    fn free_in_other(&self, block: *mut u8, slab: SlabPtr, thread: &ThreadCache) {
         slab.prefetch_remote();
         let slot = match locate(slab, block as usize, Call::Free) {
             Ok(slot) => slot,
@@ -266,7 +266,7 @@ impl<O: Os> Allocator<O> {
         if me == 0 || self.has_forked() {
             return self.free_elsewhere(slab, slot, thread);
         }
-        match remote::give_at_once(slab, slot, me) {
+        match remote::free_remote_fast(slab, slot, me) {
             Given::Marked(Next::Done) => {}
             Given::Marked(next) => self.tell_owner(slab, next, thread),
             Given::Dead => self.misuse(&heap::dead(slab, slot)),
@@ -277,16 +277,16 @@ impl<O: Os> Allocator<O> {
     /// After a remote free that is the first one since its slab was collected.
     #[cold]
     #[inline(never)]
-    fn tell_owner(&self, slab: SlabPtr, next: Next, thread: &Local) {
+    fn tell_owner(&self, slab: SlabPtr, next: Next, thread: &ThreadCache) {
         match next {
             Next::Done => {}
             Next::Notify(owner) => {
-                self.ground.heaps.notify(&self.ground, owner, slab);
+                self.backend.heaps.notify(&self.backend, owner, slab);
                 self.stir();
             }
             Next::Claim => {
                 let claimed = self.with_heap(thread, |_, heap| {
-                    heap.notify(&self.ground, slab)?;
+                    heap.notify(&self.backend, slab)?;
                     Ok(Some(()))
                 });
                 if claimed.is_none() {
@@ -299,9 +299,9 @@ impl<O: Os> Allocator<O> {
     /// A slot of a slab that nobody owns, or the thread itself with remote frees waiting.
     #[cold]
     #[inline(never)]
-    fn free_elsewhere(&self, slab: SlabPtr, slot: usize, thread: &Local) {
+    fn free_elsewhere(&self, slab: SlabPtr, slot: usize, thread: &ThreadCache) {
         let freed = self.with_heap(thread, |_, heap| {
-            Ok(Some(heap.free_elsewhere(&self.ground, slab, slot)))
+            Ok(Some(heap.free_elsewhere(&self.backend, slab, slot)))
         });
         match freed {
             Some(Ok(())) => self.stir(),
@@ -312,20 +312,20 @@ impl<O: Os> Allocator<O> {
 
     /// In a signal handler that interrupted a slow path of this thread, or where there is no memory for
     /// a heap: marks the free, takes no lock.
-    pub(super) fn free_without_heap(&self, slab: SlabPtr, slot: usize, thread: &Local) {
-        if !remote::give_remote(slab, slot) {
+    pub(super) fn free_without_heap(&self, slab: SlabPtr, slot: usize, thread: &ThreadCache) {
+        if !remote::free_remote(slab, slot) {
             return self.misuse(&heap::dead(slab, slot));
         }
         match remote::raise_pending(slab) {
             Next::Done => {}
-            Next::Notify(owner) => self.ground.heaps.notify(&self.ground, owner, slab),
+            Next::Notify(owner) => self.backend.heaps.notify(&self.backend, owner, slab),
             Next::Claim => self.claim_later(slab, thread),
         }
     }
 
     /// In a signal handler that interrupted a slow path: the thread's heap finds the slab in its queue, and claims
     /// it if nobody was faster.
-    fn claim_later(&self, slab: SlabPtr, thread: &Local) {
+    fn claim_later(&self, slab: SlabPtr, thread: &ThreadCache) {
         if let Some(heap) = self.heap_in_use(thread) {
             heap.look_later(slab);
         }

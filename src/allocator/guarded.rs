@@ -6,12 +6,12 @@ use crate::heap::locate;
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::tls::Local;
+use crate::tls::ThreadCache;
 use core::ptr;
 
 impl<O: Os> Allocator<O> {
     /// Whether threads are to be kept off the fast paths. A thread that has a heap is not asked about.
-    pub(crate) fn is_hardened(&self, thread: &Local) -> bool {
+    pub(crate) fn is_hardened(&self, thread: &ThreadCache) -> bool {
         let started = self.is_started() || {
             // Whatever calls malloc in the middle of the start must not wait for it.
             let _busy = Busy::mark(thread);
@@ -20,18 +20,18 @@ impl<O: Os> Allocator<O> {
         started && self.hard.is_on()
     }
 
-    /// By a hardened thread, which has no entries: of those that hardened mode keeps for it.
+    /// By a hardened thread, which has no caches: of those that hardened mode keeps for it.
     #[inline(never)]
-    pub(super) fn malloc_hardened_at_once(&self, size: usize, thread: &Local) -> *mut u8 {
+    pub(super) fn malloc_hardened_small(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
         match self.take_hardened::<false>(thread, size) {
             Some(block) => block,
-            None => self.malloc_hardened_many(size, thread),
+            None => self.malloc_hardened_upper(size, thread),
         }
     }
 
-    /// As [`Allocator::malloc_hardened_at_once`], of any size.
+    /// As [`Allocator::malloc_hardened_small`], of any size.
     #[inline(never)]
-    pub(super) fn malloc_hardened_many(&self, size: usize, thread: &Local) -> *mut u8 {
+    pub(super) fn malloc_hardened_upper(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
         match self.take_hardened::<true>(thread, size) {
             Some(block) => block,
             None => self.malloc_hardened(thread, size, 1),
@@ -39,7 +39,11 @@ impl<O: Os> Allocator<O> {
     }
 
     #[inline(always)]
-    fn take_hardened<const MANY: bool>(&self, thread: &Local, size: usize) -> Option<*mut u8> {
+    fn take_hardened<const MANY: bool>(
+        &self,
+        thread: &ThreadCache,
+        size: usize,
+    ) -> Option<*mut u8> {
         let hardened = self.hard.thread(thread)?;
         if thread.busy.get() != 0 || self.has_forked() {
             return None;
@@ -47,22 +51,27 @@ impl<O: Os> Allocator<O> {
         let _busy = Busy::mark(thread);
         let address = self
             .hard
-            .malloc_at_once::<MANY, O>(&self.ground, hardened, size)?;
+            .malloc_fast::<MANY, O>(&self.backend, hardened, size)?;
         Some(address as *mut u8)
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn malloc_hardened(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+    pub(super) fn malloc_hardened(
+        &self,
+        thread: &ThreadCache,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
         if thread.busy.get() != 0 {
             return self.malloc_nested(size, align);
         }
         let make = |hardened: &hardened::Thread| {
-            let made = self.hard.malloc(&self.ground, hardened, size, align)?;
+            let made = self.hard.malloc(&self.backend, hardened, size, align)?;
             let heap = hardened.heap().filter(|_| made.is_some());
             let sampled = heap.and_then(|heap| self.sample(heap, size, align));
             if let (Some(made), Some(_)) = (made, sampled) {
-                self.hard.take_back(&self.ground, hardened, made)?;
+                self.hard.take_back(&self.backend, hardened, made)?;
             }
             Ok(sampled.or(made.map(|address| address as *mut u8)))
         };
@@ -75,22 +84,22 @@ impl<O: Os> Allocator<O> {
     }
 
     #[inline(never)]
-    pub(super) fn free_hardened(&self, addr: usize, thread: &Local) {
+    pub(super) fn free_hardened(&self, addr: usize, thread: &ThreadCache) {
         if !self.give_hardened::<false>(thread, addr) {
-            self.free_hardened_many(addr, thread);
+            self.free_hardened_upper(addr, thread);
         }
     }
 
     /// As [`Allocator::free_hardened`], of any size.
     #[inline(never)]
-    fn free_hardened_many(&self, addr: usize, thread: &Local) {
+    fn free_hardened_upper(&self, addr: usize, thread: &ThreadCache) {
         if !self.give_hardened::<true>(thread, addr) {
             self.free_hardened_slow(addr, thread);
         }
     }
 
     #[inline(always)]
-    fn give_hardened<const MANY: bool>(&self, thread: &Local, addr: usize) -> bool {
+    fn give_hardened<const MANY: bool>(&self, thread: &ThreadCache, addr: usize) -> bool {
         let Some(hardened) = self.hard.thread(thread) else {
             return false;
         };
@@ -99,17 +108,17 @@ impl<O: Os> Allocator<O> {
         }
         let _busy = Busy::mark(thread);
         self.hard
-            .free_at_once::<MANY, O>(&self.ground, hardened, addr)
+            .free_fast::<MANY, O>(&self.backend, hardened, addr)
     }
 
     #[cold]
     #[inline(never)]
-    fn free_hardened_slow(&self, addr: usize, thread: &Local) {
+    fn free_hardened_slow(&self, addr: usize, thread: &ThreadCache) {
         if addr == 0 {
             return;
         }
         self.notice_fork(thread);
-        let Some(slab) = self.ground.pages.slab_at(addr) else {
+        let Some(slab) = self.backend.pages.slab_at(addr) else {
             return self.free_far_hardened(thread, addr);
         };
         let slot = match locate(slab, addr, Call::Free) {
@@ -122,7 +131,7 @@ impl<O: Os> Allocator<O> {
         if let Some(hardened) = hardened.filter(|_| thread.busy.get() == 0) {
             let freed = {
                 let _busy = Busy::mark(thread);
-                self.hard.free(&self.ground, hardened, slab, slot)
+                self.hard.free(&self.backend, hardened, slab, slot)
             };
             return freed.unwrap_or_else(|misuse| self.misuse(&misuse));
         }
@@ -132,7 +141,7 @@ impl<O: Os> Allocator<O> {
     /// By a thread that has no heap yet or any more, or in a signal handler that interrupted a slow path.
     #[cold]
     #[inline(never)]
-    fn free_hardened_late(&self, thread: &Local, slab: SlabPtr, slot: usize) {
+    fn free_hardened_late(&self, thread: &ThreadCache, slab: SlabPtr, slot: usize) {
         if thread.busy.get() != 0 || !self.attach(thread) {
             return match self.hard.end(slab, slot, true) {
                 Ok(()) => self.free_without_heap(slab, slot, thread),
@@ -140,11 +149,13 @@ impl<O: Os> Allocator<O> {
             };
         }
         self.with_hardened(thread, |hardened| {
-            self.hard.free(&self.ground, hardened, slab, slot).map(Some)
+            self.hard
+                .free(&self.backend, hardened, slab, slot)
+                .map(Some)
         });
     }
 
-    pub(super) fn free_far_hardened(&self, thread: &Local, addr: usize) {
+    pub(super) fn free_far_hardened(&self, thread: &ThreadCache, addr: usize) {
         if self.nested.holds(addr) {
             return self.free_nested(addr);
         }
@@ -152,12 +163,12 @@ impl<O: Os> Allocator<O> {
             return self.put_off(addr);
         }
         self.free_put_off(thread);
-        if self.samples.holds(&self.ground.os, addr) {
+        if self.samples.holds(&self.backend.os, addr) {
             return self.free_sampled(thread, addr);
         }
         let outcome = {
             let _busy = Busy::mark(thread);
-            self.hard.free_far(&self.ground, addr)
+            self.hard.free_far(&self.backend, addr)
         };
         match outcome {
             Ok(()) => {}
@@ -166,10 +177,10 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    pub(super) fn free_sampled(&self, thread: &Local, addr: usize) {
+    pub(super) fn free_sampled(&self, thread: &ThreadCache, addr: usize) {
         let outcome = {
             let _busy = Busy::mark(thread);
-            self.samples.give(&self.ground.os, addr)
+            self.samples.give(&self.backend.os, addr)
         };
         if let Err(misuse) = outcome {
             self.misuse(&misuse);
@@ -178,7 +189,7 @@ impl<O: Os> Allocator<O> {
 
     /// Writes what is known of the sampled block that a fault was at or beside. From a signal handler.
     pub fn tell_of_fault(&self, address: usize) {
-        let os = &self.ground.os;
+        let os = &self.backend.os;
         let Some(sampled) = self.samples.find(os, address) else {
             return;
         };
@@ -197,14 +208,14 @@ impl<O: Os> Allocator<O> {
     /// Resizes a hardened or sampled block of `old` bytes.
     pub(super) fn realloc_exact(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         block: *mut u8,
         old: usize,
         size: usize,
     ) -> *mut u8 {
         let addr = block as usize;
         if !self.lies_apart(addr) {
-            let live = self.hard.find(&self.ground, addr, Call::Realloc);
+            let live = self.hard.find(&self.backend, addr, Call::Realloc);
             let outcome = live.and_then(|live| Ok((live, self.hard.resize(live, addr, size)?)));
             match outcome {
                 Err(misuse) => {
@@ -212,7 +223,7 @@ impl<O: Os> Allocator<O> {
                     return ptr::null_mut();
                 }
                 Ok((Live::Large(..), true)) => {
-                    self.hard.note_large(&self.ground, addr, size);
+                    self.hard.note_large(&self.backend, addr, size);
                     return block;
                 }
                 Ok((_, true)) => return block,
@@ -231,7 +242,7 @@ impl<O: Os> Allocator<O> {
     fn keep_exact(&self, block: *mut u8, size: usize) -> *mut u8 {
         let addr = block as usize;
         if !self.lies_apart(addr) {
-            if let Err(misuse) = self.hard.keep(&self.ground, addr, size) {
+            if let Err(misuse) = self.hard.keep(&self.backend, addr, size) {
                 self.misuse(&misuse);
             }
         }
@@ -247,7 +258,7 @@ impl<O: Os> Allocator<O> {
     /// the lock. `None` in a signal handler that interrupted a slow path, and where there is no memory.
     pub(super) fn with_hardened<R>(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         work: impl Fn(&hardened::Thread) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
         if thread.busy.get() != 0 {
@@ -263,7 +274,7 @@ impl<O: Os> Allocator<O> {
             None => {
                 let local = &*self.shared.lock();
                 if local.hardened.get() == 0 {
-                    self.hard.attach(&self.ground, local, true);
+                    self.hard.attach(&self.backend, local, true);
                 }
                 let hardened = self.hard.thread(local);
                 hardened.map_or(Ok(None), work)

@@ -2,11 +2,11 @@
 //! first; what hardened threads do instead; and who the thread is.
 //!
 //! ```text
-//!   malloc  entry of the class -> lowest bit -> clear it in the entry and in the bitmap word -> address
-//!   free    page map -> header -> owner is me? -> offset * reciprocal -> bit clear? set it -> credit
+//!   malloc  cache of the class -> lowest bit -> clear it in the cache and in the bitmap word -> address
+//!   free    page map -> header -> owner is me? -> offset * reciprocal -> bit clear? set it -> frees_left
 //! ```
 //!
-//! No knob is tested here. A thread is kept off the fast paths by an empty entry and an owner word that
+//! No option is tested here. A thread is kept off the fast paths by an empty cache and an owner word that
 //! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
 //! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
 
@@ -16,26 +16,26 @@ mod guarded;
 mod resize;
 mod thread;
 
-use crate::class::{class_of, entry_offset, fit, upper_class, Fit, LOCAL_CLASSES};
-use crate::geometry::{align_down, bit_of, pages_for, PAGE};
-use crate::geometry::{ADDRESSES, SMALL_MAX, SPAN_MAX};
+use crate::class::{cache_offset, class_of, fit, upper_class, Fit, LOCAL_CLASSES};
 use crate::hardened::{Hardened, Samples};
-use crate::heap::{heap_of, Ground, Heap};
+use crate::heap::{heap_of, Backend, Heap};
 use crate::large::Block;
 use crate::mutex::{Mutex, Registry};
 use crate::nested::Nested;
 use crate::occupancy::Sums;
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::sync::{flip, AtomicU32, AtomicUsize};
-use crate::tls::{Entry, Local, Thread};
+use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
+use crate::tls::{SlotCache, Thread, ThreadCache};
+use crate::units::{align_down, bit_of, pages_for, PAGE};
+use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 
 /// An allocator over the system `O`. One is the process's; tests make more.
 ///
-/// What every start writes to comes first (see [`Ground`]).
+/// What every start writes to comes first (see [`Backend`]).
 #[repr(C)]
 pub struct Allocator<O: Os> {
     stage: AtomicU32,
@@ -43,13 +43,13 @@ pub struct Allocator<O: Os> {
     /// Non-zero when there may be some blocks in `put_off`.
     any_put_off: AtomicU32,
     /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
-    pub(crate) roomy: AtomicU32,
+    pub(crate) size_ambiguous: AtomicU32,
     /// Written to at the start only if it is asked for.
     background: Background,
     /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
     fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
-    pub ground: Ground<O>,
+    pub backend: Backend<O>,
     pub(crate) hard: Hardened,
     pub(crate) samples: Samples,
     /// For `occupancy`'s questions.
@@ -58,7 +58,7 @@ pub struct Allocator<O: Os> {
     /// Large blocks that signal handlers freed; 0: unused place.
     put_off: [AtomicUsize; PUT_OFF],
     /// The heap of threads that have none: used under the lock.
-    shared: Mutex<Local>,
+    shared: Mutex<ThreadCache>,
     /// Locks that were made for the allocator.
     locks: usize,
 }
@@ -77,10 +77,10 @@ const STARTED: u32 = 1;
 const HOOKED: u32 = 2;
 
 /// Marks the thread as being in a slow path, until dropped.
-pub(crate) struct Busy<'a>(&'a Local, u32);
+pub(crate) struct Busy<'a>(&'a ThreadCache, u32);
 
 impl<'a> Busy<'a> {
-    pub(crate) fn mark(local: &'a Local) -> Busy<'a> {
+    pub(crate) fn mark(local: &'a ThreadCache) -> Busy<'a> {
         let before = local.busy.replace(1);
         // A handler on this thread sees the mark before all that it guards.
         compiler_fence(SeqCst);
@@ -106,12 +106,12 @@ pub(crate) enum Place {
     Unknown,
 }
 
-/// The entry of `class`.
+/// The cache of `class`.
 #[inline(always)]
-fn entry_of<'a>(thread: &'a Local, heap: &'a Heap, class: usize) -> &'a Entry {
-    match thread.entries.get(class) {
-        Some(entry) => entry,
-        None => heap.upper_entry(class),
+fn cache_of<'a>(thread: &'a ThreadCache, heap: &'a Heap, class: usize) -> &'a SlotCache {
+    match thread.caches.get(class) {
+        Some(cache) => cache,
+        None => heap.upper_cache(class),
     }
 }
 
@@ -132,7 +132,7 @@ impl<O: Os> Allocator<O> {
     pub const fn new(os: O) -> Allocator<O> {
         let mut locks = Registry::new();
         Allocator {
-            ground: Ground::new(&mut locks, os),
+            backend: Backend::new(&mut locks, os),
             hard: Hardened::new(&mut locks),
             samples: Samples::new(&mut locks),
             sums: Sums::new(),
@@ -142,8 +142,8 @@ impl<O: Os> Allocator<O> {
             put_off: [const { AtomicUsize::new(0) }; PUT_OFF],
             any_put_off: AtomicU32::new(0),
             fork_mark: AtomicPtr::new(ptr::null_mut()),
-            shared: Mutex::new(&mut locks, Local::new()),
-            roomy: AtomicU32::new(0),
+            shared: Mutex::new(&mut locks, ThreadCache::new()),
+            size_ambiguous: AtomicU32::new(0),
             background: Background::new(),
             locks: locks.count(),
         }
@@ -154,41 +154,41 @@ impl<O: Os> Allocator<O> {
     /// At least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null where memory has run out.
     #[inline(always)]
     pub fn malloc(&self, thread: impl Thread, size: usize) -> *mut u8 {
-        let Some(offset) = entry_offset(size) else {
+        let Some(offset) = cache_offset(size) else {
             return self.malloc_upper(size, thread.block());
         };
-        // SAFETY: `entry_offset` gives offsets of entries alone (tested exhaustively in `class`).
+        // SAFETY: `cache_offset` gives offsets of caches alone (tested exhaustively in `class`).
         match unsafe { thread.take(offset) } {
             Some(slot) => slot,
             None => self.malloc_slow(size, thread.block()),
         }
     }
 
-    /// A slot that the thread has checked out, if there is one of this size.
+    /// A slot that the thread has cached, if there is one of this size.
     #[inline(always)]
-    pub fn take_checked_out(&self, thread: impl Thread, size: usize) -> Option<*mut u8> {
+    pub fn take_cached_slot(&self, thread: impl Thread, size: usize) -> Option<*mut u8> {
         // SAFETY: as in `malloc`.
-        entry_offset(size).and_then(|offset| unsafe { thread.take(offset) })
+        cache_offset(size).and_then(|offset| unsafe { thread.take(offset) })
     }
 
-    /// The entry is used up, or the thread is kept from using it.
+    /// The cache is used up, or the thread is kept from using it.
     #[cold]
     #[inline(never)]
-    fn malloc_slow(&self, size: usize, thread: &Local) -> *mut u8 {
+    fn malloc_slow(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
         if thread.hardened.get() != 0 {
-            return self.malloc_hardened_at_once(size, thread);
+            return self.malloc_hardened_small(size, thread);
         }
         self.refill_small(size, thread)
     }
 
     #[inline(never)]
-    fn refill_small(&self, size: usize, thread: &Local) -> *mut u8 {
+    fn refill_small(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
         self.refill(class_of(size), size, 1, thread)
     }
 
     /// As [`Allocator::malloc`] for more than 1 KiB.
     #[inline(never)]
-    fn malloc_upper(&self, size: usize, thread: &Local) -> *mut u8 {
+    fn malloc_upper(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
         let heap = match heap_of(thread) {
             Some(heap) if thread.busy.get() == 0 => heap,
             _ => return self.malloc_upper_slow(thread, size),
@@ -196,8 +196,8 @@ impl<O: Os> Allocator<O> {
         if size <= SMALL_MAX {
             let upper = upper_class(size);
             // SAFETY: below CLASSES - LOCAL_CLASSES, as `upper_class` says (tested exhaustively).
-            let entry = unsafe { heap.upper_entry_at(upper) };
-            if let Some(slot) = entry.take() {
+            let cache = unsafe { heap.upper_cache_at(upper) };
+            if let Some(slot) = cache.take() {
                 return slot;
             }
             return self.refill_upper(thread, size, upper);
@@ -210,13 +210,13 @@ impl<O: Os> Allocator<O> {
         self.malloc_upper_slow(thread, size)
     }
 
-    /// The entry of the `upper`-th class above 1 KiB is used up: its slab's word is checked out again.
+    /// The cache of the `upper`-th class above 1 KiB is used up: its slab's word is cached again.
     #[inline(never)]
-    fn refill_upper(&self, thread: &Local, size: usize, upper: usize) -> *mut u8 {
+    fn refill_upper(&self, thread: &ThreadCache, size: usize, upper: usize) -> *mut u8 {
         if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
             // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
-            let slot = unsafe { heap.refill_upper(self.ground.table(), upper) };
+            let slot = unsafe { heap.refill_upper(self.backend.table(), upper) };
             if let Some(slot) = slot {
                 return slot;
             }
@@ -226,9 +226,9 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn malloc_upper_slow(&self, thread: &Local, size: usize) -> *mut u8 {
+    fn malloc_upper_slow(&self, thread: &ThreadCache, size: usize) -> *mut u8 {
         if thread.hardened.get() != 0 {
-            return self.malloc_hardened_many(size, thread);
+            return self.malloc_hardened_upper(size, thread);
         }
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size), size, 1);
@@ -237,10 +237,16 @@ impl<O: Os> Allocator<O> {
     }
 
     /// A slot of `class`, for `size` bytes at a multiple of `align`.
-    fn malloc_class(&self, thread: &Local, class: usize, size: usize, align: usize) -> *mut u8 {
+    fn malloc_class(
+        &self,
+        thread: &ThreadCache,
+        class: usize,
+        size: usize,
+        align: usize,
+    ) -> *mut u8 {
         let slot = match heap_of(thread) {
-            _ if class < LOCAL_CLASSES => thread.entries[class].take(),
-            Some(heap) if thread.busy.get() == 0 => heap.upper_entry(class).take(),
+            _ if class < LOCAL_CLASSES => thread.caches[class].take(),
+            Some(heap) if thread.busy.get() == 0 => heap.upper_cache(class).take(),
             _ => None,
         };
         slot.unwrap_or_else(|| self.refill_cold(class, size, align, thread))
@@ -248,35 +254,47 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn refill_cold(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+    fn refill_cold(
+        &self,
+        class: usize,
+        size: usize,
+        align: usize,
+        thread: &ThreadCache,
+    ) -> *mut u8 {
         self.refill(class, size, align, thread)
     }
 
-    /// The entry is used up: another word of slots is checked out, most often of the same slab.
+    /// The cache is used up: another word of slots is cached, most often of the same slab.
     #[inline(always)]
-    fn refill(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+    fn refill(&self, class: usize, size: usize, align: usize, thread: &ThreadCache) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
-            let entry = entry_of(thread, heap, class);
-            if let Some(slot) = heap.next_word(self.ground.table(), class, entry) {
+            let cache = cache_of(thread, heap, class);
+            if let Some(slot) = heap.next_word(self.backend.table(), class, cache) {
                 return slot;
             }
         }
-        self.malloc_in_turn(class, size, align, thread)
+        self.malloc_from_next_slab(class, size, align, thread)
     }
 
     /// As `refill`, where another slab is to be taken from.
     #[cold]
     #[inline(never)]
-    fn malloc_in_turn(&self, class: usize, size: usize, align: usize, thread: &Local) -> *mut u8 {
+    fn malloc_from_next_slab(
+        &self,
+        class: usize,
+        size: usize,
+        align: usize,
+        thread: &ThreadCache,
+    ) -> *mut u8 {
         if thread.busy.get() != 0 {
             return self.malloc_nested(size, align);
         }
         if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
             if let Some(_inside) = heap.come_in() {
-                let entry = entry_of(thread, heap, class);
-                if let Some(slot) = heap.refill_in_turn(&self.ground, class, entry) {
+                let cache = cache_of(thread, heap, class);
+                if let Some(slot) = heap.refill_from_next(&self.backend, class, cache) {
                     return slot;
                 }
             }
@@ -286,10 +304,10 @@ impl<O: Os> Allocator<O> {
         self.heed_soft_limit(thread);
         self.with_reclaim(thread, |_, heap| {
             // The refill comes first: it is its slots that make a sample due, and so each class has its share.
-            let slot = heap.refill(&self.ground, class)?;
+            let slot = heap.refill(&self.backend, class)?;
             let sampled = slot.and_then(|_| self.sample(heap, size, align));
             if let (Some(slot), Some(_)) = (slot, sampled) {
-                put_back(heap.entry(class), slot);
+                put_back(heap.cache(class), slot);
             }
             Ok(sampled.or(slot))
         })
@@ -298,8 +316,8 @@ impl<O: Os> Allocator<O> {
 
     /// A page of its own for the one allocation in so many.
     fn sample(&self, heap: &Heap, size: usize, align: usize) -> Option<*mut u8> {
-        let os = &self.ground.os;
-        if !heap.is_due(&self.ground.options, || os.random()) {
+        let os = &self.backend.os;
+        if !heap.is_due(&self.backend.options, || os.random()) {
             return None;
         }
         let address = self.samples.take(os, size, align, heap.arena_word())?;
@@ -308,7 +326,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// A span or a large block, and whether it is all zero.
-    fn malloc_big(&self, thread: &Local, size: usize) -> (*mut u8, bool) {
+    fn malloc_big(&self, thread: &ThreadCache, size: usize) -> (*mut u8, bool) {
         if thread.busy.get() != 0 {
             return (self.malloc_nested(size, 1), true);
         }
@@ -325,13 +343,13 @@ impl<O: Os> Allocator<O> {
                 return (slab.base() as *mut u8, false);
             }
             if let Some(_inside) = heap.come_in() {
-                if let Some(slab) = heap.take_binned(self.ground.table(), pages_for(size)) {
+                if let Some(slab) = heap.take_binned(self.backend.table(), pages_for(size)) {
                     return (slab.base() as *mut u8, false);
                 }
             }
         }
         let span = self.with_reclaim(thread, |_, heap| {
-            heap.take_span(&self.ground, pages_for(size))
+            heap.take_span(&self.backend, pages_for(size))
         });
         match span {
             Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
@@ -339,7 +357,7 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    fn malloc_large(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+    fn malloc_large(&self, thread: &ThreadCache, size: usize, align: usize) -> (*mut u8, bool) {
         let block = if size >= ADDRESSES || align >= ADDRESSES {
             None
         } else {
@@ -347,9 +365,9 @@ impl<O: Os> Allocator<O> {
             self.free_put_off(thread);
             self.with_reclaim(thread, |_, _| {
                 Ok(self
-                    .ground
+                    .backend
                     .large
-                    .map(&self.ground.os, &self.ground.meta, size, align))
+                    .map(&self.backend.os, &self.backend.meta, size, align))
             })
         };
         match block {
@@ -362,43 +380,43 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     pub(crate) fn malloc_nested(&self, size: usize, align: usize) -> *mut u8 {
-        let block = self.nested.take(&self.ground.os, size, align);
+        let block = self.nested.take(&self.backend.os, size, align);
         block.unwrap_or_else(|| self.exhausted())
     }
 
     /// Where the heap grew above its soft limit since the last time: gives back all that is kept.
     #[inline]
-    fn heed_soft_limit(&self, thread: &Local) {
-        if self.ground.meta.budget.take_alarm() {
+    fn heed_soft_limit(&self, thread: &ThreadCache) {
+        if self.backend.meta.budget.take_alarm() {
             self.reclaim(thread);
         }
     }
 
     /// Whether `addr` lies in a sampled block's page, or in the area of nested blocks.
     pub(crate) fn lies_apart(&self, addr: usize) -> bool {
-        self.samples.holds(&self.ground.os, addr) || self.nested.holds(addr)
+        self.samples.holds(&self.backend.os, addr) || self.nested.holds(addr)
     }
 
     #[cold]
     pub(crate) fn exhausted(&self) -> *mut u8 {
-        self.ground.os.exhausted();
+        self.backend.os.exhausted();
         ptr::null_mut()
     }
 
     /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
-    pub fn aligned(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+    pub fn aligned(&self, thread: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         self.aligned_or_fresh(thread, size, align).0
     }
 
     /// As [`Allocator::aligned`], all zero.
-    pub fn aligned_zeroed(&self, thread: &Local, size: usize, align: usize) -> *mut u8 {
+    pub fn aligned_zeroed(&self, thread: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         let block = self.aligned_or_fresh(thread, size, align);
         // SAFETY: the block has at least `size` bytes.
         unsafe { self.zeroed_large(block, size) }
     }
 
     /// The block, and whether it is all zero.
-    fn aligned_or_fresh(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+    fn aligned_or_fresh(&self, thread: &ThreadCache, size: usize, align: usize) -> (*mut u8, bool) {
         if thread.busy.get() != 0 {
             return (self.malloc_nested(size, align), true);
         }
@@ -414,9 +432,14 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    fn malloc_aligned_span(&self, thread: &Local, size: usize, align: usize) -> (*mut u8, bool) {
+    fn malloc_aligned_span(
+        &self,
+        thread: &ThreadCache,
+        size: usize,
+        align: usize,
+    ) -> (*mut u8, bool) {
         let span = self.with_reclaim(thread, |_, heap| {
-            heap.take_aligned_span(&self.ground, pages_for(size.max(1)), align / PAGE)
+            heap.take_aligned_span(&self.backend, pages_for(size.max(1)), align / PAGE)
         });
         match span {
             Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
@@ -431,7 +454,7 @@ impl<O: Os> Allocator<O> {
         let Some(bytes) = count.checked_mul(size) else {
             return self.exhausted();
         };
-        match self.take_checked_out(thread, bytes) {
+        match self.take_cached_slot(thread, bytes) {
             // SAFETY: the slot has at least `bytes` bytes.
             Some(slot) => unsafe { zeroed((slot, false), bytes) },
             None => self.calloc_slow(thread.block(), bytes),
@@ -439,7 +462,7 @@ impl<O: Os> Allocator<O> {
     }
 
     #[inline(never)]
-    fn calloc_slow(&self, thread: &Local, bytes: usize) -> *mut u8 {
+    fn calloc_slow(&self, thread: &ThreadCache, bytes: usize) -> *mut u8 {
         let block = if bytes <= SMALL_MAX {
             (self.malloc(thread, bytes), false)
         } else {
@@ -455,7 +478,7 @@ impl<O: Os> Allocator<O> {
     /// # Safety
     /// As there.
     unsafe fn zeroed_large(&self, (block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
-        let os = &self.ground.os;
+        let os = &self.backend.os;
         let pages = align_down(bytes, os.page_size());
         let start = ptr::NonNull::new(block).filter(|_| !fresh && bytes >= DROPPED_MIN);
         // SAFETY: a new block of more than `SPAN_MAX` bytes is a mapping of whole pages, and its bytes are dead.
@@ -472,13 +495,13 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Number of broken invariants, while no other thread is at work.
-    pub fn validate(&self, thread: &Local) -> usize {
+    pub fn validate(&self, thread: &ThreadCache) -> usize {
         let _busy = self.enter(thread);
         if !self.is_started() {
             return 0;
         }
-        let ground = &self.ground;
-        ground.pages.validate() + ground.large.validate() + ground.heaps.validate(ground)
+        let backend = &self.backend;
+        backend.pages.validate() + backend.large.validate() + backend.heaps.validate(backend)
     }
 }
 
@@ -511,21 +534,21 @@ unsafe fn is_mostly_zero(block: *const u8, bytes: usize) -> bool {
     (0..LOOKED_AT).filter(|&look| is_zero(look)).count() > LOOKED_AT / 2
 }
 
-/// Puts a slot back into the entry that it was taken from just now.
-fn put_back(entry: &Entry, slot: *mut u8) {
-    let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
-    let bits = entry.hide();
+/// Puts a slot back into the cache that it was taken from just now.
+fn put_back(cache: &SlotCache, slot: *mut u8) {
+    let slot = bit_of((slot as usize - cache.base.get() as usize) / cache.size.get());
+    let bits = cache.hide();
     // SAFETY: the word that the slot came from, in a header that is never unmapped.
-    flip(unsafe { &*entry.word.get() }, slot);
-    entry.show(bits | slot);
+    xor_owned(unsafe { &*cache.word.get() }, slot);
+    cache.show(bits | slot);
 }
 
 /// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
 /// than it had, but no mapping of its own for that.
 fn with_room(usable: usize, size: usize) -> usize {
-    let roomy = usable + usable / 4;
-    if size <= usable || size > roomy || size > SPAN_MAX {
+    let size_ambiguous = usable + usable / 4;
+    if size <= usable || size > size_ambiguous || size > SPAN_MAX {
         return size;
     }
-    roomy.min(SPAN_MAX)
+    size_ambiguous.min(SPAN_MAX)
 }

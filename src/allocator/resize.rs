@@ -1,9 +1,7 @@
 //! realloc, usable size, and what a pointer leads to.
 
-use super::{entry_of, with_room, Allocator, Busy, Place};
+use super::{cache_of, with_room, Allocator, Busy, Place};
 use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
-use crate::geometry::{align_down, bit_of, pages_for, PAGE};
-use crate::geometry::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use crate::heap::{self, heap_of, locate, Heap};
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
@@ -11,7 +9,9 @@ use crate::os::{NextMalloc, Os};
 use crate::remote::{self, FULL};
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
-use crate::tls::Local;
+use crate::tls::ThreadCache;
+use crate::units::{align_down, bit_of, pages_for, PAGE};
+use crate::units::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use core::ptr;
 
 /// The largest block that is never too roomy, in bytes: a move would save little.
@@ -23,18 +23,18 @@ fn is_too_roomy(usable: usize, size: usize) -> bool {
     size < usable / 2 && usable > ROOMY_MIN
 }
 
-/// The next slot of `class` that is checked out. The few instructions in which a signal handler must not allocate
+/// The next slot of `class` that is cached. The few instructions in which a signal handler must not allocate
 /// stay in a function of their own.
 #[inline(never)]
-fn take_cached(thread: &Local, heap: &Heap, class: usize) -> Option<*mut u8> {
-    entry_of(thread, heap, class).take()
+fn take_cached(thread: &ThreadCache, heap: &Heap, class: usize) -> Option<*mut u8> {
+    cache_of(thread, heap, class).take()
 }
 
 impl<O: Os> Allocator<O> {
     /// Resizes a block, at the same address where it has room or pages are free behind it, and shrinks to no less
     /// than half. Null where memory has run out; the block is then as it was.
     #[inline]
-    pub fn realloc(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+    pub fn realloc(&self, thread: &ThreadCache, block: *mut u8, size: usize) -> *mut u8 {
         if let Some(slab) = self.own_slab(thread, block) {
             let usable = slab.size();
             // A quarter of a span's pages or more would be given back.
@@ -43,7 +43,7 @@ impl<O: Os> Allocator<O> {
                     && size <= align_down(usable - usable / 4, PAGE)
                     && usable > bin_pages(0) * PAGE;
             if size <= usable && !wasteful {
-                if slab.roomy.load(Relaxed) == 0 {
+                if slab.size_ambiguous.load(Relaxed) == 0 {
                     self.note_room(Place::Slot(slab), size);
                 }
                 return block;
@@ -57,7 +57,13 @@ impl<O: Os> Allocator<O> {
 
     /// A span of the thread's own is to grow.
     #[inline(never)]
-    fn realloc_span(&self, thread: &Local, block: *mut u8, slab: SlabPtr, size: usize) -> *mut u8 {
+    fn realloc_span(
+        &self,
+        thread: &ThreadCache,
+        block: *mut u8,
+        slab: SlabPtr,
+        size: usize,
+    ) -> *mut u8 {
         if slab.is_remote(0) || self.notice_fork(thread) {
             return self.realloc_slow(thread, block, size);
         }
@@ -71,8 +77,8 @@ impl<O: Os> Allocator<O> {
     /// The slab of `block` if that is a live one in a slab of the thread's own, or in a full one of slots that it was
     /// the last to own. Twenty-odd instructions.
     #[inline(always)]
-    fn own_slab(&self, thread: &Local, block: *mut u8) -> Option<SlabPtr> {
-        let slab = self.ground.pages.hot.slab_at(block as usize)?;
+    fn own_slab(&self, thread: &ThreadCache, block: *mut u8) -> Option<SlabPtr> {
+        let slab = self.backend.pages.hot.slab_at(block as usize)?;
         let owner = slab.owner.load(Relaxed);
         if owner & !FULL != thread.me.get() {
             return None;
@@ -89,14 +95,14 @@ impl<O: Os> Allocator<O> {
     }
 
     #[inline(never)]
-    fn realloc_slow(&self, thread: &Local, block: *mut u8, size: usize) -> *mut u8 {
+    fn realloc_slow(&self, thread: &ThreadCache, block: *mut u8, size: usize) -> *mut u8 {
         if block.is_null() {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
         if thread.hardened.get() != 0 && thread.busy.get() == 0 {
             let _busy = Busy::mark(thread);
-            if self.hard.resize_at_once(&self.ground, block as usize, size) {
+            if self.hard.resize_fast(&self.backend, block as usize, size) {
                 return block;
             }
         }
@@ -132,7 +138,7 @@ impl<O: Os> Allocator<O> {
             // SAFETY: the caller's, who says that the pointer is some malloc's block.
             Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
             None => {
-                self.ground.os.invalid();
+                self.backend.os.invalid();
                 ptr::null_mut()
             }
         }
@@ -154,15 +160,15 @@ impl<O: Os> Allocator<O> {
         match place {
             Place::Slot(slab) if slab.is_span() => {
                 if size <= SMALL_MAX || !heap::may_serve(slab.pages(), pages_for(size)) {
-                    slab.roomy.store(1, Relaxed);
+                    slab.size_ambiguous.store(1, Relaxed);
                 }
             }
             Place::Slot(slab) => {
                 if size > SMALL_MAX || slab.class() != class_of(size) {
-                    slab.roomy.store(1, Relaxed);
+                    slab.size_ambiguous.store(1, Relaxed);
                 }
             }
-            Place::Large(_) | Place::Unknown => self.roomy.store(1, Relaxed),
+            Place::Large(_) | Place::Unknown => self.size_ambiguous.store(1, Relaxed),
             Place::Exact(_) => {}
         }
     }
@@ -171,7 +177,7 @@ impl<O: Os> Allocator<O> {
     /// stays, since it is not too roomy, blocks like it grow back, or no such block is to be had at once.
     pub(crate) fn move_down(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         block: *mut u8,
         place: Place,
         (size, align): (usize, usize),
@@ -185,29 +191,29 @@ impl<O: Os> Allocator<O> {
             return None;
         }
         let heap = heap_of(thread).filter(|heap| thread.busy.get() == 0 && heap.shrunk.moves())?;
-        let moved = self.take_at_once(thread, size, align)?;
+        let moved = self.take_fast(thread, size, align)?;
         heap.shrunk.moved_to(moved as usize);
         Some(self.move_to(thread, block, size, moved))
     }
 
     /// A slot or span for `size` bytes at a multiple of `align`, without giving anything back for it: `None`
     /// where memory has run out, or a mapping would be needed. The thread has a heap.
-    fn take_at_once(&self, thread: &Local, size: usize, align: usize) -> Option<*mut u8> {
-        let ground = &self.ground;
+    fn take_fast(&self, thread: &ThreadCache, size: usize, align: usize) -> Option<*mut u8> {
+        let backend = &self.backend;
         if let (Fit::Slot(class), Some(heap)) = (fit(size, align), heap_of(thread)) {
             if let Some(slot) = take_cached(thread, heap, class) {
                 return Some(slot);
             }
         }
         self.with_heap(thread, |_, heap| match fit(size, align) {
-            Fit::Slot(class) => heap.refill(ground, class),
+            Fit::Slot(class) => heap.refill(backend, class),
             Fit::Large => Ok(None),
             Fit::Span => {
                 let pages = pages_for(size.max(1));
                 let span = if align > PAGE {
-                    heap.take_aligned_span(ground, pages, align / PAGE)?
+                    heap.take_aligned_span(backend, pages, align / PAGE)?
                 } else {
-                    heap.take_span(ground, pages)?
+                    heap.take_span(backend, pages)?
                 };
                 Ok(span.map(|(slab, _)| slab.base() as *mut u8))
             }
@@ -226,7 +232,7 @@ impl<O: Os> Allocator<O> {
             Fit::Large => false,
         };
         if !as_asked {
-            slab.roomy.store(1, Relaxed);
+            slab.size_ambiguous.store(1, Relaxed);
         }
     }
 
@@ -234,7 +240,7 @@ impl<O: Os> Allocator<O> {
     /// more than it had, where there is memory for it.
     fn realloc_by_copy(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         block: *mut u8,
         usable: usize,
         size: usize,
@@ -258,7 +264,7 @@ impl<O: Os> Allocator<O> {
     /// Copies `bytes` of a block into a new one and gives the old one back, unless there is no new one.
     pub(crate) fn move_to(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         block: *mut u8,
         bytes: usize,
         moved: *mut u8,
@@ -274,7 +280,7 @@ impl<O: Os> Allocator<O> {
     /// Resizes a large block that is at a multiple of `align`, at most a page: mappings move by whole pages.
     pub(crate) fn realloc_large(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         large: Block,
         size: usize,
         align: usize,
@@ -289,8 +295,10 @@ impl<O: Os> Allocator<O> {
         let owner = heap_of(thread).map_or(0, Heap::arena_word);
         let remap = || {
             let _busy = Busy::mark(thread);
-            let (os, meta) = (&self.ground.os, &self.ground.meta);
-            self.ground.large.remap(os, meta, large, size.max(1), owner)
+            let (os, meta) = (&self.backend.os, &self.backend.meta);
+            self.backend
+                .large
+                .remap(os, meta, large, size.max(1), owner)
         };
         let block = large.address as *mut u8;
         if let Some(resized) = remap() {
@@ -314,13 +322,19 @@ impl<O: Os> Allocator<O> {
 
     /// Copies a large block into a larger one of the first-class heap `owner` (0: of none), if that is to be had at
     /// once. Pages of it that were never written to are left so in the copy.
-    fn copy_large(&self, thread: &Local, large: Block, size: usize, owner: u64) -> Option<*mut u8> {
-        let ground = &self.ground;
+    fn copy_large(
+        &self,
+        thread: &ThreadCache,
+        large: Block,
+        size: usize,
+        owner: u64,
+    ) -> Option<*mut u8> {
+        let backend = &self.backend;
         let (moved, fresh) = {
             let _busy = Busy::mark(thread);
-            let (moved, fresh) = ground.large.map(&ground.os, &ground.meta, size, PAGE)?;
+            let (moved, fresh) = backend.large.map(&backend.os, &backend.meta, size, PAGE)?;
             if owner != 0 {
-                ground.large.set_owner(moved.address, owner);
+                backend.large.set_owner(moved.address, owner);
             }
             (moved, fresh)
         };
@@ -338,7 +352,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Resizes a live block at its place, which has no say in its alignment; whether it could.
-    pub(crate) fn resize_in_place(&self, thread: &Local, place: Place, size: usize) -> bool {
+    pub(crate) fn resize_in_place(&self, thread: &ThreadCache, place: Place, size: usize) -> bool {
         match place {
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
             // No block moves to shrink.
@@ -347,8 +361,10 @@ impl<O: Os> Allocator<O> {
             }
             Place::Large(large) if size <= REQUEST_MAX && thread.busy.get() == 0 => {
                 let _busy = Busy::mark(thread);
-                let ground = &self.ground;
-                ground.large.expand(&ground.os, &ground.meta, large, size)
+                let backend = &self.backend;
+                backend
+                    .large
+                    .expand(&backend.os, &backend.meta, large, size)
             }
             Place::Slot(_) | Place::Large(_) | Place::Unknown | Place::Exact(_) => {
                 size <= place.bytes()
@@ -358,7 +374,7 @@ impl<O: Os> Allocator<O> {
 
     /// Resizes a live span in place, if it is the thread's own and there is room. A span shrinks only to
     /// another bin's size, so that sizes that waver cost nothing.
-    pub(crate) fn resize_span(&self, thread: &Local, slab: SlabPtr, size: usize) -> bool {
+    pub(crate) fn resize_span(&self, thread: &ThreadCache, slab: SlabPtr, size: usize) -> bool {
         let fits = size <= slab.size();
         let mine = slab.owner.load(Relaxed) & !remote::PENDING == thread.me.get();
         let heap = match heap_of(thread) {
@@ -371,23 +387,23 @@ impl<O: Os> Allocator<O> {
         let Some(_inside) = heap.come_in() else {
             return fits;
         };
-        heap.retire_span(self.ground.table(), slab);
+        heap.retire_span(self.backend.table(), slab);
         let old = slab.size();
         if rounded < pages {
-            self.ground.pages.shorten(slab, rounded);
+            self.backend.pages.shorten(slab, rounded);
         } else if !fits {
             let roomy = bin_pages(bin_of(pages_for(with_room(old, size))));
-            let extend = |to: usize| self.ground.pages.extend(slab, to - pages);
+            let extend = |to: usize| self.backend.pages.extend(slab, to - pages);
             if !extend(roomy) && !extend(rounded) && !extend(wanted) {
                 return false;
             }
         }
-        heap.span_resized(&self.ground, old, slab.size());
+        heap.span_resized(&self.backend, old, slab.size());
         true
     }
 
     /// Bytes that may be used in a live block; 0 for null.
-    pub fn usable_size(&self, thread: &Local, block: *const u8) -> usize {
+    pub fn usable_size(&self, thread: &ThreadCache, block: *const u8) -> usize {
         if block.is_null() {
             return 0;
         }
@@ -402,7 +418,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// As [`Allocator::usable_size`]; 0 for what is nothing of ours at all.
-    pub fn usable_size_if_ours(&self, thread: &Local, block: *const u8) -> usize {
+    pub fn usable_size_if_ours(&self, thread: &ThreadCache, block: *const u8) -> usize {
         match self.live(thread, block as usize, Call::UsableSize) {
             Err(Misuse::Unknown { .. }) => 0,
             _ => self.usable_size(thread, block),
@@ -410,23 +426,28 @@ impl<O: Os> Allocator<O> {
     }
 
     /// The live block at `addr`; anything else is a misuse.
-    pub(crate) fn live(&self, thread: &Local, addr: usize, call: Call) -> Result<Place, Misuse> {
-        let ground = &self.ground;
+    pub(crate) fn live(
+        &self,
+        thread: &ThreadCache,
+        addr: usize,
+        call: Call,
+    ) -> Result<Place, Misuse> {
+        let backend = &self.backend;
         if self.nested.holds(addr) {
             return self.nested.size(addr, call).map(Place::Exact);
         }
         let exact = self.hard.is_on();
-        let in_slab = ground.pages.slab_at(addr).is_some();
+        let in_slab = backend.pages.slab_at(addr).is_some();
         if thread.busy.get() == 0 || in_slab {
-            if self.samples.holds(&ground.os, addr) {
-                return self.samples.size(&ground.os, addr, call).map(Place::Exact);
+            if self.samples.holds(&backend.os, addr) {
+                return self.samples.size(&backend.os, addr, call).map(Place::Exact);
             }
             if exact {
-                let live = self.hard.find(ground, addr, call);
+                let live = self.hard.find(backend, addr, call);
                 return live.map(|live| Place::Exact(live.size()));
             }
         }
-        let found = self.ground.pages.find(addr).map(|(_, slab)| slab);
+        let found = self.backend.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
             return match locate(slab, addr, call) {
                 Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => Err(Misuse::Dead {
@@ -442,13 +463,13 @@ impl<O: Os> Allocator<O> {
         let interrupted = thread.busy.get() != 0;
         let found = if interrupted {
             // The thread may hold the lock.
-            match self.ground.large.try_find(addr) {
+            match self.backend.large.try_find(addr) {
                 Some(found) => found,
                 None => return Ok(Place::Unknown),
             }
         } else if self.is_started() {
             let _busy = Busy::mark(thread);
-            self.ground.large.find(addr)
+            self.backend.large.find(addr)
         } else {
             Found::Unknown
         };

@@ -9,24 +9,24 @@ use crate::options::{self, Name};
 use crate::os::Os;
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Entry, Local, Phase};
+use crate::tls::{Phase, SlotCache, ThreadCache};
 use core::ptr;
 
 impl<O: Os> Allocator<O> {
     /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
     #[cold]
     pub(crate) fn misuse(&self, misuse: &Misuse) {
-        if self.ground.options.get(Name::Misuse) == options::MISUSE_REPORTS {
-            return self.ground.os.say(misuse.line().bytes());
+        if self.backend.options.get(Name::Misuse) == options::MISUSE_REPORTS {
+            return self.backend.os.say(misuse.line().bytes());
         }
-        let ground = &self.ground;
-        let sampled = self.samples.find(&ground.os, misuse.address());
+        let backend = &self.backend;
+        let sampled = self.samples.find(&backend.os, misuse.address());
         if !self.hard.is_on() && sampled.is_none() {
-            ground.os.die(misuse);
+            backend.os.die(misuse);
         }
-        let details = self.hard.explain(ground, misuse);
+        let details = self.hard.explain(backend, misuse);
         let Some(sampled) = sampled else {
-            ground.os.die_telling(misuse, &details, &[]);
+            backend.os.die_telling(misuse, &details, &[]);
         };
         let freed = sampled.freed.unwrap_or(sampled.allocated);
         let stacks = [
@@ -34,15 +34,15 @@ impl<O: Os> Allocator<O> {
             ("freed", freed.frames()),
         ];
         let known = 1 + usize::from(sampled.freed.is_some());
-        ground.os.die_telling(misuse, &details, &stacks[..known])
+        backend.os.die_telling(misuse, &details, &stacks[..known])
     }
 
     /// Runs `work` with the thread's heap, or with the shared one under its lock. `None` in a signal
     /// handler that interrupted a slow path, and where nothing can be started.
     pub(super) fn with_heap<R>(
         &self,
-        thread: &Local,
-        work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
+        thread: &ThreadCache,
+        work: impl FnOnce(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
         if thread.busy.get() != 0 {
             return None;
@@ -55,7 +55,7 @@ impl<O: Os> Allocator<O> {
             Some(heap) => {
                 let _busy = Busy::mark(thread);
                 let _inside = heap.come_in_or_wait();
-                (work(thread, heap), heap.noted())
+                (work(thread, heap), heap.recorded_error())
             }
             None if self.hard.is_on() => return None,
             None => self.with_shared(thread, work),
@@ -72,15 +72,15 @@ impl<O: Os> Allocator<O> {
 
     fn with_shared<R>(
         &self,
-        thread: &Local,
-        work: impl FnOnce(&Local, &Heap) -> Result<Option<R>, Misuse>,
+        thread: &ThreadCache,
+        work: impl FnOnce(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
         let _busy = Busy::mark(thread);
         let local = &*self.shared.lock();
-        match heap_of(local).or_else(|| self.ground.heaps.take_shared(&self.ground, local)) {
+        match heap_of(local).or_else(|| self.backend.heaps.take_shared(&self.backend, local)) {
             Some(heap) => {
                 let _inside = heap.come_in_or_wait();
-                (work(local, heap), heap.noted())
+                (work(local, heap), heap.recorded_error())
             }
             None => (Ok(None), None),
         }
@@ -90,8 +90,8 @@ impl<O: Os> Allocator<O> {
     /// tried once more.
     pub(super) fn with_reclaim<R>(
         &self,
-        thread: &Local,
-        work: impl Fn(&Local, &Heap) -> Result<Option<R>, Misuse>,
+        thread: &ThreadCache,
+        work: impl Fn(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
         let result = self.with_heap(thread, &work).or_else(|| {
             if !self.reclaim_but(thread, 0) {
@@ -104,65 +104,65 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
-    pub fn reclaim(&self, thread: &Local) {
+    pub fn reclaim(&self, thread: &ThreadCache) {
         self.reclaim_but(thread, 0);
     }
 
     /// As [`Allocator::reclaim_but`], and from the heaps of other threads.
-    pub fn trim(&self, thread: &Local, keep: usize) {
+    pub fn trim(&self, thread: &ThreadCache, keep: usize) {
         self.visit_others(thread, Whose::All);
         self.reclaim_but(thread, keep);
     }
 
     /// Gives back what lies idle in other threads' heaps. Hardened threads work on their heaps without going through
     /// the door: theirs are not visited.
-    pub(super) fn visit_others(&self, thread: &Local, whose: Whose) {
+    pub(super) fn visit_others(&self, thread: &ThreadCache, whose: Whose) {
         if self.hard.is_on() || !self.is_started() {
             return;
         }
         if let Some(_busy) = self.enter(thread) {
             let mine = heap_of(thread);
-            self.ground.heaps.visit_others(&self.ground, mine, whose);
+            self.backend.heaps.visit_others(&self.backend, mine, whose);
         }
     }
 
     /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end. False where nothing came of it, so that
     /// it is no use to ask again for memory that was refused.
-    pub fn reclaim_but(&self, thread: &Local, keep: usize) -> bool {
-        let ground = &self.ground;
+    pub fn reclaim_but(&self, thread: &ThreadCache, keep: usize) -> bool {
+        let backend = &self.backend;
         if self.hard.is_on() {
             self.reclaim_hardened(thread, keep);
             return true;
         }
         let changed = self.with_heap(thread, |_, heap| {
-            let before = ground.held();
-            let collected = heap.give_back(ground)?;
-            ground.large.give_back(&ground.os, &ground.meta);
-            ground.pages.trim(&ground.os, &ground.meta, keep);
-            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
-            Ok(Some(collected || ground.held() != before))
+            let before = backend.held();
+            let collected = heap.give_back(backend)?;
+            backend.large.give_back(&backend.os, &backend.meta);
+            backend.pages.trim(&backend.os, &backend.meta, keep);
+            backend.pages.purge(&backend.os, &backend.meta, usize::MAX);
+            Ok(Some(collected || backend.held() != before))
         });
         changed.unwrap_or(true)
     }
 
-    fn reclaim_hardened(&self, thread: &Local, keep: usize) {
-        let ground = &self.ground;
+    fn reclaim_hardened(&self, thread: &ThreadCache, keep: usize) {
+        let backend = &self.backend;
         self.with_hardened(thread, |hardened| {
-            self.hard.flush(ground, hardened)?;
-            self.hard.reclaim(&ground.os);
+            self.hard.flush(backend, hardened)?;
+            self.hard.reclaim(&backend.os);
             if let Some(heap) = hardened.heap() {
-                heap.give_back(ground)?;
+                heap.give_back(backend)?;
             }
-            ground.large.give_back(&ground.os, &ground.meta);
-            ground.pages.discard_all_kept(&ground.os, &ground.meta);
-            ground.pages.trim(&ground.os, &ground.meta, keep);
-            ground.pages.purge(&ground.os, &ground.meta, usize::MAX);
+            backend.large.give_back(&backend.os, &backend.meta);
+            backend.pages.discard_all_kept(&backend.os, &backend.meta);
+            backend.pages.trim(&backend.os, &backend.meta, keep);
+            backend.pages.purge(&backend.os, &backend.meta, usize::MAX);
             Ok(Some(()))
         });
     }
 
     /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
-    pub(crate) fn attach(&self, thread: &Local) -> bool {
+    pub(crate) fn attach(&self, thread: &ThreadCache) -> bool {
         if thread.phase.get() != Phase::Fresh {
             return true;
         }
@@ -174,16 +174,16 @@ impl<O: Os> Allocator<O> {
             }
             // Before anything of a second heap is touched: whoever forks in the middle of that leaves a child that
             // finds the mark wiped.
-            if self.ground.heaps.given.load(Relaxed) > 0 {
+            if self.backend.heaps.given.load(Relaxed) > 0 {
                 self.watch_forks();
             }
             let has_heap = if self.hard.is_on() {
-                self.hard.attach(&self.ground, thread, false)
+                self.hard.attach(&self.backend, thread, false)
             } else {
-                self.ground.heaps.take(&self.ground, thread).is_some()
+                self.backend.heaps.take(&self.backend, thread).is_some()
             };
             // Two threads may have begun the first heaps at once.
-            if self.ground.heaps.given.load(Relaxed) > 1 || self.hard.draws() {
+            if self.backend.heaps.given.load(Relaxed) > 1 || self.hard.draws() {
                 self.watch_forks();
             }
             thread.phase.set(if has_heap {
@@ -195,13 +195,13 @@ impl<O: Os> Allocator<O> {
         };
         // These may allocate: the heap is in place, the thread is not busy, and holds no lock.
         if self.stage.load(Acquire) != HOOKED && self.begin() {
-            self.ground.os.stay_loaded();
-            if self.hard.is_on() || self.ground.options.get(Name::GuardSample) != 0 {
-                self.ground.os.prepare_stacks();
+            self.backend.os.stay_loaded();
+            if self.hard.is_on() || self.backend.options.get(Name::GuardSample) != 0 {
+                self.backend.os.prepare_stacks();
             }
         }
         if has_heap {
-            self.ground
+            self.backend
                 .os
                 .watch_thread(ptr::NonNull::from(thread).cast());
         }
@@ -218,43 +218,43 @@ impl<O: Os> Allocator<O> {
             .compare_exchange(STARTED, HOOKED, AcqRel, Acquire)
             .is_ok();
         if first {
-            self.ground.os.begin();
+            self.backend.os.begin();
         }
         first
     }
 
     /// Sets the option that `item` (`name:value`) says, as [`options::Options::set`]. Where blocks are sampled from
     /// now on, their stacks are to be told.
-    pub fn set_option(&self, thread: &Local, item: &[u8]) -> Result<(), options::Mistake> {
+    pub fn set_option(&self, thread: &ThreadCache, item: &[u8]) -> Result<(), options::Mistake> {
         let set = {
             let _busy = self.enter(thread);
-            self.ground.options.set(item)
+            self.backend.options.set(item)
         };
         set.map(|()| self.option_changed())
     }
 
     fn option_changed(&self) {
-        if self.is_started() && self.ground.options.get(Name::GuardSample) != 0 {
-            self.ground.os.prepare_stacks();
+        if self.is_started() && self.backend.options.get(Name::GuardSample) != 0 {
+            self.backend.os.prepare_stacks();
         }
     }
 
     /// Gets the process ready before its first allocation, so that a fork finds the hooks registered.
-    pub fn prepare(&self, thread: &Local) {
+    pub fn prepare(&self, thread: &ThreadCache) {
         self.attach(thread);
     }
 
     /// Makes the counters exact as far as this thread's heap is concerned.
-    pub fn report(&self, thread: &Local) {
+    pub fn flush_stats(&self, thread: &ThreadCache) {
         self.with_heap(thread, |_, heap| {
-            heap.report(&self.ground);
+            heap.flush_stats(&self.backend);
             Ok(Some(()))
         });
     }
 
-    /// Bytes that the counters take for handed out, and that this thread has only checked out.
-    pub fn bytes_checked_out(&self, thread: &Local) -> usize {
-        self.with_heap(thread, |_, heap| Ok(Some(heap.bytes_checked_out())))
+    /// Bytes that the counters take for handed out, and that this thread has only cached.
+    pub fn bytes_cached(&self, thread: &ThreadCache) -> usize {
+        self.with_heap(thread, |_, heap| Ok(Some(heap.bytes_cached())))
             .unwrap_or(0)
     }
 
@@ -268,22 +268,22 @@ impl<O: Os> Allocator<O> {
             return true;
         }
         let _guard = self.start_lock.lock();
-        let ground = &self.ground;
+        let backend = &self.backend;
         if self.is_started() {
             return true;
         }
-        let say = |line: &Line| ground.os.say(line.bytes());
-        ground.options.set_defaults(ground.os.own_options(), say);
-        ground.options.freeze(ground.os.options(), say);
+        let say = |line: &Line| backend.os.say(line.bytes());
+        backend.options.set_defaults(backend.os.own_options(), say);
+        backend.options.freeze(backend.os.options(), say);
         self.configure();
-        let hardened = self.hard.provide(&ground.options, &ground.meta);
-        let started = (ground.meta.is_ready() || ground.meta.init(&ground.os))
-            && ground.pages.init(&ground.os, &ground.meta);
+        let hardened = self.hard.provide(&backend.options, &backend.meta);
+        let started = (backend.meta.is_ready() || backend.meta.init(&backend.os))
+            && backend.pages.init(&backend.os, &backend.meta);
         if started {
-            ground.heaps.describe(ground);
-            ground.large.describe(&ground.meta);
+            backend.heaps.describe(backend);
+            backend.large.describe(&backend.meta);
             if hardened {
-                self.hard.begin(ground);
+                self.hard.begin(backend);
             }
             self.stage.store(STARTED, Release);
         }
@@ -295,7 +295,7 @@ impl<O: Os> Allocator<O> {
     pub fn watch_forks(&self) {
         // No lock: of two threads that make a mark at once one is in vain, and costs a page.
         if self.mark().is_none() {
-            if let Some(mark) = self.ground.os.fork_mark() {
+            if let Some(mark) = self.backend.os.fork_mark() {
                 let mark = ptr::from_ref(mark).cast_mut();
                 let none = ptr::null_mut();
                 let _ = self.fork_mark.compare_exchange(none, mark, AcqRel, Relaxed);
@@ -305,28 +305,28 @@ impl<O: Os> Allocator<O> {
 
     /// Hands the options, which are frozen, to the layers that follow them.
     fn configure(&self) {
-        let (ground, options) = (&self.ground, &self.ground.options);
+        let (backend, options) = (&self.backend, &self.backend.options);
         let (soft, hard) = (options.get(Name::LimitSoft), options.get(Name::LimitHard));
-        ground.meta.budget.limit(soft, hard);
-        ground.pages.configure(options);
-        ground.large.configure(options);
+        backend.meta.budget.limit(soft, hard);
+        backend.pages.configure(options);
+        backend.large.configure(options);
         if options.get(Name::Background) != 0 {
             self.background.want();
         }
         if options.get(Name::HugePages) == options::HUGE_ON {
-            ground.os.prefer_huge_pages();
+            backend.os.prefer_huge_pages();
         }
     }
 
     // ---- exit and fork -------------------------------------------------------------------------
 
     /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
-    pub fn exit_thread(&self, thread: &Local) {
+    pub fn exit_thread(&self, thread: &ThreadCache) {
         if thread.hardened.get() != 0 {
             let outcome = {
                 let _busy = Busy::mark(thread);
                 thread.phase.set(Phase::Late);
-                self.hard.exit(&self.ground, thread)
+                self.hard.exit(&self.backend, thread)
             };
             return outcome.unwrap_or_else(|misuse| self.misuse(&misuse));
         }
@@ -337,10 +337,10 @@ impl<O: Os> Allocator<O> {
             let _busy = Busy::mark(thread);
             let outcome = {
                 let _inside = heap.come_in_or_wait();
-                heap.abandon_all(&self.ground)
+                heap.abandon_all(&self.backend)
             };
-            let noted = heap.noted();
-            self.ground.heaps.give(&self.ground, heap, thread);
+            let noted = heap.recorded_error();
+            self.backend.heaps.give(&self.backend, heap, thread);
             thread.phase.set(Phase::Late);
             (outcome, noted)
         };
@@ -352,12 +352,12 @@ impl<O: Os> Allocator<O> {
     /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
     /// unless the parent never had a second heap. Where a signal handler forked that interrupted a slow path, this
     /// is put off to the first one after that: what is half done would be derived from.
-    pub fn repair_after_fork(&self, thread: &Local) {
+    pub fn repair_after_fork(&self, thread: &ThreadCache) {
         // Where there is no mark nobody would come back to it, and there may be nothing to come back to.
-        let later = self.mark().is_some() || self.ground.heaps.given.load(Relaxed) == 1;
+        let later = self.mark().is_some() || self.backend.heaps.given.load(Relaxed) == 1;
         if thread.busy.get() != 0 && later {
             if let Some(heap) = self.heap_in_use(thread) {
-                self.ground.heaps.renumber(&self.ground, heap);
+                self.backend.heaps.renumber(&self.backend, heap);
             }
             return;
         }
@@ -374,21 +374,21 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    fn repair(&self, thread: &Local) -> Result<(), Misuse> {
-        self.ground.os.forked();
+    fn repair(&self, thread: &ThreadCache) -> Result<(), Misuse> {
+        self.backend.os.forked();
         self.background.lose();
         // Another thread of the parent's may have been about to fork: nobody is here.
-        self.ground.pages.free_break();
+        self.backend.pages.free_break();
         let mine = self.heap_in_use(thread);
         if let Some(heap) = mine {
             heap.sample_anew();
         }
-        let alone = self.ground.heaps.given.load(Relaxed) == 1 && mine.is_some();
+        let alone = self.backend.heaps.given.load(Relaxed) == 1 && mine.is_some();
         if alone && self.locks_are_free() {
             if let Some(heap) = mine {
-                self.ground.heaps.renumber(&self.ground, heap);
+                self.backend.heaps.renumber(&self.backend, heap);
             }
-            self.hard.part_ways(&self.ground);
+            self.hard.part_ways(&self.backend);
             return Ok(());
         }
         // Whoever held one is not in this process.
@@ -397,18 +397,18 @@ impl<O: Os> Allocator<O> {
             return Ok(());
         }
         // Whoever allocates in the middle of this gets nested blocks, and no slot of a slab that is being put in order.
-        thread.entries.iter().for_each(Entry::drop_slots);
-        self.ground.large.rebuild(&self.ground.meta);
+        thread.caches.iter().for_each(SlotCache::drop_slots);
+        self.backend.large.rebuild(&self.backend.meta);
         self.shared.lock().reset();
-        self.ground.pages.rebuild();
+        self.backend.pages.rebuild();
         if self.hard.is_on() {
-            self.hard.repair(&self.ground, thread);
+            self.hard.repair(&self.backend, thread);
         }
-        self.ground.heaps.rebuild(&self.ground, mine)
+        self.backend.heaps.rebuild(&self.backend, mine)
     }
 
     /// The thread's heap, hardened or not.
-    pub(super) fn heap_in_use<'a>(&'a self, thread: &'a Local) -> Option<&'a Heap> {
+    pub(super) fn heap_in_use<'a>(&'a self, thread: &'a ThreadCache) -> Option<&'a Heap> {
         let hardened = self.hard.thread(thread);
         hardened.map_or_else(|| heap_of(thread), hardened::Thread::heap)
     }
@@ -423,7 +423,7 @@ impl<O: Os> Allocator<O> {
     /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may
     /// run before ours, and _Fork(3) runs none. Whether it was.
     #[inline]
-    pub(crate) fn notice_fork(&self, thread: &Local) -> bool {
+    pub(crate) fn notice_fork(&self, thread: &ThreadCache) -> bool {
         let forked = self.has_forked();
         if !forked || thread.phase.get() == Phase::Arena {
             // A handler has forked in the middle of a first-class heap's work: its thread repairs after that.
@@ -436,7 +436,7 @@ impl<O: Os> Allocator<O> {
     /// The way into a slow path for those that need no heap: a fork child that has not been told yet repairs first,
     /// then the thread is busy for as long as what is returned lives. `None` in a signal handler that interrupted a
     /// slow path. (`with_heap` is the way for those that need one.)
-    pub(crate) fn enter<'a>(&self, thread: &'a Local) -> Option<Busy<'a>> {
+    pub(crate) fn enter<'a>(&self, thread: &'a ThreadCache) -> Option<Busy<'a>> {
         if thread.busy.get() != 0 {
             return None;
         }
@@ -455,7 +455,7 @@ impl<O: Os> Allocator<O> {
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         visit(self.start_lock.as_lock());
         visit(self.shared.as_lock());
-        self.ground.each_lock(visit);
+        self.backend.each_lock(visit);
         self.hard.each_lock(visit);
         self.samples.each_lock(visit);
     }

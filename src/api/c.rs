@@ -4,14 +4,14 @@
 //! one of them.
 
 use super::forms::Basic;
-use crate::geometry::{align_up, PAGE};
-use crate::inspect::{self, Stats};
-use crate::life::GLOBAL;
 use crate::occupancy::Occupancy;
 use crate::options::{self, Mistake, Name};
 use crate::os::Os;
-use crate::sizes::Said;
+use crate::process::GLOBAL;
+use crate::sized_free::Said;
+use crate::stats::{self, Stats};
 use crate::tls::{current, local};
+use crate::units::{align_up, PAGE};
 use core::ffi::{c_char, c_int, CStr};
 use core::mem::transmute;
 use core::ptr;
@@ -89,7 +89,7 @@ pub unsafe fn free_aligned_sized(
 /// As [`free`] where the block moves. (That it is a block is checked.)
 #[inline(always)]
 pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
-    if size == 0 && GLOBAL.ground.options.get(Name::ReallocZero) == options::REALLOC_FREES {
+    if size == 0 && GLOBAL.backend.options.get(Name::ReallocZero) == options::REALLOC_FREES {
         return free_for_realloc(block);
     }
     GLOBAL.realloc(local(), block, size)
@@ -180,7 +180,7 @@ pub fn pvalloc(size: usize) -> *mut u8 {
 }
 
 fn os_page() -> usize {
-    GLOBAL.ground.os.page_size().max(PAGE)
+    GLOBAL.backend.os.page_size().max(PAGE)
 }
 
 /// malloc_usable_size(3): bytes that may be used in a live block, 0 for null.
@@ -276,7 +276,7 @@ pub unsafe fn try_expand(block: *mut u8, size: usize) -> bool {
 /// that no other malloc is at work in the process, so that the break is moved by slabside alone.
 pub fn prepare(sole: Option<SoleMalloc>) {
     if sole.is_some() {
-        GLOBAL.ground.os.be_sole_malloc();
+        GLOBAL.backend.os.be_sole_malloc();
     }
     GLOBAL.prepare(local());
 }
@@ -287,7 +287,7 @@ pub struct SoleMalloc;
 
 /// The heap's figures.
 pub fn stats() -> Stats {
-    inspect::stats(&GLOBAL, local())
+    stats::stats(&GLOBAL, local())
 }
 
 /// Writes the heap's figures to `place`.

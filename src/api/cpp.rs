@@ -11,10 +11,10 @@
 //! has replaced those (`forms`).
 
 use super::forms::Basic;
-use crate::life::GLOBAL;
 use crate::os::calls;
 use crate::os::cxx::{self, Step};
-use crate::sizes::Said;
+use crate::process::GLOBAL;
+use crate::sized_free::Said;
 use crate::tls::{current, local};
 use core::ffi::{c_void, CStr};
 use core::mem::transmute;
@@ -69,7 +69,7 @@ pub unsafe fn new_nothrow(
     basic: Basic<impl Fn() -> Option<usize>>,
 ) -> *mut u8 {
     if basic.is_ours(size) {
-        if let Some(slot) = GLOBAL.take_checked_out(current(), size) {
+        if let Some(slot) = GLOBAL.take_cached_slot(current(), size) {
             return slot;
         }
     }
@@ -88,7 +88,7 @@ pub unsafe fn new_array_nothrow(
     basic: Basic<impl Fn() -> Option<usize>>,
 ) -> *mut u8 {
     if basic.is_ours(size) {
-        if let Some(slot) = GLOBAL.take_checked_out(current(), size) {
+        if let Some(slot) = GLOBAL.take_cached_slot(current(), size) {
             return slot;
         }
     }

@@ -14,9 +14,9 @@
 //! in memory, where it compared with a constant before: 0 until the basic one is known to be ours, and for good
 //! where it is not.
 
-use crate::geometry::LOCAL_MAX;
 use crate::os;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::units::LOCAL_MAX;
 use core::hint::assert_unchecked;
 
 /// Whether the basic function that a form ends in is ours.

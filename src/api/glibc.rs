@@ -5,13 +5,13 @@
 
 use super::c::set_errno;
 use crate::class::{size_of_class, CLASSES};
-use crate::geometry::{pages_for, PAGE, SMALL_MAX};
-use crate::inspect::{self, Census};
-use crate::life::GLOBAL;
 use crate::misuse::Line;
 use crate::os::calls;
+use crate::process::GLOBAL;
+use crate::stats::{self, Census};
 use crate::sync::Ordering::Relaxed;
 use crate::tls::local;
+use crate::units::{pages_for, PAGE, SMALL_MAX};
 use core::ffi::{c_int, c_void};
 
 /// malloc_trim(3): gives back all that is kept for reuse and can be reached from this thread, but for
@@ -27,7 +27,7 @@ fn given_back() -> i64 {
     if !GLOBAL.is_started() {
         return 0;
     }
-    let counters = GLOBAL.ground.meta.counters();
+    let counters = GLOBAL.backend.meta.counters();
     let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
     counters.purged.load(Relaxed) as i64 - held as i64
 }
@@ -60,7 +60,7 @@ pub struct MallInfo<T> {
 
 /// mallinfo2(3).
 pub fn mallinfo2() -> MallInfo<usize> {
-    let census = inspect::census(&GLOBAL, local());
+    let census = stats::census(&GLOBAL, local());
     let slots = census.free_slots.iter().sum::<usize>();
     MallInfo {
         arena: census.held,
@@ -103,7 +103,7 @@ pub unsafe fn malloc_info(options: c_int, stream: *mut c_void) -> c_int {
     if options != 0 {
         return libc::EINVAL;
     }
-    let census = inspect::census(&GLOBAL, local());
+    let census = stats::census(&GLOBAL, local());
     let stream: *mut libc::FILE = stream.cast();
     let written = info_lines(&census, |line| {
         let text = line.bytes();
@@ -133,7 +133,7 @@ fn info_lines(census: &Census, mut write: impl FnMut(&Line) -> bool) -> bool {
     }
     let mut line = Line::new();
     line.text("  <unsorted from=\"").decimal(SMALL_MAX + 1);
-    line.text("\" to=\"").decimal(crate::geometry::SPAN_MAX);
+    line.text("\" to=\"").decimal(crate::units::SPAN_MAX);
     line.text("\" total=\"").decimal(census.free_span_bytes);
     line.text("\" count=\"").decimal(census.free_spans);
     line.text("\"/>\n");
@@ -176,8 +176,8 @@ fn total(line: &mut Line, kind: &str, count: usize, bytes: usize) {
 pub fn malloc_stats() {
     let thread = local();
     let (census, now) = (
-        inspect::census(&GLOBAL, thread),
-        inspect::stats(&GLOBAL, thread),
+        stats::census(&GLOBAL, thread),
+        stats::stats(&GLOBAL, thread),
     );
     let rows = [
         ("system bytes     = ", census.held + census.large_bytes),
@@ -230,7 +230,7 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
             // The options are read at the start, and this has the last word.
             GLOBAL.prepare(local());
             let pages = usize::try_from(value).map_or(usize::MAX, |bytes| pages_for(bytes).max(1));
-            GLOBAL.ground.pages.set_trim_threshold(pages);
+            GLOBAL.backend.pages.set_trim_threshold(pages);
             1
         }
         MXFAST => c_int::from((0..=MXFAST_MOST).contains(&value)),

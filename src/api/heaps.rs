@@ -2,7 +2,7 @@
 
 use super::c::fail;
 use crate::arena::Handle;
-use crate::life::GLOBAL;
+use crate::process::GLOBAL;
 use crate::tls::local;
 use core::alloc::Layout;
 use core::ptr::NonNull;

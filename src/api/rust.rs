@@ -3,9 +3,9 @@
 
 use super::c::{self, OptionError};
 use super::glibc;
-use crate::geometry::MIN_ALIGN;
-use crate::life::GLOBAL;
+use crate::process::GLOBAL;
 use crate::tls::{current, local};
+use crate::units::MIN_ALIGN;
 use core::alloc::{GlobalAlloc, Layout};
 
 /// slabside as Rust's allocator:

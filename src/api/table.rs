@@ -223,7 +223,7 @@ macro_rules! replace_malloc {
 
         /// Runs after the program's own destructors: the figures for `slabside run --stats`.
         extern "C" fn finish() {
-            $crate::life::finish();
+            $crate::process::finish();
         }
 
         /// Runs before the program's own constructors: a fork finds the hooks in place.
@@ -250,8 +250,8 @@ macro_rules! replace_malloc {
 pub mod types {
     pub use crate::api::glibc::MallInfo;
     pub use crate::api::heaps::OpaqueHeap;
-    pub use crate::inspect::Stats;
     pub use crate::occupancy::Occupancy;
+    pub use crate::stats::Stats;
     pub use core::ffi::{c_char, c_int, c_void};
 }
 

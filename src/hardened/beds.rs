@@ -1,4 +1,4 @@
-//! Random places for large blocks between fences, apart from all else and from one another.
+//! Random places for large blocks between guard pages, apart from all else and from one another.
 //!
 //! ```text
 //!   | free ........................ | gap | fence, block, fence | gap | fence, block, fence | ...    a bed

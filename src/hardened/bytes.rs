@@ -9,7 +9,7 @@
 //! the zero byte that ends a string, written one too far, is found; its last one is always zero, so that a
 //! string that runs into it ends there.
 
-use crate::geometry::LOCAL_MAX;
+use crate::units::LOCAL_MAX;
 use crate::wide::Wide;
 use core::ptr;
 

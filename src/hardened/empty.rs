@@ -6,7 +6,7 @@ use crate::os::Os;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes from one block to the next: all are aligned as any other block.
-const STEP: usize = crate::geometry::MIN_ALIGN;
+const STEP: usize = crate::units::MIN_ALIGN;
 /// Blocks of a word of the bitmap.
 const WORD: usize = u64::BITS as usize;
 

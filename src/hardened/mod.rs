@@ -1,6 +1,6 @@
 //! Hardened mode: what the slow paths do when they are asked to.
 //!
-//! A hardened thread never takes a fast path: the entries of its block stay empty, and its owner word is
+//! A hardened thread never takes a fast path: the caches of its block stay empty, and its owner word is
 //! nobody's. Its heap works on a block of its own (`thread`), with the same slabs, lists and protocols as
 //! ever; what is added happens to a slot between the heap and the program:
 //!
@@ -14,8 +14,8 @@
 mod bytes;
 mod beds;
 mod empty;
-mod fenced;
-mod parts;
+mod guard_pages;
+mod mitigations;
 mod random;
 mod sample;
 mod sizes;
@@ -24,31 +24,31 @@ mod thread;
 use crate::arch::prefetch;
 use crate::bitmap;
 use crate::class::{aligned_class, bin_of, bin_pages, class_of, slot_at};
-use crate::geometry::{
-    bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
-};
-use crate::heap::{dead, locate, Ground, Heap};
-use crate::large::{Block, Fences, Found};
+use crate::heap::{dead, locate, Backend, Heap};
+use crate::large::{Block, Found, GuardPages};
 use crate::meta::{Area, Meta};
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Lock, Registry};
 use crate::options::Options;
 use crate::os::Os;
+use crate::read_only::ReadOnly;
 use crate::remote::{self, PENDING, RELEASED};
-use crate::sealed::Sealed;
 use crate::slab::SlabPtr;
-use crate::sync::{flip, AtomicU16, AtomicU32};
+use crate::sync::{xor_owned, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Entry, Local, Phase};
+use crate::tls::{Phase, SlotCache, ThreadCache};
+use crate::units::{
+    bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
+};
 use crate::wide::Wide;
 use beds::{Beds, APART_MOST};
 use bytes::{Secret, CANARY, FEW};
 use empty::Empty;
-use fenced::{Fenced, Held};
+use guard_pages::{AddressQuarantine, WithGuardPages};
 use sizes::{Sizes, Table, Words};
 use thread::{Freed, Quarantine, Threads};
 
-pub use parts::Parts;
+pub use mitigations::Mitigations;
 pub use sample::{Moment, Sampled, Samples};
 pub use thread::Thread;
 
@@ -58,10 +58,10 @@ const LINE: usize = 64;
 /// Hardened mode of one allocator. Off, and all zero, until [`Hardened::begin`].
 pub struct Hardened {
     on: AtomicU32,
-    fixed: Sealed<Fixed>,
+    fixed: ReadOnly<Fixed>,
     words: Words,
     threads: Threads,
-    held: Held,
+    held: AddressQuarantine,
     beds: Beds,
     empty: Empty,
 }
@@ -69,7 +69,7 @@ pub struct Hardened {
 /// What never changes once the mode is on.
 #[derive(Clone, Copy)]
 struct Fixed {
-    parts: Parts,
+    mitigations: Mitigations,
     secret: Secret,
     /// Bytes that are added to every block.
     behind: usize,
@@ -121,8 +121,8 @@ impl Hardened {
     pub const fn new(locks: &mut Registry) -> Hardened {
         Hardened {
             on: AtomicU32::new(0),
-            fixed: Sealed::new(Fixed {
-                parts: Parts::NONE,
+            fixed: ReadOnly::new(Fixed {
+                mitigations: Mitigations::NONE,
                 secret: Secret {
                     plain: 0,
                     factor: 0,
@@ -134,7 +134,7 @@ impl Hardened {
             }),
             words: Words::new(locks),
             threads: Threads::new(locks),
-            held: Held::new(locks),
+            held: AddressQuarantine::new(locks),
             beds: Beds::new(locks),
             empty: Empty::new(locks),
         }
@@ -158,7 +158,7 @@ impl Hardened {
 
     /// Before the metadata are there: whether the options want the mode, which then is provided for.
     pub fn provide(&self, options: &Options, meta: &Meta) -> bool {
-        let wanted = Parts::of(options).is_hardened();
+        let wanted = Mitigations::of(options).is_hardened();
         if wanted {
             meta.harden();
         }
@@ -166,27 +166,27 @@ impl Hardened {
     }
 
     /// Turns the mode on, once, before the first allocation and with the metadata in place.
-    pub fn begin<O: Os>(&self, ground: &Ground<O>) {
-        let parts = Parts::of(&ground.options);
+    pub fn begin<O: Os>(&self, backend: &Backend<O>) {
+        let mitigations = Mitigations::of(&backend.options);
         let secret = Secret {
-            plain: ground.os.random(),
-            factor: ground.os.random(),
+            plain: backend.os.random(),
+            factor: backend.os.random(),
         };
         let fixed = Fixed {
-            parts,
+            mitigations,
             secret,
-            behind: if parts.canary { CANARY } else { 0 },
+            behind: if mitigations.canary { CANARY } else { 0 },
             wide: Wide::ask(),
-            table: Table::of(&ground.meta),
-            threads: ground.meta.start::<u8>(Area::Threads).as_ptr() as usize,
+            table: Table::of(&backend.meta),
+            threads: backend.meta.start::<u8>(Area::Threads).as_ptr() as usize,
         };
         // SAFETY: nobody reads before `on` is published, and this runs once.
         unsafe { self.fixed.set(fixed) };
-        self.fixed.seal(&ground.os);
-        ground.options.seal(&ground.os);
-        ground.meta.seal(&ground.os);
-        if parts.guard {
-            ground.pages.begin_keeping(parts.zero);
+        self.fixed.seal(&backend.os);
+        backend.options.seal(&backend.os);
+        backend.meta.seal(&backend.os);
+        if mitigations.guard {
+            backend.pages.begin_keeping(mitigations.zero);
         }
         self.on.store(1, Release);
     }
@@ -195,45 +195,50 @@ impl Hardened {
 
     /// The hardened thread of a block; `None`: it has none.
     #[inline]
-    pub fn thread(&self, local: &Local) -> Option<&Thread> {
+    pub fn thread(&self, local: &ThreadCache) -> Option<&Thread> {
         self.threads.of(self.fixed.threads, local)
     }
 
     /// Whether anything is chosen at random.
     pub fn draws(&self) -> bool {
-        self.is_on() && self.fixed().parts.random
+        self.is_on() && self.fixed().mitigations.random
     }
 
     /// Begins a first-class heap, whose block is `local`: hardened it works on another one, as a thread's heap does.
     /// False where there are too many.
-    pub fn begin_arena<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) -> bool {
+    pub fn begin_arena<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        heap: &Heap,
+        local: &ThreadCache,
+    ) -> bool {
         if !self.is_on() {
-            ground.heaps.begin(ground, heap, local);
+            backend.heaps.begin(backend, heap, local);
             return true;
         }
-        let (os, meta) = (&ground.os, &ground.meta);
+        let (os, meta) = (&backend.os, &backend.meta);
         let Some(thread) = self.threads.take(os, meta, self.fixed.threads, local) else {
             return false;
         };
         thread.local.phase.set(Phase::Arena);
-        ground.heaps.begin(ground, heap, &thread.local);
+        backend.heaps.begin(backend, heap, &thread.local);
         true
     }
 
     /// The block that the heap of `local` works on.
-    pub fn entries<'a>(&'a self, local: &'a Local) -> &'a Local {
+    pub fn caches<'a>(&'a self, local: &'a ThreadCache) -> &'a ThreadCache {
         self.thread(local).map_or(local, |thread| &thread.local)
     }
 
     /// Before a first-class heap ends, whose block is `local`: what waits in its quarantine goes with it.
-    pub fn end_quarantine(&self, local: &Local) {
+    pub fn end_quarantine(&self, local: &ThreadCache) {
         if let Some(thread) = self.thread(local) {
             thread.quarantine.forget();
         }
     }
 
     /// A first-class heap has ended, whose block is `local`: takes back what was kept for it.
-    pub fn give_back(&self, local: &Local) {
+    pub fn give_back(&self, local: &ThreadCache) {
         if let Some(thread) = self.thread(local) {
             self.threads.give(thread, local);
         }
@@ -243,20 +248,20 @@ impl Hardened {
     /// `shared`: the block is not one thread's, and none takes the heap along (see [`Heaps::take_shared`]).
     ///
     /// [`Heaps::take_shared`]: crate::heap::Heaps::take_shared
-    pub fn attach<O: Os>(&self, ground: &Ground<O>, local: &Local, shared: bool) -> bool {
-        if ground.heaps.is_time_to_look() {
-            self.bury(ground);
+    pub fn attach<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache, shared: bool) -> bool {
+        if backend.heaps.is_time_to_look() {
+            self.reclaim_ended(backend);
         }
         let Some(thread) = self
             .threads
-            .take(&ground.os, &ground.meta, self.fixed.threads, local)
+            .take(&backend.os, &backend.meta, self.fixed.threads, local)
         else {
             return false;
         };
         let heap = if shared {
-            ground.heaps.take_shared(ground, &thread.local)
+            backend.heaps.take_shared(backend, &thread.local)
         } else {
-            ground.heaps.take(ground, &thread.local)
+            backend.heaps.take(backend, &thread.local)
         };
         let Some(heap) = heap else {
             self.threads.give(thread, local);
@@ -270,36 +275,36 @@ impl Hardened {
     }
 
     /// The thread ends: what it freed is free at last, its slabs are abandoned, its heap is put away.
-    pub fn exit<O: Os>(&self, ground: &Ground<O>, local: &Local) -> Result<(), Misuse> {
+    pub fn exit<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache) -> Result<(), Misuse> {
         let Some((thread, heap)) = self.thread(local).and_then(|t| Some((t, t.heap()?))) else {
             return Ok(());
         };
-        let flushed = self.flush(ground, thread);
-        let abandoned = heap.abandon_all(ground);
-        ground.heaps.give(ground, heap, &thread.local);
+        let flushed = self.flush(backend, thread);
+        let abandoned = heap.abandon_all(backend);
+        backend.heaps.give(backend, heap, &thread.local);
         self.threads.give(thread, local);
         flushed.and(abandoned)
     }
 
     /// Takes back what is kept of threads that have gone without their exit hook, heaps and all.
     #[cold]
-    fn bury<O: Os>(&self, ground: &Ground<O>) {
-        ground.heaps.bury(ground, |heap| {
+    fn reclaim_ended<O: Os>(&self, backend: &Backend<O>) {
+        backend.heaps.reclaim_ended(backend, |heap| {
             let start = self.fixed.threads;
             if let Some(thread) = self.threads.with_block(start, heap.block()) {
                 // What is wrong with a block of a thread that has gone is told when its slot is handed out.
-                let _ = self.flush(ground, thread);
+                let _ = self.flush(backend, thread);
                 self.threads.put_away(thread);
             }
         });
     }
 
     /// Frees all that the thread's quarantine holds.
-    pub fn flush<O: Os>(&self, ground: &Ground<O>, thread: &Thread) -> Result<(), Misuse> {
+    pub fn flush<O: Os>(&self, backend: &Backend<O>, thread: &Thread) -> Result<(), Misuse> {
         if let Some(heap) = thread.heap() {
-            let most = self.fixed().parts.quarantine;
+            let most = self.fixed().mitigations.quarantine;
             while let Some(freed) = thread.quarantine.take(most) {
-                self.release(ground, heap, freed)?;
+                self.release(backend, heap, freed)?;
             }
         }
         Ok(())
@@ -312,14 +317,14 @@ impl Hardened {
 
     // ---- malloc ---------------------------------------------------------------------------------
 
-    /// The common half of [`Hardened::malloc`]: a slot of the word that is checked out, with `MANY` or of the next
+    /// The common half of [`Hardened::malloc`]: a slot of the word that is cached, with `MANY` or of the next
     /// one. `None` where more is to be done or something is wrong, which the other half then finds again; and
     /// of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some fifty instructions, and a
     /// load for every sixteen bytes.
     #[inline(always)]
-    pub fn malloc_at_once<const MANY: bool, O: Os>(
+    pub fn malloc_fast<const MANY: bool, O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         size: usize,
     ) -> Option<usize> {
@@ -329,30 +334,30 @@ impl Hardened {
             return None;
         }
         let need = size + fixed.behind;
-        if need > most || fixed.parts.random && !thread.random.is_ready_for(MANY) {
+        if need > most || fixed.mitigations.random && !thread.random.is_ready_for(MANY) {
             return None;
         }
         let class = class_of(need);
-        let entry = match thread.local.entries.get(class) {
-            Some(entry) => entry,
-            None if MANY => thread.heap()?.upper_entry(class),
+        let cache = match thread.local.caches.get(class) {
+            Some(cache) => cache,
+            None if MANY => thread.heap()?.upper_cache(class),
             None => return None,
         };
-        let mut bits = entry.bits.get();
+        let mut bits = cache.bits.get();
         if bits == 0 {
             if !MANY {
                 return None;
             }
-            bits = self.check_out(ground, thread, class, entry)?;
+            bits = self.try_fill_cache(backend, thread, class, cache)?;
         }
         let slot = thread.next_slot(class);
         if bits & bit_of(slot) == 0 {
             return None;
         }
-        let bytes = entry.size.get();
-        let base = entry.base.get() as usize;
+        let bytes = cache.size.get();
+        let base = cache.base.get() as usize;
         let address = base + slot * bytes;
-        if fixed.parts.zero {
+        if fixed.mitigations.zero {
             // SAFETY: the slot is free and of the thread's own slab; slots are multiples of 8; no class of up
             // to `FEW` bytes has larger ones.
             let clear = unsafe {
@@ -367,18 +372,18 @@ impl Hardened {
             }
         }
         let rest = bits & !bit_of(slot);
-        entry.bits.set(rest);
-        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped,
+        cache.bits.set(rest);
+        // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped,
         // and `notes` was set with it; the slot has room for the canary: `need`.
         unsafe {
-            flip(&*entry.word.get(), bit_of(slot));
+            xor_owned(&*cache.word.get(), bit_of(slot));
             Sizes::note_at(thread.notes[class].get().add(slot), bytes - size);
-            if fixed.parts.canary {
+            if fixed.mitigations.canary {
                 bytes::seal(address, size, fixed.secret);
             }
         }
         if rest != 0 {
-            let start = if fixed.parts.random {
+            let start = if fixed.mitigations.random {
                 thread.random.ready_byte()
             } else {
                 0
@@ -391,35 +396,35 @@ impl Hardened {
         Some(address)
     }
 
-    /// Checks another word of the class's slabs out into `entry`, which is used up, and chooses its first slot:
+    /// Checks another word of the class's slabs out into `cache`, which is used up, and chooses its first slot:
     /// the common half of [`Hardened::take_slot`]. Its bits; `None` where that is not all there is to do.
     #[inline(never)]
-    fn check_out<O: Os>(
+    fn try_fill_cache<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         class: usize,
-        entry: &Entry,
+        cache: &SlotCache,
     ) -> Option<u64> {
-        let (heap, table) = (thread.heap()?, ground.table());
-        let random = self.fixed().parts.random;
+        let (heap, table) = (thread.heap()?, backend.table());
+        let random = self.fixed().mitigations.random;
         let byte = || if random { thread.random.byte() } else { 0 };
         if random {
             heap.shuffle(table, class, byte());
         }
         let taken = heap
-            .next_word(table, class, entry)
-            .or_else(|| heap.refill_in_turn(ground, class, entry))?;
-        put_back(entry, taken);
-        let checked_out = heap.checked_out(table, class);
-        let Some((slab, first)) = checked_out.filter(|&(slab, _)| self.sizes().is_open(slab))
+            .next_word(table, class, cache)
+            .or_else(|| heap.refill_from_next(backend, class, cache))?;
+        put_back(cache, taken);
+        let cached_word = heap.cached_word(table, class);
+        let Some((slab, first)) = cached_word.filter(|&(slab, _)| self.sizes().is_open(slab))
         else {
             // No word is there to be taken of whose sizes have no place: a handler would.
-            entry.hide();
+            cache.hide();
             return None;
         };
         thread.notes[class].set(self.sizes().words(slab, first));
-        let bits = entry.bits.get();
+        let bits = cache.bits.get();
         thread.choose(class, bits, byte());
         if random {
             // What chooses the slot takes bits that are there already.
@@ -431,36 +436,36 @@ impl Hardened {
     /// `size` bytes at a multiple of `align`; `None` where memory has run out.
     pub fn malloc<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         size: usize,
         align: usize,
     ) -> Result<Option<usize>, Misuse> {
-        let parts = &self.fixed().parts;
+        let mitigations = &self.fixed().mitigations;
         let Some(heap) = thread.heap() else {
             return Ok(None);
         };
         if size > REQUEST_MAX - PAGE || align > REQUEST_MAX {
             return Ok(None);
         }
-        if size == 0 && parts.guard && align <= MIN_ALIGN {
-            if let Some(address) = self.empty.take(&ground.os, &ground.meta) {
+        if size == 0 && mitigations.guard && align <= MIN_ALIGN {
+            if let Some(address) = self.empty.take(&backend.os, &backend.meta) {
                 return Ok(Some(address));
             }
         }
         let need = self.need(size);
         if need > SPAN_MAX || align > SPAN_MAX {
-            return Ok(self.malloc_large(ground, size, align.max(PAGE)));
+            return Ok(self.malloc_large(backend, size, align.max(PAGE)));
         }
         let taken = match slot_class(need, align) {
-            Some(class) => self.take_slot(ground, thread, heap, class)?,
-            None => self.take_span(ground, heap, need, align)?,
+            Some(class) => self.take_slot(backend, thread, heap, class)?,
+            None => self.take_span(backend, heap, need, align)?,
         };
         let Some((slab, slot, fresh)) = taken else {
             return Ok(None);
         };
         let address = slab.base() + slot * slab.size();
-        if parts.zero && !fresh {
+        if mitigations.zero && !fresh {
             // SAFETY: the slot was free, and is the caller's now; slots are multiples of 8.
             if let Some(at) = unsafe { bytes::first_dirty(address, slab.size(), self.fixed().wide) }
             {
@@ -468,7 +473,7 @@ impl Hardened {
             }
         }
         self.sizes().note(slab, slot, size);
-        if parts.canary {
+        if mitigations.canary {
             // SAFETY: the slot has room for the canary: `need`.
             unsafe { bytes::seal(address, size, self.fixed().secret) };
         }
@@ -490,87 +495,92 @@ impl Hardened {
     /// A slot of `class`, and whether nobody has touched it yet: never said of slots.
     fn take_slot<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         heap: &Heap,
         class: usize,
     ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
-        let random = self.fixed().parts.random;
-        let entry = heap.entry(class);
-        if entry.bits.get() == 0 {
+        let random = self.fixed().mitigations.random;
+        let cache = heap.cache(class);
+        if cache.bits.get() == 0 {
             if random {
-                heap.shuffle(ground.table(), class, thread.random.byte());
+                heap.shuffle(backend.table(), class, thread.random.byte());
             }
-            let Some(taken) = heap.refill(ground, class)? else {
+            let Some(taken) = heap.refill(backend, class)? else {
                 return Ok(None);
             };
-            put_back(entry, taken); // Which slot it is to be is chosen below.
+            put_back(cache, taken); // Which slot it is to be is chosen below.
         }
-        let Some((slab, first)) = heap.checked_out(ground.table(), class) else {
+        let Some((slab, first)) = heap.cached_word(backend.table(), class) else {
             return Ok(None);
         };
-        if !self.sizes().open(&ground.os, &ground.meta, slab) {
+        if !self.sizes().open(&backend.os, &backend.meta, slab) {
             // Nobody takes of the word what has no place for its size.
-            entry.hide();
+            cache.hide();
             return Ok(None);
         }
         thread.notes[class].set(self.sizes().words(slab, first));
-        let bits = entry.bits.get();
+        let bits = cache.bits.get();
         let start = || if random { thread.random.byte() } else { 0 };
         let slot = bitmap::next_bit(bits, start());
         let rest = bits & !bit_of(slot);
-        entry.bits.set(rest);
+        cache.bits.set(rest);
         thread.choose(class, rest, start());
-        // SAFETY: an entry with bits has the word that they came from, in a header that is never unmapped.
-        flip(unsafe { &*entry.word.get() }, bit_of(slot));
+        // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped.
+        xor_owned(unsafe { &*cache.word.get() }, bit_of(slot));
         Ok(Some((slab, first + slot, false)))
     }
 
     fn take_span<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         heap: &Heap,
         need: usize,
         align: usize,
     ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
         let pages = pages_for(need);
         let span = if align > PAGE {
-            heap.take_aligned_span(ground, pages, align / PAGE)?
+            heap.take_aligned_span(backend, pages, align / PAGE)?
         } else {
-            heap.take_span(ground, pages)?
+            heap.take_span(backend, pages)?
         };
         let Some((slab, fresh)) = span else {
             return Ok(None);
         };
-        if !self.sizes().open(&ground.os, &ground.meta, slab) {
-            heap.free_elsewhere(ground, slab, 0)?;
+        if !self.sizes().open(&backend.os, &backend.meta, slab) {
+            heap.free_elsewhere(backend, slab, 0)?;
             return Ok(None);
         }
         Ok(Some((slab, 0, fresh)))
     }
 
-    fn malloc_large<O: Os>(&self, ground: &Ground<O>, size: usize, align: usize) -> Option<usize> {
+    fn malloc_large<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        size: usize,
+        align: usize,
+    ) -> Option<usize> {
         let need = size + self.behind();
-        let guard = self.fixed().parts.guard;
+        let guard = self.fixed().mitigations.guard;
         let mapped = if guard {
-            let is_apart = ground.large.live().1 < APART_MOST;
-            let os = Fenced::new(&ground.os, is_apart.then_some(&self.beds));
-            ground.large.map(&os, &ground.meta, need, align)
+            let is_apart = backend.large.live().1 < APART_MOST;
+            let os = WithGuardPages::new(&backend.os, is_apart.then_some(&self.beds));
+            backend.large.map(&os, &backend.meta, need, align)
         } else {
-            ground.large.map(&ground.os, &ground.meta, need, align)
+            backend.large.map(&backend.os, &backend.meta, need, align)
         };
         let (block, fresh) = mapped?;
-        if self.fixed().parts.zero && !fresh {
+        if self.fixed().mitigations.zero && !fresh {
             // SAFETY: the mapping is ours; it was kept from an earlier block.
             unsafe { bytes::clear(block.address, block.bytes) };
         }
-        let fences = if guard && fresh {
-            Fences::Both
+        let guard_pages = if guard && fresh {
+            GuardPages::Both
         } else {
-            Fences::None
+            GuardPages::None
         };
-        ground.large.note(block.address, size, fences);
-        if self.fixed().parts.canary {
+        backend.large.note(block.address, size, guard_pages);
+        if self.fixed().mitigations.canary {
             // SAFETY: the mapping has `need` bytes.
             unsafe { bytes::seal(block.address, size, self.fixed().secret) };
         }
@@ -579,7 +589,7 @@ impl Hardened {
 
     /// Whether a new block of `size` bytes is all zero.
     pub fn is_clear(&self, size: usize) -> bool {
-        self.fixed().parts.zero && size > SMALL_MAX
+        self.fixed().mitigations.zero && size > SMALL_MAX
     }
 
     // ---- free -----------------------------------------------------------------------------------
@@ -587,15 +597,15 @@ impl Hardened {
     /// The live slot at `addr`, in the first window and of at most `largest` bytes: the common half of
     /// [`Hardened::find`]. `None` for everything else. Some thirty instructions.
     #[inline(always)]
-    fn live_at_once<O: Os>(
+    fn live_fast<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         addr: usize,
         largest: usize,
     ) -> Option<LiveSlot<'_>> {
-        let hot = &ground.pages.hot;
+        let hot = &backend.pages.hot;
         let id = hot.id_of(hot.page_of(addr)?);
-        let slab = ground.table().get(id);
+        let slab = backend.table().get(id);
         let (base, bytes) = (slab.base(), slab.size());
         let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
         if slot >= slab.slots() || bytes > largest || base + slot * bytes != addr {
@@ -617,19 +627,19 @@ impl Hardened {
     /// misuse; and for slots of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some
     /// ninety instructions, and a store for every sixteen bytes of the block.
     #[inline(always)]
-    pub fn free_at_once<const MANY: bool, O: Os>(
+    pub fn free_fast<const MANY: bool, O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         addr: usize,
     ) -> bool {
         let fixed = self.fixed();
-        let most = fixed.parts.quarantine;
+        let most = fixed.mitigations.quarantine;
         if most == 0 {
             return false;
         }
         let largest = if MANY { usize::MAX } else { FEW };
-        let Some(found) = self.live_at_once(ground, addr, largest) else {
+        let Some(found) = self.live_fast(backend, addr, largest) else {
             return false;
         };
         if remote::is_arena(found.slab.owner.load(Relaxed)) {
@@ -637,25 +647,25 @@ impl Hardened {
         }
         let (bytes, size, noted) = (found.bytes, found.size, found.noted);
         // SAFETY: the slot is live, and has room for the canary.
-        if fixed.parts.canary && !unsafe { self.is_whole(addr, size, bytes) } {
+        if fixed.mitigations.canary && !unsafe { self.is_whole(addr, size, bytes) } {
             return false;
         }
-        if fixed.parts.random && !thread.random.is_ready_for(MANY) {
+        if fixed.mitigations.random && !thread.random.is_ready_for(MANY) {
             return false;
         }
         let quarantine = &thread.quarantine;
-        if quarantine.is_over(bytes, most) && (!MANY || !self.make_room(ground, thread, bytes)) {
+        if quarantine.is_over(bytes, most) && (!MANY || !self.make_room(backend, thread, bytes)) {
             return false;
         }
         // Without a second thread there is none to race with.
-        if fixed.parts.racing && ground.heaps.given.load(Relaxed) > 1 {
+        if fixed.mitigations.racing && backend.heaps.given.load(Relaxed) > 1 {
             if noted.swap(0, AcqRel) == 0 {
                 return false;
             }
         } else {
             noted.store(0, Relaxed);
         }
-        if fixed.parts.zero {
+        if fixed.mitigations.zero {
             // SAFETY: the slot was live, and this thread has ended that.
             unsafe {
                 if MANY {
@@ -670,7 +680,7 @@ impl Hardened {
             slot: found.slot as u32,
             bytes: bytes as u32,
         };
-        let random = fixed.parts.random.then_some(&thread.random);
+        let random = fixed.mitigations.random.then_some(&thread.random);
         quarantine.put(freed, random, most);
         true
     }
@@ -678,9 +688,9 @@ impl Hardened {
     /// Lets a batch of blocks leave the quarantine, so that one of `bytes` can come in. False where that cannot
     /// be, and where one cannot be freed, which the other half then finds again.
     #[inline(never)]
-    fn make_room<O: Os>(&self, ground: &Ground<O>, thread: &Thread, bytes: usize) -> bool {
-        let (quarantine, most) = (&thread.quarantine, self.fixed().parts.quarantine);
-        let (Some(heap), table) = (thread.heap(), ground.table()) else {
+    fn make_room<O: Os>(&self, backend: &Backend<O>, thread: &Thread, bytes: usize) -> bool {
+        let (quarantine, most) = (&thread.quarantine, self.fixed().mitigations.quarantine);
+        let (Some(heap), table) = (thread.heap(), backend.table()) else {
             return false;
         };
         if !Quarantine::can_hold(bytes, most) {
@@ -689,8 +699,8 @@ impl Hardened {
         quarantine.thin_out(bytes, most, |oldest, soon| {
             let slab = table.get(SlabId(oldest.slab));
             prefetch(table.get(SlabId(soon.slab)).as_ptr().cast());
-            heap.free_at_once(slab, oldest.slot as usize)
-                || self.release_event(ground, heap, slab, oldest.slot as usize)
+            heap.free_fast(slab, oldest.slot as usize)
+                || self.release_event(backend, heap, slab, oldest.slot as usize)
         });
         !quarantine.is_over(bytes, most)
     }
@@ -699,12 +709,12 @@ impl Hardened {
     #[inline(never)]
     fn release_event<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         heap: &Heap,
         slab: SlabPtr,
         slot: usize,
     ) -> bool {
-        heap.free_into_full(ground, slab, slot) || heap.free_elsewhere(ground, slab, slot).is_ok()
+        heap.free_into_full(backend, slab, slot) || heap.free_elsewhere(backend, slab, slot).is_ok()
     }
 
     /// Whether the canary behind `size` bytes of a slot of `bytes` is whole, and what lies behind it as it
@@ -718,20 +728,20 @@ impl Hardened {
         // SAFETY: the caller's.
         unsafe {
             bytes::broken_seal(addr, size, fixed.secret).is_none()
-                && (!fixed.parts.zero || bytes::ends_in_zero(addr, size, bytes))
+                && (!fixed.mitigations.zero || bytes::ends_in_zero(addr, size, bytes))
         }
     }
 
     /// Frees the slot of a slab: it waits in the quarantine, or is free at once.
     pub fn free<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         slab: SlabPtr,
         slot: usize,
     ) -> Result<(), Misuse> {
         // Without a second thread there is none to race with.
-        let racing = self.fixed().parts.racing && ground.heaps.given.load(Relaxed) > 1;
+        let racing = self.fixed().mitigations.racing && backend.heaps.given.load(Relaxed) > 1;
         let Some(heap) = thread.heap() else {
             return Ok(());
         };
@@ -743,49 +753,49 @@ impl Hardened {
         };
         let owner = slab.owner.load(Relaxed) & !PENDING;
         if remote::is_arena(owner) && owner != heap.me() {
-            return self.quarantine_in_arena(ground, owner, freed);
+            return self.quarantine_in_arena(backend, owner, freed);
         }
-        self.quarantine(ground, thread, heap, freed)
+        self.quarantine(backend, thread, heap, freed)
     }
 
     /// A first-class heap's block waits in the heap's own quarantine: it ends with the heap.
     fn quarantine_in_arena<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         owner: u64,
         freed: Freed,
     ) -> Result<(), Misuse> {
-        if let Some((arena, heap)) = ground.arenas.of_owner(ground, owner) {
+        if let Some((arena, heap)) = backend.arenas.of_owner(backend, owner) {
             let local = arena.lock();
             // It may have been destroyed while this thread waited.
             let thread = self.thread(&local);
             if let Some(thread) = thread.filter(|_| heap.me() == owner) {
-                return self.quarantine(ground, thread, heap, freed);
+                return self.quarantine(backend, thread, heap, freed);
             }
         }
-        let slab = ground.table().get(SlabId(freed.slab));
+        let slab = backend.table().get(SlabId(freed.slab));
         Err(dead(slab, freed.slot as usize))
     }
 
     /// A block whose life has ended waits in the quarantine of `thread`, whose heap is `heap`, or is free at once.
     fn quarantine<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         heap: &Heap,
         freed: Freed,
     ) -> Result<(), Misuse> {
-        let parts = &self.fixed().parts;
-        let (most, bytes) = (parts.quarantine, freed.bytes as usize);
+        let mitigations = &self.fixed().mitigations;
+        let (most, bytes) = (mitigations.quarantine, freed.bytes as usize);
         if most == 0 || !Quarantine::can_hold(bytes, most) {
-            return self.release(ground, heap, freed);
+            return self.release(backend, heap, freed);
         }
-        let random = parts.random.then_some(&thread.random);
+        let random = mitigations.random.then_some(&thread.random);
         thread.random.make_ready();
         while thread.quarantine.is_over(bytes, most) {
             match thread.quarantine.take(most) {
-                Some(freed) => self.release(ground, heap, freed)?,
-                None => return self.release(ground, heap, freed),
+                Some(freed) => self.release(backend, heap, freed)?,
+                None => return self.release(backend, heap, freed),
             }
         }
         thread.quarantine.put(freed, random, most);
@@ -795,13 +805,13 @@ impl Hardened {
     /// Takes back a block that was made just now and is not needed.
     pub fn take_back<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         thread: &Thread,
         addr: usize,
     ) -> Result<(), Misuse> {
-        match self.find(ground, addr, Call::Free)? {
-            Live::Slot(slab, slot, _) => self.free(ground, thread, slab, slot),
-            _ => self.free_far(ground, addr),
+        match self.find(backend, addr, Call::Free)? {
+            Live::Slot(slab, slot, _) => self.free(backend, thread, slab, slot),
+            _ => self.free_far(backend, addr),
         }
     }
 
@@ -816,10 +826,10 @@ impl Hardened {
         let address = slab.base() + slot * slab.size();
         // SAFETY: the slot was live, and this thread has ended that; it has room for the canary.
         unsafe {
-            if fixed.parts.canary && !self.is_whole(address, size, slab.size()) {
+            if fixed.mitigations.canary && !self.is_whole(address, size, slab.size()) {
                 self.look_at_seal(slab, slot, size, Call::Free)?;
             }
-            if fixed.parts.zero {
+            if fixed.mitigations.zero {
                 bytes::clear_words(address, size + fixed.behind, fixed.wide);
             }
         }
@@ -838,7 +848,7 @@ impl Hardened {
                 continue;
             }
             let ended = self.end(slab, slot, false);
-            if ended.is_err() && self.fixed().parts.zero {
+            if ended.is_err() && self.fixed().mitigations.zero {
                 let size = slab.size();
                 // SAFETY: the slot was live, and its heap ends.
                 unsafe { bytes::clear(slab.base() + slot * size, size) };
@@ -856,7 +866,7 @@ impl Hardened {
         call: Call,
     ) -> Result<(), Misuse> {
         let addr = slab.base() + slot * slab.size();
-        let (secret, zero) = (self.fixed().secret, self.fixed().parts.zero);
+        let (secret, zero) = (self.fixed().secret, self.fixed().mitigations.zero);
         // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
         if unsafe { self.is_whole(addr, size, slab.size()) } {
             return Ok(());
@@ -883,57 +893,67 @@ impl Hardened {
 
     /// Gives a block to its slab at last.
     #[inline]
-    fn release<O: Os>(&self, ground: &Ground<O>, heap: &Heap, freed: Freed) -> Result<(), Misuse> {
-        let slab = ground.table().get(SlabId(freed.slab));
-        if heap.free_at_once(slab, freed.slot as usize) {
+    fn release<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        heap: &Heap,
+        freed: Freed,
+    ) -> Result<(), Misuse> {
+        let slab = backend.table().get(SlabId(freed.slab));
+        if heap.free_fast(slab, freed.slot as usize) {
             return Ok(());
         }
-        heap.free_elsewhere(ground, slab, freed.slot as usize)
+        heap.free_elsewhere(backend, slab, freed.slot as usize)
     }
 
     /// Frees a block that lies in no slab.
-    pub fn free_far<O: Os>(&self, ground: &Ground<O>, addr: usize) -> Result<(), Misuse> {
+    pub fn free_far<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<(), Misuse> {
         let call = Call::Free;
-        match self.empty.give(&ground.meta, addr) {
+        match self.empty.give(&backend.meta, addr) {
             Some(true) => return Ok(()),
             Some(false) => return Err(Misuse::Unknown { call, addr }),
             None => {}
         }
-        let Some((_, asked, fences)) = ground.large.noted(addr) else {
-            return Err(self.not_large(ground, addr, call));
+        let Some((_, asked, guard_pages)) = backend.large.noted(addr) else {
+            return Err(self.not_large(backend, addr, call));
         };
         self.look_at_large_seal(addr, asked, call)?;
-        self.unmap(ground, addr, fences)
+        self.unmap(backend, addr, guard_pages)
     }
 
     /// Frees a large block of a heap that ends, whatever is wrong with it.
-    pub fn end_far<O: Os>(&self, ground: &Ground<O>, addr: usize) -> Result<(), Misuse> {
-        let Some((_, asked, fences)) = ground.large.noted(addr) else {
+    pub fn end_far<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<(), Misuse> {
+        let Some((_, asked, guard_pages)) = backend.large.noted(addr) else {
             return Ok(());
         };
         let whole = self.look_at_large_seal(addr, asked, Call::Free);
-        whole.and(self.unmap(ground, addr, fences))
+        whole.and(self.unmap(backend, addr, guard_pages))
     }
 
-    /// Frees a live large block. One between fences is never kept for reuse: it goes out of reach at once.
-    fn unmap<O: Os>(&self, ground: &Ground<O>, addr: usize, fences: Fences) -> Result<(), Misuse> {
-        let found = match fences {
-            Fences::Both => ground.large.take_out(&ground.meta, addr),
-            Fences::None => ground.large.unmap(&ground.os, &ground.meta, addr),
+    /// Frees a live large block. One between guard pages is never kept for reuse: it goes out of reach at once.
+    fn unmap<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        addr: usize,
+        guard_pages: GuardPages,
+    ) -> Result<(), Misuse> {
+        let found = match guard_pages {
+            GuardPages::Both => backend.large.take_out(&backend.meta, addr),
+            GuardPages::None => backend.large.unmap(&backend.os, &backend.meta, addr),
         };
-        match (found, fences) {
-            (Found::Live(block), Fences::Both) => {
-                // SAFETY: it was live, lay between fences, and was taken out just now.
-                unsafe { self.held.hold(&ground.os, addr, block.bytes) };
+        match (found, guard_pages) {
+            (Found::Live(block), GuardPages::Both) => {
+                // SAFETY: it was live, lay between guard pages, and was taken out just now.
+                unsafe { self.held.hold(&backend.os, addr, block.bytes) };
                 Ok(())
             }
-            (Found::Live(_), Fences::None) => Ok(()),
-            _ => Err(self.not_large(ground, addr, Call::Free)),
+            (Found::Live(_), GuardPages::None) => Ok(()),
+            _ => Err(self.not_large(backend, addr, Call::Free)),
         }
     }
 
     fn look_at_large_seal(&self, addr: usize, asked: usize, call: Call) -> Result<(), Misuse> {
-        if !self.fixed().parts.canary {
+        if !self.fixed().mitigations.canary {
             return Ok(());
         }
         // SAFETY: the mapping is live and has room for the canary, unless another thread frees it now,
@@ -952,10 +972,10 @@ impl Hardened {
     }
 
     /// What is wrong with `addr`, at which no large block lives.
-    fn not_large<O: Os>(&self, ground: &Ground<O>, addr: usize, call: Call) -> Misuse {
-        let freed = match ground.large.find(addr) {
+    fn not_large<O: Os>(&self, backend: &Backend<O>, addr: usize, call: Call) -> Misuse {
+        let freed = match backend.large.find(addr) {
             Found::Freed(block) => Some(block.bytes),
-            _ => self.held.find(addr, ground.meta.os_page()),
+            _ => self.held.find(addr, backend.meta.os_page()),
         };
         match freed {
             Some(size) => Misuse::Dead {
@@ -971,8 +991,13 @@ impl Hardened {
     // ---- realloc and questions ------------------------------------------------------------------
 
     /// The live block at `addr`.
-    pub fn find<O: Os>(&self, ground: &Ground<O>, addr: usize, call: Call) -> Result<Live, Misuse> {
-        let found = ground.pages.find(addr).map(|(_, slab)| slab);
+    pub fn find<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        addr: usize,
+        call: Call,
+    ) -> Result<Live, Misuse> {
+        let found = backend.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != RELEASED) {
             let slot = locate(slab, addr, call)?;
             return match self.sizes().size(slab, slot) {
@@ -985,12 +1010,12 @@ impl Hardened {
                 }),
             };
         }
-        if self.empty.is_live(&ground.meta, addr) == Some(true) {
+        if self.empty.is_live(&backend.meta, addr) == Some(true) {
             return Ok(Live::Empty);
         }
-        match ground.large.noted(addr) {
+        match backend.large.noted(addr) {
             Some((block, size, _)) => Ok(Live::Large(block, size)),
-            None => Err(self.not_large(ground, addr, call)),
+            None => Err(self.not_large(backend, addr, call)),
         }
     }
 
@@ -998,13 +1023,13 @@ impl Hardened {
     /// where both ask for. Of large blocks none is told from another.
     pub fn may_be_aligned<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         addr: usize,
         size: usize,
         align: usize,
     ) -> bool {
-        match self.find(ground, addr, Call::Free) {
-            Ok(Live::Slot(slab, ..)) if slab.roomy.load(Relaxed) == 0 => {
+        match self.find(backend, addr, Call::Free) {
+            Ok(Live::Slot(slab, ..)) if slab.size_ambiguous.load(Relaxed) == 0 => {
                 match slot_class(self.need(size), align) {
                     Some(class) => !slab.is_span() && slab.class() == class,
                     None => slab.is_span(),
@@ -1027,7 +1052,7 @@ impl Hardened {
                 (old, same)
             }
             Live::Slot(slab, slot, old) => {
-                if self.fixed().parts.canary {
+                if self.fixed().mitigations.canary {
                     self.look_at_seal(slab, slot, old, call)?;
                 }
                 (old, size != 0 && fits_as_well(slab, need))
@@ -1047,8 +1072,8 @@ impl Hardened {
 
     /// The common half of [`Hardened::resize`]: a slot that may stay. False where nothing was done.
     #[inline]
-    pub fn resize_at_once<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) -> bool {
-        let Some(found) = self.live_at_once(ground, addr, usize::MAX) else {
+    pub fn resize_fast<O: Os>(&self, backend: &Backend<O>, addr: usize, size: usize) -> bool {
+        let Some(found) = self.live_fast(backend, addr, usize::MAX) else {
             return false;
         };
         let need = size.saturating_add(self.behind());
@@ -1056,11 +1081,13 @@ impl Hardened {
             return false;
         }
         // SAFETY: the slot is live, and has room for the canary.
-        if self.fixed().parts.canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
+        if self.fixed().mitigations.canary
+            && !unsafe { self.is_whole(addr, found.size, found.bytes) }
+        {
             return false;
         }
         // Without a second thread there is none that could free it now.
-        if ground.heaps.given.load(Relaxed) > 1 {
+        if backend.heaps.given.load(Relaxed) > 1 {
             if !self
                 .sizes()
                 .change(found.slab, found.slot, found.size, size)
@@ -1076,18 +1103,23 @@ impl Hardened {
 
     /// Makes a live block that is to shrink `size` bytes long where it is, or as near to that as can be noted.
     #[cold]
-    pub fn keep<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) -> Result<(), Misuse> {
-        match self.find(ground, addr, Call::Realloc)? {
+    pub fn keep<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        addr: usize,
+        size: usize,
+    ) -> Result<(), Misuse> {
+        match self.find(backend, addr, Call::Realloc)? {
             Live::Empty => {}
             Live::Large(_, old) => {
                 self.move_end(addr, old, size);
-                self.note_large(ground, addr, size);
+                self.note_large(backend, addr, size);
             }
             Live::Slot(slab, slot, old) => {
                 let least = slab.size().saturating_sub(sizes::UNUSED_MAX);
                 let size = size.max(1).max(least).min(old);
                 if !fits_as_well(slab, self.need(size)) {
-                    slab.roomy.store(1, Relaxed); // Its class no longer tells what was asked for.
+                    slab.size_ambiguous.store(1, Relaxed); // Its class no longer tells what was asked for.
                 }
                 self.move_end(addr, old, size);
                 if !self.sizes().change(slab, slot, old, size) {
@@ -1104,7 +1136,7 @@ impl Hardened {
         let from = old.min(new);
         // SAFETY: up to the larger of the two ends, and the canary, the bytes are the block's.
         unsafe {
-            if behind != 0 || self.fixed().parts.zero {
+            if behind != 0 || self.fixed().mitigations.zero {
                 let until = if new < old {
                     old + behind
                 } else {
@@ -1119,19 +1151,19 @@ impl Hardened {
     }
 
     /// Notes the new size of a large block that [`Hardened::resize`] left where it is.
-    pub fn note_large<O: Os>(&self, ground: &Ground<O>, addr: usize, size: usize) {
-        if let Some((_, _, fences)) = ground.large.noted(addr) {
-            ground.large.note(addr, size, fences);
+    pub fn note_large<O: Os>(&self, backend: &Backend<O>, addr: usize, size: usize) {
+        if let Some((_, _, guard_pages)) = backend.large.noted(addr) {
+            backend.large.note(addr, size, guard_pages);
         }
     }
 
     /// What a report can add to a misuse: what lies at the address, and who is asking.
-    pub fn explain<O: Os>(&self, ground: &Ground<O>, misuse: &Misuse) -> Line {
+    pub fn explain<O: Os>(&self, backend: &Backend<O>, misuse: &Misuse) -> Line {
         let mut line = Line::new();
         let addr = misuse.address();
-        let thread = ground.os.thread_id() as u32 as usize;
+        let thread = backend.os.thread_id() as u32 as usize;
         line.text("  in thread ").decimal(thread);
-        let slab = ground.pages.find(addr).map(|(_, slab)| slab);
+        let slab = backend.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = slab.filter(|slab| slab.id().is_some() && slab.size() != 0) {
             let offset = addr.wrapping_sub(slab.base());
             let slot = (offset / slab.size()).min(slab.slots().saturating_sub(1));
@@ -1158,16 +1190,16 @@ impl Hardened {
 
     /// In a fork child, before the heaps are rebuilt: whatever was in a quarantine, or between a heap and
     /// the program, is free. What was being cleared is cleared.
-    pub fn repair<O: Os>(&self, ground: &Ground<O>, local: &Local) {
+    pub fn repair<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache) {
         self.threads.rebuild(self.fixed.threads, local);
-        self.part_ways(ground);
-        ground.pages.each_slab(|slab| self.repair_slab(slab));
+        self.part_ways(backend);
+        backend.pages.each_slab(|slab| self.repair_slab(slab));
     }
 
     /// In a fork child: what is chosen at random from now on is not what the parent chooses.
-    pub fn part_ways<O: Os>(&self, ground: &Ground<O>) {
+    pub fn part_ways<O: Os>(&self, backend: &Backend<O>) {
         if self.draws() {
-            let words = core::array::from_fn(|_| ground.os.random());
+            let words = core::array::from_fn(|_| backend.os.random());
             self.threads.stir(self.fixed.threads, words);
         }
     }
@@ -1178,7 +1210,7 @@ impl Hardened {
             if free || self.sizes().size(slab, slot).is_some() {
                 continue;
             }
-            if self.fixed().parts.zero {
+            if self.fixed().mitigations.zero {
                 // SAFETY: no thread of this process has the slot.
                 unsafe { bytes::clear(slab.base() + slot * slab.size(), slab.size()) };
             }
@@ -1197,12 +1229,12 @@ impl Hardened {
     }
 }
 
-/// Puts the slot that a refill took back into its entry.
-fn put_back(entry: &Entry, slot: *mut u8) {
-    let slot = bit_of((slot as usize - entry.base.get() as usize) / entry.size.get());
+/// Puts the slot that a refill took back into its cache.
+fn put_back(cache: &SlotCache, slot: *mut u8) {
+    let slot = bit_of((slot as usize - cache.base.get() as usize) / cache.size.get());
     // SAFETY: the word that the slot came from, in a header that is never unmapped.
-    flip(unsafe { &*entry.word.get() }, slot);
-    entry.bits.set(entry.bits.get() | slot);
+    xor_owned(unsafe { &*cache.word.get() }, slot);
+    cache.bits.set(cache.bits.get() | slot);
 }
 
 /// The class of the slot for a block that needs `need` bytes at a multiple of `align`; `None`: it needs a span.

@@ -9,11 +9,11 @@
 //! A freed page faults until its turn comes again, round all others. No fast path knows: a refill that finds
 //! that enough slots were handed out serves its one allocation from here.
 
-use crate::geometry::{align_down, MIN_ALIGN, PAGE};
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::{Hold, Os};
 use crate::sync::{AtomicUsize, Ordering::Acquire, Ordering::Release};
+use crate::units::{align_down, MIN_ALIGN, PAGE};
 use core::ptr::NonNull;
 
 /// Sampled blocks at a time.

@@ -8,13 +8,13 @@
 //! A free swaps its word for 0, so of two threads that free one block at once exactly one wins, and a
 //! block in quarantine is known to be dead at once. A header pair has the words of both its numbers.
 
-use crate::geometry::SLOTS;
 use crate::meta::{Area, Meta, SIZES_BYTES, SLAB_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{AtomicU16, AtomicUsize};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::units::SLOTS;
 
 /// Where the table lies.
 #[derive(Clone, Copy)]

@@ -1,11 +1,11 @@
-//! What hardened mode keeps of a thread: where its slots are checked out to, its random numbers, and the
+//! What hardened mode keeps of a thread: where its slots are cached to, its random numbers, and the
 //! blocks that it freed and nobody may have yet.
 //!
 //! ```text
-//!   free --> | lot: a random one leaves for each that comes | --> | ring: first in, first out | --> bitmap
+//!   free --> | random stage: a random one leaves for each that comes | --> | ring: first in, first out | --> bitmap
 //! ```
 //!
-//! The ring keeps the order of freeing; the lot, there where slots are chosen at random, hides how many
+//! The ring keeps the order of freeing; the random stage, there where slots are chosen at random, hides how many
 //! allocations it takes until a block comes back.
 
 use super::random::Random;
@@ -16,12 +16,12 @@ use crate::meta::{Area, Meta, THREAD_BYTES};
 use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
 use crate::sync::{AtomicU16, AtomicU32, Ordering::Relaxed};
-use crate::tls::Local;
+use crate::tls::ThreadCache;
 use core::cell::Cell;
 use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// Blocks in the random part of a quarantine.
-const LOT: usize = 256;
+const RANDOM_STAGE: usize = 256;
 /// The most blocks in the ordered part.
 const RING: usize = 4096;
 
@@ -64,7 +64,7 @@ impl Freed {
 /// Freed blocks that nobody may have yet.
 #[repr(C)]
 pub struct Quarantine {
-    /// Blocks in the lot.
+    /// Blocks in the random stage.
     drawn: Cell<u32>,
     /// Place of the ring's oldest block.
     first: Cell<u32>,
@@ -74,9 +74,9 @@ pub struct Quarantine {
     forgotten: Cell<u32>,
     /// What all blocks are charged for: see [`charge`].
     bytes: Cell<usize>,
-    /// What the blocks in the lot are charged for.
-    lot_bytes: Cell<usize>,
-    lot: [Cell<u64>; LOT],
+    /// What the blocks in the random stage are charged for.
+    random_stage_bytes: Cell<usize>,
+    random_stage: [Cell<u64>; RANDOM_STAGE],
     ring: [Cell<u64>; RING],
 }
 
@@ -89,29 +89,30 @@ fn charge(bytes: u32, most: usize) -> usize {
 
 impl Quarantine {
     /// Takes a freed block in; `random`, whose numbers are to be ready, tells to draw lots, with a quarter of
-    /// the `most` bytes at most: what leaves the lot goes through the ring as well. There is room for it
+    /// the `most` bytes at most: what leaves the random stage goes through the ring as well. There is room for it
     /// (see [`Quarantine::is_over`]).
     #[inline(always)]
     pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
         let charged = charge(freed.bytes, most);
         self.bytes.set(self.bytes.get() + charged);
         let mut word = freed.pack();
-        // One of the larger blocks would fill the lot, and the others never leave it.
+        // One of the larger blocks would fill the random stage, and the others never leave it.
         let random = random.filter(|_| charged <= most / 16);
         if let Some(random) = random {
             let drawn = self.drawn.get() as usize;
-            let lot = self.lot_bytes.get() + charged;
-            if drawn < LOT && lot <= most / 4 {
-                self.lot[drawn].set(word);
-                self.lot_bytes.set(lot);
+            let random_stage = self.random_stage_bytes.get() + charged;
+            if drawn < RANDOM_STAGE && random_stage <= most / 4 {
+                self.random_stage[drawn].set(word);
+                self.random_stage_bytes.set(random_stage);
                 self.drawn.set(drawn as u32 + 1);
                 return;
             }
-            let place = random.ready_byte() & (LOT - 1);
+            let place = random.ready_byte() & (RANDOM_STAGE - 1);
             if place < drawn {
-                word = self.lot[place].replace(word);
+                word = self.random_stage[place].replace(word);
                 let out = Freed::unpack(word);
-                self.lot_bytes.set(lot - charge(out.bytes, most));
+                self.random_stage_bytes
+                    .set(random_stage - charge(out.bytes, most));
             }
         }
         let end = self.end.get();
@@ -168,9 +169,10 @@ impl Quarantine {
         }
         let drawn = self.drawn.get().checked_sub(1)?;
         self.drawn.set(drawn);
-        let freed = Freed::unpack(self.lot[drawn as usize].get());
+        let freed = Freed::unpack(self.random_stage[drawn as usize].get());
         let charged = charge(freed.bytes, most);
-        self.lot_bytes.set(self.lot_bytes.get() - charged);
+        self.random_stage_bytes
+            .set(self.random_stage_bytes.get() - charged);
         self.bytes.set(self.bytes.get() - charged);
         Some(freed)
     }
@@ -183,18 +185,18 @@ impl Quarantine {
             .into_iter()
             .for_each(|count| count.set(0));
         self.bytes.set(0);
-        self.lot_bytes.set(0);
+        self.random_stage_bytes.set(0);
     }
 }
 
 /// A thread in hardened mode. Type-stable, in the metadata region; all zero at first.
 #[repr(C, align(128))]
 pub struct Thread {
-    /// The block that the thread's heap works on in place of the thread's own, whose entries stay empty.
-    pub local: Local,
-    /// Where the sizes of the slots in each entry are noted; of entries that have bits.
+    /// The block that the thread's heap works on in place of the thread's own, whose caches stay empty.
+    pub local: ThreadCache,
+    /// Where the sizes of the slots in each cache are noted; of caches that have bits.
     pub notes: [Cell<*const AtomicU16>; CLASSES],
-    /// The slot of each entry that is next: chosen ahead, so that its line can be asked for.
+    /// The slot of each cache that is next: chosen ahead, so that its line can be asked for.
     next_slots: [Cell<u8>; CLASSES],
     /// The thread's random numbers.
     pub random: Random,
@@ -214,7 +216,7 @@ impl Thread {
         heap_of(&self.local)
     }
 
-    /// The slot of a class's entry that is next.
+    /// The slot of a class's cache that is next.
     #[inline(always)]
     pub fn next_slot(&self, class: usize) -> usize {
         usize::from(self.next_slots[class].get())
@@ -260,7 +262,7 @@ impl Threads {
     /// The one that a thread's block names, where all of them lie at `start`; `None`: the thread is not
     /// hardened.
     #[inline(always)]
-    pub fn of(&self, start: usize, local: &Local) -> Option<&Thread> {
+    pub fn of(&self, start: usize, local: &ThreadCache) -> Option<&Thread> {
         let index = (local.hardened.get() as usize).checked_sub(1)?;
         Some(self.at(start, index))
     }
@@ -272,7 +274,13 @@ impl Threads {
     }
 
     /// One for the thread whose block is `local`; `None` where there are too many.
-    pub fn take<O: Os>(&self, os: &O, meta: &Meta, start: usize, local: &Local) -> Option<&Thread> {
+    pub fn take<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        start: usize,
+        local: &ThreadCache,
+    ) -> Option<&Thread> {
         let index = self.unused(os, meta, start)?;
         let thread = self.at(start, index);
         thread.index.set(index as u32);
@@ -300,7 +308,7 @@ impl Threads {
     }
 
     /// The one that a heap works on the `block` of; `None`: the block is none of these.
-    pub fn with_block(&self, start: usize, block: *const Local) -> Option<&Thread> {
+    pub fn with_block(&self, start: usize, block: *const ThreadCache) -> Option<&Thread> {
         let offset = (block as usize).checked_sub(start + core::mem::offset_of!(Thread, local))?;
         let index = offset / THREAD_BYTES;
         let made = index < self.made.load(Relaxed) as usize;
@@ -308,7 +316,7 @@ impl Threads {
     }
 
     /// Takes back what a thread had that ends.
-    pub fn give(&self, thread: &Thread, local: &Local) {
+    pub fn give(&self, thread: &Thread, local: &ThreadCache) {
         local.hardened.set(0);
         self.put_away(thread);
     }
@@ -323,7 +331,7 @@ impl Threads {
 
     /// In a fork child: all but the one of `local` and those of first-class heaps are unused, and all quarantines
     /// empty.
-    pub fn rebuild(&self, start: usize, local: &Local) {
+    pub fn rebuild(&self, start: usize, local: &ThreadCache) {
         let registry = &mut *self.registry.lock();
         registry.unused = 0;
         for index in 0..registry.made {
@@ -345,7 +353,7 @@ impl Threads {
             thread.random.stir(words);
             let heap = thread.heap();
             for class in 0..CLASSES {
-                let bits = heap.map_or(0, |heap| heap.entry(class).bits.get());
+                let bits = heap.map_or(0, |heap| heap.cache(class).bits.get());
                 if bits != 0 {
                     thread.choose(class, bits, thread.random.byte());
                 }
@@ -449,6 +457,9 @@ mod tests {
         }
         assert!(seen.iter().all(|&times| times == 1));
         assert!(in_order < 3500, "{in_order} of 4000 came in order");
-        assert_eq!((quarantine.bytes.get(), quarantine.lot_bytes.get()), (0, 0));
+        assert_eq!(
+            (quarantine.bytes.get(), quarantine.random_stage_bytes.get()),
+            (0, 0)
+        );
     }
 }

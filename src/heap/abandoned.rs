@@ -1,6 +1,6 @@
 //! Slabs with free slots that no thread owns: theirs has exited, or several threads free into them.
 
-use super::Ground;
+use super::Backend;
 use crate::class::CLASSES;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
@@ -19,7 +19,7 @@ struct Shelf {
     count: AtomicU32,
     /// Slots of slabs that were carved while others on the list had free slots, since a slab was carved for want of
     /// any.
-    slack: AtomicU32,
+    spare: AtomicU32,
 }
 
 impl Shelf {
@@ -27,7 +27,7 @@ impl Shelf {
         Shelf {
             list: Mutex::new(locks, List::new()),
             count: AtomicU32::new(0),
-            slack: AtomicU32::new(0),
+            spare: AtomicU32::new(0),
         }
     }
 
@@ -67,20 +67,20 @@ impl Abandoned {
     }
 
     /// Slots of `class` that were carved although slabs on its list had free ones.
-    pub(super) fn slack(&self, class: usize) -> usize {
-        self.0[class].slack.load(Relaxed) as usize
+    pub(super) fn spare(&self, class: usize) -> usize {
+        self.0[class].spare.load(Relaxed) as usize
     }
 
     /// So many more of them were carved.
-    pub(super) fn add_slack(&self, class: usize, slots: usize) {
-        self.0[class].slack.fetch_add(slots as u32, Relaxed);
+    pub(super) fn add_spare(&self, class: usize, slots: usize) {
+        self.0[class].spare.fetch_add(slots as u32, Relaxed);
     }
 
-    /// A slab of `class` was carved for want of any free slot: all slack is used.
-    pub(super) fn forget_slack(&self, class: usize) {
-        let slack = &self.0[class].slack;
-        if slack.load(Relaxed) != 0 {
-            slack.store(0, Relaxed);
+    /// A slab of `class` was carved for want of any free slot: all spare slots are used.
+    pub(super) fn forget_spare(&self, class: usize) {
+        let spare = &self.0[class].spare;
+        if spare.load(Relaxed) != 0 {
+            spare.store(0, Relaxed);
         }
     }
 
@@ -90,7 +90,7 @@ impl Abandoned {
         let class = slab.class();
         let shelf = &self.0[class];
         let list = shelf.list.lock();
-        let left = remote::let_go(slab, me, remote::on_list(to, class));
+        let left = remote::release_ownership(slab, me, remote::on_list(to, class));
         if left {
             shelf.push(&list, table, slab);
         }
@@ -173,21 +173,21 @@ impl Abandoned {
     }
 
     /// In a fork child: takes up a slab whose owner is gone.
-    pub(super) fn orphan<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+    pub(super) fn list_again<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) {
         let (free, slots) = (slab.count_free(), slab.slots());
         if free == 0 {
             slab.set_state(State::Unlisted);
-            slab.credit.set(0);
+            slab.frees_left.set(0);
             slab.owner.store(FULL, SeqCst);
         } else if free == slots {
             slab.owner.store(RELEASED, SeqCst);
-            ground.release(slab);
+            backend.release(slab);
         } else {
             slab.owner
                 .store(remote::on_list(LISTED, slab.class()), SeqCst);
             let shelf = &self.0[slab.class()];
             let list = shelf.list.lock();
-            shelf.push(&list, ground.table(), slab);
+            shelf.push(&list, backend.table(), slab);
         }
     }
 }

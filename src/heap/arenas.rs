@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   | heap 0 | heap 1 | heap 2 | ...     thread heaps; one may serve an arena instead
-//!   | lock, entries | ...                the arenas' own part, by the same number
+//!   | lock, caches | ...                the arenas' own part, by the same number
 //! ```
 //!
 //! An arena's slabs never change hands: none is opened, abandoned or adopted, so that all of its
 //! objects can go at once. A handle is a random number, with the heap's index in it: one that was destroyed is
 //! recognised, and one that was made up is as well, but for one in 2^42.
 
-use super::{Ground, Heap};
+use super::{Backend, Heap};
 use crate::meta::{Area, ARENA_BYTES};
 use crate::misuse::Misuse;
 use crate::mutex::{Guard, Lock, Mutex, Registry};
@@ -18,12 +18,12 @@ use crate::remote::{self, HEAPS, PENDING};
 use crate::slab::SlabPtr;
 use crate::sync::{AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Local, Phase};
+use crate::tls::{Phase, ThreadCache};
 
 /// What an arena has beside its heap. Type-stable; all zero until used.
 #[repr(C, align(64))]
 pub struct Arena {
-    local: Mutex<Local>,
+    local: Mutex<ThreadCache>,
     /// 0: no heap.
     handle: AtomicU64,
 }
@@ -39,8 +39,8 @@ static_assertions::const_assert!(core::mem::size_of::<Arena>() <= ARENA_BYTES);
 static_assertions::const_assert!(ARENA_BYTES.is_multiple_of(core::mem::align_of::<Arena>()));
 
 impl Arena {
-    /// The entries; keeps other threads out.
-    pub fn lock(&self) -> Guard<'_, Local> {
+    /// The caches; keeps other threads out.
+    pub fn lock(&self) -> Guard<'_, ThreadCache> {
         self.local.lock()
     }
 }
@@ -62,16 +62,16 @@ impl Arenas {
         }
     }
 
-    fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Arena {
-        let start = ground.meta.start::<u8>(Area::Arenas);
+    fn at<'a, O: Os>(&self, backend: &'a Backend<O>, index: usize) -> &'a Arena {
+        let start = backend.meta.start::<u8>(Area::Arenas);
         // SAFETY: callers name an index whose memory is open; zero is a valid arena; never unmapped.
         unsafe { start.byte_add(index * ARENA_BYTES).cast::<Arena>().as_ref() }
     }
 
-    fn open<O: Os>(&self, ground: &Ground<O>, index: usize) -> bool {
+    fn open<O: Os>(&self, backend: &Backend<O>, index: usize) -> bool {
         let opened = &mut *self.opened.lock();
         let end = (index + 1) * ARENA_BYTES;
-        let done = ground.meta.open_to(&ground.os, Area::Arenas, opened, end);
+        let done = backend.meta.open_to(&backend.os, Area::Arenas, opened, end);
         self.usable.store(*opened, Release);
         done
     }
@@ -80,27 +80,27 @@ impl Arenas {
     /// the heap on a block, for the arena's own; false where it cannot.
     pub fn create<O: Os>(
         &self,
-        ground: &Ground<O>,
-        begin: impl FnOnce(&Heap, &Local) -> bool,
+        backend: &Backend<O>,
+        begin: impl FnOnce(&Heap, &ThreadCache) -> bool,
     ) -> Option<u64> {
-        ground.heaps.count();
-        let heap = ground.heaps.unused(ground)?;
+        backend.heaps.count();
+        let heap = backend.heaps.unused(backend)?;
         let index = heap.index.get() as usize;
-        if !self.open(ground, index) {
-            ground.heaps.put_away(heap);
+        if !self.open(backend, index) {
+            backend.heaps.put_away(heap);
             return None;
         }
-        let arena = self.at(ground, index);
+        let arena = self.at(backend, index);
         let local = arena.lock();
         local.reset();
         local.phase.set(Phase::Arena);
         heap.arena.set(true);
         if !begin(heap, &local) {
             heap.arena.set(false);
-            ground.heaps.put_away(heap);
+            backend.heaps.put_away(heap);
             return None;
         }
-        let handle = handle_of(index, ground.os.random());
+        let handle = handle_of(index, backend.os.random());
         arena.handle.store(handle, Release);
         Some(handle)
     }
@@ -109,70 +109,70 @@ impl Arenas {
     /// lock.
     pub fn of<'a, O: Os>(
         &self,
-        ground: &'a Ground<O>,
+        backend: &'a Backend<O>,
         handle: u64,
     ) -> Option<(&'a Arena, &'a Heap)> {
         let index = handle as usize & (HEAPS - 1);
         if (index + 1) * ARENA_BYTES > self.usable.load(Acquire) {
             return None;
         }
-        let arena = self.at(ground, index);
+        let arena = self.at(backend, index);
         let known = handle != 0 && arena.handle.load(Acquire) == handle;
         // Only the number of a heap that was made is in a handle.
-        known.then(|| (arena, ground.heaps.at(ground, index)))
+        known.then(|| (arena, backend.heaps.at(backend, index)))
     }
 
     /// The arena and the heap of the owner word of a slab, or of a large block, if that is an arena's.
     #[inline]
     pub fn of_owner<'a, O: Os>(
         &self,
-        ground: &'a Ground<O>,
+        backend: &'a Backend<O>,
         owner: u64,
     ) -> Option<(&'a Arena, &'a Heap)> {
         if !remote::is_arena(owner) {
             return None;
         }
         let index = remote::heap_index(owner);
-        let heap = ground.heaps.at(ground, index);
-        (heap.me() == owner && heap.arena.get()).then(|| (self.at(ground, index), heap))
+        let heap = backend.heaps.at(backend, index);
+        (heap.me() == owner && heap.arena.get()).then(|| (self.at(backend, index), heap))
     }
 
     /// Whether the block at `addr` is of the arena `handle`.
-    pub fn holds<O: Os>(&self, ground: &Ground<O>, handle: u64, addr: usize) -> bool {
-        let Some((_, heap)) = self.of(ground, handle) else {
+    pub fn holds<O: Os>(&self, backend: &Backend<O>, handle: u64, addr: usize) -> bool {
+        let Some((_, heap)) = self.of(backend, handle) else {
             return false;
         };
-        match ground.pages.find(addr) {
+        match backend.pages.find(addr) {
             Some((_, slab)) => slab.owner.load(Acquire) & !PENDING == heap.me(),
-            None => ground.large.owner_of(addr) == heap.me(),
+            None => backend.large.owner_of(addr) == heap.me(),
         }
     }
 
-    /// Ends an arena: all that it holds is given back. Under its lock. `entries` is the block that the heap works
+    /// Ends an arena: all that it holds is given back. Under its lock. `caches` is the block that the heap works
     /// on, `end_slots` is called with each slab before its slots become free, and `free` frees a large block.
     pub fn destroy<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         (arena, heap): (&Arena, &Heap),
-        entries: &Local,
+        caches: &ThreadCache,
         end_slots: impl Fn(SlabPtr),
         free: impl Fn(usize),
     ) -> Result<(), Misuse> {
         arena.handle.store(0, Release);
-        let outcome = heap.part_with_all(ground, |slab| heap.drop_slab(ground, slab, &end_slots));
-        ground.large.each_of(heap.me(), free);
+        let outcome = heap.part_with_all(backend, |slab| heap.drop_slab(backend, slab, &end_slots));
+        backend.large.each_of(heap.me(), free);
         heap.arena.set(false);
-        ground.heaps.give(ground, heap, entries);
+        backend.heaps.give(backend, heap, caches);
         outcome
     }
 
     /// In a fork child: the arena's part of heap `index` is as if nobody used it; `lives` tells whether the heap is an
     /// arena's. If not, a thread of the parent's may have been ending it or making it, under its lock.
-    pub(super) fn repair<O: Os>(&self, ground: &Ground<O>, index: usize, lives: bool) {
+    pub(super) fn repair<O: Os>(&self, backend: &Backend<O>, index: usize, lives: bool) {
         if (index + 1) * ARENA_BYTES > self.usable.load(Acquire) {
             return;
         }
-        let arena = self.at(ground, index);
+        let arena = self.at(backend, index);
         arena.local.as_lock().reset();
         arena.lock().busy.set(0);
         if !lives {
@@ -190,14 +190,14 @@ impl Heap {
     /// Frees every slot of `slab`, and gives it back.
     fn drop_slab<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         end_slots: impl Fn(SlabPtr),
     ) -> Result<(), Misuse> {
-        self.unlist(ground, slab);
+        self.unlist(backend, slab);
         self.collect(slab)?;
         end_slots(slab);
         (0..slab.words()).for_each(|word| slab.free_word(word).store(u64::MAX, Relaxed));
-        self.release(ground, slab)
+        self.release(backend, slab)
     }
 }

@@ -1,41 +1,46 @@
-//! Checking that a heap's lists, states and credits agree.
+//! Checking that a heap's lists, states and counts of frees left agree.
 
-use super::{place, Ground, Heap};
-use crate::geometry::{bit_of, word_of, WORD_SLOTS};
+use super::{place, Backend, Heap};
 use crate::os::Os;
 use crate::remote::PENDING;
 use crate::slab::{List, SlabPtr, SlabTable, Stack, State};
 use crate::sync::Ordering::Relaxed;
+use crate::units::{bit_of, word_of, WORD_SLOTS};
 
 impl Heap {
     /// Number of broken invariants of this heap's lists, while nobody else is at work.
-    pub fn validate<O: Os>(&self, ground: &Ground<O>) -> usize {
+    pub fn validate<O: Os>(&self, backend: &Backend<O>) -> usize {
         let mut wrong = 0;
         let (mut listed, mut owned) = (0, 0);
         for class in 0..self.classes.len() {
-            listed += self.validate_class(ground, class, &mut wrong);
+            listed += self.validate_class(backend, class, &mut wrong);
         }
         let mut bytes = 0;
         for bin in &self.bins {
-            bytes += each(bin, ground.table()).map(SlabPtr::size).sum::<usize>();
-            listed += each(bin, ground.table()).count();
+            bytes += each(bin, backend.table()).map(SlabPtr::size).sum::<usize>();
+            listed += each(bin, backend.table()).count();
         }
-        listed += each(&self.spans, ground.table()).count();
+        listed += each(&self.spans, backend.table()).count();
         for slab in self.active_spans() {
             listed += 1;
             wrong += usize::from(slab.state() != State::Active || !slab.is_span());
         }
         wrong += usize::from(bytes != self.binned_bytes.get());
-        ground.pages.each_slab(|slab| {
+        backend.pages.each_slab(|slab| {
             owned += usize::from(slab.owner.load(Relaxed) & !PENDING == self.me())
         });
         wrong + usize::from(listed != owned)
     }
 
     /// Number of slabs of `class`.
-    fn validate_class<O: Os>(&self, ground: &Ground<O>, class: usize, wrong: &mut usize) -> usize {
+    fn validate_class<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        class: usize,
+        wrong: &mut usize,
+    ) -> usize {
         let this = &self.classes[class];
-        let table = ground.table();
+        let table = backend.table();
         let mut count = 0;
         let mut check = |slab: SlabPtr, state| {
             count += 1;
@@ -44,13 +49,13 @@ impl Heap {
         if let Some(slab) = self.active(table, class) {
             check(slab, State::Active);
         }
-        each(&this.turn, table).for_each(|slab| check(slab, State::Partial));
+        each(&this.partial, table).for_each(|slab| check(slab, State::Partial));
         stacked(&this.sparse, table).for_each(|slab| check(slab, State::Sparse));
         stacked(&this.full, table).for_each(|slab| check(slab, State::Full));
         count
     }
 
-    /// Whether the state, the credit or the bits of `slab`, of `class`, are not what they should be.
+    /// Whether the state, the `frees_left` or the bits of `slab`, of `class`, are not what they should be.
     fn is_wrong(&self, slab: SlabPtr, class: usize) -> bool {
         let (free, slots) = (slab.count_free(), slab.slots());
         let tail = slab.words() * WORD_SLOTS > slots
@@ -58,8 +63,8 @@ impl Heap {
         let ours = slab.owner.load(Relaxed) & !PENDING == self.me();
         let placed = match slab.state() {
             State::Active => true,
-            State::Sparse => place(free, slots) == (State::Partial, slab.credit.get()),
-            state => place(free, slots) == (state, slab.credit.get()),
+            State::Sparse => place(free, slots) == (State::Partial, slab.frees_left.get()),
+            state => place(free, slots) == (state, slab.frees_left.get()),
         };
         tail || !ours || !placed || slab.class() != class
     }

@@ -1,31 +1,31 @@
-//! Freeing: settling slabs on their lists, and what other threads and exited ones have to do with it.
+//! Freeing: requeuing slabs on their lists, and what other threads and exited ones have to do with it.
 
-use super::{dead, overlap, place, remote_overlap, Ground, Heap, SHARED_PART, WATCH_PAGES};
+use super::{dead, overlap, place, remote_overlap, Backend, Heap, SHARED_PART, WATCH_PAGES};
 use crate::class::{CLASSES, SPAN};
 use crate::counters;
-use crate::geometry::{bit_of, word_of};
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, Next, FULL, PENDING, RELEASED, SHARED};
-use crate::slab::{SlabPtr, SlabTable, State, CREDIT_HUGE};
-use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::SeqCst};
+use crate::slab::{SlabPtr, SlabTable, State, FREES_UNCOUNTED};
+use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
+use crate::units::{bit_of, word_of};
 use core::sync::atomic::compiler_fence;
 
-/// The slab's free slots and its credit at the same moment: a signal handler may free in between, which
-/// takes from the credit.
+/// The slab's free slots and its `frees_left` at the same moment: a signal handler may free in between, which
+/// counts `frees_left` down.
 fn count_steadily(slab: SlabPtr) -> (usize, i32) {
     loop {
-        let before = slab.credit.get();
+        let before = slab.frees_left.get();
         compiler_fence(SeqCst);
         let free = slab.count_free();
         compiler_fence(SeqCst);
-        if slab.credit.get() == before {
+        if slab.frees_left.get() == before {
             return (free, before);
         }
     }
 }
 
-impl<O: Os> Ground<O> {
+impl<O: Os> Backend<O> {
     /// Gives back a slab that nobody owns any more, all of whose slots are free. Every release goes through here,
     /// so that the counters are told.
     pub(super) fn release(&self, slab: SlabPtr) {
@@ -43,104 +43,104 @@ impl<O: Os> Ground<O> {
 }
 
 impl Heap {
-    /// The slab's credit is used up: finds the list where it belongs now, or gives it back.
-    pub fn settle<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+    /// The slab's `frees_left` is zero: finds the list where it belongs now, or gives it back.
+    pub fn requeue<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
         if slab.is_span() && slab.state() == State::Full && slab.is_free(0) {
-            return self.span_freed(ground, slab);
+            return self.span_freed(backend, slab);
         }
         // A signal handler takes no slot of an active slab while it is judged.
         let active = slab.state() == State::Active && !slab.is_span();
-        let hidden = active.then(|| self.entry(slab.class()).hide());
+        let hidden = active.then(|| self.cache(slab.class()).hide());
         let (free, before) = count_steadily(slab);
         let slots = slab.slots();
-        self.tell(slab, free);
+        self.account(slab, free);
         if slab.state() == State::Active && free != 0 && free != slots {
-            slab.credit.set(CREDIT_HUGE);
+            slab.frees_left.set(FREES_UNCOUNTED);
             if let Some(bits) = hidden {
-                self.entry(slab.class()).show(bits);
+                self.cache(slab.class()).show(bits);
             }
             return Ok(());
         }
-        self.unlist(ground, slab);
+        self.unlist(backend, slab);
         if slab.is_span() {
-            return self.settle_span(ground, slab, free == slots);
+            return self.requeue_span(backend, slab, free == slots);
         }
         let this = &self.classes[slab.class()];
-        let (state, credit) = place(free, slots);
+        let (state, frees_left) = place(free, slots);
         match state {
             State::Full => {
-                self.fill_up(ground.table(), slab, before);
+                self.fill_up(backend.table(), slab, before);
                 return Ok(());
             }
-            State::Partial => this.turn.push_back(ground.table(), slab),
-            _ => return self.release(ground, slab),
+            State::Partial => this.partial.push_back(backend.table(), slab),
+            _ => return self.release(backend, slab),
         }
         slab.set_state(state);
-        shift(&slab.credit, credit.wrapping_sub(before));
+        add_owned(&slab.frees_left, frees_left.wrapping_sub(before));
         Ok(())
     }
 
-    /// Whether the slab is this heap's and its credit is used up.
+    /// Whether the slab is this heap's and its `frees_left` is zero.
     #[inline]
     pub fn is_spent(&self, slab: SlabPtr) -> bool {
-        slab.owner.load(Relaxed) & !PENDING == self.me() && slab.credit.get() <= 0
+        slab.owner.load(Relaxed) & !PENDING == self.me() && slab.frees_left.get() <= 0
     }
 
     /// A full slab of slots that the heap owns all the same got its first free one, and waits for its turn from now
     /// on. False where that is not all there is to do.
     #[inline]
-    pub fn settle_at_once(&self, table: SlabTable, slab: SlabPtr) -> bool {
+    pub fn requeue_fast(&self, table: SlabTable, slab: SlabPtr) -> bool {
         let class = slab.class();
         if slab.state() != State::Full || class == SPAN {
             return false;
         }
         self.classes[class].full.unlink(table, slab);
-        self.wait_for_turn(table, slab);
+        self.queue_as_partial(table, slab);
         true
     }
 
-    /// A full slab on no list, whose credit is zero, got its first free slot: it waits for its turn from now on.
+    /// A full slab on no list, whose `frees_left` is zero, got its first free slot: it waits for its turn from now on.
     #[inline(always)]
-    fn wait_for_turn(&self, table: SlabTable, slab: SlabPtr) {
-        self.tell(slab, 1);
+    fn queue_as_partial(&self, table: SlabTable, slab: SlabPtr) {
+        self.account(slab, 1);
         slab.set_state(State::Partial);
         // Frees by a signal handler since have made it less than zero.
-        shift(&slab.credit, slab.slots() as i32 - 1);
-        self.classes[slab.class()].turn.push_back(table, slab);
+        add_owned(&slab.frees_left, slab.slots() as i32 - 1);
+        self.classes[slab.class()].partial.push_back(table, slab);
     }
 
     /// Frees `slot`, the first one, of a full slab, which becomes this heap's. False where it is no such slab, or
     /// more is to be done. The thread is marked busy.
     #[inline(always)]
-    pub fn free_into_full<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, slot: usize) -> bool {
+    pub fn free_into_full<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, slot: usize) -> bool {
         let owner = slab.owner.load(Relaxed);
         let word = slab.free_word(word_of(slot));
         if owner & FULL == 0 || slab.slots() == 1 || !remote::claim(slab, owner, self.me()) {
             return false;
         }
-        self.note_claimed(ground, slab, owner);
+        self.note_claimed(backend, slab, owner);
         let bits = word.load(Relaxed);
         // Signal handlers that interrupted a slow path have freed into it.
-        let others = slab.any_remote() || slab.credit.get() != 0;
+        let others = slab.any_remote() || slab.frees_left.get() != 0;
         if others || bits & bit_of(slot) != 0 {
             let _ = self.collect(slab);
             return false;
         }
-        flip(word, bit_of(slot));
-        self.wait_for_turn(ground.table(), slab);
+        xor_owned(word, bit_of(slot));
+        self.queue_as_partial(backend.table(), slab);
         true
     }
 
     /// Takes `slab` off the list that its state names.
-    pub(super) fn unlist<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
-        let table = ground.table();
+    pub(super) fn unlist<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) {
+        let table = backend.table();
         match slab.state() {
             State::Active if slab.is_span() => self.deactivate_span(slab),
             State::Active => {
                 self.classes[slab.class()].active.set(0);
-                self.entry(slab.class()).drop_slots();
+                self.cache(slab.class()).drop_slots();
             }
-            State::Partial => self.classes[slab.class()].turn.unlink(table, slab),
+            State::Partial => self.classes[slab.class()].partial.unlink(table, slab),
             State::Sparse => self.classes[slab.class()].sparse.unlink(table, slab),
             State::Full if slab.is_span() => {
                 self.spans.unlink(table, slab);
@@ -148,14 +148,14 @@ impl Heap {
             }
             State::Binned => self.unbin(table, slab),
             State::Full => self.classes[slab.class()].full.unlink(table, slab),
-            State::Unlisted | State::Abandoned | State::Released | State::Kept => {}
+            State::Unlisted | State::Abandoned | State::Released | State::Parked => {}
         }
         slab.set_state(State::Unlisted);
     }
 
     /// Notes for the counters that `free` slots of `slab` are free.
     #[inline]
-    pub(super) fn tell(&self, slab: SlabPtr, free: usize) {
+    pub(super) fn account(&self, slab: SlabPtr, free: usize) {
         let live = slab.slots() - free;
         let told = slab.counted.load(Relaxed) as usize;
         slab.counted.store(live as u32, Relaxed);
@@ -164,77 +164,77 @@ impl Heap {
     }
 
     /// Tells the counters what was noted since the last time.
-    pub fn report<O: Os>(&self, ground: &Ground<O>) {
-        let counters = ground.meta.counters();
-        counters::add(&counters.handed_out, self.handed.take());
+    pub fn flush_stats<O: Os>(&self, backend: &Backend<O>) {
+        let counters = backend.meta.counters();
+        counters::add(&counters.handed_out, self.bytes_allocated.take());
         counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
     }
 
-    /// Bytes that the counters take for handed out, and that the heap's thread has only checked out.
-    pub fn bytes_checked_out(&self) -> usize {
+    /// Bytes that the counters take for handed out, and that the heap's thread has only cached.
+    pub fn bytes_cached(&self) -> usize {
         let left = |class| {
-            let entry = self.entry(class);
-            entry.bits.get().count_ones() as usize * entry.size.get()
+            let cache = self.cache(class);
+            cache.bits.get().count_ones() as usize * cache.size.get()
         };
         (0..CLASSES).map(left).sum()
     }
 
     /// Gives an unlisted slab back, all of whose slots are free.
-    pub(super) fn release<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+    pub(super) fn release<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
         if let Some(this) = self.classes.get(slab.class()) {
-            this.disown(slab);
+            this.count_lost(slab);
             this.grown.set(this.grown.get().saturating_sub(1));
         }
-        while !remote::let_go(slab, self.me(), RELEASED) {
+        while !remote::release_ownership(slab, self.me(), RELEASED) {
             self.collect(slab)?;
         }
         if slab.count_remote() != 0 {
-            self.note(remote_overlap(slab));
+            self.record_error(remote_overlap(slab));
             slab.drop_remote();
         }
-        self.tell(slab, slab.slots());
-        self.report(ground);
+        self.account(slab, slab.slots());
+        self.flush_stats(backend);
         let released = self.released.get() + slab.pages();
-        ground.release(slab);
+        backend.release(slab);
         self.released.set(released % WATCH_PAGES);
         if released >= WATCH_PAGES {
-            return self.watch_active(ground);
+            return self.watch_active(backend);
         }
         Ok(())
     }
 
     /// Much was released, so the heap's end may be near its return. Active slabs raise no event when they
-    /// become empty and usually lie highest: they get their exact credit, or go at once.
-    fn watch_active<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    /// become empty and usually lie highest: they get their exact `frees_left`, or go at once.
+    fn watch_active<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         for class in 0..CLASSES {
-            if let Some(slab) = self.active(ground.table(), class) {
+            if let Some(slab) = self.active(backend.table(), class) {
                 let live = slab.slots() - slab.count_free();
-                slab.credit.set(live as i32);
+                slab.frees_left.set(live as i32);
                 if live == 0 {
-                    self.settle(ground, slab)?;
+                    self.requeue(backend, slab)?;
                 }
             }
         }
-        self.active_spans().for_each(|slab| slab.credit.set(1));
-        self.bin_active_spans(ground)
+        self.active_spans().for_each(|slab| slab.frees_left.set(1));
+        self.bin_active_spans(backend)
     }
 
     /// The common half of [`Heap::free_elsewhere`]: frees `slot` of a slab of this heap's where no event
     /// follows. False where there is more to it, and where the slot is free already.
     #[inline]
-    pub fn free_at_once(&self, slab: SlabPtr, slot: usize) -> bool {
-        let credit = slab.credit.get();
+    pub fn free_fast(&self, slab: SlabPtr, slot: usize) -> bool {
+        let frees_left = slab.frees_left.get();
         let word = slab.free_word(word_of(slot));
         let bits = word.load(Relaxed);
         if slab.owner.load(Relaxed) != self.me()
             || bits & bit_of(slot) != 0
-            || credit <= 1
+            || frees_left <= 1
             || slab.state() == State::Unlisted
         {
             return false;
         }
         word.store(bits | bit_of(slot), Relaxed);
-        slab.credit.set(credit - 1);
+        slab.frees_left.set(frees_left - 1);
         true
     }
 
@@ -242,7 +242,7 @@ impl Heap {
     /// its own with remote frees waiting. The slot exists.
     pub fn free_elsewhere<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         slot: usize,
     ) -> Result<(), Misuse> {
@@ -254,39 +254,39 @@ impl Heap {
                 } else {
                     0
                 };
-                return self.free_mine(ground, slab, slot, collected);
+                return self.free_mine(backend, slab, slot, collected);
             }
             if owner == RELEASED {
                 return Err(dead(slab, slot));
             }
             if remote::is_nobodys(owner) && !remote::is_shared(owner) {
-                if self.claim(ground, slab, owner) {
+                if self.claim(backend, slab, owner) {
                     let collected = self.collect(slab)?;
-                    return self.free_mine(ground, slab, slot, collected);
+                    return self.free_mine(backend, slab, slot, collected);
                 }
                 continue;
             }
-            if !remote::give_remote(slab, slot) {
+            if !remote::free_remote(slab, slot) {
                 return Err(dead(slab, slot));
             }
-            return self.notify(ground, slab);
+            return self.notify(backend, slab);
         }
     }
 
     /// After a remote free: tells the owner, or collects it where the owner has let go.
-    pub fn notify<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
+    pub fn notify<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
         loop {
             match remote::raise_pending(slab) {
                 Next::Done => return Ok(()),
                 Next::Notify(owner) => {
-                    ground.heaps.notify(ground, owner, slab);
+                    backend.heaps.notify(backend, owner, slab);
                     return Ok(());
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if remote::is_nobodys(owner) && self.claim(ground, slab, owner) {
+                    if remote::is_nobodys(owner) && self.claim(backend, slab, owner) {
                         self.collect(slab)?;
-                        return self.settle(ground, slab);
+                        return self.requeue(backend, slab);
                     }
                 }
             }
@@ -294,32 +294,32 @@ impl Heap {
     }
 
     /// Makes a slab without owner this heap's: unlisted, its remote frees not collected yet.
-    pub(super) fn claim<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, owner: u64) -> bool {
+    pub(super) fn claim<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, owner: u64) -> bool {
         let claimed = if owner & FULL != 0 {
             remote::claim(slab, owner, self.me())
         } else {
-            ground.abandoned.claim(ground.table(), slab, self.me())
+            backend.abandoned.claim(backend.table(), slab, self.me())
         };
         if claimed {
             slab.set_state(State::Unlisted);
-            self.note_claimed(ground, slab, owner);
+            self.note_claimed(backend, slab, owner);
         }
         claimed
     }
 
     /// A slab that nobody owned, whose owner word was `from`, is this heap's from now on.
     #[inline(always)]
-    fn note_claimed<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, from: u64) {
+    fn note_claimed<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, from: u64) {
         if from != self.me() | FULL && !slab.is_span() {
-            self.note_change_of_hands(ground, slab, from);
+            self.note_change_of_hands(backend, slab, from);
         }
     }
 
     #[inline(never)]
-    fn note_change_of_hands<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, from: u64) {
+    fn note_change_of_hands<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, from: u64) {
         self.classes[slab.class()].own();
         if remote::is_heap(from & !FULL) {
-            ground.heaps.lose(ground, from & !FULL, slab.class());
+            backend.heaps.lose(backend, from & !FULL, slab.class());
         }
     }
 
@@ -341,7 +341,7 @@ impl Heap {
     /// Frees `slot` of a slab of this heap's, after `collected` remote frees.
     pub(super) fn free_mine<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         slot: usize,
         collected: usize,
@@ -349,19 +349,19 @@ impl Heap {
         let word = slab.free_word(word_of(slot));
         let bits = word.load(Relaxed);
         if bits & bit_of(slot) != 0 {
-            // Told of before the slab is settled, which may release it; the program may go on.
+            // Told of before the slab is requeued, which may release it; the program may go on.
             let misuse = dead(slab, slot);
-            shift(&slab.credit, -(collected as i32));
-            if slab.credit.get() <= 0 || slab.state() == State::Unlisted {
-                self.settle(ground, slab)?;
+            add_owned(&slab.frees_left, -(collected as i32));
+            if slab.frees_left.get() <= 0 || slab.state() == State::Unlisted {
+                self.requeue(backend, slab)?;
             }
             return Err(misuse);
         }
         // One instruction: a signal handler's own free into this word is not lost.
-        flip(word, bit_of(slot));
-        shift(&slab.credit, -(1 + collected as i32));
-        if slab.credit.get() <= 0 || slab.state() == State::Unlisted {
-            return self.settle(ground, slab);
+        xor_owned(word, bit_of(slot));
+        add_owned(&slab.frees_left, -(1 + collected as i32));
+        if slab.frees_left.get() <= 0 || slab.state() == State::Unlisted {
+            return self.requeue(backend, slab);
         }
         Ok(())
     }
@@ -369,19 +369,19 @@ impl Heap {
     /// Moves a slab's remote frees into its bitmap; how many.
     pub(super) fn collect(&self, slab: SlabPtr) -> Result<usize, Misuse> {
         Ok(remote::collect(slab, self.me()).unwrap_or_else(|twice| {
-            self.note(overlap(slab, twice));
-            // How many is not known: enough that the slab is settled by its bits.
+            self.record_error(overlap(slab, twice));
+            // How many is not known: enough that the slab is requeued by its bits.
             slab.slots()
         }))
     }
 
     /// Collects the remote frees of all slabs in the queue, unless it is closed.
-    pub fn drain<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    pub fn drain<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         if !self.queue.holds_any() {
             return Ok(());
         }
-        for slab in self.queue.take(ground.table()) {
-            self.look_at_queued(ground, slab)?;
+        for slab in self.queue.take(backend.table()) {
+            self.look_at_queued(backend, slab)?;
         }
         Ok(())
     }
@@ -394,7 +394,7 @@ impl Heap {
 
     pub(super) fn look_at_queued<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
         let owner = slab.owner.load(SeqCst);
@@ -404,20 +404,20 @@ impl Heap {
             } else {
                 0
             };
-            shift(&slab.credit, -(collected as i32));
+            add_owned(&slab.frees_left, -(collected as i32));
             if self.is_mixed(slab, collected) {
-                return self.share(ground, slab);
+                return self.share(backend, slab);
             }
-            // 1: a signal handler's free used the credit up, and could not settle the slab.
-            if slab.credit.get() <= 1 {
-                return self.settle(ground, slab);
+            // 1: a signal handler's free counted `frees_left` down to zero, and could not requeue the slab.
+            if slab.frees_left.get() <= 1 {
+                return self.requeue(backend, slab);
             }
         } else if remote::is_nobodys(owner) && slab.count_remote() != 0 {
             // A signal handler freed into it that could not claim it.
-            return self.notify(ground, slab);
+            return self.notify(backend, slab);
         } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me() {
             // It changed hands while it was queued here.
-            ground.heaps.notify(ground, owner, slab);
+            backend.heaps.notify(backend, owner, slab);
         }
         Ok(())
     }
@@ -433,8 +433,8 @@ impl Heap {
     }
 
     /// Lets all threads have the free slots of `slab`: it waits on the process's list.
-    fn share<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
-        self.unlist(ground, slab);
-        self.leave(ground, slab, SHARED)
+    fn share<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        self.unlist(backend, slab);
+        self.leave(backend, slab, SHARED)
     }
 }

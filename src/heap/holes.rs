@@ -14,16 +14,16 @@
 //! A slab with a discarded page leaves the queue of partial slabs for a stack of its own, which refill
 //! looks at when no partial slab is left. So sparse slabs drain while there is any other free slot.
 
-use super::{Class, Ground, Heap};
+use super::{Backend, Class, Heap};
 use crate::bitmap::slots_of_word;
 use crate::class::CLASSES;
-use crate::geometry::{SlabId, PAGE, WORD_SLOTS};
 use crate::options::Name;
 use crate::os::Os;
 use crate::pages::is_zero;
 use crate::remote::PENDING;
 use crate::slab::{SlabPtr, SlabTable, State};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed};
+use crate::units::{SlabId, PAGE, WORD_SLOTS};
 use core::cell::Cell;
 
 /// How many intervals' worth of turns a slab must lie behind the front of the queue, at least and at most.
@@ -49,7 +49,7 @@ pub(super) struct Search {
     patience: Cell<u32>,
     /// Pages discarded lately.
     discarded: Cell<u32>,
-    /// Pages among them that were checked out again.
+    /// Pages among them that were cached again.
     refilled: Cell<u32>,
 }
 
@@ -127,8 +127,8 @@ fn runs(mut pages: u16) -> impl Iterator<Item = (usize, usize)> {
 
 /// Whether something was written to `n` free pages of `slab` from its `first` on, where freed slots are cleared: whoever
 /// hands such a slot out is to find that.
-fn holds_evidence<O: Os>(ground: &Ground<O>, slab: SlabPtr, first: usize, n: usize) -> bool {
-    let clears = ground.options.is_on(Name::Hardened) || ground.options.is_on(Name::Zero);
+fn holds_evidence<O: Os>(backend: &Backend<O>, slab: SlabPtr, first: usize, n: usize) -> bool {
+    let clears = backend.options.is_on(Name::Hardened) || backend.options.is_on(Name::Zero);
     clears && !is_zero(slab.base() + first * PAGE, n * PAGE)
 }
 
@@ -145,14 +145,14 @@ impl Class {
         if at.is_some() {
             return at;
         }
-        let soon = u32::from(self.turns.get()) * patience;
-        let mut slab = self.turn.first(table);
+        let soon = u32::from(self.taken.get()) * patience;
+        let mut slab = self.partial.first(table);
         for _ in 0..soon {
             let Some(next) = slab.filter(|_| allowance.looks > 0) else {
                 break;
             };
             allowance.looks -= 1;
-            slab = self.turn.after(table, next);
+            slab = self.partial.after(table, next);
         }
         slab.or_else(|| self.sparse.first(table))
     }
@@ -161,7 +161,7 @@ impl Class {
     fn search_after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
         match slab.state() {
             State::Partial => self
-                .turn
+                .partial
                 .after(table, slab)
                 .or_else(|| self.sparse.first(table)),
             _ => self.sparse.after(table, slab),
@@ -172,39 +172,39 @@ impl Class {
 impl Heap {
     /// Discards pages on which no slot is live and that are not needed soon, `since` milliseconds after the
     /// last time.
-    pub(super) fn discard_holes<O: Os>(&self, ground: &Ground<O>, since: u64) {
+    pub(super) fn discard_holes<O: Os>(&self, backend: &Backend<O>, since: u64) {
         let patience = self.holes.learn();
         let since = usize::try_from(since).unwrap_or(usize::MAX);
         let mut allowance = Allowance {
             looks: LOOKS.saturating_add(since.saturating_mul(LOOKS_PER_MS)),
             calls: CALLS.saturating_add(since.saturating_mul(CALLS_PER_MS)),
         };
-        self.search(ground, patience, &mut allowance);
+        self.search(backend, patience, &mut allowance);
         for class in &self.classes {
-            class.turns.set(class.turns.get() / 2);
+            class.taken.set(class.taken.get() / 2);
         }
     }
 
     /// Discards all pages on which no slot is live.
-    pub(super) fn discard_all_holes<O: Os>(&self, ground: &Ground<O>) {
+    pub(super) fn discard_all_holes<O: Os>(&self, backend: &Backend<O>) {
         let mut all = Allowance {
             looks: usize::MAX,
             calls: usize::MAX,
         };
         self.holes.slab.set(0);
-        self.search(ground, 0, &mut all);
+        self.search(backend, 0, &mut all);
         for class in 0..CLASSES {
-            self.discard_active(ground, class);
+            self.discard_active(backend, class);
         }
     }
 
     /// Goes round the classes, from where the last search stopped, until `allowance` is used up.
-    fn search<O: Os>(&self, ground: &Ground<O>, patience: u32, allowance: &mut Allowance) {
+    fn search<O: Os>(&self, backend: &Backend<O>, patience: u32, allowance: &mut Allowance) {
         let first = self.holes.class.get() as usize;
-        let mut at = self.search_resumes(ground.table(), first);
+        let mut at = self.search_resumes(backend.table(), first);
         for step in 0..=CLASSES {
             let class = (first + step) % CLASSES;
-            at = self.search_class(ground, class, at, patience, allowance);
+            at = self.search_class(backend, class, at, patience, allowance);
             self.holes.class.set(class as u32);
             self.holes.slab.set(at.map_or(0, |slab| slab.id().0));
             if allowance.looks == 0 || allowance.calls == 0 {
@@ -226,13 +226,13 @@ impl Heap {
     /// Looks at the slabs of `class`, from `at` or the first. Where `allowance` ended the search.
     fn search_class<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         class: usize,
         at: Option<SlabPtr>,
         patience: u32,
         allowance: &mut Allowance,
     ) -> Option<SlabPtr> {
-        let (table, this) = (ground.table(), &self.classes[class]);
+        let (table, this) = (backend.table(), &self.classes[class]);
         let mut at = this.search_from(table, at, patience, allowance);
         while let Some(slab) = at {
             if allowance.looks == 0 || allowance.calls == 0 {
@@ -243,9 +243,9 @@ impl Heap {
             if let Some(next) = at {
                 next.prefetch();
             }
-            let discarded = self.discard_idle(ground, slab, allowance);
+            let discarded = self.discard_idle(backend, slab, allowance);
             if discarded && slab.state() == State::Partial {
-                this.turn.unlink(table, slab);
+                this.partial.unlink(table, slab);
                 slab.set_state(State::Sparse);
                 this.sparse.push(table, slab);
             }
@@ -255,15 +255,15 @@ impl Heap {
 
     /// Discards the pages of `slab` on which no slot is live. Whether there were any.
     ///
-    /// The heap's thread is in a slow path: no slot of the slab is checked out or taken meanwhile. A free
+    /// The heap's thread is in a slow path: no slot of the slab is cached or taken meanwhile. A free
     /// meanwhile, by another thread or a signal handler, makes no page less idle.
     fn discard_idle<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         allowance: &mut Allowance,
     ) -> bool {
-        let live = slab.credit.get().max(0) as usize;
+        let live = slab.frees_left.get().max(0) as usize;
         let slots = slab.slots();
         if slab.pages() < 2 || slots.saturating_sub(live) < slots / FREE_PART {
             return false;
@@ -271,7 +271,7 @@ impl Heap {
         let before = slab.discarded.load(Relaxed);
         let idle = pages_between(0, slab.pages() * PAGE) & !live_pages(slab);
         let runs = runs(idle & !before).count();
-        let bytes = self.discard_pages(ground, slab, idle);
+        let bytes = self.discard_pages(backend, slab, idle);
         allowance.calls = allowance.calls.saturating_sub(runs);
         let count = &self.holes.discarded;
         count.set(count.get().saturating_add((bytes / PAGE) as u32));
@@ -281,21 +281,22 @@ impl Heap {
     /// Discards `pages` of `slab`, as far as they are not yet; how many bytes.
     pub(super) fn discard_pages<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         pages: u16,
     ) -> usize {
         let mut bytes = 0;
         for (first, n) in runs(pages & !slab.discarded.load(Relaxed)) {
-            if holds_evidence(ground, slab, first, n) {
+            if holds_evidence(backend, slab, first, n) {
                 continue;
             }
-            let pages = &ground.pages;
-            let Some(gone) = pages.discard_within(&ground.os, &ground.meta, slab, first, n) else {
+            let pages = &backend.pages;
+            let Some(gone) = pages.discard_within(&backend.os, &backend.meta, slab, first, n)
+            else {
                 break;
             };
             if gone.is_empty() {
-                continue; // Parts of OS pages alone.
+                continue; // Mitigations of OS pages alone.
             }
             let discarded = slab.discarded.load(Relaxed);
             let more = pages_between(gone.start * PAGE, gone.end * PAGE);
@@ -306,20 +307,20 @@ impl Heap {
     }
 
     /// Discards a free span that is kept, unless it was.
-    pub(super) fn discard_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+    pub(super) fn discard_span<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) {
         let pages = slab.pages();
-        if slab.discarded.load(Relaxed) != 0 || holds_evidence(ground, slab, 0, pages) {
+        if slab.discarded.load(Relaxed) != 0 || holds_evidence(backend, slab, 0, pages) {
             return;
         }
-        let (os, meta) = (&ground.os, &ground.meta);
-        let gone = ground.pages.discard_within(os, meta, slab, 0, pages);
+        let (os, meta) = (&backend.os, &backend.meta);
+        let gone = backend.pages.discard_within(os, meta, slab, 0, pages);
         let any = gone.is_some_and(|gone| !gone.is_empty());
         slab.discarded.store(u16::from(any), Relaxed);
     }
 
-    /// Discards the pages of the active slab of `class` on which no slot is live or checked out.
-    fn discard_active<O: Os>(&self, ground: &Ground<O>, class: usize) {
-        let Some((slab, first)) = self.checked_out(ground.table(), class) else {
+    /// Discards the pages of the active slab of `class` on which no slot is live or cached.
+    fn discard_active<O: Os>(&self, backend: &Backend<O>, class: usize) {
+        let Some((slab, first)) = self.cached_word(backend.table(), class) else {
             return;
         };
         if slab.pages() < 2 {
@@ -328,10 +329,10 @@ impl Heap {
         let end = (first + WORD_SLOTS).min(slab.slots());
         let held = pages_between(first * slab.size(), end * slab.size());
         let all = pages_between(0, slab.pages() * PAGE);
-        self.discard_pages(ground, slab, all & !live_pages(slab) & !held);
+        self.discard_pages(backend, slab, all & !live_pages(slab) & !held);
     }
 
-    /// The slots of `word` are checked out of `slab`, some of whose pages were discarded: theirs are used again.
+    /// The slots of `word` are cached of `slab`, some of whose pages were discarded: theirs are used again.
     #[cold]
     pub(super) fn refill_hole(&self, slab: SlabPtr, word: usize) {
         let first = word * WORD_SLOTS;

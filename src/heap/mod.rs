@@ -1,7 +1,7 @@
 //! One thread's slabs by size class: refill, collect, abandon, adopt; and its spans.
 //!
 //! ```text
-//!   carve --> Active --no slot left--> full, nobody's --first free--> Partial --all free--> released
+//!   new slab --> Active --no slot left--> full, nobody's --first free--> Partial --all free--> released
 //!               ^                                                        |  |
 //!               |------------------ first in, first out -----------------'  | others free into it as well
 //!               `------------------ first in, first out ---- shared <-------'
@@ -14,7 +14,7 @@
 //! Refill goes round the words of the active slab and round the partial slabs, first in first out, so
 //! that the slots freed longest ago are handed out first, sweep by sweep, and a slab has gathered what it
 //! will by its turn; then come slabs that exited threads left, and only then a new one. The exception is
-//! a class that has gone round its slabs again and again and found them all but full: see `Class::slack_for`.
+//! a class that has gone round its slabs again and again and found them all but full: see `Class::spare_for`.
 //!
 //! Knows nothing of entry points, hooks or errno. A misuse that it finds comes back as an error.
 
@@ -22,7 +22,7 @@ mod free;
 mod spans;
 mod upper;
 mod shrunk;
-mod ending;
+mod teardown;
 mod holes;
 mod check;
 mod abandoned;
@@ -34,7 +34,6 @@ use crate::class::{reciprocal, size_of_class, slab_pages, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
 use crate::door::Door;
-use crate::geometry::{SlabId, WORD_SLOTS};
 use crate::large::Large;
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
@@ -43,10 +42,11 @@ use crate::options::{Name, Options};
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::remote::{self, Overlap, Queue};
-use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, CREDIT_HUGE, TURN};
-use crate::sync::{flip, shift, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL};
+use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::sync::{AtomicU32, AtomicU64};
-use crate::tls::{Entry, Local};
+use crate::tls::{SlotCache, ThreadCache};
+use crate::units::{SlabId, WORD_SLOTS};
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::compiler_fence;
@@ -66,20 +66,20 @@ const BINS_UP: usize = 3;
 const SHARED_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
-/// A rate of sampling below which every refill asks; above, one in `PULSE` does.
+/// A rate of sampling below which every refill asks; above, one in `TICK_EVERY` does.
 const OFTEN: usize = 16 << 10;
 /// The largest rate of sampling that is told apart.
 const RATE_MOST: usize = 1 << 30;
 /// Slow paths between two looks at the clock.
-const PULSE: u32 = 16;
+const TICK_EVERY: u32 = 16;
 /// Bytes that active spans hand out between two looks at the clock.
-const SPAN_PULSE_BYTES: u64 = 1 << 20;
+const TICK_SPAN_BYTES: u64 = 1 << 20;
 
 /// All that the heaps of a process stand on.
 ///
 /// What every start writes to comes first: each page of it that is written to costs a start a fault and a copy.
 #[repr(C)]
-pub struct Ground<O: Os> {
+pub struct Backend<O: Os> {
     /// The system.
     pub os: O,
     /// The thread heaps.
@@ -98,10 +98,10 @@ pub struct Ground<O: Os> {
     pub arenas: Arenas,
 }
 
-impl<O: Os> Ground<O> {
+impl<O: Os> Backend<O> {
     /// A ground on which nothing stands yet.
-    pub const fn new(locks: &mut Registry, os: O) -> Ground<O> {
-        Ground {
+    pub const fn new(locks: &mut Registry, os: O) -> Backend<O> {
+        Backend {
             os,
             options: Options::new(locks),
             meta: Meta::new(locks),
@@ -142,24 +142,24 @@ impl<O: Os> Ground<O> {
 struct Class {
     /// The slab that slots are taken from; 0: none.
     active: Cell<u32>,
-    /// The word of the active slab that was checked out last.
+    /// The word of the active slab that was cached last.
     cursor: Cell<u8>,
     /// Slabs whose turn came since holes were last looked for, as far as they fit.
-    turns: Cell<u16>,
+    taken: Cell<u16>,
     /// Slabs of this class that the heap owns, or owned last; those that others have claimed since are counted
     /// until [`Heap::forget_lost`].
     owned: Cell<u32>,
     /// Slabs carved and not released by this heap: how large the next one is to be.
     grown: Cell<u32>,
     /// Slabs whose turn came while they were all but full, less those that had more to give.
-    poor: Cell<u32>,
+    nearly_full: Cell<u32>,
     /// Slots of slabs that were carved while others had free slots, since a slab was carved for want of any.
-    slack: Cell<u32>,
+    spare: Cell<u32>,
     /// Full slabs that the heap owns all the same: others' frees waited when they became full, or it is an arena's.
     full: Stack,
     /// Slabs with free slots, but the active one. First in, first out.
-    turn: List<TURN>,
-    /// Slabs with free slots some of whose pages were discarded: taken from when `turn` is empty.
+    partial: List<PARTIAL>,
+    /// Slabs with free slots some of whose pages were discarded: taken from when `partial` is empty.
     sparse: Stack,
 }
 
@@ -186,9 +186,9 @@ pub struct Heap {
     watched_value: AtomicU32,
     /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
     arena: Cell<bool>,
-    /// The thread's block, which holds the entries of the smaller classes.
-    local: Cell<*const Local>,
-    entries: [Entry; CLASSES - LOCAL_CLASSES],
+    /// The thread's block, which holds the caches of the smaller classes.
+    local: Cell<*const ThreadCache>,
+    caches: [SlotCache; CLASSES - LOCAL_CLASSES],
     classes: [Class; CLASSES],
     /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
     /// which its thread needs all the time.
@@ -205,8 +205,8 @@ pub struct Heap {
     binned_low: Cell<usize>,
     span_bytes: Cell<usize>,
     /// Bytes handed out and not told to the counters yet.
-    handed: Cell<u64>,
-    /// Slots checked out, and sampled blocks, as far as they are not accounted for by `is_due`.
+    bytes_allocated: Cell<u64>,
+    /// Slots cached, and sampled blocks, as far as they are not accounted for by `is_due`.
     slots: Cell<u32>,
     /// The count of slots at which the next block is sampled; 0: not chosen yet.
     sample_at: Cell<u32>,
@@ -216,7 +216,7 @@ pub struct Heap {
     live: Cell<i64>,
     /// Keeps the lists to one thread: the heap's own, or a visitor.
     door: Door,
-    pulse: Cell<u32>,
+    ticks: Cell<u32>,
     /// Set where a visitor found the thread at work: it is to give back all that it keeps.
     asked: AtomicU32,
     /// Set for the next refill to come the long way, which asks whether it is to be sampled.
@@ -235,10 +235,10 @@ pub struct Heap {
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// What part of its `slots`, one of so many, a class may have as slack: none where there are so few that
-/// they are gone round in no time. A slab with less than that free when its turn comes is poor.
+/// What part of its `slots`, one of so many, a class may have as spare slots: none where there are so few that
+/// they are gone round in no time. A slab with less than that free when its turn comes is nearly full.
 #[inline]
-fn slack_part(slots: usize) -> usize {
+fn spare_part(slots: usize) -> usize {
     match slots {
         0..1024 => usize::MAX,
         1024..16_384 => 6,
@@ -246,11 +246,11 @@ fn slack_part(slots: usize) -> usize {
     }
 }
 
-/// The fewest slots of slack that a slab is carved for.
-const SLACK_SLOTS: usize = 16;
-/// How many times a class goes round its slabs and finds them poor before it may have slack.
+/// The fewest spare slots that a slab is carved for.
+const SPARE_SLOTS: usize = 16;
+/// How many times a class goes round its slabs and finds them nearly full before it may have spare slots.
 const ROUNDS: u32 = 4;
-/// And how many poor slabs it finds at least.
+/// And how many nearly full slabs it finds at least.
 const PATIENCE: u32 = 64;
 
 /// Where a slab with `free` of `slots` slots free belongs, and how many frees it may stay there.
@@ -271,70 +271,70 @@ impl Class {
     }
 
     /// Notes that the heap owns `slab`, of this class, no more.
-    fn disown(&self, slab: SlabPtr) {
+    fn count_lost(&self, slab: SlabPtr) {
         self.owned.set(self.owned.get().saturating_sub(1));
         let slots = slab.slots() as u32;
-        self.slack.set(self.slack.get().saturating_sub(slots));
+        self.spare.set(self.spare.get().saturating_sub(slots));
     }
 
-    /// The slab whose turn it is. Notes whether it was poor.
+    /// The slab whose turn it is. Notes whether it was nearly full.
     #[inline(always)]
-    fn next_in_turn(&self, table: SlabTable) -> Option<SlabPtr> {
-        let slab = self.turn.pop_front(table)?;
-        self.turns.set(self.turns.get().saturating_add(1));
-        if let Some(next) = self.turn.first(table) {
+    fn next_partial(&self, table: SlabTable) -> Option<SlabPtr> {
+        let slab = self.partial.pop_front(table)?;
+        self.taken.set(self.taken.get().saturating_add(1));
+        if let Some(next) = self.partial.first(table) {
             next.prefetch();
         }
-        self.note_turn(self.is_poor(slab));
+        self.note_fill(self.is_nearly_full(slab));
         Some(slab)
     }
 
-    /// Notes whether the slab whose turn has come is poor.
+    /// Notes whether the slab whose turn has come is nearly full.
     #[inline(always)]
-    fn note_turn(&self, is_poor: bool) {
-        let poor = self.poor.get();
-        self.poor.set(if is_poor {
-            poor.saturating_add(1)
+    fn note_fill(&self, is_nearly_full: bool) {
+        let nearly_full = self.nearly_full.get();
+        self.nearly_full.set(if is_nearly_full {
+            nearly_full.saturating_add(1)
         } else {
-            poor.saturating_sub(1)
+            nearly_full.saturating_sub(1)
         });
     }
 
-    /// Slots of all slabs, if they are as large as `slab`, and what part of them may be slack.
+    /// Slots of all slabs, if they are as large as `slab`, and what part of them may be spare slots.
     #[inline(always)]
     fn slots_and_part(&self, slab: SlabPtr) -> (usize, usize) {
         let all = self.owned.get() as usize * slab.slots();
-        (all, slack_part(all))
+        (all, spare_part(all))
     }
 
-    /// Whether `slab`, whose turn comes, has less free than its part of the slack.
+    /// Whether `slab`, whose turn comes, has less free than its part of the spare slots.
     #[inline(always)]
-    fn is_poor(&self, slab: SlabPtr) -> bool {
+    fn is_nearly_full(&self, slab: SlabPtr) -> bool {
         let (_, part) = self.slots_and_part(slab);
-        is_poor(slab, part)
+        is_nearly_full(slab, part)
     }
 
     /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
     ///
-    /// A heap that was filled to the last slot and then replaces blocks one by one has no slack: each slot
+    /// A heap that was filled to the last slot and then replaces blocks one by one has no spare slots: each slot
     /// freed is the only one, and nearly every call would change slabs. So a class that has gone round its
-    /// slabs `ROUNDS` times and found them poor is granted a part more, no sooner: freed slots come
+    /// slabs `ROUNDS` times and found them nearly full is granted a part more, no sooner: freed slots come
     /// first for every program that does not pay for it again and again.
     #[inline(always)]
-    fn slack_for(&self, slab: SlabPtr) -> usize {
+    fn spare_for(&self, slab: SlabPtr) -> usize {
         let patience = self.owned.get().saturating_mul(ROUNDS).max(PATIENCE);
-        if self.poor.get() < patience || !self.is_poor(slab) {
+        if self.nearly_full.get() < patience || !self.is_nearly_full(slab) {
             return 0;
         }
         let (all, part) = self.slots_and_part(slab);
-        (all / part).saturating_sub(self.slack.get() as usize)
+        (all / part).saturating_sub(self.spare.get() as usize)
     }
 }
 
-/// Whether `slab`, whose credit says how many of its slots are live, has less free than one in `part`.
+/// Whether `slab`, whose `frees_left` says how many of its slots are live, has less free than one in `part`.
 #[inline(always)]
-fn is_poor(slab: SlabPtr, part: usize) -> bool {
-    let free = slab.slots() as i32 - slab.credit.get();
+fn is_nearly_full(slab: SlabPtr, part: usize) -> bool {
+    let free = slab.slots() as i32 - slab.frees_left.get();
     (free as usize) < slab.slots() / part
 }
 
@@ -356,67 +356,67 @@ impl Heap {
     }
 
     /// The block that the heap works on, of which nothing is read here: a thread's own goes with it.
-    pub fn block(&self) -> *const Local {
+    pub fn block(&self) -> *const ThreadCache {
         self.local.get()
     }
 
-    /// The entry of a class above the thread-local ones.
+    /// The cache of a class above the thread-local ones.
     #[inline(always)]
-    pub fn upper_entry(&self, class: usize) -> &Entry {
-        &self.entries[class - LOCAL_CLASSES]
+    pub fn upper_cache(&self, class: usize) -> &SlotCache {
+        &self.caches[class - LOCAL_CLASSES]
     }
 
-    /// The entry of any class of slots.
-    pub fn entry(&self, class: usize) -> &Entry {
+    /// The cache of any class of slots.
+    pub fn cache(&self, class: usize) -> &SlotCache {
         if class >= LOCAL_CLASSES {
-            return self.upper_entry(class);
+            return self.upper_cache(class);
         }
         // SAFETY: set when the thread got this heap, whose thread is the caller, and cleared at its end.
-        unsafe { &(*self.local.get()).entries[class] }
+        unsafe { &(*self.local.get()).caches[class] }
     }
 
     // ---- taking slots ---------------------------------------------------------------------------
 
-    /// Takes a slot of `class`, and checks out the free slots of its word into the class's entry. `None`
+    /// Takes a slot of `class`, and caches the free slots of its word into the class's cache. `None`
     /// where memory has run out.
     pub fn refill<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         class: usize,
     ) -> Result<Option<*mut u8>, Misuse> {
-        self.pulse(ground)?;
-        let entry = self.entry(class);
+        self.tick(backend)?;
+        let cache = self.cache(class);
         loop {
-            match self.refill_from_active(ground.table(), class, entry) {
+            match self.refill_from_active(backend.table(), class, cache) {
                 Ok(Some(slot)) => return Ok(Some(slot)),
                 Ok(None) => {}
                 Err(misuse) => {
-                    self.note(misuse);
-                    if let Some(slab) = self.active(ground.table(), class) {
+                    self.record_error(misuse);
+                    if let Some(slab) = self.active(backend.table(), class) {
                         self.collect(slab)?;
                     }
                     continue;
                 }
             }
-            if let Some(slab) = self.active(ground.table(), class) {
-                if !self.retire(ground, slab) {
+            if let Some(slab) = self.active(backend.table(), class) {
+                if !self.retire(backend, slab) {
                     continue;
                 }
             }
-            match self.next_slab(ground, class)? {
+            match self.next_slab(backend, class)? {
                 Some(slab) => self.activate(slab),
                 None => return Ok(None),
             }
         }
     }
 
-    /// The common part of [`Heap::refill`]: checks out the next word of the active slab and takes its first
+    /// The common part of [`Heap::refill`]: caches the next word of the active slab and takes its first
     /// slot. `None` where that is not all there is to do, or something is wrong, which the other one then
-    /// finds again. `entry` is that of `class`. About sixty instructions.
+    /// finds again. `cache` is that of `class`. About sixty instructions.
     #[inline(always)]
-    pub fn next_word(&self, table: SlabTable, class: usize, entry: &Entry) -> Option<*mut u8> {
-        let pulse = self.pulse.get();
-        if pulse.is_multiple_of(PULSE) {
+    pub fn next_word(&self, table: SlabTable, class: usize, cache: &SlotCache) -> Option<*mut u8> {
+        let ticks = self.ticks.get();
+        if ticks.is_multiple_of(TICK_EVERY) {
             return None;
         }
         let this = self.classes.get(class)?;
@@ -425,50 +425,51 @@ impl Heap {
             return None;
         }
         let slab = table.get(slab);
-        entry.hide();
+        cache.hide();
         let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
         if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
             return None;
         }
-        self.pulse.set(pulse.wrapping_add(1));
+        self.ticks.set(ticks.wrapping_add(1));
         this.cursor.set(word as u8);
-        Some(self.set_entry(slab, entry, word, bits))
+        Some(self.fill_cache(slab, cache, word, bits))
     }
 
     /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where
     /// that is not all there is to do.
-    pub fn refill_in_turn<O: Os>(
+    pub fn refill_from_next<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         class: usize,
-        entry: &Entry,
+        cache: &SlotCache,
     ) -> Option<*mut u8> {
-        let table = ground.table();
-        let pulse = self.pulse.get();
-        if pulse.is_multiple_of(PULSE) {
+        let table = backend.table();
+        let ticks = self.ticks.get();
+        if ticks.is_multiple_of(TICK_EVERY) {
             return None;
         }
         let this = &self.classes[class];
-        let (Some(slab), Some(next)) = (self.active(table, class), this.turn.first(table)) else {
+        let (Some(slab), Some(next)) = (self.active(table, class), this.partial.first(table))
+        else {
             return None;
         };
-        entry.hide();
-        let credit = slab.credit.get();
+        cache.hide();
+        let frees_left = slab.frees_left.get();
         compiler_fence(SeqCst); // before the bits are read
-        if ground.abandoned.count(class) != 0
+        if backend.abandoned.count(class) != 0
             || remote::is_queued(next)
             || slab.next_word(0).is_some()
-            || this.slack_for(next) >= SLACK_SLOTS
+            || this.spare_for(next) >= SPARE_SLOTS
         {
             return None;
         }
-        self.pulse.set(pulse.wrapping_add(1));
+        self.ticks.set(ticks.wrapping_add(1));
         this.active.set(0);
-        self.fill_up(table, slab, credit);
-        if let Some(slab) = this.next_in_turn(table) {
+        self.fill_up(table, slab, frees_left);
+        if let Some(slab) = this.next_partial(table) {
             self.activate(slab);
         }
-        self.refill_from_active(table, class, entry).unwrap_or(None)
+        self.refill_from_active(table, class, cache).unwrap_or(None)
     }
 
     /// Checks out the next word of the active slab and takes its first slot; `None` where it has no free
@@ -478,17 +479,17 @@ impl Heap {
         &self,
         table: SlabTable,
         class: usize,
-        entry: &Entry,
+        cache: &SlotCache,
     ) -> Result<Option<*mut u8>, Misuse> {
         let Some(slab) = self.active(table, class) else {
             return Ok(None);
         };
-        entry.hide();
+        cache.hide();
         let cursor = &self.classes[class].cursor;
         match slab.next_word(cursor.get() as usize) {
             Some((word, bits)) => {
                 cursor.set(word as u8);
-                self.check_out(slab, entry, word, bits).map(Some)
+                self.try_fill_cache(slab, cache, word, bits).map(Some)
             }
             None => Ok(None),
         }
@@ -505,8 +506,8 @@ impl Heap {
         self.heed_rate(options.changes());
         if rate < OFTEN {
             // So that the next refill asks as well; the clock need not be looked at for that.
-            let next = self.pulse.get().wrapping_add(PULSE - 1);
-            self.pulse.set(next - next % PULSE);
+            let next = self.ticks.get().wrapping_add(TICK_EVERY - 1);
+            self.ticks.set(next - next % TICK_EVERY);
             self.asking.set(true);
         }
         let rate = rate.min(RATE_MOST) as u64;
@@ -540,10 +541,10 @@ impl Heap {
     }
 
     #[inline]
-    fn check_out(
+    fn try_fill_cache(
         &self,
         slab: SlabPtr,
-        entry: &Entry,
+        cache: &SlotCache,
         word: usize,
         bits: u64,
     ) -> Result<*mut u8, Misuse> {
@@ -551,13 +552,13 @@ impl Heap {
         if twice != 0 {
             return Err(overlap(slab, Overlap { word, bits: twice }));
         }
-        Ok(self.set_entry(slab, entry, word, bits))
+        Ok(self.fill_cache(slab, cache, word, bits))
     }
 
-    /// Takes the lowest of the free slots `bits`, and puts the others into the entry. In this order: a signal
-    /// handler that allocates in between finds an empty entry, or a whole one.
+    /// Takes the lowest of the free slots `bits`, and puts the others into the cache. In this order: a signal
+    /// handler that allocates in between finds an empty cache, or a whole one.
     #[inline(always)]
-    fn set_entry(&self, slab: SlabPtr, entry: &Entry, word: usize, bits: u64) -> *mut u8 {
+    fn fill_cache(&self, slab: SlabPtr, cache: &SlotCache, word: usize, bits: u64) -> *mut u8 {
         let size = slab.size();
         let first = word * WORD_SLOTS;
         let rest = bits & (bits - 1);
@@ -565,24 +566,25 @@ impl Heap {
             self.refill_hole(slab, word);
         }
         let free = slab.free_word_at(first);
-        flip(free, bits ^ rest);
+        xor_owned(free, bits ^ rest);
         let base = (slab.base() + first * size) as *mut u8;
-        entry.word.set(free);
-        entry.base.set(base);
-        entry.size.set(size);
+        cache.word.set(free);
+        cache.base.set(base);
+        cache.size.set(size);
         let count = bits.count_ones();
         self.slots.set(self.slots.get().wrapping_add(count));
         let handed = u64::from(count) * size as u64;
-        self.handed.set(self.handed.get() + handed);
+        self.bytes_allocated
+            .set(self.bytes_allocated.get() + handed);
         compiler_fence(Release);
-        entry.bits.set(rest);
+        cache.bits.set(rest);
         base.wrapping_add(bits.trailing_zeros() as usize * size)
     }
 
     /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked
     /// out of it.
     #[inline]
-    pub fn checked_out(&self, table: SlabTable, class: usize) -> Option<(SlabPtr, usize)> {
+    pub fn cached_word(&self, table: SlabTable, class: usize) -> Option<(SlabPtr, usize)> {
         let first = self.classes[class].cursor.get() as usize * WORD_SLOTS;
         Some((self.active(table, class)?, first))
     }
@@ -600,40 +602,40 @@ impl Heap {
     fn activate(&self, slab: SlabPtr) {
         let this = &self.classes[slab.class()];
         slab.set_state(State::Active);
-        slab.credit.set(CREDIT_HUGE);
+        slab.frees_left.set(FREES_UNCOUNTED);
         this.active.set(slab.id().0);
         this.cursor.set(slab.words() as u8 - 1);
     }
 
     /// The active slab has no slot left. False where a signal handler has freed into it meanwhile: it stays the
     /// active one.
-    fn retire<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> bool {
+    fn retire<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> bool {
         let this = &self.classes[slab.class()];
-        let credit = slab.credit.get();
+        let frees_left = slab.frees_left.get();
         compiler_fence(SeqCst); // before the bits are read
         if slab.next_word(0).is_some() {
             return false;
         }
         this.active.set(0);
-        self.fill_up(ground.table(), slab, credit);
+        self.fill_up(backend.table(), slab, frees_left);
         true
     }
 
-    /// A slab on no list had no free slot after its `credit` was read: it is whose who frees into it first, from
-    /// now on, unless others' frees wait. A signal handler may have freed since, which the credit tells.
+    /// A slab on no list had no free slot after its `frees_left` was read: it is whose who frees into it first, from
+    /// now on, unless others' frees wait. A signal handler may have freed since, which `frees_left` shows.
     #[inline(always)]
-    fn fill_up(&self, table: SlabTable, slab: SlabPtr, credit: i32) {
-        self.tell(slab, 0);
+    fn fill_up(&self, table: SlabTable, slab: SlabPtr, frees_left: i32) {
+        self.account(slab, 0);
         slab.set_state(State::Unlisted);
-        shift(&slab.credit, credit.wrapping_neg());
+        add_owned(&slab.frees_left, frees_left.wrapping_neg());
         if self.can_open(slab) && remote::open(slab, self.me()) {
             return;
         }
         self.classes[slab.class()].full.push(table, slab);
         slab.set_state(State::Full);
-        shift(&slab.credit, 1);
-        if slab.credit.get() <= 0 {
-            self.settle_at_once(table, slab);
+        add_owned(&slab.frees_left, 1);
+        if slab.frees_left.get() <= 0 {
+            self.requeue_fast(table, slab);
         }
     }
 
@@ -641,69 +643,70 @@ impl Heap {
     /// frees until this heap drains.
     #[inline(always)]
     fn can_open(&self, slab: SlabPtr) -> bool {
-        slab.credit.get() == 0 && !remote::is_queued(slab) && !self.arena.get()
+        slab.frees_left.get() == 0 && !remote::is_queued(slab) && !self.arena.get()
     }
 
     /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
     fn next_slab<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         class: usize,
     ) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
-        let table = ground.table();
-        let lean = |next: SlabPtr| next.credit.get() as usize > next.slots() - next.slots() / 8;
+        let table = backend.table();
+        let lean = |next: SlabPtr| next.frees_left.get() as usize > next.slots() - next.slots() / 8;
         let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
-        if !self.queue.is_empty() && this.turn.first(table).is_none_or(waits) {
-            self.drain(ground)?;
+        if !self.queue.is_empty() && this.partial.first(table).is_none_or(waits) {
+            self.drain(backend)?;
         }
-        if this.turn.first(table).is_none_or(lean) && !self.arena.get() {
-            if let Some(slab) = self.adopt(ground, class)? {
+        if this.partial.first(table).is_none_or(lean) && !self.arena.get() {
+            if let Some(slab) = self.adopt(backend, class)? {
                 return Ok(Some(slab));
             }
         }
-        if let Some(next) = this.turn.first(table) {
-            let slack = this.slack_for(next);
-            if slack >= SLACK_SLOTS && self.queue.is_empty() {
-                if let Some(slab) = self.carve(ground, class, slack) {
-                    this.slack.set(this.slack.get() + slab.slots() as u32);
+        if let Some(next) = this.partial.first(table) {
+            let spare = this.spare_for(next);
+            if spare >= SPARE_SLOTS && self.queue.is_empty() {
+                if let Some(slab) = self.new_slab(backend, class, spare) {
+                    this.spare.set(this.spare.get() + slab.slots() as u32);
                     return Ok(Some(slab));
                 }
             }
-            return Ok(this.next_in_turn(table));
+            return Ok(this.next_partial(table));
         }
         if let Some(slab) = this.sparse.pop(table) {
             return Ok(Some(slab));
         }
-        this.slack.set(0);
-        ground.abandoned.forget_slack(class);
-        Ok(self.carve(ground, class, usize::MAX))
+        this.spare.set(0);
+        backend.abandoned.forget_spare(class);
+        Ok(self.new_slab(backend, class, usize::MAX))
     }
 
-    /// A slab of the process's list, which no heap counts as its own: so what slack there may be in the class is for
+    /// A slab of the process's list, which no heap counts as its own: so what spare slots there may be in the class is for
     /// all heaps together.
-    fn adopt<O: Os>(&self, ground: &Ground<O>, class: usize) -> Result<Option<SlabPtr>, Misuse> {
+    fn adopt<O: Os>(&self, backend: &Backend<O>, class: usize) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
-        let Some(slab) = ground.abandoned.adopt(ground.table(), class, self.me()) else {
+        let Some(slab) = backend.abandoned.adopt(backend.table(), class, self.me()) else {
             return Ok(None);
         };
         this.own();
         self.collect(slab)?;
-        slab.credit.set((slab.slots() - slab.count_free()) as i32);
-        let counters = ground.meta.counters();
+        slab.frees_left
+            .set((slab.slots() - slab.count_free()) as i32);
+        let counters = backend.meta.counters();
         let slabs = counters.slabs[class].load(Relaxed) as usize;
         let all = slabs * slab.slots();
-        let part = slack_part(all);
-        let poor = is_poor(slab, part);
-        this.note_turn(poor);
+        let part = spare_part(all);
+        let nearly_full = is_nearly_full(slab, part);
+        this.note_fill(nearly_full);
         let heaps = counters.heaps.load(Relaxed).max(1) as usize;
         let patience = (slabs * ROUNDS as usize / heaps).max(PATIENCE as usize);
-        if poor && this.poor.get() as usize >= patience {
-            let slack = (all / part).saturating_sub(ground.abandoned.slack(class));
-            let carved = (slack >= SLACK_SLOTS).then(|| self.carve(ground, class, slack));
+        if nearly_full && this.nearly_full.get() as usize >= patience {
+            let spare = (all / part).saturating_sub(backend.abandoned.spare(class));
+            let carved = (spare >= SPARE_SLOTS).then(|| self.new_slab(backend, class, spare));
             if let Some(carved) = carved.flatten() {
-                ground.abandoned.add_slack(class, carved.slots());
-                self.settle(ground, slab)?;
+                backend.abandoned.add_spare(class, carved.slots());
+                self.requeue(backend, slab)?;
                 return Ok(Some(carved));
             }
         }
@@ -711,7 +714,7 @@ impl Heap {
     }
 
     /// A new slab, of at most `most` slots where a slab can be as small.
-    fn carve<O: Os>(&self, ground: &Ground<O>, class: usize, most: usize) -> Option<SlabPtr> {
+    fn new_slab<O: Os>(&self, backend: &Backend<O>, class: usize, most: usize) -> Option<SlabPtr> {
         let this = &self.classes[class];
         let mut pages = slab_pages(class, this.grown.get() as usize);
         while pages > slab_pages(class, 0) && slots_in(class, pages) > most {
@@ -727,25 +730,25 @@ impl Heap {
             align: 1,
         };
         let smallest = slab_pages(class, 0);
-        let carve = |pages| {
-            ground
+        let new_slab = |pages| {
+            backend
                 .pages
-                .carve(&ground.os, &ground.meta, &shape(pages), self.me())
+                .new_slab(&backend.os, &backend.meta, &shape(pages), self.me())
         };
-        if ground.pages.is_refused() {
+        if backend.pages.is_refused() {
             pages = smallest;
         }
-        let (slab, _) = carve(pages).or_else(|| {
+        let (slab, _) = new_slab(pages).or_else(|| {
             if pages > smallest {
-                carve(smallest)
+                new_slab(smallest)
             } else {
                 None
             }
         })?;
         this.own();
         this.grown.set(this.grown.get() + 1);
-        counters::add(&ground.meta.counters().slabs[class], 1);
-        self.report(ground);
+        counters::add(&backend.meta.counters().slabs[class], 1);
+        self.flush_stats(backend);
         Some(slab)
     }
 }
@@ -769,7 +772,7 @@ pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
 
 impl Heap {
     /// Remembers a slot freed twice, which is mended, until the slow path's end.
-    fn note(&self, misuse: Misuse) {
+    fn record_error(&self, misuse: Misuse) {
         if let Misuse::CollectedTwice { addr, slot, size } = misuse {
             let values = [addr, slot, size];
             self.twice
@@ -780,7 +783,7 @@ impl Heap {
     }
 
     /// The slot freed twice that was noted last, once.
-    pub fn noted(&self) -> Option<Misuse> {
+    pub fn recorded_error(&self) -> Option<Misuse> {
         let [addr, slot, size] = self.twice.each_ref().map(Cell::take);
         (addr != 0).then_some(Misuse::CollectedTwice { addr, slot, size })
     }
@@ -857,7 +860,7 @@ pub const WATCHED_SHIFT: u32 = 18;
 
 /// The heap of a thread's block, if it has one.
 #[inline(always)]
-pub fn heap_of(local: &Local) -> Option<&Heap> {
+pub fn heap_of(local: &ThreadCache) -> Option<&Heap> {
     // SAFETY: set by `Heaps::take` to a heap that is never unmapped, for this thread alone.
     NonNull::new(local.heap.get().cast_mut()).map(|heap| unsafe { heap.cast::<Heap>().as_ref() })
 }

@@ -1,6 +1,6 @@
 //! The heaps of the process: given out to threads, taken back at their end, repaired after a fork.
 
-use super::{Ground, Heap};
+use super::{Backend, Heap};
 use crate::arch::thread_pointer;
 use crate::counters;
 use crate::meta::{Area, Fact, HEAP_BYTES};
@@ -11,7 +11,7 @@ use crate::remote::{self, FULL, PENDING};
 use crate::slab::{SlabPtr, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::{Entry, Local};
+use crate::tls::{SlotCache, ThreadCache};
 use core::mem::offset_of;
 use core::ptr::{self};
 
@@ -54,9 +54,9 @@ impl Heaps {
         }
     }
 
-    pub(super) fn at<'a, O: Os>(&self, ground: &'a Ground<O>, index: usize) -> &'a Heap {
+    pub(super) fn at<'a, O: Os>(&self, backend: &'a Backend<O>, index: usize) -> &'a Heap {
         let offset = index * HEAP_BYTES;
-        let place = ground
+        let place = backend
             .meta
             .place::<Heap>(Area::FirstHeap, Area::Heaps, offset);
         // SAFETY: `index` was given out, so its memory is open; zero is a valid heap; never unmapped.
@@ -64,21 +64,21 @@ impl Heaps {
     }
 
     /// The heap that `owner`, some heap's owner word, speaks of; perhaps another thread's by now.
-    fn of_owner<'a, O: Os>(&self, ground: &'a Ground<O>, owner: u64) -> &'a Heap {
-        self.at(ground, remote::heap_index(owner))
+    fn of_owner<'a, O: Os>(&self, backend: &'a Backend<O>, owner: u64) -> &'a Heap {
+        self.at(backend, remote::heap_index(owner))
     }
 
     /// A slab of `class` that the heap of `owner` owned last is another's now. A hint: the heap may be put away.
-    pub(super) fn lose<O: Os>(&self, ground: &Ground<O>, owner: u64, class: usize) {
-        let heap = self.of_owner(ground, owner);
+    pub(super) fn lose<O: Os>(&self, backend: &Backend<O>, owner: u64, class: usize) {
+        let heap = self.of_owner(backend, owner);
         if heap.me() == owner {
             heap.lose(class);
         }
     }
 
     /// Queues `slab` with the heap of `owner`, or with its owner since if that one has exited.
-    pub fn notify<O: Os>(&self, ground: &Ground<O>, mut owner: u64, slab: SlabPtr) {
-        while !self.of_owner(ground, owner).queue.push(slab) {
+    pub fn notify<O: Os>(&self, backend: &Backend<O>, mut owner: u64, slab: SlabPtr) {
+        while !self.of_owner(backend, owner).queue.push(slab) {
             let now = slab.owner.load(SeqCst);
             // An owner that is exiting collects in any case.
             if !remote::is_heap(now) || now & PENDING == 0 || (now ^ owner) & !PENDING == 0 {
@@ -89,14 +89,14 @@ impl Heaps {
     }
 
     /// Number of broken invariants of all heaps, while nobody is at work.
-    pub fn validate<O: Os>(&self, ground: &Ground<O>) -> usize {
+    pub fn validate<O: Os>(&self, backend: &Backend<O>) -> usize {
         let made = self.registry.lock().made;
-        let heaps = (0..made as usize).map(|index| self.at(ground, index));
+        let heaps = (0..made as usize).map(|index| self.at(backend, index));
         heaps
             .filter(|heap| heap.me() != 0)
-            .map(|heap| heap.validate(ground))
+            .map(|heap| heap.validate(backend))
             .sum::<usize>()
-            + validate_nobodys(ground)
+            + validate_nobodys(backend)
     }
 
     /// How many heaps were made.
@@ -105,16 +105,20 @@ impl Heaps {
     }
 
     /// A heap for the thread whose block is `local`. `None` where there are too many.
-    pub fn take<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
+    pub fn take<'a, O: Os>(
+        &self,
+        backend: &'a Backend<O>,
+        local: &ThreadCache,
+    ) -> Option<&'a Heap> {
         self.count();
         if self.is_time_to_look() {
-            self.bury(ground, |_| ());
+            self.reclaim_ended(backend, |_| ());
         }
-        let heap = self.unused(ground)?;
-        self.begin(ground, heap, local);
+        let heap = self.unused(backend)?;
+        self.begin(backend, heap, local);
         // Of others the number is not asked for: a filter of system calls may kill a thread that does.
         if self.given.load(Relaxed) == 1 {
-            self.renumber(ground, heap);
+            self.renumber(backend, heap);
         }
         heap.pointer.store(thread_pointer() as u64, SeqCst);
         heap.watch(local.me.as_ptr().cast(), heap.me() as u32);
@@ -134,16 +138,20 @@ impl Heaps {
         (0..COUNTED).for_each(|_| self.count());
     }
 
-    /// A heap with the entries of `local` that any thread uses, under a lock: no thread's end takes it back.
-    pub fn take_shared<'a, O: Os>(&self, ground: &'a Ground<O>, local: &Local) -> Option<&'a Heap> {
-        let heap = self.take(ground, local)?;
+    /// A heap with the caches of `local` that any thread uses, under a lock: no thread's end takes it back.
+    pub fn take_shared<'a, O: Os>(
+        &self,
+        backend: &'a Backend<O>,
+        local: &ThreadCache,
+    ) -> Option<&'a Heap> {
+        let heap = self.take(backend, local)?;
         heap.watched.store(0, SeqCst);
         heap.pointer.store(0, SeqCst);
         Some(heap)
     }
 
-    /// `heap`, which was unused, is at work from now on, with the entries of `local`.
-    pub fn begin<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
+    /// `heap`, which was unused, is at work from now on, with the caches of `local`.
+    pub fn begin<O: Os>(&self, backend: &Backend<O>, heap: &Heap, local: &ThreadCache) {
         let generation = heap.generation.get() + 1;
         heap.generation.set(generation);
         heap.thread.store(0, SeqCst);
@@ -157,12 +165,12 @@ impl Heaps {
         };
         heap.me.store(me, SeqCst);
         heap.queue.open();
-        heap.heed_rate(ground.options.changes());
+        heap.heed_rate(backend.options.changes());
         // The first look at the clock is some slow paths away: a program that ends before needs none.
         heap.last_decay.store(0, Relaxed);
         heap.asked.store(0, Relaxed);
-        heap.pulse.set(1);
-        counters::add(&ground.meta.counters().heaps, 1);
+        heap.ticks.set(1);
+        counters::add(&backend.meta.counters().heaps, 1);
         local.heap.set(ptr::from_ref(heap).cast());
         local.me.set(me);
     }
@@ -176,19 +184,19 @@ impl Heaps {
 
     /// Takes back the heaps of threads that have gone without their exit hook: raw ones, and those whose
     /// first allocation came in the last round of thread-specific destructors. Costs a system call for
-    /// each heap in use, so the next look comes when twice as many are. `settle` is called for each, before
+    /// each heap in use, so the next look comes when twice as many are. `requeue` is called for each, before
     /// its slabs are abandoned: it frees what is kept for the thread beside the heap.
     #[cold]
-    pub fn bury<O: Os>(&self, ground: &Ground<O>, settle: impl Fn(&Heap)) {
+    pub fn reclaim_ended<O: Os>(&self, backend: &Backend<O>, requeue: impl Fn(&Heap)) {
         let made = self.registry.lock().made;
         let mut in_use = 0;
         for index in 0..made {
-            let heap = self.at(ground, index as usize);
-            match heap.is_left(&ground.os) {
+            let heap = self.at(backend, index as usize);
+            match heap.is_left(&backend.os) {
                 None => {}
                 Some(true) => {
-                    settle(heap);
-                    self.inherit(ground, heap);
+                    requeue(heap);
+                    self.reclaim_heap(backend, heap);
                 }
                 Some(false) => in_use += 1,
             }
@@ -197,61 +205,61 @@ impl Heaps {
     }
 
     /// Abandons what a thread left that has gone, and puts its heap away.
-    fn inherit<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
+    fn reclaim_heap<O: Os>(&self, backend: &Backend<O>, heap: &Heap) {
         // The thread's own block went with it.
-        let block = Local::new();
+        let block = ThreadCache::new();
         heap.local.set(&block);
         let outcome = {
             let _inside = heap.come_in_or_wait();
-            heap.abandon_all(ground)
+            heap.abandon_all(backend)
         };
         if let Err(misuse) = outcome {
-            heap.note(misuse);
+            heap.record_error(misuse);
         }
-        counters::subtract(&ground.meta.counters().heaps, 1);
+        counters::subtract(&backend.meta.counters().heaps, 1);
         self.put_away(heap);
     }
 
-    pub(super) fn unused<'a, O: Os>(&self, ground: &'a Ground<O>) -> Option<&'a Heap> {
+    pub(super) fn unused<'a, O: Os>(&self, backend: &'a Backend<O>) -> Option<&'a Heap> {
         let registry = &mut *self.registry.lock();
         if registry.unused != 0 {
-            let heap = self.at(ground, registry.unused as usize - 1);
+            let heap = self.at(backend, registry.unused as usize - 1);
             registry.unused = heap.next.get();
             return Some(heap);
         }
         let index = registry.made as usize;
         let end = (index + 1) * HEAP_BYTES;
         // Once a thread, and rarely a system call: this lock is not the page lock.
-        if index >= ground.meta.plan().heaps
-            || !ground
+        if index >= backend.meta.plan().heaps
+            || !backend
                 .meta
-                .open_to(&ground.os, Area::Heaps, &mut registry.opened, end)
+                .open_to(&backend.os, Area::Heaps, &mut registry.opened, end)
         {
             return None;
         }
         registry.made += 1;
-        ground
+        backend
             .meta
             .header()
             .heaps_made
             .store(registry.made, Relaxed);
-        let heap = self.at(ground, index);
+        let heap = self.at(backend, index);
         heap.index.set(index as u32);
         Some(heap)
     }
 
     /// Notes the number of the calling thread, whose heap it is: the first one, or a fork child's, where it is another
     /// one than before.
-    pub fn renumber<O: Os>(&self, ground: &Ground<O>, heap: &Heap) {
-        let thread = ground.os.thread_id();
+    pub fn renumber<O: Os>(&self, backend: &Backend<O>, heap: &Heap) {
+        let thread = backend.os.thread_id();
         heap.thread.store(thread, SeqCst);
         let pid = (thread >> 32) as u32;
-        ground.meta.header().pid.store(pid, Relaxed);
+        backend.meta.header().pid.store(pid, Relaxed);
     }
 
     /// States in the region's header how thread heaps are laid out.
-    pub fn describe<O: Os>(&self, ground: &Ground<O>) {
-        let header = ground.meta.header();
+    pub fn describe<O: Os>(&self, backend: &Backend<O>) {
+        let header = backend.meta.header();
         header.state(Fact::HeapBytes, HEAP_BYTES);
         header.state(Fact::HeapOwner, offset_of!(Heap, me));
         header.state(Fact::HeapThread, offset_of!(Heap, thread));
@@ -262,12 +270,12 @@ impl Heaps {
     }
 
     /// Takes back the heap of a thread that ends, which has abandoned all.
-    pub fn give<O: Os>(&self, ground: &Ground<O>, heap: &Heap, local: &Local) {
+    pub fn give<O: Os>(&self, backend: &Backend<O>, heap: &Heap, local: &ThreadCache) {
         heap.watched.store(0, SeqCst);
         local.me.set(0);
         local.heap.set(ptr::null());
-        local.entries.iter().for_each(Entry::drop_slots);
-        counters::subtract(&ground.meta.counters().heaps, 1);
+        local.caches.iter().for_each(SlotCache::drop_slots);
+        counters::subtract(&backend.meta.counters().heaps, 1);
         self.put_away(heap);
     }
 
@@ -291,84 +299,88 @@ impl Heaps {
 
     /// In a fork child, after the pages were rebuilt: the forking thread's heap gets its lists from the
     /// headers, all other heaps are put away, and what they owned is abandoned.
-    pub fn rebuild<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
+    pub fn rebuild<O: Os>(&self, backend: &Backend<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
         let made = {
             let registry = &mut *self.registry.lock();
             registry.unused = 0;
             registry.made
         };
-        ground.abandoned.reset();
+        backend.abandoned.reset();
         let me = mine.map_or(0, Heap::me);
         let mut kept = 0;
         for index in 0..made {
-            let heap = self.at(ground, index as usize);
+            let heap = self.at(backend, index as usize);
             heap.door.reset();
             let arena = heap.me() != 0 && heap.arena.get();
-            ground.arenas.repair(ground, index as usize, arena);
+            backend.arenas.repair(backend, index as usize, arena);
             if arena || (heap.me() == me && me != 0) {
                 heap.forget_all();
                 heap.queue.open();
                 kept += 1;
                 if !arena {
-                    self.renumber(ground, heap);
+                    self.renumber(backend, heap);
                 }
             } else {
                 heap.arena.set(false);
                 heap.watched.store(0, SeqCst);
-                let _ = heap.queue.close(ground.table());
+                let _ = heap.queue.close(backend.table());
                 self.put_away(heap);
             }
         }
-        ground.meta.counters().heaps.store(kept, Relaxed);
-        // All are unlisted before the first is settled: settling one may look at its neighbours.
-        ground
+        backend.meta.counters().heaps.store(kept, Relaxed);
+        // All are unlisted before the first is requeued: requeuing one may look at its neighbours.
+        backend
             .pages
-            .each_slab(|slab| self.unlist(ground, mine, slab));
+            .each_slab(|slab| self.unlist(backend, mine, slab));
         let mut result = Ok(());
-        ground.pages.each_slab(|slab| {
+        backend.pages.each_slab(|slab| {
             if result.is_ok() {
-                result = self.rehome(ground, mine, slab);
+                result = self.rehome(backend, mine, slab);
             }
         });
-        self.recount(ground, made);
+        self.recount(backend, made);
         result
     }
 
     /// In a fork child: what is live is counted anew. The parent's threads were in the middle of telling, and their
     /// heaps hold what they had not told yet.
-    fn recount<O: Os>(&self, ground: &Ground<O>, made: u32) {
-        (0..made as usize).for_each(|index| self.at(ground, index).live.set(0));
-        let (mut live, _) = ground.large.live();
-        ground.pages.each_slab(|slab| {
+    fn recount<O: Os>(&self, backend: &Backend<O>, made: u32) {
+        (0..made as usize).for_each(|index| self.at(backend, index).live.set(0));
+        let (mut live, _) = backend.large.live();
+        backend.pages.each_slab(|slab| {
             let slots = slab.slots() - slab.count_free();
             slab.counted.store(slots as u32, Relaxed);
             live += slots * slab.size();
         });
-        let counters = ground.meta.counters();
+        let counters = backend.meta.counters();
         counters.live.store(live as u64, Relaxed);
         counters.peak.fetch_max(live as u64, Relaxed);
-        let mapped = ground.large.mapped_bytes() + ground.pages.mapped_bytes();
+        let mapped = backend.large.mapped_bytes() + backend.pages.mapped_bytes();
         counters.mapped.store(mapped as u64, Relaxed);
         let broken = counters.break_bytes.load(Relaxed) as usize;
-        ground.meta.budget.recount(broken + mapped);
+        backend.meta.budget.recount(broken + mapped);
     }
 
     /// The heap that owns `slab`, if it is still there: the thread's, or an arena.
     fn keeper<'a, O: Os>(
         &self,
-        ground: &'a Ground<O>,
+        backend: &'a Backend<O>,
         mine: Option<&'a Heap>,
         slab: SlabPtr,
     ) -> Option<&'a Heap> {
         let owner = slab.owner.load(Relaxed) & !(PENDING | FULL);
-        mine.filter(|heap| heap.me() == owner)
-            .or_else(|| ground.arenas.of_owner(ground, owner).map(|(_, heap)| heap))
+        mine.filter(|heap| heap.me() == owner).or_else(|| {
+            backend
+                .arenas
+                .of_owner(backend, owner)
+                .map(|(_, heap)| heap)
+        })
     }
 
-    fn unlist<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>, slab: SlabPtr) {
+    fn unlist<O: Os>(&self, backend: &Backend<O>, mine: Option<&Heap>, slab: SlabPtr) {
         remote::repair(slab);
         slab.set_state(State::Unlisted);
-        if let Some(heap) = self.keeper(ground, mine, slab) {
+        if let Some(heap) = self.keeper(backend, mine, slab) {
             slab.owner.store(heap.me(), SeqCst);
             if let Some(this) = heap.classes.get(slab.class()) {
                 this.own();
@@ -378,27 +390,27 @@ impl Heaps {
 
     fn rehome<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         mine: Option<&Heap>,
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
-        match self.keeper(ground, mine, slab) {
-            Some(heap) => heap.settle(ground, slab),
+        match self.keeper(backend, mine, slab) {
+            Some(heap) => heap.requeue(backend, slab),
             None => {
-                ground.abandoned.orphan(ground, slab);
+                backend.abandoned.list_again(backend, slab);
                 Ok(())
             }
         }
     }
 }
 /// Number of slabs without an owner that are not as they should be, while nobody is at work.
-fn validate_nobodys<O: Os>(ground: &Ground<O>) -> usize {
-    let mut wrong = ground.abandoned.validate(ground.table());
-    ground.pages.each_slab(|slab| {
+fn validate_nobodys<O: Os>(backend: &Backend<O>) -> usize {
+    let mut wrong = backend.abandoned.validate(backend.table());
+    backend.pages.each_slab(|slab| {
         let full = slab.owner.load(Relaxed) & FULL != 0;
-        // Slots that a signal handler freed as it became full have made the credit less than zero.
+        // Slots that a signal handler freed as it became full have made `frees_left` negative.
         let free = -(slab.count_free() as i32);
-        let whole = slab.state() == State::Unlisted && slab.credit.get() == free;
+        let whole = slab.state() == State::Unlisted && slab.frees_left.get() == free;
         wrong += usize::from(full && !whole);
     });
     wrong

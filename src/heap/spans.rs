@@ -9,15 +9,15 @@
 //! and frees one size meets one span, without a list being touched. A bin is last in, first out: the span
 //! freed last is the one whose bytes the caches still hold.
 
-use super::{remote_overlap, Ground, Heap, BINNED_BYTES, BINS_UP, SPAN_PULSE_BYTES};
+use super::{remote_overlap, Backend, Heap, BINNED_BYTES, BINS_UP, TICK_SPAN_BYTES};
 use crate::class::{bin_below, bin_of, bin_pages, span_bin};
 use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
-use crate::geometry::{bit_of, PAGE};
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::slab::{Shape, SlabPtr, SlabTable, State, CREDIT_HUGE};
-use crate::sync::{flip, Ordering::Relaxed};
+use crate::slab::{Shape, SlabPtr, SlabTable, State, FREES_UNCOUNTED};
+use crate::sync::{xor_owned, Ordering::Relaxed};
+use crate::units::{bit_of, PAGE};
 use core::cell::Cell;
 
 /// Whether a request for `wanted` pages may have been served by a span of `pages` pages (see
@@ -31,47 +31,47 @@ impl Heap {
     /// A span of at least `pages` pages, and whether it is all zero. `None` where memory has run out.
     pub fn take_span<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         pages: usize,
     ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
-        if self.handed.get() >= SPAN_PULSE_BYTES {
-            self.look_at_clock(ground)?;
+        if self.bytes_allocated.get() >= TICK_SPAN_BYTES {
+            self.look_at_clock(backend)?;
         }
-        self.pulse(ground)?;
+        self.tick(backend)?;
         let bin = bin_of(pages);
         if !self.queue.is_empty() {
-            self.drain(ground)?;
+            self.drain(backend)?;
         }
-        if let Some(slab) = self.take_binned(ground.table(), pages) {
+        if let Some(slab) = self.take_binned(backend.table(), pages) {
             return Ok(Some((slab, false)));
         }
-        let Some((slab, fresh)) = self.carve_span(ground, bin_pages(bin), 1) else {
+        let Some((slab, fresh)) = self.new_span(backend, bin_pages(bin), 1) else {
             return Ok(None);
         };
         if slab.count_remote() != 0 {
             // Left by a second free of whatever was here before.
-            self.note(remote_overlap(slab));
+            self.record_error(remote_overlap(slab));
             slab.drop_remote();
         }
-        self.begin_span(ground.table(), slab);
+        self.begin_span(backend.table(), slab);
         Ok(Some((slab, fresh)))
     }
 
-    /// The active span for `size` bytes, at most [`SPAN_MAX`](crate::geometry::SPAN_MAX), if it is free: the
+    /// The active span for `size` bytes, at most [`SPAN_MAX`](crate::units::SPAN_MAX), if it is free: the
     /// shortest way. Now and then, and where something is wrong, the slow path is to be taken instead.
     #[inline(always)]
     pub fn take_active_span(&self, size: usize) -> Option<SlabPtr> {
         let slab = self.active_spans[span_bin(size)].get()?;
         let (free, remote) = (slab.first_free_word(), slab.first_remote_word());
-        let handed = self.handed.get();
+        let handed = self.bytes_allocated.get();
         if free.load(Relaxed) & bit_of(0) == 0
             || remote.load(Relaxed) != 0
-            || handed >= SPAN_PULSE_BYTES
+            || handed >= TICK_SPAN_BYTES
         {
             return None;
         }
-        self.handed.set(handed + slab.size() as u64);
-        flip(free, bit_of(0));
+        self.bytes_allocated.set(handed + slab.size() as u64);
+        xor_owned(free, bit_of(0));
         Some(slab)
     }
 
@@ -93,7 +93,7 @@ impl Heap {
 
     fn activate_span(&self, slab: SlabPtr, bin: usize) {
         slab.set_state(State::Active);
-        slab.credit.set(CREDIT_HUGE);
+        slab.frees_left.set(FREES_UNCOUNTED);
         self.active_spans[bin].set(Some(slab));
     }
 
@@ -101,7 +101,7 @@ impl Heap {
     pub fn retire_span(&self, table: SlabTable, slab: SlabPtr) {
         if slab.state() == State::Active {
             self.deactivate_span(slab);
-            self.tell(slab, 0);
+            self.account(slab, 0);
             self.list_span(table, slab);
         }
     }
@@ -110,15 +110,16 @@ impl Heap {
     /// other threads' frees wait to be collected.
     #[inline]
     pub fn take_binned(&self, table: SlabTable, pages: usize) -> Option<SlabPtr> {
-        if !self.queue.is_empty() || self.handed.get() >= SPAN_PULSE_BYTES {
+        if !self.queue.is_empty() || self.bytes_allocated.get() >= TICK_SPAN_BYTES {
             return None;
         }
         let bin = bin_of(pages);
         for bin in bin..(bin + BINS_UP + 1).min(SPAN_BINS) {
             let active = self.active_spans[bin].get();
             if let Some(slab) = active.filter(|slab| slab.is_free(0) && !slab.is_remote(0)) {
-                flip(slab.free_word(0), bit_of(0));
-                self.handed.set(self.handed.get() + slab.size() as u64);
+                xor_owned(slab.free_word(0), bit_of(0));
+                self.bytes_allocated
+                    .set(self.bytes_allocated.get() + slab.size() as u64);
                 return Some(slab);
             }
         }
@@ -134,18 +135,19 @@ impl Heap {
 
     /// Marks the one slot of an unlisted span as live. It becomes the active one where its bin has none.
     fn begin_span(&self, table: SlabTable, slab: SlabPtr) {
-        flip(slab.free_word(0), bit_of(0));
+        xor_owned(slab.free_word(0), bit_of(0));
         match bin_below(slab.pages()) {
             Some(bin) if self.active_spans[bin].get().is_none() => self.activate_span(slab, bin),
             _ => self.list_span(table, slab),
         }
-        self.handed.set(self.handed.get() + slab.size() as u64);
-        self.tell(slab, 0);
+        self.bytes_allocated
+            .set(self.bytes_allocated.get() + slab.size() as u64);
+        self.account(slab, 0);
     }
 
     pub(super) fn list_span(&self, table: SlabTable, slab: SlabPtr) {
         slab.set_state(State::Full);
-        slab.credit.set(1);
+        slab.frees_left.set(1);
         self.spans.push_front(table, slab);
         self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
@@ -154,21 +156,21 @@ impl Heap {
     /// `None` where memory has run out.
     pub fn take_aligned_span<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         pages: usize,
         align: usize,
     ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
-        self.pulse(ground)?;
-        let carved = self.carve_span(ground, bin_pages(bin_of(pages)), align);
+        self.tick(backend)?;
+        let carved = self.new_span(backend, bin_pages(bin_of(pages)), align);
         if let Some((slab, _)) = carved {
-            self.begin_span(ground.table(), slab);
+            self.begin_span(backend.table(), slab);
         }
         Ok(carved)
     }
 
-    pub(super) fn carve_span<O: Os>(
+    pub(super) fn new_span<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         pages: usize,
         align: usize,
     ) -> Option<(SlabPtr, bool)> {
@@ -180,71 +182,76 @@ impl Heap {
             pages,
             align,
         };
-        let carved = ground
+        let carved = backend
             .pages
-            .carve(&ground.os, &ground.meta, &shape, self.me())?;
-        counters::add(&ground.meta.counters().spans, 1);
-        self.report(ground);
+            .new_slab(&backend.os, &backend.meta, &shape, self.me())?;
+        counters::add(&backend.meta.counters().spans, 1);
+        self.flush_stats(backend);
         Some(carved)
     }
 
     /// The one slot of a live span was freed by its owner.
     #[inline]
-    pub fn span_freed<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
-        self.tell(slab, 1);
+    pub fn span_freed<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        self.account(slab, 1);
         slab.discarded.store(0, Relaxed);
-        self.spans.unlink(ground.table(), slab);
+        self.spans.unlink(backend.table(), slab);
         self.span_bytes.set(self.span_bytes.get() - slab.size());
         slab.set_state(State::Unlisted);
         let Some(bin) = bin_below(slab.pages()) else {
-            return self.release(ground, slab);
+            return self.release(backend, slab);
         };
         match self.active_spans[bin].get() {
-            Some(active) if active.is_free(0) => return self.bin_span(ground, slab, bin),
-            Some(active) => self.retire_span(ground.table(), active),
+            Some(active) if active.is_free(0) => return self.bin_span(backend, slab, bin),
+            Some(active) => self.retire_span(backend.table(), active),
             None => {}
         }
         self.activate_span(slab, bin);
-        self.shrink_bins(ground, BINNED_BYTES + self.span_bytes.get() / 2)?;
-        self.pulse(ground)
+        self.shrink_bins(backend, BINNED_BYTES + self.span_bytes.get() / 2)?;
+        self.tick(backend)
     }
 
     /// Bins the active spans that are free, so that they decay with the others.
-    pub(super) fn bin_active_spans<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    pub(super) fn bin_active_spans<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         for bin in 0..SPAN_BINS {
             let active = self.active_spans[bin].get();
             if let Some(slab) = active.filter(|slab| slab.is_free(0)) {
-                self.settle(ground, slab)?;
+                self.requeue(backend, slab)?;
             }
         }
         Ok(())
     }
 
     /// A span on no list: kept for reuse if it is free, within bounds; else it is in use.
-    pub(super) fn settle_span<O: Os>(
+    pub(super) fn requeue_span<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         free: bool,
     ) -> Result<(), Misuse> {
         if !free {
-            self.list_span(ground.table(), slab);
+            self.list_span(backend.table(), slab);
             return Ok(());
         }
         let Some(bin) = bin_below(slab.pages()) else {
-            return self.release(ground, slab);
+            return self.release(backend, slab);
         };
-        self.bin_span(ground, slab, bin)
+        self.bin_span(backend, slab, bin)
     }
 
-    fn bin_span<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr, bin: usize) -> Result<(), Misuse> {
+    fn bin_span<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        slab: SlabPtr,
+        bin: usize,
+    ) -> Result<(), Misuse> {
         slab.set_state(State::Binned);
-        slab.credit.set(CREDIT_HUGE);
-        self.bins[bin].push_front(ground.table(), slab);
+        slab.frees_left.set(FREES_UNCOUNTED);
+        self.bins[bin].push_front(backend.table(), slab);
         self.binned.set(self.binned.get() | 1 << bin);
         self.binned_bytes.set(self.binned_bytes.get() + slab.size());
-        self.shrink_bins(ground, BINNED_BYTES + self.span_bytes.get() / 2)?;
-        self.pulse(ground)
+        self.shrink_bins(backend, BINNED_BYTES + self.span_bytes.get() / 2)?;
+        self.tick(backend)
     }
 
     pub(super) fn unbin(&self, table: SlabTable, slab: SlabPtr) {
@@ -260,22 +267,22 @@ impl Heap {
     }
 
     /// Gives spans of the largest bins back, those freed longest ago first, until at most `most` bytes are kept.
-    pub fn shrink_bins<O: Os>(&self, ground: &Ground<O>, most: usize) -> Result<(), Misuse> {
+    pub fn shrink_bins<O: Os>(&self, backend: &Backend<O>, most: usize) -> Result<(), Misuse> {
         while self.binned_bytes.get() > most && self.binned.get() != 0 {
             let bin = &self.bins[self.binned.get().ilog2() as usize];
-            let Some(slab) = bin.last(ground.table()) else {
+            let Some(slab) = bin.last(backend.table()) else {
                 break;
             };
-            self.unlist(ground, slab);
-            self.release(ground, slab)?;
+            self.unlist(backend, slab);
+            self.release(backend, slab)?;
         }
         Ok(())
     }
 
     /// A live span of this heap's changed its size in place.
-    pub fn span_resized<O: Os>(&self, ground: &Ground<O>, old: usize, new: usize) {
+    pub fn span_resized<O: Os>(&self, backend: &Backend<O>, old: usize, new: usize) {
         self.span_bytes.set(self.span_bytes.get() + new - old);
-        let counters = ground.meta.counters();
+        let counters = backend.meta.counters();
         counters::subtract(&counters.live, old as u64);
         counters::add_with_peak(&counters.live, &counters.peak, new as u64);
     }

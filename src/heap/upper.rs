@@ -1,28 +1,28 @@
-//! The classes above 1 KiB, whose entries lie in the heap and whose slabs have one bitmap word.
+//! The classes above 1 KiB, whose caches lie in the heap and whose slabs have one bitmap word.
 //!
-//! A slab has four slots at first and seldom more than sixteen, so its word is checked out often: what
+//! A slab has four slots at first and seldom more than sixteen, so its word is cached often: what
 //! [`Heap::refill_upper`] does for it has no loop.
 
-use super::{Heap, PULSE};
+use super::{Heap, TICK_EVERY};
 use crate::bitmap::slots_of_word;
 use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
-use crate::geometry::{SlabId, SLAB_PAGES, WORD_SLOTS};
 use crate::slab::SlabTable;
 use crate::sync::{unlinked, Ordering::Relaxed};
-use crate::tls::Entry;
+use crate::tls::SlotCache;
+use crate::units::{SlabId, SLAB_PAGES, WORD_SLOTS};
 
 static_assertions::const_assert!(slots_in(LOCAL_CLASSES, SLAB_PAGES) <= WORD_SLOTS);
 
 impl Heap {
-    /// The entry of the `upper`-th class above the thread-local ones.
+    /// The cache of the `upper`-th class above the thread-local ones.
     ///
     /// # Safety
     /// `upper` < CLASSES - LOCAL_CLASSES.
     #[inline(always)]
-    pub unsafe fn upper_entry_at(&self, upper: usize) -> &Entry {
+    pub unsafe fn upper_cache_at(&self, upper: usize) -> &SlotCache {
         debug_assert!(upper < CLASSES - LOCAL_CLASSES);
         // SAFETY: the caller's.
-        unsafe { self.entries.get_unchecked(upper) }
+        unsafe { self.caches.get_unchecked(upper) }
     }
 
     /// Checks out the word of the active slab of the `upper`-th class above the thread-local ones and takes
@@ -30,20 +30,20 @@ impl Heap {
     /// wrong. The thread is marked busy.
     ///
     /// # Safety
-    /// As [`Heap::upper_entry_at`].
+    /// As [`Heap::upper_cache_at`].
     #[inline(always)]
     pub unsafe fn refill_upper(&self, table: SlabTable, upper: usize) -> Option<*mut u8> {
-        let pulse = self.pulse.get();
-        if pulse.is_multiple_of(PULSE) {
+        let ticks = self.ticks.get();
+        if ticks.is_multiple_of(TICK_EVERY) {
             return None;
         }
         // SAFETY: the caller's.
-        let (entry, class) = unsafe {
+        let (cache, class) = unsafe {
             let class = self.classes.get_unchecked(LOCAL_CLASSES + upper);
-            (self.upper_entry_at(upper), class)
+            (self.upper_cache_at(upper), class)
         };
-        // A handler may have filled the entry before the thread was marked, and could now take from it.
-        entry.hide();
+        // A handler may have filled the cache before the thread was marked, and could now take from it.
+        cache.hide();
         // No slab is header 0, which has no slots.
         let slab = table.get(SlabId(class.active.get()));
         let all = slots_of_word(slab.slots(), 0);
@@ -55,7 +55,7 @@ impl Heap {
             // Blocks that are freed at once: their addresses need not wait for the bitmap word.
             bits = unlinked(all);
         }
-        self.pulse.set(pulse.wrapping_add(1));
-        Some(self.set_entry(slab, entry, 0, bits))
+        self.ticks.set(ticks.wrapping_add(1));
+        Some(self.fill_cache(slab, cache, 0, bits))
     }
 }

@@ -8,7 +8,7 @@
 //! The slabs that the thread takes slots from, and the free spans that it takes without a slow path, are left alone.
 
 use super::holes::idle_pages;
-use super::{Ground, Heap, Heaps};
+use super::{Backend, Heap, Heaps};
 use crate::class::CLASSES;
 use crate::misuse::Misuse;
 use crate::mutex;
@@ -84,27 +84,27 @@ impl Heap {
     }
 
     /// Discards what lies idle, unless the heap's thread is at work in it: then it is asked to give back itself.
-    fn visit<O: Os>(&self, ground: &Ground<O>, whose: Whose) {
+    fn visit<O: Os>(&self, backend: &Backend<O>, whose: Whose) {
         if !self.is_one(whose) || !self.door.hold() {
             return;
         }
         let _visitor = Visitor(self);
-        if !ground.os.barrier() {
+        if !backend.os.barrier() {
             return;
         }
         if !self.door.is_out() {
             self.asked.store(1, Relaxed);
         } else if self.is_one(whose) {
             // Only a thread that was in its heap gives it away.
-            self.discard_waiting(ground);
+            self.discard_waiting(backend);
         }
     }
 
     /// Discards the pages of slabs and spans on lists on which no slot is live, until the heap's thread waits. By a
     /// visitor.
-    fn discard_waiting<O: Os>(&self, ground: &Ground<O>) {
-        self.each_waiting(ground.table(), |slab| {
-            self.discard_unused(ground, slab);
+    fn discard_waiting<O: Os>(&self, backend: &Backend<O>) {
+        self.each_waiting(backend.table(), |slab| {
+            self.discard_unused(backend, slab);
             !self.door.is_awaited()
         });
     }
@@ -120,8 +120,8 @@ impl Heap {
             }
         };
         for class in &self.classes {
-            each(class.turn.first(table), &|slab| {
-                class.turn.after(table, slab)
+            each(class.partial.first(table), &|slab| {
+                class.partial.after(table, slab)
             });
             for stack in [&class.sparse, &class.full] {
                 each(stack.first(table), &|slab| stack.after(table, slab));
@@ -133,27 +133,29 @@ impl Heap {
     }
 
     /// Discards all pages of `slab` on which no slot is live.
-    fn discard_unused<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) {
+    fn discard_unused<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) {
         if !slab.is_span() {
-            self.discard_pages(ground, slab, idle_pages(slab));
+            self.discard_pages(backend, slab, idle_pages(slab));
         } else if slab.is_remote(0) || slab.is_free(0) {
-            self.discard_span(ground, slab);
+            self.discard_span(backend, slab);
         }
     }
 
     /// Discards pages without a live slot of slabs that nobody owns: each is taken from the process's list and put
     /// back.
-    pub fn discard_listed<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    pub fn discard_listed<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         for class in 0..CLASSES {
-            for _ in 0..ground.abandoned.count(class) {
-                let adopted = ground.abandoned.adopt_as(ground.table(), class, self.me());
+            for _ in 0..backend.abandoned.count(class) {
+                let adopted = backend
+                    .abandoned
+                    .adopt_as(backend.table(), class, self.me());
                 let Some((slab, how)) = adopted else {
                     break;
                 };
                 self.classes[class].own();
                 self.collect(slab)?;
-                self.discard_unused(ground, slab);
-                self.leave(ground, slab, how)?;
+                self.discard_unused(backend, slab);
+                self.leave(backend, slab, how)?;
             }
         }
         Ok(())
@@ -163,10 +165,10 @@ impl Heap {
 impl Heaps {
     /// Gives back what lies idle in the heaps of other threads than `mine`'s. Does nothing where the system cannot run
     /// a barrier on all processors.
-    pub fn visit_others<O: Os>(&self, ground: &Ground<O>, mine: Option<&Heap>, whose: Whose) {
+    pub fn visit_others<O: Os>(&self, backend: &Backend<O>, mine: Option<&Heap>, whose: Whose) {
         let mine = mine.map_or(usize::MAX, |heap| heap.index.get() as usize);
         for index in (0..self.made()).filter(|&index| index != mine) {
-            self.at(ground, index).visit(ground, whose);
+            self.at(backend, index).visit(backend, whose);
         }
     }
 }

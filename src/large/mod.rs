@@ -16,18 +16,18 @@
 //! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
 //! back if that fails.
 
-mod kept;
+mod range_cache;
 mod table;
 
 use crate::counters;
-use crate::geometry::PAGE;
 use crate::learnt::Learnt;
 use crate::meta::{Area, Meta, RECORD_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
 use crate::os::Os;
+use crate::units::PAGE;
 use core::ptr::NonNull;
-use kept::{Kept, Range};
+use range_cache::{Range, RangeCache};
 use table::{Record, Table};
 
 /// Base-2 logarithm of the first table's records.
@@ -80,7 +80,7 @@ impl Block {
 /// Whether a block lies between pages that fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Fences {
+pub enum GuardPages {
     /// It does not.
     None = 0,
     /// One before it and one behind.
@@ -117,12 +117,12 @@ struct Inner {
     spare: Learnt,
     /// Bytes open in the even and the odd area.
     opened: [usize; 2],
-    kept: Kept,
+    kept: RangeCache,
 }
 
 /// The large blocks of the process.
 ///
-/// What every start writes to comes first (see `heap::Ground`).
+/// What every start writes to comes first (see `heap::Backend`).
 #[repr(C)]
 pub struct Large {
     /// Under the lock of the records, which is never held over a system call.
@@ -138,7 +138,7 @@ impl Large {
     pub const fn new(locks: &mut Registry) -> Large {
         let inner = Inner {
             table: Table::new(),
-            kept: Kept::new(),
+            kept: RangeCache::new(),
             live_bytes: 0,
             most: [0; 2],
             last_tick: 0,
@@ -507,25 +507,25 @@ impl Large {
     }
 
     /// Notes for hardened mode that `asked` bytes of the live block at `address` were asked for, and
-    /// whether it lies between fences.
-    pub fn note(&self, address: usize, asked: usize, fenced: Fences) {
+    /// whether it lies between guard pages.
+    pub fn note(&self, address: usize, asked: usize, guard_pages: GuardPages) {
         if let Some(record) = self.inner.lock().table.at(address) {
             let unused = (record.bytes - asked).min(u32::MAX as usize >> 1) as u32;
-            record.note = unused << 1 | fenced as u32;
+            record.note = unused << 1 | guard_pages as u32;
         }
     }
 
     /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies
-    /// between fences; `None`: no live block begins there.
-    pub fn noted(&self, address: usize) -> Option<(Block, usize, Fences)> {
+    /// between guard pages; `None`: no live block begins there.
+    pub fn noted(&self, address: usize) -> Option<(Block, usize, GuardPages)> {
         let record = *self.inner.lock().table.at(address)?;
-        let fences = if record.note & 1 != 0 {
-            Fences::Both
+        let guard_pages = if record.note & 1 != 0 {
+            GuardPages::Both
         } else {
-            Fences::None
+            GuardPages::None
         };
         let asked = record.bytes - (record.note >> 1) as usize;
-        (record.stray == 0).then_some((record.block(), asked, fences))
+        (record.stray == 0).then_some((record.block(), asked, guard_pages))
     }
 
     /// The first-class heap that the live block at `address` belongs to; 0: none.

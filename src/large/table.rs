@@ -4,8 +4,8 @@
 //! other. No lock and no system call here.
 
 use super::Block;
-use crate::geometry::PAGE_SHIFT;
 use crate::meta::{Area, Elsewhere, Fact, Header, Meta, RECORD_BYTES};
+use crate::units::PAGE_SHIFT;
 use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, Ordering::Release, Ordering::SeqCst};
@@ -18,7 +18,7 @@ pub(super) struct Record {
     pub(super) bytes: usize,
     /// 0 while live; 1: freed, but neither could it be unmapped nor was there place to keep it.
     pub(super) stray: u32,
-    /// What hardened mode notes of the block: bytes that were not asked for, and whether it has fences.
+    /// What hardened mode notes of the block: bytes that were not asked for, and whether it has guard pages.
     pub(super) note: u32,
     /// Owner word of the first-class heap that the block belongs to; 0: none.
     pub(super) owner: u64,

@@ -21,7 +21,7 @@ pub struct Linux {
     key: AtomicU32,
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
-    fences: Fences,
+    fences: GuardPages,
     /// backtrace(3), once stacks can be told; null: not.
     backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
@@ -30,7 +30,7 @@ pub struct Linux {
 }
 
 /// How pages are made to fault.
-struct Fences {
+struct GuardPages {
     /// One of `UNTRIED`, `BY_GUARD`, `BY_PROTECTION`.
     way: AtomicU32,
     /// Pages protected, each of which splits a mapping in three.
@@ -80,7 +80,7 @@ impl Linux {
             process: Process::new(),
             key: AtomicU32::new(0),
             sole: AtomicU32::new(0),
-            fences: Fences {
+            fences: GuardPages {
                 way: AtomicU32::new(UNTRIED),
                 protected: AtomicUsize::new(0),
                 most: AtomicUsize::new(0),

@@ -1,15 +1,15 @@
 //! Giving back: the heap's end by a negative sbrk, dirty pages inside by discarding.
 
-use super::keep::KEPT_AT_ONCE;
+use super::parked::PARKED_PER_TICK;
 use super::window::Kind;
 use super::Pages;
 use crate::counters;
-use crate::geometry::{PageNo, PAGE};
+use crate::free_runs::Cleanness;
 use crate::meta::Meta;
 use crate::os::{Huge, Os};
-use crate::runs::Cleanness;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
+use crate::units::{PageNo, PAGE};
 use core::ops::Range;
 use core::ptr::NonNull;
 
@@ -143,7 +143,7 @@ impl Pages {
             return;
         };
         if self.is_keeping() {
-            self.discard_kept(os, meta, KEPT_AT_ONCE);
+            self.discard_kept(os, meta, PARKED_PER_TICK);
         }
         let Some(unused) = self.unused_since_tick(now, quiet) else {
             return;

@@ -4,11 +4,11 @@ use super::policy::Policy;
 use super::window::{Kind, Window};
 use super::Pages;
 use crate::counters;
-use crate::geometry::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
+use crate::free_runs::Cleanness;
 use crate::meta::{Area, Meta, WINDOWS};
 use crate::os::{Hold, Huge, Os, Refusal};
-use crate::runs::Cleanness;
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
+use crate::units::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
 use core::ptr::NonNull;
 
 impl Pages {

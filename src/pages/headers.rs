@@ -1,11 +1,11 @@
 //! Which slab headers are in use: those never made, and those to be used again.
 
 use crate::class::PAIR;
-use crate::geometry::SlabId;
 use crate::meta::{Meta, SLAB_BYTES};
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, SlabTable};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::units::SlabId;
 
 /// How the headers are numbered. A number is a distance, and the first headers lie apart from the rest: between
 /// their numbers and the next ones is a gap.

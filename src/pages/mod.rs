@@ -16,26 +16,26 @@
 mod window;
 mod policy;
 mod headers;
-mod keep;
+mod parked;
 mod grow;
 mod give_back;
 mod repair;
 
 use crate::counters;
-use crate::geometry::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
+use crate::free_runs::{Cleanness, Runs};
 use crate::meta::{Area, Elsewhere, Meta, SLAB_BYTES, WINDOWS};
 use crate::mutex::{Mutex, Registry};
 use crate::options::Options;
 use crate::os::{Hold, Os};
 use crate::remote::RELEASED;
-use crate::runs::{Cleanness, Runs};
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
-use crate::sync::{settled, AtomicU32, AtomicUsize};
+use crate::sync::{load_unsynchronized, AtomicU32, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use crate::units::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use core::ptr::NonNull;
 use headers::{Headers, Numbers};
-pub use keep::is_zero;
-use keep::Kept;
+pub use parked::is_zero;
+use parked::Parked;
 use policy::Policy;
 use window::{Kind, Window};
 
@@ -73,7 +73,9 @@ impl Hot {
     #[inline(always)]
     pub fn id_of(&self, page: usize) -> SlabId {
         // SAFETY: the map is open as far as `pages`. Its address was set before the first page.
-        SlabId(unsafe { (*(settled(&self.map) as *const AtomicU32).add(page)).load(Relaxed) })
+        SlabId(unsafe {
+            (*(load_unsynchronized(&self.map) as *const AtomicU32).add(page)).load(Relaxed)
+        })
     }
 
     /// The header that the page map names for `page` < `pages`; the dummy where it names none.
@@ -83,7 +85,7 @@ impl Hot {
         // SAFETY: the map's entries number headers that were made. The table's address was set before the
         // first page.
         unsafe {
-            let slab = settled(&self.slabs) + id.index() * SLAB_BYTES;
+            let slab = load_unsynchronized(&self.slabs) + id.index() * SLAB_BYTES;
             SlabPtr::new(NonNull::new_unchecked(slab as *mut _))
         }
     }
@@ -108,7 +110,7 @@ struct Inner {
     used: usize,
     headers: Headers,
     policy: Policy,
-    kept: Kept,
+    kept: Parked,
 }
 
 // SAFETY: the pointers lead into the metadata region, which belongs to no thread.
@@ -181,7 +183,7 @@ impl Pages {
                         epoch: AtomicU32::new(0),
                     },
                     policy: Policy::new(),
-                    kept: Kept::new(),
+                    kept: Parked::new(),
                 },
             ),
             break_lock: Mutex::new(locks, ()),
@@ -282,7 +284,7 @@ impl Pages {
 
     /// A new slab of `shape`, all free, owned by `owner`; and whether its pages are all zero. `None`
     /// where the system gives no more memory.
-    pub fn carve<O: Os>(
+    pub fn new_slab<O: Os>(
         &self,
         os: &O,
         meta: &Meta,
@@ -290,12 +292,12 @@ impl Pages {
         owner: u64,
     ) -> Option<(SlabPtr, bool)> {
         if self.is_keeping() {
-            return self.carve_kept(os, meta, shape, owner);
+            return self.new_slab_parked(os, meta, shape, owner);
         }
-        self.carve_fresh(os, meta, shape, owner)
+        self.new_slab_fresh(os, meta, shape, owner)
     }
 
-    fn carve_fresh<O: Os>(
+    fn new_slab_fresh<O: Os>(
         &self,
         os: &O,
         meta: &Meta,

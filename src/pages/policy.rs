@@ -1,9 +1,9 @@
 //! When pages are given back: numbers that learn from what the program does.
 
 use super::window::{Kind, Window};
-use crate::geometry::{pages_for, PAGE};
 use crate::learnt::Learnt;
 use crate::options::{Name, Options, HUGE_AUTO, HUGE_ON};
+use crate::units::{pages_for, PAGE};
 
 /// Pages of a huge page.
 const HUGE_PAGES: usize = (2 << 20) / PAGE;

@@ -4,11 +4,11 @@ use super::headers::{Headers, Numbers};
 use super::window::Window;
 use super::{Inner, Pages};
 use crate::class::slot_at;
-use crate::geometry::{PageNo, SlabId, PAGE};
 use crate::mutex::Lock;
 use crate::remote::RELEASED;
 use crate::slab::{SlabPtr, State};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
+use crate::units::{PageNo, SlabId, PAGE};
 
 impl Pages {
     /// A thread is about to fork: from now on nobody begins to move the break. The kernel copies where
@@ -63,7 +63,7 @@ impl Pages {
         inner.headers.spare = [0; 2];
         inner.kept.forget();
         self.each_header(inner.headers.numbers, |slab| {
-            if slab.state() == State::Kept {
+            if slab.state() == State::Parked {
                 let page = self.page_of(slab.base());
                 inner.runs.take(page, slab.pages());
                 self.set_map(page, slab.pages(), slab.id());
@@ -113,7 +113,7 @@ impl Pages {
     pub fn each_slab(&self, mut visit: impl FnMut(SlabPtr)) {
         let numbers = self.inner.lock().headers.numbers;
         self.each_header(numbers, |slab| {
-            if !matches!(slab.state(), State::Released | State::Kept) {
+            if !matches!(slab.state(), State::Released | State::Parked) {
                 visit(slab);
             }
         });

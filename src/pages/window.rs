@@ -1,7 +1,7 @@
 //! A window: a range of addresses whose pages have numbers in a row, and how it grows.
 
-use crate::geometry::{PageNo, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use crate::os::Hold;
+use crate::units::{PageNo, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use core::ops::Range;
 
 /// The least batch of break growth once the heap has that size, in pages.

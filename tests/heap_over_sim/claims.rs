@@ -8,7 +8,7 @@ use slabside::meta::Area;
 const MIB: usize = 1 << 20;
 
 fn windows(heap: &Heap) -> u32 {
-    heap.allocator.ground.meta.header().windows.load(Relaxed)
+    heap.allocator.backend.meta.header().windows.load(Relaxed)
 }
 
 /// Blocks of `size`, until one is refused or there are `most`.
@@ -76,7 +76,7 @@ fn a_page_map_that_others_map_into_sends_the_heap_to_a_window() {
     let mut blocks = heap.take_many(0, 100_000, 10);
     let page = heap
         .allocator
-        .ground
+        .backend
         .meta
         .start::<u8>(Area::PageMap)
         .as_ptr() as usize
@@ -96,7 +96,13 @@ fn a_page_map_that_others_map_into_sends_the_heap_to_a_window() {
 fn headers_that_others_map_into_end_there_and_the_heap_stays_whole() {
     let heap = Heap::with(SimConfig::default());
     heap.take(0, 100);
-    let page = heap.allocator.ground.meta.start::<u8>(Area::Slabs).as_ptr() as usize + 4 * PAGE;
+    let page = heap
+        .allocator
+        .backend
+        .meta
+        .start::<u8>(Area::Slabs)
+        .as_ptr() as usize
+        + 4 * PAGE;
     assert!(heap.sim().intrude(page));
     let blocks = take_until_refused(&heap, 20_000, 5000);
     assert!((100..200).contains(&blocks.len()), "{}", blocks.len());

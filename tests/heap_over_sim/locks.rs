@@ -3,8 +3,8 @@
 use super::*;
 use slabside::api::table::EXPORTS;
 use slabside::arena::Handle;
-use slabside::inspect::census;
-use slabside::sizes::Said;
+use slabside::sized_free::Said;
+use slabside::stats::census;
 
 fn locks_of(heap: &Heap) -> Vec<usize> {
     let mut found = Vec::new();
@@ -69,10 +69,10 @@ const NEED_NOTHING: [&str; 4] = [
 ];
 
 /// The allocator, the forking thread, and one of its blocks of each kind: a slot, a span, a large block.
-type Entry = fn(&Allocator<Sim>, &Local, [*mut u8; 3]) -> bool;
+type SlotCache = fn(&Allocator<Sim>, &ThreadCache, [*mut u8; 3]) -> bool;
 
 /// Every other function, as far as it goes into the allocator; whether it did what it is for.
-const ENTRIES: &[(&str, Entry)] = &[
+const ENTRIES: &[(&str, SlotCache)] = &[
     ("slabside_malloc", |a, t, _| {
         [100, 5000, 20_000, 200_000]
             .iter()
@@ -169,8 +169,8 @@ const ENTRIES: &[(&str, Entry)] = &[
     ("slabside_validate", |a, t, _| a.validate(t) == 0),
 ];
 
-/// As an [`Entry`], for a first-class heap.
-type OfHeap = fn(&Allocator<Sim>, &Local, Handle) -> bool;
+/// As an [`SlotCache`], for a first-class heap.
+type OfHeap = fn(&Allocator<Sim>, &ThreadCache, Handle) -> bool;
 
 /// The functions of first-class heaps.
 const OF_HEAPS: &[(&str, OfHeap)] = &[
@@ -197,7 +197,7 @@ const OF_HEAPS: &[(&str, OfHeap)] = &[
 /// The child's `work` comes back, and has repaired the heap first.
 fn child_goes_through(
     name: &str,
-    work: impl FnOnce(&Allocator<Sim>, &Local, [*mut u8; 3], Handle) -> bool,
+    work: impl FnOnce(&Allocator<Sim>, &ThreadCache, [*mut u8; 3], Handle) -> bool,
 ) {
     let heap = Heap::with(sim_with(|config| config.marks_forks = true));
     let (allocator, thread) = (&heap.allocator, &heap.threads[0]);

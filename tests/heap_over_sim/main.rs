@@ -2,7 +2,7 @@
 //! when memory goes back, what is kept, and what happens where the break has an end or a hole.
 //!
 //! The model (tests/model.rs) says that a program is served; these tests say how. Each states why it is
-//! here. Threads are `Local`s, so that a test decides what each does and when.
+//! here. Threads are `ThreadCache`s, so that a test decides what each does and when.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,21 +19,21 @@ mod locks;
 
 use slabside::allocator::Allocator;
 use slabside::class::{size_of_class, CLASSES};
-use slabside::geometry::{PAGE, SPAN_MAX};
-use slabside::inspect::{stats, Stats};
 use slabside::misuse::{Call, Misuse};
 use slabside::os::{Os, Sim, SimConfig};
 use slabside::remote;
 use slabside::slab::SlabPtr;
+use slabside::stats::{stats, Stats};
 use slabside::sync::Ordering::Relaxed;
-use slabside::tls::{Local, Phase};
+use slabside::tls::{Phase, ThreadCache};
+use slabside::units::{PAGE, SPAN_MAX};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use support::{allocator_on, sim_with};
 
 /// An allocator and three threads.
 struct Heap {
     allocator: Box<Allocator<Sim>>,
-    threads: [Box<Local>; 3],
+    threads: [Box<ThreadCache>; 3],
 }
 
 impl Heap {
@@ -44,16 +44,16 @@ impl Heap {
     fn with(config: SimConfig) -> Heap {
         Heap {
             allocator: allocator_on(config),
-            threads: std::array::from_fn(|_| Box::new(Local::new())),
+            threads: std::array::from_fn(|_| Box::new(ThreadCache::new())),
         }
     }
 
     fn sim(&self) -> &Sim {
-        &self.allocator.ground.os
+        &self.allocator.backend.os
     }
 
     fn stats(&self) -> Stats {
-        stats(&self.allocator, &Local::new())
+        stats(&self.allocator, &ThreadCache::new())
     }
 
     fn take(&self, thread: usize, size: usize) -> usize {
@@ -92,7 +92,7 @@ impl Heap {
     /// The slab that `block` lies in.
     fn slab(&self, block: usize) -> SlabPtr {
         self.allocator
-            .ground
+            .backend
             .pages
             .find(block)
             .expect("a page of the heap")
@@ -121,7 +121,7 @@ impl Heap {
     }
 
     fn is_sound(&self) {
-        assert_eq!(self.allocator.validate(&Local::new()), 0);
+        assert_eq!(self.allocator.validate(&ThreadCache::new()), 0);
     }
 
     /// What ends the program when thread `thread` frees `block`.

@@ -106,9 +106,9 @@ fn a_span_grows_and_shrinks_in_place() {
     let grown = heap.take(0, 10_000); // Behind it nothing but the heap's free end.
     heap.give(0, heap.take(0, SPAN_MAX)); // The break is moved far enough.
     heap.allocator
-        .ground
+        .backend
         .pages
-        .trim(heap.sim(), &heap.allocator.ground.meta, 64);
+        .trim(heap.sim(), &heap.allocator.backend.meta, 64);
     assert_eq!(heap.resize(0, block, 20_000), block, "shrinks in place");
     assert_eq!(heap.usable(block), 5 * PAGE);
     assert_eq!(

@@ -35,9 +35,9 @@ fn a_full_slab_of_an_exited_thread_is_the_first_freers() {
 fn a_thread_that_only_frees_has_a_heap_too() {
     let heap = Heap::new();
     let block = heap.take(0, 100);
-    assert_eq!(heap.allocator.ground.heaps.given.load(Relaxed), 1);
+    assert_eq!(heap.allocator.backend.heaps.given.load(Relaxed), 1);
     heap.give(1, block);
-    assert_eq!(heap.allocator.ground.heaps.given.load(Relaxed), 2);
+    assert_eq!(heap.allocator.backend.heaps.given.load(Relaxed), 2);
     assert_eq!(heap.threads[1].phase.get(), Phase::Running);
     heap.is_sound();
 }
@@ -161,7 +161,7 @@ fn many_short_threads_use_the_same_heap_again() {
     let heap = Heap::new();
     heap.take(0, 1);
     for round in 0..300 {
-        let local = Box::new(Local::new());
+        let local = Box::new(ThreadCache::new());
         let blocks: Vec<usize> = (0..50)
             .map(|_| heap.allocator.malloc(&*local, 100) as usize)
             .collect();
@@ -176,7 +176,7 @@ fn many_short_threads_use_the_same_heap_again() {
 }
 
 /// A signal handler that interrupts a slow path may free, and what it freed is not lost; it gets a block of an
-/// area apart where no slot lies checked out.
+/// area apart where no slot lies cached.
 #[test]
 fn a_handler_in_a_slow_path_frees_without_loss() {
     let heap = Heap::new();

@@ -252,7 +252,7 @@ impl Image {
     fn count_slab(&self, offset: usize, seen: &mut Seen) {
         let [size, slots, class, state] =
             [(20, 4), (28, 2), (30, 1), (31, 1)].map(|(at, n)| self.word(offset + at, n) as usize);
-        if state == State::Kept as usize {
+        if state == State::Parked as usize {
             return;
         }
         let remote = if class == 0 { 128 } else { 64 };

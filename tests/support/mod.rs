@@ -2,7 +2,7 @@
 //! a plain map of what must be live.
 //!
 //! ```text
-//!   Op ... ---> World::play ---> the allocator under test   (a boxed Local stands for each thread)
+//!   Op ... ---> World::play ---> the allocator under test   (a boxed ThreadCache stands for each thread)
 //!                        `-----> BTreeMap address -> block  (what was asked, and what was written there)
 //! ```
 //!
@@ -16,10 +16,10 @@ pub mod fuzzing;
 pub mod parallel;
 
 use slabside::allocator::Allocator;
-use slabside::geometry::{PAGE, SPAN_MAX};
-use slabside::inspect::{census, stats, Stats};
 use slabside::os::{Limits, Os, Sim, SimConfig};
-use slabside::tls::Local;
+use slabside::stats::{census, stats, Stats};
+use slabside::tls::ThreadCache;
+use slabside::units::{PAGE, SPAN_MAX};
 use std::collections::BTreeMap;
 use std::slice;
 
@@ -189,9 +189,9 @@ pub struct World {
     /// The allocator.
     pub allocator: Box<Allocator<Sim>>,
     /// Boxed: a heap names its thread's block by address.
-    threads: [Box<Local>; THREADS],
+    threads: [Box<ThreadCache>; THREADS],
     /// Blocks of threads that a fork left behind: a heap may still name them.
-    forgotten: Vec<Box<Local>>,
+    forgotten: Vec<Box<ThreadCache>>,
     live: BTreeMap<usize, Block>,
     /// Live addresses in the order of their making, but for swaps.
     order: Vec<usize>,
@@ -221,10 +221,10 @@ pub fn sim_with(change: impl FnOnce(&mut SimConfig)) -> SimConfig {
 pub fn allocator_on(config: SimConfig) -> Box<Allocator<Sim>> {
     let allocator = Box::new(Allocator::new(Sim::new(config)));
     let address = &raw const *allocator as usize;
-    allocator.ground.os.expect_at_calls(move || {
+    allocator.backend.os.expect_at_calls(move || {
         // SAFETY: it is the allocator's own system that calls this, as long as there is the allocator.
-        let ground = unsafe { &(*(address as *const Allocator<Sim>)).ground };
-        ground.pages.page_lock_is_free() && ground.large.record_lock_is_free()
+        let backend = unsafe { &(*(address as *const Allocator<Sim>)).backend };
+        backend.pages.page_lock_is_free() && backend.large.record_lock_is_free()
     });
     allocator
 }
@@ -246,7 +246,7 @@ impl World {
         };
         World {
             allocator: allocator_on(config),
-            threads: std::array::from_fn(|_| Box::new(Local::new())),
+            threads: std::array::from_fn(|_| Box::new(ThreadCache::new())),
             forgotten: Vec::new(),
             live: BTreeMap::new(),
             order: Vec::new(),
@@ -263,12 +263,12 @@ impl World {
 
     /// The simulated system.
     pub fn sim(&self) -> &Sim {
-        &self.allocator.ground.os
+        &self.allocator.backend.os
     }
 
     /// The heap's figures.
     pub fn stats(&self) -> Stats {
-        stats(&self.allocator, &Local::new())
+        stats(&self.allocator, &ThreadCache::new())
     }
 
     /// How many blocks are live.
@@ -290,7 +290,7 @@ impl World {
     /// Panics where the allocator is not as it should be.
     pub fn check(&self) {
         assert_eq!(
-            self.allocator.validate(&Local::new()),
+            self.allocator.validate(&ThreadCache::new()),
             0,
             "broken invariants after {} operations",
             self.played
@@ -361,7 +361,7 @@ impl World {
             Op::Exit(thread) => self.allocator.exit_thread(self.thread(thread)),
             Op::Birth(thread) => {
                 self.allocator.exit_thread(self.thread(thread));
-                *self.threads[thread % THREADS] = Local::new();
+                *self.threads[thread % THREADS] = ThreadCache::new();
             }
             Op::Clock(ms) => self.sim().advance_clock(ms),
             Op::Foreign(bytes) => self.foreign(bytes),
@@ -371,7 +371,7 @@ impl World {
         }
     }
 
-    fn thread(&self, thread: usize) -> &Local {
+    fn thread(&self, thread: usize) -> &ThreadCache {
         &self.threads[thread % THREADS]
     }
 
@@ -466,7 +466,7 @@ impl World {
 
     fn fork(&mut self, thread: usize) {
         for other in (0..THREADS).filter(|other| *other != thread % THREADS) {
-            let gone = std::mem::replace(&mut self.threads[other], Box::new(Local::new()));
+            let gone = std::mem::replace(&mut self.threads[other], Box::new(ThreadCache::new()));
             self.forgotten.push(gone);
         }
         let (allocator, thread) = (&self.allocator, self.thread(thread));
@@ -497,7 +497,7 @@ impl World {
     }
 
     fn usable(&self, address: usize) -> usize {
-        let thread = slabside::tls::Local::new();
+        let thread = slabside::tls::ThreadCache::new();
         self.allocator.usable_size(&thread, address as *const u8)
     }
 

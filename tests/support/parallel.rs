@@ -13,7 +13,7 @@
 use super::{expect_pattern, write_pattern, Memory, Op};
 use slabside::allocator::Allocator;
 use slabside::os::{Sim, SimConfig};
-use slabside::tls::Local;
+use slabside::tls::ThreadCache;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
@@ -43,9 +43,9 @@ struct Table {
 /// One thread's own: it lives on when the round's real thread has ended.
 struct Player {
     /// Boxed: its heap names it by address.
-    local: Box<Local>,
+    local: Box<ThreadCache>,
     /// Those of threads that have ended, which a heap may still name.
-    forgotten: Vec<Box<Local>>,
+    forgotten: Vec<Box<ThreadCache>>,
     own: Vec<Block>,
     live: usize,
 }
@@ -81,7 +81,7 @@ impl Parallel {
 
     /// The simulated system.
     pub fn sim(&self) -> &Sim {
-        &self.table.allocator.ground.os
+        &self.table.allocator.backend.os
     }
 
     /// Plays a script, in rounds.
@@ -127,7 +127,7 @@ impl Parallel {
         }
         allocator.reclaim(&self.players[0].local);
         self.check();
-        let stats = slabside::inspect::stats(allocator, &Local::new());
+        let stats = slabside::stats::stats(allocator, &ThreadCache::new());
         let left = (stats.live, stats.slabs, stats.spans, stats.large);
         assert_eq!(left, (0, 0, 0, 0), "{stats:?}");
     }
@@ -159,7 +159,7 @@ impl Parallel {
 
     fn check(&self) {
         assert_eq!(
-            self.table.allocator.validate(&Local::new()),
+            self.table.allocator.validate(&ThreadCache::new()),
             0,
             "broken invariants"
         );
@@ -188,7 +188,7 @@ impl Parallel {
         }
         let local = &self.players[thread].local;
         let allocator = &self.table.allocator;
-        if allocator.ground.os.fork() && thread.is_multiple_of(2) {
+        if allocator.backend.os.fork() && thread.is_multiple_of(2) {
             assert_eq!(allocator.validate(local), 0); // By _Fork, which runs no handlers.
         } else {
             allocator.repair_after_fork(local);
@@ -225,7 +225,7 @@ impl Table {
     }
 
     /// Frees the block left longest, if there is one.
-    fn free_left(&self, local: &Local) -> bool {
+    fn free_left(&self, local: &ThreadCache) -> bool {
         let mut left = self.left();
         if left.is_empty() {
             return false;
@@ -236,7 +236,7 @@ impl Table {
         true
     }
 
-    fn free(&self, local: &Local, block: Block) {
+    fn free(&self, local: &ThreadCache, block: Block) {
         expect_pattern(block.address, block.usable, block.tag);
         self.allocator.free(local, block.address as *mut u8);
     }
@@ -245,7 +245,7 @@ impl Table {
 impl Player {
     fn new() -> Player {
         Player {
-            local: Box::new(Local::new()),
+            local: Box::new(ThreadCache::new()),
             forgotten: Vec::new(),
             own: Vec::new(),
             live: 0,
@@ -253,7 +253,7 @@ impl Player {
     }
 
     fn be_born(&mut self) {
-        let gone = std::mem::replace(&mut self.local, Box::new(Local::new()));
+        let gone = std::mem::replace(&mut self.local, Box::new(ThreadCache::new()));
         self.forgotten.push(gone);
     }
 
@@ -292,7 +292,7 @@ impl Player {
                 allocator.exit_thread(&self.local);
                 self.be_born();
             }
-            Op::Clock(ms) => allocator.ground.os.advance_clock(ms),
+            Op::Clock(ms) => allocator.backend.os.advance_clock(ms),
             Op::Reclaim(_) => allocator.reclaim(&self.local),
             _ => {}
         }

@@ -2,7 +2,7 @@
 //! so that reading it is undefined and Miri says so.
 
 use super::WINDOW_ALIGN;
-use crate::geometry::PAGE;
+use crate::units::PAGE;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use std::alloc::{alloc, dealloc, Layout};

@@ -28,9 +28,9 @@ mod mappings;
 mod tests;
 
 use super::{Hold, Limits, Os, Refusal};
-use crate::geometry::PAGE;
 use crate::misuse::Misuse;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::units::PAGE;
 use core::ops::Range;
 use core::ptr::NonNull;
 use memory::Memory;

@@ -1,7 +1,7 @@
 //! The page table: states, counts, and the host's memory kept in step with them.
 
 use super::{Memory, Page, Plan, SimConfig, State, PAGE_KINDS};
-use crate::geometry::align_up;
+use crate::units::align_up;
 use core::ops::Range;
 use core::ptr::NonNull;
 use std::vec::Vec;

@@ -80,18 +80,18 @@ impl Range {
 }
 
 /// The ranges kept, in no order; those in use stand before those that are not.
-pub(super) struct Kept {
+pub(super) struct RangeCache {
     ranges: [Range; PLACES],
     used: usize,
     /// Bytes of the ranges that are not clean.
     pub(super) bytes: usize,
-    /// The least that was left of them by a block that took some, since the last [`Kept::idle`].
+    /// The least that was left of them by a block that took some, since the last [`RangeCache::idle`].
     low: usize,
 }
 
-impl Kept {
-    pub(super) const fn new() -> Kept {
-        Kept {
+impl RangeCache {
+    pub(super) const fn new() -> RangeCache {
+        RangeCache {
             ranges: [Range::NONE; PLACES],
             used: 0,
             bytes: 0,
@@ -294,7 +294,7 @@ impl Kept {
 
     /// In a fork child: makes the sums agree with the ranges, of which one may be half written.
     pub(super) fn rebuild(&mut self) {
-        let found = core::mem::replace(self, Kept::new());
+        let found = core::mem::replace(self, RangeCache::new());
         for range in found.ranges.iter().filter(|range| range.bytes != 0) {
             self.add(*range);
         }

@@ -2,12 +2,12 @@
 
 use crate::allocator::Allocator;
 use crate::class::CLASSES;
-use crate::geometry::PAGE;
 use crate::occupancy::Occupancy;
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
-use crate::tls::Local;
+use crate::tls::ThreadCache;
+use crate::units::PAGE;
 
 /// The heap's figures, in bytes and counts. The layout is that of `struct slabside_stats`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,15 +50,15 @@ pub struct Stats {
 }
 
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
-pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Stats {
+pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Stats {
     let _busy = allocator.enter(thread);
     if !allocator.is_started() {
         return Stats::default();
     }
-    let ground = &allocator.ground;
-    let counters = ground.meta.counters();
+    let backend = &allocator.backend;
+    let counters = backend.meta.counters();
     let in_slabs = in_slabs(allocator);
-    let (large_bytes, large) = ground.large.live();
+    let (large_bytes, large) = backend.large.live();
     let live = in_slabs.live + large_bytes;
     Stats {
         handed_out: counters.handed_out.load(Relaxed) as usize,
@@ -71,8 +71,8 @@ pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Stats {
         metadata: counters.metadata.load(Relaxed) as usize,
         purged: counters.purged.load(Relaxed) as usize,
         large,
-        idle_pages: ground.pages.idle_bytes(),
-        idle_large: ground.large.kept_bytes(),
+        idle_pages: backend.pages.idle_bytes(),
+        idle_large: backend.large.kept_bytes(),
         ..in_slabs
     }
 }
@@ -81,7 +81,7 @@ pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Stats {
 /// there are.
 fn in_slabs<O: Os>(allocator: &Allocator<O>) -> Stats {
     let mut stats = Stats::default();
-    allocator.ground.pages.each_slab(|slab| {
+    allocator.backend.pages.each_slab(|slab| {
         let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
         stats.live += (slab.slots() - free) * slab.size();
         let holes = hole_bytes(slab);
@@ -110,7 +110,7 @@ pub struct LiveByClass {
 }
 
 /// What is live in `allocator`, by size class. Other threads may be at work: then it is a moment's mixture.
-pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &Local) -> LiveByClass {
+pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> LiveByClass {
     let _busy = allocator.enter(thread);
     let mut live = LiveByClass {
         bytes: [0; CLASSES + 1],
@@ -120,13 +120,13 @@ pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &Local) -> LiveByC
     if !allocator.is_started() {
         return live;
     }
-    allocator.ground.pages.each_slab(|slab| {
+    allocator.backend.pages.each_slab(|slab| {
         let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
         let slots = slab.slots() - free;
         live.bytes[slab.class().min(CLASSES)] += slots * slab.size();
         live.spans += usize::from(slab.is_span()) * slots;
     });
-    live.large = allocator.ground.large.live().0;
+    live.large = allocator.backend.large.live().0;
     live
 }
 
@@ -170,7 +170,7 @@ pub struct Census {
 }
 
 /// Counts what `allocator` holds.
-pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
+pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
     let _busy = allocator.enter(thread);
     let mut census = Census {
         held: 0,
@@ -189,8 +189,8 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
     if !allocator.is_started() {
         return census;
     }
-    let ground = &allocator.ground;
-    ground.pages.each_slab(|slab| {
+    let backend = &allocator.backend;
+    backend.pages.each_slab(|slab| {
         let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
         census.live += (slab.slots() - free) * slab.size();
         if slab.is_span() {
@@ -201,13 +201,13 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
             census.free_slot_bytes += (free * slab.size()).saturating_sub(hole_bytes(slab));
         }
     });
-    let counters = ground.meta.counters();
-    census.free_runs = ground.pages.free_runs();
-    (census.held, census.top) = ground.pages.held(&ground.os, &ground.meta);
+    let counters = backend.meta.counters();
+    census.free_runs = backend.pages.free_runs();
+    (census.held, census.top) = backend.pages.held(&backend.os, &backend.meta);
     let moved = counters.break_bytes.load(Relaxed) as usize;
     let moved_most = counters.break_peak.load(Relaxed) as usize;
     census.held_most = census.held + moved_most.saturating_sub(moved);
-    (census.large_bytes, census.large) = ground.large.live();
+    (census.large_bytes, census.large) = backend.large.live();
     // What was seen to be live is not to be forgotten by the next census.
     let live = census.live + census.large_bytes;
     census.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
@@ -217,25 +217,25 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &Local) -> Census {
 impl<O: Os> Allocator<O> {
     /// How full the slab of the live block at `block` is; all zero for a block that has pages of its own, and for null.
     /// Other threads may be at work: then the figures are a moment's mixture. What is not a live block is a misuse.
-    pub fn occupancy(&self, thread: &Local, block: *const u8) -> Occupancy {
+    pub fn occupancy(&self, thread: &ThreadCache, block: *const u8) -> Occupancy {
         self.slab_of_slots(thread, block)
             .map_or_else(Occupancy::default, |slab| {
-                self.sums.measure(&self.ground.pages, slab)
+                self.sums.measure(&self.backend.pages, slab)
             })
     }
 
     /// Whether to move the live block at `block` helps to give its slab back. See [`Allocator::occupancy`].
-    pub fn should_move(&self, thread: &Local, block: *const u8) -> bool {
+    pub fn should_move(&self, thread: &ThreadCache, block: *const u8) -> bool {
         self.slab_of_slots(thread, block)
-            .is_some_and(|slab| self.sums.should_move(&self.ground.pages, slab))
+            .is_some_and(|slab| self.sums.should_move(&self.backend.pages, slab))
     }
 
     /// The slab that the live block at `block` is a slot of, if it is one.
-    fn slab_of_slots(&self, thread: &Local, block: *const u8) -> Option<SlabPtr> {
+    fn slab_of_slots(&self, thread: &ThreadCache, block: *const u8) -> Option<SlabPtr> {
         if self.usable_size(thread, block) == 0 {
             return None;
         }
-        let slab = self.ground.pages.slab_at(block as usize)?;
+        let slab = self.backend.pages.slab_at(block as usize)?;
         (slab.id().is_some() && slab.class() < CLASSES).then_some(slab)
     }
 }

@@ -1,10 +1,10 @@
-//! Which parts of hardened mode are on: fixed at the first allocation.
+//! Which mitigations of hardened mode are on: fixed at the first allocation.
 
 use crate::options::{Name, Options, QUARANTINE_BYTES};
 
 /// What is on. Nothing by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct Mitigations {
     /// Freed blocks are cleared, and verified to be still clear when they are handed out again.
     pub zero: bool,
     /// A secret word behind the bytes that were asked for, looked at by free and realloc.
@@ -21,9 +21,9 @@ pub struct Parts {
     pub sample: usize,
 }
 
-impl Parts {
+impl Mitigations {
     /// No part.
-    pub const NONE: Parts = Parts {
+    pub const NONE: Mitigations = Mitigations {
         zero: false,
         canary: false,
         random: false,
@@ -39,10 +39,10 @@ impl Parts {
     }
 
     /// What the options say.
-    pub fn of(options: &Options) -> Parts {
+    pub fn of(options: &Options) -> Mitigations {
         let all = options.is_on(Name::Hardened);
         let bytes = options.get(Name::Quarantine);
-        Parts {
+        Mitigations {
             zero: all || options.is_on(Name::Zero),
             canary: all || options.is_on(Name::Canary),
             random: all || options.is_on(Name::Random),
@@ -62,26 +62,26 @@ impl Parts {
 mod tests {
     use super::*;
 
-    fn parts(text: &str) -> Parts {
+    fn mitigations(text: &str) -> Mitigations {
         let options = Options::new(&mut crate::mutex::Registry::new());
         options.freeze(text.as_bytes(), |_| panic!("{text}"));
-        Parts::of(&options)
+        Mitigations::of(&options)
     }
 
     #[test]
     fn hardened_is_all_parts_and_single_ones_can_be_had() {
-        let all = parts("hardened");
+        let all = mitigations("hardened");
         assert!(all.zero && all.canary && all.random && all.guard && all.racing);
         assert_eq!(all.quarantine, QUARANTINE_BYTES);
-        assert_eq!(parts("decay:10"), Parts::NONE);
-        let wanted = Parts {
+        assert_eq!(mitigations("decay:10"), Mitigations::NONE);
+        let wanted = Mitigations {
             zero: true,
             quarantine: 64 << 10,
             sample: 1000,
-            ..Parts::NONE
+            ..Mitigations::NONE
         };
-        assert_eq!(parts("zero,quarantine:64k,guard-sample:1000"), wanted);
-        assert!(wanted.is_hardened() && !parts("guard-sample:9").is_hardened());
-        assert_eq!(parts("quarantine").quarantine, QUARANTINE_BYTES);
+        assert_eq!(mitigations("zero,quarantine:64k,guard-sample:1000"), wanted);
+        assert!(wanted.is_hardened() && !mitigations("guard-sample:9").is_hardened());
+        assert_eq!(mitigations("quarantine").quarantine, QUARANTINE_BYTES);
     }
 }

@@ -12,16 +12,16 @@
 use super::Pages;
 use crate::class::{slots_in, CLASSES};
 use crate::counters;
-use crate::geometry::{SlabId, PAGE, SPAN_PAGES};
 use crate::meta::Meta;
 use crate::os::Os;
 use crate::remote::RELEASED;
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State};
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
+use crate::units::{SlabId, PAGE, SPAN_PAGES};
 use core::ptr::NonNull;
 
-/// Kept slabs that a tick discards at most.
-pub(super) const KEPT_AT_ONCE: usize = 64;
+/// Parked slabs that a tick discards at most.
+pub(super) const PARKED_PER_TICK: usize = 64;
 /// Pages of kept slabs whose contents need not be discarded before the next tick.
 const WARM_PAGES: usize = 4096;
 /// Lists: a class each, and one for each number of pages that a span has.
@@ -35,7 +35,7 @@ const EVIDENCE: u32 = 2;
 
 /// Slabs whose pages wait for the next slab of their kind. The front is warm, released last; behind it lie
 /// those that were looked at.
-pub(super) struct Kept {
+pub(super) struct Parked {
     lists: [List; KINDS],
     /// Pages that are not discarded.
     warm: usize,
@@ -50,9 +50,9 @@ fn kind(class: usize, pages: usize) -> usize {
     }
 }
 
-impl Kept {
-    pub(super) const fn new() -> Kept {
-        Kept {
+impl Parked {
+    pub(super) const fn new() -> Parked {
+        Parked {
             lists: [const { List::new() }; KINDS],
             warm: 0,
         }
@@ -67,7 +67,7 @@ impl Kept {
     /// Adds a slab whose owner word says released.
     pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr) {
         slab.owner.store(RELEASED, Relaxed);
-        slab.set_state(State::Kept);
+        slab.set_state(State::Parked);
         slab.counted.store(WARM, Relaxed);
         self.warm += slab.pages();
         self.lists[kind(slab.class(), slab.pages())].push_front(table, slab);
@@ -77,7 +77,7 @@ impl Kept {
         let list = &self.lists[kind(shape.class, shape.pages)];
         let fits = |slab: &SlabPtr| slab.base().is_multiple_of(shape.align * PAGE);
         let slab = core::iter::successors(list.first(table), |&slab| list.after(table, slab))
-            .take(KEPT_AT_ONCE)
+            .take(PARKED_PER_TICK)
             .find(fits)?;
         list.unlink(table, slab);
         if slab.counted.load(Relaxed) == WARM {
@@ -148,7 +148,7 @@ impl Pages {
     }
 
     /// A slab made of pages that its class had before, or of fresh ones with a guard page behind.
-    pub(super) fn carve_kept<O: Os>(
+    pub(super) fn new_slab_parked<O: Os>(
         &self,
         os: &O,
         meta: &Meta,
@@ -173,13 +173,13 @@ impl Pages {
             return Some((slab, false));
         }
         if meta.os_page() != PAGE {
-            return self.carve_fresh(os, meta, shape, owner);
+            return self.new_slab_fresh(os, meta, shape, owner);
         }
         let guarded = Shape {
             pages: shape.pages + 1,
             ..*shape
         };
-        let (slab, fresh) = self.carve_fresh(os, meta, &guarded, owner)?;
+        let (slab, fresh) = self.new_slab_fresh(os, meta, &guarded, owner)?;
         self.guard_end(os, slab, shape);
         Some((slab, fresh))
     }
@@ -215,7 +215,7 @@ impl Pages {
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
         let kept = &mut self.inner.lock().kept;
         if done || evidence {
-            slab.set_state(State::Kept);
+            slab.set_state(State::Parked);
             kept.put_last(self.table(), slab, if done { COLD } else { EVIDENCE });
         } else {
             kept.put(self.table(), slab);

@@ -5,7 +5,7 @@
 //!   | nobody can touch any of it, and no other |    freed, until so many others were freed
 //! ```
 //!
-//! `large` keeps the records and knows nothing of this: it is given a system whose mappings have fences.
+//! `large` keeps the records and knows nothing of this: it is given a system whose mappings have guard pages.
 
 use super::beds::Beds;
 use crate::misuse::Misuse;
@@ -18,10 +18,10 @@ use core::ptr::NonNull;
 const HELD: usize = 128;
 /// The most bytes of address space that they take.
 const HELD_BYTES: usize = 1 << 30;
-/// Fences of a block.
+/// The guard pages of a block.
 const FENCES: usize = 2;
 
-/// A range of addresses, fences included.
+/// A range of addresses, guard pages included.
 #[derive(Clone, Copy)]
 struct Range {
     start: usize,
@@ -61,20 +61,20 @@ impl Ring {
 }
 
 /// Freed large blocks that nobody can touch.
-pub struct Held {
+pub struct AddressQuarantine {
     ring: Mutex<Ring>,
 }
 
-impl Held {
+impl AddressQuarantine {
     /// None.
-    pub const fn new(locks: &mut Registry) -> Held {
+    pub const fn new(locks: &mut Registry) -> AddressQuarantine {
         let ring = Ring {
             ranges: [Range { start: 0, bytes: 0 }; HELD],
             first: 0,
             count: 0,
             bytes: 0,
         };
-        Held {
+        AddressQuarantine {
             ring: Mutex::new(locks, ring),
         }
     }
@@ -88,11 +88,11 @@ impl Held {
             .next_back()
     }
 
-    /// Puts the freed block of `bytes` bytes at `start` out of reach, with its fences; the oldest ones go back
+    /// Puts the freed block of `bytes` bytes at `start` out of reach, with its guard pages; the oldest ones go back
     /// to the system.
     ///
     /// # Safety
-    /// [`Fenced`] mapped the block, and `large` knows it no more: nobody else can be given its addresses.
+    /// [`WithGuardPages`] mapped the block, and `large` knows it no more: nobody else can be given its addresses.
     pub unsafe fn hold<O: Os>(&self, os: &O, start: usize, bytes: usize) {
         let page = os.page_size();
         let (start, bytes) = (start - page, bytes + FENCES * page);
@@ -100,7 +100,7 @@ impl Held {
             return;
         };
         os.fences_gone(FENCES);
-        // SAFETY: the caller's: the block and its fences are ours, and nobody uses them.
+        // SAFETY: the caller's: the block and its guard pages are ours, and nobody uses them.
         let closed = unsafe { os.close(whole, bytes) };
         self.shrink(os, HELD_BYTES.saturating_sub(bytes));
         let held = closed && self.ring.lock().put(Range { start, bytes });
@@ -129,16 +129,16 @@ impl Held {
     }
 }
 
-/// The system, with fences around what it maps.
-pub struct Fenced<'a, O: Os> {
+/// The system, with guard pages around what it maps.
+pub struct WithGuardPages<'a, O: Os> {
     os: &'a O,
     beds: Option<&'a Beds>,
 }
 
-impl<'a, O: Os> Fenced<'a, O> {
+impl<'a, O: Os> WithGuardPages<'a, O> {
     /// `os`, where a block is mapped: in `beds`, if there are any, or where the system puts it.
-    pub fn new(os: &'a O, beds: Option<&'a Beds>) -> Fenced<'a, O> {
-        Fenced { os, beds }
+    pub fn new(os: &'a O, beds: Option<&'a Beds>) -> WithGuardPages<'a, O> {
+        WithGuardPages { os, beds }
     }
 
     /// A mapping of `bytes` bytes, with the byte behind a fence at a multiple of `align`.
@@ -164,7 +164,7 @@ impl<'a, O: Os> Fenced<'a, O> {
     }
 }
 
-impl<O: Os> Os for Fenced<'_, O> {
+impl<O: Os> Os for WithGuardPages<'_, O> {
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let page = self.os.page_size();
         let all = bytes.checked_add(FENCES * page)?;

@@ -4,25 +4,25 @@
 //!   | ... what changes ... | sealed, an OS page or more | ... what changes ... |
 //! ```
 
-use crate::geometry::PAGE;
 use crate::os::Os;
+use crate::units::PAGE;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
 /// A value on pages of its own.
 #[repr(C, align(4096))]
-pub struct Sealed<T>(UnsafeCell<T>);
+pub struct ReadOnly<T>(UnsafeCell<T>);
 
-static_assertions::const_assert_eq!(core::mem::align_of::<Sealed<u8>>(), PAGE);
+static_assertions::const_assert_eq!(core::mem::align_of::<ReadOnly<u8>>(), PAGE);
 
 // SAFETY: `set` is called before other threads read (its caller's); from then on the value is only shared.
-unsafe impl<T: Sync> Sync for Sealed<T> {}
+unsafe impl<T: Sync> Sync for ReadOnly<T> {}
 
-impl<T> Sealed<T> {
+impl<T> ReadOnly<T> {
     /// Not sealed yet.
-    pub const fn new(value: T) -> Sealed<T> {
-        Sealed(UnsafeCell::new(value))
+    pub const fn new(value: T) -> ReadOnly<T> {
+        ReadOnly(UnsafeCell::new(value))
     }
 
     /// Puts `value` in the old one's place.
@@ -38,11 +38,11 @@ impl<T> Sealed<T> {
     pub fn seal<O: Os>(&self, os: &O) -> bool {
         let start = NonNull::from(self).cast();
         // SAFETY: whole pages, which hold nothing but the value and what fills the last one up.
-        os.page_size() == PAGE && unsafe { os.seal(start, core::mem::size_of::<Sealed<T>>()) }
+        os.page_size() == PAGE && unsafe { os.seal(start, core::mem::size_of::<ReadOnly<T>>()) }
     }
 }
 
-impl<T> Deref for Sealed<T> {
+impl<T> Deref for ReadOnly<T> {
     type Target = T;
 
     #[inline(always)]

@@ -1,90 +1,90 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Ground, Heap, PULSE};
+use super::{Backend, Heap, TICK_EVERY};
 use crate::class::CLASSES;
-use crate::geometry::SlabId;
 use crate::misuse::Misuse;
 use crate::options::Name;
 use crate::os::Os;
 use crate::remote::{self, FULL, LISTED};
 use crate::slab::{List, SlabPtr, SlabTable};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::Entry;
+use crate::tls::SlotCache;
+use crate::units::SlabId;
 
 impl Heap {
     /// Looks at the clock now and then, and lets what lay unused go.
-    pub(super) fn pulse<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
-        let pulse = self.pulse.get();
-        self.pulse.set(pulse.wrapping_add(1));
-        if !pulse.is_multiple_of(PULSE)
-            || self.asking.take() && !(pulse / PULSE).is_multiple_of(PULSE)
+    pub(super) fn tick<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
+        let ticks = self.ticks.get();
+        self.ticks.set(ticks.wrapping_add(1));
+        if !ticks.is_multiple_of(TICK_EVERY)
+            || self.asking.take() && !(ticks / TICK_EVERY).is_multiple_of(TICK_EVERY)
         {
             return Ok(());
         }
-        self.look_at_clock(ground)
+        self.look_at_clock(backend)
     }
 
-    pub(super) fn look_at_clock<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
-        self.report(ground);
+    pub(super) fn look_at_clock<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
+        self.flush_stats(backend);
         if self.asked.load(Relaxed) != 0 {
             self.asked.store(0, Relaxed);
-            self.give_back(ground)?;
+            self.give_back(backend)?;
         }
-        self.decay(ground, ground.os.clock())
+        self.decay(backend, backend.os.clock())
     }
 
-    pub(super) fn decay<O: Os>(&self, ground: &Ground<O>, now: u64) -> Result<(), Misuse> {
+    pub(super) fn decay<O: Os>(&self, backend: &Backend<O>, now: u64) -> Result<(), Misuse> {
         if self.last_decay.load(Relaxed) == 0 {
             self.last_decay.store(now, Relaxed);
         }
         let since = now.saturating_sub(self.last_decay.load(Relaxed));
-        let interval = ground.options.get(Name::Decay) as u64;
+        let interval = backend.options.get(Name::Decay) as u64;
         if since < interval {
             return Ok(());
         }
         self.last_decay.store(now, Relaxed);
-        let quiet = ground.pages.quiet_for(now);
-        self.bin_active_spans(ground)?;
+        let quiet = backend.pages.quiet_for(now);
+        self.bin_active_spans(backend)?;
         let idle = if since >= 2 * interval {
             self.binned_bytes.get()
         } else {
             self.binned_low.get()
         };
-        self.shrink_bins(ground, self.binned_bytes.get() - idle)?;
+        self.shrink_bins(backend, self.binned_bytes.get() - idle)?;
         self.binned_low.set(self.binned_bytes.get());
-        self.release_empty(ground)?;
-        self.drain(ground)?;
+        self.release_empty(backend)?;
+        self.drain(backend)?;
         self.forget_lost();
-        self.discard_holes(ground, since);
-        self.report(ground);
-        ground.large.decay(&ground.os, &ground.meta, now);
-        ground.pages.tick(&ground.os, &ground.meta, now, quiet);
+        self.discard_holes(backend, since);
+        self.flush_stats(backend);
+        backend.large.decay(&backend.os, &backend.meta, now);
+        backend.pages.tick(&backend.os, &backend.meta, now, quiet);
         Ok(())
     }
 
     /// Gives back all that the heap keeps for reuse. Whether others' frees were collected.
-    pub fn give_back<O: Os>(&self, ground: &Ground<O>) -> Result<bool, Misuse> {
+    pub fn give_back<O: Os>(&self, backend: &Backend<O>) -> Result<bool, Misuse> {
         let waited = self.queue.holds_any();
-        self.drain(ground)?;
+        self.drain(backend)?;
         // Before the bins are emptied: a span taken up goes to its bin.
-        let strayed = self.take_up_strays(ground)?;
-        self.bin_active_spans(ground)?;
-        self.shrink_bins(ground, 0)?;
-        self.release_empty(ground)?;
-        self.discard_all_holes(ground);
-        self.discard_listed(ground)?;
+        let strayed = self.take_up_strays(backend)?;
+        self.bin_active_spans(backend)?;
+        self.shrink_bins(backend, 0)?;
+        self.release_empty(backend)?;
+        self.discard_all_holes(backend);
+        self.discard_listed(backend)?;
         Ok(waited || strayed)
     }
 
     /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim
     /// them: no free into them may ever follow that would. Whether there were any.
-    fn take_up_strays<O: Os>(&self, ground: &Ground<O>) -> Result<bool, Misuse> {
+    fn take_up_strays<O: Os>(&self, backend: &Backend<O>) -> Result<bool, Misuse> {
         let mut result = Ok(());
         let mut any = false;
-        ground.pages.each_slab(|slab| {
+        backend.pages.each_slab(|slab| {
             let owner = slab.owner.load(SeqCst);
             if result.is_ok() && remote::is_nobodys(owner) && slab.count_remote() > 0 {
-                result = self.notify(ground, slab);
+                result = self.notify(backend, slab);
                 any = true;
             }
         });
@@ -92,11 +92,11 @@ impl Heap {
     }
 
     /// Gives back the active slabs that have become empty, which no event tells.
-    fn release_empty<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
+    fn release_empty<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         for class in 0..CLASSES {
-            let active = self.active(ground.table(), class);
+            let active = self.active(backend.table(), class);
             if let Some(slab) = active.filter(|slab| slab.count_free() == slab.slots()) {
-                self.settle(ground, slab)?;
+                self.requeue(backend, slab)?;
             }
         }
         Ok(())
@@ -110,69 +110,74 @@ impl Heap {
 
     /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are opened, the
     /// others wait on the abandoned list.
-    pub fn abandon_all<O: Os>(&self, ground: &Ground<O>) -> Result<(), Misuse> {
-        self.part_with_all(ground, |slab| self.abandon(ground, slab))
+    pub fn abandon_all<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
+        self.part_with_all(backend, |slab| self.abandon(backend, slab))
     }
 
     /// Closes the queue, gives back what is kept for reuse, and runs `part` with all else that is owned.
     pub(super) fn part_with_all<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         part: impl Fn(SlabPtr) -> Result<(), Misuse>,
     ) -> Result<(), Misuse> {
-        let table = ground.table();
+        let table = backend.table();
         for slab in self.queue.close(table) {
-            self.look_at_queued(ground, slab)?;
+            self.look_at_queued(backend, slab)?;
         }
         for class in 0..CLASSES {
             let this = &self.classes[class];
-            let partial = || self.active(table, class).or_else(|| this.turn.first(table));
+            let partial = || {
+                self.active(table, class)
+                    .or_else(|| this.partial.first(table))
+            };
             let partial = || partial().or_else(|| this.sparse.first(table));
             while let Some(slab) = partial().or_else(|| this.full.first(table)) {
                 part(slab)?;
             }
         }
-        self.bin_active_spans(ground)?;
-        self.shrink_bins(ground, 0)?;
+        self.bin_active_spans(backend)?;
+        self.shrink_bins(backend, 0)?;
         for slab in self.active_spans() {
             part(slab)?;
         }
         while let Some(slab) = self.spans.first(table) {
             part(slab)?;
         }
-        self.report(ground);
+        self.flush_stats(backend);
         Ok(())
     }
 
-    pub(super) fn abandon<O: Os>(&self, ground: &Ground<O>, slab: SlabPtr) -> Result<(), Misuse> {
-        self.unlist(ground, slab);
-        self.leave(ground, slab, LISTED)
+    pub(super) fn abandon<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
+        self.unlist(backend, slab);
+        self.leave(backend, slab, LISTED)
     }
 
     /// Lets go of an unlisted slab: it waits on the process's list as `how` says, or, where it is full, for whoever
     /// frees into it first; an empty one goes back.
     pub(super) fn leave<O: Os>(
         &self,
-        ground: &Ground<O>,
+        backend: &Backend<O>,
         slab: SlabPtr,
         how: u64,
     ) -> Result<(), Misuse> {
         loop {
             self.collect(slab)?;
             let (free, slots) = (slab.count_free(), slab.slots());
-            self.tell(slab, free);
+            self.account(slab, free);
             if free == slots {
-                return self.release(ground, slab);
+                return self.release(backend, slab);
             }
             // Once let go of, the header may soon stand for another slab.
             let this = self.classes.get(slab.class());
             if let Some(this) = this {
-                this.disown(slab);
+                this.count_lost(slab);
             }
-            slab.credit.set(0);
+            slab.frees_left.set(0);
             let left = match free {
-                0 => remote::let_go(slab, self.me(), FULL),
-                _ => ground.abandoned.leave(ground.table(), slab, self.me(), how),
+                0 => remote::release_ownership(slab, self.me(), FULL),
+                _ => backend
+                    .abandoned
+                    .leave(backend.table(), slab, self.me(), how),
             };
             if left {
                 return Ok(());
@@ -183,30 +188,30 @@ impl Heap {
         }
     }
 
-    /// Forgets all lists and what is checked out, without touching slabs.
+    /// Forgets all lists and what is cached, without touching slabs.
     pub(super) fn forget_all(&self) {
         for class in 0..CLASSES {
             let this = &self.classes[class];
             this.full.clear();
             self.lost[class].store(0, Relaxed);
-            this.turn.clear();
+            this.partial.clear();
             this.sparse.clear();
             this.cursor.set(0);
-            this.turns.set(0);
+            this.taken.set(0);
             for counter in [
                 &this.active,
                 &this.owned,
                 &this.grown,
-                &this.poor,
-                &this.slack,
+                &this.nearly_full,
+                &this.spare,
             ] {
                 counter.set(0);
             }
             if !self.local.get().is_null() {
-                self.entry(class).drop_slots();
+                self.cache(class).drop_slots();
             }
         }
-        self.entries.iter().for_each(Entry::drop_slots);
+        self.caches.iter().for_each(SlotCache::drop_slots);
         self.bins.iter().for_each(List::clear);
         self.spans.clear();
         self.forget_active_spans();

@@ -5,14 +5,14 @@
 
 use crate::allocator::Allocator;
 use crate::counters::{self, Counters, Each};
-use crate::geometry::PAGE;
-use crate::inspect;
 use crate::meta::Area;
 use crate::misuse::Line;
 use crate::options::{self, Name};
 use crate::os::{self, calls, Hooks, Linux, Os};
+use crate::stats;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::local;
+use crate::units::PAGE;
 use core::ffi::{c_int, c_void, CStr};
 use core::ptr;
 
@@ -38,7 +38,7 @@ unsafe extern "C" fn thread_exit(_: *mut c_void) {
     if thread.rounds.get() < ROUNDS {
         thread.rounds.set(thread.rounds.get() + 1);
         GLOBAL
-            .ground
+            .backend
             .os
             .watch_thread(ptr::NonNull::from(thread).cast());
         return;
@@ -59,20 +59,20 @@ fn fault(address: usize) {
 
 /// A thread is about to fork: the break stays where it is until it has. No lock is kept.
 unsafe extern "C" fn fork_prepare() {
-    GLOBAL.ground.pages.hold_break();
+    GLOBAL.backend.pages.hold_break();
     if local().busy.get() == 0 {
-        GLOBAL.ground.pages.await_mover();
+        GLOBAL.backend.pages.await_mover();
     }
 }
 
 /// The parent has forked.
 unsafe extern "C" fn fork_parent() {
-    GLOBAL.ground.pages.release_break();
+    GLOBAL.backend.pages.release_break();
 }
 
 /// The one thread of a fork child: nobody else is there to finish what the parent's threads had begun.
 unsafe extern "C" fn fork_child() {
-    GLOBAL.ground.pages.free_break();
+    GLOBAL.backend.pages.free_break();
     GLOBAL.repair_after_fork(local());
 }
 
@@ -86,7 +86,7 @@ const ALONE: u32 = 1;
 const EACH: u32 = 2;
 
 fn page_of_counters() -> *mut c_void {
-    GLOBAL.ground.meta.start::<c_void>(Area::Header).as_ptr()
+    GLOBAL.backend.meta.start::<c_void>(Area::Header).as_ptr()
 }
 
 /// Where the process's metadata region begins, for debuggers and other readers outside; 0: no block was asked for yet.
@@ -103,7 +103,7 @@ fn forked() {
 
 /// Lets other processes look into this one, if that is wanted. A fork child does not inherit it.
 fn let_watch() {
-    if GLOBAL.ground.options.get(Name::Watch) == options::WATCH_ANY {
+    if GLOBAL.backend.options.get(Name::Watch) == options::WATCH_ANY {
         calls::allow_tracers();
     }
 }
@@ -113,7 +113,7 @@ fn started() {
     slabside_region.store(page_of_counters() as usize, Relaxed);
     let_watch();
     attach_counters();
-    if GLOBAL.ground.options.text().is_some_and(can_be_opened) {
+    if GLOBAL.backend.options.text().is_some_and(can_be_opened) {
         // SAFETY: a function for the process's life, since the code cannot be unloaded.
         unsafe { libc::atexit(write_figures) };
     }
@@ -212,7 +212,7 @@ fn exchange_page(how: u32, file: c_int, number: usize) {
 const HANDED_OVER: usize = core::mem::offset_of!(Counters, attached);
 
 fn begin_counting() {
-    let counters = GLOBAL.ground.meta.counters();
+    let counters = GLOBAL.backend.meta.counters();
     counters.complete.store(0, Relaxed);
     if SHARED.load(Relaxed) == EACH {
         name_process(counters);
@@ -272,7 +272,7 @@ pub fn finish() {
         return;
     }
     let figures = last_figures();
-    let counters = GLOBAL.ground.meta.counters();
+    let counters = GLOBAL.backend.meta.counters();
     counters
         .handed_out
         .store(figures.handed_out as u64, Relaxed);
@@ -281,7 +281,7 @@ pub fn finish() {
     let [peak, now] = resident();
     counters.resident.store(peak, Relaxed);
     counters.resident_at_end.store(now, Relaxed);
-    let by_class = inspect::live_by_class(&GLOBAL, local());
+    let by_class = stats::live_by_class(&GLOBAL, local());
     for (counter, bytes) in counters.live_of.iter().zip(by_class.bytes) {
         counter.store(bytes as u64, Relaxed);
     }
@@ -299,13 +299,13 @@ pub fn finish() {
     counters.complete.store(1, Relaxed);
 }
 
-/// The figures at the end, exact for what this thread did: slots that it checked out and never handed out do not count.
-fn last_figures() -> inspect::Stats {
+/// The figures at the end, exact for what this thread did: slots that it cached and never handed out do not count.
+fn last_figures() -> stats::Stats {
     let thread = local();
-    GLOBAL.report(thread);
-    let figures = inspect::stats(&GLOBAL, thread);
-    let left = GLOBAL.bytes_checked_out(thread);
-    inspect::Stats {
+    GLOBAL.flush_stats(thread);
+    let figures = stats::stats(&GLOBAL, thread);
+    let left = GLOBAL.bytes_cached(thread);
+    stats::Stats {
         handed_out: figures.handed_out.saturating_sub(left),
         ..figures
     }
@@ -338,7 +338,7 @@ fn open_figures(place: &CStr) -> i32 {
 
 /// The process exits: its figures go where the option `stats` says, a line each.
 extern "C" fn write_figures() {
-    let Some(place) = GLOBAL.ground.options.text() else {
+    let Some(place) = GLOBAL.backend.options.text() else {
         return;
     };
     let file = match place == c"stderr" {

@@ -4,17 +4,17 @@
 //! A free with a size is checked against the size class. Two things blur that: a block may be larger than
 //! its class says (spans and mappings are reused for somewhat smaller requests), and realloc leaves a
 //! block that shrinks where it is. The first is bounded; the second is noted in the slab's header
-//! (`Slab::roomy`), whose blocks are from then on only checked not to be smaller than is said.
+//! (`Slab::size_ambiguous`), whose blocks are from then on only checked not to be smaller than is said.
 
 use crate::allocator::{Allocator, Place};
-use crate::class::{bin_of, bin_pages, entry_offset, fit, size_of_class, Fit, ENTRY_SHIFT};
-use crate::geometry::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX};
+use crate::class::{bin_of, bin_pages, cache_offset, fit, size_of_class, Fit, CACHE_SHIFT};
 use crate::heap::{heap_of, may_serve};
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
 use crate::os::Os;
 use crate::sync::Ordering::Relaxed;
-use crate::tls::{Local, Thread};
+use crate::tls::{Thread, ThreadCache};
+use crate::units::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX};
 
 /// Who says the size of a block that is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +36,14 @@ impl<O: Os> Allocator<O> {
             Fit::Span => bin_pages(bin_of(pages_for(size.max(1)))) * PAGE,
             Fit::Large if size > REQUEST_MAX => 0,
             Fit::Large => {
-                let os_page = self.ground.os.page_size();
+                let os_page = self.backend.os.page_size();
                 size.max(1).checked_next_multiple_of(os_page).unwrap_or(0)
             }
         }
     }
 
     /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
-    pub fn malloc_at_least(&self, thread: &Local, size: usize) -> (*mut u8, usize) {
+    pub fn malloc_at_least(&self, thread: &ThreadCache, size: usize) -> (*mut u8, usize) {
         if heap_of(thread).is_none() && self.is_hardened(thread) {
             // Known to the byte, and freed with any other size it would be a misuse.
             let block = self.malloc(thread, size);
@@ -65,7 +65,7 @@ impl<O: Os> Allocator<O> {
 
     /// Makes a live block's usable size at least `size` without moving it; whether it could. What is not
     /// a live block ends the program; null cannot.
-    pub fn try_expand(&self, thread: &Local, block: *mut u8, size: usize) -> bool {
+    pub fn try_expand(&self, thread: &ThreadCache, block: *mut u8, size: usize) -> bool {
         if block.is_null() {
             return false;
         }
@@ -87,7 +87,7 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::realloc`], at a multiple of `align`, a power of two, wherever the block was.
     pub fn realloc_aligned(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         block: *mut u8,
         size: usize,
         align: usize,
@@ -127,12 +127,12 @@ impl<O: Os> Allocator<O> {
     /// that cannot be ends the program. Costs one comparison of classes more than [`Allocator::free`].
     #[inline(always)]
     pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize, said: Said) {
-        let slab = self.ground.pages.hot.slab_at(block as usize);
-        let (Some(offset), Some(slab)) = (entry_offset(size), slab) else {
+        let slab = self.backend.pages.hot.slab_at(block as usize);
+        let (Some(offset), Some(slab)) = (cache_offset(size), slab) else {
             return self.free_sized_slow(block, size, said, thread.block());
         };
         let mine = slab.owner.load(Relaxed) == thread.block().me.get();
-        if !mine || slab.class() as u8 != (offset >> ENTRY_SHIFT) as u8 {
+        if !mine || slab.class() as u8 != (offset >> CACHE_SHIFT) as u8 {
             return self.free_sized_slow(block, size, said, thread.block());
         }
         self.free_own(thread.block(), slab, block);
@@ -140,13 +140,13 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn free_sized_slow(&self, block: *mut u8, size: usize, said: Said, thread: &Local) {
+    fn free_sized_slow(&self, block: *mut u8, size: usize, said: Said, thread: &ThreadCache) {
         self.free_sized_aligned(thread, block, size, 1, said);
     }
 
     /// Whether a size that cannot be ends the program (the option `sizes`).
     fn heeds_size(&self, said: Said) -> bool {
-        match self.ground.options.get(Name::Sizes) {
+        match self.backend.options.get(Name::Sizes) {
             options::SIZES_AUTO => said == Said::ByHand || self.hard.is_on(),
             sizes => sizes == options::SIZES_CHECKED,
         }
@@ -155,7 +155,7 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::free_sized`] for a block that was asked for with an alignment.
     pub fn free_sized_aligned(
         &self,
-        thread: &Local,
+        thread: &ThreadCache,
         block: *mut u8,
         size: usize,
         align: usize,
@@ -193,7 +193,7 @@ impl<O: Os> Allocator<O> {
                 && (self.lies_apart(addr)
                     || self
                         .hard
-                        .may_be_aligned(&self.ground, addr, place.bytes(), align)))
+                        .may_be_aligned(&self.backend, addr, place.bytes(), align)))
     }
 
     /// Whether a request for `size` bytes at a multiple of `align` may have got the block at `place`.
@@ -210,7 +210,7 @@ impl<O: Os> Allocator<O> {
                 !self.is_exact() && (slot || bytes <= size + size / 4)
             }
             (Place::Unknown, _) => true,
-            (Place::Slot(slab), _) if slab.roomy.load(Relaxed) != 0 => true,
+            (Place::Slot(slab), _) if slab.size_ambiguous.load(Relaxed) != 0 => true,
             (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,
             (Place::Slot(slab), Fit::Span) => {
                 slab.is_span() && may_serve(slab.pages(), pages_for(size))
@@ -219,8 +219,8 @@ impl<O: Os> Allocator<O> {
             // Realloc leaves large blocks large, in as many OS pages as are needed; of a kept mapping the
             // whole is given where less than a sixteenth would be left.
             (Place::Large(block), _) => {
-                let least = size.max(1).next_multiple_of(self.ground.os.page_size());
-                block.bytes <= least + least / 8 || self.roomy.load(Relaxed) != 0
+                let least = size.max(1).next_multiple_of(self.backend.os.page_size());
+                block.bytes <= least + least / 8 || self.size_ambiguous.load(Relaxed) != 0
             }
         }
     }

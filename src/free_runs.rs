@@ -15,8 +15,8 @@
 //! Knows page numbers only; no lock, no system call, no addresses. The caller holds the page lock.
 
 use crate::bitmap::{first_run, longest_run};
-use crate::geometry::{PageNo, GROUP_PAGES, WORD_PAGES};
 use crate::meta::{GROUP_BYTES, GROUP_USED};
+use crate::units::{PageNo, GROUP_PAGES, WORD_PAGES};
 use bitvec::prelude::{BitSlice, Lsb0};
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -436,8 +436,8 @@ fn bits_mut(words: &mut [u64; GROUP_WORDS]) -> &mut Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::PAGE;
     use crate::meta::Plan;
+    use crate::units::PAGE;
     use std::vec;
     use std::vec::Vec;
 
