@@ -140,3 +140,50 @@ fn the_readme_is_short_and_begins_with_the_two_commands() {
     assert!(blocks[0].starts_with("cargo build --release --workspace"));
     assert!(blocks[1].starts_with("cargo test --workspace"));
 }
+
+/// The text of all files under `directory`.
+fn sources(directory: &Path, text: &mut String) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            text.push_str(&read(&path));
+        }
+    }
+}
+
+/// Whether the source has what ARCHITECTURE.md names so: a file, or an item.
+fn is_in_source(name: &str, source: &str) -> bool {
+    if name.ends_with(".rs") || name.ends_with('/') || name.ends_with(".toml") {
+        return root().join("src").join(name).exists() || root().join(name).exists();
+    }
+    let item = name.rsplit("::").next().expect("a last part");
+    let word = |before: &str| source.contains(&format!("{before} {item}"));
+    ["fn", "struct", "enum", "trait", "const", "mod"]
+        .into_iter()
+        .any(word)
+        || source.contains(&format!("    {item}: "))
+        || source.contains(&format!("    {item} ="))
+}
+
+#[test]
+fn the_architecture_names_what_the_source_has() {
+    let mut source = String::new();
+    sources(&root().join("src"), &mut source);
+    let page = prose(&read(&root().join("ARCHITECTURE.md")));
+    let names: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
+    let is_name = |name: &&&str| {
+        let named = |c: char| c.is_alphanumeric() || "_:./".contains(c);
+        name.chars().all(named) && !["make", "malloc", "free"].contains(*name)
+    };
+    let missing: Vec<_> = names
+        .iter()
+        .filter(is_name)
+        .filter(|name| {
+            !is_in_source(name, &source) && **name != "MADV_WIPEONFORK" && **name != "_Fork"
+        })
+        .collect();
+    assert!(names.len() > 50, "the page names {} things", names.len());
+    assert!(missing.is_empty(), "{missing:?}");
+}
