@@ -1080,10 +1080,9 @@ impl Hardened {
         if size == 0 || !fits_as_well(found.slab, need) {
             return false;
         }
+        let canary = self.fixed().mitigations.canary;
         // SAFETY: the slot is live, and has room for the canary.
-        if self.fixed().mitigations.canary
-            && !unsafe { self.is_whole(addr, found.size, found.bytes) }
-        {
+        if canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
             return false;
         }
         // Without a second thread there is none that could free it now.
