@@ -62,7 +62,7 @@ pub enum Freed {
 }
 
 pub use machine::{
-    flip, mark_free, prefetch, prefetch_write, shift, thread_pointer, unlinked, Block,
+    add_owned, mark_free, prefetch, prefetch_write, thread_pointer, unlinked, xor_owned, Block,
 };
 
 /// Asks the kernel for call `number`: its result, or minus the error's number. By the instruction itself: a program
@@ -72,7 +72,7 @@ pub use machine::{
 /// The call's own, of its manual page in section 2.
 #[inline]
 pub unsafe fn system_call(number: usize, arguments: [usize; 6]) -> isize {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees what the call's manual page demands.
     unsafe { kernel::call(number, arguments) }
 }
 
@@ -434,7 +434,7 @@ mod machine {
     /// `value` was found to be equal to, for which the processor would have to wait. No instruction.
     #[inline(always)]
     pub fn unlinked(mut value: u64) -> u64 {
-        // SAFETY: a comment changes nothing.
+        // SAFETY: the assembly is a comment: it changes nothing.
         unsafe {
             asm!("/* {} */", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
         }
@@ -466,7 +466,7 @@ mod machine {
     /// `number` is the calling thread's, and aligned.
     #[inline(always)]
     pub unsafe fn add_owned(number: *mut i32, by: i32) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
         unsafe {
             asm!(
                 "add dword ptr [{number}], {by:e}",
@@ -579,7 +579,7 @@ pub mod portable {
         /// with, and the calling thread alone stores to the bitmap word.
         #[inline(always)]
         pub unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees a slot cache at `offset`, within the block.
             unsafe {
                 let entry = self.0.add(offset);
                 let bits = entry.add(CACHE_BITS).cast::<u64>().read();
@@ -671,7 +671,7 @@ pub mod portable {
     /// `number` is the calling thread's, and aligned.
     #[inline(always)]
     pub unsafe fn add_owned(number: *mut i32, by: i32) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
         unsafe { AtomicI32::from_ptr(number) }.fetch_add(by, Relaxed);
     }
 
@@ -682,7 +682,7 @@ pub mod portable {
     /// `word` points to an aligned atomic that lives.
     #[inline(always)]
     pub unsafe fn xor_owned(word: *mut u64, bits: u64) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that `word` points to an aligned atomic that lives.
         unsafe { AtomicU64::from_ptr(word) }.fetch_xor(bits, Relaxed);
     }
 }
@@ -794,7 +794,7 @@ mod tests {
                 seen.push(answers.0);
             }
         }
-        // SAFETY: as above.
+        // SAFETY: the block belongs to this test, and `ME` lies in it.
         unsafe { mine.address().add(ME).cast::<u64>().write(0) };
         assert_eq!(seen.len(), 5, "{seen:?}");
     }
@@ -1029,7 +1029,7 @@ macro_rules! jump_to {
         /// As the function that it names.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees what the function of this name demands.
             unsafe { $to($($argument),*) }
         }
     };

@@ -158,7 +158,7 @@ impl Runs {
     }
 
     fn set_node(&mut self, level: usize, index: usize, run: u8) {
-        // SAFETY: as `node`.
+        // SAFETY: `level` has more than `index` nodes, as in `node`, and `&mut self` keeps others out.
         unsafe { self.level(level).add(index).write(run) }
     }
 

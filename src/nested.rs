@@ -76,7 +76,7 @@ impl Nested {
         match self.start.compare_exchange(0, mine, AcqRel, Acquire) {
             Ok(_) => Some(mine),
             Err(theirs) => {
-                // SAFETY: nobody knows it.
+                // SAFETY: another thread was faster, so nobody knows the address of this area.
                 unsafe { os.unmap(area, bytes) };
                 Some(theirs)
             }
@@ -172,7 +172,7 @@ mod tests {
         for _ in 0..3 {
             let blocks = sizes.map(|size| nested.take(&os, size, 16).expect("room"));
             for (block, size) in blocks.into_iter().zip(sizes) {
-                // SAFETY: a live block.
+                // SAFETY: `take` returned the block just now, with at least `size` bytes.
                 let bytes = unsafe { core::slice::from_raw_parts_mut(block, size) };
                 assert!(bytes.iter().all(|&byte| byte == 0));
                 bytes.fill(0xa5);

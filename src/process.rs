@@ -133,7 +133,7 @@ fn attach_counters() {
             GLOBAL.watch_forks();
             begin_counting();
         }
-        // SAFETY: our own descriptor.
+        // SAFETY: this function opened the descriptor, and nobody else knows it.
         unsafe { calls::close(file) };
     }
 }
@@ -324,7 +324,7 @@ fn can_be_opened(place: &CStr) -> bool {
         say_unwritable(place.to_bytes());
         return false;
     }
-    // SAFETY: our own descriptor.
+    // SAFETY: this function opened the descriptor, and nobody else knows it.
     unsafe { calls::close(file) };
     true
 }
@@ -332,7 +332,7 @@ fn can_be_opened(place: &CStr) -> bool {
 /// A descriptor of the file, below zero where it cannot be opened.
 fn open_figures(place: &CStr) -> i32 {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
-    // SAFETY: `place` is a string.
+    // SAFETY: `place` is a string that ends in zero, and lives during the call.
     unsafe { calls::open(place.as_ptr(), flags, 0o644).unwrap_or(-1) }
 }
 
@@ -375,7 +375,7 @@ extern "C" fn write_figures() {
         calls::write(file, line.bytes());
     }
     if file > libc::STDERR_FILENO {
-        // SAFETY: our own descriptor.
+        // SAFETY: `place` is a string that ends in zero, and lives during the call.
         unsafe { calls::close(file) };
     }
 }

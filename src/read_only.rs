@@ -30,7 +30,7 @@ impl<T> ReadOnly<T> {
     /// # Safety
     /// Nobody reads at the same time, or still holds what was lent, and the value is not sealed.
     pub unsafe fn set(&self, value: T) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that nobody reads the value, and that it is not read-only yet.
         unsafe { *self.0.get() = value };
     }
 

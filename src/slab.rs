@@ -299,7 +299,7 @@ impl SlabPtr {
 
     #[inline(always)]
     fn free_start(&self) -> *const AtomicU64 {
-        // SAFETY: within the header.
+        // SAFETY: the words of the free bitmap lie in the header that `self` points to.
         unsafe {
             self.0
                 .as_ptr()

@@ -30,7 +30,7 @@ pub use crate::arch::unlinked;
 #[cfg(not(loom))]
 #[inline(always)]
 pub fn xor_owned(word: &AtomicU64, bits: u64) {
-    // SAFETY: the borrow lives.
+    // SAFETY: the borrow keeps the word alive, and its type makes it aligned.
     unsafe { crate::arch::xor_owned(word.as_ptr(), bits) };
 }
 
@@ -60,7 +60,7 @@ pub fn announce(word: &AtomicU32, value: u32) {
 #[cfg(not(loom))]
 #[inline(always)]
 pub fn add_owned(number: &core::cell::Cell<i32>, by: i32) {
-    // SAFETY: a number that lives.
+    // SAFETY: the borrow keeps the number alive, and a `Cell` belongs to one thread.
     unsafe { crate::arch::add_owned(number.as_ptr(), by) };
 }
 

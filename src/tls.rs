@@ -233,7 +233,7 @@ impl Thread for Current {
 
     #[inline(always)]
     unsafe fn free(self, hot: *const u8, address: usize) -> Freed {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees what `Block::free` demands.
         unsafe {
             self.0
                 .free::<{ core::mem::offset_of!(ThreadCache, me) }>(hot, address)

@@ -64,7 +64,7 @@ fn handed_out(block: *mut u8, bytes: usize) {
     if block.is_null() {
         return;
     }
-    // SAFETY: the block is live.
+    // SAFETY: malloc returned the block just now, so it is live.
     let room = unsafe { api::usable_size(block) };
     request(&[NO_ACCESS, block as usize, room, 0, 0, 0]);
     request(&[MALLOCLIKE, block as usize, bytes, 0, 0, 0]);
@@ -85,7 +85,7 @@ pub struct Memchecked;
 // SAFETY: as `Slabside`; requests change nothing of the process.
 unsafe impl GlobalAlloc for Memchecked {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout.
+        // SAFETY: the caller guarantees a layout of more than no bytes.
         let block = unsafe { Slabside.alloc(layout) };
         handed_out(block, layout.size());
         block
@@ -98,7 +98,7 @@ unsafe impl GlobalAlloc for Memchecked {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's layout.
+        // SAFETY: the caller guarantees a layout of more than no bytes.
         let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
             // SAFETY: the block has that many bytes.

@@ -50,7 +50,7 @@ impl Wide {
     #[inline(always)]
     pub unsafe fn clear(self, start: usize, bytes: usize) {
         debug_assert!(bytes >= STRIDE);
-        // SAFETY: as above.
+        // SAFETY: the caller owns the bytes, of which there are at least `STRIDE`.
         unsafe {
             if self.0 && bytes <= MUCH {
                 machine::clear(start, bytes);
@@ -197,7 +197,7 @@ mod machine {
     /// # Safety
     /// The bytes are the caller's.
     pub unsafe fn clear(start: usize, bytes: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller owns the bytes.
         unsafe { core::ptr::write_bytes(start as *mut u8, 0, bytes) };
     }
 }
@@ -213,7 +213,7 @@ mod tests {
             for bytes in (STRIDE..=MOST).step_by(8) {
                 let mut room = [0u64; MOST / 8 + 2];
                 let start = room.as_mut_ptr() as usize + 8;
-                // SAFETY: within the array.
+                // SAFETY: the room is longer than the bytes by 8 on either side.
                 unsafe {
                     *((start - 1) as *mut u8) = 1;
                     *((start + bytes) as *mut u8) = 1;

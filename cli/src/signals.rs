@@ -154,7 +154,7 @@ pub fn die_by(signal: libc::c_int) {
 
 /// Raises `signal` and lets it through, once even if it was held back already.
 fn take(signal: libc::c_int) {
-    // SAFETY: raise(3) touches no memory.
+    // SAFETY: raise(3) sends a signal to the calling thread, and touches no memory.
     unsafe { libc::raise(signal) };
     change_mask(libc::SIG_UNBLOCK, &set_of(&[signal]));
 }

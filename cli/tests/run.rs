@@ -419,7 +419,7 @@ fn send(child: &Child, signal: i32) {
 /// Waits until `child` stops, and returns by which signal.
 fn stopped_by(child: &Child) -> Option<i32> {
     let mut status = 0;
-    // SAFETY: waitpid(2) writes the status.
+    // SAFETY: waitpid(2) writes the status, which lives during the call.
     let pid = unsafe { libc::waitpid(child.id() as i32, &mut status, libc::WUNTRACED) };
     assert_eq!(pid, child.id() as i32);
     ExitStatus::from_raw(status).stopped_signal()

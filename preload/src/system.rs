@@ -33,6 +33,6 @@ core::arch::global_asm!(
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     os::calls::write(libc::STDERR_FILENO, b"slabside: internal error\n");
-    // SAFETY: the end.
+    // SAFETY: abort(3) may be called at any time, and does not return.
     unsafe { libc::abort() }
 }

@@ -167,7 +167,7 @@ impl<O: Os> Allocator<O> {
     /// A slot that the thread has cached, if there is one of this size.
     #[inline(always)]
     pub fn take_cached_slot(&self, thread: impl Thread, size: usize) -> Option<*mut u8> {
-        // SAFETY: as in `malloc`.
+        // SAFETY: `cache_offset` gives offsets of slot caches alone (tested exhaustively in `class`).
         cache_offset(size).and_then(|offset| unsafe { thread.take(offset) })
     }
 
@@ -486,7 +486,7 @@ impl<O: Os> Allocator<O> {
             is_mostly_zero(block, bytes) && os.discard(start, pages)
         });
         if !dropped {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that the block is live and has `bytes` bytes.
             return unsafe { zeroed((block, fresh), bytes) };
         }
         // SAFETY: the rest of the block.
@@ -512,7 +512,7 @@ impl<O: Os> Allocator<O> {
 #[inline]
 unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
     if !fresh && !block.is_null() {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the block is live and has `bytes` bytes.
         unsafe { ptr::write_bytes(block, 0, bytes) };
     }
     block

@@ -48,7 +48,7 @@ pub unsafe fn free_sized(block: *mut u8, size: usize, basic: Basic<impl Fn() -> 
     if basic.is_ours(size) {
         return GLOBAL.free_sized(current(), block, size, Said::ByHand);
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a block of `size` bytes, or null, and gives it up.
     unsafe { free_sized_slow(block, size, basic) }
 }
 
@@ -122,7 +122,7 @@ pub unsafe fn reallocarray(
     match basic.theirs() {
         // SAFETY: a realloc(3), and the caller's block.
         Some(theirs) => unsafe { transmute::<usize, Realloc>(theirs)(block, bytes) },
-        // SAFETY: the caller's.
+        // SAFETY: the caller passes a live block or null, and gives it up where another is returned.
         None => unsafe { realloc(block, bytes) },
     }
 }
@@ -161,7 +161,7 @@ pub unsafe fn posix_memalign(place: *mut *mut u8, align: usize, size: usize) -> 
     if block.is_null() {
         return libc::ENOMEM;
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that `place` is a place to write a pointer to.
     unsafe { *place = block };
     0
 }
@@ -239,7 +239,7 @@ pub fn good_size(size: usize) -> usize {
 pub unsafe fn malloc_at_least(size: usize, usable: *mut usize) -> *mut u8 {
     let (block, bytes) = GLOBAL.malloc_at_least(local(), size);
     if !usable.is_null() {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that `usable`, which is not null, is a place to write a size to.
         unsafe { *usable = bytes };
     }
     block
@@ -295,7 +295,7 @@ pub fn stats() -> Stats {
 /// # Safety
 /// `place` is a place to write them to.
 pub unsafe fn stats_to(place: *mut Stats) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that `place` is a place to write the figures to.
     unsafe { *place = stats() }
 }
 
@@ -315,7 +315,7 @@ pub unsafe fn option_set(name: *const c_char, value: *const c_char) -> c_int {
     if name.is_null() || value.is_null() {
         return libc::EINVAL;
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that both, which are not null, are strings that end in zero.
     let (name, value) = unsafe { (CStr::from_ptr(name), CStr::from_ptr(value)) };
     match set_option(name.to_bytes(), value.to_bytes()) {
         Ok(()) => 0,

@@ -45,7 +45,7 @@ unsafe extern "C" fn end() {
     let text =
         b"slabside: operator new: out of memory, and no C++ runtime to throw std::bad_alloc\n";
     calls::write(libc::STDERR_FILENO, text);
-    // SAFETY: the end.
+    // SAFETY: abort(3) may be called at any time, and does not return.
     unsafe { libc::abort() }
 }
 
@@ -73,7 +73,7 @@ pub unsafe fn new_nothrow(
             return slot;
         }
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a `std::nothrow_t` by reference.
     unsafe { new_nothrow_slow(size, tag, basic, c"_ZnwmRKSt9nothrow_t") }
 }
 
@@ -92,7 +92,7 @@ pub unsafe fn new_array_nothrow(
             return slot;
         }
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a `std::nothrow_t` by reference.
     unsafe { new_nothrow_slow(size, tag, basic, c"_ZnamRKSt9nothrow_t") }
 }
 
@@ -132,7 +132,7 @@ pub unsafe fn new_aligned_nothrow(
     basic: Basic<impl Fn() -> Option<usize>>,
 ) -> *mut u8 {
     let name = c"_ZnwmSt11align_val_tRKSt9nothrow_t";
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a `std::nothrow_t` by reference.
     unsafe { new_aligned_nothrow_by(size, align, tag, basic.theirs(), name) }
 }
 
@@ -147,7 +147,7 @@ pub unsafe fn new_array_aligned_nothrow(
     basic: Basic<impl Fn() -> Option<usize>>,
 ) -> *mut u8 {
     let name = c"_ZnamSt11align_val_tRKSt9nothrow_t";
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a `std::nothrow_t` by reference.
     unsafe { new_aligned_nothrow_by(size, align, tag, basic.theirs(), name) }
 }
 
@@ -183,7 +183,7 @@ pub unsafe fn delete_sized(block: *mut u8, size: usize, basic: Basic<impl Fn() -
     if basic.is_ours(size) {
         return GLOBAL.free_sized(current(), block, size, Said::ByDelete);
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller passes a block that `new` returned, or null, and gives it up.
     unsafe { delete_sized_slow(block, size, basic) }
 }
 

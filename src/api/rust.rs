@@ -133,7 +133,7 @@ mod api2 {
     /// # Safety
     /// The block has `to` bytes.
     unsafe fn clear(block: NonNull<[u8]>, from: usize, to: usize) {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the block has `to` bytes, and `from` is no larger.
         unsafe { ptr::write_bytes(block.cast::<u8>().as_ptr().add(from), 0, to - from) }
     }
 
@@ -158,7 +158,7 @@ mod api2 {
         }
 
         fn zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
-            // SAFETY: as above.
+            // SAFETY: the caller guarantees a layout of more than no bytes.
             NonNull::new(unsafe { self.alloc_zeroed(layout) })
         }
 
@@ -168,7 +168,7 @@ mod api2 {
             layout: Layout,
             size: usize,
         ) -> Option<NonNull<u8>> {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that the block is live and has this layout.
             NonNull::new(unsafe { self.realloc(block.as_ptr(), layout, size) })
         }
     }
@@ -188,7 +188,7 @@ mod api2 {
             layout: Layout,
             size: usize,
         ) -> Option<NonNull<u8>> {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees that the block is live and has this layout.
             unsafe { self.realloc(block, layout.align(), size) }
         }
     }
@@ -245,7 +245,7 @@ mod api2 {
                 old: Layout,
                 new: Layout,
             ) -> Result<NonNull<[u8]>, AllocError> {
-                // SAFETY: the caller's.
+                // SAFETY: the caller guarantees that the block is live and has the layout `old`.
                 unsafe { resize(self, block, old, new) }
             }
         };

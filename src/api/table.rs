@@ -190,7 +190,7 @@ macro_rules! c_function {
             let basic = $crate::api::forms::Basic::new(&ENDS, || {
                 $crate::api::forms::first_of_theirs(&[$($crate::bound_address!($basic)),*])
             });
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees what the function of this name demands.
             unsafe { $crate::api::$module::$function($($argument,)* basic) }
         }
         $crate::c_function! { [$($more)*] after($($basic)*)
@@ -205,7 +205,7 @@ macro_rules! c_function {
         #[no_mangle]
         #[allow(unused_unsafe)]
         pub unsafe extern "C" fn $name($($argument: $type),*) $(-> $result)? {
-            // SAFETY: the caller's.
+            // SAFETY: the caller guarantees what the function of this name demands.
             unsafe { $crate::api::$module::$function($($argument),*) }
         }
         $crate::c_function! { [$($more)*]

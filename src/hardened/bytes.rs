@@ -42,7 +42,7 @@ impl Secret {
 #[inline]
 pub unsafe fn seal(block: usize, size: usize, secret: Secret) {
     let place = block + size;
-    // SAFETY: the caller's.
+    // SAFETY: the caller owns the `CANARY` bytes behind the block.
     unsafe { ptr::write_unaligned(place as *mut u64, secret.canary(place)) };
 }
 
@@ -53,7 +53,7 @@ pub unsafe fn seal(block: usize, size: usize, secret: Secret) {
 #[inline]
 pub unsafe fn broken_seal(block: usize, size: usize, secret: Secret) -> Option<usize> {
     let place = block + size;
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the `CANARY` bytes behind the block are readable.
     let found = unsafe { ptr::read_unaligned(place as *const u64) };
     let wrong = found ^ secret.canary(place);
     (wrong != 0).then(|| wrong.to_le().trailing_zeros() as usize / 8)
@@ -79,7 +79,7 @@ pub unsafe fn ends_in_zero(block: usize, size: usize, bytes: usize) -> bool {
 /// They are the caller's.
 #[inline]
 pub unsafe fn clear(block: usize, bytes: usize) {
-    // SAFETY: the caller's.
+    // SAFETY: the caller owns the bytes.
     unsafe { ptr::write_bytes(block as *mut u8, 0, bytes) };
 }
 
@@ -123,10 +123,10 @@ fn last_four(bytes: usize) -> [usize; 4] {
 #[inline(always)]
 pub unsafe fn clear_words(block: usize, bytes: usize, wide: Wide) {
     if bytes > FEW {
-        // SAFETY: the caller's.
+        // SAFETY: the caller owns the bytes, and the block is a multiple of 8, so the last word belongs to it.
         return unsafe { wide.clear(block, (bytes + 7) & !7) };
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller owns the bytes, and the block is a multiple of 8.
     unsafe { clear_few(block, bytes) };
 }
 
@@ -144,7 +144,7 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
         }
         return;
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller owns the bytes; `at` leaves room for a pair of words.
     let clear = |at: usize| unsafe { ptr::write_unaligned((block + at) as *mut Pair, [0; 2]) };
     let mut at = FOUR;
     while at < bytes {
@@ -161,10 +161,10 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
 #[inline(always)]
 pub unsafe fn are_clear(block: usize, bytes: usize, wide: Wide) -> bool {
     if bytes > FEW {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the bytes are readable and the block a multiple of 8.
         return unsafe { wide.are_clear(block, bytes) };
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the bytes are readable and the block a multiple of 8.
     unsafe { few_are_clear(block, bytes) }
 }
 
@@ -175,10 +175,10 @@ pub unsafe fn are_clear(block: usize, bytes: usize, wide: Wide) -> bool {
 #[inline(always)]
 pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
     if bytes < PAIR {
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the block, a multiple of 8, has a readable word.
         return unsafe { *(block as *const u64) } == 0;
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the bytes are readable; `at` leaves room for a pair of words.
     let seen = |at: usize| unsafe { pair(block + at) };
     let mut sum = [0; 2];
     let mut at = FOUR;
@@ -199,7 +199,7 @@ pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
 /// They are readable, and `block` is a multiple of 8.
 #[inline]
 pub unsafe fn first_dirty(block: usize, bytes: usize, wide: Wide) -> Option<usize> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the bytes are readable and the block a multiple of 8.
     unsafe {
         if are_clear(block, bytes, wide) {
             return None;
@@ -214,7 +214,7 @@ pub unsafe fn first_dirty(block: usize, bytes: usize, wide: Wide) -> Option<usiz
 /// They are readable.
 #[cold]
 unsafe fn dirty_byte(block: usize, bytes: usize) -> Option<usize> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the bytes are readable.
     (0..bytes).find(|at| unsafe { *((block + at) as *const u8) } != 0)
 }
 
@@ -232,10 +232,10 @@ mod tests {
         for bytes in (8..=3 * FEW).step_by(8) {
             let mut words = [0u64; 3 * FEW / 8];
             let start = words.as_mut_ptr() as usize;
-            // SAFETY: within the array.
+            // SAFETY: the array has `bytes` bytes from `start` on.
             assert_eq!(unsafe { first_dirty(start, bytes, Wide::ask()) }, None);
             for at in [0, 1, bytes / 2, bytes - 1] {
-                // SAFETY: within the array.
+                // SAFETY: `at` is less than `bytes`, so it lies in the array.
                 unsafe {
                     *((start + at) as *mut u8) = 1;
                     assert_eq!(first_dirty(start, bytes, Wide::ask()), Some(at));
@@ -250,7 +250,7 @@ mod tests {
         for bytes in 0..=2 * FEW {
             let mut words = [u64::MAX; 2 * FEW / 8 + 8];
             let end = bytes.div_ceil(8);
-            // SAFETY: within the array.
+            // SAFETY: the array is longer than `bytes`.
             unsafe { clear_words(words.as_mut_ptr() as usize, bytes, Wide::ask()) };
             let clear = words.iter().take_while(|&&word| word == 0).count();
             let kept = words[end..].iter().all(|&word| word == u64::MAX);
@@ -265,7 +265,7 @@ mod tests {
                 let mut room = [0u64; 7];
                 let start = room.as_mut_ptr() as usize;
                 let seen = at >= size + CANARY && at >= 48;
-                // SAFETY: within the array.
+                // SAFETY: `at` is less than the length of the array.
                 unsafe {
                     *((start + at) as *mut u8) = 0x80;
                     assert_eq!(ends_in_zero(start, size, 56), !seen, "{size} {at}");
@@ -280,7 +280,7 @@ mod tests {
         let start = room.as_mut_ptr() as usize;
         for size in 0..56 {
             for at in 0..CANARY {
-                // SAFETY: within the array.
+                // SAFETY: the array has room for the block and its canary.
                 unsafe {
                     seal(start, size, SECRET);
                     assert_eq!(broken_seal(start, size, SECRET), None);

@@ -105,7 +105,7 @@ impl AddressQuarantine {
         self.shrink(os, HELD_BYTES.saturating_sub(bytes));
         let held = closed && self.ring.lock().put(Range { start, bytes });
         if !held {
-            // SAFETY: as above.
+            // SAFETY: the caller gave up the block with its guard pages, and the quarantine did not take it.
             unsafe { os.unmap(whole, bytes) };
         }
     }
@@ -159,7 +159,7 @@ impl<'a, O: Os> WithGuardPages<'a, O> {
             // SAFETY: the beginning of the fresh mapping, which is that much longer.
             unsafe { self.os.unmap(whole, more) };
         }
-        // SAFETY: as above.
+        // SAFETY: the fresh mapping is `more` bytes longer than what is wanted.
         Some(unsafe { whole.add(more) })
     }
 }

@@ -725,7 +725,7 @@ impl Hardened {
     #[inline(always)]
     unsafe fn is_whole(&self, addr: usize, size: usize, bytes: usize) -> bool {
         let fixed = self.fixed();
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that the slot is live and has room for the canary.
         unsafe {
             bytes::broken_seal(addr, size, fixed.secret).is_none()
                 && (!fixed.mitigations.zero || bytes::ends_in_zero(addr, size, bytes))

@@ -149,9 +149,9 @@ impl Samples {
             let Some(records) = os.reserve(RECORDS_BYTES) else {
                 return false;
             };
-            // SAFETY: our own reserve.
+            // SAFETY: the reserve was made here, and its address is known to nobody else.
             if unsafe { os.open(records, RECORDS_BYTES, Hold::Reserved) }.is_err() {
-                // SAFETY: nobody knows the reserve.
+                // SAFETY: the reserve was made here, and its address is known to nobody else.
                 unsafe { os.unmap(records, RECORDS_BYTES) };
                 return false;
             }

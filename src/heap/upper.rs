@@ -21,7 +21,7 @@ impl Heap {
     #[inline(always)]
     pub unsafe fn upper_cache_at(&self, upper: usize) -> &SlotCache {
         debug_assert!(upper < CLASSES - LOCAL_CLASSES);
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that `upper` < CLASSES - LOCAL_CLASSES.
         unsafe { self.caches.get_unchecked(upper) }
     }
 
@@ -37,7 +37,7 @@ impl Heap {
         if ticks.is_multiple_of(TICK_EVERY) {
             return None;
         }
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that `upper` < CLASSES - LOCAL_CLASSES.
         let (cache, class) = unsafe {
             let class = self.classes.get_unchecked(LOCAL_CLASSES + upper);
             (self.upper_cache_at(upper), class)

@@ -21,7 +21,7 @@ unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> An
     for (place, argument) in all.iter_mut().zip(arguments) {
         *place = argument;
     }
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees what the call's manual page demands.
     match unsafe { crate::arch::system_call(number as usize, all) } {
         error @ -4095..0 => Err(-error as c_int),
         result => Ok(result as usize),
@@ -60,7 +60,7 @@ pub unsafe fn map_file(
         file as usize,
         offset,
     ];
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that a fixed range may be replaced.
     unsafe { ask(libc::SYS_mmap, arguments) }
 }
 
@@ -69,7 +69,7 @@ pub unsafe fn map_file(
 /// # Safety
 /// The caller gives up the range.
 pub unsafe fn unmap(start: usize, bytes: usize) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: the caller gives up the range.
     unsafe { ask(libc::SYS_munmap, [start, bytes]).is_ok() }
 }
 
@@ -78,7 +78,7 @@ pub unsafe fn unmap(start: usize, bytes: usize) -> bool {
 /// # Safety
 /// The caller owns the mapping, and follows it if `flags` allow it to move.
 pub(super) unsafe fn remap(start: usize, old: usize, new: usize, flags: c_int) -> Answer {
-    // SAFETY: the caller's.
+    // SAFETY: the caller owns the mapping, and follows it if it moves.
     unsafe { ask(libc::SYS_mremap, [start, old, new, flags as usize]) }
 }
 
@@ -87,7 +87,7 @@ pub(super) unsafe fn remap(start: usize, old: usize, new: usize, flags: c_int) -
 /// # Safety
 /// Nobody needs the range in another way.
 pub(super) unsafe fn protect(start: usize, bytes: usize, access: c_int) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that nobody needs the range in another way.
     unsafe { ask(libc::SYS_mprotect, [start, bytes, access as usize]).is_ok() }
 }
 
@@ -96,7 +96,7 @@ pub(super) unsafe fn protect(start: usize, bytes: usize, access: c_int) -> bool 
 /// # Safety
 /// The range is the caller's, and so are its contents if `advice` ends them.
 pub(super) unsafe fn advise(start: usize, bytes: usize, advice: c_int) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: the caller owns the range, and its contents if `advice` ends them.
     unsafe { ask(libc::SYS_madvise, [start, bytes, advice as usize]).is_ok() }
 }
 
@@ -107,7 +107,7 @@ pub(super) unsafe fn advise(start: usize, bytes: usize, advice: c_int) -> bool {
 pub(super) unsafe fn seal(start: usize, bytes: usize) {
     /// The same on all architectures.
     const MSEAL: libc::c_long = 462;
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that nobody changes the mapping any more.
     let _ = unsafe { ask(MSEAL, [start, bytes, 0]) };
 }
 
@@ -118,7 +118,7 @@ pub(super) fn name_range(start: *mut u8, bytes: usize, name: &'static CStr) {
     const ANON_NAME: usize = 0;
     let name = name.as_ptr() as usize;
     let arguments = [SET_VMA, ANON_NAME, start as usize, bytes, name];
-    // SAFETY: naming changes no memory.
+    // SAFETY: naming a range changes no memory; the name lives for good.
     let _ = unsafe { ask(libc::SYS_prctl, arguments) };
 }
 
@@ -126,7 +126,7 @@ pub(super) fn name_range(start: *mut u8, bytes: usize, name: &'static CStr) {
 /// and forbid nothing.
 pub fn allow_tracers() {
     let arguments = [libc::PR_SET_PTRACER as usize, usize::MAX];
-    // SAFETY: this changes no memory.
+    // SAFETY: prctl(PR_SET_PTRACER) names who may trace, and changes no memory.
     let _ = unsafe { ask(libc::SYS_prctl, arguments) };
 }
 
@@ -148,14 +148,14 @@ pub unsafe fn open(path: *const c_char, flags: c_int, mode: c_int) -> Result<c_i
 /// # Safety
 /// `file` is the caller's.
 pub unsafe fn close(file: c_int) {
-    // SAFETY: the caller's descriptor.
+    // SAFETY: the caller owns the descriptor and gives it up.
     let _ = unsafe { ask(libc::SYS_close, [file as usize]) };
 }
 
 /// pread(2), or read(2) where `from` is `None`: how many bytes, 0 where that fails.
 pub fn read(file: c_int, place: &mut [u8], from: Option<usize>) -> usize {
     let (start, bytes) = (place.as_mut_ptr() as usize, place.len());
-    // SAFETY: writes into `place` alone.
+    // SAFETY: read(2) writes at most `place.len()` bytes, all into `place`.
     let read = unsafe {
         match from {
             Some(from) => ask(libc::SYS_pread64, [file as usize, start, bytes, from]),
@@ -261,7 +261,7 @@ pub(super) fn memory() -> usize {
 pub(super) fn random() -> u64 {
     let mut word = 0u64;
     let place = ptr::from_mut(&mut word) as usize;
-    // SAFETY: eight bytes at `place`.
+    // SAFETY: getrandom(2) writes at most the eight bytes of `word`.
     let _ = unsafe {
         ask(
             libc::SYS_getrandom,
@@ -339,7 +339,7 @@ pub fn name_thread(name: &'static CStr) {
 pub(super) fn barrier() -> bool {
     const PRIVATE_EXPEDITED: usize = 1 << 3;
     const REGISTER_PRIVATE_EXPEDITED: usize = 1 << 4;
-    // SAFETY: changes no memory.
+    // SAFETY: membarrier(2) orders accesses, and changes no memory.
     let order = |command| unsafe { ask(libc::SYS_membarrier, [command, 0]) };
     match order(PRIVATE_EXPEDITED) {
         Err(libc::EPERM) => {
@@ -353,7 +353,7 @@ pub(super) fn barrier() -> bool {
 pub(super) fn auxiliary(words: &mut [usize]) -> usize {
     const GET_AUXV: usize = 0x41555856;
     let (place, bytes) = (words.as_mut_ptr() as usize, core::mem::size_of_val(words));
-    // SAFETY: writes into `words` alone.
+    // SAFETY: prctl(2) writes at most the bytes of `words`.
     let got = unsafe { ask(libc::SYS_prctl, [GET_AUXV, place, bytes, 0, 0]) };
     got.map_or(0, |got| got / core::mem::size_of::<usize>())
         .min(words.len())

@@ -34,20 +34,20 @@ pub fn throw_bad_alloc() -> Option<Step> {
         weak!("_ZSt17__throw_bad_allocv"),
         c"_ZSt17__throw_bad_allocv",
     );
-    // SAFETY: 0, or `void std::__throw_bad_alloc()`.
+    // SAFETY: the address is 0, or that of `void std::__throw_bad_alloc()`.
     unsafe { transmute::<usize, Option<Step>>(throw) }
 }
 
 /// The runtime's own form of this `name`, without an alignment: of operator new or new[] that does not throw.
 pub fn nothrow_new(name: &CStr) -> Option<Nothrow> {
     let new = look_up_in_runtime(name);
-    // SAFETY: 0, or that function.
+    // SAFETY: the address is 0, or that of the function of this name in the C++ runtime.
     unsafe { transmute::<usize, Option<Nothrow>>(new) }
 }
 
 /// The same with an alignment.
 pub fn aligned_nothrow_new(name: &CStr) -> Option<AlignedNothrow> {
     let new = look_up_in_runtime(name);
-    // SAFETY: 0, or that function.
+    // SAFETY: the address is 0, or that of the function of this name in the C++ runtime.
     unsafe { transmute::<usize, Option<AlignedNothrow>>(new) }
 }

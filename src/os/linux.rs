@@ -161,7 +161,7 @@ fn keeping_errno<T>(call: impl FnOnce() -> T) -> T {
     // SAFETY: the calling thread's own errno.
     let errno = unsafe { *libc::__errno_location() };
     let result = call();
-    // SAFETY: as above.
+    // SAFETY: errno belongs to the calling thread, and its address is valid while the thread lives.
     unsafe { *libc::__errno_location() = errno };
     result
 }
@@ -488,7 +488,7 @@ impl Os for Linux {
             tell(Line::new().text("  ").text(title).text("\n"));
             self.say_stack(frames);
         }
-        // SAFETY: as above.
+        // SAFETY: abort(3) may be called at any time, and does not return.
         unsafe { libc::abort() }
     }
 
@@ -537,7 +537,7 @@ impl Os for Linux {
             fences.protected.fetch_sub(1, Relaxed);
             return false;
         }
-        // SAFETY: the caller's.
+        // SAFETY: the caller guarantees that nobody uses the range from now on.
         unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) }
     }
 

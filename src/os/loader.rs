@@ -179,7 +179,7 @@ fn is_unloadable() -> bool {
             DT_FLAGS_1 if value & (DF_1_NODELETE | DF_1_PIE) != 0 => return false,
             _ => {}
         }
-        // SAFETY: as above.
+        // SAFETY: the dynamic section ends with a tag of zero, and this entry was another one.
         entry = unsafe { entry.add(1) };
     }
 }

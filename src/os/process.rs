@@ -88,7 +88,7 @@ impl Process {
         let known = function != NONE && {
             // SAFETY: a function of that name has this type, and keeps to the C convention; `now` is a place.
             let ask = unsafe { transmute::<usize, ClockGettime>(function) };
-            // SAFETY: as above.
+            // SAFETY: the function is the vDSO's clock_gettime, as above; it writes `now` alone.
             unsafe { ask(clock, &mut now) == 0 }
         };
         if !known {
@@ -183,7 +183,7 @@ fn auxiliary_value(kind: usize) -> Option<usize> {
         match unsafe { entry.read() } {
             [0, _] => return None,
             [found, value] if found == kind => return Some(value),
-            // SAFETY: not the last one.
+            // SAFETY: an entry of another kind than 0 is not the last one.
             _ => entry = unsafe { entry.add(1) },
         }
     }
@@ -192,7 +192,7 @@ fn auxiliary_value(kind: usize) -> Option<usize> {
 /// The least power of two that the kernel takes for a page's address: madvise(2) refuses all others.
 fn least_page() -> usize {
     let mut page = PAGE_LEAST;
-    // SAFETY: advice about no bytes.
+    // SAFETY: advice about no bytes changes nothing.
     while page < 1 << 20 && !unsafe { calls::advise(page, 0, libc::MADV_NORMAL) } {
         page *= 2;
     }

@@ -146,7 +146,7 @@ impl Pages {
         let Some(start) = NonNull::new(start as *mut u8).filter(|_| wanted) else {
             return;
         };
-        // SAFETY: fresh pages of ours.
+        // SAFETY: the heap grew by these pages just now: they are fresh, and ours.
         unsafe { os.advise_huge(start, pages * PAGE, Huge::Wanted) };
         self.inner.lock().policy.huge = true;
     }

@@ -58,7 +58,7 @@ impl Memory {
     /// The range lies in the window.
     pub unsafe fn open(&self, offset: usize, bytes: usize) {
         let open = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: our own mapping.
+        // SAFETY: the caller guarantees a range of the window, which is our own mapping.
         let result = unsafe { libc::mprotect(self.at(offset).as_ptr().cast(), bytes, open) };
         assert!(result == 0, "sim: the host cannot open {bytes:#x} bytes");
     }

@@ -46,7 +46,7 @@ impl Memory {
     /// # Safety
     /// The range lies in the window and nobody uses it.
     pub unsafe fn open(&self, offset: usize, bytes: usize) {
-        // SAFETY: our own allocation.
+        // SAFETY: the caller guarantees a range of the window, which is our own allocation.
         unsafe { self.at(offset).as_ptr().write_bytes(0, bytes) };
     }
 
@@ -70,7 +70,7 @@ impl Memory {
     /// # Safety
     /// The range lies in the window and what it holds is dead.
     pub unsafe fn discard(&self, offset: usize, bytes: usize) {
-        // SAFETY: the same promise.
+        // SAFETY: the caller guarantees a range of the window whose contents are dead.
         unsafe { self.open(offset, bytes) };
     }
 }
