@@ -132,6 +132,10 @@ if [ "$(id -u)" != 0 ]; then
     echo 'install check: skipped: the Debian packages in a minimal Debian, which only root can set up' >&2
     exit 0
 fi
+if ! unshare --mount --pid --fork true 2> /dev/null; then
+    echo 'install check: skipped: the Debian packages in a minimal Debian: this container may not mount (CAP_SYS_ADMIN)' >&2
+    exit 0
+fi
 root=$scratch/debian
 # shellcheck disable=SC2016 # apt-get's
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)

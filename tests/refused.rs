@@ -12,6 +12,12 @@ const CALLS: [&str; 7] = [
     "mmap", "munmap", "mremap", "mprotect", "madvise", "sbrk", "all",
 ];
 
+/// Those that the library makes by default: mprotect(2) is for hardened mode, and for systems on which address space
+/// cannot be claimed.
+fn made_by_default() -> impl Iterator<Item = &'static str> {
+    CALLS.into_iter().filter(|&call| call != "mprotect")
+}
+
 /// Calls of the static library come to the program, which refuses some of them: system calls by a filter, since the
 /// library makes them itself, and `sbrk` by the linker.
 fn wrapped(call: &str, mode: &str, most: usize) -> usize {
@@ -23,7 +29,7 @@ fn wrapped(call: &str, mode: &str, most: usize) -> usize {
 /// Every k: the program says how many of its children met a refusal, and stops when one met none.
 fn each_in_turn(mode: &str) {
     const MOST: usize = 1000;
-    for call in CALLS {
+    for call in made_by_default() {
         let met = wrapped(call, mode, MOST);
         assert!(
             (1..MOST).contains(&met),
@@ -44,7 +50,7 @@ fn all_calls_refused_from_any_one_on_lose_nothing() {
 
 #[test]
 fn refusals_in_random_bursts_lose_nothing() {
-    for call in CALLS {
+    for call in made_by_default() {
         assert!(wrapped(call, "burst", 200) > 0, "{call}: none was refused");
     }
 }

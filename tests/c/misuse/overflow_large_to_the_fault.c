@@ -12,9 +12,16 @@
 static _Thread_local sigjmp_buf stopped;
 
 static void at_fault(int signal) { siglongjmp(stopped, signal); }
-/* A closed page of the program's own, so that the libraries' data are not overwritten. */
+/* Closed memory of the program's own, so that the libraries' data are not overwritten: pieces as large as the block,
+ * until some lie right below one another. The holes between libraries are full then, and the block lies right below. */
 static void fence(void) {
-    CHECK(mmap(NULL, PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
+    char *above = NULL;
+    for (int adjacent = 0; adjacent < 4;) {
+        char *here = mmap(NULL, MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(here != MAP_FAILED);
+        adjacent = here + MIB == above ? adjacent + 1 : 0;
+        above = here;
+    }
 }
 
 int main(void) {
