@@ -90,6 +90,7 @@ fn the_books_summary_lists_every_page_once() {
         [
             "../README.md",
             "../examples/README.md",
+            "../ARCHITECTURE.md",
             "../CONTRIBUTING.md",
             "../CHANGELOG.md"
         ]
