@@ -212,7 +212,7 @@ fn a_heap_without_memory_refuses_and_can_be_destroyed() {
 #[test]
 fn what_was_destroyed_is_not_to_be_used() {
     let file = "interface/heaps.c";
-    dies(file, "object", "invalid free of");
+    dies(file, "object", "double free of");
     dies(file, "large-object", "free of");
     dies(file, "destroyed", "use of heap");
     dies(file, "destroyed-twice", "use of heap");
