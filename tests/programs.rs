@@ -318,7 +318,7 @@ fn idle_report(kept: u32) -> (i64, u64) {
 fn a_report_says_where_idle_memory_lies() {
     let (program_own, _) = idle_report(1);
     let (rest, idle) = idle_report(32);
-    assert!(idle > 4 << 20, "{idle} bytes are named as idle");
+    assert!(idle > 1 << 20, "{idle} bytes are named as idle");
     // What is resident and no figure names is the program's own, the same in both.
     assert!(
         (rest - program_own).abs() < 4 << 20,
@@ -344,7 +344,8 @@ fn a_report_is_a_table_on_standard_error_and_nothing_else_changes() {
         "metadata",
         "slabs",
         "spans",
-        "16 B:",
+        "slabs and live blocks by slot size",
+        "16 B ",
     ] {
         assert!(ended.stderr.contains(line), "no {line:?}\n{}", ended.stderr);
     }
