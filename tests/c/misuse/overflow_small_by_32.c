@@ -1,6 +1,6 @@
 /* attack:     overflow of 48 bytes by 32
  * default:    sound: only neighbours' bytes were reached
- * hardened:   abort: overflow
+ * hardened:   abort: overflow or fault
  * certainty:  default: harmless to the heap; hardened: always, at free at the latest
  * mechanism:  hardened: canary */
 #include "misuse.h"
