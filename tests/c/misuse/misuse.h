@@ -108,7 +108,13 @@ __attribute__((unused)) static int go_on(const char *words) {
     sound();
     use_the_heap();
     sound();
-    dprintf(STDOUT_FILENO, "sound: %s\n", words);
+    /* dprintf(3) allocates, and libc's own heap may be one of the others that were reached. */
+    char line[256];
+    int length = snprintf(line, sizeof line, "sound: %s\n", words);
+    CHECK(length > 0 && (size_t)length < sizeof line && write(STDOUT_FILENO, line, (size_t)length) == length);
+#ifdef PREFIXED
+    _exit(0); /* libc's exit uses its own heap as well. */
+#endif
     return 0;
 }
 
