@@ -49,6 +49,16 @@ fn a_thread_in_the_background_gives_back_from_the_heaps_of_threads_that_sleep() 
     }
 }
 
+/// setuid(3) waits until each thread of the process has answered a signal of libc's own.
+#[test]
+fn a_thread_in_the_background_lets_a_process_change_its_user() {
+    passes_under(
+        "background:on",
+        "options/background.c",
+        &["1000", "64", "identity"],
+    );
+}
+
 #[test]
 fn a_thread_in_the_background_is_there_again_after_a_fork() {
     passes_under(

@@ -120,6 +120,12 @@ impl<O: Os> Allocator<O> {
         if self.hard.is_on() || !self.is_started() {
             return;
         }
+        if thread.phase.get() == Phase::Fresh {
+            // At work in others' heaps without one of its own: whoever forks meanwhile leaves the child a door that is
+            // held, and repairs.
+            self.backend.heaps.count_two();
+            self.watch_forks();
+        }
         if let Some(_busy) = self.enter(thread) {
             let mine = heap_of(thread);
             self.backend.heaps.visit_others(&self.backend, mine, whose);

@@ -588,11 +588,18 @@ impl Os for Linux {
 /// What a thread runs.
 type Work = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
 
-/// Starts a thread that blocks all signals and is joined by nobody. Whether it did.
+/// Signals 32 and 33 are glibc's own, 34 musl's as well: setuid(3) waits until every thread has answered one.
+const OF_LIBC: u64 = if cfg!(target_env = "musl") {
+    0b111 << 31
+} else {
+    0b11 << 31
+};
+
+/// Starts a thread that blocks all signals but libc's own and is joined by nobody. Whether it did.
 fn start_thread(work: Work) -> bool {
     let mut thread = 0;
     // The new thread has the mask of the calling one.
-    let before = calls::mask_signals(u64::MAX);
+    let before = calls::mask_signals(!OF_LIBC);
     // SAFETY: `thread` is a place to write to; the work is a function for the process's life; nobody else knows of the
     // thread.
     let started = unsafe {
