@@ -382,6 +382,14 @@ fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
         .arg("1000")
         .spawn()
         .expect("it starts");
+    // Its loader has to map libc first.
+    let maps = format!("/proc/{}/maps", sleep.id());
+    let mapped = || fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("libc.so.6"));
+    let mut tries = 0;
+    while !mapped() && tries < 1000 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        tries += 1;
+    }
     let (status, told) = fails(&["top", &sleep.id().to_string(), "--once"]);
     let _ = sleep.kill();
     let _ = sleep.wait();
