@@ -2,7 +2,7 @@
 //!
 //! Everything here has a portable twin below. Miri runs it, and so do the tests whose threads are blocks of their
 //! own ([`portable::Block::at`]). The numbers in docs/fast_path.md are those of x86-64. A port is a matter of this file alone. It knows no types of the layers above, only
-//! where in an entry and in a header the words lie that the fast paths touch; those types assert it.
+//! where in a slot cache and in a header the words lie that the fast paths touch; those types assert it.
 //!
 //! ```text
 //!   cache     bits u64 | word *u64 | base *u8 | size u64            tls::SlotCache
@@ -14,13 +14,13 @@ use crate::units::PAGE_SHIFT;
 /// Bytes of the calling thread's block, zero at thread start, of `tls::ThreadCache`.
 pub const BLOCK_BYTES: usize = 1088;
 
-/// Offset in an entry of the cached slots.
+/// Offset in a slot cache of the cached slots.
 pub const CACHE_BITS: usize = 0;
-/// Offset in an entry of the address of the bitmap word that they came from.
+/// Offset in a slot cache of the address of the bitmap word that they came from.
 pub const CACHE_WORD: usize = 8;
-/// Offset in an entry of the address of the word's first slot.
+/// Offset in a slot cache of the address of the word's first slot.
 pub const CACHE_BASE: usize = 16;
-/// Offset in an entry of the slot size.
+/// Offset in a slot cache of the slot size.
 pub const CACHE_SIZE: usize = 24;
 
 /// Offset in a header of the reciprocal of the slot size.
@@ -252,24 +252,24 @@ mod machine {
             thread_pointer().wrapping_add(self.0) as *mut u8
         }
 
-        /// Takes the lowest of the slots that the entry at `offset` has cached, if there is one: clears its
+        /// Takes the lowest of the slots that the slot cache at `offset` has, if there is one: clears its
         /// bit there and in the bitmap word, and returns the slot's address. Thirteen instructions.
         ///
         /// The bits are loaded by the same register that they were stored by the last time: such a load the
         /// processor can take straight from the store (memory renaming, as of Intel's Golden Cove).
         ///
         /// # Safety
-        /// An entry lies at `offset`. If it has cached slots, its other words are those that they came
+        /// A slot cache lies at `offset`. If it has slots, its other words are those that they came
         /// with, and the calling thread alone stores to the bitmap word.
         #[inline(always)]
         pub unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-            let entry = self.0.wrapping_add(offset);
+            let cache = self.0.wrapping_add(offset);
             let bits: u64;
             // SAFETY: within the block (the caller's), which lives as long as the thread.
             unsafe {
                 asm!(
-                    "mov {bits}, qword ptr fs:[{entry} + {BITS}]",
-                    entry = in(reg) entry,
+                    "mov {bits}, qword ptr fs:[{cache} + {BITS}]",
+                    cache = in(reg) cache,
                     bits = out(reg) bits,
                     BITS = const CACHE_BITS,
                     options(pure, readonly, nostack, preserves_flags)
@@ -279,19 +279,19 @@ mod machine {
                 return None;
             }
             let slot;
-            // SAFETY: the entry is within the block, and its word in a header that is never unmapped.
+            // SAFETY: the slot cache is within the block, and its word in a header that is never unmapped.
             unsafe {
                 asm!(
                     "lea {rest}, [{slot} - 1]",
                     "and {rest}, {slot}",
-                    "mov {word}, qword ptr fs:[{entry} + {WORD}]",
-                    "mov qword ptr fs:[{entry} + {BITS}], {rest}",
+                    "mov {word}, qword ptr fs:[{cache} + {WORD}]",
+                    "mov qword ptr fs:[{cache} + {BITS}], {rest}",
                     "xor {rest}, {slot}",
                     "rep bsf {slot}, {slot}",
                     "xor qword ptr [{word}], {rest}",
-                    "imul {slot}, qword ptr fs:[{entry} + {SIZE}]",
-                    "add {slot}, qword ptr fs:[{entry} + {BASE}]",
-                    entry = in(reg) entry,
+                    "imul {slot}, qword ptr fs:[{cache} + {SIZE}]",
+                    "add {slot}, qword ptr fs:[{cache} + {BASE}]",
+                    cache = in(reg) cache,
                     slot = inout(reg) bits => slot,
                     rest = out(reg) _,
                     word = out(reg) _,
@@ -571,26 +571,26 @@ pub mod portable {
             self.0
         }
 
-        /// Takes the lowest of the slots that the entry at `offset` has cached, if there is one: clears its
+        /// Takes the lowest of the slots that the slot cache at `offset` has, if there is one: clears its
         /// bit there and in the bitmap word, and returns the slot's address.
         ///
         /// # Safety
-        /// An entry lies at `offset`. If it has cached slots, its other words are those that they came
+        /// A slot cache lies at `offset`. If it has slots, its other words are those that they came
         /// with, and the calling thread alone stores to the bitmap word.
         #[inline(always)]
         pub unsafe fn take(self, offset: usize) -> Option<*mut u8> {
             // SAFETY: the caller guarantees a slot cache at `offset`, within the block.
             unsafe {
-                let entry = self.0.add(offset);
-                let bits = entry.add(CACHE_BITS).cast::<u64>().read();
+                let cache = self.0.add(offset);
+                let bits = cache.add(CACHE_BITS).cast::<u64>().read();
                 if bits == 0 {
                     return None;
                 }
                 let rest = bits & (bits - 1);
-                entry.add(CACHE_BITS).cast::<u64>().write(rest);
-                xor_owned(entry.add(CACHE_WORD).cast::<*mut u64>().read(), bits ^ rest);
-                let size = entry.add(CACHE_SIZE).cast::<usize>().read();
-                let base = entry.add(CACHE_BASE).cast::<*mut u8>().read();
+                cache.add(CACHE_BITS).cast::<u64>().write(rest);
+                xor_owned(cache.add(CACHE_WORD).cast::<*mut u64>().read(), bits ^ rest);
+                let size = cache.add(CACHE_SIZE).cast::<usize>().read();
+                let base = cache.add(CACHE_BASE).cast::<*mut u8>().read();
                 Some(base.wrapping_add(bits.trailing_zeros() as usize * size))
             }
         }
@@ -697,7 +697,7 @@ mod tests {
     const HEADER: usize = (1 << HEADER_SHIFT) / 8;
     const HEADERS: usize = 4;
     const PAGES: usize = 16;
-    /// Where the owner word of the block lies in these tests: behind the entries.
+    /// Where the owner word of the block lies in these tests: behind the slot caches.
     const ME: usize = 1056;
     const OWNER: u64 = 0x1234_5678;
 
@@ -804,22 +804,22 @@ mod tests {
         let mut random = Random(11);
         let mine = machine::Block::mine();
         for round in 0..100_000 {
-            let entry = random.below(33) * 32;
+            let cache = random.below(33) * 32;
             let bits = [0, 1 << random.below(64), random.word(), u64::MAX][random.below(4)];
             let word = random.word() | bits;
             let (mut words, mut block) = ([word; 2], [0u64; BLOCK_BYTES / 8]);
             let (base, size) = (random.word() & 0xffff_ffff, random.below(8192) as u64);
             let twin: *mut u64 = block.as_mut_ptr();
             let addresses = [&raw mut words[0] as u64, &raw mut words[1] as u64];
-            // SAFETY: the entry lies in both blocks, and each has a bitmap word of its own.
+            // SAFETY: the slot cache lies in both blocks, and each has a bitmap word of its own.
             let (slots, left) = unsafe {
-                let places = [mine.address().add(entry).cast(), twin.byte_add(entry)];
+                let places = [mine.address().add(cache).cast(), twin.byte_add(cache)];
                 for (place, address) in places.into_iter().zip(addresses) {
                     place.cast::<[u64; 4]>().write([bits, address, base, size]);
                 }
                 let slots = [
-                    mine.take(entry),
-                    portable::Block::at(twin.cast()).take(entry),
+                    mine.take(cache),
+                    portable::Block::at(twin.cast()).take(cache),
                 ];
                 let left = places.map(|place: *mut u64| place.read());
                 places[0].cast::<[u64; 4]>().write([0; 4]);

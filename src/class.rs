@@ -15,7 +15,7 @@ use crate::units::{SLOTS, SMALL_MAX, SPAN_MAX, SPAN_PAGES};
 
 /// Number of size classes of slabs with many slots.
 pub const CLASSES: usize = 57;
-/// Number of classes whose entries lie in thread-local storage: those up to [`LOCAL_MAX`].
+/// Number of classes whose slot caches lie in thread-local storage: those up to [`LOCAL_MAX`].
 pub const LOCAL_CLASSES: usize = 33;
 /// The class number of spans.
 pub const SPAN: usize = CLASSES;
@@ -43,10 +43,10 @@ const fn sizes() -> [u32; CLASSES] {
     table
 }
 
-/// Base-2 logarithm of the bytes of a class's entry in thread-local storage.
+/// Base-2 logarithm of the bytes of a class's slot cache in thread-local storage.
 pub const CACHE_SHIFT: u32 = 5;
 
-/// Where the entry of a request's class lies among the entries, in bytes, by the request's size: a table
+/// Where the slot cache of a request's class lies among the others, in bytes, by the request's size: a table
 /// by the byte, so that the look-up is one load. Two kibibytes, of which a program reads what it asks for.
 static CACHE_OFFSET: [u16; LOCAL_MAX + 1] = entry_offsets();
 
@@ -65,7 +65,7 @@ const fn entry_offsets() -> [u16; LOCAL_MAX + 1] {
     table
 }
 
-/// Where the entry for a request of `size` bytes lies among the thread's entries, in bytes: one load. `None`
+/// Where the slot cache for a request of `size` bytes lies among the thread's, in bytes: one load. `None`
 /// above [`LOCAL_MAX`].
 #[inline(always)]
 pub fn cache_offset(size: usize) -> Option<usize> {

@@ -54,7 +54,7 @@ pub enum Area {
     PageMap,
     /// Thread heaps, `HEAP_BYTES` each.
     Heaps,
-    /// First-class heaps: a lock and entries for the thread heap of the same number, `ARENA_BYTES` each.
+    /// First-class heaps: a lock and slot caches for the heap of the same number, `ARENA_BYTES` each.
     Arenas,
     /// Which pages are free and dirty, in groups of [`GROUP_PAGES`], `GROUP_BYTES` each.
     Groups,

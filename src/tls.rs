@@ -108,7 +108,7 @@ pub enum Phase {
 /// A thread's block.
 #[repr(C)]
 pub struct ThreadCache {
-    /// Entries of the classes up to 1 KiB; the others lie in the thread's heap.
+    /// Slot caches of the classes up to 1 KiB; the others lie in the thread's heap.
     pub caches: [SlotCache; LOCAL_CLASSES],
     /// The thread's owner word; 0 owns nothing.
     pub me: Cell<u64>,

@@ -27,7 +27,7 @@ pub const SLOTS: usize = WORDS * WORD_SLOTS;
 pub const PAIR_SLOTS: usize = PAIR_WORDS * WORD_SLOTS;
 /// The largest request served from a slab of many slots, in bytes.
 pub const SMALL_MAX: usize = 8 << 10;
-/// The largest request whose class entry lies in thread-local storage, in bytes.
+/// The largest request whose class has its slot cache in thread-local storage, in bytes.
 pub const LOCAL_MAX: usize = 1 << 10;
 /// The most pages of a span.
 pub const SPAN_PAGES: usize = 32;

@@ -42,7 +42,7 @@ pub struct Allocator<O: Os> {
     start_lock: Mutex<()>,
     /// Non-zero when there may be some blocks in `put_off`.
     any_put_off: AtomicU32,
-    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sizes`).
+    /// Non-zero once a large block could not be shrunk and kept its bytes (see `sized_free`).
     pub(crate) size_ambiguous: AtomicU32,
     /// Written to at the start only if it is asked for.
     background: Background,
@@ -546,9 +546,9 @@ fn put_back(cache: &SlotCache, slot: *mut u8) {
 /// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
 /// than it had, but no mapping of its own for that.
 fn with_room(usable: usize, size: usize) -> usize {
-    let size_ambiguous = usable + usable / 4;
-    if size <= usable || size > size_ambiguous || size > SPAN_MAX {
+    let roomy = usable + usable / 4;
+    if size <= usable || size > roomy || size > SPAN_MAX {
         return size;
     }
-    size_ambiguous.min(SPAN_MAX)
+    roomy.min(SPAN_MAX)
 }

@@ -154,7 +154,7 @@ impl<O: Os> Allocator<O> {
     }
 
     /// A block stays where it is for `size` bytes: notes if nobody would have got it for as many, so that
-    /// a free with that size is believed (see `sizes`).
+    /// a free with that size is believed (see `sized_free`).
     #[inline]
     pub(crate) fn note_room(&self, place: Place, size: usize) {
         match place {

@@ -396,7 +396,7 @@ impl Hardened {
         Some(address)
     }
 
-    /// Checks another word of the class's slabs out into `cache`, which is used up, and chooses its first slot:
+    /// Puts another word of the class's slabs into `cache`, which is used up, and chooses its first slot:
     /// the common half of [`Hardened::take_slot`]. Its bits; `None` where that is not all there is to do.
     #[inline(never)]
     fn try_fill_cache<O: Os>(

@@ -100,10 +100,10 @@ impl Quarantine {
         let random = random.filter(|_| charged <= most / 16);
         if let Some(random) = random {
             let drawn = self.drawn.get() as usize;
-            let random_stage = self.random_stage_bytes.get() + charged;
-            if drawn < RANDOM_STAGE && random_stage <= most / 4 {
+            let staged = self.random_stage_bytes.get() + charged;
+            if drawn < RANDOM_STAGE && staged <= most / 4 {
                 self.random_stage[drawn].set(word);
-                self.random_stage_bytes.set(random_stage);
+                self.random_stage_bytes.set(staged);
                 self.drawn.set(drawn as u32 + 1);
                 return;
             }
@@ -112,7 +112,7 @@ impl Quarantine {
                 word = self.random_stage[place].replace(word);
                 let out = Freed::unpack(word);
                 self.random_stage_bytes
-                    .set(random_stage - charge(out.bytes, most));
+                    .set(staged - charge(out.bytes, most));
             }
         }
         let end = self.end.get();

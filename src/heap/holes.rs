@@ -296,7 +296,7 @@ impl Heap {
                 break;
             };
             if gone.is_empty() {
-                continue; // Mitigations of OS pages alone.
+                continue; // Parts of OS pages alone.
             }
             let discarded = slab.discarded.load(Relaxed);
             let more = pages_between(gone.start * PAGE, gone.end * PAGE);

@@ -99,7 +99,7 @@ pub struct Backend<O: Os> {
 }
 
 impl<O: Os> Backend<O> {
-    /// A ground on which nothing stands yet.
+    /// A backend of nothing yet.
     pub const fn new(locks: &mut Registry, os: O) -> Backend<O> {
         Backend {
             os,

@@ -135,7 +135,7 @@ pub trait Os: Sync {
     /// The range is usable, ours, and its contents are dead.
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
-    /// Starts a thread that runs the hook for the background, blocks all signals and is joined by nobody; whether it did.
+    /// Starts a thread that runs the hook for the background, blocks all signals but libc's own and is joined by nobody; whether it did.
     /// May allocate: call it with no lock held and the calling thread's heap in place.
     fn start_background(&self) -> bool {
         false

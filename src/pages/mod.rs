@@ -137,7 +137,7 @@ pub struct Pages {
     forking: AtomicU32,
     /// Non-zero where the system refused the last growth.
     refused: AtomicU32,
-    /// Non-zero where pages stay with their class, a guard page behind each slab (see `keep`).
+    /// Non-zero where pages stay with their class, a guard page behind each slab (see `parked`).
     keeping: AtomicU32,
 }
 

@@ -366,7 +366,7 @@ static void samples_are_as_many_of_each_size(void) {
     for (int k = 0; k < SIZES; k++) CHECK(count[k] > 100 && count[k] < 400);
 }
 
-/* Also when a slot of the smallest class is checked out, which a size that wraps round would be taken for. */
+/* Also when a slot of the smallest class is cached, which a size that wraps round would be taken for. */
 static void sizes_that_wrap_are_refused(void) {
     void *nothing = take(0), *live = take(1000);
     for (int i = 0; i < 20; i++) {
