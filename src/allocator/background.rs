@@ -13,8 +13,8 @@
 //! An allocation makes it and no free: the C library frees under locks that it takes to make a thread. (It allocates
 //! under none of them.)
 
-use super::{Allocator, Busy};
-use crate::heap::{heap_of, Whose};
+use super::Allocator;
+use crate::heap::Whose;
 use crate::mutex;
 use crate::options::Name;
 use crate::os::Os;
@@ -104,9 +104,8 @@ impl<O: Os> Allocator<O> {
         if held < HELD_LEAST || thread.busy.get() != 0 || !background.change(ABSENT, AWAKE) {
             return;
         }
-        // It is a second thread, which may be in the middle of something when another one forks.
-        self.backend.heaps.count_two();
-        self.watch_forks();
+        // It may be in the middle of something when another thread forks.
+        self.count_as_two();
         if !self.backend.os.start_background() {
             background.0.store(OFF, SeqCst);
         }
@@ -138,29 +137,14 @@ impl<O: Os> Allocator<O> {
         self.visit_others(thread, Whose::AsleepSince(now.saturating_sub(interval)));
         if self.background.0.load(Relaxed) == DROWSY {
             // Nobody takes slabs from the process's lists now.
-            self.discard_listed(thread);
+            self.with_heap(thread, |_, heap| {
+                heap.discard_listed(backend)?;
+                Ok(Some(()))
+            });
         }
         if let Some(_busy) = self.enter(thread) {
             backend.large.decay(&backend.os, &backend.meta, now);
             backend.pages.tick(&backend.os, &backend.meta, now, quiet);
-        }
-    }
-
-    /// Discards pages of slabs that nobody owns.
-    fn discard_listed(&self, thread: &ThreadCache) {
-        if !self.attach(thread) {
-            return;
-        }
-        let Some(heap) = heap_of(thread) else {
-            return;
-        };
-        let (outcome, noted) = {
-            let _busy = Busy::mark(thread);
-            let _inside = heap.come_in_or_wait();
-            (heap.discard_listed(&self.backend), heap.recorded_error())
-        };
-        for misuse in noted.into_iter().chain(outcome.err()) {
-            self.misuse(&misuse);
         }
     }
 }

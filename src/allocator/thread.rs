@@ -114,6 +114,12 @@ impl<O: Os> Allocator<O> {
         self.reclaim_but(thread, keep);
     }
 
+    /// A thread without a heap of its own is about to be at work in those of others: a fork's child has to repair.
+    pub(super) fn count_as_two(&self) {
+        self.backend.heaps.count_two();
+        self.watch_forks();
+    }
+
     /// Gives back what lies idle in other threads' heaps. Hardened threads work on their heaps without going through
     /// the door: theirs are not visited.
     pub(super) fn visit_others(&self, thread: &ThreadCache, whose: Whose) {
@@ -121,10 +127,8 @@ impl<O: Os> Allocator<O> {
             return;
         }
         if thread.phase.get() == Phase::Fresh {
-            // At work in others' heaps without one of its own: whoever forks meanwhile leaves the child a door that is
-            // held, and repairs.
-            self.backend.heaps.count_two();
-            self.watch_forks();
+            // Whoever forks meanwhile leaves the child a door that is held.
+            self.count_as_two();
         }
         if let Some(_busy) = self.enter(thread) {
             let mine = heap_of(thread);
@@ -143,9 +147,7 @@ impl<O: Os> Allocator<O> {
         let changed = self.with_heap(thread, |_, heap| {
             let before = backend.held();
             let collected = heap.give_back(backend)?;
-            backend.large.give_back(&backend.os, &backend.meta);
-            backend.pages.trim(&backend.os, &backend.meta, keep);
-            backend.pages.purge(&backend.os, &backend.meta, usize::MAX);
+            backend.give_back(keep);
             Ok(Some(collected || backend.held() != before))
         });
         changed.unwrap_or(true)
@@ -159,10 +161,7 @@ impl<O: Os> Allocator<O> {
             if let Some(heap) = hardened.heap() {
                 heap.give_back(backend)?;
             }
-            backend.large.give_back(&backend.os, &backend.meta);
-            backend.pages.discard_all_kept(&backend.os, &backend.meta);
-            backend.pages.trim(&backend.os, &backend.meta, keep);
-            backend.pages.purge(&backend.os, &backend.meta, usize::MAX);
+            backend.give_back(keep);
             Ok(Some(()))
         });
     }

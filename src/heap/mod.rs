@@ -124,6 +124,14 @@ impl<O: Os> Backend<O> {
         self.arenas.each_lock(visit);
     }
 
+    /// Gives back what is kept for all heaps, but for `keep` free pages at the heap's end.
+    pub fn give_back(&self, keep: usize) {
+        self.large.give_back(&self.os, &self.meta);
+        self.pages.discard_all_kept(&self.os, &self.meta);
+        self.pages.trim(&self.os, &self.meta, keep);
+        self.pages.purge(&self.os, &self.meta, usize::MAX);
+    }
+
     /// What tells whether memory went back: bytes of the break and of mappings, and free pages of the heap's.
     pub fn held(&self) -> [usize; 2] {
         let counters = self.meta.counters();

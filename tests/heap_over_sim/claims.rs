@@ -11,6 +11,12 @@ fn windows(heap: &Heap) -> u32 {
     heap.allocator.backend.meta.header().windows.load(Relaxed)
 }
 
+/// The address of the `page`-th page of `area`.
+fn page_of(heap: &Heap, area: Area, page: usize) -> usize {
+    let start = heap.allocator.backend.meta.start::<u8>(area);
+    start.as_ptr() as usize + page * PAGE
+}
+
 /// Blocks of `size`, until one is refused or there are `most`.
 fn take_until_refused(heap: &Heap, size: usize, most: usize) -> Vec<usize> {
     let take = || heap.allocator.malloc(&*heap.threads[0], size) as usize;
@@ -74,13 +80,7 @@ fn a_window_that_others_map_into_ends_there_and_the_heap_goes_on_elsewhere() {
 fn a_page_map_that_others_map_into_sends_the_heap_to_a_window() {
     let heap = Heap::with(SimConfig::default());
     let mut blocks = heap.take_many(0, 100_000, 10);
-    let page = heap
-        .allocator
-        .backend
-        .meta
-        .start::<u8>(Area::PageMap)
-        .as_ptr() as usize
-        + 2 * PAGE;
+    let page = page_of(&heap, Area::PageMap, 2);
     assert!(heap.sim().intrude(page));
     blocks.extend(heap.take_many(0, 100_000, 200));
     assert_eq!(windows(&heap), 2);
@@ -96,13 +96,7 @@ fn a_page_map_that_others_map_into_sends_the_heap_to_a_window() {
 fn headers_that_others_map_into_end_there_and_the_heap_stays_whole() {
     let heap = Heap::with(SimConfig::default());
     heap.take(0, 100);
-    let page = heap
-        .allocator
-        .backend
-        .meta
-        .start::<u8>(Area::Slabs)
-        .as_ptr() as usize
-        + 4 * PAGE;
+    let page = page_of(&heap, Area::Slabs, 4);
     assert!(heap.sim().intrude(page));
     let blocks = take_until_refused(&heap, 20_000, 5000);
     assert!((100..200).contains(&blocks.len()), "{}", blocks.len());
