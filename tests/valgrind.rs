@@ -3,24 +3,15 @@
 
 mod common;
 
-use common::{installed, run, Output};
+use common::{example, installed, run, Output};
 use std::path::Path;
-use std::process::Command;
 
 /// Runs the example under memcheck; status 9 where it found something. `None`: there is no memcheck.
 fn memcheck(case: &str) -> Option<Output> {
     if !installed(&["valgrind"]) {
         return None;
     }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("valgrind");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--example", "memcheck", "--features", "valgrind"])
-        .arg("--target-dir")
-        .arg(&target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status();
-    assert!(built.expect("cargo starts").success());
-    let program = target.join("debug/examples/memcheck");
+    let program = example("memcheck", "valgrind");
     let program = program.to_str().expect("a path in UTF-8");
     let args = [
         "-q",

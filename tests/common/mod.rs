@@ -118,6 +118,23 @@ pub fn artifacts() -> &'static Artifacts {
     })
 }
 
+/// An example that needs `feature`, in its debug build: a second one of this crate alone, since what it depends on is
+/// built already.
+pub fn example(name: &str, feature: &str) -> PathBuf {
+    cargo(&[
+        "build",
+        "-p",
+        "slabside",
+        "--example",
+        name,
+        "--features",
+        feature,
+    ]);
+    let program = target_directory().join("debug/examples").join(name);
+    assert!(program.is_file(), "the build made no {}", program.display());
+    program
+}
+
 fn cargo(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(args)
