@@ -43,22 +43,6 @@ fn what_was_freed_while_its_owner_slept_serves_others_once_the_owner_has_called(
 }
 
 #[test]
-fn two_threads_that_replace_each_others_blocks_stay_near_what_is_live() {
-    passes("threads/crossing.c", &["2"]);
-}
-
-#[test]
-fn eight_threads_that_replace_each_others_blocks_stay_near_what_is_live() {
-    passes("threads/crossing.c", &["8"]);
-}
-
-#[test]
-fn threads_that_replace_a_sleepers_blocks_stay_near_what_is_live() {
-    passes("threads/crossing.c", &["1"]);
-    passes("threads/crossing.c", &["2", "sleeper"]);
-}
-
-#[test]
 fn four_hundred_threads_leave_a_megabyte_each_and_24_are_never_resident() {
     for size in ["0", "16", "48", "200", "1000"] {
         passes("threads/leave.c", &["400", size]);
