@@ -176,10 +176,15 @@ impl Heaps {
     }
 
     /// Whether a heap would have to be made, and as many were made since the last look for threads that
-    /// have gone as there were in use then.
+    /// have gone as there were in use then. Says so to one thread: the others that begin meanwhile do not look too,
+    /// whether or not the first comes to an end with it.
     pub fn is_time_to_look(&self) -> bool {
         let registry = &mut *self.registry.lock();
-        registry.unused == 0 && registry.made >= registry.look_at
+        let is_time = registry.unused == 0 && registry.made >= registry.look_at;
+        if is_time {
+            registry.look_at = registry.made.saturating_mul(2);
+        }
+        is_time
     }
 
     /// Takes back the heaps of threads that have gone without their exit hook: raw ones, and those whose

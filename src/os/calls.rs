@@ -278,18 +278,14 @@ pub(super) fn clock(clock: libc::clockid_t, now: &mut libc::timespec) {
     let _ = unsafe { ask(libc::SYS_clock_gettime, [clock as usize, place]) };
 }
 
-/// Whether the word at `address` can be read and is `value`, whoever unmaps it meanwhile: futex(2) compares it, and
-/// waits for no time at all.
+/// Whether the word at `address` can be read and is `value`, whoever unmaps it meanwhile: futex(2) compares it before it
+/// would wake or move any of its waiters, of which it is to take none. Does not sleep: a wait for no time at all sleeps
+/// for the timer's slack.
 pub(super) fn is_word(address: usize, value: u32) -> bool {
-    let now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let operation = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
-    let time = ptr::from_ref(&now) as usize;
+    let operation = (libc::FUTEX_CMP_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let arguments = [address, operation, 0, 0, address, value as usize];
     // SAFETY: the kernel reads the word, or says that it cannot.
-    let answer = unsafe { ask(libc::SYS_futex, [address, operation, value as usize, time]) };
-    !matches!(answer, Err(libc::EAGAIN | libc::EFAULT | libc::EINVAL))
+    unsafe { ask(libc::SYS_futex, arguments) }.is_ok()
 }
 
 /// Waits for so many milliseconds: futex(2) on a word that nobody else knows.
