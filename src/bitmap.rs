@@ -88,9 +88,9 @@ const FEW_POSITIONS: u32 = 16;
 pub fn any_bit(bits: u64, random: usize) -> usize {
     let width = u64::BITS - bits.leading_zeros();
     if width > FEW_POSITIONS {
-        return next_bit(bits, random * width as usize >> 8);
+        return next_bit(bits, (random * width as usize) >> 8);
     }
-    let skipped = random * bits.count_ones() as usize >> 8;
+    let skipped = (random * bits.count_ones() as usize) >> 8;
     let rest = (0..skipped).fold(bits, |bits, _| bits & bits.wrapping_sub(1));
     rest.trailing_zeros() as usize
 }

@@ -113,7 +113,7 @@ impl Parked {
         lot: usize,
     ) -> Option<(SlabPtr, bool)> {
         let list = &self.lists[kind(CLASSES, pages)];
-        let place = lot * among.min(self.spans(pages)) >> LOT_BITS;
+        let place = (lot * among.min(self.spans(pages))) >> LOT_BITS;
         let slab = core::iter::successors(list.first(table), |&slab| list.after(table, slab))
             .nth(place)?;
         self.unlink(table, slab);

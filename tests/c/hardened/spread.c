@@ -2,13 +2,13 @@
  *
  *   fresh, full   the most frequent distance between two allocations in a row, in per cent of all: in a heap that holds
  *                 nothing else, and in one that was filled and of which a part was freed at random
- *   reuse         after how many pairs of malloc and free a freed block is handed out again: of 60 times the third
+ *   reuse         after how many pairs of malloc and free a freed block is handed out again: of 240 times the third
  *                 fewest and the third most; "never" stands for as many pairs as were tried
  *
  * Prints it. With BOUND it fails where the share is larger, or the most less than BOUND times the fewest. */
 #include "../tools.h"
 
-enum { TIMES = 60, MOST = 4000 };
+enum { TIMES = 240, MOST = 4000 };
 
 static int compare(const void *one, const void *other) {
     uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
