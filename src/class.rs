@@ -251,15 +251,6 @@ pub fn slab_pages(class: usize, owned: usize) -> usize {
     SLAB_SHAPE[class][step.min(STEPS - 1)] as usize
 }
 
-/// Pages of the smallest slab of `class` with at least `slots` slots; of the largest one where none has so many.
-pub fn slab_pages_with(class: usize, slots: usize) -> usize {
-    let shapes = SLAB_SHAPE[class].map(usize::from);
-    let fits = shapes
-        .into_iter()
-        .find(|&pages| slots_in(class, pages) >= slots);
-    fits.unwrap_or(shapes[STEPS - 1])
-}
-
 /// The span bin for a request of `pages` pages (1..=32): the smallest whose spans are long enough.
 pub const fn bin_of(pages: usize) -> usize {
     if pages <= 16 {

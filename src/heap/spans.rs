@@ -45,9 +45,7 @@ impl Heap {
         if let Some(slab) = self.take_binned(backend.table(), pages) {
             return Ok(Some((slab, false)));
         }
-        let drawn = backend.pages.draws_spans();
-        let pages = if drawn { pages } else { bin_pages(bin) };
-        let Some((slab, fresh)) = self.new_span(backend, pages, 1) else {
+        let Some((slab, fresh)) = self.new_span(backend, bin_pages(bin), 1) else {
             return Ok(None);
         };
         if slab.count_remote() != 0 {
@@ -56,9 +54,6 @@ impl Heap {
             slab.drop_remote();
         }
         self.begin_span(backend.table(), slab);
-        if drawn {
-            self.retire_span(backend.table(), slab);
-        }
         Ok(Some((slab, fresh)))
     }
 
@@ -166,18 +161,9 @@ impl Heap {
         align: usize,
     ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
         self.tick(backend)?;
-        let drawn = backend.pages.draws_spans();
-        let pages = if drawn {
-            pages
-        } else {
-            bin_pages(bin_of(pages))
-        };
-        let carved = self.new_span(backend, pages, align);
+        let carved = self.new_span(backend, bin_pages(bin_of(pages)), align);
         if let Some((slab, _)) = carved {
             self.begin_span(backend.table(), slab);
-            if drawn {
-                self.retire_span(backend.table(), slab);
-            }
         }
         Ok(carved)
     }
@@ -212,8 +198,7 @@ impl Heap {
         self.spans.unlink(backend.table(), slab);
         self.span_bytes.set(self.span_bytes.get() - slab.size());
         slab.set_state(State::Unlisted);
-        let bin = bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans());
-        let Some(bin) = bin else {
+        let Some(bin) = bin_below(slab.pages()) else {
             return self.release(backend, slab);
         };
         match self.active_spans[bin].get() {
@@ -248,8 +233,7 @@ impl Heap {
             self.list_span(backend.table(), slab);
             return Ok(());
         }
-        let bin = bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans());
-        let Some(bin) = bin else {
+        let Some(bin) = bin_below(slab.pages()) else {
             return self.release(backend, slab);
         };
         self.bin_span(backend, slab, bin)

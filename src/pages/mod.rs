@@ -29,7 +29,7 @@ use crate::options::Options;
 use crate::os::{Hold, Os};
 use crate::remote::RELEASED;
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
-use crate::sync::{load_unsynchronized, AtomicU32, AtomicU64, AtomicUsize};
+use crate::sync::{load_unsynchronized, AtomicU32, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::units::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use core::ptr::NonNull;
@@ -139,8 +139,6 @@ pub struct Pages {
     refused: AtomicU32,
     /// Non-zero where pages stay with their class, a guard page behind each slab (see `parked`).
     keeping: AtomicU32,
-    /// Random bits that were not used, below a set one (see `parked`).
-    lots: AtomicU64,
 }
 
 impl Pages {
@@ -193,7 +191,6 @@ impl Pages {
             forking: AtomicU32::new(0),
             refused: AtomicU32::new(0),
             keeping: AtomicU32::new(0),
-            lots: AtomicU64::new(0),
         }
     }
 

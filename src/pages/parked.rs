@@ -32,22 +32,11 @@ const KINDS: usize = CLASSES + SPAN_PAGES + 1;
 const COLD: u32 = 0;
 const WARM: u32 = 1;
 const EVIDENCE: u32 = 2;
-/// `counted` of a span that nobody has had yet: it is all zero.
-const UNUSED: u32 = 3;
-
-/// Random bits that a span is drawn by.
-const LOT_BITS: usize = 4;
-/// Among how many free spans of its size one is drawn: up to [`SHORT_PAGES`] pages, whose quarantine holds more of
-/// them, and beyond.
-const AMONG: [usize; 2] = [16, 8];
-const SHORT_PAGES: usize = 8;
 
 /// Slabs whose pages wait for the next slab of their kind. The front is warm, released last; behind it lie
 /// those that were looked at.
 pub(super) struct Parked {
     lists: [List; KINDS],
-    /// How many slabs each list has.
-    counts: [usize; KINDS],
     /// Pages that are not discarded.
     warm: usize,
 }
@@ -65,7 +54,6 @@ impl Parked {
     pub(super) const fn new() -> Parked {
         Parked {
             lists: [const { List::new() }; KINDS],
-            counts: [0; KINDS],
             warm: 0,
         }
     }
@@ -73,7 +61,6 @@ impl Parked {
     /// In a fork child: forgets all.
     pub(super) fn forget(&mut self) {
         self.lists.iter().for_each(List::clear);
-        self.counts = [0; KINDS];
         self.warm = 0;
     }
 
@@ -83,41 +70,7 @@ impl Parked {
         slab.set_state(State::Parked);
         slab.counted.store(WARM, Relaxed);
         self.warm += slab.pages();
-        let kind = kind(slab.class(), slab.pages());
-        self.lists[kind].push_front(table, slab);
-        self.counts[kind] += 1;
-    }
-
-    /// Takes a slab out of its list.
-    fn unlink(&mut self, table: SlabTable, slab: SlabPtr) {
-        let kind = kind(slab.class(), slab.pages());
-        self.lists[kind].unlink(table, slab);
-        self.counts[kind] -= 1;
-        if slab.counted.load(Relaxed) == WARM {
-            self.warm -= slab.pages();
-        }
-    }
-
-    /// Spans of `pages` pages.
-    fn spans(&self, pages: usize) -> usize {
-        self.counts[kind(CLASSES, pages)]
-    }
-
-    /// Takes one of the first `among` <= 16 spans of `pages` pages, by four random bits, and says whether nobody ever
-    /// had it.
-    fn draw(
-        &mut self,
-        table: SlabTable,
-        pages: usize,
-        among: usize,
-        lot: usize,
-    ) -> Option<(SlabPtr, bool)> {
-        let list = &self.lists[kind(CLASSES, pages)];
-        let place = (lot * among.min(self.spans(pages))) >> LOT_BITS;
-        let slab = core::iter::successors(list.first(table), |&slab| list.after(table, slab))
-            .nth(place)?;
-        self.unlink(table, slab);
-        Some((slab, slab.counted.load(Relaxed) == UNUSED))
+        self.lists[kind(slab.class(), slab.pages())].push_front(table, slab);
     }
 
     fn take(&mut self, table: SlabTable, shape: &Shape) -> Option<SlabPtr> {
@@ -126,7 +79,10 @@ impl Parked {
         let slab = core::iter::successors(list.first(table), |&slab| list.after(table, slab))
             .take(PARKED_PER_TICK)
             .find(fits)?;
-        self.unlink(table, slab);
+        list.unlink(table, slab);
+        if slab.counted.load(Relaxed) == WARM {
+            self.warm -= slab.pages();
+        }
         Some(slab)
     }
 
@@ -140,16 +96,15 @@ impl Parked {
                 .filter(|slab| slab.counted.load(Relaxed) == WARM)
         };
         let slab = self.lists.iter().find_map(warm)?;
-        self.unlink(table, slab);
+        self.lists[kind(slab.class(), slab.pages())].unlink(table, slab);
+        self.warm -= slab.pages();
         Some(slab)
     }
 
     /// Puts a slab that is discarded, or is not to be, behind the others.
     fn put_last(&mut self, table: SlabTable, slab: SlabPtr, as_what: u32) {
         slab.counted.store(as_what, Relaxed);
-        let kind = kind(slab.class(), slab.pages());
-        self.lists[kind].push_back(table, slab);
-        self.counts[kind] += 1;
+        self.lists[kind(slab.class(), slab.pages())].push_back(table, slab);
     }
 
     /// Pages of kept slabs that are not discarded.
@@ -167,10 +122,9 @@ impl Parked {
     }
 }
 
-/// Bits of `Pages::keeping`: pages stay with their class; freed ones are zero; spans are drawn by lot.
+/// `Pages::keeping`: pages stay with their class; and freed ones are zero.
 const KEEPING: u32 = 1;
-const ZERO: u32 = 2;
-const DRAWN: u32 = 4;
+const KEEPING_ZERO: u32 = 2;
 
 /// Whether `bytes` bytes of the heap's at `start` are zero: whole pages.
 pub fn is_zero(start: usize, bytes: usize) -> bool {
@@ -182,68 +136,10 @@ pub fn is_zero(start: usize, bytes: usize) -> bool {
 
 impl Pages {
     /// From now on, before the first slab is carved, pages stay with their class and slabs are guarded.
-    /// `zero`: what is freed is zero, and what is not zero any more must not be discarded. `random`: spans are
-    /// drawn by lot.
-    pub fn begin_keeping(&self, zero: bool, random: bool) {
-        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
-        self.keeping
-            .store(KEEPING | bit(zero, ZERO) | bit(random, DRAWN), Release);
-    }
-
-    /// Whether each span is drawn by lot among free ones, which no heap keeps for itself.
-    #[inline]
-    pub fn draws_spans(&self) -> bool {
-        self.keeping.load(Relaxed) & DRAWN != 0
-    }
-
-    /// [`LOT_BITS`] random bits.
-    fn lot<O: Os>(&self, os: &O) -> usize {
-        let mut lots = self.lots.load(Relaxed);
-        if lots >> LOT_BITS == 0 {
-            lots = os.random() | 1 << (u64::BITS - 1);
-        }
-        self.lots.store(lots >> LOT_BITS, Relaxed);
-        lots as usize % (1 << LOT_BITS)
-    }
-
-    /// One of several free spans of `shape`'s size, and whether it is all zero. Where there are too few to choose from,
-    /// more are carved, which costs addresses and no memory.
-    fn draw_span<O: Os>(
-        &self,
-        os: &O,
-        meta: &Meta,
-        shape: &Shape,
-        owner: u64,
-    ) -> Option<(SlabPtr, bool)> {
-        let (lot, pages) = (self.lot(os), shape.pages);
-        let among = AMONG[usize::from(pages > SHORT_PAGES)];
-        if self.inner.lock().kept.spans(pages) < among {
-            self.stock(os, meta, shape, among);
-        }
-        let drawn = self
-            .inner
-            .lock()
-            .kept
-            .draw(self.table(), pages, among, lot)?;
-        drawn.0.make(shape, drawn.0.base(), owner);
-        Some(drawn)
-    }
-
-    /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives.
-    fn stock<O: Os>(&self, os: &O, meta: &Meta, shape: &Shape, count: usize) {
-        let guarded = Shape {
-            pages: shape.pages + 1,
-            ..*shape
-        };
-        for _ in 0..count {
-            let Some((slab, fresh)) = self.new_slab_fresh(os, meta, &guarded, RELEASED) else {
-                return;
-            };
-            self.guard_end(os, slab, shape);
-            slab.set_state(State::Parked);
-            let how = if fresh { UNUSED } else { EVIDENCE };
-            self.inner.lock().kept.put_last(self.table(), slab, how);
-        }
+    /// `zero`: what is freed is zero, and what is not zero any more must not be discarded.
+    pub fn begin_keeping(&self, zero: bool) {
+        let how = if zero { KEEPING_ZERO } else { KEEPING };
+        self.keeping.store(how, Release);
     }
 
     #[inline]
@@ -259,13 +155,6 @@ impl Pages {
         shape: &Shape,
         owner: u64,
     ) -> Option<(SlabPtr, bool)> {
-        let is_guarded = meta.os_page() == PAGE;
-        if shape.class >= CLASSES && shape.align == 1 && is_guarded && self.draws_spans() {
-            let drawn = self.draw_span(os, meta, shape, owner);
-            if drawn.is_some() {
-                return drawn;
-            }
-        }
         let kept = self.inner.lock().kept.take(self.table(), shape);
         if let Some(slab) = kept {
             let pages = slab.pages();
@@ -283,7 +172,7 @@ impl Pages {
             slab.make(&again, slab.base(), owner);
             return Some((slab, false));
         }
-        if !is_guarded {
+        if meta.os_page() != PAGE {
             return self.new_slab_fresh(os, meta, shape, owner);
         }
         let guarded = Shape {
@@ -320,7 +209,7 @@ impl Pages {
 
     fn discard_one<O: Os>(&self, os: &O, slab: SlabPtr) {
         let bytes = slab.pages() * PAGE;
-        let evidence = self.keeping.load(Relaxed) & ZERO != 0 && !is_zero(slab.base(), bytes);
+        let evidence = self.keeping.load(Relaxed) == KEEPING_ZERO && !is_zero(slab.base(), bytes);
         let start = NonNull::new(slab.base() as *mut u8).filter(|_| !evidence);
         // SAFETY: the slab is on no list and nobody's, and all of its slots are free.
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });

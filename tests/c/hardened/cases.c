@@ -61,23 +61,6 @@ static void underflow_of_a_large_block(void) {
     volatile char *p = take(300000);
     p[-1] = 1;
 }
-/* Blocks of whole pages end at their guard pages, and begin behind one. */
-static void overflow_of_whole_pages(void) { ((volatile char *)take(17 * PAGE_BYTES))[17 * PAGE_BYTES] = 1; }
-static void underflow_of_whole_pages(void) {
-    take(40); /* Before the first slab of a heap lies no guard page. */
-    ((volatile char *)take(17 * PAGE_BYTES))[-1] = 1;
-}
-static void overflow_of_large_whole_pages(void) { ((volatile char *)take(MIB))[MIB] = 1; }
-static void overflow_of_aligned_whole_pages(void) {
-    volatile char *p = aligned_alloc(65536, opaque_size(65536));
-    p[65536 + 100] = 1;
-}
-static void overflow_of_large_aligned_pages(void) {
-    volatile char *p = aligned_alloc(2 * MIB, opaque_size(MIB));
-    p[MIB + 100] = 1;
-}
-static void overflow_past_the_canary_of_a_span(void) { overflow(20000, 300, 1); }
-static void overflow_past_the_canary_of_a_large_block(void) { overflow(300001, 3000, 1); }
 static void write_after_free(void) {
     freed(40)[13] = 1;
     use_again(40);
@@ -407,9 +390,6 @@ static const struct {
 } cases[] = {
     MISUSE(overflow_by_1), MISUSE(overflow_by_a_zero), MISUSE(overflow_by_8), MISUSE(overflow_into_the_slots_tail),
     MISUSE(overflow_of_a_span), MISUSE(overflow_of_a_large_block), MISUSE(overflow_of_an_aligned_block),
-    MISUSE(overflow_of_whole_pages), MISUSE(underflow_of_whole_pages), MISUSE(overflow_of_large_whole_pages),
-    MISUSE(overflow_of_aligned_whole_pages), MISUSE(overflow_of_large_aligned_pages),
-    MISUSE(overflow_past_the_canary_of_a_span), MISUSE(overflow_past_the_canary_of_a_large_block),
     MISUSE(overflow_found_by_realloc), MISUSE(overflow_up_to_a_fault), MISUSE(overflow_of_a_span_up_to_a_fault),
     MISUSE(overflow_of_a_large_block_up_to_a_fault), MISUSE(underflow_of_a_large_block), MISUSE(write_after_free),
     MISUSE(write_after_free_of_8_bytes), MISUSE(write_after_free_of_8000_bytes), MISUSE(write_after_free_of_a_span),
