@@ -3,32 +3,29 @@
 
 mod common;
 
-use common::passes;
 use std::sync::Mutex;
 
-static ALONE: Mutex<()> = Mutex::new(());
-
-#[test]
-fn two_threads_that_replace_each_others_blocks_stay_near_what_is_live() {
+/// Runs the program with `args` in both forms, while no other test of this file runs.
+fn crosses_alone(args: &[&str]) {
+    static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
-    passes("threads/crossing.c", &["2"]);
+    common::passes("threads/crossing.c", args);
+}
+
+#[test]
+fn two_threads_that_replace_each_others_blocks_stay_near_what_is_live() {
+    crosses_alone(&["2"]);
 }
 
 #[test]
 fn eight_threads_that_replace_each_others_blocks_stay_near_what_is_live() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    passes("threads/crossing.c", &["8"]);
+    crosses_alone(&["8"]);
 }
 
 #[test]
 fn threads_that_replace_a_sleepers_blocks_stay_near_what_is_live() {
-    let _alone = ALONE
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    passes("threads/crossing.c", &["1"]);
-    passes("threads/crossing.c", &["2", "sleeper"]);
+    crosses_alone(&["1"]);
+    crosses_alone(&["2", "sleeper"]);
 }

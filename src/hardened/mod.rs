@@ -249,7 +249,7 @@ impl Hardened {
     ///
     /// [`Heaps::take_shared`]: crate::heap::Heaps::take_shared
     pub fn attach<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache, shared: bool) -> bool {
-        if backend.heaps.is_time_to_look() {
+        if backend.heaps.takes_the_look() {
             self.reclaim_ended(backend);
         }
         let Some(thread) = self

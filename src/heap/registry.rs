@@ -111,7 +111,7 @@ impl Heaps {
         local: &ThreadCache,
     ) -> Option<&'a Heap> {
         self.count();
-        if self.is_time_to_look() {
+        if self.takes_the_look() {
             self.reclaim_ended(backend, |_| ());
         }
         let heap = self.unused(backend)?;
@@ -176,9 +176,9 @@ impl Heaps {
     }
 
     /// Whether a heap would have to be made, and as many were made since the last look for threads that
-    /// have gone as there were in use then. Says so to one thread: the others that begin meanwhile do not look too,
-    /// whether or not the first comes to an end with it.
-    pub fn is_time_to_look(&self) -> bool {
+    /// have gone as there were in use then. The caller then looks: the others that begin meanwhile are told no,
+    /// whether or not it comes to an end with it.
+    pub fn takes_the_look(&self) -> bool {
         let registry = &mut *self.registry.lock();
         let is_time = registry.unused == 0 && registry.made >= registry.look_at;
         if is_time {
