@@ -15,11 +15,11 @@ fn main() {
             drop(block);
             black_box(place.read_volatile());
         },
-        // SAFETY: as above.
+        // SAFETY: none: memcheck must find this write behind the block's end.
         Some("write-behind") => unsafe { place.add(24).write_volatile(1) },
         Some("undefined") => {
             let fresh: Vec<u8> = Vec::with_capacity(100);
-            // SAFETY: as above.
+            // SAFETY: none: memcheck must find this read of a byte that was never written.
             if unsafe { black_box(fresh.as_ptr()).read_volatile() } == 7 {
                 println!("seven");
             }

@@ -601,7 +601,8 @@ pub mod portable {
         /// `hot` is a `pages::Hot`, `ME` the offset of the owner word in the thread's block.
         #[inline(always)]
         pub unsafe fn free<const ME: usize>(self, hot: *const u8, address: usize) -> Freed {
-            // SAFETY: the caller's; see the other one.
+            // SAFETY: the caller guarantees a valid `hot`. Every entry of the page map that it leads to names
+            // a slab header.
             unsafe {
                 let hot_word =
                     |offset| AtomicU64::from_ptr(hot.add(offset).cast_mut().cast()).load(Relaxed);
@@ -630,7 +631,7 @@ pub mod portable {
     /// `header` is a slab's, owned by the calling thread, and `offset` lies in its pages.
     #[inline(always)]
     pub unsafe fn mark_free(header: *mut u8, offset: usize) -> Freed {
-        // SAFETY: the caller's; see the other one.
+        // SAFETY: the caller guarantees a header of a slab that its thread owns, and an offset in that slab.
         unsafe {
             let recip = header.add(HEADER_RECIP).cast::<u32>().read();
             let product = offset as u64 * u64::from(recip);

@@ -546,7 +546,7 @@ impl Meta {
             Hold::Claimed => os.claim(bytes)?,
             Hold::Reserved => os.reserve(bytes)?,
         };
-        // SAFETY: there is that much more.
+        // SAFETY: the mapping `whole` is longer than an OS page, so the sum stays inside it.
         let start = unsafe { whole.add(os_page) };
         let place = Place {
             base: start.as_ptr() as usize,

@@ -83,7 +83,7 @@ impl<T> Deref for Guard<'_, T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: the guard holds the lock.
+        // SAFETY: the guard holds the lock, so no other thread has a reference to the value.
         unsafe { &*self.0.value.get() }
     }
 }

@@ -47,7 +47,7 @@ impl<T> Deref for ReadOnly<T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: `set` wants that nobody reads meanwhile.
+        // SAFETY: `set` demands that no other thread reads while it writes, so the value is not changing.
         unsafe { &*self.0.get() }
     }
 }

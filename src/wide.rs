@@ -130,7 +130,8 @@ mod machine {
     #[target_feature(enable = "avx2")]
     unsafe fn stride_is_clear(at: usize) -> bool {
         let word = |i: usize| {
-            // SAFETY: the caller's: `i` < WORDS.
+            // SAFETY: the caller guarantees `WORDS` readable words at `at`, and `i` is below `WORDS` at every
+            // call.
             unsafe { _mm256_loadu_si256((at as *const __m256i).add(i)) }
         };
         let mut sum = [word(0), word(1)];

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 static ALLOCATOR: Slabside = Slabside;
 
 fn usable<T: ?Sized>(block: *const T) -> usize {
-    // SAFETY: callers hold the block.
+    // SAFETY: the caller's reference or pointer keeps the block live.
     unsafe { api::usable_size(block.cast()) }
 }
 
@@ -131,7 +131,7 @@ fn resizes(allocator: &impl Allocator) {
 }
 
 unsafe fn bytes<'a>(block: NonNull<u8>, size: usize) -> &'a [u8] {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that the block is live and has `size` initialized bytes.
     unsafe { std::slice::from_raw_parts(block.as_ptr(), size) }
 }
 

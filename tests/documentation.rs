@@ -1,5 +1,5 @@
-//! The pages for people: their links lead somewhere, the book's summary lists them all, and the README keeps what others
-//! rely on.
+//! The pages for people: their links lead somewhere, the files, items and tests that they name exist, the book's summary
+//! lists them all, and the README keeps what others rely on.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -51,7 +51,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn every_link_within_the_project_leads_somewhere() {
     let mut broken = Vec::new();
-    for page in [".", "docs", "bench", "examples"]
+    for page in [".", "docs", "bench", "fuzz", "examples"]
         .into_iter()
         .flat_map(pages_in)
     {
@@ -160,7 +160,8 @@ fn is_in_source(name: &str, source: &str) -> bool {
         return root().join("src").join(name).exists() || root().join(name).exists();
     }
     let item = name.rsplit("::").next().expect("a last part");
-    let word = |before: &str| source.contains(&format!("{before} {item}"));
+    let ends = |rest: &str| !rest.starts_with(|c: char| c == '_' || c.is_alphanumeric());
+    let word = |kind: &str| source.split(&format!("{kind} {item}")).skip(1).any(ends);
     ["fn", "struct", "enum", "trait", "const", "mod"]
         .into_iter()
         .any(word)
@@ -187,4 +188,120 @@ fn the_architecture_names_what_the_source_has() {
         .collect();
     assert!(names.len() > 50, "the page names {} things", names.len());
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Every page for people, with its text outside fences.
+fn all_pages() -> Vec<(PathBuf, String)> {
+    let directories = [".", "docs", "bench", "fuzz", "examples"];
+    let pages = directories.into_iter().flat_map(pages_in);
+    pages
+        .map(|page| {
+            let text = prose(&read(&page));
+            (page, text)
+        })
+        .collect()
+}
+
+/// What stands between back quotes in `text` and has only the characters of names and paths.
+fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    let named = |name: &&str| {
+        let plain = |c: char| c.is_alphanumeric() || "_:./-".contains(c);
+        !name.is_empty() && name.chars().all(plain)
+    };
+    text.split('`').skip(1).step_by(2).filter(named)
+}
+
+/// Fails with the names of all pages that are in `belongs` and not in `exists`.
+fn check_names(belongs: impl Fn(&str) -> bool, exists: impl Fn(&Path, &str) -> bool) -> usize {
+    let (mut checked, mut missing) = (0, Vec::new());
+    for (page, text) in all_pages() {
+        for name in names_in(&text).filter(|name| belongs(name)) {
+            checked += 1;
+            if !exists(&page, name) {
+                missing.push(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    checked
+}
+
+#[test]
+fn every_file_that_a_page_names_exists() {
+    let places = |page: &Path| {
+        let beside = page.with_file_name("");
+        [root().to_path_buf(), root().join("src"), beside]
+    };
+    // `target/` and what the build puts there are no part of the source.
+    let belongs = |name: &str| {
+        let first = name.split_once('/').map(|(first, _)| first);
+        first.is_some_and(|first| {
+            let is_directory = |place: PathBuf| place.join(first).is_dir();
+            first != "target" && !first.is_empty() && places(root()).into_iter().any(is_directory)
+        })
+    };
+    let exists = |page: &Path, name: &str| {
+        let found = |place: PathBuf| place.join(name).exists();
+        places(page).into_iter().any(found)
+    };
+    let checked = check_names(belongs, exists);
+    assert!(checked > 100, "the pages name {checked} files");
+}
+
+#[test]
+fn every_item_that_a_page_names_by_its_path_exists() {
+    let mut source = String::new();
+    sources(&root().join("src"), &mut source);
+    // CMake's targets look alike.
+    let targets = ["slabside::slabside", "slabside::static"];
+    let belongs = |name: &str| {
+        let (first, rest) = name.split_once("::").unwrap_or(("", name));
+        let is_ours = first == "slabside" || first != "std" && is_in_source(first, &source);
+        !first.is_empty() && !rest.contains(['.', '-']) && is_ours && !targets.contains(&name)
+    };
+    let exists = |_: &Path, name: &str| {
+        let item = name.rsplit("::").next().expect("a last part");
+        is_in_source(name, &source) || source.contains(&format!("macro_rules! {item}"))
+    };
+    let checked = check_names(belongs, exists);
+    assert!(checked > 40, "the pages name {checked} items");
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let mut source = String::new();
+    for directory in ["src", "tests", "cli", "view"] {
+        sources(&root().join(directory), &mut source);
+    }
+    let is_word = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+    // The tests' names are sentences. No other allocator's name in these pages is as long.
+    let belongs = |name: &str| name.chars().all(is_word) && name.matches('_').count() >= 5;
+    let exists = |_: &Path, name: &str| source.contains(&format!("fn {name}("));
+    let checked = check_names(belongs, exists);
+    assert!(checked > 80, "the pages name {checked} tests");
+}
+
+#[test]
+fn the_architecture_names_each_function_with_the_file_that_has_it() {
+    let page = prose(&read(&root().join("ARCHITECTURE.md")));
+    let parts: Vec<&str> = page.split('`').collect();
+    let mut checked = 0;
+    // `name` (`file`
+    for at in (1..parts.len() - 2).step_by(2) {
+        let (name, between, file) = (parts[at], parts[at + 1], parts[at + 2]);
+        if between.trim_start() != "(" || !file.ends_with(".rs") {
+            continue;
+        }
+        let item = name.rsplit("::").next().expect("a last part");
+        let text = read(&root().join("src").join(file));
+        let found = ["fn", "struct", "enum", "trait", "const"]
+            .into_iter()
+            .any(|kind| text.contains(&format!("{kind} {item}")));
+        assert!(found, "{name} is not in {file}");
+        checked += 1;
+    }
+    assert!(
+        checked >= 10,
+        "the page names {checked} functions with their files"
+    );
 }

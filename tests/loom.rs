@@ -78,7 +78,7 @@ struct World {
 
 // SAFETY: a header is atomics, and a cell that none but its owner touches.
 unsafe impl Send for World {}
-// SAFETY: as above.
+// SAFETY: as for `Send`: atomics may be shared, and only a slab's owner touches its cell, which loom checks.
 unsafe impl Sync for World {}
 
 impl World {
@@ -1169,9 +1169,9 @@ struct Lists {
     changed: loom::cell::UnsafeCell<u32>,
 }
 
-// SAFETY: the model's business.
+// SAFETY: the model sends `Lists` between threads, and the door must keep their uses apart. loom checks it.
 unsafe impl Send for Lists {}
-// SAFETY: as above.
+// SAFETY: as for `Send`: the door must keep concurrent changes apart, and loom fails the model otherwise.
 unsafe impl Sync for Lists {}
 
 impl Lists {
@@ -1184,7 +1184,8 @@ impl Lists {
 
     /// loom fails where two threads do this at once, or one without having seen what the other did.
     fn change(&self) {
-        // SAFETY: loom looks after it.
+        // SAFETY: the pointer is valid, and loom's cell fails the model if another thread uses it at the same
+        // time.
         self.changed.with_mut(|changed| unsafe { *changed += 1 });
     }
 
@@ -1212,7 +1213,7 @@ impl Lists {
     }
 
     fn changes(&self) -> u32 {
-        // SAFETY: all threads have ended.
+        // SAFETY: the model joins all other threads before it calls this, so no thread changes the cell.
         self.changed.with(|changed| unsafe { *changed })
     }
 }

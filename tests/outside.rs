@@ -115,7 +115,7 @@ struct Child {
 impl Child {
     fn new() -> Child {
         let mut ends = [0; 2];
-        // SAFETY: room for two.
+        // SAFETY: pipe(2) writes two descriptors, and `ends` has room for two.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         let mut told = [0usize; size_of::<Stats>() / 8 + 1];
         // SAFETY: the child allocates by slabside alone, which repairs itself, and ends by `_exit`.
@@ -160,7 +160,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // SAFETY: our own child.
+        // SAFETY: `self.pid` is our own child, and only `drop` waits for it, so the number cannot belong to
+        // another process.
         unsafe {
             libc::kill(self.pid, libc::SIGKILL);
             libc::waitpid(self.pid, std::ptr::null_mut(), 0);

@@ -95,7 +95,7 @@ mod rpmalloc {
     peer!(Peer, rpmalloc, rpfree, rpcalloc, rprealloc);
 
     pub fn visit(visitor: &mut impl Visitor) {
-        // SAFETY: initialising again does nothing.
+        // SAFETY: rpmalloc_initialize has no precondition, and rpmalloc ignores every call after the first.
         unsafe { rpmalloc_sys::rpmalloc_initialize() };
         visitor.visit("rpmalloc", &Peer);
     }

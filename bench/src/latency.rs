@@ -57,7 +57,7 @@ fn timed<T>(call: impl FnOnce() -> T) -> T {
     // SAFETY: every x86-64 processor has the time-stamp counter.
     let start = unsafe { _rdtsc() };
     let result = call();
-    // SAFETY: as above.
+    // SAFETY: every x86-64 processor has the time-stamp counter.
     record(unsafe { _rdtsc() }.saturating_sub(start));
     result
 }
@@ -68,19 +68,19 @@ pub struct Timed<A>(pub A);
 // SAFETY: each call is handed on unchanged, and so keeps the contract of the inner allocator.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Timed<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract, and it is passed on unchanged.
         timed(|| unsafe { self.0.alloc(layout) })
     }
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract, and it is passed on unchanged.
         timed(|| unsafe { self.0.dealloc(block, layout) })
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract, and it is passed on unchanged.
         timed(|| unsafe { self.0.alloc_zeroed(layout) })
     }
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps the contract.
+        // SAFETY: the caller keeps `GlobalAlloc`'s contract, and it is passed on unchanged.
         timed(|| unsafe { self.0.realloc(block, layout, size) })
     }
 }
@@ -108,7 +108,7 @@ impl Clock {
 
     /// The latencies of all calls so far.
     pub fn latency(&self) -> Latency {
-        // SAFETY: as in `start`.
+        // SAFETY: every x86-64 processor has the time-stamp counter.
         let cycles = unsafe { _rdtsc() } - self.1;
         let ratio = self.0.elapsed().as_nanos() as f64 / cycles as f64;
         let nanos = |cycles: u64| (cycles as f64 * ratio) as u64;

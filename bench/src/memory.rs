@@ -52,7 +52,7 @@ pub fn peak() -> usize {
 pub fn program_break() -> usize {
     let mut buffer = [0; LONGEST];
     let start = start_of_break(read(c"/proc/self/stat", &mut buffer));
-    // SAFETY: sbrk(0) moves nothing.
+    // SAFETY: sbrk(0) returns the break and does not move it.
     (unsafe { libc::sbrk(0) } as usize).saturating_sub(start)
 }
 

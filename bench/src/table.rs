@@ -20,9 +20,9 @@ pub fn bytes() -> usize {
 /// All-zero bytes must be a valid value of the type.
 pub unsafe trait Zero: Copy {}
 
-// SAFETY: zero is a number.
+// SAFETY: the integer 0 has all-zero bytes, so they are a valid `u32`.
 unsafe impl Zero for u32 {}
-// SAFETY: a null pointer is a pointer.
+// SAFETY: the null pointer has all-zero bytes, so they are a valid `*mut T`.
 unsafe impl<T> Zero for *mut T {}
 
 /// A fixed array of `T`, at first all zero.

@@ -489,7 +489,7 @@ impl<O: Os> Allocator<O> {
             // SAFETY: the caller guarantees that the block is live and has `bytes` bytes.
             return unsafe { zeroed((block, fresh), bytes) };
         }
-        // SAFETY: the rest of the block.
+        // SAFETY: the caller guarantees a live block of `bytes` bytes, and this is its end after `pages`.
         unsafe { ptr::write_bytes(block.add(pages), 0, bytes - pages) };
         block
     }

@@ -115,7 +115,7 @@ unsafe fn new_nothrow_slow(
     match (cxx::nothrow_new(name), theirs) {
         // SAFETY: the runtime's function, with its own arguments.
         (Some(new), _) => unsafe { new(size, tag) },
-        // SAFETY: the program's, with its own.
+        // SAFETY: `theirs` is the program's `operator new(size_t)`, and takes any size.
         (None, Some(new)) => unsafe { transmute::<usize, New>(new)(size) },
         (None, None) => ptr::null_mut(),
     }
@@ -167,7 +167,8 @@ unsafe fn new_aligned_nothrow_by(
     match (cxx::aligned_nothrow_new(name), theirs) {
         // SAFETY: the runtime's function, with its own arguments.
         (Some(new), _) => unsafe { new(size, align, tag) },
-        // SAFETY: the program's, with its own.
+        // SAFETY: `theirs` is the program's `operator new(size_t, align_val_t)`, and the caller vouches for
+        // `align`.
         (None, Some(new)) => unsafe { transmute::<usize, AlignedNew>(new)(size, align) },
         (None, None) => ptr::null_mut(),
     }

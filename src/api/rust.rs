@@ -277,7 +277,8 @@ mod api2 {
                     old: Layout,
                     new: Layout,
                 ) -> Result<NonNull<[u8]>, AllocError> {
-                    // SAFETY: the caller's; the new block has `new.size()` bytes.
+                    // SAFETY: the caller guarantees a live block of the old layout, and the new block has
+                    // `new.size()` bytes.
                     unsafe {
                         let block = self.grow(block, old, new)?;
                         clear(block, old.size(), new.size());

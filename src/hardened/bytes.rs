@@ -97,7 +97,7 @@ pub const FEW: usize = LOCAL_MAX;
 /// It is readable.
 #[inline(always)]
 unsafe fn pair(at: usize) -> Pair {
-    // SAFETY: the caller's; any bits are words.
+    // SAFETY: the caller guarantees readable bytes, and every bit pattern is a valid pair of words.
     unsafe { ptr::read_unaligned(at as *const Pair) }
 }
 

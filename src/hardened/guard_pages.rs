@@ -181,7 +181,7 @@ impl<O: Os> Os for WithGuardPages<'_, O> {
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller gives up the range, which is all that `unmap` demands.
         unsafe { self.os.unmap(start, bytes) }
     }
 
@@ -198,7 +198,7 @@ impl<O: Os> Os for WithGuardPages<'_, O> {
     }
 
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller no longer needs the contents, which is all that `discard` demands.
         unsafe { self.os.discard(start, bytes) }
     }
 

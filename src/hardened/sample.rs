@@ -204,7 +204,7 @@ impl Samples {
                 .ok()?
         };
         if self.record(&mut cursor, index).state == State::Unclosed {
-            // SAFETY: as above, and it is open.
+            // SAFETY: the pool owns the page, and it was opened just now, so its bytes can be written.
             unsafe { core::ptr::write_bytes(page as *mut u8, 0, page_bytes) };
         }
         *cursor = (index + 1) % BLOCKS;

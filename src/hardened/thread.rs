@@ -372,7 +372,7 @@ mod tests {
     use super::*;
 
     fn empty() -> std::boxed::Box<Quarantine> {
-        // SAFETY: zero is an empty quarantine.
+        // SAFETY: zeros in all fields are the empty quarantine, so the value is valid.
         unsafe { std::boxed::Box::new(core::mem::zeroed()) }
     }
 

@@ -724,7 +724,7 @@ fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Bl
 /// Whether the freed `block`, in no record and not kept, could be unmapped.
 fn unmapped<O: Os>(os: &O, meta: &Meta, block: Block) -> bool {
     let start = NonNull::new(block.address as *mut u8);
-    // SAFETY: nobody else knows of it.
+    // SAFETY: no record names the mapping and no other thread knows of it, so nobody uses the range.
     let done = start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) });
     if done {
         counters::subtract(&meta.counters().mapped, block.bytes as u64);

@@ -219,13 +219,13 @@ pub fn write(file: c_int, text: &[u8]) {
 
 /// getpid(2).
 pub fn getpid() -> usize {
-    // SAFETY: no arguments to get wrong.
+    // SAFETY: getpid(2) takes no arguments and cannot fail.
     unsafe { ask(libc::SYS_getpid, []).unwrap_or(0) }
 }
 
 /// gettid(2).
 pub(super) fn gettid() -> usize {
-    // SAFETY: no arguments to get wrong.
+    // SAFETY: gettid(2) takes no arguments and cannot fail.
     unsafe { ask(libc::SYS_gettid, []).unwrap_or(0) }
 }
 

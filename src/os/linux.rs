@@ -522,7 +522,7 @@ impl Os for Linux {
     unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
         let fences = &self.fences;
         if fences.way.load(Relaxed) != BY_PROTECTION {
-            // SAFETY: the caller's: the contents are dead.
+            // SAFETY: the caller guarantees that nobody needs the contents, and the range is its own.
             if unsafe { calls::advise(at(start), bytes, GUARD_INSTALL) } {
                 fences.way.store(BY_GUARD, Relaxed);
                 return true;
@@ -561,7 +561,7 @@ impl Os for Linux {
         }
         // SAFETY: `prepare_stacks` found the function under its name; its type is that of glibc's manual.
         let backtrace: Backtrace = unsafe { core::mem::transmute(backtrace) };
-        // SAFETY: writes at most so many addresses.
+        // SAFETY: backtrace(3) writes at most as many addresses as `frames` has room for.
         let known = keeping_errno(|| unsafe {
             backtrace(frames.as_mut_ptr().cast(), frames.len() as libc::c_int)
         });
@@ -576,7 +576,8 @@ impl Os for Linux {
         }
         // The first call loads the unwinder, which allocates; later ones do not. Nobody else is to call it
         // before: loading does not nest.
-        // SAFETY: as in `stack`, with room for one address.
+        // SAFETY: the function was found under its name and has the type of glibc's manual. It writes at most
+        // one address, and there is room for one.
         unsafe {
             let backtrace: Backtrace = core::mem::transmute(found);
             keeping_errno(|| backtrace(&mut ptr::null_mut(), 1));

@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_page_size_is_libcs_and_found_in_both_ways() {
-        // SAFETY: no arguments to get wrong.
+        // SAFETY: sysconf(3) reads no memory of the caller.
         let known = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         assert_eq!(Process::new().page_size(), known);
         assert_eq!(least_page(), known);
@@ -313,7 +313,7 @@ mod tests {
             libc::AT_SYSINFO_EHDR,
             libc::AT_PHDR,
         ] {
-            // SAFETY: no arguments to get wrong.
+            // SAFETY: getauxval(3) reads no memory of the caller.
             let known = unsafe { libc::getauxval(kind) } as usize;
             assert_eq!(auxiliary_value(kind as usize).unwrap_or(0), known, "{kind}");
         }

@@ -292,7 +292,7 @@ fn default_signals() {
         libc::SIGTERM,
         libc::SIGCHLD,
     ] {
-        // SAFETY: no handler is set.
+        // SAFETY: `SIG_DFL` installs no handler, and these signals may have their default disposition.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }

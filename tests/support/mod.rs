@@ -610,7 +610,7 @@ fn write_pattern(address: usize, bytes: usize, tag: u64) {
 }
 
 fn expect_pattern(address: usize, bytes: usize, tag: u64) {
-    // SAFETY: as `write_pattern`.
+    // SAFETY: the caller's block is live and has so many usable bytes.
     let block = unsafe { slice::from_raw_parts(address as *const u8, bytes) };
     for (page, chunk) in block.chunks(PAGE).enumerate().filter(is_written) {
         let damaged = chunk != &pattern(tag, page)[..chunk.len()];

@@ -20,7 +20,7 @@ unsafe impl Send for Memory {}
 
 /// The host's page size in bytes.
 pub fn host_page() -> usize {
-    // SAFETY: no arguments to get wrong.
+    // SAFETY: sysconf(3) reads no memory of the caller.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 

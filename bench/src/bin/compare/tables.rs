@@ -105,11 +105,13 @@ pub fn page(results: &Results, options: &Options) -> String {
         .join("\n")
 }
 
-const TIME: &str = "Nanoseconds an operation, median over the rounds: processor time, the kernel's part included, for the rows of \
-                    one thread, wall time for handoff, mayflies and scale. What an operation is, each file in bench/src/workloads \
-                    says. The fastest in bold.\n\n![time over mimalloc 2](plots/time.svg)\n\n![operations by threads](plots/scale.svg)\n";
-const PEAK: &str = "Megabytes (10^6 bytes) resident at most, code and start-up included, the workload's own tables left \
-                    out; median over the rounds. The least in bold.\n\n![peak over mimalloc 2](plots/memory.svg)\n";
+const TIME: &str = "Nanoseconds an operation, as the median of all rounds. Rows of one thread count processor time, with the \
+                    kernel's part. Rows with threads (handoff, mayflies, scale) count wall time. Each file in \
+                    `bench/src/workloads` says what one operation is. The fastest is in bold.\n\n\
+                    ![time over mimalloc 2](plots/time.svg)\n\n![operations by threads](plots/scale.svg)\n";
+const PEAK: &str = "The most megabytes (10^6 bytes) that were resident, as the median of all rounds. They include code and \
+                    start-up, but not the workload's own tables. The least is in bold.\n\n\
+                    ![peak over mimalloc 2](plots/memory.svg)\n";
 
 fn head(results: &Results, options: &Options) -> String {
     let kind = if options.quick {
@@ -118,8 +120,8 @@ fn head(results: &Results, options: &Options) -> String {
         "a full run"
     };
     let mut text = format!(
-        "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {}. Each row and allocator is a process of its \
-         own; the allocators take turns.\n\n- Machine: {}; load at the end {}\n- Compiler: {}\n",
+        "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {}. Each row runs \
+         in a process of its own for each allocator, and the allocators take turns.\n\n- Machine: {}. Load at the end: {}\n- Compiler: {}\n",
         options.rounds, machine::date(), machine::description(), machine::load(), machine::compiler()
     );
     let versions = results
@@ -129,7 +131,7 @@ fn head(results: &Results, options: &Options) -> String {
     let _ = writeln!(
         text,
         "- Allocators: {}",
-        versions.collect::<Vec<_>>().join("; ")
+        versions.collect::<Vec<_>>().join(", ")
     );
     text
 }
@@ -171,7 +173,7 @@ fn mean(
 ) -> Option<String> {
     let mean = geometric_mean(&results.ratios(figure, (slabside, results.place(peer)?)))?;
     let verdict = if mean <= goal { "reached" } else { "missed" };
-    Some(format!("- {what} over {peer}'s, geometric mean of all rows: **{mean:.2}** (goal {goal:.2}: {verdict})"))
+    Some(format!("- {what}, divided by {peer}'s, geometric mean of all rows: **{mean:.2}** (goal {goal:.2}: {verdict})"))
 }
 
 /// The rows that are more than a tenth above the best of some peers.
@@ -195,7 +197,7 @@ fn behind(
         rows.iter().map(least).collect::<Vec<_>>().join(", ")
     };
     Some(format!(
-        "- {what} above 1.10 of the best of {}: {list}",
+        "- {what}, rows above 1.10 times the best of {}: {list}",
         names.join(", ")
     ))
     .filter(|_| !peers.is_empty())
@@ -210,7 +212,7 @@ fn kept(results: &Results, slabside: usize) -> Option<String> {
             .collect(),
     )?;
     let whole = format!(
-        "- Resident a second after `swell` freed everything: {} MB in the whole process",
+        "- Resident one second after `swell` freed everything: {} MB in the whole process",
         short(later / MEGA)
     );
     let Some(bare) = results
@@ -218,10 +220,12 @@ fn kept(results: &Results, slabside: usize) -> Option<String> {
         .iter()
         .find_map(|case| bare(results, case))
     else {
-        return Some(format!("{whole} (goal: under 1 beside a bare one's)"));
+        return Some(format!(
+            "{whole} (goal: at most 1 more than in a process that allocates nothing)"
+        ));
     };
     Some(format!(
-        "{whole}, of which a bare one has {}: **{} MB** stay (goal: under 1)",
+        "{whole}. A process that allocates nothing has {}, so **{} MB** stay (goal: under 1)",
         short(bare as f64 / MEGA),
         short((later - bare as f64) / MEGA)
     ))
@@ -327,8 +331,8 @@ fn latency(results: &Results) -> String {
             .concat(),
         );
     }
-    let text = "Nanoseconds of single calls of malloc and free, each timed, in runs of their own. The slowest call of a row with \
-                threads contains the kernel's switches between them.\n\n![p99.9](plots/latency_p999.svg)\n\n![slowest call](plots/latency_max.svg)\n";
+    let text = "Nanoseconds of single calls of malloc and free. Each call is timed, in separate runs. In rows with threads the slowest \
+                call contains the kernel's switches between them.\n\n![p99.9](plots/latency_p999.svg)\n\n![slowest call](plots/latency_max.svg)\n";
     format!("## The slowest calls\n\n{text}\n{}", table.0)
 }
 
@@ -337,7 +341,7 @@ const HEAP_TABLES: [(&str, &str, &str); 4] = [
     (
         "heap",
         "Large heaps",
-        "Nanoseconds a random replacement in heaps of growing size; every allocator pays for cache and TLB misses.\n\n\
+        "Nanoseconds a random replacement, in heaps of growing size. Every allocator pays for cache and TLB misses.\n\n\
          ![time by heap size](plots/heap.svg)",
     ),
     (
@@ -418,7 +422,7 @@ fn held(results: &Results) -> String {
         );
     }
     let text =
-        "Anonymous resident bytes over the bytes asked for and live, after the last replacement.";
+        "Anonymous resident bytes divided by the bytes asked for and live, after the last replacement.";
     format!(
         "### Resident over live after replacing\n\n{text}\n\n{}",
         table.0
@@ -489,7 +493,8 @@ fn overhead(results: &Results) -> String {
             .concat(),
         );
     }
-    let text = "Anonymous resident bytes, above those of a bare process, over the bytes asked for and live.\n\n\
+    let text = "Anonymous resident bytes divided by the bytes asked for and live. Those of a process that allocates nothing are \
+                subtracted.\n\n\
                 ![resident over live](plots/overhead.svg)\n";
     format!("## Bytes beside the live ones\n\n{text}\n{}", table.0)
 }
@@ -506,7 +511,7 @@ fn given_back(results: &Results) -> String {
             table.row(&[vec![case.mix.to_owned(), name.to_string()], cells(&values)].concat());
         }
     }
-    format!("### After random freeing\n\nMegabytes resident, of {most} blocks (fewer of the large sizes), above a bare process.\n\n{}", table.0)
+    format!("### After random freeing\n\nMegabytes resident after {most} blocks (fewer of the large sizes). Those of a process that allocates nothing are subtracted.\n\n{}", table.0)
 }
 
 fn slabside_overhead(results: &Results) -> String {
@@ -575,5 +580,5 @@ fn instructions(results: &Results) -> String {
             .collect();
         table.row(&[vec![function.to_owned(), size.to_string()], plain].concat());
     }
-    format!("## Instructions\n\nOf the median call, as callgrind counts them, its `ret` included, the call not. A dash: it does not run under valgrind.\n\n{}", table.0)
+    format!("## Instructions\n\nCallgrind counts them for the median call, with its `ret` and without the call instruction. A dash means that the allocator does not run under valgrind.\n\n{}", table.0)
 }
