@@ -73,6 +73,6 @@ done <<< "$rows" | awk '
                 cell(row, "hardened"), cell(row, "hardened_malloc"), cell(row, "scudo"), \
                 m ? h / m : 0, peak[row, "hardened_malloc"] ? peak[row, "hardened"] / peak[row, "hardened_malloc"] : 0
         }
-        printf "\nGeometric means: hardened over hardened_malloc: time %.2f, peak %.2f; over Scudo: time %.2f; ", mean("time"), mean("peak"), mean("scudo")
-        printf "zero and quarantine over the default: %.2f.\n", mean("part")
+        printf "\nGeometric means: hardened over hardened_malloc: time %.2f, peak %.2f. Hardened over Scudo: time %.2f. ", mean("time"), mean("peak"), mean("scudo")
+        printf "Zero and quarantine over the default: time %.2f.\n", mean("part")
     }'
