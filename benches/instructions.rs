@@ -1,5 +1,5 @@
-//! `instructions`: how many instructions do malloc and free of a small block take? Callgrind's counts; the
-//! budgets are held by the program of the same name, see bench/instructions.sh.
+//! `instructions`: how many instructions do malloc and free of a small block take? Callgrind's counts. The budgets are
+//! held by the program of the same name, see bench/instructions.sh.
 
 use slabside_bench::instructions::{count, FUNCTIONS, SIZES};
 use slabside_bench::libraries::all;

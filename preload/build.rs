@@ -33,8 +33,8 @@ fn main() {
         "-z,now",
         "-z,relro",
         "-z,noseparate-code",
-        // What an installation calls it; the number changes when a program linked with an older one could not
-        // run with this one.
+        // What an installation calls it. The number changes when a program linked with an older one could not run with
+        // this one.
         "-soname,libslabside.so.0",
         // Its own names are its own, but for those of which a program may have the first say: what it has in the
         // place of a basic function, the forms that end in it go to (`slabside::api::forms`).

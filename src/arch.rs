@@ -1,8 +1,9 @@
 //! The few instructions that the compiler does not make of Rust code, for each architecture.
 //!
-//! Everything here has a portable twin below. Miri runs it, and so do the tests whose threads are blocks of their
-//! own ([`portable::Block::at`]). The numbers in docs/fast_path.md are those of x86-64. A port is a matter of this file alone. It knows no types of the layers above, only
-//! where in a slot cache and in a header the words lie that the fast paths touch; those types assert it.
+//! Everything here has a portable twin below. Miri runs it, and so do the tests whose threads are blocks of their own
+//! ([`portable::Block::at`]). The numbers in docs/fast_path.md are those of x86-64. A port changes this file alone. The
+//! file knows no types of the layers above. It knows only at which offsets of a slot cache and of a header the words
+//! lie that the fast paths touch. Those types assert the offsets.
 //!
 //! ```text
 //!   cache     bits u64 | word *u64 | base *u8 | size u64            tls::SlotCache
@@ -85,7 +86,7 @@ mod kernel {
     #[inline(always)]
     pub unsafe fn call(number: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
         let result;
-        // SAFETY: the caller's; no register beside these is changed.
+        // SAFETY: the caller keeps this function's contract. No register beside these is changed.
         unsafe {
             core::arch::asm!(
                 "syscall",
@@ -114,7 +115,7 @@ mod kernel {
     #[inline(always)]
     pub unsafe fn call(number: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
         let result;
-        // SAFETY: the caller's; no register beside the result is changed.
+        // SAFETY: the caller keeps this function's contract. No register beside the result is changed.
         unsafe {
             core::arch::asm!(
                 "svc 0",
@@ -145,7 +146,7 @@ mod kernel {
     /// # Safety
     /// As [`super::system_call`].
     pub unsafe fn call(number: usize, [a, b, c, d, e, f]: [usize; 6]) -> isize {
-        // SAFETY: the caller's; errno is the calling thread's own.
+        // SAFETY: the caller keeps this function's contract. errno is the calling thread's own.
         unsafe {
             let errno = libc::__errno_location();
             let kept = *errno;
@@ -164,12 +165,12 @@ mod kernel {
     /// Miri knows the calls of locks, by libc's syscall(3) and with the types of their arguments.
     ///
     /// # Safety
-    /// As [`super::system_call`]; the call is futex(2) without a timeout.
+    /// As [`super::system_call`]. The call is futex(2) without a timeout.
     pub unsafe fn call(number: usize, [word, operation, value, ..]: [usize; 6]) -> isize {
         let word = core::ptr::with_exposed_provenance_mut::<u32>(word);
         let (number, operation) = (number as libc::c_long, operation as libc::c_int);
         let never = core::ptr::null::<libc::timespec>();
-        // SAFETY: the caller's; errno is the calling thread's own.
+        // SAFETY: the caller keeps this function's contract. errno is the calling thread's own.
         unsafe {
             let errno = libc::__errno_location();
             let kept = *errno;
@@ -371,9 +372,9 @@ mod machine {
         /// `hot` is a `pages::Hot`, `ME` the offset of the owner word in the thread's block.
         #[inline(always)]
         pub unsafe fn free<const ME: usize>(self, hot: *const u8, address: usize) -> Freed {
-            // SAFETY: the map is open as far as the pages that `hot` tells of, and its entries number headers
-            // that were made (`pages`); a header whose owner word is the thread's own is a slab of its, in
-            // whose pages the address lies: then as in `mark_free`.
+            // SAFETY: the map is open as far as the pages that `hot` tells of, and its entries number headers that were
+            // made (`pages`). A header whose owner word is the thread's own is a slab of its, in whose pages the
+            // address lies: then as in `mark_free`.
             unsafe {
                 mark_free!(
                     "mov {header}, {at}",
@@ -539,7 +540,7 @@ pub mod portable {
     use super::*;
     use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-    /// The thread pointer, for readers outside; 0: it is not told.
+    /// The thread pointer, for readers outside. 0 means that it is not told.
     #[inline(always)]
     pub fn thread_pointer() -> usize {
         0
@@ -781,7 +782,7 @@ mod tests {
                 _ => start + random.below(slots) * size,
             };
             let (hot, twin) = (one.hot(base), other.hot(base));
-            // SAFETY: what `hot` names was made above; the slab's bits cover all of its pages.
+            // SAFETY: what `hot` names was made above. The slab's bits cover all of its pages.
             let answers = unsafe {
                 let twins = portable::Block::at(block.as_mut_ptr().cast());
                 (

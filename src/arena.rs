@@ -1,13 +1,12 @@
 //! First-class heaps: create one, allocate from it on any thread, and destroy it with all its objects.
 //!
-//! Each is a heap under a lock of its own. An operation costs the lock's two atomic operations more than
-//! the same on a thread's own heap. A block is given back by the ordinary free, from any thread and
-//! without the lock, as another thread's block is; in hardened mode under the lock, into the heap's own
-//! quarantine.
+//! Each is a heap under a lock of its own. An operation costs the lock's two atomic operations more than the same on a
+//! thread's own heap. The ordinary free gives a block back, from any thread and without the lock, like another thread's
+//! block. In hardened mode it takes the lock and uses the heap's own quarantine.
 //!
-//! What hardened mode and sampling keep of a heap ends with it, in [`Allocator::destroy_arena`] and nowhere
-//! else: no block of it is left in a quarantine, on a page of its own or between fences, and the pages that go
-//! on to others are as free blocks are left.
+//! What hardened mode and sampling keep of a heap ends with it, in [`Allocator::destroy_arena`] and nowhere else. No
+//! block of it is left in a quarantine, on a page of its own or between guard pages. The pages that go on to others are
+//! in the state of free blocks.
 
 use crate::allocator::{Allocator, Busy, Place};
 use crate::misuse::{Call, Misuse};
@@ -151,8 +150,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back; all
-    /// of them are given back in any case.
+    /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back. All of
+    /// them are given back in any case.
     fn end_arena(&self, heap: Handle, local: &ThreadCache) -> Result<(), Misuse> {
         let (backend, hard) = (&self.backend, &self.hard);
         let Some((arena, of)) = backend.arenas.of(backend, heap.0) else {

@@ -1,7 +1,7 @@
 //! What the heap may take from the system: the options' two limits, and how much is taken.
 //!
-//! Whoever asks the system for pages charges them first, and refunds them when they went back. Counted are
-//! the break and all mappings for blocks; metadata are not.
+//! Code that asks the system for pages charges them first, and refunds them when they went back. The break and all
+//! mappings for blocks count. Metadata do not.
 
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
@@ -25,7 +25,7 @@ impl Budget {
         }
     }
 
-    /// Sets the limits, in bytes; 0: none. Before the first charge.
+    /// Sets the limits, in bytes. 0 means none. Before the first charge.
     pub fn limit(&self, soft: usize, hard: usize) {
         let limit = |bytes| if bytes == 0 { usize::MAX } else { bytes };
         self.soft.store(limit(soft), Relaxed);
@@ -37,8 +37,8 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
-    /// Takes `bytes` into account; false where the hard limit forbids them. Threads that charge at once
-    /// may be refused together, but never exceed it together.
+    /// Takes `bytes` into account. False if the hard limit forbids them. Threads that charge at once may be refused
+    /// together, but never exceed it together.
     #[must_use]
     pub fn charge(&self, bytes: usize) -> bool {
         let used = self.used.fetch_add(bytes, Relaxed).saturating_add(bytes);

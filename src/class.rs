@@ -143,8 +143,8 @@ pub enum Fit {
     Large,
 }
 
-/// What serves a request of `size` bytes at a multiple of `align`, a power of two; 1 asks for no more
-/// than any block has.
+/// What serves a request of `size` bytes at a multiple of `align`, a power of two. 1 asks for no more than any block
+/// has.
 #[inline]
 pub fn fit(size: usize, align: usize) -> Fit {
     if size > SPAN_MAX || align > SPAN_MAX {
@@ -198,7 +198,7 @@ const fn waste(class: usize, pages: usize) -> usize {
     pages * PAGE - slots_in(class, pages) * SIZES[class] as usize
 }
 
-/// The page count up to `most` with the least waste in proportion; of equals the largest.
+/// The page count up to `most` with the least waste in proportion. Of equals the largest.
 const fn best_pages(class: usize, least: usize, most: usize) -> usize {
     let mut best = least;
     let mut pages = least;

@@ -1,9 +1,8 @@
 //! The figures that the heap keeps of itself, in one page of shared layout.
 //!
-//! Only slow paths count, so the figures are exact where a slow path marks every change (break, mapped,
-//! metadata, slabs, spans, large) and lag behind by what threads have cached where it does not
-//! (handed out, live). `slabside run --stats` hands over a page of its own to be used in place of the
-//! private one, and reads it when the program has ended, however it ended.
+//! Only slow paths count. So figures of which a slow path marks every change are exact (break, mapped, metadata, slabs,
+//! spans, large). The others (handed out, live) lag behind by what threads have cached. `slabside run --stats` provides
+//! a page of its own in the place of the private one. It reads the page when the program has ended, however it ended.
 
 use crate::class::CLASSES;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -13,7 +12,7 @@ use static_assertions::const_assert;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabsctr");
 /// Version of the layout of [`Counters`].
 pub const VERSION: u32 = 2;
-/// Where the counters begin within their page, in bytes; the region's header stands before them.
+/// Where the counters begin within their page, in bytes. The region's header stands before them.
 pub const OFFSET: usize = 1024;
 /// First word of a file in which each process that opens it takes a page of its own: "slabseac".
 pub const MAGIC_EACH: u64 = u64::from_le_bytes(*b"slabseac");
@@ -28,13 +27,13 @@ pub struct Counters {
     pub magic: AtomicU64,
     /// [`VERSION`].
     pub version: AtomicU32,
-    /// Process whose heap this is; set by who hands the page over.
+    /// Process whose heap this is. Set by who hands the page over.
     pub pid: AtomicU32,
     /// Non-zero once a slabside heap has begun to count here.
     pub attached: AtomicU32,
     /// Non-zero when the figures below were made exact at the program's end.
     pub complete: AtomicU32,
-    /// Bytes handed out so far, in slot sizes; counted when slots are cached.
+    /// Bytes handed out so far, in slot sizes. Counted when slots are cached.
     pub handed_out: AtomicU64,
     /// Bytes in live slots, spans and large blocks, as far as slow paths have seen.
     pub live: AtomicU64,
@@ -62,9 +61,9 @@ pub struct Counters {
     pub heaps: AtomicU64,
     /// Slabs by size class.
     pub slabs: [AtomicU64; CLASSES],
-    /// Bytes in live slots by size class, and in live spans; made at the program's end.
+    /// Bytes in live slots by size class, and in live spans. Made at the program's end.
     pub live_of: [AtomicU64; CLASSES + 1],
-    /// Spans that are live; made at the program's end, as are all below.
+    /// Spans that are live. Made at the program's end, as are all below.
     pub live_spans: AtomicU64,
     /// Bytes in live large blocks.
     pub live_large: AtomicU64,

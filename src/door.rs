@@ -1,16 +1,18 @@
-//! The door of a heap: its thread goes in and out at the price of two stores, and another thread can visit it while it
-//! is out, which is always when it sleeps.
+//! The door of a heap: a lock that is biased towards the heap's own thread. That thread takes and releases it at the
+//! price of two stores. Another thread, the visitor, can take it while the owner is out, which is always so when the
+//! owner sleeps.
 //!
 //! ```text
 //!   owner     inside = 1, no fence | held? wait outside |  ... lists ...  | inside = 0
 //!   visitor   held = 1 | barrier on all processors | inside? go away | ... lists ... | held = 0
 //! ```
 //!
-//! Of the two who come at the same time one sees the other: the owner's store and load must not change places, and for
-//! that the visitor has the system run a barrier on every processor that runs a thread of the process (membarrier(2)),
-//! so that the owner, who comes a million times as often, needs none.
+//! If both come at the same time, at least one of them sees the other. For that the owner's store and load must not
+//! change places. The visitor has the system run a barrier on every processor that runs a thread of the process
+//! (membarrier(2)). So the owner, who comes a million times as often, needs no barrier.
 //!
-//! The owner waits for a visitor, a visitor never for the owner. Nothing here waits: that is the callers' business.
+//! The owner waits for a visitor, but a visitor never waits for the owner. Nothing here waits: that is the callers'
+//! business.
 
 use crate::sync::{announce, AtomicU32, Ordering::Release, Ordering::SeqCst};
 
@@ -67,7 +69,7 @@ impl Door {
         waits.then_some((&self.visitor, AWAITED))
     }
 
-    /// A visitor holds the door, so that the owner does not go in from now on; false where another one does. Before it
+    /// A visitor holds the door, so that the owner does not go in from now on. False if another one does. Before it
     /// asks whether the owner [is out](Door::is_out), there has to be a barrier.
     pub fn hold(&self) -> bool {
         self.visitor

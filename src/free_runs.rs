@@ -1,9 +1,9 @@
 //! Which pages are free, and where the first run of free pages is that is long enough.
 //!
-//! Pages are kept in groups of 8,192 (32 MiB): two bitmaps, and for each 64 pages the length of the
-//! longest free run that begins there. A tree of maxima over the groups, 64 wide, makes the search cost
-//! the same in a heap of 1 MiB and of 4 TiB: address-ordered first fit, so that the heap's end empties.
-//! A run does not cross a group's end.
+//! Pages come in groups of 8,192 (32 MiB). A group has two bitmaps, and for each 64 pages the length of the longest
+//! free run that begins there. A tree of maxima over the groups, 64 wide, makes the search cost the same in a heap of 1
+//! MiB and of 4 TiB. The search is address-ordered first fit, so that the heap's end empties. A run does not cross a
+//! group's end.
 //!
 //! ```text
 //!   tree    level 2      [ 31 ]                                     maxima over 64 below
@@ -12,7 +12,7 @@
 //!   group                free bits, dirty bits, runs (one a word)
 //! ```
 //!
-//! Knows page numbers only; no lock, no system call, no addresses. The caller holds the page lock.
+//! Knows page numbers only. No lock, no system call, no addresses. The caller holds the page lock.
 
 use crate::bitmap::{first_run, longest_run};
 use crate::meta::{GROUP_BYTES, GROUP_USED};
@@ -49,7 +49,7 @@ pub struct Runs {
     first: NonNull<u8>,
     groups: NonNull<u8>,
     tree: NonNull<u8>,
-    /// Where each level begins in the tree, lowest level first; the highest one comes first in memory.
+    /// Where each level begins in the tree, lowest level first. The highest one comes first in memory.
     levels: [usize; LEVELS],
     /// Nodes of each level.
     widths: [usize; LEVELS],
@@ -138,12 +138,12 @@ impl Runs {
     }
 
     fn group(&self, index: usize) -> &Group {
-        // SAFETY: callers name groups of open pages (`Runs::new`); zero is a valid group.
+        // SAFETY: callers name groups of open pages (`Runs::new`). Zero is a valid group.
         unsafe { self.place(index).as_ref() }
     }
 
     fn group_mut(&mut self, index: usize) -> &mut Group {
-        // SAFETY: as `group`; the exclusive borrow of `self` stands for the page lock.
+        // SAFETY: as `group`. The exclusive borrow of `self` stands for the page lock.
         unsafe { self.place(index).as_mut() }
     }
 
@@ -153,7 +153,7 @@ impl Runs {
     }
 
     fn node(&self, level: usize, index: usize) -> u8 {
-        // SAFETY: `index` is below the level's width; see `first_in` for what is open.
+        // SAFETY: `index` is below the level's width. See `first_in` for what is open.
         unsafe { self.level(level).add(index).read() }
     }
 
@@ -249,7 +249,7 @@ impl Runs {
         dirty == 0
     }
 
-    /// Marks `n` used pages from `page` on as free; `dirty` tells whether they may hold something.
+    /// Marks `n` used pages from `page` on as free. `dirty` tells whether they may hold something.
     pub fn give(&mut self, page: PageNo, n: usize, dirty: Cleanness) {
         self.each_group(page, n, |group, range| {
             bits_mut(&mut group.free)[range.clone()].fill(true);
@@ -405,7 +405,7 @@ impl Group {
     }
 }
 
-/// `word` and the word behind it; nothing is free behind the group.
+/// `word` and the word behind it. Nothing is free behind the group.
 fn window(free: &[u64; GROUP_WORDS], word: usize) -> u128 {
     let next = free.get(word + 1).copied().unwrap_or(0);
     free[word] as u128 | (next as u128) << WORD_PAGES

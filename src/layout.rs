@@ -63,7 +63,7 @@ pub mod window {
     pub const BASE: usize = offset_of!(WindowRange, base);
     /// Its number, 4 bytes.
     pub const FIRST: usize = offset_of!(WindowRange, first);
-    /// 1: behind the break; 2: mapped. 4 bytes.
+    /// 1: behind the break. 2: mapped. 4 bytes.
     pub const KIND: usize = offset_of!(WindowRange, kind);
     /// The most pages that it ever had, 8 bytes.
     pub const PAGES: usize = offset_of!(WindowRange, pages);

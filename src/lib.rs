@@ -23,8 +23,8 @@
 //! opt-level = 3
 //! ```
 //!
-//! The modules are declared bottom first: each names only modules declared before it
-//! (tests/layers.rs). docs/design.md tells the whole story; start reading at [`allocator`].
+//! The modules are declared bottom first: each names only modules declared before it (tests/layers.rs). docs/design.md
+//! tells the whole story. Start reading at [`allocator`].
 #![no_std]
 
 #[cfg(any(test, loom, feature = "sim"))]

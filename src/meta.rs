@@ -8,15 +8,15 @@
 //! ```
 //!
 //! The region is claimed, not reserved, where the system can: what is not open is not mapped, and counts for no limit
-//! that the process is under, or puts itself under later. Somebody else may come to lie there; then the area ends
+//! that the process is under, or puts itself under later. Somebody else may come to lie there. Then the area ends
 //! before. So which pages are open is written down exactly ([`Opened`]): a page is opened once.
 //!
 //! What a small program needs of each area lies side by side: one call of the system opens it, and one page of
 //! page tables holds it. So the first heap, the first group and the first slab headers lie apart from the rest of
 //! their kind. In hardened mode gaps part all areas, and nothing lies apart.
 //!
-//! The header describes the areas for a reader outside the process. What the areas hold is given a type
-//! by the layers above; this one only knows bytes.
+//! The header describes the areas for a reader outside the process. What the areas hold is given a type by the layers
+//! above. This one only knows bytes.
 
 use crate::budget::Budget;
 use crate::class::{PAIR, SPAN};
@@ -64,11 +64,11 @@ pub enum Area {
     LargeEven,
     /// Slab headers. They are numbered by their distance from the first one, in headers.
     Slabs,
-    /// Exact sizes of live slots, `SIZES_BYTES` a slab header; nothing unless hardened.
+    /// Exact sizes of live slots, `SIZES_BYTES` a slab header. Nothing unless hardened.
     Sizes,
-    /// What hardened mode keeps of a thread, `THREAD_BYTES` each; nothing unless hardened.
+    /// What hardened mode keeps of a thread, `THREAD_BYTES` each. Nothing unless hardened.
     Threads,
-    /// Which blocks of no bytes are live, a bit each; nothing unless hardened.
+    /// Which blocks of no bytes are live, a bit each. Nothing unless hardened.
     Empty,
 }
 
@@ -91,7 +91,7 @@ pub const SLAB_BYTES: usize = 128;
 pub const SIZES_BYTES: usize = SLOTS * 2;
 /// Bytes reserved for what hardened mode keeps of a thread.
 pub const THREAD_BYTES: usize = 40 << 10;
-/// Blocks of no bytes that can live at a time in hardened mode; more are served as one byte is.
+/// Blocks of no bytes that can live at a time in hardened mode. More are served as one byte is.
 pub const EMPTY_BLOCKS: usize = 1 << 20;
 
 /// Where an area lies, from the region's start, in bytes.
@@ -129,9 +129,9 @@ pub struct Header {
     pub heaps_made: AtomicU32,
     /// Windows in use.
     pub windows: AtomicU32,
-    /// Which large table is in use: base-2 logarithm of its records; 0: none.
+    /// Which large table is in use: base-2 logarithm of its records. 0 means none.
     pub large_shift: AtomicU32,
-    /// The process whose heap this is; a child made by fork(2) states its own.
+    /// The process whose heap this is. A child made by fork(2) states its own.
     pub pid: AtomicU32,
     /// Milliseconds of the monotonic clock when the region was made.
     pub started: AtomicU64,
@@ -157,9 +157,9 @@ pub struct WindowRange {
     pub base: AtomicUsize,
     /// Number of its first page.
     pub first: AtomicU32,
-    /// 1: behind the break; 2: mapped.
+    /// 1: behind the break. 2: mapped.
     pub kind: AtomicU32,
-    /// The most pages that it ever had; the page map says of those given back that they are nobody's.
+    /// The most pages that it ever had. The page map says of those given back that they are nobody's.
     pub pages: AtomicUsize,
 }
 
@@ -193,7 +193,7 @@ pub enum Fact {
     HeapArena,
     /// Bytes of a large block's record.
     RecordBytes,
-    /// Where in it the address lies, 8 bytes; 0: no record.
+    /// Where in it the address lies, 8 bytes. 0 means no record.
     RecordAddress,
     /// Where in it the length lies, 8 bytes.
     RecordLength,
@@ -207,15 +207,16 @@ pub enum Fact {
     KeptBytes,
     /// Where in it the address lies, 8 bytes.
     KeptAddress,
-    /// Where in it the length lies, 8 bytes; 0: an unused place.
+    /// Where in it the length lies, 8 bytes. 0 means an unused place.
     KeptLength,
     /// Where in it the byte lies that is not zero where the range was never touched.
     KeptClean,
     /// Where the counters begin in the region.
     Counters,
-    /// Bytes of the exact sizes of one slab header's slots; hardened mode.
+    /// Bytes of the exact sizes of one slab header's slots. Hardened mode.
     SizesBytes,
-    /// Where in a thread heap the thread pointer of its thread lies, 8 bytes; 0: it is not told, or no thread's.
+    /// Where in a thread heap the thread pointer of its thread lies, 8 bytes. 0 means that it is not told, or no
+    /// thread's.
     HeapPointer,
     /// Where in it 8 bytes lie of which all but the lowest 18 bits, times 4, are the address of a word of the thread's.
     HeapWatched,
@@ -338,7 +339,7 @@ impl Plan {
         }
     }
 
-    /// The next smaller plan, for when address space is refused; `None` at the smallest.
+    /// The next smaller plan, for when address space is refused. `None` at the smallest.
     fn smaller(self) -> Option<Plan> {
         let smaller = || Plan::of(self.break_pages / 4 * PAGE).with_hardened(self.hardened);
         (self.break_pages > 1 << 12).then(smaller)
@@ -516,8 +517,8 @@ impl Meta {
         self.hardened.store(1, Relaxed);
     }
 
-    /// Finds the region a place and opens its header and counters. False where the system refuses; it can be
-    /// tried again. Once at a time.
+    /// Finds the region a place and opens its header and counters. False where the system refuses. It can be tried
+    /// again. Once at a time.
     pub fn init<O: Os>(&self, os: &O) -> bool {
         let hardened = self.hardened.load(Relaxed) != 0;
         let mut plan = Plan::under(os.limits(), os.memory()).with_hardened(hardened);
@@ -721,7 +722,7 @@ impl Meta {
     /// The heap's figures. After `init`.
     #[inline]
     pub fn counters(&self) -> &Counters {
-        // SAFETY: opened by `set_up`, behind the header; zero is a valid page of counters, all fields are atomics.
+        // SAFETY: opened by `set_up`, behind the header. Zero is a valid page of counters, all fields are atomics.
         unsafe {
             self.start::<Counters>(Area::Header)
                 .byte_add(counters::OFFSET)
@@ -746,7 +747,7 @@ impl Meta {
         visit(self.opening.as_lock());
     }
 
-    /// Makes bytes `from..to` of `area` usable; whole OS pages around them are opened.
+    /// Makes bytes `from..to` of `area` usable. Whole OS pages around them are opened.
     pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> Result<(), Refusal> {
         let _guard = self.opening.lock();
         if to > self.extent(area).bytes {

@@ -23,7 +23,7 @@ pub enum Misuse {
         call: Call,
         /// The pointer given.
         addr: usize,
-        /// Number of the slot within its slab; 0 for a span or a large block.
+        /// Number of the slot within its slab. 0 for a span or a large block.
         slot: usize,
         /// Slot size in bytes.
         size: usize,
@@ -75,7 +75,7 @@ pub enum Misuse {
         call: Call,
         /// Address of the block.
         addr: usize,
-        /// Number of the slot within its slab; 0 for a span or a large block.
+        /// Number of the slot within its slab. 0 for a span or a large block.
         slot: usize,
         /// Slot size in bytes.
         size: usize,
@@ -88,7 +88,7 @@ pub enum Misuse {
     Written {
         /// Address of the slot.
         addr: usize,
-        /// Number of the slot within its slab; 0 for a span.
+        /// Number of the slot within its slab. 0 for a span.
         slot: usize,
         /// Slot size in bytes.
         size: usize,
@@ -119,7 +119,7 @@ pub const LINE: usize = 160;
 /// The most letters of a user's that a line quotes.
 const QUOTED: usize = 40;
 
-/// A line of text in a fixed buffer; what does not fit is cut off.
+/// A line of text in a fixed buffer. What does not fit is cut off.
 pub struct Line {
     text: [u8; LINE],
     len: usize,

@@ -108,7 +108,7 @@ impl<T> Drop for Guard<'_, T> {
 pub struct Lock(AtomicU32);
 
 impl Lock {
-    /// Whether nobody holds the lock; in a fork child that is a fact, elsewhere a guess.
+    /// Whether nobody holds the lock. In a fork child that is a fact, elsewhere a guess.
     pub fn is_free(&self) -> bool {
         self.0.load(Relaxed) == FREE
     }
@@ -160,7 +160,7 @@ impl Lock {
     }
 }
 
-/// Sleeps while `word` is `expected`, until it is woken; perhaps not for so long.
+/// Sleeps while `word` is `expected`, until it is woken. It may wake earlier.
 pub fn wait(word: &AtomicU32, expected: u32) {
     futex(word, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected);
 }
@@ -172,7 +172,7 @@ pub fn wake(word: &AtomicU32) {
 
 fn futex(word: &AtomicU32, operation: libc::c_int, value: u32) {
     let place = word.as_ptr() as usize;
-    // SAFETY: futex(2) reads the one word, which lives as long as the borrow; a null timeout means none.
+    // SAFETY: futex(2) reads the one word, which lives as long as the borrow. A null timeout means none.
     unsafe {
         crate::arch::system_call(
             libc::SYS_futex as usize,

@@ -27,7 +27,7 @@ const MOST: usize = 16;
 
 /// The area, and what of it is taken.
 pub struct Nested {
-    /// Where it lies; 0: nowhere yet.
+    /// Where it lies. 0 means nowhere yet.
     start: AtomicUsize,
     taken: AtomicU64,
     sizes: [AtomicU32; CHUNKS],
@@ -50,7 +50,7 @@ impl Nested {
         start != 0 && address.wrapping_sub(start) < CHUNKS * CHUNK
     }
 
-    /// `size` zero bytes at a multiple of `align`; `None` where that is too much, or the area is used up.
+    /// `size` zero bytes at a multiple of `align`. `None` if that is too much, or the area is used up.
     pub fn take<O: Os>(&self, os: &O, size: usize, align: usize) -> Option<*mut u8> {
         let count = chunks_for(size);
         if count > MOST || align > CHUNK {

@@ -1,4 +1,5 @@
-//! The options: one table of names, kinds, defaults and meanings; what was set, read once, then frozen.
+//! The options: one table of names, kinds, defaults and meanings, and the values that were set. They are read once,
+//! then frozen.
 //!
 //! ```text
 //!   slabside_option_set --.
@@ -6,12 +7,12 @@
 //!   SLABSIDE_OPTIONS -----'     the environment comes last, so the user has the last word
 //! ```
 //!
-//! `SLABSIDE_OPTIONS=name:value,name:value`: `=` serves as well as `:`, capital letters as small ones, `_` as `-`.
-//! A flag may stand alone, a size may end in k, m or g (powers of 1024; also MB, MiB), a time in ms, s, min or h. What
-//! cannot be understood is told once, with the nearest name where one is near, and the rest is still taken.
+//! `SLABSIDE_OPTIONS=name:value,name:value`: `=` serves as well as `:`, capital letters as small ones, `_` as `-`. A
+//! flag may stand alone. A size may end in k, m or g (powers of 1024, also MB, MiB), a time in ms, s, min or h. An item
+//! that cannot be understood is reported once, with the nearest name if one is near. The other items are used.
 //!
-//! Knows nothing of what the options do; no fast path reads one. `slabside options`, `slabside run
-//! --option` and docs/tuning.md are made of the same table.
+//! Knows nothing of what the options do. No fast path reads one. `slabside options`, `slabside run --option` and
+//! docs/tuning.md are made of the same table.
 
 use crate::misuse::Line;
 use crate::mutex::{Lock, Mutex, Registry};
@@ -26,7 +27,7 @@ pub use crate::os::OPTIONS as VARIABLE;
 /// What a value of an option is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// On or off; the name alone means on.
+    /// On or off. The name alone means on.
     Flag,
     /// A number from `least` to `most`.
     Integer {
@@ -37,14 +38,14 @@ pub enum Kind {
         /// The largest value.
         most: usize,
     },
-    /// A number of bytes from 0 to `most`; the name alone means `alone`.
+    /// A number of bytes from 0 to `most`. The name alone means `alone`.
     Amount {
         /// The largest value.
         most: usize,
         /// What the name alone means.
         alone: usize,
     },
-    /// One of these words; the value is its place among them.
+    /// One of these words. The value is its place among them.
     Choice(&'static [&'static str]),
     /// A word of the user's, [`TEXT`] bytes at most, without a comma.
     Text,
@@ -53,7 +54,7 @@ pub enum Kind {
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Bytes; k, m and g may follow.
+    /// Bytes. k, m and g may follow.
     Bytes,
     /// Milliseconds.
     Milliseconds,
@@ -130,7 +131,7 @@ pub struct Spec {
     pub word: &'static str,
     /// What its value may be.
     pub kind: Kind,
-    /// Its value unless set; of a choice the place of the word, of a text 0 for none.
+    /// Its value unless set. Of a choice the place of the word, of a text 0 for none.
     pub default: usize,
     /// What it is, in one line.
     pub meaning: &'static str,
@@ -389,7 +390,7 @@ pub const TEXT: usize = 255;
 /// Why something was not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
-    /// There is no such option; the one that was probably meant.
+    /// There is no such option. The one that was probably meant.
     Unknown(Option<Name>),
     /// The option takes no such value.
     Value(Name),
@@ -433,7 +434,7 @@ fn is_same(text: &[u8], word: &[u8]) -> bool {
     text.len() == word.len() && text.iter().zip(word).all(|(a, b)| folded(*a) == *b)
 }
 
-/// Longest word that distances are told of; the rest of a longer one is left out.
+/// Longest word that distances are told of. The rest of a longer one is left out.
 const WORD: usize = 32;
 
 /// Insertions, deletions and changes that make one word of the other (Wagner, Fischer 1974).
@@ -502,7 +503,7 @@ fn number(text: &[u8], unit: Unit) -> Option<usize> {
     value.checked_mul(factor)
 }
 
-/// The value that `text` means for an option of `kind`; `None` for a flag that stands alone.
+/// The value that `text` means for an option of `kind`. `None` for a flag that stands alone.
 fn value_of(kind: Kind, text: Option<&[u8]>) -> Option<usize> {
     let Some(text) = text else {
         return match kind {
@@ -680,7 +681,7 @@ impl Options {
         self.get(name) != 0
     }
 
-    /// The text of [`Name::Stats`]; `None` while it can still change, or was not set.
+    /// The text of [`Name::Stats`]. `None` while it can still change, or was not set.
     pub fn text(&self) -> Option<&core::ffi::CStr> {
         if self.frozen.load(Acquire) == 0 || self.get(Name::Stats) == 0 {
             return None;
@@ -690,8 +691,8 @@ impl Options {
         core::ffi::CStr::from_bytes_until_nul(text).ok()
     }
 
-    /// Sets what `item` (`name:value`) says, unless the options are frozen; the rate of sampling can be
-    /// set at any time.
+    /// Sets what `item` (`name:value`) says, unless the options are frozen. The rate of sampling can be set at any
+    /// time.
     pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
         let _guard = self.setting.lock();
         let changes_later = matches!(parse(item), Ok((Name::GuardSample, _)));

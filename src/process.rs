@@ -89,7 +89,8 @@ fn page_of_counters() -> *mut c_void {
     GLOBAL.backend.meta.start::<c_void>(Area::Header).as_ptr()
 }
 
-/// Where the process's metadata region begins, for debuggers and other readers outside; 0: no block was asked for yet.
+/// Where the process's metadata region begins, for debuggers and other readers outside. 0 means no block was asked for
+/// yet.
 #[no_mangle]
 #[allow(non_upper_case_globals)] // A C name.
 #[link_section = ".data"] // See `preload/build.rs`.
@@ -163,8 +164,8 @@ fn page_for_us(file: c_int) -> Option<(u32, usize)> {
 /// The number of the next page of `file`, which is this process's from now on.
 fn take_page(file: c_int) -> Option<usize> {
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping of a page of a file that is as long; `Each` lies in it at OFFSET, all of its fields are
-    // atomics; and nobody has it when it is unmapped.
+    // SAFETY: this is a new mapping of one page of a file that is as long. `Each` lies in it at OFFSET, and all of its
+    // fields are atomics. Nobody has the reference when it is unmapped.
     unsafe {
         let start = calls::map_file(0, PAGE, access, libc::MAP_SHARED, file, 0).ok()?;
         let each = &*((start + counters::OFFSET) as *const Each);
@@ -184,8 +185,8 @@ fn exchange_page(how: u32, file: c_int, number: usize) {
         0 => libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         _ => libc::MAP_SHARED,
     };
-    // SAFETY: the page is ours and open; a slow path of another thread may count in between, and its
-    // count may be lost, which is why this happens before there is a second thread or in a fork child.
+    // SAFETY: the page is ours and open. A slow path of another thread may count in between, and its count may be lost,
+    // which is why this happens before there is a second thread or in a fork child.
     unsafe {
         ptr::copy_nonoverlapping(page.cast::<u8>(), contents.as_mut_ptr(), PAGE);
         let flags = kind | libc::MAP_FIXED;
@@ -232,8 +233,8 @@ fn name_process(counters: &Counters) {
     }
     let mut text = [0; 512];
     let length = calls::read_file(c"/proc/self/stat", &mut text);
-    // The name, in brackets, may hold anything; behind it come the state and the parent, and the start as the
-    // twentieth (proc_pid_stat(5)).
+    // The name, in brackets, may hold anything. Behind it come the state and the parent, and the start as the twentieth
+    // (proc_pid_stat(5)).
     let end = text[..length].iter().rposition(|&byte| byte == b')');
     let mut fields = text[end.map_or(length, |end| end + 1)..length]
         .split(|&byte| byte == b' ')
@@ -254,7 +255,7 @@ fn number_of(digits: Option<&[u8]>) -> u64 {
     })
 }
 
-/// In a fork child: back to a private page, since the other one is the parent's; where each process has a page, to the
+/// In a fork child: back to a private page, since the other one is the parent's. Where each process has a page, to the
 /// next of those.
 fn detach_counters() {
     let how = SHARED.swap(0, Relaxed);
@@ -389,14 +390,14 @@ fn say_unwritable(place: &[u8]) {
     calls::write(libc::STDERR_FILENO, line.bytes());
 }
 
-/// `VmHWM` and `VmRSS` of /proc/self/status in bytes; 0 where they cannot be read.
+/// `VmHWM` and `VmRSS` of /proc/self/status in bytes. 0 if they cannot be read.
 fn resident() -> [u64; 2] {
     let mut text = [0u8; 2048];
     let length = calls::read_file(c"/proc/self/status", &mut text);
     [&b"VmHWM:"[..], b"VmRSS:"].map(|name| kibibytes(&text[..length], name) * 1024)
 }
 
-/// The number behind `name` in `text`; 0 where there is none.
+/// The number behind `name` in `text`. 0 if there is none.
 fn kibibytes(text: &[u8], name: &[u8]) -> u64 {
     let found = text.windows(name.len()).position(|window| window == name);
     let text = found.map_or(&[][..], |at| &text[at + name.len()..]);

@@ -16,7 +16,7 @@ pub struct ReadOnly<T>(UnsafeCell<T>);
 
 static_assertions::const_assert_eq!(core::mem::align_of::<ReadOnly<u8>>(), PAGE);
 
-// SAFETY: `set` is called before other threads read (its caller's); from then on the value is only shared.
+// SAFETY: `set` is called before other threads read (its caller's). From then on the value is only shared.
 unsafe impl<T: Sync> Sync for ReadOnly<T> {}
 
 impl<T> ReadOnly<T> {

@@ -17,9 +17,9 @@
 //!                          `--abandon, share / adopt, claim (lock)--> LISTED, SHARED
 //! ```
 //!
-//! The values of nobody are distinct: with one value a CAS claim and a locked adoption could both
-//! win. A freed slot is marked in `free` or in `remote` at every moment, so a second free that
-//! happens after the first is found at once; overlapping ones are found by the collection at the latest.
+//! The values of nobody are distinct: with one value a CAS claim and a locked adoption could both win. A freed slot is
+//! marked in `free` or in `remote` at every moment, so a second free that happens after the first is found at once.
+//! Overlapping ones are found by the collection at the latest.
 
 use crate::slab::{SlabPtr, SlabTable};
 use crate::sync::{xor_owned, AtomicU32, AtomicU64};
@@ -121,7 +121,7 @@ pub enum Next {
     Claim,
 }
 
-/// Marks `slot`, owned by another thread, as freed; false if it is free already.
+/// Marks `slot`, owned by another thread, as freed. False if it is free already.
 pub fn free_remote(slab: SlabPtr, slot: usize) -> bool {
     let bit = bit_of(slot);
     // In this order, since a collection moves the bit from `remote` to `free`.
@@ -137,7 +137,7 @@ pub fn free_remote(slab: SlabPtr, slot: usize) -> bool {
 /// What became of a free by [`free_remote_fast`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Given {
-    /// The slot is marked; this is to be done next.
+    /// The slot is marked. This is to be done next.
     Marked(Next),
     /// It was free already.
     Dead,
@@ -159,8 +159,8 @@ pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: u64) -> Given {
     Given::Marked(raise_pending(slab))
 }
 
-/// After [`free_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may
-/// have been collected, released and made anew by then; a flag too many costs an empty collection.
+/// After [`free_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may have been
+/// collected, released and made anew by then. A flag too many costs an empty collection.
 pub fn raise_pending(slab: SlabPtr) -> Next {
     let mut owner = slab.owner.load(SeqCst);
     loop {
@@ -195,7 +195,7 @@ fn is_all_free(slab: SlabPtr) -> bool {
     })
 }
 
-/// Moves the remote frees of a slab owned by `me` into its free bitmap; returns how many.
+/// Moves the remote frees of a slab owned by `me` into its free bitmap. Returns how many.
 ///
 /// The flag is cleared first, then the bits are read, all sequentially consistent: a freer that still
 /// saw the flag has set its bit before. The bit stays in `remote` until it is in `free`.
@@ -235,8 +235,8 @@ pub fn open(slab: SlabPtr, me: u64) -> bool {
     release_ownership(slab, me, me | FULL)
 }
 
-/// Makes `me` the owner of a full slab that nobody owns, whose owner word was `from`; false if somebody was faster.
-/// The new owner collects, since frees from before the claim told nobody.
+/// Makes `me` the owner of a full slab that nobody owns, whose owner word was `from`. False if somebody was faster. The
+/// new owner collects, since frees from before the claim told nobody.
 pub fn claim(slab: SlabPtr, from: u64, me: u64) -> bool {
     slab.owner
         .compare_exchange(from, me, SeqCst, Relaxed)
@@ -255,8 +255,8 @@ pub fn is_queued(slab: SlabPtr) -> bool {
     slab.queue.load(Relaxed) != UNQUEUED
 }
 
-/// The slabs of one heap that have remote frees to collect. Any thread pushes; the heap's thread takes
-/// all at once. A slab is in at most one queue, once: its link is claimed by CAS.
+/// The slabs of one heap that have remote frees to collect. Any thread pushes. The heap's thread takes all at once. A
+/// slab is in at most one queue, once: its link is claimed by CAS.
 #[repr(transparent)]
 pub struct Queue(AtomicU32);
 
@@ -306,7 +306,7 @@ impl Queue {
         }
     }
 
-    /// Takes all that was pushed; newest first.
+    /// Takes all that was pushed. Newest first.
     pub fn take(&self, table: SlabTable) -> Taken {
         Taken {
             next: self.0.swap(END, SeqCst),

@@ -26,7 +26,7 @@ pub enum Said {
 }
 
 impl<O: Os> Allocator<O> {
-    /// Bytes that a block of `size` bytes at a multiple of `align` would have; 0 where there can be none.
+    /// Bytes that a block of `size` bytes at a multiple of `align` would have. 0 if there can be none.
     pub fn good_size(&self, size: usize, align: usize) -> usize {
         if self.is_exact() && size <= REQUEST_MAX {
             return size;
@@ -42,7 +42,7 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As [`Allocator::malloc`], and how many bytes may be used; 0 where it is null.
+    /// As [`Allocator::malloc`], and how many bytes may be used. 0 if it is null.
     pub fn malloc_at_least(&self, thread: &ThreadCache, size: usize) -> (*mut u8, usize) {
         if heap_of(thread).is_none() && self.is_hardened(thread) {
             // Known to the byte, and freed with any other size it would be a misuse.
@@ -63,8 +63,8 @@ impl<O: Os> Allocator<O> {
         (block, bytes)
     }
 
-    /// Makes a live block's usable size at least `size` without moving it; whether it could. What is not
-    /// a live block ends the program; null cannot.
+    /// Makes a live block's usable size at least `size` without moving it. Returns whether it could. What is not a live
+    /// block ends the program. Null cannot.
     pub fn try_expand(&self, thread: &ThreadCache, block: *mut u8, size: usize) -> bool {
         if block.is_null() {
             return false;
@@ -123,8 +123,8 @@ impl<O: Os> Allocator<O> {
         self.move_to(thread, block, usable.min(size), moved)
     }
 
-    /// Gives back a block of which the caller says that it asked for `size` bytes; null is ignored. A size
-    /// that cannot be ends the program. Costs one comparison of classes more than [`Allocator::free`].
+    /// Gives back a block of which the caller says that it asked for `size` bytes. Null is ignored. A size that cannot
+    /// be ends the program. Costs one comparison of classes more than [`Allocator::free`].
     #[inline(always)]
     pub fn free_sized(&self, thread: impl Thread, block: *mut u8, size: usize, said: Said) {
         let slab = self.backend.pages.hot.slab_at(block as usize);
@@ -216,8 +216,8 @@ impl<O: Os> Allocator<O> {
                 slab.is_span() && may_serve(slab.pages(), pages_for(size))
             }
             (Place::Slot(_), Fit::Large) => false,
-            // Realloc leaves large blocks large, in as many OS pages as are needed; of a kept mapping the
-            // whole is given where less than a sixteenth would be left.
+            // Realloc leaves large blocks large, in as many OS pages as are needed. Of a kept mapping the whole is
+            // given where less than a sixteenth would be left.
             (Place::Large(block), _) => {
                 let least = size.max(1).next_multiple_of(self.backend.os.page_size());
                 block.bytes <= least + least / 8 || self.size_ambiguous.load(Relaxed) != 0

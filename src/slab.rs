@@ -9,9 +9,9 @@
 //!   line 2  remote[8]          line 3  unused
 //! ```
 //!
-//! A set bit in `free` says that the slot is free, at every moment, also for slots that a thread has
-//! cached and not handed out. Headers are type-stable: once a header (or a pair), always one, and
-//! never unmapped. A header takes no lock and owns no memory; the page map leads to it.
+//! A set bit in `free` says that the slot is free, at every moment, also for slots that a thread has cached and not
+//! handed out. Headers are type-stable: once a header (or a pair), always one, and never unmapped. A header takes no
+//! lock and owns no memory. The page map leads to it.
 
 use crate::class::{PAIR, SPAN};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
@@ -21,20 +21,20 @@ use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// A slab header. All words but one are atomics, since other threads read them; the owner uses plain
-/// loads and stores (relaxed) on line 0.
+/// A slab header. All words but one are atomics, since other threads read them. The owner uses plain loads and stores
+/// (relaxed) on line 0.
 #[repr(C, align(128))]
 pub struct Slab {
     /// Address of slot 0: the start of the slab's first page.
     pub base: AtomicUsize,
     /// Who may use line 0 (see `remote`).
     pub owner: AtomicU64,
-    /// Reciprocal of the slot size (see `class::reciprocal`); 1 for a span.
+    /// Reciprocal of the slot size (see `class::reciprocal`). 1 for a span.
     pub recip: AtomicU32,
-    /// Slot size in bytes; of a span: its bytes.
+    /// Slot size in bytes. Of a span: its bytes.
     pub size: AtomicU32,
-    /// Frees by the owner until something is to be done; set whenever `state` changes.
-    /// A cell, not an atomic, so that the countdown is one instruction: only the owner looks.
+    /// Frees by the owner until something is to be done. Set whenever `state` changes. A cell, not an atomic, so that
+    /// the countdown is one instruction: only the owner looks.
     pub frees_left: Cell<i32>,
     /// Number of slots.
     pub slots: AtomicU16,
@@ -292,8 +292,8 @@ impl SlabPtr {
     /// reciprocal: at most the slot past the last, so the word lies within the header or its pair.
     #[inline(always)]
     pub fn free_word_at(&self, slot: usize) -> &AtomicU64 {
-        // SAFETY: slots past the last exist only where a slab has a tail, and then their bit lies in the
-        // bitmap (tested for every class in `class`); free words of a pair are contiguous.
+        // SAFETY: slots past the last exist only where a slab has a tail, and then their bit lies in the bitmap (tested
+        // for every class in `class`). Free words of a pair are contiguous.
         unsafe { &*self.free_start().add(word_of(slot)) }
     }
 

@@ -215,7 +215,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
 }
 
 impl<O: Os> Allocator<O> {
-    /// How full the slab of the live block at `block` is; all zero for a block that has pages of its own, and for null.
+    /// How full the slab of the live block at `block` is. All zero for a block that has pages of its own, and for null.
     /// Other threads may be at work: then the figures are a moment's mixture. What is not a live block is a misuse.
     pub fn occupancy(&self, thread: &ThreadCache, block: *const u8) -> Occupancy {
         self.slab_of_slots(thread, block)

@@ -26,7 +26,7 @@ pub unsafe fn load_unsynchronized(word: &AtomicUsize) -> usize {
 #[cfg(not(loom))]
 pub use crate::arch::unlinked;
 
-/// Flips `bits` in a word that only the calling thread writes; others read it.
+/// Flips `bits` in a word that only the calling thread writes. Others read it.
 #[cfg(not(loom))]
 #[inline(always)]
 pub fn xor_owned(word: &AtomicU64, bits: u64) {
@@ -34,7 +34,7 @@ pub fn xor_owned(word: &AtomicU64, bits: u64) {
     unsafe { crate::arch::xor_owned(word.as_ptr(), bits) };
 }
 
-/// Flips `bits` in a word that only the calling thread writes; others read it.
+/// Flips `bits` in a word that only the calling thread writes. Others read it.
 #[cfg(loom)]
 pub fn xor_owned(word: &AtomicU64, bits: u64) {
     word.store(word.load(Relaxed) ^ bits, Relaxed);
@@ -71,9 +71,9 @@ pub fn add_owned(number: &core::cell::Cell<i32>, by: i32) {
     number.set(number.get().wrapping_add(by));
 }
 
-/// loom takes a sequentially consistent access for one that acquires and releases, and so finds races
-/// where there are none; and it tries a load before and after no other load, and so misses orders. Here
-/// a second word, changed by each load and each such store, mends both.
+/// loom takes a sequentially consistent access for one that acquires and releases, and so finds races where there are
+/// none. It also orders no load before or after another load, and so misses orders. Here a second word, changed by each
+/// load and each such store, mends both.
 #[cfg(loom)]
 mod modelled {
     use super::Ordering::{self, AcqRel, Acquire, Relaxed, Release, SeqCst};

@@ -16,8 +16,8 @@ use static_assertions::const_assert_eq;
 /// The slots of one class that the thread has cached: up to 64, all of one bitmap word.
 #[repr(C)]
 pub struct SlotCache {
-    /// Slots cached and not handed out; 0 leads to the slow path, and so a fresh thread, a
-    /// hardened thread and a used-up word need no branch of their own.
+    /// Slots cached and not handed out. 0 leads to the slow path, and so a fresh thread, a hardened thread and a
+    /// used-up word need no branch of their own.
     pub bits: Cell<u64>,
     /// The bitmap word that the bits came from, in which they are still marked free.
     pub word: Cell<*const AtomicU64>,
@@ -108,11 +108,11 @@ pub enum Phase {
 /// A thread's block.
 #[repr(C)]
 pub struct ThreadCache {
-    /// Slot caches of the classes up to 1 KiB; the others lie in the thread's heap.
+    /// Slot caches of the classes up to 1 KiB. The others lie in the thread's heap.
     pub caches: [SlotCache; LOCAL_CLASSES],
-    /// The thread's owner word; 0 owns nothing.
+    /// The thread's owner word. 0 owns nothing.
     pub me: Cell<u64>,
-    /// The thread's heap, of `heap::Heap`; null: none.
+    /// The thread's heap, of `heap::Heap`. Null means none.
     pub heap: Cell<*const u8>,
     /// Where the thread stands.
     pub phase: Cell<Phase>,
@@ -120,7 +120,7 @@ pub struct ThreadCache {
     pub busy: Cell<u32>,
     /// Times that the exit hook was put off to a later round of destructors.
     pub rounds: Cell<u32>,
-    /// Number of what hardened mode keeps of the thread, plus one; 0: the thread is not hardened. A hardened
+    /// Number of what hardened mode keeps of the thread, plus one. 0 means that the thread is not hardened. A hardened
     /// thread's caches stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
     pub hardened: Cell<u32>,
 }
@@ -161,7 +161,7 @@ impl ThreadCache {
     /// The block as the portable fast paths know it.
     #[inline(always)]
     fn twin(&self) -> arch::portable::Block {
-        // SAFETY: the block is borrowed and not Sync, so that no other thread uses it meanwhile; its fields are cells.
+        // SAFETY: the block is borrowed and not Sync, so that no other thread uses it meanwhile. Its fields are cells.
         unsafe { arch::portable::Block::at(ptr::from_ref(self).cast_mut().cast()) }
     }
 }
@@ -193,14 +193,14 @@ pub trait Thread: Copy {
 impl Thread for &ThreadCache {
     #[inline(always)]
     unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-        // SAFETY: the caller vouches for the offset; a bitmap word that slots were cached of is stored to
-        // by its slab's owner alone, whose block this is.
+        // SAFETY: the caller vouches for the offset. A bitmap word that slots were cached of is stored to by its slab's
+        // owner alone, whose block this is.
         unsafe { self.twin().take(offset) }
     }
 
     #[inline(always)]
     unsafe fn free(self, hot: *const u8, address: usize) -> Freed {
-        // SAFETY: the caller says that `hot` was set; the offset is that of the owner word.
+        // SAFETY: the caller says that `hot` was set. The offset is that of the owner word.
         unsafe {
             self.twin()
                 .free::<{ core::mem::offset_of!(ThreadCache, me) }>(hot, address)
@@ -226,8 +226,8 @@ pub fn current() -> Current {
 impl Thread for Current {
     #[inline(always)]
     unsafe fn take(self, offset: usize) -> Option<*mut u8> {
-        // SAFETY: the caller vouches for the offset; a bitmap word that slots were cached of is stored to
-        // by its slab's owner alone, which is this thread.
+        // SAFETY: the caller vouches for the offset. A bitmap word that slots were cached of is stored to by its slab's
+        // owner alone, which is this thread.
         unsafe { self.0.take(offset) }
     }
 
@@ -249,7 +249,7 @@ impl Thread for Current {
 /// The calling thread's block.
 #[inline(always)]
 pub fn local() -> &'static ThreadCache {
-    // SAFETY: zero-initialised, which is `ThreadCache::new()`; it lives as long as the thread, which the reference
+    // SAFETY: zero-initialised, which is `ThreadCache::new()`. It lives as long as the thread, which the reference
     // cannot leave, since `ThreadCache` is not Sync.
     unsafe { &*arch::Block::mine().address().cast::<ThreadCache>() }
 }

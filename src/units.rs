@@ -1,6 +1,6 @@
 //! Every size and shift of the heap, and the numbers that name its parts.
 //!
-//! Nothing here knows what a slab looks like or where the heap lies; all is arithmetic.
+//! Nothing here knows what a slab looks like or where the heap lies. All is arithmetic.
 //!
 //! ```text
 //!   page    4 KiB of heap, named by a PageNo counted from the heap's base
@@ -97,7 +97,7 @@ pub const fn pages_for(bytes: usize) -> usize {
     (bytes + (PAGE - 1)) >> PAGE_SHIFT
 }
 
-/// `n` rounded up to a multiple of `align`, a power of two; `None` if it does not fit.
+/// `n` rounded up to a multiple of `align`, a power of two. `None` if it does not fit.
 #[inline(always)]
 pub const fn align_up(n: usize, align: usize) -> Option<usize> {
     match n.checked_add(align - 1) {

@@ -21,8 +21,8 @@ const NO_ACCESS: usize = (b'M' as usize) << 24 | (b'C' as usize) << 16;
 /// Makes a request of number and up to five arguments.
 #[cfg(target_arch = "x86_64")]
 fn request(arguments: &[usize; 6]) {
-    // SAFETY: rdi is turned by 128 bits in all and rbx exchanged with itself; valgrind, where it runs, reads
-    // the arguments and writes rdx.
+    // SAFETY: rdi is turned by 128 bits in all and rbx exchanged with itself. Valgrind, where it runs, reads the
+    // arguments and writes rdx.
     unsafe {
         core::arch::asm!(
             "rol rdi, 3",
@@ -39,8 +39,8 @@ fn request(arguments: &[usize; 6]) {
 /// Makes a request of number and up to five arguments.
 #[cfg(target_arch = "aarch64")]
 fn request(arguments: &[usize; 6]) {
-    // SAFETY: x12 is turned by 128 bits in all and x10 ored with itself; valgrind, where it runs, reads the
-    // arguments and writes x3.
+    // SAFETY: x12 is turned by 128 bits in all and x10 ored with itself. Valgrind, where it runs, reads the arguments
+    // and writes x3.
     unsafe {
         core::arch::asm!(
             "ror x12, x12, #3",
@@ -82,7 +82,7 @@ fn given_back(block: *mut u8) {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memchecked;
 
-// SAFETY: as `Slabside`; requests change nothing of the process.
+// SAFETY: as `Slabside`. Requests change nothing of the process.
 unsafe impl GlobalAlloc for Memchecked {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller guarantees a layout of more than no bytes.

@@ -33,7 +33,7 @@ impl Wide {
     #[inline(always)]
     pub unsafe fn are_clear(self, start: usize, bytes: usize) -> bool {
         debug_assert!(bytes >= STRIDE);
-        // SAFETY: the caller's; the registers are there where `is_wide` said so.
+        // SAFETY: the caller keeps this function's contract. The registers are there where `is_wide` said so.
         unsafe {
             if self.0 {
                 machine::are_clear(start, bytes)
@@ -74,7 +74,8 @@ unsafe fn are_clear(start: usize, bytes: usize) -> bool {
     let end = start + bytes;
     (start..end).step_by(NOUGHTS).all(|at| {
         let bytes = NOUGHTS.min(end - at);
-        // SAFETY: the caller's; nobody writes there but by misuse, which is then found or not.
+        // SAFETY: the caller keeps this function's contract. Nobody writes there but by misuse, which is then found or
+        // not.
         unsafe { core::slice::from_raw_parts(at as *const u8, bytes) == &NOUGHT[..bytes] }
     })
 }
@@ -146,7 +147,7 @@ mod machine {
     }
 
     /// # Safety
-    /// `bytes` >= [`STRIDE`] bytes at `start` are readable; [`is_wide`].
+    /// `bytes` >= [`STRIDE`] bytes at `start` are readable. [`is_wide`].
     #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub unsafe fn are_clear(start: usize, bytes: usize) -> bool {
@@ -163,7 +164,7 @@ mod machine {
     }
 
     /// # Safety
-    /// `bytes` >= [`STRIDE`] bytes at `start` are the caller's; [`is_wide`].
+    /// `bytes` >= [`STRIDE`] bytes at `start` are the caller's. [`is_wide`].
     #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub unsafe fn clear(start: usize, bytes: usize) {

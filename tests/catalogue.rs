@@ -141,7 +141,7 @@ impl Case {
         }
     }
 
-    /// Runs the program in each form; what went otherwise than `endings` says.
+    /// Runs the program in each form. What went otherwise than `endings` says.
     fn try_all(
         &self,
         endings: &[Ending],

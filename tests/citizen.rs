@@ -1,7 +1,7 @@
 //! A good citizen: what a process does beside allocating, or is allowed to do, harms neither it nor the heap.
 //!
-//! Each test shows one line of docs/compatibility.md; forks, threads and limits have more in `fork.rs`,
-//! `threads.rs` and `limits.rs`.
+//! Each test shows one line of docs/compatibility.md. Forks, threads and limits have more in `fork.rs`, `threads.rs`
+//! and `limits.rs`.
 
 mod common;
 
@@ -83,8 +83,8 @@ fn thread_local_bytes(object: &[u8]) -> u64 {
     segments.filter(is_tls).map(|at| word(at + 40)).sum()
 }
 
-/// Runs `c_file` in both forms, with `options` of the allocator, and expects "done"; a program that says
-/// "skipped" could not be what it tests on this machine.
+/// Runs `c_file` in both forms, with `options` of the allocator, and expects "done". A program that says "skipped"
+/// could not be what it tests on this machine.
 #[track_caller]
 fn passes_saying(c_file: &str, args: &[&str], environment_of: &[(&str, &str)]) {
     for form in FORMS {
@@ -275,7 +275,7 @@ fn core_dumps_hold_blocks_and_metadata() {
 fn dumped_metadata(core: &[u8]) -> usize {
     let word = |at: usize| u64::from_le_bytes(core[at..at + 8].try_into().expect("eight")) as usize;
     let half = |at: usize| usize::from(u16::from_le_bytes([core[at], core[at + 1]]));
-    // elf(5): where the program headers lie, bytes of one, and how many; of a segment its kind, place in the file,
+    // elf(5): where the program headers lie, bytes of one, and how many. Of a segment its kind, place in the file,
     // address, and bytes in the file.
     let headers = (0..half(56)).map(|index| word(32) + index * half(54));
     let loaded = headers.filter(|&at| word(at) as u32 == 1);

@@ -1,5 +1,5 @@
-//! C++'s operators new and delete, preloaded; the standard containers on slabside's own names; exceptions
-//! where the C++ runtime comes late, and where there is none.
+//! C++'s operators new and delete, preloaded. The standard containers on slabside's own names. Exceptions where the C++
+//! runtime comes late, and where there is none.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The names that programs see are those of the table (src/api/table.rs) and no others; the header declares
-//! each; the library needs nothing but libc; and a static program gets one heap.
+//! The names that programs see are those of the table (src/api/table.rs) and no others. The header declares each. The
+//! library needs nothing but libc, and a static program gets one heap.
 
 mod common;
 
@@ -56,7 +56,7 @@ fn defined_anywhere(program: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The global names that one object defines; a member that is no object (Rust's own notes) has none.
+/// The global names that one object defines. A member that is no object (Rust's own notes) has none.
 fn globals(bytes: &[u8]) -> BTreeSet<String> {
     let Ok(object) = File::parse(bytes) else {
         return BTreeSet::new();
@@ -103,7 +103,7 @@ fn the_preload_library_exports_the_table_and_nothing_else() {
     assert!(wanted.contains("slabside_heap_create") && wanted.len() > 80);
 }
 
-/// Names of Rust's own, which every static library of Rust's has; no C program has one with a dot.
+/// Names of Rust's own, which every static library of Rust's has. No C program has one with a dot.
 fn is_rusts(name: &str) -> bool {
     name.contains('.')
         || name.starts_with("_ZN")

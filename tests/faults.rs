@@ -1,5 +1,5 @@
-//! Every call to the system fails once, and from every call on all fail; whatever then happens, no live
-//! block is lost or damaged, and when the system gives memory again, so does the allocator.
+//! Every call to the system fails once, and from every call on all fail. Whatever then happens, no live block is lost
+//! or damaged, and when the system gives memory again, so does the allocator.
 //!
 //! A script is played with the n-th fallible call failing, for n = 0, 1, 2 ... until a run comes through in
 //! which nothing failed. The scripts are chosen by what they make the allocator ask for: metadata being
@@ -27,7 +27,7 @@ impl Fails {
     }
 }
 
-/// Plays `script` with each fallible call failing in turn; every `stride`-th only, where there are many.
+/// Plays `script` with each fallible call failing in turn. Every `stride`-th only, where there are many.
 fn survives_each(config: SimConfig, script: &[Op], stride: usize) {
     for fails in [Fails::Once, Fails::FromThenOn] {
         let mut n = 0;
@@ -38,7 +38,7 @@ fn survives_each(config: SimConfig, script: &[Op], stride: usize) {
     }
 }
 
-/// Plays `script` once; whether any call failed.
+/// Plays `script` once. Returns whether any call failed.
 fn survives(config: SimConfig, script: &[Op], fails: Fails, n: usize) -> bool {
     let mut world = World::new(config, Memory::Scarce, 8);
     fails.command(world.sim(), n);
@@ -213,7 +213,7 @@ fn trimming_and_purging() {
     survives_each(SimConfig::default(), &script, 1);
 }
 
-/// Heaps are made, abandoned, adopted; late threads use the shared heap; a child repairs.
+/// Heaps are made, abandoned, adopted. Late threads use the shared heap. A child repairs.
 #[test]
 fn threads_that_come_and_go() {
     let mut script = Vec::new();

@@ -1,7 +1,7 @@
 //! Hardened mode, part by part, and the programs that it must not disturb.
 //!
-//! Each case is a function of `tests/c/hardened/cases.c`; it runs with the static library and under
-//! `LD_PRELOAD`, with the options named here.
+//! Each case is a function of `tests/c/hardened/cases.c`. It runs with the static library and under `LD_PRELOAD`, with
+//! the options named here.
 
 mod common;
 

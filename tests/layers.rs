@@ -24,7 +24,7 @@ enum Token {
 
 use Token::{Colons, Mark, Word};
 
-/// Splits `source` into tokens; comments, literals and lifetimes leave nothing behind.
+/// Splits `source` into tokens. Comments, literals and lifetimes leave nothing behind.
 fn tokens(source: &str) -> Vec<Token> {
     let text: Vec<char> = source.chars().collect();
     let at = |i: usize| text.get(i).copied().unwrap_or('\0');
@@ -125,7 +125,7 @@ fn skip_quote(text: &[char], from: usize) -> usize {
     }
 }
 
-/// The tokens without `#[cfg(test)] mod … { … }`, if that closes the file; tests may name anything.
+/// The tokens without `#[cfg(test)] mod … { … }`, if that closes the file. Tests may name anything.
 fn without_tests(mut tokens: Vec<Token>) -> Vec<Token> {
     let word = |w: &str| Word(w.to_string());
     let head = [
@@ -209,8 +209,7 @@ fn starts_path(tokens: &[Token], i: usize) -> bool {
     tokens.get(i + 1) == Some(&Colons) && (i == 0 || tokens[i - 1] != Colons)
 }
 
-/// Follows the path at `i` from the module `here`, and adds what it names to `paths`; returns the
-/// index behind it.
+/// Follows the path at `i` from the module `here`, and adds what it names to `paths`. Returns the index behind it.
 fn follow(
     tokens: &[Token],
     mut i: usize,

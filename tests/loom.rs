@@ -4,9 +4,9 @@
 //! RUSTFLAGS="--cfg loom" cargo test --release --test loom
 //! ```
 //!
-//! What `heap` does around that code is repeated here as twins, line by line but without lists and
-//! counters; each names its original. Every model ends with [`settled`]. The number in front of a model
-//! bounds the preemptions; LOOM_MAX_PREEMPTIONS overrides it.
+//! What `heap` does around that code is repeated here as twins, line by line but without lists and counters. Each names
+//! its original. Every model ends with [`settled`]. The number in front of a model bounds the preemptions.
+//! LOOM_MAX_PREEMPTIONS overrides it.
 //!
 //! Fork is modelled by threads that end, by unwinding, before their next access to an atomic once another thread
 //! has forked ([`fork`]): the child is what that one finds and repairs.
@@ -97,8 +97,8 @@ impl World {
     }
 
     fn table(&self) -> SlabTable {
-        // SAFETY: the world outlives every pointer that its threads make; headers of loom's atomics do not
-        // move, since the world lies behind an `Arc`.
+        // SAFETY: the world outlives every pointer that its threads make. Headers of loom's atomics do not move, since
+        // the world lies behind an `Arc`.
         unsafe { SlabTable::new(NonNull::from(&self.slabs).cast()) }
     }
 
@@ -220,7 +220,7 @@ impl Heap {
         Some(slab)
     }
 
-    /// The slots that are free from the start, where `live` are handed out, count as frees of this heap's; they are
+    /// The slots that are free from the start, where `live` are handed out, count as frees of this heap's. They are
     /// given back.
     fn count_as_freed(&self, live: u64) -> u64 {
         let before = !live & ((1 << SLOTS) - 1);
@@ -1063,8 +1063,8 @@ fn rebuild(world: &World, mine: &Heap) {
     }
 }
 
-/// In the child every free that had returned is there, none that was not begun; what is live can be freed
-/// once and not twice; and then the slab is released.
+/// In the child every free that had returned is there, and none that was not begun. What is live can be freed once and
+/// not twice. Then the slab is released.
 fn child_goes_on(mine: &Heap, freed: &Freed, before: u64) {
     let world = &mine.world;
     rebuild(world, mine);

@@ -1,5 +1,5 @@
-//! Every double free and invalid free ends the program with one line that says what and where, and with
-//! `SIGABRT`; so do realloc and usable size of a bad pointer. What is merely odd goes on.
+//! Every double free and invalid free ends the program with one line that says what and where, and with `SIGABRT`. So
+//! do realloc and usable size of a bad pointer. What is merely odd goes on.
 //!
 //! Each case is a function of `tests/c/misuse.c`, run with the static library, under `LD_PRELOAD`, and with
 //! a mapping behind the break, so that the heap lives in its fallback window.
@@ -89,7 +89,7 @@ fn found(output: &Output, call: &str, kind: Kind) -> Result<(), &'static str> {
     }
 }
 
-/// `slabside: double free of ADDRESS (slot SLOT of a SIZE-byte slab)`; slot -1 and size 0 stand for any.
+/// `slabside: double free of ADDRESS (slot SLOT of a SIZE-byte slab)`. Slot -1 and size 0 stand for any.
 fn tells_a_double_free(line: &str, address: &str, size: &str, slot: &str) -> bool {
     let Some(rest) = line.strip_prefix(&format!("slabside: double free of {address} (slot "))
     else {

@@ -1,5 +1,5 @@
-//! The options: each does what docs/tuning.md says, from the environment, by `slabside_option_set` and by
-//! `slabside run --option`; what is wrong is told and the rest still taken.
+//! The options: each does what docs/tuning.md says, from the environment, by `slabside_option_set` and by `slabside run
+//! --option`. What is wrong is told and the rest still taken.
 
 mod common;
 
@@ -246,7 +246,7 @@ fn the_hard_limit_is_never_exceeded_and_gives_enomem() {
         &["hard"],
     )
     .passed();
-    // Preloaded, the program's own figures are not to be had; its blocks come to an end all the same.
+    // Preloaded, the program's own figures are not to be had. Its blocks come to an end all the same.
     under(
         Form::Preloaded,
         "limit-hard:8m",

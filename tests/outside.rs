@@ -169,8 +169,8 @@ impl Drop for Child {
     }
 }
 
-/// What a live process says, read by another one; its region lies where this program's does. `SLABSIDE_WRITE=1`
-/// keeps the image as the fuzzer's seed (a smaller one when no other test runs).
+/// What a live process says, read by another one. Its region lies where this program's does. `SLABSIDE_WRITE=1` keeps
+/// the image as the fuzzer's seed (a smaller one when no other test runs).
 #[test]
 fn a_live_process_is_read_from_outside() {
     drop(vec![1; 10]);

@@ -78,7 +78,7 @@ fn same_with(name: &str, needs: &[&str], script: &str, environment: &[(&str, &st
     );
 }
 
-/// The first line in which the two standard outputs differ; whole outputs are megabytes.
+/// The first line in which the two standard outputs differ. Whole outputs are megabytes.
 fn first_difference(on_libc: &Output, on_slabside: &Output) -> String {
     let (mut expected, mut found) = (on_libc.stdout.lines(), on_slabside.stdout.lines());
     for number in 1.. {

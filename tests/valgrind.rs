@@ -6,7 +6,7 @@ mod common;
 use common::{example, installed, run, Output};
 use std::path::Path;
 
-/// Runs the example under memcheck; status 9 where it found something. `None`: there is no memcheck.
+/// Runs the example under memcheck. Status 9 where it found something. `None`: there is no memcheck.
 fn memcheck(case: &str) -> Option<Output> {
     if !installed(&["valgrind"]) {
         return None;

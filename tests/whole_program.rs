@@ -1,5 +1,5 @@
-//! With the feature `override` a Rust program's C libraries use its heap too; it brings options with it, and gives memory
-//! back when it is asked.
+//! With the feature `override` a Rust program's C libraries use its heap too. It brings options with it, and gives
+//! memory back when it is asked.
 
 mod common;
 

@@ -4,10 +4,10 @@ use crate::table::Zero;
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 
-/// Bytes of an OS page; blocks that are used in full touch each of theirs.
+/// Bytes of an OS page. Blocks that are used in full touch each of theirs.
 const OS_PAGE: usize = 4096;
 
-/// A block and its size; all zero stands for none.
+/// A block and its size. All zero stands for none.
 #[derive(Clone, Copy)]
 pub struct Block {
     at: *mut u8,
@@ -16,7 +16,7 @@ pub struct Block {
 
 // SAFETY: null and zero are the block that is none.
 unsafe impl Zero for Block {}
-// SAFETY: a block is owned by whoever holds it; threads hand them on whole.
+// SAFETY: a block is owned by whoever holds it. Threads hand them on whole.
 unsafe impl Send for Block {}
 // SAFETY: nothing can be done with a shared reference to a block.
 unsafe impl Sync for Block {}
@@ -79,8 +79,8 @@ impl Block {
     /// Resizes the block and writes every byte by which it grew.
     #[inline]
     pub fn grow<A: GlobalAlloc>(self, allocator: &A, size: usize) -> Self {
-        // SAFETY: the block came from this allocator with this size; the new size is larger, so the bytes
-        // from the old size on are ours to write.
+        // SAFETY: the block came from this allocator with this size. The new size is larger, so the bytes from the old
+        // size on are ours to write.
         unsafe {
             let at = black_box(allocator.realloc(self.at, layout(self.size), size));
             assert!(!at.is_null(), "out of memory");

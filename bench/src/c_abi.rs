@@ -5,7 +5,7 @@ use std::alloc::{GlobalAlloc, Layout};
 /// `malloc`, `free`, `calloc` and `realloc` as a C program calls them.
 pub struct CAbi;
 
-// SAFETY: C's functions keep the trait's contract for alignments up to 16; the workloads ask for 8.
+// SAFETY: C's functions keep the trait's contract for alignments up to 16. The workloads ask for 8.
 unsafe impl GlobalAlloc for CAbi {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

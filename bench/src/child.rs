@@ -53,7 +53,7 @@ impl Runner {
         parse(&self.output(library, &["latency", row, &ops.to_string()])?)
     }
 
-    /// Looks at the bytes beside the live ones; see [`crate::overhead::STAGES`].
+    /// Looks at the bytes beside the live ones. See [`crate::overhead::STAGES`].
     pub fn overhead(&self, library: &Library, mix: &str, count: usize) -> Option<Vec<Stage>> {
         let text = self.output(library, &["overhead", mix, &count.to_string()])?;
         text.lines().map(parse_stage).collect()

@@ -1,6 +1,6 @@
 //! What slabside tells of itself: the page of counters that it keeps in a file it is handed, laid out as
-//! `slabside::counters` says. The programs that measure do not link slabside, so the four numbers they need
-//! stand here again; where they do not fit, slabside does not attach and the figure stays zero.
+//! `slabside::counters` says. The programs that measure do not link slabside, so the four numbers they need stand here
+//! again. Where they do not fit, slabside does not attach and the figure stays zero.
 
 use std::ffi::CString;
 use std::io::Error;
@@ -18,7 +18,7 @@ const METADATA: libc::off_t = 80;
 /// A file in memory that stays open over exec, with a page of counters for this process.
 fn page() -> Result<libc::c_int, Error> {
     let head = [MAGIC, VERSION | (id() as u64) << 32];
-    // SAFETY: the name ends in a nul; the descriptor is our own; `head` has 16 bytes.
+    // SAFETY: the name ends in a nul. The descriptor is our own, and `head` has 16 bytes.
     let (file, sized, written) = unsafe {
         let file = libc::memfd_create(c"counters".as_ptr(), 0);
         let sized = libc::ftruncate(file, PAGE);
@@ -35,8 +35,8 @@ fn page() -> Result<libc::c_int, Error> {
     }
 }
 
-/// Starts this program once more, with a page of counters for the allocator; the second time it does
-/// nothing. The process stays the same, so the page belongs to it.
+/// Starts this program once more, with a page of counters for the allocator. The second time it does nothing. The
+/// process stays the same, so the page belongs to it.
 pub fn hand_over() -> Result<(), Error> {
     if std::env::var_os(VARIABLE).is_some() {
         return Ok(());
@@ -49,14 +49,14 @@ pub fn hand_over() -> Result<(), Error> {
         .exec())
 }
 
-/// Bytes of metadata that the allocator has opened; zero where it is not slabside.
+/// Bytes of metadata that the allocator has opened. Zero where it is not slabside.
 pub fn metadata() -> usize {
     let path = std::env::var(VARIABLE)
         .ok()
         .and_then(|path| CString::new(path).ok());
     let mut bytes = 0u64;
     if let Some(path) = path {
-        // SAFETY: the path ends in a nul; `bytes` has eight bytes; the descriptor is our own.
+        // SAFETY: the path ends in a nul. `bytes` has eight bytes, and the descriptor is our own.
         unsafe {
             let file = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
             libc::pread(file, (&raw mut bytes).cast(), 8, OFFSET + METADATA);

@@ -18,7 +18,7 @@ pub trait Visitor {
 macro_rules! peer {
     ($name:ident, $malloc:path, $free:path, $calloc:expr, $realloc:path) => {
         struct $name;
-        // SAFETY: the functions keep the contract of C's for alignments up to 16; the workloads ask for 8.
+        // SAFETY: the functions keep the contract of C's for alignments up to 16. The workloads ask for 8.
         unsafe impl GlobalAlloc for $name {
             #[inline]
             unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -121,7 +121,7 @@ pub fn has_valgrind() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The budget of each function: lines of `name = number`; `#` begins a comment.
+/// The budget of each function: lines of `name = number`. `#` begins a comment.
 pub fn budgets(text: &str) -> Result<BTreeMap<String, u64>, String> {
     let lines = text
         .lines()

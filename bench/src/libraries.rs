@@ -1,11 +1,11 @@
 //! The allocators as shared libraries: which ones there are, and where.
 //!
-//! `peers.sh` puts those that it builds into the folder `peers` beside the programs; Debian's lie in the
-//! system's folders.
+//! `peers.sh` puts those that it builds into the folder `peers` beside the programs. Debian's lie in the system's
+//! folders.
 
 use std::path::{Path, PathBuf};
 
-/// An allocator, and the library that brings it; the system's malloc has none.
+/// An allocator, and the library that brings it. The system's malloc has none.
 #[derive(Clone, Debug)]
 pub struct Library {
     /// Its name in tables.

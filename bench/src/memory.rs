@@ -3,12 +3,12 @@
 use crate::table;
 use std::ffi::CStr;
 
-/// Bytes of /proc that are looked at; each of the files is shorter.
+/// Bytes of /proc that are looked at. Each of the files is shorter.
 const LONGEST: usize = 4096;
 
 /// Reads as much of a file as fits.
 fn read<'a>(path: &CStr, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
-    // SAFETY: the path ends in a nul; the buffer has LONGEST bytes; the descriptor is our own.
+    // SAFETY: the path ends in a nul. The buffer has LONGEST bytes, and the descriptor is our own.
     let length = unsafe {
         let file = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
         let length = libc::read(file, buffer.as_mut_ptr().cast(), LONGEST);
@@ -18,7 +18,7 @@ fn read<'a>(path: &CStr, buffer: &'a mut [u8; LONGEST]) -> &'a [u8] {
     &buffer[..length.max(0) as usize]
 }
 
-/// The number after `label` at a line's start; zero where there is none.
+/// The number after `label` at a line's start. Zero where there is none.
 fn number_after(text: &[u8], label: &[u8]) -> usize {
     let line = text
         .split(|&byte| byte == b'\n')

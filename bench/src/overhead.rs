@@ -1,5 +1,4 @@
-//! Bytes beside the live ones: blocks are allocated, and freed by degrees; after each stage the process
-//! is looked at.
+//! Bytes beside the live ones: blocks are allocated, and freed by degrees. After each stage the process is looked at.
 
 use crate::block::Block;
 use crate::counters;
@@ -87,7 +86,7 @@ impl Mix {
     }
 }
 
-/// What has been freed, at random, when the process is looked at; before any of it, at first.
+/// What has been freed, at random, when the process is looked at. Before any of it, at first.
 pub const STAGES: [&str; 6] = ["start", "none", "half", "63/64", "all", "all, +1 s"];
 
 /// The process at one stage, in bytes.

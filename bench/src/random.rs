@@ -3,7 +3,7 @@
 //! A workload asks for one number an operation, so the generator is a single multiplication and a size
 //! is one load from a table that fits in a few cache lines.
 
-/// Knuth's linear congruential generator; its high half is good enough to pick slots and sizes by.
+/// Knuth's linear congruential generator. Its high half is good enough to pick slots and sizes by.
 pub struct Random(u64);
 
 impl Random {
@@ -32,7 +32,7 @@ impl Random {
     }
 }
 
-/// Entries in a table of sizes; a power of two.
+/// Entries in a table of sizes. A power of two.
 const QUANTILES: usize = 256;
 
 /// A distribution of sizes, as its 256 quantiles in bytes.

@@ -176,9 +176,9 @@ pub const ROWS: &[Row] = &[
     row("swell", "swell", "80 MB of skewed sizes, freed in order", 2_000_000, Work::Swell),
 ];
 
-/// Rows of their own tables, and no part of any mean: what an operation costs against the size of the heap, and
-/// blocks of middle size. `mid` rows have 30 MB live; `mid-*-free` then frees all in random order. `ring` rows free
-/// the block that was allocated first.
+/// Rows of their own tables, and no part of any mean: what an operation costs against the size of the heap, and blocks
+/// of middle size. `mid` rows have 30 MB live. `mid-*-free` then frees all in random order. `ring` rows free the block
+/// that was allocated first.
 #[rustfmt::skip]
 pub const HEAPS: &[Row] = &[
     row("heap-10m", "heap", "10 MB of 8-2,048 bytes", 300_000, Work::LogUniform(27_000, 8, 2048)),

@@ -1,6 +1,6 @@
-//! How a question is put to criterion: each of its rows on each allocator, in one process or in one for
-//! every sample. An iteration is a quarter of what `compare` does in a quick run, so setting up the tables
-//! does not weigh; the throughput tells operations a second.
+//! How a question is put to criterion: each of its rows on each allocator, in one process or in one for every sample.
+//! An iteration is a quarter of what `compare` does in a quick run, so setting up the tables does not weigh. The
+//! throughput tells operations a second.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};

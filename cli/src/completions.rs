@@ -8,8 +8,8 @@ use std::io::{self, Write};
 
 /// Print the script by which a shell completes command lines of slabside
 ///
-/// `make install` and the Debian package install the scripts for bash, zsh and fish; this command is for an installation
-/// by cargo.
+/// `make install` and the Debian package install the scripts for bash, zsh and fish. This command is for an
+/// installation by cargo.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

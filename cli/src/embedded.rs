@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// The library; empty where none is carried.
+/// The library. Empty if none is carried.
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library"));
 /// Name of its file.
 const NAME: &str = concat!(
@@ -29,8 +29,8 @@ const NAME: &str = concat!(
     ".so"
 );
 
-/// Puts the library into a file that only this user can write to, and returns its path; `None` where the command
-/// carries none.
+/// Puts the library into a file that only this user can write to, and returns its path. `None` if the command carries
+/// none.
 pub fn library() -> Option<Result<PathBuf>> {
     (!LIBRARY.is_empty()).then(|| {
         let directories = directories(env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"), user());
@@ -76,12 +76,12 @@ fn unpacked_in(directory: &Path, contents: &[u8]) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Makes `directory` unless it is there; it must be this user's and closed to all others.
+/// Makes `directory` unless it is there. It must be this user's and closed to all others.
 fn make_private(directory: &Path) -> Result<()> {
     if let Some(parent) = directory.parent() {
         fs::create_dir_all(parent)?;
     }
-    // That it is there already is seen below; whose it is as well.
+    // That it is there already is seen below. Whose it is as well.
     let _ = DirBuilder::new().mode(0o700).create(directory);
     let found = fs::symlink_metadata(directory).context("cannot be made")?;
     if !found.is_dir() {

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Write the manual pages of the command and of the options to a directory
 ///
 /// They are slabside(1), a page for each command, and slabside-options(7). `make install` installs them, and the page
-/// slabside(3) about the C functions; this command is for an installation by cargo.
+/// slabside(3) about the C functions. This command is for an installation by cargo.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ Examples:
 
 Exit status: 0, or 125 if a page cannot be written.")]
 pub struct Args {
-    /// The directory; it is created if it does not exist
+    /// The directory. It is created if it does not exist
     directory: PathBuf,
 }
 
@@ -94,7 +94,7 @@ fn synopsis(command: &Command) -> Roff {
     section
 }
 
-/// Paragraphs under the headings that they begin with; what has none is NOTES. Lines that are set in stay as they are.
+/// Paragraphs under the headings that they begin with. What has none is NOTES. Lines that are set in stay as they are.
 fn sections(text: &str) -> Roff {
     let mut sections = Roff::new();
     let mut under = "";
@@ -153,7 +153,7 @@ fn see_also(command: &Command) -> Roff {
 const ABOUT: &str = "\
 The allocator reads its options once, at the process's first allocation. They can be given in three ways:";
 
-/// Where options come from; the first has the last word.
+/// Where options come from. The first has the last word.
 const WAYS: [&str; 3] = [
     "The environment variable SLABSIDE_OPTIONS contains them as name:value,name:value. `slabside run --option` adds to \
      it. Set-user-id programs ignore it.",

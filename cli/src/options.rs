@@ -24,7 +24,7 @@ Examples:
 
 Exit status: 0, or 125 if there is no such option.")]
 pub struct Args {
-    /// The options to list; all if none is named
+    /// The options to list. All if none is named
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
@@ -65,7 +65,7 @@ pub fn joined(present: Option<OsString>, given: &[String]) -> Result<OsString> {
     Ok(all)
 }
 
-/// The options called `names`; all where there are none.
+/// The options called `names`. All where there are none.
 fn chosen(names: &[String]) -> Result<Vec<&'static Spec>> {
     if names.is_empty() {
         return Ok(TABLE.iter().collect());
@@ -142,7 +142,7 @@ pub fn default(spec: &Spec) -> String {
     }
 }
 
-/// A number as it can be written; bytes with k, m or g where that is shorter.
+/// A number as it can be written. Bytes with k, m or g where that is shorter.
 fn amount(value: usize, unit: Unit) -> String {
     let suffixes = [(30, "g"), (20, "m"), (10, "k")];
     let whole = |shift: usize| value != 0 && value.is_multiple_of(1 << shift);

@@ -1,5 +1,5 @@
-//! The page of counters that is shared with the program, in a file that lives in memory only; or many, of which each
-//! process takes one.
+//! The page of counters that is shared with the program, in a file that lives in memory only. Or many pages, of which
+//! each process takes one.
 //!
 //! ```text
 //!   runner   memfd, mapped shared ---- SLABSIDE_COUNTERS=/proc/RUNNER/fd/N ----> program
@@ -7,8 +7,8 @@
 //!   library  opens the file, checks magic, version and pid, maps it and counts there
 //! ```
 //!
-//! In the page they begin at OFFSET, where the library's own page has them too; the rest is the library's.
-//! The figures stay readable whether the program exits, execs, is killed or closes its descriptors.
+//! In the page they begin at OFFSET, where the library's own page has them too. The rest is the library's. The figures
+//! stay readable whether the program exits, execs, is killed or closes its descriptors.
 
 use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
 use rustix::mm::{mmap, MapFlags, ProtFlags};

@@ -144,7 +144,7 @@ mod tests {
         bytes[18] ^= 1;
         fs::write(&program, &bytes).unwrap();
         assert_eq!(obstacle(program.as_os_str()), Some(Obstacle::Foreign));
-        // A group that we do not have can be set by root alone; then it is told.
+        // A group that we do not have can be set by root alone. Then it is told.
         let (_dir, program) = compiled(&[]);
         let owner = std::os::unix::fs::chown(&program, Some(1), Some(1));
         fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).unwrap();

@@ -75,7 +75,7 @@ struct Heap {
     large: u64,
     heaps: u64,
     slabs: Vec<Slabs>,
-    /// What was counted at the end; `None`: it was not.
+    /// What was counted at the end. `None` means that it was not.
     at_end: Option<AtEnd>,
 }
 
@@ -111,7 +111,7 @@ struct Slabs {
     size: u32,
     /// Number of slabs.
     count: u64,
-    /// Number of live blocks; `None`: not counted.
+    /// Number of live blocks. `None` means not counted.
     live: Option<u64>,
     /// Their bytes.
     live_bytes: Option<u64>,

@@ -6,7 +6,7 @@
 
 use procfs::process::Process;
 
-/// Peak resident size of process `pid` so far, in bytes; `None` once it has ended.
+/// Peak resident size of process `pid` so far, in bytes. `None` once it has ended.
 pub fn peak(pid: u32) -> Option<u64> {
     let process = Process::new(i32::try_from(pid).ok()?).ok()?;
     Some(process.status().ok()?.vmhwm? * 1024)
@@ -21,7 +21,7 @@ mod tests {
     #[test]
     fn a_process_that_has_ended_has_no_peak() {
         let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();
-        // Its end closes the pipe; that it is a zombie by then is not certain, and is waited for.
+        // Its end closes the pipe. That it is a zombie by then is not certain, and is waited for.
         child
             .stdout
             .take()

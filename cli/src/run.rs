@@ -1,7 +1,7 @@
 //! `slabside run`: any program with the library preloaded, and a report of its heap if one is asked for.
 //!
-//! Without a report the program takes this process's place; with one this process waits beside it, in the
-//! same process group, and ends as the program ended.
+//! Without a report the program takes this process's place. With one this process waits beside it, in the same process
+//! group, and ends as the program ended.
 
 use crate::page::{self, Page, Pages};
 use crate::report::{Form, Report, Tree};
@@ -51,11 +51,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
-    /// Print the figures as JSON; implies --stats
+    /// Print the figures as JSON. Implies --stats
     #[arg(long)]
     json: bool,
 
-    /// Also print figures of the programs that it starts, a record for each process; implies --stats
+    /// Also print figures of the programs that it starts, a record for each process. Implies --stats
     ///
     /// With --json a line each. A process that goes on when the program has ended is told as far as it has come. A child
     /// made by fork(2) alone begins with its parent's figures.
@@ -70,19 +70,19 @@ pub struct Args {
 
     /// Preload this library
     ///
-    /// Without it: the library that SLABSIDE_LIBRARY names; or libslabside_preload.so or libslabside.so.0 in the
-    /// directory of the slabside command or in ../lib, ../lib/slabside or ../lib64 from there; or the one that the
-    /// command carries, which it keeps in ~/.cache/slabside.
+    /// Without it, slabside uses the library that SLABSIDE_LIBRARY names. Otherwise it looks for libslabside_preload.so
+    /// or libslabside.so.0, in the directory of the slabside command and from there in ../lib, ../lib/slabside and
+    /// ../lib64. Last comes the library that the command carries, which it keeps in ~/.cache/slabside.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
 
-    /// Set an option of the allocator; `slabside options` lists them. Can be given more than once
+    /// Set an option of the allocator. `slabside options` lists them. Can be given more than once
     ///
     /// They are added to those in SLABSIDE_OPTIONS. If a name occurs twice, the last one counts.
     #[arg(long = "option", value_name = "NAME:VALUE")]
     options: Vec<String>,
 
-    /// The program to run, and its arguments; put -- before it
+    /// The program to run, and its arguments. Put -- before it
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
@@ -115,7 +115,7 @@ impl Args {
     }
 }
 
-/// Runs the program; returns how it ended, or not at all where no report is wanted and it was started.
+/// Runs the program. Returns how it ended, or not at all where no report is wanted and it was started.
 pub fn run(args: &Args) -> Result<ExitStatus> {
     let command = prepare(args)?;
     if args.reports() {
@@ -145,7 +145,7 @@ fn prepare(args: &Args) -> Result<Command> {
     Ok(command)
 }
 
-/// Becomes the program; returns why that failed.
+/// Becomes the program. Returns why that failed.
 fn replace(args: &Args, mut command: Command) -> CannotRun {
     let inherited = Inherited::note();
     before_exec(&mut command, move || inherited.restore());
@@ -169,7 +169,7 @@ fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
     Ok(status)
 }
 
-/// Runs the program with a page of its own; the report and how it ended.
+/// Runs the program with a page of its own. Returns the report and how it ended.
 fn run_alone(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
     let page = Page::create().context("cannot make a page for the counters")?;
     let counters = page.counters();

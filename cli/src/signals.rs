@@ -35,7 +35,7 @@ const HELD: [libc::c_int; 15] = [
 /// Disposition of SIGPIPE that we were started with.
 static PIPE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 
-/// Rust's runtime ignores SIGPIPE before `main`; an initialiser sees what it was before.
+/// Rust's runtime ignores SIGPIPE before `main`. An initialiser sees what it was before.
 #[used]
 #[link_section = ".init_array"]
 static NOTE_PIPE: extern "C" fn() = note_pipe;
@@ -74,7 +74,7 @@ impl Inherited {
 pub struct Signal {
     /// Its number.
     number: libc::c_int,
-    /// The process that sent it; `None` for the kernel, as for keys pressed at the terminal.
+    /// The process that sent it. `None` for the kernel, as for keys pressed at the terminal.
     sender: Option<libc::pid_t>,
 }
 
@@ -127,8 +127,8 @@ fn sender(info: &libc::siginfo_t) -> Option<libc::pid_t> {
     if info.si_code > 0 {
         return None;
     }
-    // SAFETY: si_pid is filled for signals sent by kill, sigqueue and tgkill, whose codes are zero or
-    // below; for other such codes (timers, asynchronous input) it reads initialised bytes of the union.
+    // SAFETY: si_pid is filled for signals sent by kill, sigqueue and tgkill, whose codes are zero or below. For other
+    // such codes (timers, asynchronous input) it reads initialised bytes of the union.
     Some(unsafe { info.si_pid() })
 }
 
@@ -180,7 +180,7 @@ fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> libc::sigset_t {
 }
 
 fn disposition(signal: libc::c_int) -> libc::sighandler_t {
-    // SAFETY: sigaction is plain data for which zero is valid; sigaction(2) writes it.
+    // SAFETY: sigaction is plain data for which zero is valid. sigaction(2) writes it.
     unsafe {
         let mut old: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, ptr::null(), &mut old);
@@ -188,10 +188,10 @@ fn disposition(signal: libc::c_int) -> libc::sighandler_t {
     }
 }
 
-/// Sets the disposition of `signal` to SIG_DFL or SIG_IGN; without effect where that is not allowed.
+/// Sets the disposition of `signal` to SIG_DFL or SIG_IGN. Without effect where that is not allowed.
 fn set_disposition(signal: libc::c_int, disposition: libc::sighandler_t) {
-    // SAFETY: sigaction is plain data for which zero is valid (no flags, empty mask); sigaction(2)
-    // reads it, and no handler of ours is installed.
+    // SAFETY: sigaction is plain data for which zero is valid (no flags, empty mask). sigaction(2) reads it, and no
+    // handler of ours is installed.
     unsafe {
         let mut new: libc::sigaction = std::mem::zeroed();
         new.sa_sigaction = disposition;

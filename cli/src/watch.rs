@@ -15,7 +15,7 @@ const LOOKS: Duration = Duration::from_millis(16);
 pub struct End {
     /// Its exit code or the signal that killed it.
     pub status: ExitStatus,
-    /// The most memory it was seen to have resident, in bytes; 0 if it ended before the first look.
+    /// The most memory it was seen to have resident, in bytes. 0 if it ended before the first look.
     pub resident: u64,
 }
 
@@ -52,7 +52,7 @@ fn end_of(child: Pid) -> Result<Option<ExitStatus>> {
     Ok(Some(change))
 }
 
-/// Whether `child` ended or stopped since the last call, and how; does not wait for it.
+/// Whether `child` ended or stopped since the last call, and how. Does not wait for it.
 fn change_of(child: Pid) -> Result<Option<ExitStatus>> {
     let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
     let change = waitpid(Some(child), options)?;

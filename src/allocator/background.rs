@@ -6,12 +6,12 @@
 //!                                                       `<----------------a free, which wakes it-------------'
 //! ```
 //!
-//! The thread does a round each interval of decay. When no thread of the program has freed anything by a slow path for
-//! some rounds, all has gone back that will, and it sleeps until one does. It holds no lock while it rests, blocks all
+//! The thread does a round in each interval of decay. If no thread of the program has freed anything by a slow path for
+//! some rounds, all has gone back that will. Then it sleeps until one does. It holds no lock while it rests, blocks all
 //! signals but libc's own, and ends with the process. A fork child makes its own.
 //!
-//! An allocation makes it and no free: the C library frees under locks that it takes to make a thread. (It allocates
-//! under none of them.)
+//! An allocation starts the thread, and a free never does. The C library frees under locks that it takes to make a
+//! thread, but allocates under none of them.
 
 use super::Allocator;
 use crate::heap::Whose;

@@ -1,4 +1,5 @@
-//! free: the fast path's other ends, other threads' slots, large blocks, and pointers that are nothing of ours.
+//! free: what the fast path does not do itself. These are slots of other threads' slabs, large blocks, and pointers to
+//! nothing of ours.
 
 use super::{Allocator, Busy};
 use crate::arch::{mark_free, Freed};
@@ -17,8 +18,7 @@ use core::ffi::c_void;
 use core::ptr;
 
 impl<O: Os> Allocator<O> {
-    /// Gives a block back; null is ignored. A block that is free already, or never was one, ends the
-    /// program.
+    /// Gives a block back. Null is ignored. A block that is free already, or never was one, ends the program.
     #[inline(always)]
     pub fn free(&self, thread: impl Thread, block: *mut u8) {
         let hot = ptr::from_ref(&self.backend.pages.hot);
@@ -201,8 +201,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// The malloc that a pointer which is not ours is for; where it is for none, what the options say of
-    /// such a pointer has been done.
+    /// The malloc that a pointer which is not ours is for. Where it is for none, what the options say of such a pointer
+    /// has been done.
     pub(super) fn next_malloc(&self, misuse: &Misuse) -> Option<NextMalloc> {
         let foreign = self.backend.options.get(Name::Foreign);
         if foreign == options::FOREIGN_IGNORED {
@@ -261,7 +261,7 @@ impl<O: Os> Allocator<O> {
             Err(misuse) => return self.misuse(&misuse),
         };
         let me = thread.me.get();
-        // A thread without a heap is not counted yet, and a fork would take the process for single-threaded; one that
+        // A thread without a heap is not counted yet, and a fork would take the process for single-threaded. One that
         // is late has the shared heap, whose slabs it frees into under the lock.
         if me == 0 || self.has_forked() {
             return self.free_elsewhere(slab, slot, thread);

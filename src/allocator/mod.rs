@@ -1,14 +1,15 @@
-//! malloc, calloc and aligned here, free, realloc and usable size below, each on one screen, with its fast path
-//! first; what hardened threads do instead; and who the thread is.
+//! malloc, calloc and aligned allocation. free, realloc and usable size are in the modules below. Each function is on
+//! one screen, with its fast path first. `guarded` has what hardened threads do instead, and `thread` finds out who the
+//! thread is.
 //!
 //! ```text
 //!   malloc  cache of the class -> lowest bit -> clear it in the cache and in the bitmap word -> address
 //!   free    page map -> header -> owner is me? -> offset * reciprocal -> bit clear? set it -> frees_left
 //! ```
 //!
-//! No option is tested here. A thread is kept off the fast paths by an empty cache and an owner word that
-//! is nobody's. The slow paths find out who the thread is: one with a heap, one that is late (its exit
-//! hook ran, or there is no heap for it), or one whose slow path a signal handler interrupted.
+//! No option is tested here. An empty cache, and an owner word that no slab has, keep a thread off the fast paths. The
+//! slow paths find out who the thread is. It may have a heap. It may be late: its exit hook ran, or there is no heap
+//! for it. Or a signal handler interrupted one of its slow paths.
 
 mod background;
 mod free;
@@ -33,7 +34,7 @@ use background::Background;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 
-/// An allocator over the system `O`. One is the process's; tests make more.
+/// An allocator over the system `O`. One is the process's. Tests make more.
 ///
 /// What every start writes to comes first (see [`Backend`]).
 #[repr(C)]
@@ -46,7 +47,7 @@ pub struct Allocator<O: Os> {
     pub(crate) size_ambiguous: AtomicU32,
     /// Written to at the start only if it is asked for.
     background: Background,
-    /// Where the system keeps its [`Os::fork_mark`]; null: nowhere.
+    /// Where the system keeps its [`Os::fork_mark`]. Null means nowhere.
     fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
     pub backend: Backend<O>,
@@ -55,7 +56,7 @@ pub struct Allocator<O: Os> {
     /// For `occupancy`'s questions.
     pub(crate) sums: Sums,
     nested: Nested,
-    /// Large blocks that signal handlers freed; 0: unused place.
+    /// Large blocks that signal handlers freed. 0 means unused place.
     put_off: [AtomicUsize; PUT_OFF],
     /// The heap of threads that have none: used under the lock.
     shared: Mutex<ThreadCache>,
@@ -151,7 +152,7 @@ impl<O: Os> Allocator<O> {
 
     // ---- malloc ---------------------------------------------------------------------------------
 
-    /// At least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null where memory has run out.
+    /// At least `size` bytes, aligned to 8 up to 8 bytes and to 16 above. Null if memory has run out.
     #[inline(always)]
     pub fn malloc(&self, thread: impl Thread, size: usize) -> *mut u8 {
         let Some(offset) = cache_offset(size) else {
@@ -403,7 +404,7 @@ impl<O: Os> Allocator<O> {
         ptr::null_mut()
     }
 
-    /// `size` bytes at a multiple of `align`, a power of two; null where memory has run out.
+    /// `size` bytes at a multiple of `align`, a power of two. Null if memory has run out.
     pub fn aligned(&self, thread: &ThreadCache, size: usize, align: usize) -> *mut u8 {
         self.aligned_or_fresh(thread, size, align).0
     }
@@ -447,8 +448,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// `count` times `size` zero bytes; null where that overflows or memory has run out. Pages that the
-    /// kernel gave and nobody touched are not cleared again.
+    /// `count` times `size` zero bytes. Null if that overflows or memory has run out. Pages that the kernel gave and
+    /// nobody touched are not cleared again.
     #[inline(always)]
     pub fn calloc(&self, thread: impl Thread, count: usize, size: usize) -> *mut u8 {
         let Some(bytes) = count.checked_mul(size) else {

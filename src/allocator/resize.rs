@@ -31,8 +31,8 @@ fn take_cached(thread: &ThreadCache, heap: &Heap, class: usize) -> Option<*mut u
 }
 
 impl<O: Os> Allocator<O> {
-    /// Resizes a block, at the same address where it has room or pages are free behind it, and shrinks to no less
-    /// than half. Null where memory has run out; the block is then as it was.
+    /// Resizes a block, at the same address where it has room or pages are free behind it, and shrinks to no less than
+    /// half. Null where memory has run out. The block is then as it was.
     #[inline]
     pub fn realloc(&self, thread: &ThreadCache, block: *mut u8, size: usize) -> *mut u8 {
         if let Some(slab) = self.own_slab(thread, block) {
@@ -351,7 +351,7 @@ impl<O: Os> Allocator<O> {
         Some(to)
     }
 
-    /// Resizes a live block at its place, which has no say in its alignment; whether it could.
+    /// Resizes a live block at its place, which has no say in its alignment. Returns whether it could.
     pub(crate) fn resize_in_place(&self, thread: &ThreadCache, place: Place, size: usize) -> bool {
         match place {
             Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
@@ -402,7 +402,7 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// Bytes that may be used in a live block; 0 for null.
+    /// Bytes that may be used in a live block. 0 for null.
     pub fn usable_size(&self, thread: &ThreadCache, block: *const u8) -> usize {
         if block.is_null() {
             return 0;
@@ -417,7 +417,7 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As [`Allocator::usable_size`]; 0 for what is nothing of ours at all.
+    /// As [`Allocator::usable_size`]. 0 for what is nothing of ours at all.
     pub fn usable_size_if_ours(&self, thread: &ThreadCache, block: *const u8) -> usize {
         match self.live(thread, block as usize, Call::UsableSize) {
             Err(Misuse::Unknown { .. }) => 0,
@@ -425,7 +425,7 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// The live block at `addr`; anything else is a misuse.
+    /// The live block at `addr`. Anything else is a misuse.
     pub(crate) fn live(
         &self,
         thread: &ThreadCache,
@@ -489,7 +489,7 @@ impl<O: Os> Allocator<O> {
 /// Copies `bytes` bytes, whole pages, to fresh pages: what is zero is there already.
 ///
 /// # Safety
-/// Both are valid for as many bytes and lie apart; those at `to` are zero.
+/// Both are valid for as many bytes and lie apart. Those at `to` are zero.
 unsafe fn copy_used(from: *const u8, to: *mut u8, bytes: usize) {
     for at in (0..bytes).step_by(PAGE) {
         // SAFETY: within the caller's bytes, at multiples of a page.

@@ -1,4 +1,5 @@
-//! Who the thread is: its heap, the shared one under a lock, or none; its start, its end, and a fork's child.
+//! Who the thread is, and which heap it uses: its own, the shared one under a lock, or none. Also a thread's start and
+//! end, and the repair in a fork child.
 
 use super::{Allocator, Busy, HOOKED, STARTED, UNSTARTED};
 use crate::hardened::{self};
@@ -86,8 +87,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As `with_heap`; where `work` finds no memory, all that is kept for reuse is given back and it is
-    /// tried once more.
+    /// As `with_heap`. Where `work` finds no memory, all that is kept for reuse is given back and it is tried once
+    /// more.
     pub(super) fn with_reclaim<R>(
         &self,
         thread: &ThreadCache,
@@ -213,9 +214,9 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// Registers the process's hooks, once; whether it was this call that did. With no lock held: a program may
-    /// define the functions that do it, and allocate or wait in them. A thread that comes meanwhile needs none of
-    /// it: it makes the key of the exit hook itself, and where a fork child has no handler the mark tells it.
+    /// Registers the process's hooks, once. Returns whether it was this call that did. With no lock held: a program may
+    /// define the functions that do it, and allocate or wait in them. A thread that comes meanwhile needs none of it:
+    /// it makes the key of the exit hook itself, and where a fork child has no handler the mark tells it.
     #[cold]
     fn begin(&self) -> bool {
         let first = self

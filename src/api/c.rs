@@ -16,14 +16,14 @@ use core::ffi::{c_char, c_int, CStr};
 use core::mem::transmute;
 use core::ptr;
 
-/// C's malloc: at least `size` bytes, aligned to 8 up to 8 bytes and to 16 above; null and ENOMEM where
-/// memory has run out. `size` 0 gives a block of its own.
+/// C's malloc: at least `size` bytes, aligned to 8 up to 8 bytes and to 16 above. Null and ENOMEM if memory has run
+/// out. `size` 0 gives a block of its own.
 #[inline(always)]
 pub fn malloc(size: usize) -> *mut u8 {
     GLOBAL.malloc(current(), size)
 }
 
-/// C's calloc: `count` times `size` zero bytes; null and ENOMEM where that overflows.
+/// C's calloc: `count` times `size` zero bytes. Null and ENOMEM if that overflows.
 #[inline(always)]
 pub fn calloc(count: usize, size: usize) -> *mut u8 {
     GLOBAL.calloc(current(), count, size)
@@ -82,8 +82,8 @@ pub unsafe fn free_aligned_sized(
     }
 }
 
-/// C's realloc: at the same address where the block has room. A null block is allocated; size 0 gives a
-/// block of the smallest size, or frees, as the option `realloc-zero` says.
+/// C's realloc: at the same address where the block has room. A null block is allocated. Size 0 gives a block of the
+/// smallest size, or frees, as the option `realloc-zero` says.
 ///
 /// # Safety
 /// As [`free`] where the block moves. (That it is a block is checked.)
@@ -95,8 +95,7 @@ pub unsafe fn realloc(block: *mut u8, size: usize) -> *mut u8 {
     GLOBAL.realloc(local(), block, size)
 }
 
-/// `realloc(block, 0)` where the option `realloc-zero` says that it frees; a null block is allocated, as
-/// glibc does.
+/// `realloc(block, 0)` where the option `realloc-zero` says that it frees. A null block is allocated, as glibc does.
 #[cold]
 fn free_for_realloc(block: *mut u8) -> *mut u8 {
     if block.is_null() {
@@ -203,14 +202,14 @@ pub unsafe fn should_move(block: *const u8) -> bool {
 /// Writes how full the slab of a live block is, and the partial slabs of its class together.
 ///
 /// # Safety
-/// As [`usable_size`]; `figures` is a place to write them to.
+/// As [`usable_size`]. `figures` is a place to write them to.
 pub unsafe fn occupancy(block: *const u8, figures: *mut Occupancy) {
     let of_block = GLOBAL.occupancy(local(), block);
     // SAFETY: the caller's: a place to write the figures to.
     unsafe { figures.write(of_block) };
 }
 
-/// As [`usable_size`]; where the program has a free(3) of its own, 0 for what is no block of ours, as glibc says.
+/// As [`usable_size`]. Where the program has a free(3) of its own, 0 for what is no block of ours, as glibc says.
 ///
 /// # Safety
 /// As [`usable_size`].
@@ -226,7 +225,7 @@ pub unsafe fn usable_size_of_any(
 
 // ---- what other allocators offer ----------------------------------------------------------------
 
-/// Bytes that a block of `size` bytes would have; 0 where there can be no such block.
+/// Bytes that a block of `size` bytes would have. 0 if there can be no such block.
 pub fn good_size(size: usize) -> usize {
     GLOBAL.good_size(size, 1)
 }
@@ -250,7 +249,7 @@ pub fn zalloc(size: usize) -> *mut u8 {
     GLOBAL.calloc(current(), 1, size)
 }
 
-/// As [`realloc`], at a multiple of `align`; null and EINVAL where that is not a power of two.
+/// As [`realloc`], at a multiple of `align`. Null and EINVAL if that is not a power of two.
 ///
 /// # Safety
 /// As [`realloc`].
@@ -261,8 +260,8 @@ pub unsafe fn aligned_realloc(block: *mut u8, align: usize, size: usize) -> *mut
     GLOBAL.realloc_aligned(local(), block, size, align)
 }
 
-/// Makes at least `size` bytes of a live block usable without moving it; false, and nothing changed,
-/// where that cannot be. null cannot.
+/// Makes at least `size` bytes of a live block usable without moving it. False, and nothing changed, where that cannot
+/// be. null cannot.
 ///
 /// # Safety
 /// None beyond that the block is not freed meanwhile. (That it is a block is checked.)
@@ -272,8 +271,8 @@ pub unsafe fn try_expand(block: *mut u8, size: usize) -> bool {
 
 // ---- the process's allocator --------------------------------------------------------------------
 
-/// Gets the process ready before its first allocation; without it the first allocation does. `sole` tells
-/// that no other malloc is at work in the process, so that the break is moved by slabside alone.
+/// Gets the process ready before its first allocation. Without it the first allocation does. `sole` tells that no other
+/// malloc is at work in the process, so that the break is moved by slabside alone.
 pub fn prepare(sole: Option<SoleMalloc>) {
     if sole.is_some() {
         GLOBAL.backend.os.be_sole_malloc();
@@ -299,7 +298,7 @@ pub unsafe fn stats_to(place: *mut Stats) {
     unsafe { *place = stats() }
 }
 
-/// Walks every header, list and bitmap, while no other thread allocates or frees; the number of broken
+/// Walks every header, list and bitmap, while no other thread allocates or frees. Returns the number of broken
 /// invariants.
 pub fn validate() -> usize {
     GLOBAL.validate(local())

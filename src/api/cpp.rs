@@ -6,9 +6,9 @@
 //!        `------- it returned -------'
 //! ```
 //!
-//! The loop is assembly (`throwing_new`), so that the handler may throw as well. Deleting needs nothing of
-//! C++: those are C's free, with or without a size. The forms that C++ says end in others do so where a program
-//! has replaced those (`forms`).
+//! The loop is assembly (`throwing_new`), so that the handler may throw as well. Deleting needs nothing of C++: those
+//! functions are C's free, with or without a size. C++ says that some forms end in others. They do so if a program has
+//! replaced those others (`forms`).
 
 use super::forms::Basic;
 use crate::os::calls;
@@ -20,12 +20,12 @@ use core::ffi::{c_void, CStr};
 use core::mem::transmute;
 use core::ptr;
 
-/// A block for operator new; null where memory has run out.
+/// A block for operator new. Null if memory has run out.
 pub extern "C" fn new_block(size: usize) -> *mut u8 {
     GLOBAL.malloc(current(), size)
 }
 
-/// A block for operator new with an alignment; null where memory has run out.
+/// A block for operator new with an alignment. Null if memory has run out.
 pub extern "C" fn new_aligned_block(size: usize, align: usize) -> *mut u8 {
     match align.checked_next_power_of_two() {
         Some(align) => GLOBAL.aligned(local(), size, align),

@@ -5,14 +5,13 @@
 //!                                       `--no--> the program's operator delete(p)
 //! ```
 //!
-//! A program that replaces `operator new` and `operator delete` alone gets all twenty forms by that (C++
-//! \[new.delete\]), and one with a `realloc` of its own gets its own `reallocarray` (glibc's manual, "Replacing
-//! malloc"). The dynamic linker says whose the basic one is: the preload library binds it as any other library
-//! does (`preload/build.rs` lists the names), which is over before anybody can call us.
+//! A program that replaces `operator new` and `operator delete` alone so gets all twenty forms (C++ \[new.delete\]).
+//! One with a `realloc` of its own gets its own `reallocarray` (glibc's manual, "Replacing malloc"). The dynamic linker
+//! decides whose the basic form is, since the preload library binds it as any other library does (`preload/build.rs`
+//! lists the names). That is over before anybody can call us.
 //!
-//! A form that only goes on to its basic one is a jump. One with a path of its own compares the size with a bound
-//! in memory, where it compared with a constant before: 0 until the basic one is known to be ours, and for good
-//! where it is not.
+//! A form that only calls its basic one is a jump. A form with a path of its own compares the size with a bound in
+//! memory instead of a constant. The bound is 0 until the basic form is known to be ours. It stays 0 if it is not.
 
 use crate::os;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};

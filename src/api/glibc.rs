@@ -1,7 +1,7 @@
 //! glibc's own functions: trimming, figures, tunables.
 //!
-//! The figures are true: each is counted by a walk when it is asked for. What is written goes through a
-//! fixed buffer; nothing here allocates, though stdio may.
+//! The figures are true: each is counted by a walk when it is asked for. What is written goes through a fixed buffer.
+//! Nothing here allocates, though stdio may.
 
 use super::c::set_errno;
 use crate::class::{size_of_class, CLASSES};
@@ -76,7 +76,7 @@ pub fn mallinfo2() -> MallInfo<usize> {
     }
 }
 
-/// mallinfo(3): as [`mallinfo2`]; figures that exceed an `int` are its largest value (glibc's wrap round).
+/// mallinfo(3): as [`mallinfo2`]. Figures that exceed an `int` are its largest value (glibc's wrap round).
 pub fn mallinfo() -> MallInfo<c_int> {
     let info = mallinfo2();
     let int = |figure| c_int::try_from(figure).unwrap_or(c_int::MAX);
@@ -94,8 +94,8 @@ pub fn mallinfo() -> MallInfo<c_int> {
     }
 }
 
-/// malloc_info(3): writes the figures to `stream` as XML, in glibc's elements; free slots are its chunks
-/// of a size. 0, or EINVAL where `options` is not 0, or -1 and errno where the stream fails.
+/// malloc_info(3): writes the figures to `stream` as XML, in glibc's elements. free slots are its chunks of a size. 0,
+/// or EINVAL where `options` is not 0, or -1 and errno where the stream fails.
 ///
 /// # Safety
 /// `stream` is an open stream.
@@ -107,7 +107,7 @@ pub unsafe fn malloc_info(options: c_int, stream: *mut c_void) -> c_int {
     let stream: *mut libc::FILE = stream.cast();
     let written = info_lines(&census, |line| {
         let text = line.bytes();
-        // SAFETY: the line's bytes; the stream is the caller's.
+        // SAFETY: the line's bytes. The stream is the caller's.
         unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), stream) == text.len() }
     });
     if written {
@@ -117,7 +117,7 @@ pub unsafe fn malloc_info(options: c_int, stream: *mut c_void) -> c_int {
     }
 }
 
-/// Writes the lines of [`malloc_info`] until one fails; whether all were written.
+/// Writes the lines of [`malloc_info`] until one fails. Returns whether all were written.
 fn info_lines(census: &Census, mut write: impl FnMut(&Line) -> bool) -> bool {
     let mut all = write(Line::new().text("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n"));
     let mut from = 1;

@@ -17,7 +17,7 @@ fn of(heap: *const OpaqueHeap) -> Handle {
     Handle(heap as usize as u64)
 }
 
-/// A new heap; null and ENOMEM where memory has run out or there are too many.
+/// A new heap. Null and ENOMEM if memory has run out or there are too many.
 pub fn heap_create() -> *mut OpaqueHeap {
     match GLOBAL.create_arena(local()) {
         Some(heap) => heap.0 as usize as *mut OpaqueHeap,
@@ -25,7 +25,7 @@ pub fn heap_create() -> *mut OpaqueHeap {
     }
 }
 
-/// Destroys `heap` with all its blocks; null is ignored.
+/// Destroys `heap` with all its blocks. Null is ignored.
 ///
 /// # Safety
 /// Nobody uses the heap or its blocks afterwards. (A use of the heap is found.)
@@ -75,9 +75,9 @@ pub unsafe fn heap_realloc(heap: *mut OpaqueHeap, block: *mut u8, size: usize) -
 
 /// A first-class heap: what is allocated from it borrows it, and goes all at once when it is dropped.
 ///
-/// Any thread may allocate from it. Each operation takes the heap's own lock; giving a block back does
-/// not. Values are not dropped with it, as with other arenas; a collection that lives in it (feature
-/// `allocator-api2`) drops its elements as usual.
+/// Any thread may allocate from it. Each operation takes the heap's own lock. Giving a block back does not. Values are
+/// not dropped with it, as with other arenas. A collection that lives in it (feature `allocator-api2`) drops its
+/// elements as usual.
 ///
 /// ```
 /// # fn main() -> Option<()> {
@@ -111,7 +111,7 @@ pub struct Arena {
     handle: Handle,
 }
 
-/// There was no memory; what was to be stored comes back.
+/// There was no memory. What was to be stored comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Full<T>(pub T);
 

@@ -1,9 +1,8 @@
 //! The interface: C's, glibc's and C++'s functions over the process's allocator, first-class heaps, and
 //! Rust's traits.
 //!
-//! `table` lists every function that C and C++ programs see, once; the thin crates `capi` (slabside_malloc
-//! ...) and `preload` (malloc ...) export it under their names. errno is set to ENOMEM by the allocator's
-//! slow paths.
+//! `table` lists every function that C and C++ programs see, once. The thin crates `capi` (slabside_malloc ...) and
+//! `preload` (malloc ...) export it under their names. The allocator's slow paths set errno to ENOMEM.
 
 pub mod forms;
 pub mod c;

@@ -1,5 +1,5 @@
-//! Rust's traits: `GlobalAlloc`, and the `Allocator` of the crate allocator-api2 behind the feature of
-//! that name. Beside them what a Rust program asks of its heap and tells it.
+//! Rust's traits: `GlobalAlloc`, and the `Allocator` of the crate allocator-api2 with the feature of that name. Beside
+//! them the functions by which a Rust program asks about its heap and sets options.
 
 use super::c::{self, OptionError};
 use super::glibc;
@@ -51,7 +51,7 @@ unsafe impl GlobalAlloc for Slabside {
     }
 }
 
-/// Gives back to the system all that is kept for reuse and can be reached from this thread; whether memory went
+/// Gives back to the system all that is kept for reuse and can be reached from this thread. Returns whether memory went
 /// back.
 pub fn trim() -> bool {
     glibc::malloc_trim(0) != 0
@@ -137,7 +137,7 @@ mod api2 {
         unsafe { ptr::write_bytes(block.cast::<u8>().as_ptr().add(from), 0, to - from) }
     }
 
-    /// Where blocks come from; `Allocator` follows from it.
+    /// Where blocks come from. `Allocator` follows from it.
     trait Source {
         fn block(&self, layout: Layout) -> Option<NonNull<u8>>;
         fn zeroed(&self, layout: Layout) -> Option<NonNull<u8>>;
@@ -210,7 +210,8 @@ mod api2 {
             release(block, old);
             return sized(dangling(new), 0);
         }
-        // SAFETY: the caller's; with a larger alignment the block is moved to a multiple of it.
+        // SAFETY: the caller keeps this function's contract. With a larger alignment the block is moved to a multiple
+        // of it.
         sized(
             unsafe { source.resized(block, new, new.size()) },
             new.size(),
@@ -236,7 +237,7 @@ mod api2 {
         }
     }
 
-    /// A function of `Allocator` that resizes; there are two, and both are [`resize`].
+    /// A function of `Allocator` that resizes. There are two, and both are [`resize`].
     macro_rules! resizing {
         ($name:ident) => {
             unsafe fn $name(
@@ -253,8 +254,8 @@ mod api2 {
 
     macro_rules! allocator {
         ($of:ty) => {
-            // SAFETY: blocks stay until they are given back or the allocator is dropped; clones (of
-            // `Slabside`) are all the same. Contents are kept as realloc keeps them.
+            // SAFETY: blocks stay until they are given back or the allocator is dropped. Clones (of `Slabside`) are all
+            // the same. Contents are kept as realloc keeps them.
             unsafe impl Allocator for $of {
                 resizing!(grow);
                 resizing!(shrink);

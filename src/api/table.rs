@@ -4,12 +4,14 @@
 //!   [names in the place of the system's] [names of our own] the function here, its arguments and result
 //! ```
 //!
-//! Before the first list may stand how the names of the system's place are made: `throwing`, by assembly that an
-//! exception passes; `jump(basic)`, a jump to what that name stands for in the process; `after(basic ...)`, where the
-//! function asks whether what it ends in is ours (`forms`).
+//! A word before the first list says how the names in the system's place are made:
 //!
-//! `capi` exports the second list of each row; `preload` both, so that a program that runs on it can ask about
-//! its heap. [`EXPORTS`] has the names for whoever wants to compare (tests/exports.rs does).
+//! * `throwing`: by assembly that an exception can pass through.
+//! * `jump(basic)`: a jump to what that name stands for in the process.
+//! * `after(basic ...)`: the function asks whether what it ends in is ours (`forms`).
+//!
+//! `capi` exports the second list of each row. `preload` exports both, so that a program that runs on it can ask about
+//! its heap. [`EXPORTS`] has the names for those who compare them (tests/exports.rs does).
 
 /// Hands the table to the macro `$with`, in the form `$form`: `plain`, `prefixed` or `names`.
 #[doc(hidden)]

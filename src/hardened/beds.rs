@@ -5,9 +5,9 @@
 //!                         next one here ^                                                     random place
 //! ```
 //!
-//! The system maps blocks beside libraries and one right below the other: who knows one address knows all. In a bed
-//! they lie downwards with gaps of random width, and no address comes again before the bed is used up. Then there is
-//! another one at a place that has nothing to do with the first.
+//! The system maps blocks beside libraries and one right below the other. So who knows one address knows all. In a bed
+//! blocks lie one below the other with gaps of random width. No address comes again before the bed is used up. The next
+//! bed then lies at another random place.
 
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;

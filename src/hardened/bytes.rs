@@ -5,9 +5,9 @@
 //!   | zero ............................................. |     free
 //! ```
 //!
-//! The canary depends on its address and on a secret of the process. Its first byte is never zero, so that
-//! the zero byte that ends a string, written one too far, is found; its last one is always zero, so that a
-//! string that runs into it ends there.
+//! The canary depends on its address and on a secret of the process. Its first byte is never zero. So the zero byte
+//! that ends a string, written one too far, is found. Its last byte is always zero, so that a string that runs into it
+//! ends there.
 
 use crate::units::LOCAL_MAX;
 use crate::wide::Wide;
@@ -88,7 +88,7 @@ type Pair = [u64; 2];
 const PAIR: usize = core::mem::size_of::<Pair>();
 /// Four pairs: a line of the cache.
 const FOUR: usize = 4 * PAIR;
-/// Up to here bytes are gone through four pairs at once, and nothing is called; from here on by [`Wide`].
+/// Up to here bytes are gone through four pairs at once, and nothing is called. From here on by [`Wide`].
 pub const FEW: usize = LOCAL_MAX;
 
 /// The pair at `at`.
@@ -144,7 +144,7 @@ pub unsafe fn clear_few(block: usize, bytes: usize) {
         }
         return;
     }
-    // SAFETY: the caller owns the bytes; `at` leaves room for a pair of words.
+    // SAFETY: the caller owns the bytes. `at` leaves room for a pair of words.
     let clear = |at: usize| unsafe { ptr::write_unaligned((block + at) as *mut Pair, [0; 2]) };
     let mut at = FOUR;
     while at < bytes {
@@ -178,7 +178,7 @@ pub unsafe fn few_are_clear(block: usize, bytes: usize) -> bool {
         // SAFETY: the caller guarantees that the block, a multiple of 8, has a readable word.
         return unsafe { *(block as *const u64) } == 0;
     }
-    // SAFETY: the caller guarantees that the bytes are readable; `at` leaves room for a pair of words.
+    // SAFETY: the caller guarantees that the bytes are readable. `at` leaves room for a pair of words.
     let seen = |at: usize| unsafe { pair(block + at) };
     let mut sum = [0; 2];
     let mut at = FOUR;

@@ -13,7 +13,7 @@ const WORD: usize = u64::BITS as usize;
 /// The blocks of no bytes.
 pub struct Empty {
     taking: Mutex<()>,
-    /// Where the range begins; 0: not reserved yet.
+    /// Where the range begins. 0 means not reserved yet.
     base: AtomicUsize,
     /// The word of the bitmap that the last block came from: the search goes on behind it, so that an
     /// address comes back late.
@@ -32,13 +32,13 @@ impl Empty {
         }
     }
 
-    /// The word of the bitmap; a set bit is a live block.
+    /// The word of the bitmap. A set bit is a live block.
     fn word<'a>(&self, meta: &'a Meta, index: usize) -> &'a AtomicU64 {
         // SAFETY: callers ask for words of the area that are open.
         unsafe { meta.start::<AtomicU64>(Area::Empty).add(index).as_ref() }
     }
 
-    /// A block; `None` where there are too many, or no address space is left.
+    /// A block. `None` if there are too many, or no address space is left.
     pub fn take<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
         let _guard = self.taking.lock();
         if self.base.load(Relaxed) == 0 {
@@ -77,7 +77,7 @@ impl Empty {
         Some(known.then_some(number))
     }
 
-    /// Whether `address` is a live block; `None` where it lies elsewhere.
+    /// Whether `address` is a live block. `None` if it lies elsewhere.
     pub fn is_live(&self, meta: &Meta, address: usize) -> Option<bool> {
         let live =
             |number: usize| self.word(meta, number / WORD).load(Relaxed) >> (number % WORD) & 1;

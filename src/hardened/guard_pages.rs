@@ -5,7 +5,7 @@
 //!   | nobody can touch any of it, and no other |    freed, until so many others were freed
 //! ```
 //!
-//! `large` keeps the records and knows nothing of this: it is given a system whose mappings have guard pages.
+//! `large` keeps the records and knows nothing of this. It gets a system whose mappings have guard pages.
 
 use super::beds::Beds;
 use crate::misuse::Misuse;
@@ -88,8 +88,8 @@ impl AddressQuarantine {
             .next_back()
     }
 
-    /// Puts the freed block of `bytes` bytes at `start` out of reach, with its guard pages; the oldest ones go back
-    /// to the system.
+    /// Puts the freed block of `bytes` bytes at `start` out of reach, with its guard pages. The oldest ones go back to
+    /// the system.
     ///
     /// # Safety
     /// [`WithGuardPages`] mapped the block, and `large` knows it no more: nobody else can be given its addresses.

@@ -11,13 +11,13 @@ pub struct Mitigations {
     pub canary: bool,
     /// Slots are chosen at random.
     pub random: bool,
-    /// Pages that fault between slabs and around larger blocks; pages stay with their class.
+    /// Pages that fault between slabs and around larger blocks. Pages stay with their class.
     pub guard: bool,
-    /// Bytes of freed blocks that a thread keeps out of use; 0: none.
+    /// Bytes of freed blocks that a thread keeps out of use. 0 means none.
     pub quarantine: usize,
     /// Two threads that free one block at the same time are told apart: an atomic exchange for each free.
     pub racing: bool,
-    /// One in so many allocations gets pages of its own, in ordinary mode too; 0: none.
+    /// One in so many allocations gets pages of its own, in ordinary mode too. 0 means none.
     pub sample: usize,
 }
 

@@ -1,15 +1,15 @@
 //! Hardened mode: what the slow paths do when they are asked to.
 //!
-//! A hardened thread never takes a fast path: the caches of its block stay empty, and its owner word is
-//! nobody's. Its heap works on a block of its own (`thread`), with the same slabs, lists and protocols as
-//! ever; what is added happens to a slot between the heap and the program:
+//! A hardened thread never takes a fast path: the caches of its block stay empty, and its owner word owns no slab. Its
+//! heap works on a block of its own (`thread`), with the same slabs, lists and protocols as by default. What hardened
+//! mode adds happens to a slot between the heap and the program:
 //!
 //! ```text
 //!   heap --> random slot --> still zero? --> note its exact size --> canary behind it --> program
 //!   heap <-- quarantine <-- zero it <-- canary whole? <-- exact size known? forget it <-- program
 //! ```
 //!
-//! Each part works without the others. Knows nothing of entry points; a misuse comes back as an error.
+//! Each part works without the others. Knows nothing of entry points. A misuse comes back as an error.
 
 mod bytes;
 mod beds;
@@ -193,7 +193,7 @@ impl Hardened {
 
     // ---- threads --------------------------------------------------------------------------------
 
-    /// The hardened thread of a block; `None`: it has none.
+    /// The hardened thread of a block. `None` means that it has none.
     #[inline]
     pub fn thread(&self, local: &ThreadCache) -> Option<&Thread> {
         self.threads.of(self.fixed.threads, local)
@@ -244,8 +244,8 @@ impl Hardened {
         }
     }
 
-    /// Gives the thread of `local` a heap that works on a block of its own; false where there are too many.
-    /// `shared`: the block is not one thread's, and none takes the heap along (see [`Heaps::take_shared`]).
+    /// Gives the thread of `local` a heap that works on a block of its own. False if there are too many. `shared`: the
+    /// block is not one thread's, and none takes the heap along (see [`Heaps::take_shared`]).
     ///
     /// [`Heaps::take_shared`]: crate::heap::Heaps::take_shared
     pub fn attach<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache, shared: bool) -> bool {
@@ -317,10 +317,10 @@ impl Hardened {
 
     // ---- malloc ---------------------------------------------------------------------------------
 
-    /// The common half of [`Hardened::malloc`]: a slot of the word that is cached, with `MANY` or of the next
-    /// one. `None` where more is to be done or something is wrong, which the other half then finds again; and
-    /// of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some fifty instructions, and a
-    /// load for every sixteen bytes.
+    /// The common half of [`Hardened::malloc`]: a slot of the cached word, with `MANY` or of the next one. `None` if
+    /// more is to be done or something is wrong, which the other half then finds again. Also `None` for more than
+    /// [`FEW`] bytes, unless `MANY`. Without that it calls nothing: some fifty instructions, and a load for every
+    /// sixteen bytes.
     #[inline(always)]
     pub fn malloc_fast<const MANY: bool, O: Os>(
         &self,
@@ -358,7 +358,7 @@ impl Hardened {
         let base = cache.base.get() as usize;
         let address = base + slot * bytes;
         if fixed.mitigations.zero {
-            // SAFETY: the slot is free and of the thread's own slab; slots are multiples of 8; no class of up
+            // SAFETY: the slot is free and lies in the thread's own slab. Slots are multiples of 8, and no class of up
             // to `FEW` bytes has larger ones.
             let clear = unsafe {
                 if MANY {
@@ -373,8 +373,8 @@ impl Hardened {
         }
         let rest = bits & !bit_of(slot);
         cache.bits.set(rest);
-        // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped,
-        // and `notes` was set with it; the slot has room for the canary: `need`.
+        // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped, and `notes`
+        // was set with it. The slot has room for the canary: `need`.
         unsafe {
             xor_owned(&*cache.word.get(), bit_of(slot));
             Sizes::note_at(thread.notes[class].get().add(slot), bytes - size);
@@ -396,8 +396,8 @@ impl Hardened {
         Some(address)
     }
 
-    /// Puts another word of the class's slabs into `cache`, which is used up, and chooses its first slot:
-    /// the common half of [`Hardened::take_slot`]. Its bits; `None` where that is not all there is to do.
+    /// Puts another word of the class's slabs into `cache`, which is used up, and chooses its first slot: the common
+    /// half of [`Hardened::take_slot`]. Its bits. `None` if that is not all there is to do.
     #[inline(never)]
     fn try_fill_cache<O: Os>(
         &self,
@@ -433,7 +433,7 @@ impl Hardened {
         Some(bits)
     }
 
-    /// `size` bytes at a multiple of `align`; `None` where memory has run out.
+    /// `size` bytes at a multiple of `align`. `None` if memory has run out.
     pub fn malloc<O: Os>(
         &self,
         backend: &Backend<O>,
@@ -466,7 +466,7 @@ impl Hardened {
         };
         let address = slab.base() + slot * slab.size();
         if mitigations.zero && !fresh {
-            // SAFETY: the slot was free, and is the caller's now; slots are multiples of 8.
+            // SAFETY: the slot was free, and is the caller's now. Slots are multiples of 8.
             if let Some(at) = unsafe { bytes::first_dirty(address, slab.size(), self.fixed().wide) }
             {
                 return Err(written(slab, slot, at));
@@ -571,7 +571,7 @@ impl Hardened {
         };
         let (block, fresh) = mapped?;
         if self.fixed().mitigations.zero && !fresh {
-            // SAFETY: the mapping is ours; it was kept from an earlier block.
+            // SAFETY: the mapping is ours. It was kept from an earlier block.
             unsafe { bytes::clear(block.address, block.bytes) };
         }
         let guard_pages = if guard && fresh {
@@ -622,10 +622,10 @@ impl Hardened {
         })
     }
 
-    /// The common half of [`Hardened::free`]: a live slot in the first window, and what has to leave the
-    /// quarantine for it is of the thread's own slabs. False where nothing was done, which includes every
-    /// misuse; and for slots of more than [`FEW`] bytes unless `MANY`. Without that it calls nothing: some
-    /// ninety instructions, and a store for every sixteen bytes of the block.
+    /// The common half of [`Hardened::free`]: a live slot in the first window, and what has to leave the quarantine for
+    /// it is of the thread's own slabs. False if nothing was done, which includes every misuse. Also false for slots of
+    /// more than [`FEW`] bytes, unless `MANY`. Without that it calls nothing: some ninety instructions, and a store for
+    /// every sixteen bytes of the block.
     #[inline(always)]
     pub fn free_fast<const MANY: bool, O: Os>(
         &self,
@@ -1039,8 +1039,8 @@ impl Hardened {
         }
     }
 
-    /// Makes a live block `size` bytes long where it is; false where it has to move: it changes its class
-    /// or its number of pages. A canary is looked at in any case.
+    /// Makes a live block `size` bytes long where it is. False if it has to move: it changes its class or its number of
+    /// pages. A canary is looked at in any case.
     pub fn resize(&self, live: Live, addr: usize, size: usize) -> Result<bool, Misuse> {
         let call = Call::Realloc;
         let need = size.saturating_add(self.behind());
@@ -1236,7 +1236,7 @@ fn put_back(cache: &SlotCache, slot: *mut u8) {
     cache.bits.set(cache.bits.get() | slot);
 }
 
-/// The class of the slot for a block that needs `need` bytes at a multiple of `align`; `None`: it needs a span.
+/// The class of the slot for a block that needs `need` bytes at a multiple of `align`. `None` means it needs a span.
 fn slot_class(need: usize, align: usize) -> Option<usize> {
     match align {
         _ if need > SMALL_MAX || align > PAGE => None,

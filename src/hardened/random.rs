@@ -1,5 +1,5 @@
-//! Random numbers that cannot be foretold from those before: ChaCha8 with its key replaced by its own
-//! output after every block ("fast key erasure", D. J. Bernstein 2017), seeded by the system.
+//! Random numbers that cannot be predicted from earlier ones. The generator is ChaCha8, whose key is replaced by its
+//! own output after every block ("fast key erasure", D. J. Bernstein 2017). The system seeds it.
 
 use core::cell::Cell;
 
@@ -94,7 +94,7 @@ impl Random {
         self.left.get() != 0
     }
 
-    /// As [`Random::is_ready`]; where they may be made, sees to it that they are.
+    /// As [`Random::is_ready`]. Where they may be made, sees to it that they are.
     #[inline(always)]
     pub fn is_ready_for(&self, making: bool) -> bool {
         if making {

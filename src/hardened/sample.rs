@@ -1,13 +1,13 @@
-//! One in so many allocations gets a page of its own between pages that fault, in any mode: after
-//! GWP-ASan (Serebryany et al., "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in Production", 2023).
+//! One in so many allocations gets a page of its own between pages that fault, in any mode. The idea is GWP-ASan's
+//! (Serebryany et al., "GWP-ASan: Sampling-Based Detection of Memory-Safety Bugs in Production", 2023).
 //!
 //! ```text
 //!   | records |    | guard | page: ....... block | guard | page | guard | ... | guard |
 //!    elsewhere                    an overflow faults ^
 //! ```
 //!
-//! A freed page faults until its turn comes again, round all others. No fast path knows: a refill that finds
-//! that enough slots were handed out serves its one allocation from here.
+//! A freed page faults until it is used again, after all others. No fast path knows of samples. A refill counts the
+//! slots handed out, and when there are enough it serves its one allocation from here.
 
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
@@ -71,7 +71,7 @@ struct Record {
     address: usize,
     size: usize,
     state: State,
-    /// Owner word of the first-class heap that the block goes with; 0: none.
+    /// Owner word of the first-class heap that the block goes with. 0 means none.
     owner: u64,
     allocated: Moment,
     freed: Moment,
@@ -96,7 +96,7 @@ pub struct Sampled {
 pub struct Samples {
     /// Where the records lie, at no fixed distance from the pages.
     records: AtomicUsize,
-    /// Where the first guard lies; 0: nothing was sampled yet.
+    /// Where the first guard lies. 0 means nothing was sampled yet.
     start: AtomicUsize,
     /// The place where the search for a page goes on. The lock guards the records as well, and is held over system
     /// calls: a sampled allocation is rare and slow in any case.
@@ -121,7 +121,8 @@ impl Samples {
     #[allow(clippy::mut_from_ref)] // The guard is the proof of exclusion.
     fn record<'a>(&'a self, _guard: &'a mut Guard<'_, usize>, index: usize) -> &'a mut Record {
         let records = self.records.load(Acquire) as *mut Record;
-        // SAFETY: opened before `start` was set; zero is a valid record; callers hold the lock, and one borrow.
+        // SAFETY: the records were opened before `start` was set, and zeros are a valid record. Callers hold the lock,
+        // and one borrow.
         unsafe { &mut *records.add(index) }
     }
 
@@ -311,8 +312,8 @@ impl Samples {
         }
     }
 
-    /// The block whose page `address` lies in or beside; without waiting for the lock, since a fault may
-    /// have come while it was held.
+    /// The block whose page `address` lies in or beside. Without waiting for the lock, since a fault may have come
+    /// while it was held.
     pub fn find<O: Os>(&self, os: &O, address: usize) -> Option<Sampled> {
         if !self.holds(os, address) {
             return None;

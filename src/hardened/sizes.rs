@@ -5,8 +5,8 @@
 //!   | 256 words     | | 256 words     | | ...          0: not live    n: slot size - asked + 1
 //! ```
 //!
-//! A free swaps its word for 0, so of two threads that free one block at once exactly one wins, and a
-//! block in quarantine is known to be dead at once. A header pair has the words of both its numbers.
+//! A free swaps its word for 0. So if two threads free one block at once, exactly one wins, and a block in quarantine
+//! is known to be dead at once. A header pair has the words of both its numbers.
 
 use crate::meta::{Area, Meta, SIZES_BYTES, SLAB_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
@@ -59,7 +59,7 @@ fn word(unused: usize) -> u16 {
     (unused + 1) as u16
 }
 
-/// The bytes that were asked for of a slot of `bytes` by its word; `None`: it is not live.
+/// The bytes that were asked for of a slot of `bytes` by its word. `None` means that it is not live.
 #[inline(always)]
 pub fn asked(word: u16, bytes: usize) -> Option<usize> {
     bytes.checked_sub(usize::from(word).checked_sub(1)?)
@@ -93,7 +93,7 @@ impl<'a> Sizes<'a> {
         (slab.as_ptr() as usize - self.table.slabs) / SLAB_BYTES
     }
 
-    /// Sees to it that the words of `slab` are there; false where memory has run out.
+    /// Sees to it that the words of `slab` are there. False if memory has run out.
     #[inline]
     pub fn open<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> bool {
         self.is_open(slab) || self.open_to(os, meta, self.end_of(slab))
@@ -129,8 +129,8 @@ impl<'a> Sizes<'a> {
         unsafe { &*(self.table.start as *const AtomicU16).add(index) }
     }
 
-    /// The word of a slot, which exists, of the slab of header `number`; `None`: nobody was told a size of any
-    /// slot of the slab.
+    /// The word of a slot, which exists, of the slab of header `number`. `None` means that nobody was told a size of
+    /// any slot of the slab.
     #[inline(always)]
     pub fn place(&self, number: usize, slot: usize) -> Option<&'a AtomicU16> {
         let open = (number + 1) * SIZES_BYTES <= self.words.opened.load(Acquire);
@@ -156,11 +156,11 @@ impl<'a> Sizes<'a> {
     /// The word is that of a slot of the slab that the words were asked for.
     #[inline]
     pub unsafe fn note_at(at: *const AtomicU16, unused: usize) {
-        // SAFETY: the caller's; the table is never unmapped.
+        // SAFETY: the caller keeps this function's contract. The table is never unmapped.
         unsafe { (*at).store(word(unused), Relaxed) };
     }
 
-    /// The bytes that were asked for of a live slot; `None`: it is not live.
+    /// The bytes that were asked for of a live slot. `None` means that it is not live.
     #[inline]
     pub fn size(&self, slab: SlabPtr, slot: usize) -> Option<usize> {
         asked(
@@ -169,7 +169,7 @@ impl<'a> Sizes<'a> {
         )
     }
 
-    /// Notes that `slot` is not live any more, and tells how many bytes were asked for; `None`: it was not
+    /// Notes that `slot` is not live any more, and tells how many bytes were asked for. `None` means that it was not
     /// live, or, with `racing`, another thread was faster.
     #[inline]
     pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Option<usize> {
@@ -184,7 +184,7 @@ impl<'a> Sizes<'a> {
         asked(found, slab.size())
     }
 
-    /// Changes the size of a live slot from `old` to `new`; false: it is not live any more.
+    /// Changes the size of a live slot from `old` to `new`. False means that it is not live any more.
     pub fn change(&self, slab: SlabPtr, slot: usize, old: usize, new: usize) -> bool {
         let (old, new) = (word(slab.size() - old), word(slab.size() - new));
         self.at(self.number(slab), slot)

@@ -1,11 +1,11 @@
-//! What hardened mode keeps of a thread: where its slots are cached to, its random numbers, and the
-//! blocks that it freed and nobody may have yet.
+//! What hardened mode keeps of a thread: where its slots are cached, its random numbers, and the blocks that it freed
+//! and that no allocation may have yet.
 //!
 //! ```text
 //!   free --> | random stage: a random one leaves for each that comes | --> | ring: first in, first out | --> bitmap
 //! ```
 //!
-//! The ring keeps the order of freeing; the random stage, there where slots are chosen at random, hides how many
+//! The ring keeps the order of freeing. The random stage, there where slots are chosen at random, hides how many
 //! allocations it takes until a block comes back.
 
 use super::random::Random;
@@ -88,9 +88,9 @@ fn charge(bytes: u32, most: usize) -> usize {
 }
 
 impl Quarantine {
-    /// Takes a freed block in; `random`, whose numbers are to be ready, tells to draw lots, with a quarter of
-    /// the `most` bytes at most: what leaves the random stage goes through the ring as well. There is room for it
-    /// (see [`Quarantine::is_over`]).
+    /// Takes a freed block in. `random`, whose numbers are to be ready, tells to draw lots, with a quarter of the
+    /// `most` bytes at most: what leaves the random stage goes through the ring as well. There is room for it (see
+    /// [`Quarantine::is_over`]).
     #[inline(always)]
     pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
         let charged = charge(freed.bytes, most);
@@ -132,9 +132,9 @@ impl Quarantine {
         self.bytes.get() + charge(bytes as u32, most) > most
     }
 
-    /// Lets the ring's oldest blocks leave so that one of `bytes` can come in, and some more than must, so that
-    /// it need not be done for each that comes in; stops where `free` says that it could not free one. `free`
-    /// is told of a block that will leave soon as well, whose header it may ask for ahead.
+    /// Lets the ring's oldest blocks leave so that one of `bytes` can come in, and some more than must, so that it need
+    /// not be done for each that comes in. Stops where `free` says that it could not free one. `free` is told of a
+    /// block that will leave soon as well, whose header it may ask for ahead.
     #[inline(always)]
     pub fn thin_out(&self, bytes: usize, most: usize, free: impl Fn(Freed, Freed) -> bool) {
         let goal = most.saturating_sub(charge(bytes as u32, most) + most / BATCHES);
@@ -189,12 +189,12 @@ impl Quarantine {
     }
 }
 
-/// A thread in hardened mode. Type-stable, in the metadata region; all zero at first.
+/// A thread in hardened mode. Type-stable, in the metadata region. All zero at first.
 #[repr(C, align(128))]
 pub struct Thread {
     /// The block that the thread's heap works on in place of the thread's own, whose caches stay empty.
     pub local: ThreadCache,
-    /// Where the sizes of the slots in each cache are noted; of caches that have bits.
+    /// Where the sizes of the slots in each cache are noted. Of caches that have bits.
     pub notes: [Cell<*const AtomicU16>; CLASSES],
     /// The slot of each cache that is next: chosen ahead, so that its line can be asked for.
     next_slots: [Cell<u8>; CLASSES],
@@ -259,7 +259,7 @@ impl Threads {
         }
     }
 
-    /// The one that a thread's block names, where all of them lie at `start`; `None`: the thread is not
+    /// The one that a thread's block names, where all of them lie at `start`. `None` means that the thread is not
     /// hardened.
     #[inline(always)]
     pub fn of(&self, start: usize, local: &ThreadCache) -> Option<&Thread> {
@@ -269,11 +269,12 @@ impl Threads {
 
     #[inline(always)]
     fn at(&self, start: usize, index: usize) -> &Thread {
-        // SAFETY: `index` was given out, so its memory is open; zero is a valid thread; never unmapped.
+        // SAFETY: `index` was given out, so its memory is open. Zeros are a valid thread, and the memory is never
+        // unmapped.
         unsafe { &*((start + index * THREAD_BYTES) as *const Thread) }
     }
 
-    /// One for the thread whose block is `local`; `None` where there are too many.
+    /// One for the thread whose block is `local`. `None` if there are too many.
     pub fn take<O: Os>(
         &self,
         os: &O,
@@ -307,7 +308,7 @@ impl Threads {
         Some(index)
     }
 
-    /// The one that a heap works on the `block` of; `None`: the block is none of these.
+    /// The one that a heap works on the `block` of. `None` means that the block is none of these.
     pub fn with_block(&self, start: usize, block: *const ThreadCache) -> Option<&Thread> {
         let offset = (block as usize).checked_sub(start + core::mem::offset_of!(Thread, local))?;
         let index = offset / THREAD_BYTES;

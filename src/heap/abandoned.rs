@@ -84,8 +84,8 @@ impl Abandoned {
         }
     }
 
-    /// Lets an unlisted slab of `me`'s go onto the list, `to` being `LISTED` or `SHARED`; false if remote frees wait
-    /// to be collected.
+    /// Lets an unlisted slab of `me`'s go onto the list, `to` being `LISTED` or `SHARED`. False if remote frees wait to
+    /// be collected.
     pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: u64, to: u64) -> bool {
         let class = slab.class();
         let shelf = &self.0[class];
@@ -124,7 +124,7 @@ impl Abandoned {
         Some((slab, if shared { SHARED } else { LISTED }))
     }
 
-    /// Makes a listed slab `me`'s; false if somebody was faster.
+    /// Makes a listed slab `me`'s. False if somebody was faster.
     pub(super) fn claim(&self, table: SlabTable, slab: SlabPtr, me: u64) -> bool {
         let Some(class) = remote::list_of(slab.owner.load(SeqCst)) else {
             return false;

@@ -20,7 +20,7 @@ use crate::sync::{AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Phase, ThreadCache};
 
-/// What an arena has beside its heap. Type-stable; all zero until used.
+/// What an arena has beside its heap. Type-stable. All zero until used.
 #[repr(C, align(64))]
 pub struct Arena {
     local: Mutex<ThreadCache>,
@@ -39,7 +39,7 @@ static_assertions::const_assert!(core::mem::size_of::<Arena>() <= ARENA_BYTES);
 static_assertions::const_assert!(ARENA_BYTES.is_multiple_of(core::mem::align_of::<Arena>()));
 
 impl Arena {
-    /// The caches; keeps other threads out.
+    /// The caches. Keeps other threads out.
     pub fn lock(&self) -> Guard<'_, ThreadCache> {
         self.local.lock()
     }
@@ -64,7 +64,8 @@ impl Arenas {
 
     fn at<'a, O: Os>(&self, backend: &'a Backend<O>, index: usize) -> &'a Arena {
         let start = backend.meta.start::<u8>(Area::Arenas);
-        // SAFETY: callers name an index whose memory is open; zero is a valid arena; never unmapped.
+        // SAFETY: callers name an index whose memory is open. Zeros are a valid arena, and the memory is never
+        // unmapped.
         unsafe { start.byte_add(index * ARENA_BYTES).cast::<Arena>().as_ref() }
     }
 
@@ -76,8 +77,8 @@ impl Arenas {
         done
     }
 
-    /// A new arena's handle. `None` where memory has run out or there are too many heaps. `begin` begins
-    /// the heap on a block, for the arena's own; false where it cannot.
+    /// A new arena's handle. `None` where memory has run out or there are too many heaps. `begin` begins the heap on a
+    /// block, for the arena's own. False if it cannot.
     pub fn create<O: Os>(
         &self,
         backend: &Backend<O>,
@@ -166,7 +167,7 @@ impl Arenas {
         outcome
     }
 
-    /// In a fork child: the arena's part of heap `index` is as if nobody used it; `lives` tells whether the heap is an
+    /// In a fork child: the arena's part of heap `index` is as if nobody used it. `lives` tells whether the heap is an
     /// arena's. If not, a thread of the parent's may have been ending it or making it, under its lock.
     pub(super) fn repair<O: Os>(&self, backend: &Backend<O>, index: usize, lives: bool) {
         if (index + 1) * ARENA_BYTES > self.usable.load(Acquire) {

@@ -349,7 +349,7 @@ impl Heap {
         let word = slab.free_word(word_of(slot));
         let bits = word.load(Relaxed);
         if bits & bit_of(slot) != 0 {
-            // Told of before the slab is requeued, which may release it; the program may go on.
+            // Told of before the slab is requeued, which may release it. The program may go on.
             let misuse = dead(slab, slot);
             add_owned(&slab.frees_left, -(collected as i32));
             if slab.frees_left.get() <= 0 || slab.state() == State::Unlisted {
@@ -366,7 +366,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Moves a slab's remote frees into its bitmap; how many.
+    /// Moves a slab's remote frees into its bitmap. Returns how many.
     pub(super) fn collect(&self, slab: SlabPtr) -> Result<usize, Misuse> {
         Ok(remote::collect(slab, self.me()).unwrap_or_else(|twice| {
             self.record_error(overlap(slab, twice));

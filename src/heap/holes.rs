@@ -5,11 +5,10 @@
 //!   pages   |   resident   |   discarded    |   resident   |
 //! ```
 //!
-//! Nothing of the allocator's lies in a free slot, and the bitmap tells which slots are free. So a page
-//! without a live slot can be discarded although its slab is in use; but not where hardened mode would find a write
-//! after free there. A decay tick looks for such pages in
-//! partial slabs. It leaves the slabs alone whose turn comes soon: as many as had their turn lately,
-//! times a patience that grows where discarded pages were soon wanted again.
+//! Nothing of the allocator's lies in a free slot, and the bitmap tells which slots are free. So a page without a live
+//! slot can be discarded although its slab is in use. It stays if hardened mode would find a write after free there. A
+//! decay tick looks for such pages in partial slabs. It skips the slabs that refill will use soon. Their number is how
+//! many it used lately, times a patience. The patience grows if discarded pages were soon needed again.
 //!
 //! A slab with a discarded page leaves the queue of partial slabs for a stack of its own, which refill
 //! looks at when no partial slab is left. So sparse slabs drain while there is any other free slot.
@@ -43,9 +42,9 @@ const FREE_PART: usize = 4;
 pub(super) struct Search {
     /// The class that the next search begins with.
     class: Cell<u32>,
-    /// The slab that it begins with; 0: the class's first.
+    /// The slab that it begins with. 0 means the class's first.
     slab: Cell<u32>,
-    /// See the module's text; 0 stands for `PATIENCE_LEAST`.
+    /// See the module's text. 0 stands for `PATIENCE_LEAST`.
     patience: Cell<u32>,
     /// Pages discarded lately.
     discarded: Cell<u32>,
@@ -96,8 +95,8 @@ fn live_pages(slab: SlabPtr) -> u16 {
     pages
 }
 
-/// One bit for each page of `slab` on which no slot is live; none of a slab that has one page, or so few free slots that
-/// it is not worth a look.
+/// One bit for each page of `slab` on which no slot is live. None of a slab that has one page, or so few free slots
+/// that it is not worth a look.
 pub(super) fn idle_pages(slab: SlabPtr) -> u16 {
     let free = slab.count_free() + slab.count_remote();
     if slab.pages() < 2 || free < slab.slots() / FREE_PART {
@@ -278,7 +277,7 @@ impl Heap {
         slab.discarded.load(Relaxed) != 0
     }
 
-    /// Discards `pages` of `slab`, as far as they are not yet; how many bytes.
+    /// Discards `pages` of `slab`, as far as they are not yet. Returns how many bytes.
     pub(super) fn discard_pages<O: Os>(
         &self,
         backend: &Backend<O>,

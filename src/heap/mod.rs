@@ -1,4 +1,4 @@
-//! One thread's slabs by size class: refill, collect, abandon, adopt; and its spans.
+//! One thread's slabs by size class, and its spans: refill, collect, abandon, adopt.
 //!
 //! ```text
 //!   new slab --> Active --no slot left--> full, nobody's --first free--> Partial --all free--> released
@@ -7,14 +7,14 @@
 //!               `------------------ first in, first out ---- shared <-------'
 //! ```
 //!
-//! A full slab is nobody's: who frees into it first has it from then on (see `remote`). One that several threads
-//! free into goes to the process's list, so that neither a thread that frees more than it allocates nor one that
-//! sleeps keeps free slots from the others.
+//! A full slab has no owner. The first thread that frees into it owns it from then on (see `remote`). A slab that
+//! several threads free into goes to the process's list. So neither a thread that frees more than it allocates nor one
+//! that sleeps keeps free slots from the others.
 //!
-//! Refill goes round the words of the active slab and round the partial slabs, first in first out, so
-//! that the slots freed longest ago are handed out first, sweep by sweep, and a slab has gathered what it
-//! will by its turn; then come slabs that exited threads left, and only then a new one. The exception is
-//! a class that has gone round its slabs again and again and found them all but full: see `Class::spare_for`.
+//! Refill goes round the words of the active slab and round the partial slabs, first in first out. So the slots freed
+//! longest ago are handed out first, sweep by sweep, and a slab gathers free slots until its turn. Then come slabs that
+//! exited threads left, and only then a new one. One kind of class is an exception: it has gone round its slabs again
+//! and again and found them nearly full (see `Class::spare_for`).
 //!
 //! Knows nothing of entry points, hooks or errno. A misuse that it finds comes back as an error.
 
@@ -66,7 +66,7 @@ const BINS_UP: usize = 3;
 const SHARED_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
-/// A rate of sampling below which every refill asks; above, one in `TICK_EVERY` does.
+/// A rate of sampling below which every refill asks. Above, one in `TICK_EVERY` does.
 const OFTEN: usize = 16 << 10;
 /// The largest rate of sampling that is told apart.
 const RATE_MOST: usize = 1 << 30;
@@ -148,14 +148,14 @@ impl<O: Os> Backend<O> {
 
 /// A size class of one heap.
 struct Class {
-    /// The slab that slots are taken from; 0: none.
+    /// The slab that slots are taken from. 0 means none.
     active: Cell<u32>,
     /// The word of the active slab that was cached last.
     cursor: Cell<u8>,
     /// Slabs whose turn came since holes were last looked for, as far as they fit.
     taken: Cell<u16>,
-    /// Slabs of this class that the heap owns, or owned last; those that others have claimed since are counted
-    /// until [`Heap::forget_lost`].
+    /// Slabs of this class that the heap owns, or owned last. Those that others have claimed since are counted until
+    /// [`Heap::forget_lost`].
     owned: Cell<u32>,
     /// Slabs carved and not released by this heap: how large the next one is to be.
     grown: Cell<u32>,
@@ -175,7 +175,7 @@ struct Class {
 /// for the queue, and for what visitors read (see `visit`).
 #[repr(C, align(128))]
 pub struct Heap {
-    /// The owner word; 0: no thread's.
+    /// The owner word. 0 means no thread's.
     me: AtomicU64,
     generation: Cell<u64>,
     /// Slabs with remote frees to collect.
@@ -183,11 +183,12 @@ pub struct Heap {
     /// Number of the next unused heap, plus one.
     next: Cell<u32>,
     index: Cell<u32>,
-    /// The system's number of the heap's thread, for readers outside, where it is known; 0: it is not, or none.
+    /// The system's number of the heap's thread, for readers outside, where it is known. 0 means that it is not, or
+    /// none.
     thread: AtomicU64,
     /// The thread pointer of the heap's thread, by which a reader outside finds its number: no system call is needed.
     pointer: AtomicU64,
-    /// Where the heap's thread keeps a word that tells of this heap (see [`Heap::watch`]); 0: nowhere, or another
+    /// Where the heap's thread keeps a word that tells of this heap (see [`Heap::watch`]). 0 means nowhere, or another
     /// thread looks after it.
     watched: AtomicU64,
     /// The value of that word.
@@ -216,7 +217,7 @@ pub struct Heap {
     bytes_allocated: Cell<u64>,
     /// Slots cached, and sampled blocks, as far as they are not accounted for by `is_due`.
     slots: Cell<u32>,
-    /// The count of slots at which the next block is sampled; 0: not chosen yet.
+    /// The count of slots at which the next block is sampled. 0 means not chosen yet.
     sample_at: Cell<u32>,
     /// How often the rate of sampling had changed when `slots` began to count.
     rate_changes: Cell<u32>,
@@ -231,13 +232,13 @@ pub struct Heap {
     asking: Cell<bool>,
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
-    /// When what lay unused was last looked for; others read it.
+    /// When what lay unused was last looked for. Others read it.
     last_decay: AtomicU64,
     /// What the search for holes has learnt, and where it stopped.
     holes: holes::Search,
     /// Blocks that realloc moved to smaller slots.
     pub shrunk: Shrunk,
-    /// Address, number and size of a slot that was found freed twice and mended; address 0: none.
+    /// Address, number and size of a slot that was found freed twice and mended. Address 0: none.
     twice: [Cell<usize>; 3],
 }
 
@@ -353,7 +354,7 @@ impl Heap {
         self.me.load(Relaxed)
     }
 
-    /// The owner word of a first-class heap; 0 for a thread's.
+    /// The owner word of a first-class heap. 0 for a thread's.
     #[inline]
     pub fn arena_word(&self) -> u64 {
         if self.arena.get() {
@@ -513,7 +514,7 @@ impl Heap {
         }
         self.heed_rate(options.changes());
         if rate < OFTEN {
-            // So that the next refill asks as well; the clock need not be looked at for that.
+            // So that the next refill asks as well. The clock need not be looked at for that.
             let next = self.ticks.get().wrapping_add(TICK_EVERY - 1);
             self.ticks.set(next - next % TICK_EVERY);
             self.asking.set(true);

@@ -59,11 +59,12 @@ impl Heaps {
         let place = backend
             .meta
             .place::<Heap>(Area::FirstHeap, Area::Heaps, offset);
-        // SAFETY: `index` was given out, so its memory is open; zero is a valid heap; never unmapped.
+        // SAFETY: `index` was given out, so its memory is open. Zeros are a valid heap, and the memory is never
+        // unmapped.
         unsafe { place.as_ref() }
     }
 
-    /// The heap that `owner`, some heap's owner word, speaks of; perhaps another thread's by now.
+    /// The heap that `owner`, some heap's owner word, names. It may be another thread's by now.
     fn of_owner<'a, O: Os>(&self, backend: &'a Backend<O>, owner: u64) -> &'a Heap {
         self.at(backend, remote::heap_index(owner))
     }

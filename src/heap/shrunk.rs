@@ -15,7 +15,7 @@ const STAYING: [u32; 2] = [8, 64];
 
 /// Moved blocks, and how many shrinks stay. All zero: none.
 pub struct Shrunk {
-    /// Addresses by hash, in steps of sixteen bytes; 0: none.
+    /// Addresses by hash, in steps of sixteen bytes. 0 means none.
     moved: [Cell<u32>; PLACES],
     /// Moves so far.
     moves: Cell<u32>,

@@ -222,7 +222,7 @@ impl Heap {
         Ok(())
     }
 
-    /// A span on no list: kept for reuse if it is free, within bounds; else it is in use.
+    /// A span on no list. If it is free it is kept for reuse, within bounds. If not, it is in use.
     pub(super) fn requeue_span<O: Os>(
         &self,
         backend: &Backend<O>,

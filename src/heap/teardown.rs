@@ -153,7 +153,7 @@ impl Heap {
     }
 
     /// Lets go of an unlisted slab: it waits on the process's list as `how` says, or, where it is full, for whoever
-    /// frees into it first; an empty one goes back.
+    /// frees into it first. An empty one goes back.
     pub(super) fn leave<O: Os>(
         &self,
         backend: &Backend<O>,

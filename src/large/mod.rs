@@ -237,8 +237,8 @@ impl Large {
         Some((stretched?, bytes - short.block().bytes))
     }
 
-    /// Records a new live block, of which `more` bytes were mapped for it; where another thread took the last place
-    /// of the table and it cannot grow, the block is unmapped.
+    /// Records a new live block, of which `more` bytes were mapped for it. Where another thread took the last place of
+    /// the table and it cannot grow, the block is unmapped.
     fn enter<O: Os>(&self, os: &O, meta: &Meta, block: Block, more: usize) -> Option<()> {
         loop {
             {
@@ -365,8 +365,8 @@ impl Large {
 
     // ---- resizing -------------------------------------------------------------------------------
 
-    /// Resizes the live `block`, moving it if need be; the contents stay up to the smaller size. A block that
-    /// moves belongs to the first-class heap `owner` from then on (0: to none). `None`: nothing changed.
+    /// Resizes the live `block`, moving it if need be. The contents stay up to the smaller size. A block that moves
+    /// belongs to the first-class heap `owner` from then on (0: to none). `None`: nothing changed.
     pub fn remap<O: Os>(
         &self,
         os: &O,
@@ -457,7 +457,7 @@ impl Large {
         Some(Block { bytes, ..block })
     }
 
-    /// Grows the live `block` at its place to at least `size` bytes; false where there is no room.
+    /// Grows the live `block` at its place to at least `size` bytes. False if there is no room.
     pub fn expand<O: Os>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> bool {
         let bytes = match size.checked_next_multiple_of(meta.os_page()) {
             Some(bytes) if bytes > block.bytes => bytes,
@@ -515,8 +515,8 @@ impl Large {
         }
     }
 
-    /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies
-    /// between guard pages; `None`: no live block begins there.
+    /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies between guard
+    /// pages. `None` means no live block begins there.
     pub fn noted(&self, address: usize) -> Option<(Block, usize, GuardPages)> {
         let record = *self.inner.lock().table.at(address)?;
         let guard_pages = if record.note & 1 != 0 {
@@ -528,7 +528,7 @@ impl Large {
         (record.stray == 0).then_some((record.block(), asked, guard_pages))
     }
 
-    /// The first-class heap that the live block at `address` belongs to; 0: none.
+    /// The first-class heap that the live block at `address` belongs to. 0 means none.
     pub fn owner_of(&self, address: usize) -> u64 {
         let inner = &mut *self.inner.lock();
         inner.table.at(address).map_or(0, |record| record.owner)
@@ -754,7 +754,7 @@ impl Inner {
             .map_or(Found::Unknown, Found::Freed)
     }
 
-    /// Records a block as live; false where the table has no room.
+    /// Records a block as live. False if the table has no room.
     #[must_use]
     fn begin(&mut self, block: Block) -> bool {
         let entered = self.table.has_room() && self.table.insert(Record::of(block, 0));
@@ -786,7 +786,7 @@ impl Inner {
         self.kept.put(range)
     }
 
-    /// Notes a live block's new size; the kept ranges were changed before if it grew.
+    /// Notes a live block's new size. The kept ranges were changed before if it grew.
     fn resize(&mut self, block: Block, bytes: usize) -> Option<Block> {
         self.table.at(block.address)?.bytes = bytes;
         self.live_bytes = self.live_bytes - block.bytes + bytes;
@@ -828,7 +828,7 @@ impl Inner {
         now.saturating_sub(self.last_tick) >= self.interval
     }
 
-    /// Bytes that were kept all the time since the last tick; 0 where that was just now.
+    /// Bytes that were kept all the time since the last tick. 0 if that was just now.
     fn tick(&mut self, now: u64) -> usize {
         if !self.is_due(now) {
             return 0;
@@ -840,7 +840,7 @@ impl Inner {
         idle
     }
 
-    /// Keeps a range that could not be unmapped, or notes it in the table; false where neither has place.
+    /// Keeps a range that could not be unmapped, or notes it in the table. False if neither has place.
     fn keep_or_note(&mut self, range: Range) -> bool {
         if !self.kept.has_place() {
             return self.note_stray(Record::of(range.block(), 1));

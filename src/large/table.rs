@@ -16,11 +16,11 @@ use core::sync::atomic::{compiler_fence, Ordering::Release, Ordering::SeqCst};
 pub(super) struct Record {
     pub(super) address: usize,
     pub(super) bytes: usize,
-    /// 0 while live; 1: freed, but neither could it be unmapped nor was there place to keep it.
+    /// 0 while live. 1 means freed, but neither could it be unmapped nor was there place to keep it.
     pub(super) stray: u32,
     /// What hardened mode notes of the block: bytes that were not asked for, and whether it has guard pages.
     pub(super) note: u32,
-    /// Owner word of the first-class heap that the block belongs to; 0: none.
+    /// Owner word of the first-class heap that the block belongs to. 0 means none.
     pub(super) owner: u64,
 }
 
@@ -57,7 +57,7 @@ impl Record {
 #[derive(Clone, Copy)]
 pub(super) struct Table {
     table: *mut Record,
-    /// Base-2 logarithm of the table's records; 0: no table yet.
+    /// Base-2 logarithm of the table's records. 0 means no table yet.
     pub(super) shift: u32,
     /// Records in the table.
     pub(super) count: usize,
@@ -147,7 +147,7 @@ impl Table {
     }
 
     fn read(&self, index: usize) -> Record {
-        // SAFETY: within the open table; any bits are a record.
+        // SAFETY: within the open table. Any bits are a record.
         unsafe { *self.place(index) }
     }
 
@@ -181,7 +181,7 @@ impl Table {
 
     pub(super) fn at(&mut self, address: usize) -> Option<&mut Record> {
         let index = self.index_of(address)?;
-        // SAFETY: within the open table; the exclusive borrow of `self` stands for the lock.
+        // SAFETY: within the open table. The exclusive borrow of `self` stands for the lock.
         Some(unsafe { &mut *self.place(index) })
     }
 
@@ -194,7 +194,7 @@ impl Table {
             .map(|(index, record)| (index, record.address))
     }
 
-    /// Enters a record; false where the table is full: one place stays empty, where probes end.
+    /// Enters a record. False if the table is full: one place stays empty, where probes end.
     #[must_use]
     pub(super) fn insert(&mut self, record: Record) -> bool {
         if self.shift == 0 || self.count >= self.mask() {

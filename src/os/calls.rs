@@ -1,7 +1,7 @@
 //! System calls, made by the instruction itself: a program may define any function of libc's, allocate in it, or
 //! wait in it for a thread that waits for us. None of them touches errno.
 //!
-//! docs/compatibility.md lists the calls, and when each is made; a test holds them to the list.
+//! docs/compatibility.md lists the calls, and when each is made. A test holds them to the list.
 
 use super::Limits;
 use core::ffi::{c_char, c_int, c_void, CStr};
@@ -36,7 +36,7 @@ unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> An
 /// With `MAP_FIXED` in `flags` the caller owns the range.
 pub(super) unsafe fn map(start: usize, bytes: usize, access: c_int, flags: c_int) -> Answer {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
-    // SAFETY: the caller's; elsewhere a fresh mapping touches nobody's memory.
+    // SAFETY: the caller keeps this function's contract. Elsewhere a fresh mapping touches nobody's memory.
     unsafe { map_file(start, bytes, access, flags, -1, 0) }
 }
 
@@ -100,7 +100,7 @@ pub(super) unsafe fn advise(start: usize, bytes: usize, advice: c_int) -> bool {
     unsafe { ask(libc::SYS_madvise, [start, bytes, advice as usize]).is_ok() }
 }
 
-/// mseal(2), Linux 6.10; older kernels know no such call.
+/// mseal(2), Linux 6.10. Older kernels know no such call.
 ///
 /// # Safety
 /// Nobody is to change the mapping any more.
@@ -118,7 +118,7 @@ pub(super) fn name_range(start: *mut u8, bytes: usize, name: &'static CStr) {
     const ANON_NAME: usize = 0;
     let name = name.as_ptr() as usize;
     let arguments = [SET_VMA, ANON_NAME, start as usize, bytes, name];
-    // SAFETY: naming a range changes no memory; the name lives for good.
+    // SAFETY: naming a range changes no memory. The name lives for good.
     let _ = unsafe { ask(libc::SYS_prctl, arguments) };
 }
 
@@ -139,7 +139,7 @@ pub fn allow_tracers() {
 pub unsafe fn open(path: *const c_char, flags: c_int, mode: c_int) -> Result<c_int, c_int> {
     let (path, here) = (path as usize, libc::AT_FDCWD as usize);
     let arguments = [here, path, flags as usize, mode as usize];
-    // SAFETY: the caller's string; openat(2) with these arguments is open(2).
+    // SAFETY: the caller's string. openat(2) with these arguments is open(2).
     unsafe { ask(libc::SYS_openat, arguments).map(|file| file as c_int) }
 }
 
@@ -211,7 +211,7 @@ pub(super) fn holds_one(path: &CStr) -> bool {
 /// write(2).
 pub fn write(file: c_int, text: &[u8]) {
     let (start, bytes) = (text.as_ptr() as usize, text.len());
-    // SAFETY: reads the text's bytes; a bad descriptor only fails.
+    // SAFETY: reads the text's bytes. A bad descriptor only fails.
     let _ = unsafe { ask(libc::SYS_write, [file as usize, start, bytes]) };
 }
 
@@ -245,10 +245,10 @@ fn limit_of(resource: usize) -> usize {
     usize::try_from(limit[0]).unwrap_or(usize::MAX)
 }
 
-/// sysinfo(2): bytes of memory and swap that the system has; 0 where that cannot be told.
+/// sysinfo(2): bytes of memory and swap that the system has. 0 if that cannot be told.
 pub(super) fn memory() -> usize {
     let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
-    // SAFETY: `info` is a place to write to; all zeros is a valid answer.
+    // SAFETY: `info` is a place to write to. All zeros is a valid answer.
     let info = unsafe {
         let _ = ask(libc::SYS_sysinfo, [info.as_mut_ptr() as usize]);
         info.assume_init()
@@ -257,7 +257,7 @@ pub(super) fn memory() -> usize {
     bytes.saturating_mul(info.mem_unit as usize)
 }
 
-/// Random bytes (getrandom(2)); zeros where there are none.
+/// Random bytes (getrandom(2)). Zeros if there are none.
 pub(super) fn random() -> u64 {
     let mut word = 0u64;
     let place = ptr::from_mut(&mut word) as usize;

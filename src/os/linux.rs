@@ -17,12 +17,12 @@ use core::sync::atomic::AtomicPtr;
 pub struct Linux {
     hooks: Hooks,
     process: Process,
-    /// The thread-specific-data key whose destructor is the exit hook, plus one; 0: none yet.
+    /// The thread-specific-data key whose destructor is the exit hook, plus one. 0 means none yet.
     key: AtomicU32,
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
     fences: GuardPages,
-    /// backtrace(3), once stacks can be told; null: not.
+    /// backtrace(3), once stacks can be told. Null means that they cannot.
     backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
     huge: AtomicU32,
@@ -69,7 +69,7 @@ pub struct Hooks {
     pub fault: fn(usize),
 }
 
-/// Bytes of a huge page on most machines; elsewhere a guess that only decides who is asked.
+/// Bytes of a huge page on most machines. Elsewhere a guess that only decides who is asked.
 const HUGE_PAGE: usize = 2 << 20;
 
 impl Linux {
@@ -103,7 +103,7 @@ impl Linux {
         }
         let page = start.next_multiple_of(self.page_size());
         let bytes = bytes - (page - start);
-        // SAFETY: advice on our own fresh range; where there are no huge pages it fails and changes nothing.
+        // SAFETY: advice on our own fresh range. Where there are no huge pages it fails and changes nothing.
         unsafe { calls::advise(page, bytes, libc::MADV_HUGEPAGE) };
     }
 
@@ -116,7 +116,7 @@ impl Linux {
         }
         let mut key = 0;
         let hook = Some(self.hooks.thread_exit);
-        // SAFETY: `key` is a place to write to; the hook is a function for the process's life.
+        // SAFETY: `key` is a place to write to. The hook is a function for the process's life.
         if keeping_errno(|| unsafe { libc::pthread_key_create(&mut key, hook) }) != 0 {
             return 0;
         }
@@ -124,10 +124,11 @@ impl Linux {
         set.err().unwrap_or(key + 1)
     }
 
-    /// Random places for `bytes` of address space, a few, where nobody maps unasked: the quarter of all addresses behind
-    /// three eighths of them. From top to bottom come the stack, libraries and mappings, then programs and the break above
-    /// two thirds; where mappings go upwards, they begin at a third. Of 47 bits it is the eighth behind the middle: V8 and
-    /// PartitionAlloc map at random places of 46 bits, and mappings that go upwards may begin up to 16 TiB later.
+    /// Random places for `bytes` of address space, a few, where nobody maps unasked: the quarter of all addresses
+    /// behind three eighths of them. From top to bottom come the stack, libraries and mappings, then programs and the
+    /// break above two thirds. Where mappings go upwards, they begin at a third. Of 47 bits it is the eighth behind the
+    /// middle: V8 and PartitionAlloc map at random places of 46 bits, and mappings that go upwards may begin up to 16
+    /// TiB later.
     fn places(&self, bytes: usize) -> impl Iterator<Item = usize> + '_ {
         let (page, all) = (self.page_size(), self.process.addresses());
         let (from, room) = if all == 1 << 47 {
@@ -140,10 +141,9 @@ impl Linux {
         (0..tries).map(move |_| from + self.random() as usize % choices * page)
     }
 
-    /// Whether the break can be moved without another thread moving it at the same time. libc's `sbrk`
-    /// is not atomic: two that overlap give both callers the same memory. So beside another malloc the
-    /// break is moved only while there is one thread; the directory of a process's threads has two links
-    /// and one for each (proc(5)).
+    /// Whether the break can be moved without another thread moving it at the same time. libc's `sbrk` is not atomic:
+    /// two that overlap give both callers the same memory. So beside another malloc the break is moved only while there
+    /// is one thread. The directory of a process's threads has two links and one for each (proc(5)).
     fn may_move_break(&self) -> bool {
         if self.sole.load(Relaxed) != 0 {
             return true;
@@ -209,7 +209,7 @@ impl Os for Linux {
         if delta != 0 && !self.may_move_break() {
             return None;
         }
-        // SAFETY: the caller owns what a negative delta gives back; a positive one takes fresh pages.
+        // SAFETY: the caller owns what a negative delta gives back. A positive one takes fresh pages.
         let old = keeping_errno(|| unsafe { libc::sbrk(delta) }) as isize;
         if old == -1 || old == 0 {
             return None;
@@ -279,8 +279,8 @@ impl Os for Linux {
         }
         let whole = map_anonymous(bytes.checked_add(align)?, READ_WRITE, 0)?;
         let head = whole.as_ptr().align_offset(align);
-        // SAFETY: head and tail are parts of the fresh mapping, and the block between stays; `head` is at
-        // most `align`, so all three parts lie within `bytes + align`.
+        // SAFETY: head and tail are parts of the fresh mapping, and the block between stays. `head` is at most `align`,
+        // so all three parts lie within `bytes + align`.
         unsafe {
             let start = whole.add(head);
             if head > 0 {
@@ -410,7 +410,7 @@ impl Os for Linux {
             Huge::Wanted => libc::MADV_HUGEPAGE,
             Huge::Unwanted => libc::MADV_NOHUGEPAGE,
         };
-        // SAFETY: the caller's range; advice changes no contents.
+        // SAFETY: the caller's range. Advice changes no contents.
         unsafe { calls::advise(at(start), bytes, advice) };
     }
 
@@ -499,8 +499,8 @@ impl Os for Linux {
     fn watch_faults(&self) {
         FAULT.store(self.hooks.fault as *mut (), Relaxed);
         let mut action = core::mem::MaybeUninit::<libc::sigaction>::zeroed();
-        // SAFETY: all zeros but for what is set is a valid action; the handler is a function for the
-        // process's life, and calls what was there before.
+        // SAFETY: all zeros but for what is set is a valid action. The handler is a function for the process's life,
+        // and calls what was there before.
         unsafe {
             let place = action.as_mut_ptr();
             (*place).sa_sigaction = handle_fault as *const () as usize;
@@ -510,8 +510,8 @@ impl Os for Linux {
     }
 
     unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's: nobody writes there any more, and from now on the kernel refuses to change the
-        // mapping; older ones know no such call.
+        // SAFETY: the caller's: nobody writes there any more, and from now on the kernel refuses to change the mapping.
+        // Older ones know no such call.
         unsafe {
             let done = calls::protect(at(start), bytes, libc::PROT_READ);
             calls::seal(at(start), bytes);
@@ -559,7 +559,7 @@ impl Os for Linux {
         if backtrace.is_null() {
             return 0;
         }
-        // SAFETY: `prepare_stacks` found the function under its name; its type is that of glibc's manual.
+        // SAFETY: `prepare_stacks` found the function under its name. Its type is that of glibc's manual.
         let backtrace: Backtrace = unsafe { core::mem::transmute(backtrace) };
         // SAFETY: backtrace(3) writes at most as many addresses as `frames` has room for.
         let known = keeping_errno(|| unsafe {
@@ -569,15 +569,14 @@ impl Os for Linux {
     }
 
     fn prepare_stacks(&self) {
-        // SAFETY: the name is a string; looking a symbol up changes nothing.
+        // SAFETY: the name is a string. Looking a symbol up changes nothing.
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"backtrace".as_ptr()) };
         if found.is_null() || !self.backtrace.load(Relaxed).is_null() {
             return;
         }
-        // The first call loads the unwinder, which allocates; later ones do not. Nobody else is to call it
-        // before: loading does not nest.
-        // SAFETY: the function was found under its name and has the type of glibc's manual. It writes at most
-        // one address, and there is room for one.
+        // The first call loads the unwinder, which allocates. Later ones do not. Nobody else is to call it before:
+        // loading does not nest. SAFETY: the function was found under its name and has the type of glibc's manual. It
+        // writes at most one address, and there is room for one.
         unsafe {
             let backtrace: Backtrace = core::mem::transmute(found);
             keeping_errno(|| backtrace(&mut ptr::null_mut(), 1));
@@ -601,8 +600,8 @@ fn start_thread(work: Work) -> bool {
     let mut thread = 0;
     // The new thread has the mask of the calling one.
     let before = calls::mask_signals(!OF_LIBC);
-    // SAFETY: `thread` is a place to write to; the work is a function for the process's life; nobody else knows of the
-    // thread.
+    // SAFETY: `thread` is a place to write to, and the work is a function for the process's life. Nobody else knows of
+    // the thread.
     let started = unsafe {
         let failed = libc::pthread_create(&mut thread, ptr::null(), work, ptr::null_mut());
         failed == 0 && libc::pthread_detach(thread) == 0
@@ -628,7 +627,7 @@ static BEFORE: Before = Before(core::cell::UnsafeCell::new(
 
 /// Tells of a fault, and lets it happen again under whoever handled faults before.
 extern "C" fn handle_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel gives the fault's address; the old action is put back, so this runs once.
+    // SAFETY: the kernel gives the fault's address. The old action is put back, so this runs once.
     unsafe {
         let hook = FAULT.load(Relaxed);
         libc::sigaction(libc::SIGSEGV, BEFORE.0.get(), ptr::null_mut());
@@ -659,8 +658,8 @@ fn tell_frame(at: usize) {
     let mut line = Line::new();
     line.text("    at ").hex(at);
     let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: `info` is a place to write to, and all zeros is a valid answer; the name it holds is a
-    // string of the dynamic linker's.
+    // SAFETY: `info` is a place to write to, and all zeros is a valid answer. The name it holds is a string of the
+    // dynamic linker's.
     unsafe {
         if libc::dladdr(at as *const _, info.as_mut_ptr()) != 0 {
             let info = info.assume_init();

@@ -67,28 +67,28 @@ macro_rules! weak {
     };
 }
 
-/// What dlsym(3) finds for `name` from `place` on; 0: nothing.
+/// What dlsym(3) finds for `name` from `place` on. 0 means nothing.
 fn look_up(place: *mut c_void, name: &CStr) -> usize {
     let address = weak!("dlsym");
     if address == 0 {
         return 0;
     }
-    // SAFETY: the address of dlsym, which has this type; the name is a string.
+    // SAFETY: the address of dlsym, which has this type. The name is a string.
     unsafe { transmute::<usize, Dlsym>(address)(place, name.as_ptr()) as usize }
 }
 
-/// What `name` stands for in the process at large; null: nothing, or the program is static and cannot say.
+/// What `name` stands for in the process at large. Null means nothing, or the program is static and cannot say.
 pub fn symbol(name: &CStr) -> *mut c_void {
     look_up(libc::RTLD_DEFAULT, name) as *mut c_void
 }
 
-/// What `name` stands for behind us in the order of search; null: nothing. May allocate.
+/// What `name` stands for behind us in the order of search. Null means nothing. May allocate.
 pub fn next_symbol(name: &CStr) -> *mut c_void {
     look_up(libc::RTLD_NEXT, name) as *mut c_void
 }
 
-/// What `name` stands for in the C++ runtime: behind us in the order of search, or in a runtime that was
-/// opened for one library alone (an interpreter that opens an extension); 0: nothing. May allocate.
+/// What `name` stands for in the C++ runtime: behind us in the order of search, or in a runtime that was opened for one
+/// library alone (an interpreter that opens an extension). 0 means nothing. May allocate.
 pub(super) fn look_up_in_runtime(name: &CStr) -> usize {
     let next = look_up(libc::RTLD_NEXT, name);
     // By name, as below.
@@ -98,8 +98,8 @@ pub(super) fn look_up_in_runtime(name: &CStr) -> usize {
     }
     for library in [c"libstdc++.so.6", c"libc++.so.1"] {
         let flags = libc::RTLD_LAZY | libc::RTLD_NOLOAD;
-        // SAFETY: a function of this name has this type (dlopen(3)); the library is there already, or not at
-        // all. The handle is kept for good.
+        // SAFETY: a function of this name has this type (dlopen(3)). The library is there already, or not at all. The
+        // handle is kept for good.
         let handle = unsafe { transmute::<usize, Dlopen>(dlopen)(library.as_ptr(), flags) };
         let found = if handle.is_null() {
             0
@@ -141,7 +141,7 @@ pub fn next_malloc() -> Option<NextMalloc> {
     }
 }
 
-/// Whether libc knows of no second thread, and of none that has ended; `None` where it does not tell
+/// Whether libc knows of no second thread, and of none that has ended. `None` if it does not tell
 /// (`__libc_single_threaded`, glibc 2.32).
 pub fn is_single_threaded() -> Option<bool> {
     let flag = weak!("__libc_single_threaded") as *const u8;
@@ -199,8 +199,8 @@ pub fn stay_loaded() {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     let here = stay_loaded as fn() as *const c_void;
     let flags = libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
-    // SAFETY: functions of these names have these types (dladdr(3), dlopen(3)); `info` is a place to write
-    // to, and holds the object's name where dladdr says so. The handle is kept for good.
+    // SAFETY: functions of these names have these types (dladdr(3), dlopen(3)). `info` is a place to write to, and
+    // holds the object's name where dladdr says so. The handle is kept for good.
     unsafe {
         if transmute::<usize, Dladdr>(dladdr)(here, info.as_mut_ptr()) != 0 {
             transmute::<usize, Dlopen>(dlopen)(info.assume_init().dli_fname, flags);

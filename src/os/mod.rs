@@ -1,8 +1,7 @@
 //! What the allocator asks of the system, as a trait, so that the system can be swapped.
 //!
-//! [`Linux`] asks the real one; `Sim` (feature `sim`) is a simulated one that checks every transition
-//! of every page and fails when told to. Nothing else makes a system call but
-//! `mutex`'s futex.
+//! [`Linux`] asks the real one. `Sim` (feature `sim`) is a simulated one that checks every transition of every page and
+//! fails when told to. Nothing else makes a system call but `mutex`'s futex.
 //!
 //! A page of address space is in one of three states:
 //!
@@ -37,7 +36,7 @@ pub use sim::{Sim, SimConfig};
 /// The environment variable that options are read from.
 pub const OPTIONS: &core::ffi::CStr = c"SLABSIDE_OPTIONS";
 
-/// The limits that a process runs under, in bytes; `usize::MAX` where there is none.
+/// The limits that a process runs under, in bytes. `usize::MAX` if there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Address space (`RLIMIT_AS`): counts even what is only reserved.
@@ -106,8 +105,8 @@ pub trait Os: Sync {
     /// Maps usable zero pages at a multiple of `align` (a power of two).
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>>;
 
-    /// Maps usable zero pages at `start` and nowhere else; false where any of the addresses is in use. Beside
-    /// a mapping of ours they become part of it, which moving it by mremap would prevent.
+    /// Maps usable zero pages at `start` and nowhere else. False if any of the addresses is in use. Beside a mapping of
+    /// ours they become part of it, which moving it by mremap would prevent.
     fn map_at(&self, start: usize, bytes: usize) -> bool;
 
     /// Gives address space back. It may fail where splitting a mapping would exceed `vm.max_map_count`.
@@ -116,14 +115,13 @@ pub trait Os: Sync {
     /// Nobody uses the range any more, and it came from [`Os::map`], [`Os::remap`] or [`Os::reserve`], or was opened.
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
-    /// Resizes a mapping, moving it if need be (mremap(2)); bytes beyond the old size are zero.
+    /// Resizes a mapping, moving it if need be (mremap(2)). Bytes beyond the old size are zero.
     ///
     /// # Safety
-    /// As [`Os::unmap`]; on success the old range is gone where the address differs.
+    /// As [`Os::unmap`]. On success the old range is gone where the address differs.
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
 
-    /// Grows a mapping at its place; bytes beyond the old size are zero. False where there is no room
-    /// behind it.
+    /// Grows a mapping at its place. Bytes beyond the old size are zero. False where there is no room behind it.
     ///
     /// # Safety
     /// `start` and `old` are a mapping from [`Os::map`] or [`Os::remap`] that the caller owns.
@@ -135,8 +133,8 @@ pub trait Os: Sync {
     /// The range is usable, ours, and its contents are dead.
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
-    /// Starts a thread that runs the hook for the background, blocks all signals but libc's own and is joined by nobody; whether it did.
-    /// May allocate: call it with no lock held and the calling thread's heap in place.
+    /// Starts a thread that runs the hook for the background, blocks all signals but libc's own and is joined by
+    /// nobody. Returns whether it did. May allocate: call it with no lock held and the calling thread's heap in place.
     fn start_background(&self) -> bool {
         false
     }
@@ -146,7 +144,7 @@ pub trait Os: Sync {
         let _ = milliseconds;
     }
 
-    /// Has every processor that runs a thread of the process pass a full memory barrier; false where the system cannot.
+    /// Has every processor that runs a thread of the process pass a full memory barrier. False if the system cannot.
     fn barrier(&self) -> bool {
         false
     }
@@ -156,13 +154,13 @@ pub trait Os: Sync {
         false
     }
 
-    /// Names a range in /proc/PID/maps, as far as the system can; best effort.
+    /// Names a range in /proc/PID/maps, as far as the system can. Best effort.
     fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr);
 
     /// Milliseconds of a monotonic clock, coarse and cheap.
     fn clock(&self) -> u64;
 
-    /// A random word, for addresses and secrets; never fails, may be weak.
+    /// A random word, for addresses and secrets. Never fails, may be weak.
     fn random(&self) -> u64;
 
     /// The limits in force at the time of the call.
@@ -172,13 +170,13 @@ pub trait Os: Sync {
     /// once, with no lock held and the calling thread's heap in place.
     fn begin(&self) {}
 
-    /// The options that the user set in the environment; empty where there are none, or where they are
-    /// not to be trusted (a set-user-id program).
+    /// The options that the user set in the environment. Empty if there are none, or where they are not to be trusted
+    /// (a set-user-id program).
     fn options(&self) -> &'static [u8] {
         &[]
     }
 
-    /// The options that the program brings with it (the variable `slabside_options`); empty where there are none.
+    /// The options that the program brings with it (the variable `slabside_options`). Empty if there are none.
     fn own_options(&self) -> &'static [u8] {
         &[]
     }
@@ -195,8 +193,7 @@ pub trait Os: Sync {
     /// The range is ours.
     unsafe fn advise_huge(&self, _start: NonNull<u8>, _bytes: usize, _huge: Huge) {}
 
-    /// The malloc whose blocks may have strayed here; `None` where there is none. May allocate: call it
-    /// with no lock held.
+    /// The malloc whose blocks may have strayed here. `None` if there is none. May allocate: call it with no lock held.
     fn next_malloc(&self) -> Option<NextMalloc> {
         None
     }
@@ -207,7 +204,7 @@ pub trait Os: Sync {
     /// Tells the caller of the C interface that memory has run out: sets errno to ENOMEM.
     fn exhausted(&self) {}
 
-    /// A word that is 1 until a fork makes it 0 in the child; `None` where the system has no such thing.
+    /// A word that is 1 until a fork makes it 0 in the child. `None` if the system has no such thing.
     fn fork_mark(&self) -> Option<&'static AtomicU32> {
         None
     }
@@ -215,7 +212,7 @@ pub trait Os: Sync {
     /// In a fork child, before anything of the heap is repaired.
     fn forked(&self) {}
 
-    /// Bytes of memory and swap that the system has; `usize::MAX` where that is not known.
+    /// Bytes of memory and swap that the system has. `usize::MAX` if that is not known.
     fn memory(&self) -> usize {
         usize::MAX
     }
@@ -224,8 +221,8 @@ pub trait Os: Sync {
     /// held.
     fn stay_loaded(&self) {}
 
-    /// The number of the calling thread and its process, never 0; 0 where threads have none. For reports alone: a
-    /// filter of system calls may kill whoever asks.
+    /// The number of the calling thread and its process, never 0. 0 if threads have none. For reports alone: a filter
+    /// of system calls may kill whoever asks.
     fn thread_id(&self) -> u64 {
         0
     }
@@ -240,7 +237,7 @@ pub trait Os: Sync {
     /// allocate: call it with no lock held and the thread's heap in place.
     fn watch_thread(&self, thread: NonNull<u8>);
 
-    /// Reports a misuse and ends the program. Reentrant; does not return.
+    /// Reports a misuse and ends the program. Reentrant. Does not return.
     fn die(&self, misuse: &Misuse) -> !;
 
     /// As [`Os::die`], with `details` on a line of their own, then the stack as far as it can be told, and
@@ -260,8 +257,8 @@ pub trait Os: Sync {
 
     // ---- hardened mode: a system that cannot do these answers false, and does without ------------
 
-    /// Makes usable pages fault when they are touched, whoever touches them; their contents are lost. The
-    /// range stays the caller's, to be unmapped or given back like the pages around it.
+    /// Makes usable pages fault when they are touched, whoever touches them. Their contents are lost. The range stays
+    /// the caller's, to be unmapped or given back like the pages around it.
     ///
     /// # Safety
     /// The range is usable, ours, and its contents are dead.
@@ -278,7 +275,7 @@ pub trait Os: Sync {
     /// Makes a usable range of whole mappings one that is only reserved, as [`Os::reserve`] gives.
     ///
     /// # Safety
-    /// As [`Os::unmap`]; the range stays the caller's.
+    /// As [`Os::unmap`]. The range stays the caller's.
     unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
         let _ = (start, bytes);
         false

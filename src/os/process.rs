@@ -23,7 +23,7 @@ use core::mem::transmute;
 /// The page size, and the way to the clock, once they were asked for.
 pub(super) struct Process {
     page: AtomicUsize,
-    /// `clock_gettime` of the kernel's code; `NONE`: it has none; 0: nobody has looked.
+    /// `clock_gettime` of the kernel's code. `NONE` means that it has none, 0 that nobody has looked.
     clock: AtomicUsize,
 }
 
@@ -86,9 +86,9 @@ impl Process {
             self.clock.store(function, Relaxed);
         }
         let known = function != NONE && {
-            // SAFETY: a function of that name has this type, and keeps to the C convention; `now` is a place.
+            // SAFETY: a function of that name has this type, and keeps to the C convention. `now` is a place.
             let ask = unsafe { transmute::<usize, ClockGettime>(function) };
-            // SAFETY: the function is the vDSO's clock_gettime, as above; it writes `now` alone.
+            // SAFETY: the function is the vDSO's clock_gettime, as above. It writes `now` alone.
             unsafe { ask(clock, &mut now) == 0 }
         };
         if !known {
@@ -98,7 +98,7 @@ impl Process {
     }
 }
 
-/// The value of the environment variable `name`; `None` too in a program that must not trust it (set-user-id).
+/// The value of the environment variable `name`. `None` too in a program that must not trust it (set-user-id).
 pub fn variable(name: &CStr) -> Option<&'static CStr> {
     if auxiliary_value(libc::AT_SECURE as usize) != Some(0) {
         return None;
@@ -111,7 +111,7 @@ pub fn variable(name: &CStr) -> Option<&'static CStr> {
         false => now,
     };
     let name = name.to_bytes();
-    // SAFETY: an environment is an array of strings that ends with a null pointer; nobody changes it this early.
+    // SAFETY: an environment is an array of strings that ends with a null pointer. Nobody changes it this early.
     unsafe {
         while let Some(text) = entry.read().as_ref() {
             let text = core::ptr::from_ref(text);
@@ -144,7 +144,7 @@ pub unsafe fn string(text: *const c_char) -> &'static CStr {
 /// The environment as the kernel made it, where the dynamic linker tells.
 fn first_environment() -> Option<*const *const c_char> {
     let end = weak!("__libc_stack_end") as *const *const usize;
-    // SAFETY: a variable of the dynamic linker's; it points to argc, behind which come as many words and a null.
+    // SAFETY: a variable of the dynamic linker's. It points to argc, behind which come as many words and a null.
     unsafe {
         let start = *end.as_ref()?;
         let count = *start.as_ref()?;
@@ -251,7 +251,7 @@ const VDSO_CLOCK: &[u8] = b"__vdso_clock_gettime\0";
 unsafe fn vdso_clock(base: usize) -> usize {
     let mut shift = None;
     let mut dynamic = 0;
-    // SAFETY: the file's own tables, as elf(5) has them; the table of symbols lies right before their names.
+    // SAFETY: the file's own tables, as elf(5) has them. The table of symbols lies right before their names.
     unsafe {
         let header = &*(base as *const ElfHeader);
         let segments = (base + header.segments) as *const Segment;

@@ -58,7 +58,7 @@ impl Pages {
         }
     }
 
-    /// Moves the break from `end` down; where somebody moved it in between, puts it back at once.
+    /// Moves the break from `end` down. Where somebody moved it in between, puts it back at once.
     fn move_break_down<O: Os>(&self, os: &O, end: usize, bytes: usize) -> bool {
         match os.move_break(-(bytes as isize)) {
             Some(old) if old == end => true,
@@ -87,8 +87,8 @@ impl Pages {
         Some((page, n))
     }
 
-    /// From now on as many free pages at the end are given back at once; [`usize::MAX`]: none ever are, but
-    /// when asked for.
+    /// From now on as many free pages at the end are given back at once. [`usize::MAX`] means none ever are, but when
+    /// asked for.
     pub fn set_trim_threshold(&self, pages: usize) {
         let policy = &mut self.inner.lock().policy;
         (policy.least, policy.threshold) = (pages, pages);
@@ -135,9 +135,8 @@ impl Pages {
         now.saturating_sub(self.inner.lock().policy.last_release)
     }
 
-    /// Gives back what lay unused for an interval: the heap's end, and dirty free pages inside. Called
-    /// from slow paths, with how long no slab had been released before the caller's own decay; does
-    /// nothing if called again too soon.
+    /// Gives back what lay unused for an interval: the heap's end, and dirty free pages inside. Called from slow paths,
+    /// with how long no slab had been released before the caller's own decay. Does nothing if called again too soon.
     pub fn tick<O: Os>(&self, os: &O, meta: &Meta, now: u64, quiet: u64) {
         let Some(_ticking) = self.ticking.try_lock() else {
             return;
@@ -193,7 +192,7 @@ impl Pages {
         };
         for window in &windows[..used] {
             if let Some(start) = NonNull::new(window.base.next_multiple_of(PAGE) as *mut u8) {
-                // SAFETY: advice on a window, whose pages are ours; holes in it are skipped by the kernel.
+                // SAFETY: advice on a window, whose pages are ours. Holes in it are skipped by the kernel.
                 unsafe { os.advise_huge(start, window.len * PAGE, Huge::Unwanted) };
             }
         }
@@ -217,7 +216,7 @@ impl Pages {
         if start >= end {
             return Some(first..first);
         }
-        // SAFETY: pages of a slab that the caller owns; what they held is dead, and nobody takes it meanwhile.
+        // SAFETY: pages of a slab that the caller owns. What they held is dead, and nobody takes it meanwhile.
         let done = NonNull::new(start as *mut u8)
             .is_some_and(|start_at| unsafe { os.discard(start_at, end - start) });
         if !done {

@@ -20,7 +20,7 @@ pub(super) struct Numbers {
     pub(super) made: u32,
     /// The number behind the last one before the gap.
     pub(super) end: u32,
-    /// The first number behind the gap; 0: there is no gap.
+    /// The first number behind the gap. 0 means that there is no gap.
     next: u32,
 }
 

@@ -6,9 +6,9 @@
 //!                       ^somebody else's sbrk: a hole, never ours       ^given back by negative sbrk
 //! ```
 //!
-//! Gives slabs their pages and headers, takes them back, and gives the kernel back what lies unused: the
-//! heap's end by moving the break, the rest by discarding. The slab headers are the truth; the page
-//! bitmaps are derived from them (`rebuild`). Knows no threads, no lists, no slots.
+//! Gives slabs their pages and headers, takes them back, and gives the kernel back what lies unused: the heap's end by
+//! moving the break, the rest by discarding. The slab headers are the truth. The page bitmaps are derived from them
+//! (`rebuild`). Knows no threads, no lists, no slots.
 //!
 //! Two locks: the page lock, never held over a system call, and the break lock, held by the one thread
 //! that moves the break or opens metadata. Order: break lock, then page lock.
@@ -42,7 +42,7 @@ use window::{Kind, Window};
 /// What the fast path of free reads: fixed once the heap has begun, but for `pages`, which only grows.
 #[repr(C)]
 pub struct Hot {
-    /// Address of page 0; 0: no heap yet.
+    /// Address of page 0. 0 means no heap yet.
     pub base: AtomicUsize,
     /// Pages of the first window that the page map speaks of.
     pub pages: AtomicUsize,
@@ -62,7 +62,7 @@ const _: () = {
 };
 
 impl Hot {
-    /// The number of the page that `address`, any, lies in; `None` outside the first window.
+    /// The number of the page that `address`, any, lies in. `None` outside the first window.
     #[inline(always)]
     pub fn page_of(&self, address: usize) -> Option<usize> {
         let page = address.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT;
@@ -78,7 +78,7 @@ impl Hot {
         })
     }
 
-    /// The header that the page map names for `page` < `pages`; the dummy where it names none.
+    /// The header that the page map names for `page` < `pages`. The dummy if it names none.
     #[inline(always)]
     pub fn slab_of(&self, page: usize) -> SlabPtr {
         let id = self.id_of(page);
@@ -90,7 +90,7 @@ impl Hot {
         }
     }
 
-    /// The header that the page of `address`, any, belongs to, or the dummy; `None` outside the first window.
+    /// The header that the page of `address`, any, belongs to, or the dummy. `None` outside the first window.
     #[inline(always)]
     pub fn slab_at(&self, address: usize) -> Option<SlabPtr> {
         self.page_of(address).map(|page| self.slab_of(page))
@@ -260,7 +260,7 @@ impl Pages {
         (0..n).for_each(|i| self.map_entry(page.plus(i)).store(id.0, Relaxed));
     }
 
-    /// The page that `address` lies in and the header it belongs to, in any window; `None` outside all.
+    /// The page that `address` lies in and the header it belongs to, in any window. `None` outside all.
     pub fn find(&self, address: usize) -> Option<(PageNo, SlabPtr)> {
         for view in &self.views[..self.view_count.load(Acquire)] {
             let page = address.wrapping_sub(view.base.load(Relaxed)) >> PAGE_SHIFT;
@@ -282,8 +282,8 @@ impl Pages {
 
     // ---- carving and releasing ------------------------------------------------------------------
 
-    /// A new slab of `shape`, all free, owned by `owner`; and whether its pages are all zero. `None`
-    /// where the system gives no more memory.
+    /// A new slab of `shape`, all free, owned by `owner`. Returns also whether its pages are all zero. `None` if the
+    /// system gives no more memory.
     pub fn new_slab<O: Os>(
         &self,
         os: &O,
@@ -393,7 +393,7 @@ impl Pages {
         self.find(base).map_or(PageNo(0), |(page, _)| page)
     }
 
-    /// Grows the span `slab` in place by `more` pages, if they are free behind it; whether it did.
+    /// Grows the span `slab` in place by `more` pages, if they are free behind it. Returns whether it did.
     pub fn extend(&self, slab: SlabPtr, more: usize) -> bool {
         let n = slab.pages();
         let page = self.page_of(slab.base());
@@ -441,7 +441,7 @@ impl Inner {
         page.plus(number.next_multiple_of(align) - number)
     }
 
-    /// Takes free pages out; true if all are the kernel's zero pages.
+    /// Takes free pages out. True if all are the kernel's zero pages.
     fn take(&mut self, page: PageNo, n: usize) -> bool {
         let index = self.window_of(page);
         let fresh = self.runs.take(page, n);

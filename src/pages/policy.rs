@@ -26,7 +26,7 @@ const LEARN_MS: u64 = 1000;
 /// When to give pages back: numbers that learn from what the program does.
 #[derive(Clone, Copy)]
 pub(super) struct Policy {
-    /// What the threshold is at first and comes back to; [`usize::MAX`]: nothing is given back at the end.
+    /// What the threshold is at first and comes back to. [`usize::MAX`] means nothing is given back at the end.
     pub(super) least: usize,
     /// Time between decay ticks, in milliseconds.
     pub(super) interval: u64,

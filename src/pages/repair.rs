@@ -18,7 +18,7 @@ impl Pages {
         self.forking.fetch_add(1, SeqCst);
     }
 
-    /// Waits until a thread that had begun to move the break has done so; it waits for nobody else.
+    /// Waits until a thread that had begun to move the break has done so. It waits for nobody else.
     pub fn await_mover(&self) {
         drop(self.break_lock.lock());
     }

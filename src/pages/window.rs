@@ -30,7 +30,7 @@ pub(super) struct Window {
     pub(super) cap: usize,
     /// Pages whose metadata are open.
     pub(super) opened: usize,
-    /// Number of the first page of the free run at the end; that of the end itself if there is none.
+    /// Number of the first page of the free run at the end. That of the end itself if there is none.
     pub(super) tail: PageNo,
     /// Number of the page after the highest one that was ever taken.
     pub(super) highest: PageNo,

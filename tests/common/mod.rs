@@ -220,8 +220,8 @@ fn compile_to(program: &Path, c_file: &str, flags: &[&str]) {
     fs::rename(&fresh, program).expect("the program can be moved to its place");
 }
 
-/// Runs `program` with `args` and, beside this process's environment, `env`; ends it after [`PATIENCE`].
-/// No core is dumped.
+/// Runs `program` with `args` and, beside this process's environment, `env`. Ends it after [`PATIENCE`]. No core is
+/// dumped.
 pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     run_for(PATIENCE, program, args, env)
 }
@@ -297,7 +297,7 @@ fn default_signals() {
     }
 }
 
-/// How many times as much wants to run as there are processors; at least 1.
+/// How many times as much wants to run as there are processors. At least 1.
 pub fn crowd() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut words = text.split([' ', '/']);
@@ -353,7 +353,7 @@ const PACKAGES: [(&str, &str); 14] = [
     ("xz", "xz-utils"),
 ];
 
-/// Whether all `programs` are installed; see [`is_there`].
+/// Whether all `programs` are installed. See [`is_there`].
 #[track_caller]
 pub fn installed(programs: &[&str]) -> bool {
     let places = env::var_os("PATH").expect("a PATH");
@@ -366,7 +366,7 @@ pub fn installed(programs: &[&str]) -> bool {
 }
 
 /// Whether `what` was `found`. What `.ci/packages` brings must be, so that its absence is no success, unless
-/// `SLABSIDE_SKIP_MISSING` is set; for anything else, or then, the output says that the test was skipped.
+/// `SLABSIDE_SKIP_MISSING` is set. For anything else, or then, the output says that the test was skipped.
 #[track_caller]
 pub fn is_there(found: bool, what: &str, package: &str) -> bool {
     if found {
@@ -383,7 +383,7 @@ pub fn is_there(found: bool, what: &str, package: &str) -> bool {
     false
 }
 
-/// Waits until `done`; the test fails where that takes longer than a program may run.
+/// Waits until `done`. The test fails where that takes longer than a program may run.
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let mut clock = Clock::start();

@@ -30,7 +30,7 @@ fn a_small_free_tail_stays() {
     assert!(heap.stats().break_moves <= moves + 3);
 }
 
-/// A program that swells again and again soon keeps its pages; one that has stopped gives them back.
+/// A program that swells again and again soon keeps its pages. One that has stopped gives them back.
 #[test]
 fn trimming_learns_from_swelling_and_forgets_in_quiet() {
     let heap = Heap::new();

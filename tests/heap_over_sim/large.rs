@@ -1,4 +1,4 @@
-//! Large blocks: mappings kept for reuse, joined, grown in place; impossible sizes.
+//! Large blocks: mappings kept for reuse, joined, grown in place. Impossible sizes.
 
 use super::*;
 
@@ -46,8 +46,8 @@ fn a_kept_mapping_that_is_too_small_is_made_larger() {
     heap.is_sound();
 }
 
-/// A block that grew once has room behind it; nothing is copied or moved the next times, and nobody else
-/// is given that room.
+/// A block that grew once has room behind it. Nothing is copied or moved the next times, and nobody else is given that
+/// room.
 #[test]
 fn a_large_block_grows_in_place_after_the_first_time() {
     let heap = Heap::new();
@@ -70,7 +70,7 @@ fn a_large_block_grows_in_place_after_the_first_time() {
     heap.is_sound();
 }
 
-/// What a block gives up by shrinking is what it grows into again; an address in it is a freed one.
+/// What a block gives up by shrinking is what it grows into again. An address in it is a freed one.
 #[test]
 fn a_large_block_shrinks_and_grows_in_place() {
     let heap = Heap::new();
@@ -123,8 +123,8 @@ fn freed_large_mappings_decay() {
     assert_eq!(heap.stats().mapped, 0);
 }
 
-/// What is kept and what is live are together at most what was live lately, a sixteenth of it and 16 MiB;
-/// no block above 64 MiB is kept, and no more than 512 ranges.
+/// What is kept and what is live are together at most what was live lately, a sixteenth of it and 16 MiB. No block
+/// above 64 MiB is kept, and no more than 512 ranges.
 #[test]
 fn freed_large_mappings_are_bounded() {
     let heap = Heap::new();

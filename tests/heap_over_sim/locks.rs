@@ -71,7 +71,7 @@ const NEED_NOTHING: [&str; 4] = [
 /// The allocator, the forking thread, and one of its blocks of each kind: a slot, a span, a large block.
 type SlotCache = fn(&Allocator<Sim>, &ThreadCache, [*mut u8; 3]) -> bool;
 
-/// Every other function, as far as it goes into the allocator; whether it did what it is for.
+/// Every other function, as far as it goes into the allocator. Returns whether it did what it is for.
 const ENTRIES: &[(&str, SlotCache)] = &[
     ("slabside_malloc", |a, t, _| {
         [100, 5000, 20_000, 200_000]

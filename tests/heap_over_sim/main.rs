@@ -1,8 +1,8 @@
 //! What the heap does, watched over a simulated system: misuse and where it is found, the order of reuse,
 //! when memory goes back, what is kept, and what happens where the break has an end or a hole.
 //!
-//! The model (tests/model.rs) says that a program is served; these tests say how. Each states why it is
-//! here. Threads are `ThreadCache`s, so that a test decides what each does and when.
+//! The model (tests/model.rs) says that a program is served. These tests say how. Each states why it is here. Threads
+//! are `ThreadCache`s, so that a test decides what each does and when.
 
 #[path = "../support/mod.rs"]
 mod support;

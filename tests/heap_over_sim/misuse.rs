@@ -118,7 +118,7 @@ fn a_free_one_past_the_last_slot_is_found_in_every_class() {
     }
 }
 
-/// The reciprocal tells each inner pointer from a slot's start; for spans any offset but 0.
+/// The reciprocal tells each inner pointer from a slot's start. For spans any offset but 0.
 #[test]
 fn a_free_of_an_inner_pointer_is_found() {
     let heap = Heap::new();

@@ -137,8 +137,8 @@ fn a_span_grows_and_shrinks_in_place() {
     heap.is_sound();
 }
 
-/// A block that grows step by step moves a few times, not once a class; one that doubles gets no more than
-/// it asked for.
+/// A block that grows step by step moves a few times, not once a class. One that doubles gets no more than it asked
+/// for.
 #[test]
 fn what_grows_by_little_gets_room_for_more() {
     let heap = Heap::new();

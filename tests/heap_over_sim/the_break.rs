@@ -1,4 +1,4 @@
-//! A break that has holes, an odd start or an end; heaps of every size.
+//! A break that has holes, an odd start or an end. Heaps of every size.
 
 use super::*;
 

@@ -175,8 +175,8 @@ fn many_short_threads_use_the_same_heap_again() {
     heap.is_sound();
 }
 
-/// A signal handler that interrupts a slow path may free, and what it freed is not lost; it gets a block of an
-/// area apart where no slot lies cached.
+/// A signal handler that interrupts a slow path may free, and what it freed is not lost. It gets a block of an area
+/// apart where no slot lies cached.
 #[test]
 fn a_handler_in_a_slow_path_frees_without_loss() {
     let heap = Heap::new();

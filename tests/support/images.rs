@@ -81,7 +81,7 @@ impl Seen {
 pub struct Image(BTreeMap<usize, Box<[u8; PAGE]>>);
 
 impl Image {
-    /// What any bytes stand for; what is left over is dropped.
+    /// What any bytes stand for. What is left over is dropped.
     pub fn from_bytes(mut bytes: &[u8]) -> Image {
         let mut image = Image::default();
         while let Some((head, rest)) = bytes.split_at_checked(HEAD) {
@@ -149,7 +149,7 @@ impl Image {
         page.map(|page| self.0.remove(&page));
     }
 
-    /// The first `n` bytes of those that it has; the rest of the page that is cut is zero.
+    /// The first `n` bytes of those that it has. The rest of the page that is cut is zero.
     pub fn cut(&self, n: usize) -> Image {
         let pages = self.0.iter().take(n.div_ceil(PAGE));
         let mut image = Image(

@@ -6,9 +6,9 @@
 //!                        `-----> BTreeMap address -> block  (what was asked, and what was written there)
 //! ```
 //!
-//! After every operation the two must agree: no two blocks overlap, each keeps what was written into all of
-//! its usable bytes, is aligned, and zero after calloc; and `validate` finds nothing. Tests, fuzz targets
-//! and soak runs all play through [`World::play`]; they differ only in where the operations come from.
+//! After every operation the two must agree. No two blocks overlap. Each keeps what was written into all of its usable
+//! bytes, is aligned, and zero after calloc. And `validate` finds nothing. Tests, fuzz targets and soak runs all play
+//! through [`World::play`]. They differ only in where the operations come from.
 #![allow(dead_code)] // Each test file uses a part.
 #![allow(clippy::vec_box)] // A heap names its thread's block by address.
 
@@ -59,7 +59,7 @@ pub enum Op {
         count: usize,
         stride: usize,
     },
-    /// The thread's exit hook runs; it is late from then on, and may still be used.
+    /// The thread's exit hook runs. It is late from then on, and may still be used.
     Exit(usize),
     /// The thread exits and a new one takes its place.
     Birth(usize),
@@ -76,7 +76,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Any four numbers as an operation; small numbers make small ones, so that shrinking them shrinks it.
+    /// Any four numbers as an operation. Small numbers make small ones, so that shrinking them shrinks it.
     pub fn from_numbers(kind: u8, thread: u8, pick: u16, size: u32) -> Op {
         let (thread, pick) = (thread as usize % THREADS, pick as usize);
         let few = if size >> 28 == 15 { 1 + pick % 200 } else { 1 };
@@ -322,7 +322,7 @@ impl World {
             thread += 1;
         }
         self.check();
-        // A late thread reaches the shared heap; one that never allocated would get a heap of its own.
+        // A late thread reaches the shared heap. One that never allocated would get a heap of its own.
         self.allocator
             .free(self.thread(0), self.allocator.malloc(self.thread(0), 1));
         (0..THREADS).for_each(|thread| self.allocator.exit_thread(self.thread(thread)));
@@ -588,7 +588,7 @@ impl Drop for World {
 /// What foreign memory is filled with.
 const FOREIGN: u8 = 0xf0;
 
-/// One page of the pattern `tag`; its first word tells which page it is.
+/// One page of the pattern `tag`. Its first word tells which page it is.
 fn pattern(tag: u64, page: usize) -> [u8; PAGE] {
     let mut bytes = [tag as u8 | 1; PAGE];
     bytes[..8].copy_from_slice(&(tag << 20 | 1 << 19 | page as u64).to_le_bytes());

@@ -117,7 +117,7 @@ impl Parallel {
         let table = &self.table;
         while table.free_left(&self.players[0].local) {}
         let allocator = &table.allocator;
-        // A late thread reaches the shared heap; one that never allocated would get a heap of its own.
+        // A late thread reaches the shared heap. One that never allocated would get a heap of its own.
         allocator.free(
             &*self.players[0].local,
             allocator.malloc(&*self.players[0].local, 1),
@@ -132,7 +132,7 @@ impl Parallel {
         assert_eq!(left, (0, 0, 0, 0), "{stats:?}");
     }
 
-    /// Requests that were refused; none where there is memory enough.
+    /// Requests that were refused. None if there is memory enough.
     pub fn refused(&self) -> usize {
         self.table.refused.load(Relaxed)
     }

@@ -1,5 +1,6 @@
-//! Heaps read from outside (`slabside-view` and the commands): of a target that stands still exactly what it counts
-//! itself, of one that goes on never fewer blocks than there were; and nothing in the target is changed.
+//! Heaps read from outside (`slabside-view` and the commands). Of a target that stands still the reader counts exactly
+//! what the target counts itself. Of one that goes on it never counts fewer blocks than there were. Nothing in the
+//! target is changed.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -541,7 +542,7 @@ fn a_core_file_says_what_the_process_said() {
         }
         let slots = |told: &Value| told[0]["slots"].as_array().expect("slots").clone();
         for (live, dead) in slots(&live).iter().zip(slots(&dead)) {
-            // Of a process a page that was never touched is not read; in the core file it is zero.
+            // Of a process a page that was never touched is not read. In the core file it is zero.
             let parts = match live["words"].as_array().is_some_and(Vec::is_empty) {
                 true => &["slot", "address", "state"][..],
                 false => &["slot", "address", "state", "words", "looks"],
@@ -647,7 +648,7 @@ fn kept(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// `SLABSIDE_WRITE=1` keeps those of the newest layout anew; [`KEPT`] then says what is told here.
+/// `SLABSIDE_WRITE=1` keeps those of the newest layout anew. [`KEPT`] then says what is told here.
 fn keep() {
     for (name, options) in [("3.slab", ""), ("hardened.slab", "hardened")] {
         let running = Running::holder(Form::Preloaded, 1, 3, options);

@@ -48,7 +48,7 @@ fn what_lives_when_nobody_counts_is_unknown() {
     }
 }
 
-/// Live blocks and bytes by class, in spans and in large blocks, are all that is live; fragmentation is told.
+/// Live blocks and bytes by class, in spans and in large blocks, are all that is live. Fragmentation is told.
 #[test]
 fn what_lives_is_told_by_class() {
     let of_48 = |report: &Value| {

@@ -21,7 +21,7 @@ pub struct Checked {
     pub kept: u64,
     /// Number of heaps.
     pub heaps: u64,
-    /// What contradicts itself, a line each; the first thousand.
+    /// What contradicts itself, a line each. The first thousand.
     pub wrong: Vec<String>,
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub struct Change {
     /// Bytes of a block.
     pub size: u64,
-    /// What they look like; empty where contents are not there.
+    /// What they look like. Empty if contents are not there.
     pub looks: String,
     /// How many are new.
     pub new: u64,

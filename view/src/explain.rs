@@ -94,7 +94,7 @@ pub struct Slot {
     pub address: u64,
     /// `live`, `free` or `waiting`.
     pub state: &'static str,
-    /// Its first words; none where they cannot be read.
+    /// Its first words. None if they cannot be read.
     pub words: Vec<u64>,
     /// What they look like.
     pub looks: String,

@@ -95,7 +95,7 @@ pub struct Owned {
     pub heap: String,
     /// Its number, if it is a heap.
     pub index: Option<u64>,
-    /// The system's number of its thread; 0: none, or not known.
+    /// The system's number of its thread. 0 means none, or not known.
     pub tid: u32,
     /// The thread's name.
     pub name: String,
@@ -129,7 +129,7 @@ impl Present {
         self.spans.iter().map(|span| span.bytes()).sum()
     }
 
-    /// Calls `visit` for what of `wanted` is there; each time `wanted` lies behind the one before.
+    /// Calls `visit` for what of `wanted` is there. Each time `wanted` lies behind the one before.
     fn within(&mut self, wanted: Span, mut visit: impl FnMut(Span)) {
         while self
             .spans

@@ -23,7 +23,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Forgets what was copied; the buffer stays.
+    /// Forgets what was copied. The buffer stays.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.used = 0;

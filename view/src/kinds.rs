@@ -13,9 +13,9 @@ const HEAD: usize = 32;
 /// Blocks of one size that look alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Kind {
-    /// What they look like; empty: their contents are not there.
+    /// What they look like. Empty means their contents are not there.
     pub looks: String,
-    /// Bytes of a block; 0: of large blocks, which differ.
+    /// Bytes of a block. 0 means of large blocks, which differ.
     pub size: u64,
     /// How many there are.
     pub count: u64,

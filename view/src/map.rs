@@ -16,7 +16,7 @@ pub struct PageRun {
     pub address: u64,
     /// Number of pages.
     pub pages: u64,
-    /// Number of their slab's header; 0: free; 1: somebody else's.
+    /// Number of their slab's header. 0 means free, 1 somebody else's.
     pub slab: u32,
     /// Bytes of a slot.
     pub size: u64,

@@ -8,7 +8,7 @@
 //!
 //! A slot is live where either copy says so. So a block that lives all the time, or is replaced by another one before
 //! it is freed, is never missed, wherever it moves, and sums err upwards only, by what was freed meanwhile. What does
-//! not fit is looked at again in the target itself; what still does not after [`LOOKS`] looks is an error.
+//! not fit is looked at again in the target itself. What still does not after [`LOOKS`] looks is an error.
 
 use crate::image::Image;
 use crate::region::{self, Broken, Region, Window, PAGE, SLAB_BYTES, WINDOW_PAGES};
@@ -105,7 +105,7 @@ impl Slab {
         }
     }
 
-    /// The slot that `address`, which lies in the slab, is in; the last one and more behind the last slot.
+    /// The slot that `address`, which lies in the slab, is in. The last one and more behind the last slot.
     pub fn slot_at(&self, address: u64) -> u32 {
         ((address - self.base) / self.size).min(u64::from(u32::MAX)) as u32
     }
@@ -141,7 +141,7 @@ impl Slab {
 pub struct Large {
     /// Where it lies.
     pub span: Span,
-    /// Owner word of its first-class heap; 0: none.
+    /// Owner word of its first-class heap. 0 means none.
     pub owner: u64,
     /// Whether it was freed, and could not be unmapped.
     pub stray: bool,
@@ -161,19 +161,19 @@ pub struct Kept {
 pub struct Owner {
     /// Its number.
     pub index: u64,
-    /// Its owner word now; 0: nobody uses it.
+    /// Its owner word now. 0 means nobody uses it.
     pub word: u64,
-    /// The process that its thread is one of, as it states; 0: not stated.
+    /// The process that its thread is one of, as it states. 0 means not stated.
     pub pid: u32,
-    /// The number of its thread, as it states; 0: not stated, or a first-class heap.
+    /// The number of its thread, as it states. 0 means not stated, or a first-class heap.
     pub tid: u32,
-    /// The thread pointer of its thread; 0: not stated, or no thread's.
+    /// The thread pointer of its thread. 0 means not stated, or no thread's.
     pub pointer: u64,
-    /// Where its thread keeps a word of 4 bytes, for as long as it has the heap; 0: not stated, or no thread's.
+    /// Where its thread keeps a word of 4 bytes, for as long as it has the heap. 0 means not stated, or no thread's.
     pub watched: u64,
     /// The value of that word.
     pub value: u32,
-    /// The number of its thread, as who reads counts threads; 0: not known, or no thread's.
+    /// The number of its thread, as who reads counts threads. 0 means not known, or no thread's.
     pub thread: u32,
     /// Whether it is a first-class heap.
     pub is_arena: bool,
@@ -485,7 +485,7 @@ impl Heap {
             Err(broken) => broken,
         };
         if !self.moving {
-            // What was not copied because nothing of it is there may still be read; what was copied stays as it is.
+            // What was not copied because nothing of it is there may still be read. What was copied stays as it is.
             if self.stopped && matches!(broken, Broken::Slab(..)) {
                 return Err(broken);
             }

@@ -112,17 +112,17 @@ pub struct Region {
     pub bytes: u64,
     /// Its layout.
     pub version: u32,
-    /// Version of the library that made it; empty: not stated.
+    /// Version of the library that made it. Empty means not stated.
     pub library: String,
-    /// The process that made it; 0: not stated.
+    /// The process that made it. 0 means not stated.
     pub pid: u32,
-    /// Milliseconds of the monotonic clock when it was made; 0: not stated.
+    /// Milliseconds of the monotonic clock when it was made. 0 means not stated.
     pub started: u64,
-    /// The windows; none: not stated.
+    /// The windows. None means not stated.
     pub windows: Vec<Window>,
     /// Heaps made so far.
     pub heaps_made: u64,
-    /// Base-2 logarithm of the records of the large table in use; 0: none.
+    /// Base-2 logarithm of the records of the large table in use. 0 means none.
     pub large_shift: u32,
     areas: [Span; AREAS],
     facts: [u32; FACTS],
@@ -298,7 +298,7 @@ impl Region {
         self.version >= 3
     }
 
-    /// Where something lies that is not in the region; 0: not stated.
+    /// Where something lies that is not in the region. 0 means not stated.
     pub fn elsewhere(&self, what: Elsewhere) -> u64 {
         self.elsewhere[what as usize]
     }

@@ -146,7 +146,7 @@ fn copy(source: &dyn Source, within: Span, add: &mut impl FnMut(u64, &[u8])) {
     }
 }
 
-/// The pages of slabs and large blocks; for `heads` all but the first words of live blocks is zero, which packs to
+/// The pages of slabs and large blocks. For `heads` all but the first words of live blocks is zero, which packs to
 /// nothing.
 fn blocks(source: &dyn Source, heap: &Heap, contents: Contents, add: &mut impl FnMut(u64, &[u8])) {
     for slab in heap.slabs.iter().filter(|slab| !slab.is_kept()) {

@@ -27,7 +27,7 @@ fn print(library: &Library, counts: &Counts) {
     }
 }
 
-/// Whether every function is within its budget; says so where one is not.
+/// Whether every function is within its budget. Says so where one is not.
 fn within(counts: &Counts, budgets: &BTreeMap<String, u64>) -> bool {
     let over = |(function, &budget): (&String, &u64)| {
         let worst = counts.worst(function);

@@ -19,12 +19,12 @@ extern "C" {
 const ZERO_STATS: usize = 0x4354_0001;
 const DUMP_STATS_AT: usize = 0x4354_0003;
 
-/// Tells valgrind something; without valgrind these instructions do nothing. (valgrind/valgrind.h)
+/// Tells valgrind something. Without valgrind these instructions do nothing. (valgrind/valgrind.h)
 #[inline(always)]
 fn request(number: usize, argument: usize) {
     let arguments = [number, argument, 0, 0, 0, 0];
-    // SAFETY: the rotations add up to 128 bits and the exchange is of a register with itself; valgrind reads
-    // the six words, and writes rdx.
+    // SAFETY: the rotations add up to 128 bits and the exchange is of a register with itself. Valgrind reads the six
+    // words, and writes rdx.
     unsafe {
         asm!(
             "rol rdi, 3", "rol rdi, 13", "rol rdi, 61", "rol rdi, 51", "xchg rbx, rbx",
@@ -37,7 +37,7 @@ fn request(number: usize, argument: usize) {
 #[inline(never)]
 fn counted(label: &CStr, function: Function, argument: usize) -> usize {
     request(ZERO_STATS, 0);
-    // SAFETY: the functions are malloc, free and one that does nothing; `probe` gives free what came from malloc.
+    // SAFETY: the functions are malloc, free and one that does nothing. `probe` gives free what came from malloc.
     let result = unsafe { function(argument) };
     request(DUMP_STATS_AT, label.as_ptr() as usize);
     result

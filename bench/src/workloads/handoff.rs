@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 
 const LENGTH: usize = 1024;
 
-/// Lamport's queue for one sender and one receiver; each index has a cache line pair of its own.
+/// Lamport's queue for one sender and one receiver. Each index has a cache line pair of its own.
 #[repr(align(128))]
 struct Ring {
     sent: Line,
@@ -23,8 +23,8 @@ struct Ring {
 #[repr(align(128))]
 struct Line(AtomicUsize);
 
-// SAFETY: a slot is written by the sender before `sent` passes it and read by the receiver before `taken`
-// does, both in release order; the sender keeps less than LENGTH ahead.
+// SAFETY: a slot is written by the sender before `sent` passes it and read by the receiver before `taken` does, both in
+// release order. The sender keeps less than LENGTH ahead.
 unsafe impl Sync for Ring {}
 
 impl Ring {
@@ -132,7 +132,7 @@ pub fn pair<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
     })
 }
 
-/// `count` threads in a circle, each freeing what the one before it allocated; `ops` blocks in all.
+/// `count` threads in a circle, each freeing what the one before it allocated. `ops` blocks in all.
 pub fn circle<A: GlobalAlloc + Sync>(allocator: &A, count: usize, ops: usize) -> Outcome {
     let rings: [Ring; MOST] = std::array::from_fn(|_| Ring::new());
     let each = ops / count;

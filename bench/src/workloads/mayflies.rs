@@ -22,7 +22,7 @@ fn live<A: GlobalAlloc>(allocator: &A, seed: u64) -> u64 {
         .fold(0, |sum, block| sum + block.free(allocator))
 }
 
-/// Two threads at a time that allocate a hundred blocks, free them and end; `ops` blocks in all.
+/// Two threads at a time that allocate a hundred blocks, free them and end. `ops` blocks in all.
 pub fn mayflies<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
     let generations = ops / (2 * LIFE);
     let sum = AtomicU64::new(0);
@@ -40,8 +40,8 @@ pub fn mayflies<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
 const INHERITANCE: usize = 1000;
 const REPLACED: usize = 5000;
 
-/// Four lines of threads: each replaces blocks in the table it was left, and leaves it to the next; `ops`
-/// replacements in all.
+/// Four lines of threads: each replaces blocks in the table it was left, and leaves it to the next. `ops` replacements
+/// in all.
 pub fn heirs<A: GlobalAlloc + Sync>(allocator: &A, ops: usize) -> Outcome {
     let window = |i| Mutex::new(Window::new(INHERITANCE, Sizes::skewed(), i));
     let lines = [0, 1, 2, 3].map(window);

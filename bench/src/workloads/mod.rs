@@ -1,4 +1,4 @@
-//! The workloads, one file a question; each a plain function over any allocator.
+//! The workloads, one file a question. Each a plain function over any allocator.
 //!
 //! A workload makes its tables first, then times what it is about, then clears up. It returns a checksum
 //! over what it read from the blocks, so that nothing can be left out by the compiler.
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// What a workload measured.
 #[derive(Clone, Copy, Default)]
 pub struct Outcome {
-    /// Operations done; what counts as one is each workload's to say.
+    /// Operations done. What counts as one is each workload's to say.
     pub ops: u64,
     /// Nanoseconds from first to last: of processor time where there is one thread, else of wall time.
     pub nanos: u64,

@@ -7,7 +7,7 @@ use crate::random::{Random, Sizes};
 use crate::table::Table;
 use std::alloc::GlobalAlloc;
 
-/// `ops` times the oldest of `count` live blocks is replaced; every page of a block is used.
+/// `ops` times the oldest of `count` live blocks is replaced. Every page of a block is used.
 pub fn ring<A: GlobalAlloc>(allocator: &A, count: usize, sizes: Sizes, ops: usize) -> Outcome {
     let mut random = Random::new(8);
     let mut blocks = Table::<Block>::new(count);

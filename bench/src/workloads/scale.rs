@@ -39,7 +39,7 @@ impl Span {
     }
 }
 
-/// `count` threads, `ops` replacements in all; timed from when all windows are full to the last one done.
+/// `count` threads, `ops` replacements in all. Timed from when all windows are full to the last one done.
 pub fn scale<A: GlobalAlloc + Sync>(allocator: &A, count: usize, ops: usize) -> Outcome {
     let (each, barrier) = (ops / count, Barrier::new(count));
     let (sum, span) = (AtomicU64::new(0), Span::new());

@@ -1,5 +1,4 @@
-//! `strings`: text that grows piece by piece through `realloc`. One operation is one growth; what was
-//! added is written.
+//! `strings`: text that grows piece by piece through `realloc`. One operation is one growth. What was added is written.
 
 use super::Outcome;
 use crate::block::Block;

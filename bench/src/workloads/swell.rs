@@ -50,8 +50,8 @@ fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Swells and frees a heap until `ops` blocks were allocated. Only then the resident bytes are read; the
-/// readings and the second of quiet are not timed.
+/// Swells and frees a heap until `ops` blocks were allocated. Only then the resident bytes are read. The readings and
+/// the second of quiet are not timed.
 pub fn swell<A: GlobalAlloc>(allocator: &A, ops: usize) -> Outcome {
     let mut heap = Heap {
         allocator,

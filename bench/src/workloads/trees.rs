@@ -36,7 +36,7 @@ unsafe fn tear_down<A: GlobalAlloc>(allocator: &A, at: *mut Node) -> u64 {
     if at.is_null() {
         return 0;
     }
-    // SAFETY: `build` wrote the node, which owns its two halves; the caller gave it up.
+    // SAFETY: `build` wrote the node, which owns its two halves. The caller gave it up.
     unsafe {
         let node = at.read();
         let sum = node.mark + tear_down(allocator, node.left) + tear_down(allocator, node.right);

@@ -22,7 +22,7 @@ impl Window {
         }
     }
 
-    /// Fills every place; `make` allocates a block of a size.
+    /// Fills every place. `make` allocates a block of a size.
     pub fn fill(&mut self, make: impl Fn(usize) -> Block) {
         for place in self.blocks.iter_mut() {
             *place = make(self.sizes.pick(&mut self.random));

@@ -32,7 +32,7 @@ struct Report {
     heaps: Vec<Checked>,
 }
 
-/// Prints what was found; the exit status.
+/// Prints what was found. Returns the exit status.
 pub fn run(args: &Args) -> Result<i32> {
     let read = Read::new(&args.target, &args.common)?;
     let heaps: Vec<Checked> = read

@@ -29,7 +29,7 @@ pub struct Args {
     /// The later moment, likewise
     after: String,
 
-    /// Exit with status 1 if live blocks grew by more than this many bytes; k, m or g may follow
+    /// Exit with status 1 if live blocks grew by more than this many bytes. k, m or g may follow
     #[arg(long, value_name = "BYTES", value_parser = amount)]
     fail_above: Option<u64>,
 
@@ -37,7 +37,7 @@ pub struct Args {
     common: Common,
 }
 
-/// A number of bytes; k, m or g, small or large, may follow.
+/// A number of bytes. k, m or g, small or large, may follow.
 fn amount(text: &str) -> std::result::Result<u64, String> {
     let split = text.len() - usize::from(text.ends_with(|last: char| last.is_ascii_alphabetic()));
     let shift = match text[split..].to_ascii_lowercase().as_str() {
@@ -64,7 +64,7 @@ struct Report {
     difference: Difference,
 }
 
-/// Prints the difference; the exit status.
+/// Prints the difference. Returns the exit status.
 pub fn run(args: &Args) -> Result<i32> {
     let before = Read::new(&args.before, &args.common)?;
     let mut figures = vec![before.figures()];

@@ -1,4 +1,4 @@
-//! `slabside explain`: what an address is to the heap; of a core file also a register or what it faulted at.
+//! `slabside explain`: what an address is to the heap. Of a core file also a register or what it faulted at.
 
 use super::{grouped, json, print, statuses, Common, Read};
 use anyhow::{bail, Result};

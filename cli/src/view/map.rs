@@ -20,7 +20,7 @@ const PINS: usize = 20;
 /// Show the heap as a picture: how full its pages are, and which are free
 ///
 /// Each sign stands for some pages, in the order of their addresses: its height shows how many bytes are live, a dot is
-/// resident and free, a space is not resident. The last line counts the slabs of which at most an eighth is live; their
+/// resident and free, a space is not resident. The last line counts the slabs of which at most an eighth is live. Their
 /// few blocks keep the other pages from going back to the system.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
@@ -44,7 +44,7 @@ pub struct Args {
 
     /// Wait, and tell how many of the heap's resident pages nobody touched meanwhile
     ///
-    /// It takes root and a kernel with CONFIG_IDLE_PAGE_TRACKING; a process, no file.
+    /// It takes root and a kernel with CONFIG_IDLE_PAGE_TRACKING. A process, no file.
     #[arg(long, value_name = "SECONDS")]
     idle: Option<u64>,
 

@@ -16,7 +16,7 @@ const ASKED_MOST: u64 = 8192;
 
 /// A target's figures.
 pub struct Sample {
-    /// Its process number; 0: not known.
+    /// Its process number. 0 means not known.
     pub pid: u32,
     /// Its program.
     pub program: String,
@@ -112,7 +112,7 @@ const METRICS: [Metric; 14] = [
     ),
 ];
 
-/// The figures as OpenMetrics text; `end`: with the mark that closes it, which node_exporter's files do not have.
+/// The figures as OpenMetrics text. `end`: with the mark that closes it, which node_exporter's files do not have.
 pub fn text(samples: &[Sample], end: bool) -> String {
     let mut text = String::new();
     for (name, kind, help, value) in METRICS {
@@ -185,7 +185,7 @@ pub fn write(path: &Path, samples: &[Sample]) -> Result<()> {
     done.with_context(|| format!("cannot write '{}'", path.display()))
 }
 
-/// Where to listen: a port is one of this machine alone; an address is taken as it is given.
+/// Where to listen: a port is one of this machine alone. An address is taken as it is given.
 pub fn address(given: &str) -> Result<SocketAddr> {
     let port = given.strip_prefix(':').unwrap_or(given);
     if let Ok(port) = port.parse() {

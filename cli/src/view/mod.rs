@@ -37,7 +37,7 @@ pub(crate) use statuses;
 /// What every such command takes.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Common {
-    /// Print JSON: first `schema`, the name and version of the format; amounts are in bytes
+    /// Print JSON: first `schema`, the name and version of the format. Amounts are in bytes
     #[arg(long)]
     pub json: bool,
 
@@ -138,7 +138,7 @@ impl Read {
     }
 }
 
-/// Writes `text` on standard output; a reader that went away is no error.
+/// Writes `text` on standard output. A reader that went away is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut output = io::stdout().lock();
     let done = output

@@ -19,7 +19,7 @@ Examples:
 
 ", statuses!("0")))]
 pub struct Args {
-    /// Print JSON: first `schema`, the name and version of the format; amounts are in bytes
+    /// Print JSON: first `schema`, the name and version of the format. Amounts are in bytes
     #[arg(long)]
     json: bool,
 }
@@ -43,7 +43,7 @@ pub struct Row {
     pub heaps: usize,
     /// Layout of the first.
     pub layout: u32,
-    /// Version of the library; empty: not stated.
+    /// Version of the library. Empty means not stated.
     pub library: String,
 }
 

@@ -22,7 +22,7 @@ pub const ROWS: usize = 14;
 pub struct View {
     /// The program, and the process's number.
     pub title: String,
-    /// Number of its threads; 0: not known.
+    /// Number of its threads. 0 means not known.
     pub threads: usize,
     /// Number of its heaps.
     pub heaps: usize,

@@ -24,7 +24,7 @@ pub struct Args {
     /// What to read: a process number, a core file or a snapshot file
     target: String,
 
-    /// The file to write; only its owner can read it
+    /// The file to write. Only its owner can read it
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 

@@ -56,7 +56,7 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-/// Draws a run, a rectangle for each line that it reaches into; how many.
+/// Draws a run, a rectangle for each line that it reaches into. Returns how many.
 fn draw(base: u64, run: &PageRun, top: u64, body: &mut String) -> usize {
     let first = (run.address - base) / 4096;
     let color = color(run);

@@ -35,14 +35,14 @@ Examples:
 
 ", statuses!("0")))]
 pub struct Args {
-    /// What to read: a process number, a core file or a snapshot file; all processes if it is left out
+    /// What to read: a process number, a core file or a snapshot file. All processes if it is left out
     target: Option<String>,
 
     /// Print once and end
     #[arg(long)]
     once: bool,
 
-    /// Show the rows of one table alone, in full; types are told by the first words of all live blocks
+    /// Show the rows of one table alone, in full. Types are told by the first words of all live blocks
     #[arg(long, value_enum)]
     by: Option<Rows>,
 
@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     prometheus: Option<PathBuf>,
 
-    /// Serve the figures as OpenMetrics; with a port alone, to programs on this machine only
+    /// Serve the figures as OpenMetrics. With a port alone, to programs on this machine only
     #[arg(long, value_name = "[ADDRESS:]PORT", conflicts_with_all = ["once", "json", "prometheus"])]
     openmetrics: Option<String>,
 
@@ -301,7 +301,7 @@ fn draw_on(
     }
 }
 
-/// Does what a key says; whether that is to end.
+/// Does what a key says. Returns whether that is to end.
 fn press(key: KeyCode, control: bool, setting: &mut Setting) -> bool {
     match key {
         KeyCode::Char('q') | KeyCode::Esc => return true,

@@ -177,8 +177,8 @@ impl State {
         self.make_usable(at..at + count, Page::Mapped);
         let (_, bytes) = self.extent(&old);
         let (from, to) = (self.pointer(old.start), self.pointer(at));
-        // SAFETY: both ranges are usable, and apart since `place` found only absent pages; the caller
-        // gives up the old one.
+        // SAFETY: both ranges are usable, and apart since `place` found only absent pages. The caller gives up the old
+        // one.
         unsafe {
             ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), bytes);
             self.make_absent(old);
@@ -203,7 +203,7 @@ impl State {
             return false;
         }
         let (offset, bytes) = self.extent(&pages);
-        // SAFETY: `expect` found the pages in the window and usable; the caller gives up what they hold.
+        // SAFETY: `expect` found the pages in the window and usable. The caller gives up what they hold.
         unsafe { self.memory.discard(offset, bytes) };
         true
     }

@@ -15,7 +15,7 @@ pub struct Memory {
     base: NonNull<u8>,
 }
 
-// SAFETY: the pointers name a mapping that is this value's alone; nothing is tied to a thread.
+// SAFETY: the pointers name a mapping that is this value's alone. Nothing is tied to a thread.
 unsafe impl Send for Memory {}
 
 /// The host's page size in bytes.
@@ -52,7 +52,7 @@ impl Memory {
         unsafe { self.base.add(offset) }
     }
 
-    /// Opens a closed range; it reads as zero.
+    /// Opens a closed range. It reads as zero.
     ///
     /// # Safety
     /// The range lies in the window.

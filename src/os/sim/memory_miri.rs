@@ -1,5 +1,5 @@
-//! The window as one allocation, since Miri knows no page protection; a closed page is uninitialised,
-//! so that reading it is undefined and Miri says so.
+//! The window as one allocation, since Miri knows no page protection. A closed page is uninitialised, so that reading
+//! it is undefined and Miri says so.
 
 use super::WINDOW_ALIGN;
 use crate::units::PAGE;
@@ -41,7 +41,7 @@ impl Memory {
         unsafe { self.base.add(offset) }
     }
 
-    /// Opens a closed range; it reads as zero.
+    /// Opens a closed range. It reads as zero.
     ///
     /// # Safety
     /// The range lies in the window and nobody uses it.
@@ -56,7 +56,7 @@ impl Memory {
     /// The range lies in the window and nobody uses it.
     pub unsafe fn close(&self, offset: usize, bytes: usize) {
         for page in (offset..offset + bytes).step_by(PAGE) {
-            // SAFETY: our own allocation; any alignment does for bytes.
+            // SAFETY: our own allocation. Any alignment does for bytes.
             unsafe {
                 self.at(page)
                     .cast::<MaybeUninit<[u8; PAGE]>>()
@@ -77,7 +77,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout; it ends with the Sim.
+        // SAFETY: allocated in `new` with this layout. It ends with the Sim.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }

@@ -49,10 +49,10 @@ const WINDOW_ALIGN: usize = 4 << 20;
 pub struct SimConfig {
     /// Size of the window: all the memory there is. A multiple of `page_size`.
     pub bytes: usize,
-    /// The part of the window that the break can move in; 0: there is no break.
+    /// The part of the window that the break can move in. 0 means that there is no break.
     pub break_bytes: usize,
-    /// Where the break starts, counted from the window's start; may be unaligned. What lies before it
-    /// is the program's own data: usable, counted nowhere, and not to be discarded.
+    /// Where the break starts, counted from the window's start. It may be unaligned. What lies before it is the
+    /// program's own data: usable, counted nowhere, and not to be discarded.
     pub break_offset: usize,
     /// Size of an OS page: a power of two, at least the host's.
     pub page_size: usize,
@@ -124,9 +124,9 @@ impl SimConfig {
 
 /// A simulated system. Dropping it takes all its memory away.
 ///
-/// Where the contract of [`Os`] is broken (a range that is empty, not whole pages, outside the window
-/// or in the wrong state; memory given back that a foreign `sbrk` took) the call panics and changes
-/// nothing, even if it was to fail on command.
+/// If a call breaks the contract of [`Os`], it panics and changes nothing, even if it was to fail on command. A range
+/// may be empty, not whole pages, outside the window or in the wrong state. Or the caller gives back memory that a
+/// foreign `sbrk` took.
 #[derive(Debug)]
 pub struct Sim {
     state: Mutex<State>,
@@ -188,7 +188,7 @@ struct State {
     claims: Vec<Range<usize>>,
     /// Address where the break stands.
     position: usize,
-    /// Addresses that a foreign `sbrk` took; ascending and apart.
+    /// Addresses that a foreign `sbrk` took. Ascending and apart.
     foreign: Vec<Range<usize>>,
     /// Fallible calls so far.
     calls: usize,
@@ -199,7 +199,7 @@ struct State {
     /// Never zero, or xorshift would stay there.
     random: u64,
     watched: usize,
-    /// 1 until the process forks; made at the first question for it.
+    /// 1 until the process forks. Made at the first question for it.
     mark: Option<&'static AtomicU32>,
 }
 
@@ -229,7 +229,7 @@ impl Sim {
         assert!(known.is_ok(), "sim: there is a promise already");
     }
 
-    /// Lets the `n`-th fallible call from now fail, once; 0 is the next. Replaces any earlier command.
+    /// Lets the `n`-th fallible call from now fail, once. 0 is the next. Replaces any earlier command.
     ///
     /// Fallible calls are `claim`, `reserve`, `open`, `map`, `unmap`, `remap`, `discard` and each `move_break`
     /// by other than 0.
@@ -261,8 +261,8 @@ impl Sim {
         self.lock().calls
     }
 
-    /// Moves the break as another library would, and tells where it stood before; `None` where `sbrk`
-    /// fails. Neither counted as a call nor failing on command.
+    /// Moves the break as another library would, and tells where it stood before. `None` if `sbrk` fails. Neither
+    /// counted as a call nor failing on command.
     ///
     /// # Panics
     /// If a negative `delta` gives back memory that no foreign `sbrk` took.

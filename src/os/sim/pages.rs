@@ -117,13 +117,13 @@ impl State {
         }
     }
 
-    /// Makes closed `pages` usable; usable ones among them stay as they are.
+    /// Makes closed `pages` usable. Usable ones among them stay as they are.
     pub(super) fn make_usable(&mut self, pages: Range<usize>, kind: Page) {
         let mut at = pages.start;
         for run in self.pages[pages.clone()].chunk_by(|one, next| one == next) {
             let (offset, bytes) = self.extent(&(at..at + run.len()));
             if matches!(run[0], Page::Absent | Page::Claimed | Page::Reserved) {
-                // SAFETY: pages of the window, since `pages` indexes them; nobody uses closed pages.
+                // SAFETY: pages of the window, since `pages` indexes them. Nobody uses closed pages.
                 unsafe { self.memory.open(offset, bytes) };
             }
             at += run.len();
@@ -143,12 +143,12 @@ impl State {
             self.paint(start..claim.end.min(pages.end).max(start), Page::Claimed);
         }
         if bytes > 0 {
-            // SAFETY: `paint` found all of them in the window; the caller gives them up.
+            // SAFETY: `paint` found all of them in the window. The caller gives them up.
             unsafe { self.memory.close(offset, bytes) };
         }
     }
 
-    /// First fit for `count` pages at a multiple of `align`, with an absent page on either side; on claimed pages only
+    /// First fit for `count` pages at a multiple of `align`, with an absent page on either side. On claimed pages only
     /// where there is no other place.
     pub(super) fn place(&self, count: usize, align: usize) -> Option<usize> {
         self.place_on(count, align, |&page| page == Page::Absent)

@@ -150,7 +150,7 @@ impl Snapshot {
     }
 }
 
-/// The next `bytes` bytes; memory grows with what is there.
+/// The next `bytes` bytes. Memory grows with what is there.
 fn exactly(from: &mut impl Read, bytes: u64) -> Option<Vec<u8>> {
     let mut all = Vec::new();
     while (all.len() as u64) < bytes {

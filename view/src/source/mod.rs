@@ -58,7 +58,7 @@ pub struct Mapping {
     pub execute: bool,
     /// Where it begins in its file.
     pub offset: u64,
-    /// Its file, or the name that the system gives it; may be empty.
+    /// Its file, or the name that the system gives it. It may be empty.
     pub name: String,
 }
 
@@ -67,10 +67,10 @@ pub struct Mapping {
 pub struct Thread {
     /// The system's number.
     pub tid: u32,
-    /// The number that it has in its own PID namespace, where that is another; else 0.
+    /// The number that it has in its own PID namespace, if that is another. Else 0.
     #[serde(default)]
     pub inner: u32,
-    /// Its name; empty: not known.
+    /// Its name. Empty means not known.
     pub name: String,
     /// What it does, as far as is known: "running", "asleep in futex_wait".
     pub doing: String,
@@ -81,7 +81,7 @@ pub struct Thread {
 /// What is known of a target beside its memory.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct About {
-    /// Its number; 0: not known.
+    /// Its number. 0 means not known.
     pub pid: u32,
     /// Its program.
     pub program: String,
@@ -95,7 +95,7 @@ pub struct About {
 
 /// A target's bytes.
 pub trait Source {
-    /// Copies the bytes at `address`; false where one is not there. `into` is filled as far as they were.
+    /// Copies the bytes at `address`. False if one is not there. `into` is filled as far as they were.
     fn read(&self, address: u64, into: &mut [u8]) -> bool;
 
     /// The same where all of it is there already: reading what was never touched, or was swapped out, would change what
@@ -131,7 +131,7 @@ pub trait Source {
     /// What is known of the target.
     fn about(&self) -> About;
 
-    /// The target's threads; those of a core file, and of a process that is stopped, with registers.
+    /// The target's threads. Those of a core file, and of a process that is stopped, with registers.
     fn threads(&self) -> Vec<Thread>;
 
     /// The number of each thread in its own PID namespace, and the one that it has here.
@@ -229,7 +229,7 @@ impl Target {
         }
     }
 
-    /// Has a process stand still until it is released, or this is dropped. What it has mapped is known as of before;
+    /// Has a process stand still until it is released, or this is dropped. What it has mapped is known as of before.
     /// [`Target::renew`] reads that anew.
     pub fn stop(&mut self) -> Result<()> {
         self.0.stop()

@@ -146,8 +146,8 @@ impl Process {
         process_vm_readv(pid, &mut [IoSliceMut::new(into)], &[remote])
     }
 
-    /// Stops all threads until [`Source::release`], and at most for as long as this lives. Of what the process had mapped
-    /// the list is read then; see [`Process::renew`].
+    /// Stops all threads until [`Source::release`], and at most for as long as this lives. Of what the process had
+    /// mapped the list is read then. See [`Process::renew`].
     pub fn stop(&mut self) -> Result<()> {
         // New ones may come while the first are stopped: over again until none does.
         self.held.clear();

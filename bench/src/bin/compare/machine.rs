@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-/// The first line that a command prints; empty where it cannot be run.
+/// The first line that a command prints. Empty if it cannot be run.
 fn first_line(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     let text = output

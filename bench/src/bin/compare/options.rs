@@ -17,13 +17,13 @@ pub struct Options {
     pub factor: usize,
     /// The rows to run.
     pub rows: Vec<&'static Row>,
-    /// The rows of large heaps and of blocks of middle size to run; none in a short run unless they are asked for.
+    /// The rows of large heaps and of blocks of middle size to run. None in a short run unless they are asked for.
     pub heaps: Vec<&'static Row>,
     /// The extra measurements to make, of [`EXTRAS`].
     pub extras: Vec<&'static str>,
     /// The allocators to run them on.
     pub allocators: Vec<Library>,
-    /// Where the page and the plots go; None to print the page.
+    /// Where the page and the plots go. None to print the page.
     pub out: Option<PathBuf>,
 }
 
@@ -101,7 +101,7 @@ impl Words {
             .collect()
     }
 
-    /// A part of the whole is printed; the whole goes to docs/ unless another place is named.
+    /// A part of the whole is printed. The whole goes to docs/ unless another place is named.
     fn out(&self) -> Option<PathBuf> {
         let whole = self.only.is_empty() && self.allocators.is_empty();
         let docs = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));

@@ -161,7 +161,7 @@ fn area(path: &Path, size: (u32, u32)) -> Result<Area<'_>, Box<dyn Error>> {
     Ok(area)
 }
 
-/// A legend along the upper edge; the rest of the area is returned.
+/// A legend along the upper edge. The rest of the area is returned.
 fn legend<'a>(results: &Results, area: &Area<'a>) -> Result<Area<'a>, Box<dyn Error>> {
     let (top, rest) = area.split_vertically(24);
     for (place, library) in results.allocators.iter().enumerate() {
@@ -221,7 +221,7 @@ fn height(count: usize, line: usize) -> f64 {
     (count - 1 - line) as f64
 }
 
-/// The label at a height; only whole heights have one.
+/// The label at a height. Only whole heights have one.
 fn name_at(names: &[String], y: f64) -> String {
     let whole = y.fract() == 0.0 && y >= 0.0;
     let name = names

@@ -20,7 +20,7 @@ pub struct Overhead {
     pub mix: &'static str,
     /// How many blocks.
     pub count: usize,
-    /// By allocator; None where the run failed.
+    /// By allocator. None where the run failed.
     pub stages: Vec<Option<Vec<Stage>>>,
 }
 
@@ -36,11 +36,11 @@ pub struct Results {
     pub heaps: Vec<RowRuns>,
     /// Bytes beside the live ones.
     pub overheads: Vec<Overhead>,
-    /// Instructions of single calls; None where they could not be counted.
+    /// Instructions of single calls. None where they could not be counted.
     pub instructions: Vec<Option<Counts>>,
 }
 
-/// The middle of some values; the mean of the two middle ones of an even number. None of none.
+/// The middle of some values. The mean of the two middle ones of an even number. None of none.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -71,7 +71,7 @@ pub fn peak(run: &Run) -> f64 {
 }
 
 impl RowRuns {
-    /// The median of a figure over the rounds, by allocator; None where all runs failed.
+    /// The median of a figure over the rounds, by allocator. None where all runs failed.
     pub fn medians(&self, figure: Figure) -> Vec<Option<f64>> {
         self.runs
             .iter()
@@ -118,8 +118,8 @@ impl Results {
         self.rows.iter().filter_map(ratio).collect()
     }
 
-    /// The rows in which the figure of the allocator at `one` is more than `limit` times the least of those
-    /// at `places`: row, ratio and who has the least; worst first.
+    /// The rows in which the figure of the allocator at `one` is more than `limit` times the least of those at
+    /// `places`: row, ratio and who has the least. Worst first.
     pub fn behind(
         &self,
         figure: Figure,

@@ -274,7 +274,7 @@ fn against(results: &Results, row: &RowRuns, figure: Figure) -> [String; 2] {
     ]
 }
 
-/// What a run of a row that swells saw; zero for others.
+/// What a run of a row that swells saw. Zero for others.
 pub fn resident(run: &Run) -> Resident {
     run.outcome.resident.unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Each fallible call once; how many went well.
+/// Each fallible call once. Returns how many went well.
 fn script(sim: &Sim) -> usize {
     let claimed = sim.claim(PAGE);
     let region = sim.reserve(2 * PAGE);

@@ -1,4 +1,4 @@
-//! Wrong calls panic and change nothing; each page's state is counted; closed pages are closed.
+//! Wrong calls panic and change nothing. Each page's state is counted. Closed pages are closed.
 
 use super::*;
 
@@ -155,7 +155,7 @@ fn a_sim_can_be_shared_between_threads() {
 #[cfg(not(miri))]
 fn readable(start: NonNull<u8>) -> bool {
     let mut ends = [0; 2];
-    // SAFETY: a pipe of our own; write(2) answers EFAULT for what cannot be read.
+    // SAFETY: a pipe of our own. write(2) answers EFAULT for what cannot be read.
     unsafe {
         assert_eq!(libc::pipe(ends.as_mut_ptr()), 0);
         let written = libc::write(ends[1], start.as_ptr().cast(), 1);

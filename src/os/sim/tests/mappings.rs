@@ -1,4 +1,4 @@
-//! Memory that is mapped, grown, discarded and given back; larger pages; limits.
+//! Memory that is mapped, grown, discarded and given back. Larger pages, and limits.
 
 use super::*;
 
