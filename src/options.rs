@@ -282,7 +282,7 @@ pub const TABLE: [Spec; 20] = [
         word: "limit-soft",
         kind: SIZE,
         default: 0,
-        meaning: "bytes of heap above which each growth first gives back all that is kept for reuse; 0: no limit",
+        meaning: "bytes of heap above which each growth first gives back all that is kept for reuse, or 0 for no limit",
         effect: "Above the limit the program's memory stays near its live bytes, for more system calls",
     },
     Spec {
@@ -290,7 +290,7 @@ pub const TABLE: [Spec; 20] = [
         word: "limit-hard",
         kind: SIZE,
         default: 0,
-        meaning: "bytes of heap, metadata not counted, that are never exceeded; 0: no limit",
+        meaning: "bytes of heap, metadata not counted, that are never exceeded, or 0 for no limit",
         effect: "Before an allocation would exceed it, slabside gives back all that it keeps for reuse. If that is \
                  not enough, the allocation returns null and sets ENOMEM",
     },
@@ -308,8 +308,7 @@ pub const TABLE: [Spec; 20] = [
         word: "watch",
         kind: Kind::Choice(&["off", "any"]),
         default: 0,
-        meaning: "who may look into the process where kernel.yama.ptrace_scope is 1: off: its ancestors alone; any: all \
-                 processes of the same user",
+        meaning: "which processes may read this one where kernel.yama.ptrace_scope is 1: its ancestors alone (off), or all of the same user (any)",
         effect: "With any, `slabside top` and the other commands work without root, and so does every debugger. It costs \
                  one system call (PR_SET_PTRACER) at the start and in each fork child",
     },
@@ -347,7 +346,7 @@ pub const TABLE: [Spec; 20] = [
             alone: QUARANTINE_BYTES,
         },
         default: 0,
-        meaning: "bytes of freed blocks that each thread keeps out of use, first in first out; 0: none",
+        meaning: "bytes of freed blocks that each thread keeps out of use, first in first out, or 0 for none",
         effect: "For that time a dangling pointer meets no new object. The bytes stay resident. The name alone \
                  means 256k",
     },
@@ -364,8 +363,7 @@ pub const TABLE: [Spec; 20] = [
         word: "guard",
         kind: Kind::Flag,
         default: 0,
-        meaning: "pages that fault after each slab and span and around each large block; pages keep their size \
-                  class",
+        meaning: "pages that fault after each slab and span and around each large block, and pages that keep their size class",
         effect: "A long overflow faults. A freed large block faults for a while. The heap's end does not go back",
     },
     Spec {
@@ -377,7 +375,7 @@ pub const TABLE: [Spec; 20] = [
             most: 1 << 40,
         },
         default: 0,
-        meaning: "one in this many allocations of up to a page gets a page of its own between guard pages; 0: none",
+        meaning: "one in this many allocations of up to a page gets a page of its own between guard pages, or 0 for none",
         effect: "Overflows and uses after free of such a block fault, and the stacks of its allocation and free are \
                  printed. This option alone can also be set after the first allocation: slabside_option_set then \
                  returns 0, not EBUSY, and counts from there",
