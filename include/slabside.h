@@ -1,13 +1,13 @@
 /* slabside.h - the slabside memory allocator, under names of its own.
  *
- * Link libslabside.a (with -lpthread on C libraries older than glibc 2.34). It replaces nobody else's
- * malloc: blocks from here go back here. All functions may be called from any thread; none may be called
- * from a signal handler that interrupted one of them. A block that was freed already, or was never
- * handed out, ends the program with one line on stderr and SIGABRT.
+ * Link libslabside.a (with -lpthread on C libraries older than glibc 2.34). It replaces nobody else's malloc:
+ * blocks from here go back here. Any thread may call these functions. A signal handler that interrupted one of
+ * them must not. A free of a block that was freed already, or was never handed out, ends the program with one line
+ * on stderr and SIGABRT.
  *
- * libslabside.so, which a build calls libslabside_preload.so, and libslabside_preload.a offer the same functions
- * under the system's names too (malloc, free, operator new ...): then slabside serves the whole process, and the
- * names below ask the same heap.
+ * libslabside.so and libslabside_preload.a have the same functions under the system's names too (malloc, free,
+ * operator new ...). (A build calls the first one libslabside_preload.so.) Then slabside serves the whole process,
+ * and the names below use the same heap.
  */
 #ifndef SLABSIDE_H
 #define SLABSIDE_H
@@ -22,72 +22,72 @@ extern "C" {
 
 /* ---- C and POSIX --------------------------------------------------------------------------------- */
 
-/* At least `size` bytes, aligned to 8 for sizes up to 8 and to 16 above; size 0 gives a distinct
- * pointer. NULL and ENOMEM where there is no memory or size exceeds PTRDIFF_MAX. (C17 7.22.3.4) */
+/* At least `size` bytes, aligned to 8 for sizes up to 8 and to 16 above. Size 0 gives a distinct pointer. NULL
+ * and ENOMEM if there is no memory or size exceeds PTRDIFF_MAX. (C17 7.22.3.4) */
 void *slabside_malloc(size_t size);
-/* `count` times `size` zero bytes; NULL and ENOMEM where the product overflows. (C17 7.22.3.2) */
+/* `count` times `size` zero bytes. NULL and ENOMEM if the product overflows. (C17 7.22.3.2) */
 void *slabside_calloc(size_t count, size_t size);
-/* The block resized, at the same address where it has room. A null block is allocated; size 0 gives a
- * block of the smallest size, or frees (option realloc-zero). On failure NULL and ENOMEM, and the old block stays. (C17 7.22.3.5) */
+/* The block resized, at the same address where it has room. A null block is allocated. Size 0 gives a block of
+ * the smallest size, or frees the block (option realloc-zero). On failure NULL and ENOMEM, and the old block
+ * stays. (C17 7.22.3.5) */
 void *slabside_realloc(void *block, size_t size);
 /* As realloc for `count` times `size` bytes, NULL and ENOMEM where that overflows. (reallocarray(3)) */
 void *slabside_reallocarray(void *block, size_t count, size_t size);
-/* Gives a block back; NULL is ignored; errno is kept. (POSIX.1-2024 free) */
+/* Gives a block back, ignores NULL, and keeps errno. (POSIX.1-2024 free) */
 void slabside_free(void *block);
-/* Gives a block back that was asked for with `size` bytes (by realloc: last); NULL is ignored. A size for
- * which nobody would have got such a block ends the program: one of another size class, or for blocks
- * above 8 KiB one that is larger than the block or far smaller. Where a realloc has left a block that
- * shrank in its place, blocks of its slab are from then on only checked not to be smaller. (C23 7.24.4.4) */
+/* Gives a block back that was asked for with `size` bytes (by realloc: last), and ignores NULL. A size ends the
+ * program if no such block would have been given for it. That is a size of another class, or for blocks above 8
+ * KiB one that is larger than the block or far smaller. If a realloc has left a block that shrank in its place,
+ * the size of blocks in its slab is from then on only checked not to exceed the block. (C23 7.24.4.4) */
 void slabside_free_sized(void *block, size_t size);
 /* The same for a block of aligned_alloc with that alignment and size. (C23 7.24.4.5) */
 void slabside_free_aligned_sized(void *block, size_t align, size_t size);
-/* `size` bytes at a multiple of `align`, a power of two, else NULL and EINVAL; `size` need not be a
- * multiple of it. (C17 7.22.3.1) */
+/* `size` bytes at a multiple of `align`, a power of two, else NULL and EINVAL. `size` need not be a multiple of
+ * it. (C17 7.22.3.1) */
 void *slabside_aligned_alloc(size_t align, size_t size);
-/* The same by *block; align is a power of two times sizeof(void *). Returns 0, EINVAL or ENOMEM, and
- * writes *block only on success. (POSIX posix_memalign) */
+/* The same by *block. `align` is a power of two times sizeof(void *). Returns 0, EINVAL or ENOMEM, and writes
+ * *block only on success. (POSIX posix_memalign) */
 int slabside_posix_memalign(void **block, size_t align, size_t size);
 /* As aligned_alloc, with `align` rounded up to a power of two. (memalign(3)) */
 void *slabside_memalign(size_t align, size_t size);
-/* At a multiple of the system's page size; pvalloc rounds the size up to whole pages. (valloc(3)) */
+/* At a multiple of the system's page size. pvalloc rounds the size up to whole pages. (valloc(3)) */
 void *slabside_valloc(size_t size);
 void *slabside_pvalloc(size_t size);
-/* Bytes that may be used in the block, at least what was asked for; 0 for NULL. */
+/* Bytes that may be used in the block, at least what was asked for. 0 for NULL. */
 size_t slabside_usable_size(void *block);
 
 /* ---- beside them --------------------------------------------------------------------------------- */
 
-/* The usable size that a block of `size` bytes would have (larger blocks may get more); 0 where there can
- * be no such block. */
+/* The usable size that a block of `size` bytes would have (larger blocks may get more). 0 if there can be no
+ * such block. */
 size_t slabside_good_size(size_t size);
 /* As malloc, and writes the usable size to *usable (0 on failure) unless that is NULL. */
 void *slabside_malloc_at_least(size_t size, size_t *usable);
 /* `size` zero bytes. */
 void *slabside_zalloc(size_t size);
-/* As realloc, at a multiple of `align`; NULL and EINVAL where that is not a power of two. The contents are
- * kept, whatever alignment the block had. */
+/* As realloc, at a multiple of `align`. NULL and EINVAL if that is not a power of two. The contents are kept,
+ * whatever alignment the block had. */
 void *slabside_aligned_realloc(void *block, size_t align, size_t size);
-/* Makes at least `size` bytes of the block usable without moving it: true (it was asked for with that size
- * from then on, if it was with less); or false, and nothing changed.
- * False for NULL. */
+/* Makes at least `size` bytes of the block usable without moving it. On true the block counts as asked for with
+ * that size, if it was asked for with less. On false nothing changed. False for NULL. */
 bool slabside_try_expand(void *block, size_t size);
 
 /* ---- first-class heaps ---------------------------------------------------------------------------
  *
- * A heap of one's own, destroyed with all its blocks at once. Any thread may use it: each call takes the
- * heap's own lock and sleeps while another thread holds it (uncontended, a pair with slabside_free costs
- * some 370 instructions more than malloc and free). A heap has slabs of its own, so at least one page for
- * each size class that it uses. slabside_free, from any thread, gives a block back before that, as a block
- * of another thread's: by one atomic operation, without the lock (hardened mode takes it). slabside_realloc
- * may move a block out of its heap; slabside_heap_realloc does not.
+ * A heap of one's own, destroyed with all its blocks at once. Any thread may use it. Each call takes the heap's own
+ * lock and sleeps while another thread holds it. (Without contention a pair with slabside_free costs some 370
+ * instructions more than malloc and free.) A heap has slabs of its own, so at least one page for each size class
+ * that it uses. slabside_free gives back a single block, from any thread, as a block of another thread's: by one
+ * atomic operation, without the lock (hardened mode takes it). slabside_realloc may move a block out of its heap.
+ * slabside_heap_realloc does not.
  *
- * After its destruction the use of a heap ends the program, and so does a free of one of its blocks,
- * until its memory serves somebody else. A fork child has all heaps as its parent had. There may be as
- * many heaps and threads as the metadata provide for: 32768 on most machines, 64 at least. */
+ * After its destruction the use of a heap ends the program. So does a free of one of its blocks, until its memory
+ * serves somebody else. A fork child has all heaps as its parent had. There may be as many heaps and threads as the
+ * metadata provide for: 32768 on most machines, 64 at least. */
 typedef struct slabside_heap slabside_heap;
-/* A new heap; NULL and ENOMEM where there is no memory, or there are too many. */
+/* A new heap. NULL and ENOMEM if there is no memory, or there are too many. */
 slabside_heap *slabside_heap_create(void);
-/* Destroys the heap and all its blocks; NULL is ignored. */
+/* Destroys the heap and all its blocks, and ignores NULL. */
 void slabside_heap_destroy(slabside_heap *heap);
 /* As malloc, calloc, aligned_alloc and realloc, from the heap. A block of another heap is copied into this
  * one by realloc, and given back. */
@@ -119,13 +119,13 @@ struct slabside_mallinfo2 {
 };
 struct slabside_mallinfo slabside_mallinfo(void);
 struct slabside_mallinfo2 slabside_mallinfo2(void);
-/* Writes the figures as XML; 0, EINVAL where `options` is not 0, or -1 where the stream fails.
+/* Writes the figures as XML. Returns 0, EINVAL if `options` is not 0, or -1 if the stream fails.
  * (malloc_info(3)) */
 int slabside_malloc_info(int options, FILE *stream);
 /* Writes a few figures to stderr. (malloc_stats(3)) */
 void slabside_malloc_stats(void);
-/* 1, or 0 where there is no such parameter or it cannot have that value. M_TRIM_THRESHOLD is honoured; the
- * others have nothing to set and are accepted with the values that the manual allows. (mallopt(3)) */
+/* 1, or 0 if there is no such parameter or it cannot have that value. M_TRIM_THRESHOLD is honoured. The others
+ * have nothing to set, and are accepted with the values that the manual allows. (mallopt(3)) */
 int slabside_mallopt(int parameter, int value);
 
 /* ---- C++ -----------------------------------------------------------------------------------------
@@ -138,8 +138,8 @@ void *slabside_new_aligned(size_t size, size_t align);
 
 /* ---- the heap's figures -------------------------------------------------------------------------- */
 
-/* The heap's figures. Counts of slots are taken on slow paths: handed_out and live may run ahead by
- * what threads have checked out and not yet handed out (at most 64 slots a class and thread). */
+/* The heap's figures. Slow paths count slots. So handed_out and live may run ahead by what threads have cached
+ * and not yet handed out (at most 64 slots a class and thread). */
 struct slabside_stats {
     size_t handed_out;  /* bytes handed out so far, in slot sizes */
     size_t live;        /* bytes in live slots, spans and large blocks */
@@ -160,9 +160,10 @@ struct slabside_stats {
     size_t idle_pages;  /* free pages that may be resident */
     size_t idle_large;  /* freed large blocks kept for reuse */
 };
-/* Fills *out; `live` and what is idle are made exact by a walk over all slabs. */
+/* Fills *out. A walk over all slabs makes `live` and the idle fields exact. */
 void slabside_stats(struct slabside_stats *out);
-/* Where the process's metadata region begins, for debuggers and other readers; 0: nothing was allocated yet. */
+/* Where the process's metadata region begins, for debuggers and other readers. 0 means that nothing was
+ * allocated yet. */
 extern const size_t slabside_region;
 /* How full the slab of a block is, and the slabs of its size class that have free slots together. All 0 for
  * NULL and for a block that has pages of its own. Other threads may be at work: then it is a moment's mixture. */
@@ -173,16 +174,17 @@ struct slabside_occupancy {
     size_t class_slots; /* slots of these slabs */
 };
 void slabside_occupancy(const void *block, struct slabside_occupancy *out);
-/* For programs that defragment: whether it helps to give memory back if this live block is allocated anew, copied and
- * freed. The block's slab is then no fuller than those of its class are on average, and the class has more free
- * slots than a slab has. Any thread may ask; the question costs about as much as slabside_usable_size. */
+/* For programs that defragment. Whether it helps to give memory back if this live block is allocated anew,
+ * copied and freed. It does if the block's slab is no fuller than those of its class are on average, and if the
+ * class has more free slots than a slab has. Any thread may ask. The question costs about as much as
+ * slabside_usable_size. */
 bool slabside_should_move(const void *block);
-/* Walks every slab header, list and bitmap; returns the number of broken invariants found (0: sound).
- * To be called while no other thread allocates or frees. */
+/* Walks every slab header, list and bitmap. Returns the number of broken invariants found (0: sound). No other
+ * thread may allocate or free meanwhile. */
 size_t slabside_validate(void);
-/* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. 0; EINVAL: no
- * such option or value; EBUSY: memory was allocated already, and the options are frozen. What the
- * environment variable SLABSIDE_OPTIONS says has the last word. */
+/* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. Returns 0, EINVAL if
+ * there is no such option or value, or EBUSY if memory was allocated already and the options are frozen. The
+ * environment variable SLABSIDE_OPTIONS has the last word. */
 int slabside_option_set(const char *name, const char *value);
 /* Options that a program brings with it, "name:value,name:value": it may define this variable, as
  *     const char *slabside_options = "decay:1s,guard-sample:5000";
