@@ -16,6 +16,7 @@
 //! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
 //! back if that fails.
 
+mod range_index;
 mod range_cache;
 mod table;
 
@@ -27,7 +28,8 @@ use crate::options::{Name, Options};
 use crate::os::Os;
 use crate::units::PAGE;
 use core::ptr::NonNull;
-use range_cache::{Range, RangeCache};
+use range_cache::RangeCache;
+use range_index::Range;
 use table::{Record, Table};
 
 /// Base-2 logarithm of the first table's records.
