@@ -313,9 +313,9 @@ mod machine {
         Block::mine().address()
     }
 
-    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its `frees_left` down. Of these
-    /// instructions four find every misuse: what is not the start of a slot by the rest of the product
-    /// with the reciprocal, what is free already by the carry of the bit test.
+    /// Marks the slot `offset` bytes into the slab of `header` as free and counts its `frees_left` down. Three of these
+    /// instructions detect every misuse: the comparison with the reciprocal and two branches. The rest of the product
+    /// with the reciprocal shows what is not the start of a slot. The carry of the bit test shows what is free already.
     macro_rules! mark_free {
         ($($before:literal,)*; $($operands:tt)*) => {
             asm!(
@@ -352,8 +352,8 @@ mod machine {
     /// `header` is a slab's, owned by the calling thread, and `offset` lies in its pages.
     #[inline(always)]
     pub unsafe fn mark_free(header: *mut u8, offset: usize) -> Freed {
-        // SAFETY: slot numbers of offsets within a slab have their bit within its bitmap (tested for every
-        // class in `class`), and only the owner stores to it and to the `frees_left`.
+        // SAFETY: slot numbers of offsets within a slab have their bit within its bitmap (tested for every class in
+        // `class`). Only the owner stores to the bitmap and to `frees_left`.
         unsafe {
             mark_free!(;
                 header = in(reg) header,
@@ -431,8 +431,8 @@ mod machine {
         }
     }
 
-    /// `value`, of which the compiler does not know where it comes from: it cannot put in its place what
-    /// `value` was found to be equal to, for which the processor would have to wait. No instruction.
+    /// `value`, hidden from the compiler. So it cannot put in its place what `value` was found to be equal to, for
+    /// which the processor would have to wait. No instruction.
     #[inline(always)]
     pub fn unlinked(mut value: u64) -> u64 {
         // SAFETY: the assembly is a comment: it changes nothing.
@@ -699,7 +699,7 @@ mod tests {
     const HEADER: usize = (1 << HEADER_SHIFT) / 8;
     const HEADERS: usize = 4;
     const PAGES: usize = 16;
-    /// Where the owner word of the block lies in these tests: behind the slot caches.
+    /// Where the owner word of the block lies in these tests: after the slot caches.
     const ME: usize = 1056;
     const OWNER: u64 = 0x1234_5678;
 
@@ -838,8 +838,8 @@ mod tests {
     }
 }
 
-/// Defines `$name(size[, align])`, a form of operator new that throws: calls `$take` with its arguments
-/// until that gives a block, and in between what `$step` returns, which may throw.
+/// Defines `$name(size[, align])`, a form of operator new that throws. It calls `$take` with its arguments until that
+/// gives a block. In between it calls what `$step` returns, which may throw.
 ///
 /// An exception must not meet a frame of Rust's where panics abort. So this frame is assembly: it says
 /// how it is unwound, and has nothing to clean up.

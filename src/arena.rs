@@ -20,9 +20,9 @@ use core::cell::Cell;
 pub struct Handle(pub u64);
 
 impl<O: Os> Allocator<O> {
-    /// A new heap. `None` where memory has run out, where there are too many heaps (the metadata provide
-    /// for at least 64, and for 32,768 on a machine of common size), and in a signal handler that
-    /// interrupted the allocator.
+    /// A new heap. `None` in three cases. Memory has run out. There are too many heaps: the metadata provide for at
+    /// least 64, and for 32,768 on a machine of common size. Or a signal handler that interrupted the allocator calls
+    /// it.
     pub fn create_arena(&self, thread: &ThreadCache) -> Option<Handle> {
         if thread.busy.get() != 0 {
             return None;
@@ -141,8 +141,8 @@ impl<O: Os> Allocator<O> {
         self.move_to(thread, block, usable.min(size), moved)
     }
 
-    /// Ends `heap` and gives back all of its blocks. Nobody uses it or them any more: a free of one ends
-    /// the program as that of any pointer to nothing does, until its memory serves somebody else.
+    /// Ends `heap` and gives back all of its blocks. Nobody may use the heap or its blocks any more. A free of one ends
+    /// the program like a free of any pointer to nothing, until its memory serves somebody else.
     pub fn destroy_arena(&self, thread: &ThreadCache, heap: Handle) {
         let outcome = self.in_arena(thread, heap, |this, local| this.end_arena(heap, local));
         if let Some(Err(misuse)) = outcome {

@@ -46,8 +46,8 @@ const fn sizes() -> [u32; CLASSES] {
 /// Base-2 logarithm of the bytes of a class's slot cache in thread-local storage.
 pub const CACHE_SHIFT: u32 = 5;
 
-/// Where the slot cache of a request's class lies among the others, in bytes, by the request's size: a table
-/// by the byte, so that the look-up is one load. Two kibibytes, of which a program reads what it asks for.
+/// Where the slot cache of a request's class lies among the others, in bytes, by the request's size. The table has an
+/// entry for each byte, so that the look-up is one load. Two kibibytes, of which a program reads what it asks for.
 static CACHE_OFFSET: [u16; LOCAL_MAX + 1] = entry_offsets();
 
 const fn entry_offsets() -> [u16; LOCAL_MAX + 1] {
@@ -159,9 +159,9 @@ pub fn fit(size: usize, align: usize) -> Fit {
     aligned_class(size, align).map_or(Fit::Span, Fit::Slot)
 }
 
-/// `ceil(2^32 / size)`: multiplying an offset by it gives the slot number in the upper 32 bits, and a
-/// lower half below it exactly when the offset is a multiple of `size`, as long as
-/// `slab bytes * size < 2^32` (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019).
+/// `ceil(2^32 / size)`. Multiplying an offset by it gives the slot number in the upper 32 bits. The lower half is below
+/// it exactly if the offset is a multiple of `size`, as long as `slab_bytes * size < 2^32` (Lemire, Kaser, Kurz,
+/// "Faster remainder by direct computation", 2019).
 #[inline(always)]
 pub const fn reciprocal(size: u32) -> u32 {
     ((1u64 << 32).div_ceil(size as u64)) as u32
@@ -244,8 +244,8 @@ const fn shapes() -> [[u8; STEPS]; CLASSES] {
     table
 }
 
-/// Pages of the next slab of `class` for a thread that owns `owned` slabs of it: small at first, so that
-/// small programs stay small, and doubling to the shape with the least waste.
+/// Pages of the next slab of `class` for a thread that owns `owned` slabs of it. The first slabs are small, so that
+/// small programs stay small. Later ones double up to the shape with the least waste.
 pub fn slab_pages(class: usize, owned: usize) -> usize {
     let step = (usize::BITS - owned.leading_zeros()) as usize;
     SLAB_SHAPE[class][step.min(STEPS - 1)] as usize

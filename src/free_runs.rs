@@ -301,8 +301,8 @@ impl Runs {
         self.dirty_free = 0;
     }
 
-    /// Marks all of `n` pages from `page` on as free again, whatever the bits say, and believes the dirty
-    /// bits: in a fork child, before the pages of live slabs are taken again.
+    /// Marks all of `n` pages from `page` on as free again, whatever the bits say, and keeps the dirty bits. For a fork
+    /// child, before the pages of live slabs are taken again.
     pub fn restart(&mut self, page: PageNo, n: usize) {
         let mut dirty = 0;
         self.each_group(page, n, |group, range| {
@@ -405,7 +405,7 @@ impl Group {
     }
 }
 
-/// `word` and the word behind it. Nothing is free behind the group.
+/// `word` and the word after it. Nothing is free after the group.
 fn window(free: &[u64; GROUP_WORDS], word: usize) -> u128 {
     let next = free.get(word + 1).copied().unwrap_or(0);
     free[word] as u128 | (next as u128) << WORD_PAGES

@@ -1,7 +1,7 @@
 //! What a reader outside the process needs of the region's layout: offsets, sizes and words, in one place.
 //!
-//! It belongs to `meta::VERSION`: a change of any of these is a new version, and the crate `slabside-view` then keeps
-//! the old one's numbers beside the new.
+//! It belongs to `meta::VERSION`. A change of any of these is a new version. The crate `slabside-view` then keeps the
+//! old one's numbers beside the new.
 
 pub use crate::meta::{Area, Elsewhere, Fact, WindowRange, AREAS, ELSEWHERE, FACTS, HARDENED};
 pub use crate::meta::{MAGIC, SLAB_BYTES, VERSION, WINDOWS};
@@ -63,7 +63,7 @@ pub mod window {
     pub const BASE: usize = offset_of!(WindowRange, base);
     /// Its number, 4 bytes.
     pub const FIRST: usize = offset_of!(WindowRange, first);
-    /// 1: behind the break. 2: mapped. 4 bytes.
+    /// 1: of the break. 2: mapped. 4 bytes.
     pub const KIND: usize = offset_of!(WindowRange, kind);
     /// The most pages that it ever had, 8 bytes.
     pub const PAGES: usize = offset_of!(WindowRange, pages);

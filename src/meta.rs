@@ -7,9 +7,9 @@
 //!                                                                         and is opened as far as it is used
 //! ```
 //!
-//! The region is claimed, not reserved, where the system can: what is not open is not mapped, and counts for no limit
-//! that the process is under, or puts itself under later. Somebody else may come to lie there. Then the area ends
-//! before. So which pages are open is written down exactly ([`Opened`]): a page is opened once.
+//! The region is claimed, not reserved, if the system can. What is not open is not mapped. It counts for no limit that
+//! the process is under, or puts itself under later. Somebody else may come to lie there. Then the area ends before. So
+//! which pages are open is written down exactly ([`Opened`]): a page is opened once.
 //!
 //! What a small program needs of each area lies side by side: one call of the system opens it, and one page of
 //! page tables holds it. So the first heap, the first group and the first slab headers lie apart from the rest of
@@ -40,7 +40,7 @@ pub const VERSION: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Area {
-    /// [`Header`], and [`Counters`] behind it.
+    /// [`Header`], and [`Counters`] after it.
     Header = 0,
     /// The first heap, if it lies apart from the others.
     FirstHeap,
@@ -121,9 +121,9 @@ pub struct Header {
     pub slab_bytes: AtomicU32,
     /// Where each area lies: offset and bytes, in the order of [`Area`].
     pub areas: [[AtomicUsize; 2]; AREAS],
-    /// The number behind the last slab header made (the first two headers stand for no slab).
+    /// The number after the last slab header made (the first two headers stand for no slab).
     pub slabs_made: AtomicU32,
-    /// The number behind the last one of those that lie apart: the next number is that of the first of the others.
+    /// The number after the last one of those that lie apart: the next number is that of the first of the others.
     pub slabs_apart: AtomicU32,
     /// Heaps made so far.
     pub heaps_made: AtomicU32,
@@ -157,7 +157,7 @@ pub struct WindowRange {
     pub base: AtomicUsize,
     /// Number of its first page.
     pub first: AtomicU32,
-    /// 1: behind the break. 2: mapped.
+    /// 1: of the break. 2: mapped.
     pub kind: AtomicU32,
     /// The most pages that it ever had. The page map says of those given back that they are nobody's.
     pub pages: AtomicUsize,
@@ -289,7 +289,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The largest plan: 4 TiB behind the break, 1 TiB in fallback windows.
+    /// The largest plan: 4 TiB of break, 1 TiB in fallback windows.
     pub const fn unlimited() -> Plan {
         Plan {
             break_pages: 1 << 30,
@@ -308,7 +308,7 @@ impl Plan {
         Plan {
             break_pages: pages,
             pages: (2 * pages).min(most.pages).next_multiple_of(WINDOW_PAGES) + 3 * WINDOW_PAGES,
-            // A page of 8-byte slots takes a pair, and a single header never becomes part of one: in a
+            // A page of 8-byte slots takes a pair of headers, and a single header never becomes part of a pair. So in a
             // small plan there is one of each for every page.
             slabs: if pages <= 1 << 20 {
                 3 * pages
@@ -327,8 +327,8 @@ impl Plan {
         Plan { hardened, ..self }
     }
 
-    /// The plan for a process under `limits`, on a system with `memory` bytes: as much as may be used
-    /// of address space, or four times of what there is, but at least 64 GiB.
+    /// The plan for a process under `limits`, on a system with `memory` bytes. It is all the address space that may be
+    /// used, or four times the memory, but at least 64 GiB.
     pub fn under(limits: Limits, memory: usize) -> Plan {
         if limits.address_space != usize::MAX {
             return Plan::of(limits.address_space);
@@ -511,8 +511,8 @@ impl Meta {
         }
     }
 
-    /// From [`Meta::init`] on, which comes later, hardened mode is provided for: its areas are there, and gaps of
-    /// random width that nobody can touch part the areas.
+    /// From [`Meta::init`] on, which comes later, the plan provides for hardened mode. Its areas are there, and gaps of
+    /// random width that nobody can touch separate the areas.
     pub fn harden(&self) {
         self.hardened.store(1, Relaxed);
     }
@@ -537,7 +537,7 @@ impl Meta {
         }
     }
 
-    /// Finds place for the areas, and for a page before and behind them that is never opened: an overflow from what
+    /// Finds place for the areas, and for a page before and after them that is never opened: an overflow from what
     /// lies beside must meet a fault.
     fn begin<O: Os>(&self, os: &O, plan: Plan, hold: Hold) -> Option<()> {
         let os_page = os.page_size();
@@ -583,8 +583,8 @@ impl Meta {
         counters::add(&self.counters().metadata, counted as u64);
     }
 
-    /// How much is opened at once, in bytes: all up to the first page of the page map, or, where gaps part the areas,
-    /// the header alone.
+    /// How much is opened at once, in bytes. That is all up to the first page of the page map, or, where gaps separate
+    /// the areas, the header alone.
     fn first_bytes(&self) -> usize {
         match self.place.plan.hardened {
             false => self.extent(Area::PageMap).offset + self.os_page(),
@@ -722,7 +722,7 @@ impl Meta {
     /// The heap's figures. After `init`.
     #[inline]
     pub fn counters(&self) -> &Counters {
-        // SAFETY: opened by `set_up`, behind the header. Zero is a valid page of counters, all fields are atomics.
+        // SAFETY: opened by `set_up`, after the header. Zero is a valid page of counters, all fields are atomics.
         unsafe {
             self.start::<Counters>(Area::Header)
                 .byte_add(counters::OFFSET)
@@ -899,7 +899,7 @@ mod tests {
         }
     }
 
-    /// Four TiB behind the break, with or without hardened mode: their numbers fit the map's entries, and their
+    /// Four TiB of break, with or without hardened mode: their numbers fit the map's entries, and their
     /// bookkeeping what a process can address.
     #[test]
     fn the_largest_plan_holds_four_tib_and_fits_the_address_space() {

@@ -69,7 +69,7 @@ pub enum Misuse {
         /// Slot size in bytes.
         size: usize,
     },
-    /// Bytes behind a block's end were written: its canary is not whole (hardened mode).
+    /// Bytes after a block's end were written: its canary is not whole (hardened mode).
     Overflow {
         /// What the caller was doing when it was found.
         call: Call,

@@ -118,8 +118,8 @@ impl Lock {
         self.0.store(FREE, Release);
     }
 
-    /// Takes the free lock for good, as a thread does that is gone before it gives it back: for tests, in which who
-    /// waits for it fails.
+    /// Takes the free lock for good, like a thread that is gone before it gives the lock back. For tests, in which a
+    /// thread that waits for it fails.
     pub fn lose(&self) {
         self.0.store(LOST, Release);
     }

@@ -1,5 +1,5 @@
-//! Blocks for a call of malloc inside a slow path of the same thread: by a signal handler that interrupted it, or by a
-//! function of the program's that the library called (its own `sbrk` or `memcpy`).
+//! Blocks for a call of malloc inside a slow path of the same thread. A signal handler that interrupted it makes such a
+//! call, or a function of the program's that the library called (its own `sbrk` or `memcpy`).
 //!
 //! ```text
 //!   taken    1 1 1 0 0 1 0 ...     a bit a chunk, in the order of address

@@ -1,9 +1,9 @@
 //! How full a block's slab is, and whether it helps to move the block: for programs that defragment.
 //!
-//! A program that can move its blocks (redis, valkey and dragonfly do) frees whole slabs that way: it allocates
-//! a block anew, copies it and frees the old one. Which blocks are worth it the bitmaps tell exactly. A block is, if its
-//! slab is no fuller than the partial slabs of its class are on average, and if the free slots
-//! of these slabs are more than one slab has. So the advice ends when nothing can be gained any more.
+//! A program that can move its blocks frees whole slabs that way (redis, valkey and dragonfly do). It allocates a block
+//! anew, copies it and frees the old one. The bitmaps tell exactly which blocks are worth it. Such a block's slab is no
+//! fuller than the average partial slab of its class. And these slabs have more free slots together than one slab has.
+//! So the advice ends when nothing can be gained any more.
 
 use crate::class::CLASSES;
 use crate::pages::Pages;

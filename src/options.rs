@@ -63,7 +63,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Its name behind a number, empty for a bare count.
+    /// Its name after a number, empty for a bare count.
     pub const fn name(self) -> &'static str {
         match self {
             Unit::Bytes => "bytes",
@@ -107,7 +107,7 @@ pub enum Name {
     Hardened,
     /// Freed blocks are cleared, and verified when they are used again.
     Zero,
-    /// A secret word behind each block.
+    /// A secret word after each block.
     Canary,
     /// Freed blocks wait before they are used again.
     Quarantine,
@@ -535,7 +535,7 @@ pub fn parse(item: &[u8]) -> Result<(Name, usize), Mistake> {
     }
 }
 
-/// The name, and the value behind the first colon or equals sign.
+/// The name, and the value after the first colon or equals sign.
 fn split(item: &[u8]) -> (&[u8], Option<&[u8]>) {
     match item.iter().position(|byte| b":=".contains(byte)) {
         Some(place) => (&item[..place], Some(&item[place + 1..])),

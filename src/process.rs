@@ -1,7 +1,7 @@
 //! The process's allocator, and what happens to it at process start, thread exit, fork and process end.
 //!
-//! Registers the hooks and calls down. The counters' page is exchanged here too, when `slabside run`
-//! hands one over: it opens the file that the environment names, and maps it over the private page.
+//! Registers the hooks and calls down. The counters' page is exchanged here too, if `slabside run` provides one. The
+//! library opens the file that the environment names, and maps it over the private page.
 
 use crate::allocator::Allocator;
 use crate::counters::{self, Counters, Each};
@@ -175,8 +175,9 @@ fn take_page(file: c_int) -> Option<usize> {
     }
 }
 
-/// Maps another page in place of the region's first one, with the same contents but for the first three
-/// fields of the counters where they were handed over: the page of that number of `file`, or a private one.
+/// Maps another page in place of the region's first one: the page of that number of `file`, or a private one. The
+/// contents stay the same. If the page was made for this process alone, its first three counters stay those of the new
+/// page.
 fn exchange_page(how: u32, file: c_int, number: usize) {
     let page = page_of_counters();
     let mut contents = [0u8; PAGE];
@@ -397,7 +398,7 @@ fn resident() -> [u64; 2] {
     [&b"VmHWM:"[..], b"VmRSS:"].map(|name| kibibytes(&text[..length], name) * 1024)
 }
 
-/// The number behind `name` in `text`. 0 if there is none.
+/// The number after `name` in `text`. 0 if there is none.
 fn kibibytes(text: &[u8], name: &[u8]) -> u64 {
     let found = text.windows(name.len()).position(|window| window == name);
     let text = found.map_or(&[][..], |at| &text[at + name.len()..]);

@@ -184,8 +184,8 @@ pub fn raise_pending(slab: SlabPtr) -> Next {
     }
 }
 
-/// Whether every slot of a slab that nobody owns was freed: of those who mark its last slots at the same time one
-/// sees the marks of all. A hint where the slab is claimed meanwhile.
+/// Whether every slot of a slab that nobody owns was freed. If several threads mark its last slots at the same time,
+/// one of them sees the marks of all. A hint where the slab is claimed meanwhile.
 #[inline(never)]
 fn is_all_free(slab: SlabPtr) -> bool {
     (0..slab.words()).all(|word| {
@@ -342,8 +342,8 @@ impl Iterator for Taken {
     }
 }
 
-/// In a fork child: takes `slab` out of whatever queue it was in, and merges its remote frees without
-/// asking for overlaps, since a collection may have stood between its two steps when the parent forked.
+/// For a fork child. Takes `slab` out of whatever queue it was in, and merges its remote frees without asking for
+/// overlaps. A collection may have stood between its two steps when the parent forked.
 pub fn repair(slab: SlabPtr) {
     slab.queue.store(UNQUEUED, Relaxed);
     for word in 0..slab.words() {

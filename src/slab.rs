@@ -48,7 +48,7 @@ pub struct Slab {
     pub id: AtomicU32,
     /// Link in an owner's queue of pending slabs (see `remote::Queue`).
     pub queue: AtomicU32,
-    /// Places in the two lists that a slab can be on: before and behind it.
+    /// Places in the two lists that a slab can be on: before and after it.
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
     pub(crate) pages: AtomicU8,
@@ -204,8 +204,8 @@ impl SlabPtr {
         crate::arch::prefetch(header.wrapping_add(64));
     }
 
-    /// Asks for the line that other threads mark their frees in ahead of the mark, to be written to: a load
-    /// that comes first would ask for it once to read and the mark once more to write.
+    /// Asks for the line that other threads mark their frees in, ahead of the mark, to be written to. A load that comes
+    /// first would ask for it once to read, and the mark once more to write.
     #[cfg(not(loom))]
     #[inline(always)]
     pub fn prefetch_remote(self) {
@@ -292,8 +292,8 @@ impl SlabPtr {
     /// reciprocal: at most the slot past the last, so the word lies within the header or its pair.
     #[inline(always)]
     pub fn free_word_at(&self, slot: usize) -> &AtomicU64 {
-        // SAFETY: slots past the last exist only where a slab has a tail, and then their bit lies in the bitmap (tested
-        // for every class in `class`). Free words of a pair are contiguous.
+        // SAFETY: slots past the last exist only where a slab has a tail. Then their bit lies in the bitmap (tested for
+        // every class in `class`). Free words of a pair are contiguous.
         unsafe { &*self.free_start().add(word_of(slot)) }
     }
 
@@ -329,7 +329,7 @@ impl SlabPtr {
         self.pair_word(WORDS + 2 * WORDS + word)
     }
 
-    /// Words behind `free` in a header pair: 4..8 are free bits, 12..20 remote bits.
+    /// Words after `free` in a header pair: 4..8 are free bits, 12..20 remote bits.
     #[inline]
     fn pair_word(&self, word: usize) -> &AtomicU64 {
         debug_assert!(self.class() == PAIR && word < 2 * WORDS + 3 * WORDS);
@@ -390,7 +390,7 @@ impl SlabPtr {
     #[inline(always)]
     pub fn remote_at(&self, word: usize, class: usize) -> &AtomicU64 {
         let first = if class == PAIR { 3 * WORDS } else { WORDS };
-        // SAFETY: `remote` lies behind `free`, in a header pair two lines further (see the module's drawing).
+        // SAFETY: `remote` lies after `free`, in a header pair two lines further (see the module's drawing).
         unsafe { &*self.free_start().add(first + word) }
     }
 
@@ -418,7 +418,7 @@ impl SlabPtr {
     }
 
     /// Makes the header stand for a new slab of `shape` at `base`, all slots free, owned by `owner`.
-    /// Bits past the last slot read free, so that a free of what lies behind it is found.
+    /// Bits past the last slot read free, so that a free of what lies after it is found.
     pub fn make(self, shape: &Shape, base: usize, owner: u64) {
         self.base.store(base, Relaxed);
         self.recip.store(shape.recip, Relaxed);
@@ -502,7 +502,7 @@ impl<const LINKS: usize> List<LINKS> {
         id.is_some().then(|| table.get(id))
     }
 
-    /// The slab behind `slab`.
+    /// The slab after `slab`.
     pub fn after(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
         let id = SlabId(slab.links[LINKS][BEHIND].load(Relaxed));
         id.is_some().then(|| table.get(id))

@@ -40,8 +40,8 @@ pub fn xor_owned(word: &AtomicU64, bits: u64) {
     word.store(word.load(Relaxed) ^ bits, Relaxed);
 }
 
-/// Stores to a word before all that follows, as far as another thread can tell that has had a barrier run on this
-/// thread's processor in between: a plain store.
+/// A plain store, before all that follows. Another thread sees it so, if it has had a barrier run on this thread's
+/// processor in between.
 #[cfg(not(loom))]
 #[inline(always)]
 pub fn announce(word: &AtomicU32, value: u32) {

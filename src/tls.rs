@@ -1,9 +1,9 @@
 //! The thread's own block: the caches that the fast paths work on, and who the thread is.
 //!
-//! The block is all zero at thread start, has no destructor, and is reached by the initial-exec model
-//! in two instructions: `thread_local!` in a shared library would go through `__tls_get_addr`, which
-//! costs 16 instructions and may allocate. It is kept small: a library opened late by dlopen finds
-//! little static TLS left (about 1.2 KiB can be counted on with glibc's defaults).
+//! The block is all zero at thread start and has no destructor. The initial-exec model reaches it in two instructions.
+//! `thread_local!` in a shared library would go through `__tls_get_addr`, which costs 16 instructions and may allocate.
+//! It is kept small: a library opened late by dlopen finds little static TLS left (about 1.2 KiB can be counted on with
+//! glibc's defaults).
 
 use crate::arch::{self, Freed};
 use crate::class::{CACHE_SHIFT, LOCAL_CLASSES};

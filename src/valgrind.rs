@@ -1,8 +1,8 @@
 //! What memcheck has to be told so that it understands our blocks (feature `valgrind`): client requests, and
 //! [`Memchecked`], which makes them around [`Slabside`].
 //!
-//! Out-of-band bookkeeping makes this easy: nothing of ours ever reads or writes a block, so a block can be
-//! out of bounds from the moment it is freed until it is handed out again.
+//! Out-of-band bookkeeping makes this easy. Nothing of ours ever reads or writes a block, so a block can be out of
+//! bounds from the moment it is freed until it is handed out again.
 //!
 //! A request is a sequence of instructions that does nothing on a processor and that valgrind knows (its manual,
 //! "The Client Request mechanism"). Without valgrind it costs a few instructions and changes nothing.

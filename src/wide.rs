@@ -1,9 +1,9 @@
 //! Many bytes at a time, cleared or found to be zero: 32 where the processor has registers of that width, else as
 //! libc does it.
 //!
-//! The library is built for every x86-64, so the width is asked for once, at run time. Clearing reads first,
-//! up to 16 KiB, and writes to what is not zero alone: much of a long block is as it was handed out, and lines
-//! that are not written to need not be written back. The portable twin is also what Miri runs.
+//! The library is built for every x86-64, so the width is asked for once, at run time. Clearing reads first, up to 16
+//! KiB, and writes only to what is not zero. Much of a long block is as it was handed out, and lines that are not
+//! written to need not be written back. The portable twin is also what Miri runs.
 
 use core::ptr;
 

@@ -45,7 +45,7 @@ pub fn print(args: &Args) -> Result<()> {
         .context("cannot write the list")
 }
 
-/// What is `present` in the environment, with the options `given` behind it, each of which must be good.
+/// What is `present` in the environment, with the options `given` after it, each of which must be good.
 pub fn joined(present: Option<OsString>, given: &[String]) -> Result<OsString> {
     let mut all = present.unwrap_or_default();
     for item in given {

@@ -111,7 +111,7 @@ fn without_deepbind(mode: c_int) -> c_int {
     }
 }
 
-/// The next function of this `name` behind us, looked up once.
+/// The next function of this `name` after us, looked up once.
 fn next(place: &AtomicUsize, name: &core::ffi::CStr) -> usize {
     if place.load(Relaxed) == 0 {
         place.store(os::next_symbol(name) as usize, Relaxed);

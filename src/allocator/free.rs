@@ -167,8 +167,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// In a signal handler that interrupted a slow path, which may hold the lock of large blocks: notes that
-    /// the block is to be freed by the next slow path. Where too many are noted, it stays live for good.
+    /// For a signal handler that interrupted a slow path, which may hold the lock of large blocks. Notes that the next
+    /// slow path must free the block. Where too many are noted, it stays live for good.
     #[cold]
     pub(super) fn put_off(&self, addr: usize) {
         let place = |place: &&AtomicUsize| place.compare_exchange(0, addr, AcqRel, Relaxed).is_ok();
@@ -310,8 +310,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// In a signal handler that interrupted a slow path of this thread, or where there is no memory for
-    /// a heap: marks the free, takes no lock.
+    /// For a signal handler that interrupted a slow path of this thread, and where there is no memory for a heap. Marks
+    /// the free and takes no lock.
     pub(super) fn free_without_heap(&self, slab: SlabPtr, slot: usize, thread: &ThreadCache) {
         if !remote::free_remote(slab, slot) {
             return self.misuse(&heap::dead(slab, slot));
@@ -324,11 +324,10 @@ impl<O: Os> Allocator<O> {
     }
 
     /// In a signal handler that interrupted a slow path: the thread's heap finds the slab in its queue, and claims
-    /// it if nobody was faster. Where there is no heap, whoever is refused memory looks for it.
+    /// it if nobody was faster.
     fn claim_later(&self, slab: SlabPtr, thread: &ThreadCache) {
-        let heap = self.heap_in_use(thread);
-        if !heap.is_some_and(|heap| heap.look_later(slab)) {
-            self.backend.abandoned.stray();
+        if let Some(heap) = self.heap_in_use(thread) {
+            heap.look_later(slab);
         }
     }
 

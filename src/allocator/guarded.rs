@@ -77,9 +77,7 @@ impl<O: Os> Allocator<O> {
         };
         self.with_hardened(thread, make)
             .or_else(|| {
-                if !self.reclaim_for_more(thread) {
-                    return None;
-                }
+                self.reclaim(thread);
                 self.with_hardened(thread, make)
             })
             .unwrap_or_else(|| self.exhausted())

@@ -544,7 +544,7 @@ fn put_back(cache: &SlotCache, slot: *mut u8) {
     cache.show(bits | slot);
 }
 
-/// How many bytes a block of `usable` gets that is to have `size`: where it grows by little, a quarter more
+/// How many bytes a block of `usable` gets that is to have `size`. A block that grows by little gets a quarter more
 /// than it had, but no mapping of its own for that.
 fn with_room(usable: usize, size: usize) -> usize {
     let roomy = usable + usable / 4;

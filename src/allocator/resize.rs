@@ -31,7 +31,7 @@ fn take_cached(thread: &ThreadCache, heap: &Heap, class: usize) -> Option<*mut u
 }
 
 impl<O: Os> Allocator<O> {
-    /// Resizes a block, at the same address where it has room or pages are free behind it, and shrinks to no less than
+    /// Resizes a block, at the same address where it has room or pages are free after it, and shrinks to no less than
     /// half. Null where memory has run out. The block is then as it was.
     #[inline]
     pub fn realloc(&self, thread: &ThreadCache, block: *mut u8, size: usize) -> *mut u8 {
@@ -153,8 +153,8 @@ impl<O: Os> Allocator<O> {
         None
     }
 
-    /// A block stays where it is for `size` bytes: notes if nobody would have got it for as many, so that
-    /// a free with that size is believed (see `sized_free`).
+    /// A block stays in place for `size` bytes. Notes if no such block would be given for a request of this size, so
+    /// that a free with that size is accepted (see `sized_free`).
     #[inline]
     pub(crate) fn note_room(&self, place: Place, size: usize) {
         match place {
@@ -196,8 +196,8 @@ impl<O: Os> Allocator<O> {
         Some(self.move_to(thread, block, size, moved))
     }
 
-    /// A slot or span for `size` bytes at a multiple of `align`, without giving anything back for it: `None`
-    /// where memory has run out, or a mapping would be needed. The thread has a heap.
+    /// A slot or span for `size` bytes at a multiple of `align`, without giving anything back for it. `None` if memory
+    /// has run out, or a mapping would be needed. The thread has a heap.
     fn take_fast(&self, thread: &ThreadCache, size: usize, align: usize) -> Option<*mut u8> {
         let backend = &self.backend;
         if let (Fit::Slot(class), Some(heap)) = (fit(size, align), heap_of(thread)) {
@@ -313,9 +313,7 @@ impl<O: Os> Allocator<O> {
             return moved;
         }
         // Without room for a copy beside the block, room for it to grow may be had by giving back.
-        if !self.reclaim_for_more(thread) {
-            return self.exhausted();
-        }
+        self.reclaim(thread);
         match remap() {
             Some(resized) => resized.address as *mut u8,
             None => self.realloc_by_copy(thread, block, large.bytes, size, align),

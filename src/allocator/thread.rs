@@ -95,39 +95,13 @@ impl<O: Os> Allocator<O> {
         work: impl Fn(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
         let result = self.with_heap(thread, &work).or_else(|| {
-            if !self.reclaim_for_more(thread) {
+            if !self.reclaim_but(thread, 0) {
                 return None;
             }
             self.with_heap(thread, &work)
         });
         self.look_after_background(thread);
         result
-    }
-
-    /// Memory was refused: gives back what is kept for reuse. Not pages inside of what stays, since their addresses
-    /// would be nobody else's. False where nothing came of it, so that it is no use to ask again.
-    pub(super) fn reclaim_for_more(&self, thread: &ThreadCache) -> bool {
-        let backend = &self.backend;
-        let reclaimed = if self.hard.is_on() {
-            self.with_hardened(thread, |hardened| {
-                let before = backend.held();
-                let mut freed = self.hard.flush(backend, hardened)?;
-                freed |= self.hard.reclaim(&backend.os);
-                if let Some(heap) = hardened.heap() {
-                    freed |= heap.give_back_whole(backend)?;
-                }
-                backend.give_back_whole();
-                Ok(Some(freed || backend.held() != before))
-            })
-        } else {
-            self.with_heap(thread, |_, heap| {
-                let before = backend.held();
-                let freed = heap.give_back_whole(backend)?;
-                backend.give_back_whole();
-                Ok(Some(freed || backend.held() != before))
-            })
-        };
-        reclaimed.unwrap_or(true)
     }
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
@@ -163,17 +137,21 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
-    pub fn reclaim_but(&self, thread: &ThreadCache, keep: usize) {
+    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end. False where nothing came of it, so that
+    /// it is no use to ask again for memory that was refused.
+    pub fn reclaim_but(&self, thread: &ThreadCache, keep: usize) -> bool {
         let backend = &self.backend;
         if self.hard.is_on() {
-            return self.reclaim_hardened(thread, keep);
+            self.reclaim_hardened(thread, keep);
+            return true;
         }
-        self.with_heap(thread, |_, heap| {
-            heap.give_back(backend)?;
+        let changed = self.with_heap(thread, |_, heap| {
+            let before = backend.held();
+            let collected = heap.give_back(backend)?;
             backend.give_back(keep);
-            Ok(Some(()))
+            Ok(Some(collected || backend.held() != before))
         });
+        changed.unwrap_or(true)
     }
 
     fn reclaim_hardened(&self, thread: &ThreadCache, keep: usize) {
@@ -377,9 +355,9 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again,
-    /// unless the parent never had a second heap. Where a signal handler forked that interrupted a slow path, this
-    /// is put off to the first one after that: what is half done would be derived from.
+    /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again, unless the parent
+    /// never had a second heap. If a signal handler that interrupted a slow path forked, the repair waits for the first
+    /// slow path after that one. Otherwise it would be derived from half-done work.
     pub fn repair_after_fork(&self, thread: &ThreadCache) {
         // Where there is no mark nobody would come back to it, and there may be nothing to come back to.
         let later = self.mark().is_some() || self.backend.heaps.given.load(Relaxed) == 1;
@@ -448,8 +426,8 @@ impl<O: Os> Allocator<O> {
         unsafe { self.fork_mark.load(Acquire).as_ref() }
     }
 
-    /// Repairs the heap first if this is a fork child that has not been told yet: other fork handlers may
-    /// run before ours, and _Fork(3) runs none. Whether it was.
+    /// Repairs the heap first if this is a fork child that has not been repaired yet. Other fork handlers may run
+    /// before ours, and _Fork(3) runs none. Whether it was.
     #[inline]
     pub(crate) fn notice_fork(&self, thread: &ThreadCache) -> bool {
         let forked = self.has_forked();
@@ -461,9 +439,9 @@ impl<O: Os> Allocator<O> {
         true
     }
 
-    /// The way into a slow path for those that need no heap: a fork child that has not been told yet repairs first,
-    /// then the thread is busy for as long as what is returned lives. `None` in a signal handler that interrupted a
-    /// slow path. (`with_heap` is the way for those that need one.)
+    /// The way into a slow path for those that need no heap. A fork child that has not been repaired yet is repaired
+    /// first. Then the thread is busy for as long as the returned value lives. `None` in a signal handler that
+    /// interrupted a slow path. (`with_heap` is the way for those that need one.)
     pub(crate) fn enter<'a>(&self, thread: &'a ThreadCache) -> Option<Busy<'a>> {
         if thread.busy.get() != 0 {
             return None;
@@ -478,8 +456,8 @@ impl<O: Os> Allocator<O> {
         self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)
     }
 
-    /// Shows every lock of the allocator's, as many as [`Allocator::locks_made`] says, and never those of the
-    /// first-class heaps, which lie in the metadata region and are found by number.
+    /// Shows every lock of the allocator's, as many as [`Allocator::locks_made`] says. Locks of first-class heaps are
+    /// not among them: they lie in the metadata region and are found by number.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         visit(self.start_lock.as_lock());
         visit(self.shared.as_lock());

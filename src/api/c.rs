@@ -190,8 +190,8 @@ pub unsafe fn usable_size(block: *const u8) -> usize {
     GLOBAL.usable_size(local(), block)
 }
 
-/// Whether a program that can move the live block helps to give memory back by that: it allocates the block anew,
-/// copies it and frees the old one. See `occupancy`.
+/// Whether a program that can move the live block helps to give memory back by that. It would allocate the block anew,
+/// copy it and free the old one. See `occupancy`.
 ///
 /// # Safety
 /// As [`usable_size`].

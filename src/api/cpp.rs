@@ -33,8 +33,8 @@ pub extern "C" fn new_aligned_block(size: usize, align: usize) -> *mut u8 {
     }
 }
 
-/// What operator new calls where memory has run out, before it tries again: the new_handler, or what
-/// throws std::bad_alloc, or what ends a program that has no C++ runtime.
+/// What operator new calls if memory has run out, before it tries again. That is the new_handler, the function that
+/// throws std::bad_alloc, or one that ends a program without a C++ runtime.
 pub extern "C" fn out_of_memory() -> Step {
     cxx::new_handler()
         .or_else(cxx::throw_bad_alloc)

@@ -1,7 +1,7 @@
 //! glibc's own functions: trimming, figures, tunables.
 //!
-//! The figures are true: each is counted by a walk when it is asked for. What is written goes through a fixed buffer.
-//! Nothing here allocates, though stdio may.
+//! The figures are true: a walk counts each when it is asked for. What is written goes through a fixed buffer. Nothing
+//! here allocates, though stdio may.
 
 use super::c::set_errno;
 use crate::class::{size_of_class, CLASSES};

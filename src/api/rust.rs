@@ -80,7 +80,7 @@ impl core::fmt::Display for OptionError {
 
 impl core::error::Error for OptionError {}
 
-/// The text behind [`options!`](crate::options!).
+/// The text after [`options!`](crate::options!).
 #[doc(hidden)]
 #[repr(transparent)]
 pub struct OptionsText(pub *const core::ffi::c_char);

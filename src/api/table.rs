@@ -215,8 +215,8 @@ macro_rules! c_function {
     };
 }
 
-/// Puts slabside in the place of the system's malloc: defines all names of the table, gets ready before the program's
-/// own constructors, and counts the last figures after its destructors.
+/// Puts slabside in the place of the system's malloc. It defines all names of the table, gets ready before the
+/// program's own constructors, and counts the last figures after its destructors.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! replace_malloc {

@@ -35,31 +35,31 @@ impl Secret {
     }
 }
 
-/// Writes the canary behind a block of `size` bytes.
+/// Writes the canary after a block of `size` bytes.
 ///
 /// # Safety
-/// [`CANARY`] bytes behind the block are the caller's.
+/// [`CANARY`] bytes after the block are the caller's.
 #[inline]
 pub unsafe fn seal(block: usize, size: usize, secret: Secret) {
     let place = block + size;
-    // SAFETY: the caller owns the `CANARY` bytes behind the block.
+    // SAFETY: the caller owns the `CANARY` bytes after the block.
     unsafe { ptr::write_unaligned(place as *mut u64, secret.canary(place)) };
 }
 
-/// The first byte behind a block of `size` bytes that is not its canary's, counted from the block's end.
+/// The first byte after a block of `size` bytes that is not its canary's, counted from the block's end.
 ///
 /// # Safety
-/// [`CANARY`] bytes behind the block are readable.
+/// [`CANARY`] bytes after the block are readable.
 #[inline]
 pub unsafe fn broken_seal(block: usize, size: usize, secret: Secret) -> Option<usize> {
     let place = block + size;
-    // SAFETY: the caller guarantees that the `CANARY` bytes behind the block are readable.
+    // SAFETY: the caller guarantees that the `CANARY` bytes after the block are readable.
     let found = unsafe { ptr::read_unaligned(place as *const u64) };
     let wrong = found ^ secret.canary(place);
     (wrong != 0).then(|| wrong.to_le().trailing_zeros() as usize / 8)
 }
 
-/// Whether the last bytes of a slot of `bytes` >= `size` + [`CANARY`] bytes, up to eight of those behind its
+/// Whether the last bytes of a slot of `bytes` >= `size` + [`CANARY`] bytes, up to eight of those after its
 /// canary, are zero as they were left: a write below the next slot ends there.
 ///
 /// # Safety
@@ -116,7 +116,7 @@ fn last_four(bytes: usize) -> [usize; 4] {
     [first, first + step, last - step, last]
 }
 
-/// Makes `bytes` bytes at `block` zero, and up to 7 behind them.
+/// Makes `bytes` bytes at `block` zero, and up to 7 after them.
 ///
 /// # Safety
 /// They are the caller's, and `block` is a multiple of 8.

@@ -15,7 +15,7 @@ pub struct Empty {
     taking: Mutex<()>,
     /// Where the range begins. 0 means not reserved yet.
     base: AtomicUsize,
-    /// The word of the bitmap that the last block came from: the search goes on behind it, so that an
+    /// The word of the bitmap that the last block came from: the search goes on after it, so that an
     /// address comes back late.
     cursor: AtomicUsize,
     opened: AtomicUsize,

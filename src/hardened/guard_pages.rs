@@ -110,15 +110,13 @@ impl AddressQuarantine {
         }
     }
 
-    /// Gives the oldest back until at most `most` bytes are held. Whether there was any to give back.
-    pub fn shrink<O: Os>(&self, os: &O, most: usize) -> bool {
-        let mut any = false;
+    /// Gives the oldest back until at most `most` bytes are held.
+    pub fn shrink<O: Os>(&self, os: &O, most: usize) {
         loop {
             let range = self.ring.lock().take_over(most);
             let Some(range) = range else {
-                return any;
+                return;
             };
-            any = true;
             let start = NonNull::new(range.start as *mut u8);
             // SAFETY: our own mapping, which nobody may use any more.
             let _ = start.is_some_and(|start| unsafe { os.unmap(start, range.bytes) });
@@ -143,7 +141,7 @@ impl<'a, O: Os> WithGuardPages<'a, O> {
         WithGuardPages { os, beds }
     }
 
-    /// A mapping of `bytes` bytes, with the byte behind a fence at a multiple of `align`.
+    /// A mapping of `bytes` bytes, with the byte after a fence at a multiple of `align`.
     fn map_in_bed(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let place = self
             .beds?

@@ -7,7 +7,7 @@ use crate::options::{Name, Options, QUARANTINE_BYTES};
 pub struct Mitigations {
     /// Freed blocks are cleared, and verified to be still clear when they are handed out again.
     pub zero: bool,
-    /// A secret word behind the bytes that were asked for, looked at by free and realloc.
+    /// A secret word after the bytes that were asked for, looked at by free and realloc.
     pub canary: bool,
     /// Slots are chosen at random.
     pub random: bool,

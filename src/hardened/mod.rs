@@ -5,7 +5,7 @@
 //! mode adds happens to a slot between the heap and the program:
 //!
 //! ```text
-//!   heap --> random slot --> still zero? --> note its exact size --> canary behind it --> program
+//!   heap --> random slot --> still zero? --> note its exact size --> canary after it --> program
 //!   heap <-- quarantine <-- zero it <-- canary whole? <-- exact size known? forget it <-- program
 //! ```
 //!
@@ -299,22 +299,20 @@ impl Hardened {
         });
     }
 
-    /// Frees all that the thread's quarantine holds. Whether it held anything.
-    pub fn flush<O: Os>(&self, backend: &Backend<O>, thread: &Thread) -> Result<bool, Misuse> {
-        let mut any = false;
+    /// Frees all that the thread's quarantine holds.
+    pub fn flush<O: Os>(&self, backend: &Backend<O>, thread: &Thread) -> Result<(), Misuse> {
         if let Some(heap) = thread.heap() {
             let most = self.fixed().mitigations.quarantine;
             while let Some(freed) = thread.quarantine.take(most) {
                 self.release(backend, heap, freed)?;
-                any = true;
             }
         }
-        Ok(any)
+        Ok(())
     }
 
-    /// Gives back what freed large blocks hold of address space. Whether they held any.
-    pub fn reclaim<O: Os>(&self, os: &O) -> bool {
-        self.held.shrink(os, 0)
+    /// Gives back what freed large blocks hold of address space.
+    pub fn reclaim<O: Os>(&self, os: &O) {
+        self.held.shrink(os, 0);
     }
 
     // ---- malloc ---------------------------------------------------------------------------------
@@ -719,7 +717,7 @@ impl Hardened {
         heap.free_into_full(backend, slab, slot) || heap.free_elsewhere(backend, slab, slot).is_ok()
     }
 
-    /// Whether the canary behind `size` bytes of a slot of `bytes` is whole, and what lies behind it as it
+    /// Whether the canary after `size` bytes of a slot of `bytes` is whole, and what lies after it as it
     /// was left.
     ///
     /// # Safety

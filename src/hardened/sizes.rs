@@ -124,8 +124,8 @@ impl<'a> Sizes<'a> {
     #[inline(always)]
     fn at(&self, number: usize, slot: usize) -> &'a AtomicU16 {
         let index = number * SLOTS + slot;
-        // SAFETY: `open` was called for the slab before its first slot was handed out, and the slot is one
-        // of the slab's: at most 256, or 512 for a pair, which has two numbers.
+        // SAFETY: `open` was called for the slab before its first slot was handed out. The slot is one of the slab's:
+        // at most 256, or 512 for a pair, which has two numbers.
         unsafe { &*(self.table.start as *const AtomicU16).add(index) }
     }
 

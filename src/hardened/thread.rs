@@ -68,7 +68,7 @@ pub struct Quarantine {
     drawn: Cell<u32>,
     /// Place of the ring's oldest block.
     first: Cell<u32>,
-    /// Place behind the ring's youngest block.
+    /// Place after the ring's youngest block.
     end: Cell<u32>,
     /// Non-zero once all was forgotten.
     forgotten: Cell<u32>,
@@ -80,8 +80,8 @@ pub struct Quarantine {
     ring: [Cell<u64>; RING],
 }
 
-/// The bytes that a block of `bytes` is charged for in a quarantine of `most` bytes: so many at least that the
-/// number of blocks is bounded as well.
+/// The bytes that a block of `bytes` is charged for in a quarantine of `most` bytes. There is a least charge, so that
+/// the number of blocks is bounded too.
 #[inline(always)]
 fn charge(bytes: u32, most: usize) -> usize {
     (bytes as usize).max(most / RING + 1)
@@ -132,9 +132,9 @@ impl Quarantine {
         self.bytes.get() + charge(bytes as u32, most) > most
     }
 
-    /// Lets the ring's oldest blocks leave so that one of `bytes` can come in, and some more than must, so that it need
-    /// not be done for each that comes in. Stops where `free` says that it could not free one. `free` is told of a
-    /// block that will leave soon as well, whose header it may ask for ahead.
+    /// Lets the ring's oldest blocks leave so that one of `bytes` can come in. Some more leave than must, so that this
+    /// is not needed for each block that comes in. Stops where `free` says that it could not free one. `free` is told
+    /// of a block that will leave soon as well, whose header it may ask for ahead.
     #[inline(always)]
     pub fn thin_out(&self, bytes: usize, most: usize, free: impl Fn(Freed, Freed) -> bool) {
         let goal = most.saturating_sub(charge(bytes as u32, most) + most / BATCHES);

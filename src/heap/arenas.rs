@@ -5,9 +5,9 @@
 //!   | lock, caches | ...                the arenas' own part, by the same number
 //! ```
 //!
-//! An arena's slabs never change hands: none is opened, abandoned or adopted, so that all of its
-//! objects can go at once. A handle is a random number, with the heap's index in it: one that was destroyed is
-//! recognised, and one that was made up is as well, but for one in 2^42.
+//! An arena's slabs never change hands: none is opened, abandoned or adopted, so that all of its objects can go at
+//! once. A handle is a random number with the heap's index in it. So a destroyed handle is recognised, and an invented
+//! one too, except for one in 2^42.
 
 use super::{Backend, Heap};
 use crate::meta::{Area, ARENA_BYTES};

@@ -10,8 +10,8 @@
 //! decay tick looks for such pages in partial slabs. It skips the slabs that refill will use soon. Their number is how
 //! many it used lately, times a patience. The patience grows if discarded pages were soon needed again.
 //!
-//! A slab with a discarded page leaves the queue of partial slabs for a stack of its own, which refill
-//! looks at when no partial slab is left. So sparse slabs drain while there is any other free slot.
+//! A slab with a discarded page leaves the queue of partial slabs for a stack of its own. Refill uses the stack when no
+//! partial slab is left. So sparse slabs drain while there is any other free slot.
 
 use super::{Backend, Class, Heap};
 use crate::bitmap::slots_of_word;
@@ -25,7 +25,7 @@ use crate::sync::{Ordering::Acquire, Ordering::Relaxed};
 use crate::units::{SlabId, PAGE, WORD_SLOTS};
 use core::cell::Cell;
 
-/// How many intervals' worth of turns a slab must lie behind the front of the queue, at least and at most.
+/// How many intervals' worth of turns a slab must lie after the front of the queue, at least and at most.
 const PATIENCE_LEAST: u32 = 4;
 const PATIENCE_MOST: u32 = 1 << 12;
 /// Slabs looked at, and calls of the system made, in one tick: so many, and so many more for each

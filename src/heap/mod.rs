@@ -124,12 +124,6 @@ impl<O: Os> Backend<O> {
         self.arenas.each_lock(visit);
     }
 
-    /// Gives back what is kept for all heaps, as far as that makes room for something else.
-    pub fn give_back_whole(&self) {
-        self.large.give_back(&self.os, &self.meta);
-        self.pages.trim(&self.os, &self.meta, 0);
-    }
-
     /// Gives back what is kept for all heaps, but for `keep` free pages at the heap's end.
     pub fn give_back(&self, keep: usize) {
         self.large.give_back(&self.os, &self.meta);
@@ -219,9 +213,6 @@ pub struct Heap {
     /// The least value of `binned_bytes` since the last decay.
     binned_low: Cell<usize>,
     span_bytes: Cell<usize>,
-    /// Nothing is kept for reuse, and an event tells when an active slab or span becomes free: see
-    /// [`Heap::give_back_whole`].
-    keeps_nothing: Cell<bool>,
     /// Bytes handed out and not told to the counters yet.
     bytes_allocated: Cell<u64>,
     /// Slots cached, and sampled blocks, as far as they are not accounted for by `is_due`.
@@ -253,8 +244,8 @@ pub struct Heap {
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 
-/// What part of its `slots`, one of so many, a class may have as spare slots: none where there are so few that
-/// they are gone round in no time. A slab with less than that free when its turn comes is nearly full.
+/// What part of its `slots`, one of so many, a class may have as spare slots. None for few slots, since refill goes
+/// round those in no time. A slab with less than that free when its turn comes is nearly full.
 #[inline]
 fn spare_part(slots: usize) -> usize {
     match slots {
@@ -334,10 +325,10 @@ impl Class {
 
     /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
     ///
-    /// A heap that was filled to the last slot and then replaces blocks one by one has no spare slots: each slot
-    /// freed is the only one, and nearly every call would change slabs. So a class that has gone round its
-    /// slabs `ROUNDS` times and found them nearly full is granted a part more, no sooner: freed slots come
-    /// first for every program that does not pay for it again and again.
+    /// A heap that was filled to the last slot and then replaces blocks one by one has no spare slots. Each freed slot
+    /// is the only one, and nearly every call would change slabs. So a class that has gone round its slabs `ROUNDS`
+    /// times and found them nearly full may have spare slots, no sooner. Every program that does not pay for it again
+    /// and again uses freed slots first.
     #[inline(always)]
     fn spare_for(&self, slab: SlabPtr) -> usize {
         let patience = self.owned.get().saturating_mul(ROUNDS).max(PATIENCE);
@@ -620,16 +611,9 @@ impl Heap {
     fn activate(&self, slab: SlabPtr) {
         let this = &self.classes[slab.class()];
         slab.set_state(State::Active);
-        self.count_no_frees(slab);
+        slab.frees_left.set(FREES_UNCOUNTED);
         this.active.set(slab.id().0);
         this.cursor.set(slab.words() as u8 - 1);
-    }
-
-    /// No event follows from frees into `slab` from now on.
-    #[inline(always)]
-    fn count_no_frees(&self, slab: SlabPtr) {
-        slab.frees_left.set(FREES_UNCOUNTED);
-        self.keeps_nothing.set(false);
     }
 
     /// The active slab has no slot left. False where a signal handler has freed into it meanwhile: it stays the

@@ -188,10 +188,10 @@ impl Heaps {
         is_time
     }
 
-    /// Takes back the heaps of threads that have gone without their exit hook: raw ones, and those whose
-    /// first allocation came in the last round of thread-specific destructors. Costs a system call for
-    /// each heap in use, so the next look comes when twice as many are. `requeue` is called for each, before
-    /// its slabs are abandoned: it frees what is kept for the thread beside the heap.
+    /// Takes back the heaps of threads that have gone without their exit hook. These are threads made by clone(2), and
+    /// those whose first allocation came in the last round of thread-specific destructors. Costs a system call for each
+    /// heap in use, so the next look comes when twice as many are. `requeue` is called for each, before its slabs are
+    /// abandoned: it frees what is kept for the thread beside the heap.
     #[cold]
     pub fn reclaim_ended<O: Os>(&self, backend: &Backend<O>, requeue: impl Fn(&Heap)) {
         let made = self.registry.lock().made;
@@ -303,8 +303,8 @@ impl Heaps {
         visit(self.registry.as_lock());
     }
 
-    /// In a fork child, after the pages were rebuilt: the forking thread's heap gets its lists from the
-    /// headers, all other heaps are put away, and what they owned is abandoned.
+    /// For a fork child, after the pages were rebuilt. The forking thread's heap gets its lists from the headers. All
+    /// other heaps are put away, and what they owned is abandoned.
     pub fn rebuild<O: Os>(&self, backend: &Backend<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
         let made = {
             let registry = &mut *self.registry.lock();

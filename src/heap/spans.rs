@@ -5,9 +5,9 @@
 //!   free:  Active             |  Binned, on its bin's list
 //! ```
 //!
-//! The span freed last takes the place of its bin's active one, if that is live: so a program that takes
-//! and frees one size meets one span, without a list being touched. A bin is last in, first out: the span
-//! freed last is the one whose bytes the caches still hold.
+//! The span freed last takes the place of its bin's active one, if that is live. So a program that takes and frees one
+//! size uses one span and touches no list. A bin is last in, first out: the span freed last is the one whose bytes the
+//! caches still hold.
 
 use super::{remote_overlap, Backend, Heap, BINNED_BYTES, BINS_UP, TICK_SPAN_BYTES};
 use crate::class::{bin_below, bin_of, bin_pages, span_bin};
@@ -15,7 +15,7 @@ use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::slab::{Shape, SlabPtr, SlabTable, State};
+use crate::slab::{Shape, SlabPtr, SlabTable, State, FREES_UNCOUNTED};
 use crate::sync::{xor_owned, Ordering::Relaxed};
 use crate::units::{bit_of, PAGE};
 use core::cell::Cell;
@@ -93,7 +93,7 @@ impl Heap {
 
     fn activate_span(&self, slab: SlabPtr, bin: usize) {
         slab.set_state(State::Active);
-        self.count_no_frees(slab);
+        slab.frees_left.set(FREES_UNCOUNTED);
         self.active_spans[bin].set(Some(slab));
     }
 
@@ -246,7 +246,7 @@ impl Heap {
         bin: usize,
     ) -> Result<(), Misuse> {
         slab.set_state(State::Binned);
-        self.count_no_frees(slab);
+        slab.frees_left.set(FREES_UNCOUNTED);
         self.bins[bin].push_front(backend.table(), slab);
         self.binned.set(self.binned.get() | 1 << bin);
         self.binned_bytes.set(self.binned_bytes.get() + slab.size());

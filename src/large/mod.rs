@@ -7,11 +7,11 @@
 //!   kept ranges, 512 at most -----------------------------^
 //! ```
 //!
-//! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is
-//! live than lately, a sixteenth of those, and [`SLACK`]. And it is little until the program takes again what was
-//! unmapped a moment ago: an idle process makes no further call, and would keep it for good. What no block needed
-//! between two ticks goes back to the system. What the kernel does not unmap (it would exceed `vm.max_map_count`) gives
-//! up its pages and stays in the table of records as a *stray*, which serves later blocks.
+//! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is live than
+//! lately, a sixteenth of those, and [`SLACK`]. And it is little until the program takes again what was unmapped a
+//! moment ago: an idle process makes no further call, and would keep it for good. What no block needed between two
+//! ticks goes back to the system. The kernel refuses to unmap a block if that would exceed `vm.max_map_count`. Such a
+//! block gives up its pages and stays in the table of records as a *stray*, which serves later blocks.
 //!
 //! One lock, never held over a system call: a record is taken out before its mapping is changed, and put
 //! back if that fails.
@@ -65,12 +65,12 @@ pub struct Block {
 }
 
 impl Block {
-    /// The byte behind it.
+    /// The byte after it.
     const fn end(&self) -> usize {
         self.address + self.bytes
     }
 
-    /// What lies behind the first `bytes` bytes.
+    /// What lies after the first `bytes` bytes.
     const fn behind(&self, bytes: usize) -> Block {
         Block {
             address: self.address + bytes,
@@ -393,7 +393,7 @@ impl Large {
         Some(now)
     }
 
-    /// Grows a block over what is kept behind it, if that is enough.
+    /// Grows a block over what is kept after it, if that is enough.
     fn grow_in_place(&self, block: Block, bytes: usize) -> Option<Block> {
         let inner = &mut *self.inner.lock();
         let more = bytes - block.bytes;
@@ -403,7 +403,7 @@ impl Large {
         inner.resize(block, bytes)
     }
 
-    /// Grows a block by moving it to where there is room behind it for the next times.
+    /// Grows a block by moving it to where there is room after it for the next times.
     fn move_to_room<O: Os>(
         &self,
         os: &O,
@@ -684,8 +684,8 @@ fn map_fresh<O: Os>(os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<B
     Some(Block { address, bytes })
 }
 
-/// Maps what a mapping that is in no record and not kept lacks to `bytes` bytes, before or behind it: nothing
-/// is moved, and the whole can still be moved later, as several mappings could not.
+/// Maps what a mapping that is in no record and not kept lacks to `bytes` bytes, before or after it. Nothing is moved.
+/// The whole can still be moved later, which several mappings could not.
 fn widened<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
     let more = bytes - block.bytes;
     if !meta.budget.charge(more) {

@@ -247,8 +247,8 @@ impl Table {
         Some(removed)
     }
 
-    /// Copies the records to the stale table at `table`, which becomes the table once it is whole: a fork
-    /// in between leaves the old one in use.
+    /// Copies the records to the stale table at `table`, which becomes the table once it is whole. A fork in between
+    /// leaves the old one in use.
     pub(super) fn move_to(&mut self, table: *mut Record, shift: u32) {
         // SAFETY: 2^shift records were opened there, apart from the old table.
         unsafe { core::ptr::write_bytes(table, 0, 1 << shift) };
@@ -288,8 +288,8 @@ impl Table {
         self.close_gaps();
     }
 
-    /// Puts every record where a probe from its home finds it, and drops doubles, in place: a record
-    /// moves only to earlier places of its probe, so passes are repeated until none moves.
+    /// Puts every record where a probe from its home finds it, and drops doubles, in place. A record moves only to
+    /// earlier places of its probe, so passes are repeated until none moves.
     fn close_gaps(&mut self) {
         let mut moved = true;
         while moved {

@@ -1,5 +1,5 @@
-//! System calls, made by the instruction itself: a program may define any function of libc's, allocate in it, or
-//! wait in it for a thread that waits for us. None of them touches errno.
+//! System calls, made by the instruction itself. A program may define any function of libc's, allocate in it, or wait
+//! in it for a thread that waits for us. None of them touches errno.
 //!
 //! docs/compatibility.md lists the calls, and when each is made. A test holds them to the list.
 

@@ -1,8 +1,9 @@
 //! The Linux system calls behind [`Os`], made by the instruction itself (see `calls`).
 //!
-//! What must be libc's is called where a program may define it and allocate in it: the hooks' registration with no
-//! lock held, sbrk by a thread that is marked as busy. The break is moved by libc's `sbrk` and never by a raw call: libc caches where the break stands, and
-//! a stale cache would let somebody else's `sbrk` shrink the heap under us.
+//! Two things must be libc's, and are called where a program may define them and allocate in them. The hooks are
+//! registered with no lock held, and a thread that is marked as busy calls sbrk. libc's `sbrk` moves the break, never a
+//! raw call. libc caches where the break stands, and a stale cache would let somebody else's `sbrk` shrink the heap
+//! under us.
 
 use super::calls;
 use super::process::{string, variable, Process};
@@ -125,8 +126,8 @@ impl Linux {
     }
 
     /// Random places for `bytes` of address space, a few, where nobody maps unasked: the quarter of all addresses
-    /// behind three eighths of them. From top to bottom come the stack, libraries and mappings, then programs and the
-    /// break above two thirds. Where mappings go upwards, they begin at a third. Of 47 bits it is the eighth behind the
+    /// after three eighths of them. From top to bottom come the stack, libraries and mappings, then programs and the
+    /// break above two thirds. Where mappings go upwards, they begin at a third. Of 47 bits it is the eighth after the
     /// middle: V8 and PartitionAlloc map at random places of 46 bits, and mappings that go upwards may begin up to 16
     /// TiB later.
     fn places(&self, bytes: usize) -> impl Iterator<Item = usize> + '_ {

@@ -82,12 +82,12 @@ pub fn symbol(name: &CStr) -> *mut c_void {
     look_up(libc::RTLD_DEFAULT, name) as *mut c_void
 }
 
-/// What `name` stands for behind us in the order of search. Null means nothing. May allocate.
+/// What `name` stands for after us in the order of search. Null means nothing. May allocate.
 pub fn next_symbol(name: &CStr) -> *mut c_void {
     look_up(libc::RTLD_NEXT, name) as *mut c_void
 }
 
-/// What `name` stands for in the C++ runtime: behind us in the order of search, or in a runtime that was opened for one
+/// What `name` stands for in the C++ runtime: after us in the order of search, or in a runtime that was opened for one
 /// library alone (an interpreter that opens an extension). 0 means nothing. May allocate.
 pub(super) fn look_up_in_runtime(name: &CStr) -> usize {
     let next = look_up(libc::RTLD_NEXT, name);
@@ -184,8 +184,8 @@ fn is_unloadable() -> bool {
     }
 }
 
-/// Sees to it that the object of which this code is part stays loaded: threads still run its exit hook, and
-/// forks its handlers, after a program has closed it. May allocate: no lock is to be held.
+/// Keeps the object of which this code is part loaded. Threads still run its exit hook, and forks its handlers, after a
+/// program has closed it. May allocate: no lock is to be held.
 pub fn stay_loaded() {
     if !is_unloadable() {
         return;

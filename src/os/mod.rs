@@ -121,7 +121,7 @@ pub trait Os: Sync {
     /// As [`Os::unmap`]. On success the old range is gone where the address differs.
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
 
-    /// Grows a mapping at its place. Bytes beyond the old size are zero. False where there is no room behind it.
+    /// Grows a mapping at its place. Bytes beyond the old size are zero. False where there is no room after it.
     ///
     /// # Safety
     /// `start` and `old` are a mapping from [`Os::map`] or [`Os::remap`] that the caller owns.

@@ -10,10 +10,10 @@
 //!
 //! * In a static program glibc keeps the vector's address in `_dl_auxv`, from before the first constructor on.
 //! * The dynamic linker of glibc keeps the stack's beginning in `__libc_stack_end` (in a static program it is rounded
-//!   down, and may lie below). The vector is behind the environment that the kernel put there. From `environ` one
+//!   down, and may lie below). The vector is after the environment that the kernel put there. From `environ` one
 //!   must not walk there: setenv(3) may have moved it to the heap. /proc may not be mounted.
-//! * Elsewhere the kernel gives a copy of the vector, from Linux 6.4 on. Where it does not, the program is taken for
-//!   one that must not trust its environment, and the kernel shows by an error what its pages are.
+//! * Elsewhere the kernel gives a copy of the vector, from Linux 6.4 on. Where it does not, the program counts as one
+//!   that must not trust its environment. The kernel then shows by an error what its pages are.
 
 use super::calls;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
@@ -161,7 +161,7 @@ fn vector() -> Option<*const [usize; 2]> {
         return (!vector.is_null()).then_some(vector);
     }
     let mut entry = first_environment()?;
-    // SAFETY: the environment ends with a null, and the vector lies behind it.
+    // SAFETY: the environment ends with a null, and the vector lies after it.
     unsafe {
         while !entry.read().is_null() {
             entry = entry.add(1);

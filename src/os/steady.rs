@@ -1,7 +1,7 @@
 //! A clock that never goes back.
 //!
-//! `CLOCK_MONOTONIC` does, once, in a fork child that enters a time namespace (time_namespaces(7)): what was kept at a
-//! time of the parent's would be young for as long as the two clocks lie apart.
+//! `CLOCK_MONOTONIC` does so once, in a fork child that enters a time namespace (time_namespaces(7)). What was kept at
+//! a time of the parent's would then seem young for as long as the two clocks lie apart.
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 

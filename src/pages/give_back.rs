@@ -180,8 +180,8 @@ impl Pages {
         Some(Unused { pages, end })
     }
 
-    /// Before pages inside are discarded: no more huge pages for what there is, since the kernel fills the
-    /// holes of a huge page again by and by where they are asked for (khugepaged). Those that are whole stay.
+    /// Called before pages inside are discarded: no more huge pages for what there is. The kernel fills the holes of a
+    /// huge page again by and by where huge pages are asked for (khugepaged). Those that are whole stay.
     fn keep_holes<O: Os>(&self, os: &O) {
         let (windows, used) = {
             let inner = &mut *self.inner.lock();

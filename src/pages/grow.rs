@@ -16,7 +16,6 @@ impl Pages {
         let _mover = self.break_lock.lock();
         {
             if self.inner.lock().runs.first_fit(need).is_some() {
-                self.refused.store(0, Relaxed);
                 return true;
             }
         }
@@ -25,7 +24,7 @@ impl Pages {
         grown
     }
 
-    /// Whether the last growth was refused: then no more is asked for than must be, so that a program that is refused
+    /// Whether the last growth was refused. Then no more is asked for than must be, so that a program that is refused
     /// again and again pays little.
     pub fn is_refused(&self) -> bool {
         self.refused.load(Relaxed) != 0

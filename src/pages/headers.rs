@@ -16,11 +16,11 @@ use crate::units::SlabId;
 /// ```
 #[derive(Clone, Copy)]
 pub(super) struct Numbers {
-    /// The number behind the last header made.
+    /// The number after the last header made.
     pub(super) made: u32,
-    /// The number behind the last one before the gap.
+    /// The number after the last one before the gap.
     pub(super) end: u32,
-    /// The first number behind the gap. 0 means that there is no gap.
+    /// The first number after the gap. 0 means that there is no gap.
     next: u32,
 }
 
@@ -47,7 +47,7 @@ impl Numbers {
         self.made
     }
 
-    /// Bytes of the area behind the gap that are to be open for `n` more headers.
+    /// Bytes of the area after the gap that are to be open for `n` more headers.
     pub(super) fn wanted(&self, n: usize) -> usize {
         let first = self.free(n as u32);
         match first.checked_sub(self.next) {
@@ -64,7 +64,7 @@ impl Numbers {
         self.made = first + n;
     }
 
-    /// The number of the header behind `id`, which takes `n`.
+    /// The number of the header after `id`, which takes `n`.
     pub(super) fn behind(&self, id: u32, n: u32) -> u32 {
         match id + n {
             id if id < self.next && id >= self.end => self.next,

@@ -6,12 +6,12 @@
 //!                       ^somebody else's sbrk: a hole, never ours       ^given back by negative sbrk
 //! ```
 //!
-//! Gives slabs their pages and headers, takes them back, and gives the kernel back what lies unused: the heap's end by
+//! Gives slabs their pages and headers, and takes them back. Gives back to the kernel what is unused: the heap's end by
 //! moving the break, the rest by discarding. The slab headers are the truth. The page bitmaps are derived from them
 //! (`rebuild`). Knows no threads, no lists, no slots.
 //!
-//! Two locks: the page lock, never held over a system call, and the break lock, held by the one thread
-//! that moves the break or opens metadata. Order: break lock, then page lock.
+//! There are two locks. The page lock is never held over a system call. The thread that moves the break or opens
+//! metadata holds the break lock. Order: break lock, then page lock.
 
 mod window;
 mod policy;
@@ -135,9 +135,9 @@ pub struct Pages {
     ticking: Mutex<()>,
     /// Threads that are about to fork: the break is not moved meanwhile.
     forking: AtomicU32,
-    /// Non-zero where the system refused the last growth, and no slab went back since.
+    /// Non-zero where the system refused the last growth.
     refused: AtomicU32,
-    /// Non-zero where pages stay with their class, a guard page behind each slab (see `parked`).
+    /// Non-zero where pages stay with their class, a guard page after each slab (see `parked`).
     keeping: AtomicU32,
 }
 
@@ -353,8 +353,6 @@ impl Pages {
     /// Takes back the pages and the header of `slab`, which nobody owns or lists any more (its owner
     /// word says released). Gives the heap's end back where enough of it is free.
     pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) {
-        // What was refused may be had now, and in larger steps.
-        self.refused.store(0, Relaxed);
         if self.is_keeping() {
             return self.keep(os, slab);
         }
@@ -395,7 +393,7 @@ impl Pages {
         self.find(base).map_or(PageNo(0), |(page, _)| page)
     }
 
-    /// Grows the span `slab` in place by `more` pages, if they are free behind it. Returns whether it did.
+    /// Grows the span `slab` in place by `more` pages, if they are free after it. Returns whether it did.
     pub fn extend(&self, slab: SlabPtr, more: usize) -> bool {
         let n = slab.pages();
         let page = self.page_of(slab.base());

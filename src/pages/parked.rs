@@ -1,4 +1,4 @@
-//! Hardened mode: pages that stay with their class for good, a guard page behind each slab.
+//! Hardened mode: pages that stay with their class for good, a guard page after each slab.
 //!
 //! ```text
 //!   | slab of 48 bytes | guard | slab of 48 bytes | guard | span of 5 pages | guard | ...

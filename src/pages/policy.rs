@@ -91,8 +91,8 @@ impl Policy {
         self.least / 4
     }
 
-    /// Pages to add to `window` in one batch when `missing` are needed: where huge pages are wanted, up to
-    /// the end of one, once the window is as large.
+    /// Pages to add to `window` in one batch when `missing` are needed. Where huge pages are wanted, the batch goes up
+    /// to the end of one, once the window is as large.
     pub(super) fn step(&self, window: &Window, missing: usize) -> usize {
         let batch = window.batch(missing);
         if !self.is_for_huge(window) {

@@ -11,9 +11,9 @@ use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{PageNo, SlabId, PAGE};
 
 impl Pages {
-    /// A thread is about to fork: from now on nobody begins to move the break. The kernel copies where
-    /// the break stands before it copies the mappings (`dup_mmap`), so a move in between would leave the
-    /// child with a break that does not end its heap.
+    /// A thread is about to fork: from now on nobody begins to move the break. The kernel copies where the break stands
+    /// before it copies the mappings (`dup_mmap`). So a move in between would leave the child with a break that does
+    /// not end its heap.
     pub fn hold_break(&self) {
         self.forking.fetch_add(1, SeqCst);
     }
@@ -119,8 +119,8 @@ impl Pages {
         });
     }
 
-    /// The slab that was last made of a header and had a slot at `address`, in pages that are free now: it has gone back,
-    /// and its header still says what it was. For a report: the walk goes over all headers.
+    /// The slab that was last made of a header and had a slot at `address`, in pages that are free now. The slab has
+    /// gone back, and its header still says what it was. For a report: the walk goes over all headers.
     pub fn slab_gone_from(&self, address: usize) -> Option<(SlabPtr, usize)> {
         let (_, now) = self.find(address)?;
         if now.id() != SlabId::NONE {
@@ -141,8 +141,8 @@ impl Pages {
         found
     }
 
-    /// Number of broken invariants, while nobody else is at work: each page is free, foreign or some
-    /// slab's, and bitmaps, map, headers and counts say the same.
+    /// Number of broken invariants, while nobody else is at work. Each page is free, foreign or some slab's, and
+    /// bitmaps, map, headers and counts must say the same.
     pub fn validate(&self) -> usize {
         let mut wrong = 0;
         let mut in_slabs = 0;

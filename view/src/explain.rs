@@ -35,7 +35,7 @@ pub struct Explanation {
     /// In one word: `live`, `free`, `waiting`, `tail`, `free-page`, `large`, `kept`, `foreign`, `metadata`, `mapping`,
     /// `unmapped`.
     pub what: &'static str,
-    /// The same in a line for people, that goes behind the address.
+    /// The same in a line for people, that goes after the address.
     pub line: String,
     /// The block or range that it is part of, if any.
     pub block: Option<Block>,

@@ -129,7 +129,7 @@ impl Present {
         self.spans.iter().map(|span| span.bytes()).sum()
     }
 
-    /// Calls `visit` for what of `wanted` is there. Each time `wanted` lies behind the one before.
+    /// Calls `visit` for what of `wanted` is there. Each time `wanted` lies after the one before.
     fn within(&mut self, wanted: Span, mut visit: impl FnMut(Span)) {
         while self
             .spans

@@ -33,7 +33,7 @@ pub struct Picture {
     pub address: u64,
     /// Its bytes, as far as they hold anything.
     pub bytes: u64,
-    /// Whether it is mapped, and not behind the break.
+    /// Whether it is mapped, and not part of the break.
     pub mapped: bool,
     /// Its pages.
     pub runs: Vec<PageRun>,

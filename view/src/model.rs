@@ -105,7 +105,7 @@ impl Slab {
         }
     }
 
-    /// The slot that `address`, which lies in the slab, is in. The last one and more behind the last slot.
+    /// The slot that `address`, which lies in the slab, is in. The last one and more after the last slot.
     pub fn slot_at(&self, address: u64) -> u32 {
         ((address - self.base) / self.size).min(u64::from(u32::MAX)) as u32
     }

@@ -32,7 +32,7 @@ pub enum Broken {
     Version(u32),
     /// A size or an offset in it is not what it may be.
     Sizes,
-    /// The area of this number does not lie behind the one before it, within the region.
+    /// The area of this number does not lie after the one before it, within the region.
     Area(usize),
     /// The window of this number lies where none can.
     Window(usize),
@@ -83,7 +83,7 @@ pub struct Window {
     pub first: u64,
     /// The most pages that it ever had.
     pub pages: u64,
-    /// Whether it is mapped, and not behind the break.
+    /// Whether it is mapped, and not part of the break.
     pub mapped: bool,
 }
 
@@ -381,7 +381,7 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// Where the areas lie: one behind the other, within the region.
+/// Where the areas lie: one after the other, within the region.
 fn areas(base: u64, region: u64, bytes: &[u8]) -> std::result::Result<[Span; AREAS], Broken> {
     let mut areas = [Span { start: 0, end: 0 }; AREAS];
     let mut end = 0;

@@ -28,7 +28,7 @@ struct File {
 pub struct Name {
     /// The symbol, made readable.
     pub text: String,
-    /// Bytes behind its start.
+    /// Bytes after its start.
     pub offset: u64,
     /// Whether it is a C++ class's table of virtual functions.
     pub is_vtable: bool,

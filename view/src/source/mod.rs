@@ -20,7 +20,7 @@ pub const ADDRESSES: u64 = 1 << 47;
 pub struct Span {
     /// The first address.
     pub start: u64,
-    /// The one behind the last.
+    /// The one after the last.
     pub end: u64,
 }
 
