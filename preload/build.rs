@@ -1,5 +1,5 @@
-//! Link options of the preload library: it stays loaded for good, binds its own names at once, and costs each
-//! program that starts as little as may be. (To that end its few variables outside the allocator's own lie in .data:
+//! Link options of the preload library. It stays loaded for good, and binds its own names at once. It costs each
+//! program that starts as little as possible. (To that end its few variables outside the allocator's own lie in .data:
 //! a .bss would have the loader clear, and the kernel copy, one page more.)
 
 use std::env;

@@ -540,7 +540,7 @@ pub mod portable {
     use super::*;
     use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-    /// The thread pointer, for readers outside. 0 means that it is not told.
+    /// The thread pointer, for readers outside. 0 means that it is not stated.
     #[inline(always)]
     pub fn thread_pointer() -> usize {
         0

@@ -24,7 +24,7 @@
 //! ```
 //!
 //! The modules are declared bottom first: each names only modules declared before it (tests/layers.rs). docs/design.md
-//! tells the whole story. Start reading at [`allocator`].
+//! explains the design. Start reading at [`allocator`].
 #![no_std]
 
 #[cfg(any(test, loom, feature = "sim"))]

@@ -9,7 +9,7 @@
 //!
 //! The region is claimed, not reserved, if the system can. What is not open is not mapped. It counts for no limit that
 //! the process is under, or puts itself under later. Somebody else may come to lie there. Then the area ends before. So
-//! which pages are open is written down exactly ([`Opened`]): a page is opened once.
+//! which pages are open is written down exactly (`Opened`): a page is opened once.
 //!
 //! What a small program needs of each area lies side by side: one call of the system opens it, and one page of
 //! page tables holds it. So the first heap, the first group and the first slab headers lie apart from the rest of

@@ -1,7 +1,7 @@
 //! Each error a caller can make, and the one line that is printed for it.
 //!
-//! Knows nothing of the heap: whoever finds the misuse fills in what it knows. The line is built in a
-//! fixed buffer without `core::fmt`, since it is printed from inside `free` when little can be trusted.
+//! Knows nothing of the heap. The code that finds the misuse fills in what it knows. The line is built in a fixed
+//! buffer without `core::fmt`, since it is printed from inside `free` when little can be trusted.
 
 /// What the caller was doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +206,7 @@ impl Call {
 }
 
 impl Misuse {
-    /// The line that tells of this misuse, with its newline.
+    /// The line that reports this misuse, with its newline.
     pub fn line(&self) -> Line {
         let mut line = Line::new();
         line.text("slabside: ");

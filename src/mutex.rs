@@ -113,7 +113,7 @@ impl Lock {
         self.0.load(Relaxed) == FREE
     }
 
-    /// Makes the lock free whoever held it: in a fork child, whose other threads are gone.
+    /// Makes the lock free, whichever thread held it. For a fork child, whose other threads are gone.
     pub fn reset(&self) {
         self.0.store(FREE, Release);
     }

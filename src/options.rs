@@ -122,7 +122,7 @@ pub enum Name {
 /// Number of options.
 pub const COUNT: usize = TABLE.len();
 
-/// One option, as everybody is told of it.
+/// One option, as the lists and messages state it.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// Which it is.
@@ -432,7 +432,7 @@ fn is_same(text: &[u8], word: &[u8]) -> bool {
     text.len() == word.len() && text.iter().zip(word).all(|(a, b)| folded(*a) == *b)
 }
 
-/// Longest word that distances are told of. The rest of a longer one is left out.
+/// Longest word for which distances are computed. The rest of a longer one is left out.
 const WORD: usize = 32;
 
 /// Insertions, deletions and changes that make one word of the other (Wagner, Fischer 1974).
@@ -544,7 +544,7 @@ fn split(item: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 impl Mistake {
-    /// The line that tells of this mistake in `item`, with its newline.
+    /// The line that reports this mistake in `item`, with its newline.
     pub fn line(self, item: &[u8]) -> Line {
         let (word, text) = split(item);
         let mut line = Line::new();

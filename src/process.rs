@@ -52,7 +52,7 @@ extern "C" fn background(_: *mut c_void) -> *mut c_void {
     GLOBAL.keep_house(local())
 }
 
-/// A fault: tells of it if it was at a sampled block.
+/// A fault. Reports it if it was at a sampled block.
 fn fault(address: usize) {
     GLOBAL.tell_of_fault(address);
 }
@@ -268,7 +268,7 @@ fn detach_counters() {
     }
 }
 
-/// The process ends in an orderly way: makes the figures exact for whoever handed the page over.
+/// The process ends in an orderly way. Makes the figures exact for the command that provided the page.
 pub fn finish() {
     if SHARED.load(Relaxed) == 0 || !GLOBAL.is_started() {
         return;

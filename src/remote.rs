@@ -159,7 +159,7 @@ pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: u64) -> Given {
     Given::Marked(raise_pending(slab))
 }
 
-/// After [`free_remote`]: raises the pending flag, or tells who is to be told otherwise. The slab may have been
+/// After [`free_remote`]: raises the pending flag, or returns who must be notified otherwise. The slab may have been
 /// collected, released and made anew by then. A flag too many costs an empty collection.
 pub fn raise_pending(slab: SlabPtr) -> Next {
     let mut owner = slab.owner.load(SeqCst);
@@ -236,7 +236,7 @@ pub fn open(slab: SlabPtr, me: u64) -> bool {
 }
 
 /// Makes `me` the owner of a full slab that nobody owns, whose owner word was `from`. False if somebody was faster. The
-/// new owner collects, since frees from before the claim told nobody.
+/// new owner collects, since frees from before the claim notified nobody.
 pub fn claim(slab: SlabPtr, from: u64, me: u64) -> bool {
     slab.owner
         .compare_exchange(from, me, SeqCst, Relaxed)

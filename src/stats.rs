@@ -77,7 +77,7 @@ pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Stats {
     }
 }
 
-/// What a walk over the bitmaps tells: bytes in live slots and spans, what is free, and how many slabs and spans
+/// What a walk over the bitmaps finds: bytes in live slots and spans, what is free, and how many slabs and spans
 /// there are.
 fn in_slabs<O: Os>(allocator: &Allocator<O>) -> Stats {
     let mut stats = Stats::default();

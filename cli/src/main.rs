@@ -1,7 +1,7 @@
 //! The command `slabside`: reads the command line and hands over to the subcommand.
 //!
-//! The exit status is the program's own, or one of those that env(1) and timeout(1) use: 125 for an error
-//! of slabside itself, 126 for a program that cannot be run, 127 for one that is not found.
+//! The exit status is the program's own, or one of those that env(1) and timeout(1) use. 125 is an error of slabside
+//! itself, 126 a program that cannot be run, and 127 one that is not found.
 
 mod completions;
 mod embedded;

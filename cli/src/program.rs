@@ -1,4 +1,5 @@
-//! Whether a program can be preloaded into at all: told before it runs, since it would run without a word otherwise.
+//! Whether a program can be preloaded into at all. The command reports that before the program runs, since the program
+//! would run without a word otherwise.
 
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -144,7 +145,7 @@ mod tests {
         bytes[18] ^= 1;
         fs::write(&program, &bytes).unwrap();
         assert_eq!(obstacle(program.as_os_str()), Some(Obstacle::Foreign));
-        // A group that we do not have can be set by root alone. Then it is told.
+        // Only root can set a group that we do not have. Then it is reported. Then it is told.
         let (_dir, program) = compiled(&[]);
         let owner = std::os::unix::fs::chown(&program, Some(1), Some(1));
         fs::set_permissions(&program, fs::Permissions::from_mode(0o6755)).unwrap();

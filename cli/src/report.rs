@@ -60,7 +60,7 @@ pub struct Report {
 /// The heap's figures, in bytes and counts, as [`Counters`] explains them.
 #[derive(Serialize)]
 struct Heap {
-    /// `None` where nothing was told: the program ended without a last count.
+    /// `None` where nothing was counted: the program ended without a last count.
     handed_out: Option<u64>,
     /// `None` where it was not counted at the end: slow paths alone do not know it.
     live: Option<u64>,
@@ -117,8 +117,8 @@ struct Slabs {
     live_bytes: Option<u64>,
 }
 
-/// A counter's value. Counters are changed without order, so one may be below zero for a moment, and
-/// a program that was killed in it leaves it there: that is a zero.
+/// A counter's value. Counters are changed without order, so one may be below zero for a moment. A program that was
+/// killed in that moment leaves it so. It then counts as zero.
 fn value(counter: &AtomicU64) -> u64 {
     (counter.load(Relaxed) as i64).max(0) as u64
 }
@@ -189,7 +189,7 @@ impl Tree {
     /// What `pages`, one for each time that a process became a program, tell of `program`, which was process `pid` and
     /// came to its `end`, and of all others.
     pub fn new(program: &OsStr, pid: u32, end: &End, pages: &[&Counters], left_out: usize) -> Tree {
-        // Of a process that became one program after the other, the last one is told.
+        // Of a process that became one program after the other, the last one is reported.
         let key = |page: &Counters| (page.pid.load(Relaxed), page.started.load(Relaxed));
         let last = |&(index, page): &(usize, &&Counters)| {
             pages[index + 1..]

@@ -1,8 +1,8 @@
 //! The most memory that a process had resident, from its `/proc/PID/status`.
 //!
-//! The kernel keeps the peak (`VmHWM`), so that only what a process grows by between the last look and its
-//! end is missed. `ru_maxrss` would miss nothing and is not used: it begins with the peak of the launcher,
-//! from before exec, and contains children that the program waited for.
+//! The kernel keeps the peak (`VmHWM`), so that only what a process grows by between the last look and its end is
+//! missed. `ru_maxrss` would miss nothing, but is not used. It begins with the peak of the launcher, from before exec,
+//! and contains children that the program waited for.
 
 use procfs::process::Process;
 

@@ -57,8 +57,8 @@ pub struct Args {
 
     /// Also print figures of the programs that it starts, a record for each process. Implies --stats
     ///
-    /// With --json a line each. A process that goes on when the program has ended is told as far as it has come. A child
-    /// made by fork(2) alone begins with its parent's figures.
+    /// With --json a line each. A process that goes on when the program has ended is reported as far as it has come. A
+    /// child made by fork(2) alone begins with its parent's figures.
     #[arg(long)]
     children: bool,
 

@@ -1,11 +1,11 @@
 //! Signals of the runner: held back while the program runs, taken one at a time, passed on.
 //!
-//! All signals that the runner cares for are blocked and fetched by sigtimedwait(2), so no handler runs
-//! and no disposition changes, except that of SIGCHLD, which must be the default for waitpid(2) to work.
-//! Signals of the terminal reach the program by themselves, since it is in the same process group.
+//! The runner blocks all signals that it cares for, and fetches them by sigtimedwait(2). So no handler runs and no
+//! disposition changes, except that of SIGCHLD, which must be the default for waitpid(2) to work. Signals of the
+//! terminal reach the program by themselves, since it is in the same process group.
 //!
-//! Masks, dispositions and sigtimedwait(2) are libc's own: rustix has none of them, nix knows no real-time signals, by
-//! which programs die too, and a handler of signal-hook would change dispositions.
+//! Masks, dispositions and sigtimedwait(2) are libc's own. rustix has none of them. nix knows no real-time signals, by
+//! which programs die too. A handler of signal-hook would change dispositions.
 
 use rustix::process::{self, DumpableBehavior, Pid, Resource, Rlimit};
 use std::mem::MaybeUninit;

@@ -4,12 +4,12 @@
 //!   caller --call--> dlopen here --jump, flag left out--> the next dlopen
 //! ```
 //!
-//! A plug-in that is opened with the flag looks names up in itself and its dependencies first: it gets libc's malloc,
-//! while who opened it has ours, and each frees blocks of the other's. Without the flag it finds what everybody
-//! finds (the option `deepbind`).
+//! A plug-in that is opened with the flag looks names up in itself and its dependencies first. So it gets libc's
+//! malloc, while the program that opened it has ours, and each frees blocks of the other's. Without the flag it finds
+//! what everybody finds (the option `deepbind`).
 //!
-//! The next dlopen is jumped to, with the caller's return address on the stack: by that address it tells whose search
-//! paths, `$ORIGIN` and namespace are meant.
+//! The function jumps to the next dlopen, with the caller's return address on the stack. By that address dlopen finds
+//! whose search paths, `$ORIGIN` and namespace are meant.
 
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr;

@@ -14,7 +14,7 @@ use crate::tls::{Phase, SlotCache, ThreadCache};
 use core::ptr;
 
 impl<O: Os> Allocator<O> {
-    /// A misuse ends the program, or is told of: then the operation is dropped, and the caller goes on.
+    /// A misuse ends the program, or is reported. Then the operation is dropped, and the caller goes on.
     #[cold]
     pub(crate) fn misuse(&self, misuse: &Misuse) {
         if self.backend.options.get(Name::Misuse) == options::MISUSE_REPORTS {
@@ -450,7 +450,7 @@ impl<O: Os> Allocator<O> {
         Some(Busy::mark(thread))
     }
 
-    /// Whether this is a fork child that has not been told yet.
+    /// Whether this is a fork child that has not been repaired yet.
     #[inline(always)]
     pub(super) fn has_forked(&self) -> bool {
         self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)

@@ -271,8 +271,8 @@ pub unsafe fn try_expand(block: *mut u8, size: usize) -> bool {
 
 // ---- the process's allocator --------------------------------------------------------------------
 
-/// Gets the process ready before its first allocation. Without it the first allocation does. `sole` tells that no other
-/// malloc is at work in the process, so that the break is moved by slabside alone.
+/// Gets the process ready before its first allocation. Without it the first allocation does. `sole` says that no other
+/// malloc is at work in the process, so that slabside alone moves the break.
 pub fn prepare(sole: Option<SoleMalloc>) {
     if sole.is_some() {
         GLOBAL.backend.os.be_sole_malloc();

@@ -22,7 +22,7 @@ pub fn malloc_trim(pad: usize) -> c_int {
     c_int::from(given_back() > before)
 }
 
-/// Bytes given back so far, as far as can be told from what is held and purged now.
+/// Bytes given back so far, as far as the difference of held and purged bytes shows.
 fn given_back() -> i64 {
     if !GLOBAL.is_started() {
         return 0;

@@ -15,7 +15,7 @@ pub struct Mitigations {
     pub guard: bool,
     /// Bytes of freed blocks that a thread keeps out of use. 0 means none.
     pub quarantine: usize,
-    /// Two threads that free one block at the same time are told apart: an atomic exchange for each free.
+    /// Two threads that free one block at the same time are distinguished: an atomic exchange for each free.
     pub racing: bool,
     /// One in so many allocations gets pages of its own, in ordinary mode too. 0 means none.
     pub sample: usize,

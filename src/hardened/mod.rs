@@ -319,7 +319,7 @@ impl Hardened {
 
     /// The common half of [`Hardened::malloc`]: a slot of the cached word, with `MANY` or of the next one. `None` if
     /// more is to be done or something is wrong, which the other half then finds again. Also `None` for more than
-    /// [`FEW`] bytes, unless `MANY`. Without that it calls nothing: some fifty instructions, and a load for every
+    /// `FEW` bytes, unless `MANY`. Without that it calls nothing: some fifty instructions, and a load for every
     /// sixteen bytes.
     #[inline(always)]
     pub fn malloc_fast<const MANY: bool, O: Os>(
@@ -624,7 +624,7 @@ impl Hardened {
 
     /// The common half of [`Hardened::free`]: a live slot in the first window, and what has to leave the quarantine for
     /// it is of the thread's own slabs. False if nothing was done, which includes every misuse. Also false for slots of
-    /// more than [`FEW`] bytes, unless `MANY`. Without that it calls nothing: some ninety instructions, and a store for
+    /// more than `FEW` bytes, unless `MANY`. Without that it calls nothing: some ninety instructions, and a store for
     /// every sixteen bytes of the block.
     #[inline(always)]
     pub fn free_fast<const MANY: bool, O: Os>(

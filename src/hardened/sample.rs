@@ -79,7 +79,7 @@ struct Record {
 
 const RECORDS_BYTES: usize = (core::mem::size_of::<Record>() * BLOCKS).next_multiple_of(1 << 16);
 
-/// A sampled block as a report tells of it.
+/// A sampled block as a report describes it.
 #[derive(Clone, Copy)]
 pub struct Sampled {
     /// Its first byte.
@@ -336,7 +336,7 @@ impl Samples {
 }
 
 impl Sampled {
-    /// The line that tells of a fault at `address`.
+    /// The line that reports a fault at `address`.
     pub fn fault(&self, address: usize) -> Line {
         let mut line = Line::new();
         line.text("slabside: ");

@@ -169,7 +169,7 @@ impl<'a> Sizes<'a> {
         )
     }
 
-    /// Notes that `slot` is not live any more, and tells how many bytes were asked for. `None` means that it was not
+    /// Notes that `slot` is not live any more, and returns how many bytes were asked for. `None` means that it was not
     /// live, or, with `racing`, another thread was faster.
     #[inline]
     pub fn end(&self, slab: SlabPtr, slot: usize, racing: bool) -> Option<usize> {

@@ -273,7 +273,7 @@ impl Heap {
         }
     }
 
-    /// After a remote free: tells the owner, or collects it where the owner has let go.
+    /// After a remote free: notifies the owner, or collects it if the owner has let go.
     pub fn notify<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
         loop {
             match remote::raise_pending(slab) {

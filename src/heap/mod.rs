@@ -68,7 +68,7 @@ const SHARED_PART: usize = 4;
 const WATCH_PAGES: usize = 64;
 /// A rate of sampling below which every refill asks. Above, one in `TICK_EVERY` does.
 const OFTEN: usize = 16 << 10;
-/// The largest rate of sampling that is told apart.
+/// The largest rate of sampling that is distinguished.
 const RATE_MOST: usize = 1 << 30;
 /// Slow paths between two looks at the clock.
 const TICK_EVERY: u32 = 16;
@@ -221,7 +221,7 @@ pub struct Heap {
     sample_at: Cell<u32>,
     /// How often the rate of sampling had changed when `slots` began to count.
     rate_changes: Cell<u32>,
-    /// Bytes by which live slots became more, or fewer, and not told to the counters yet.
+    /// Bytes by which live slots became more, or fewer, and that were not yet added to the counters.
     live: Cell<i64>,
     /// Keeps the lists to one thread: the heap's own, or a visitor.
     door: Door,
@@ -864,7 +864,7 @@ impl Heap {
 
 /// Generations that [`Heap::watch`] tells apart, beside an address of 48 bits of a word of four bytes.
 const TAGS: u64 = 1 << WATCHED_SHIFT;
-/// Base-2 logarithm of [`TAGS`].
+/// Base-2 logarithm of `TAGS`.
 pub const WATCHED_SHIFT: u32 = 18;
 
 /// The heap of a thread's block, if it has one.

@@ -34,7 +34,7 @@ struct Registry {
 /// The thread heaps: type-stable, in the metadata region.
 pub struct Heaps {
     registry: Mutex<Registry>,
-    /// Heaps given out so far, counted to [`COUNTED`] or a few more: whether any thread but the first may have been at
+    /// Heaps given out so far, counted to `COUNTED` or a few more: whether any thread but the first may have been at
     /// work.
     pub given: AtomicU32,
 }

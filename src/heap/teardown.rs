@@ -91,7 +91,7 @@ impl Heap {
         result.map(|()| any)
     }
 
-    /// Gives back the active slabs that have become empty, which no event tells.
+    /// Gives back the active slabs that have become empty, for which there is no event.
     fn release_empty<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         for class in 0..CLASSES {
             let active = self.active(backend.table(), class);

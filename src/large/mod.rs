@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is live than
-//! lately, a sixteenth of those, and [`SLACK`]. And it is little until the program takes again what was unmapped a
+//! lately, a sixteenth of those, and `SLACK`. And it is little until the program takes again what was unmapped a
 //! moment ago: an idle process makes no further call, and would keep it for good. What no block needed between two
 //! ticks goes back to the system. The kernel refuses to unmap a block if that would exceed `vm.max_map_count`. Such a
 //! block gives up its pages and stays in the table of records as a *stray*, which serves later blocks.

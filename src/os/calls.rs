@@ -43,7 +43,7 @@ pub(super) unsafe fn map(start: usize, bytes: usize, access: c_int, flags: c_int
 /// mmap(2) of `file` from byte `offset` on.
 ///
 /// # Safety
-/// As [`map`].
+/// As `map`.
 pub unsafe fn map_file(
     start: usize,
     bytes: usize,
@@ -245,7 +245,7 @@ fn limit_of(resource: usize) -> usize {
     usize::try_from(limit[0]).unwrap_or(usize::MAX)
 }
 
-/// sysinfo(2): bytes of memory and swap that the system has. 0 if that cannot be told.
+/// sysinfo(2): bytes of memory and swap that the system has. 0 if that is not known.
 pub(super) fn memory() -> usize {
     let mut info = MaybeUninit::<libc::sysinfo>::zeroed();
     // SAFETY: `info` is a place to write to. All zeros is a valid answer.

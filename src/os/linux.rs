@@ -23,7 +23,7 @@ pub struct Linux {
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
     fences: GuardPages,
-    /// backtrace(3), once stacks can be told. Null means that they cannot.
+    /// backtrace(3), once it can be called. Null means that stacks cannot be printed. Null means that they cannot.
     backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
     huge: AtomicU32,
@@ -626,7 +626,7 @@ static BEFORE: Before = Before(core::cell::UnsafeCell::new(
     unsafe { core::mem::zeroed() },
 ));
 
-/// Tells of a fault, and lets it happen again under whoever handled faults before.
+/// Reports a fault, and lets it happen again under the handler that was there before.
 extern "C" fn handle_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel gives the fault's address. The old action is put back, so this runs once.
     unsafe {

@@ -208,8 +208,8 @@ pub fn stay_loaded() {
     }
 }
 
-/// Whether `address` lies in the object that this code is part of: the preload library, or a whole static program.
-/// True where that cannot be told.
+/// Whether `address` lies in the object that this code is part of: the preload library, or a whole static program. True
+/// if that is not known.
 pub fn is_own_code(address: usize) -> bool {
     let start = weak!("__ehdr_start");
     if start == 0 {

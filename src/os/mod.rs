@@ -84,7 +84,7 @@ pub trait Os: Sync {
     /// Where the break stands (`sbrk(0)`), or `None` where there is no break to move.
     fn break_end(&self) -> Option<usize>;
 
-    /// Moves the break by `delta` bytes (sbrk(2)) and tells where it stood before. New pages are zero.
+    /// Moves the break by `delta` bytes (sbrk(2)) and returns where it stood before. New pages are zero.
     fn move_break(&self, delta: isize) -> Option<usize>;
 
     /// Chooses address space where nothing lies, at a random place, and takes none of it. `None` where the system does

@@ -141,7 +141,7 @@ pub unsafe fn string(text: *const c_char) -> &'static CStr {
     }
 }
 
-/// The environment as the kernel made it, where the dynamic linker tells.
+/// The environment as the kernel made it, if the dynamic linker states it.
 fn first_environment() -> Option<*const *const c_char> {
     let end = weak!("__libc_stack_end") as *const *const usize;
     // SAFETY: a variable of the dynamic linker's. It points to argc, behind which come as many words and a null.

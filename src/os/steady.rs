@@ -8,7 +8,7 @@ use crate::sync::{AtomicU64, Ordering::Relaxed};
 /// Threads that read the clock at the same time may come here in another order: that is no step back.
 const TURNS: u64 = 1000;
 
-/// The latest time that was told, in milliseconds.
+/// The latest time that was returned, in milliseconds.
 pub struct Steady {
     last: AtomicU64,
     /// What is added to the system's clock, since it went back by as much.
@@ -16,7 +16,7 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// No time was told yet.
+    /// No time was returned yet.
     pub const fn new() -> Steady {
         Steady {
             last: AtomicU64::new(0),
@@ -24,7 +24,7 @@ impl Steady {
         }
     }
 
-    /// The time where the system's clock says `now`: never before what was told earlier.
+    /// The time if the system's clock says `now`. It is never before a time returned earlier.
     pub fn tell(&self, now: u64) -> u64 {
         let ahead = self.ahead.load(Relaxed);
         let (now, last) = (now.wrapping_add(ahead), self.last.load(Relaxed));

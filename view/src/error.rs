@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// What went wrong, as a user is told.
+/// What went wrong, as the user reads it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system forbids to read the process.

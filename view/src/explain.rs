@@ -60,7 +60,7 @@ pub struct Block {
     pub asked: Option<u64>,
 }
 
-/// A slab, as an explanation tells of it.
+/// A slab, as an explanation describes it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InSlab {
     /// Its first byte.

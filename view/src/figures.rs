@@ -53,7 +53,7 @@ pub struct Figures {
     pub sparse: u64,
     /// Bytes of their pages.
     pub pinned: u64,
-    /// Bytes handed out since the start, as far as slow paths told.
+    /// Bytes handed out since the start, as far as slow paths counted them.
     pub handed_out: u64,
     /// The most bytes that were ever live, as far as slow paths saw.
     pub peak: u64,

@@ -12,9 +12,9 @@
 //!   snapshot                            a file that holds a target
 //! ```
 //!
-//! Nothing is loaded into the target, nothing is written to it, and unless it is asked for it is not stopped. What
-//! is read may change meanwhile, be damaged, or be made to deceive: no number in it is used before it was compared
-//! with what it may be, every loop has a bound, and memory is bounded by what the target's own metadata take.
+//! Nothing is loaded into the target, nothing is written to it, and unless it is asked for it is not stopped. What is
+//! read may change meanwhile, be damaged, or be made to deceive. So no number in it is used before it was compared with
+//! what it may be. Every loop has a bound, and the target's own metadata bound the memory.
 //!
 //! ```no_run
 //! use slabside_view::{figures::Figures, model::Heap, source::Target};

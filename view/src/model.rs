@@ -6,9 +6,10 @@
 //!   walk          runs of one number in the page map -> header -> compare -> slab
 //! ```
 //!
-//! A slot is live where either copy says so. So a block that lives all the time, or is replaced by another one before
-//! it is freed, is never missed, wherever it moves, and sums err upwards only, by what was freed meanwhile. What does
-//! not fit is looked at again in the target itself. What still does not after [`LOOKS`] looks is an error.
+//! A slot is live where either copy says so. So a block that lives all the time is never missed, wherever it moves.
+//! Neither is one that is replaced by another before it is freed. Sums can only be too high, by what was freed
+//! meanwhile. What does not fit is looked at again in the target itself. What still does not after [`LOOKS`] looks is
+//! an error.
 
 use crate::image::Image;
 use crate::region::{self, Broken, Region, Window, PAGE, SLAB_BYTES, WINDOW_PAGES};
@@ -355,8 +356,8 @@ impl Heap {
         Ok(heap)
     }
 
-    /// Makes the buffers as large as the metadata of `region` are now: a process that is stopped later stands still
-    /// for no longer than they are copied.
+    /// Makes the buffers as large as the metadata of `region` are now. A process that is stopped later then stands
+    /// still only while they are copied.
     pub fn prepare(source: &dyn Source, region: &Region, buffers: &mut Buffers) {
         buffers.now.clear();
         for area in COPIED {

@@ -20,7 +20,7 @@ const STEP: u64 = 4 << 20;
 pub enum Contents {
     /// None: metadata alone.
     None,
-    /// The first words of each live block, by which types can be told.
+    /// The first words of each live block, which show its type.
     Heads,
     /// All of the heap that is resident.
     All,

@@ -19,9 +19,9 @@ const PINS: usize = 20;
 
 /// Show the heap as a picture: how full its pages are, and which are free
 ///
-/// Each sign stands for some pages, in the order of their addresses: its height shows how many bytes are live, a dot is
-/// resident and free, a space is not resident. The last line counts the slabs of which at most an eighth is live. Their
-/// few blocks keep the other pages from going back to the system.
+/// Each sign stands for some pages, in the order of their addresses. Its height shows how many bytes are live. A dot is
+/// resident and free, and a space is not resident. The last line counts the slabs of which at most an eighth is live.
+/// Their few blocks keep the other pages from going back to the system.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:

@@ -34,7 +34,7 @@ pub struct View {
     pub held: Option<f64>,
     /// The figures.
     pub figures: Figures,
-    /// Those that changes are told against, and seconds since then.
+    /// Those that changes are compared with, and seconds since then.
     pub before: Option<(Figures, f64)>,
     /// What live blocks look like, where that was asked for.
     pub types: Option<Vec<Kind>>,
@@ -352,7 +352,7 @@ pub struct Setting {
     pub sort: Sort,
     /// Whether the figures stay as they are.
     pub frozen: bool,
-    /// Whether changes are told against a mark, and not against the refresh before.
+    /// Whether changes are compared with a mark, and not with the refresh before.
     pub marked: bool,
 }
 

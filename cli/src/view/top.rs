@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long)]
     once: bool,
 
-    /// Show the rows of one table alone, in full. Types are told by the first words of all live blocks
+    /// Show the rows of one table alone, in full. The first words of all live blocks show their types
     #[arg(long, value_enum)]
     by: Option<Rows>,
 

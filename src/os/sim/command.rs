@@ -8,7 +8,7 @@ impl State {
         self.failed = false;
     }
 
-    /// Counts a fallible call and tells whether it is to fail.
+    /// Counts a fallible call and returns whether it must fail.
     pub(super) fn fails(&mut self) -> bool {
         let fails = match self.plan {
             Plan::Never => false,

@@ -222,8 +222,8 @@ impl Sim {
         mark.inspect(|mark| mark.store(0, Relaxed)).is_some()
     }
 
-    /// From now on panics at each call that moves the break, or takes, changes or gives back memory, unless
-    /// `promise` holds: so can tests see what the caller does not do over a system call. Once.
+    /// From now on panics at each call that moves the break, or takes, changes or gives back memory, unless `promise`
+    /// holds. So tests can see what the caller does not do over a system call. Once.
     pub fn expect_at_calls(&self, promise: impl Fn() -> bool + Send + Sync + 'static) {
         let known = self.promise.set(Promise(Box::new(promise)));
         assert!(known.is_ok(), "sim: there is a promise already");
@@ -261,7 +261,7 @@ impl Sim {
         self.lock().calls
     }
 
-    /// Moves the break as another library would, and tells where it stood before. `None` if `sbrk` fails. Neither
+    /// Moves the break as another library would, and returns where it stood before. `None` if `sbrk` fails. Neither
     /// counted as a call nor failing on command.
     ///
     /// # Panics

@@ -4,7 +4,7 @@
 //!   "slabsnap" | version u32 | zstd: | bytes u32, JSON: what is known | address u64, bytes u64, contents | ... |
 //! ```
 //!
-//! Nothing in a file is believed: lengths are compared with what is left, and no more is unpacked than [`MOST`].
+//! Nothing in a file is believed: lengths are compared with what is left, and no more is unpacked than `MOST`.
 
 use super::{visit_within, About, Mapping, Source, Span, Thread};
 use crate::{Error, Result};
