@@ -110,8 +110,17 @@ pub mod owner {
 /// Sizes of the classes of slots, by class.
 pub use crate::class::SIZES;
 
-/// Bytes that the allocator keeps of a thread in the thread's own memory.
-pub use crate::arch::BLOCK_BYTES;
+/// What the allocator keeps of a thread in the thread's own memory.
+pub mod thread_block {
+    use super::offset_of;
+    use crate::tls::ThreadCache;
+
+    /// Its bytes.
+    pub const BYTES: usize = crate::arch::BLOCK_BYTES;
+    /// Where in it the thread's owner word lies, 8 bytes: the word that [`Fact::HeapWatched`](super::Fact) leads to,
+    /// unless the thread is hardened.
+    pub const ME: usize = offset_of!(ThreadCache, me);
+}
 
 /// By how many bits [`Fact::HeapWatched`] says to shift.
 pub use crate::heap::WATCHED_SHIFT;

@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod exact;
+mod leaks;
 mod permission;
 mod report;
 mod threads;
+mod types;
 mod who;
 
 use common::{artifacts, command, compile, compile_as, environment, Form, FORMS};

@@ -3,7 +3,7 @@
 use crate::figures::Figures;
 use crate::model::Heap;
 use crate::source::{Source, Span};
-use crate::symbols::{looks_like, Symbols};
+use crate::types::{Types, HEAD};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -84,7 +84,7 @@ pub fn diff(before: &Moment<'_>, after: &Moment<'_>) -> Difference {
     let mut sums: BTreeMap<(u64, String), (u64, u64)> = BTreeMap::new();
     let (mut one, mut other) = (old.iter().peekable(), now.iter().peekable());
     let (mut survivors, mut new, mut gone) = (0, 0, 0);
-    let (mut symbols, mut symbols_before) = (Symbols::new(), Symbols::new());
+    let (mut types, mut types_before) = (Types::new(), Types::new());
     loop {
         match (one.peek(), other.peek()) {
             (None, None) => break,
@@ -95,14 +95,12 @@ pub fn diff(before: &Moment<'_>, after: &Moment<'_>) -> Difference {
             }
             (Some(&&a), b) if b.is_none_or(|&&b| a < b) => {
                 gone += 1;
-                sums.entry(key(before, &mut symbols_before, a))
-                    .or_default()
-                    .1 += 1;
+                sums.entry(key(before, &mut types_before, a)).or_default().1 += 1;
                 one.next();
             }
             (_, Some(&&b)) => {
                 new += 1;
-                sums.entry(key(after, &mut symbols, b)).or_default().0 += 1;
+                sums.entry(key(after, &mut types, b)).or_default().0 += 1;
                 other.next();
             }
             (Some(_), None) => break,
@@ -147,10 +145,10 @@ fn live(heap: &Heap) -> Vec<Span> {
     all
 }
 
-fn key(moment: &Moment<'_>, symbols: &mut Symbols, block: Span) -> (u64, String) {
-    let mut bytes = vec![0; block.bytes().min(32) as usize];
+fn key(moment: &Moment<'_>, types: &mut Types, block: Span) -> (u64, String) {
+    let mut bytes = vec![0; block.bytes().min(HEAD as u64) as usize];
     let looks = match moment.source.peek(block.start, &mut bytes) {
-        true => looks_like(moment.source, moment.heap, symbols, &bytes),
+        true => types.looks(moment.source, moment.heap, &bytes),
         false => String::new(),
     };
     (block.bytes(), looks)

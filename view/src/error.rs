@@ -37,6 +37,12 @@ pub enum Error {
         /// The target.
         name: String,
     },
+    /// The snapshot has no data of the program.
+    #[error("{name}: it has no data of the program: `slabside snapshot --contents all` writes a file that has")]
+    NoContents {
+        /// The target.
+        name: String,
+    },
     /// The region has a layout that this crate does not know.
     #[error("{name}: its heap has layout {found}, this command reads {least} and {most}: use the slabside command that came with the library")]
     Layout {

@@ -2,12 +2,12 @@
 
 use crate::model::{Heap, Holder, Slab};
 use crate::source::{Source, Span};
-use crate::symbols::{looks_like, Symbols};
+use crate::types::{Types, HEAD};
 use serde::Serialize;
 use slabside::layout::AREAS;
 
-/// Bytes of a block that are shown.
-const HEAD: u64 = 32;
+/// Words of a block that are shown.
+const WORDS: usize = 4;
 /// Names of the areas, in order.
 const NAMES: [&str; AREAS] = [
     "the header and the counters",
@@ -104,7 +104,7 @@ pub struct Slot {
 pub fn explain(
     source: &dyn Source,
     heap: &Heap,
-    symbols: &mut Symbols,
+    types: &mut Types,
     address: u64,
     looks: bool,
 ) -> Explanation {
@@ -119,9 +119,9 @@ pub fn explain(
         after: None,
     };
     if let Some(slab) = heap.slab_at(address) {
-        in_slab(source, heap, symbols, *slab, looks, &mut told);
+        in_slab(source, heap, types, *slab, looks, &mut told);
     } else if let Some(block) = heap.large_at(address) {
-        in_large(source, heap, symbols, block.span, looks, &mut told);
+        in_large(source, heap, types, block.span, looks, &mut told);
         if block.stray {
             told.what = "kept";
             told.line = format!("{}, freed; it could not be unmapped", told.line);
@@ -185,7 +185,7 @@ fn part(offset: u64) -> String {
 fn in_slab(
     source: &dyn Source,
     heap: &Heap,
-    symbols: &mut Symbols,
+    types: &mut Types,
     slab: Slab,
     looks: bool,
     told: &mut Explanation,
@@ -245,7 +245,7 @@ fn in_slab(
             head_of(
                 source,
                 heap,
-                symbols,
+                types,
                 &slab,
                 slot,
                 state_of(&bits, slot),
@@ -279,14 +279,14 @@ fn state_of(bits: &crate::model::Bits, slot: u32) -> &'static str {
 fn head_of(
     source: &dyn Source,
     heap: &Heap,
-    symbols: &mut Symbols,
+    types: &mut Types,
     slab: &Slab,
     slot: u32,
     state: &'static str,
     looks: bool,
 ) -> Slot {
     let address = slab.address(slot);
-    let mut bytes = vec![0; slab.size.min(HEAD) as usize];
+    let mut bytes = vec![0; slab.size.min(HEAD as u64) as usize];
     let read = looks && source.peek(address, &mut bytes);
     Slot {
         slot,
@@ -294,7 +294,7 @@ fn head_of(
         state,
         words: if read { words(&bytes) } else { Vec::new() },
         looks: if read {
-            looks_like(source, heap, symbols, &bytes)
+            types.looks(source, heap, &bytes)
         } else {
             String::new()
         },
@@ -304,6 +304,7 @@ fn head_of(
 fn words(bytes: &[u8]) -> Vec<u64> {
     let words = bytes.chunks_exact(8);
     words
+        .take(WORDS)
         .filter_map(|word| word.try_into().ok().map(u64::from_le_bytes))
         .collect()
 }
@@ -311,7 +312,7 @@ fn words(bytes: &[u8]) -> Vec<u64> {
 fn in_large(
     source: &dyn Source,
     heap: &Heap,
-    symbols: &mut Symbols,
+    types: &mut Types,
     span: Span,
     looks: bool,
     told: &mut Explanation,
@@ -324,9 +325,9 @@ fn in_large(
         grouped(span.bytes()),
         span.start
     );
-    let mut bytes = [0; HEAD as usize];
+    let mut bytes = [0; HEAD];
     if looks && source.peek(span.start, &mut bytes) {
-        let looks = looks_like(source, heap, symbols, &bytes);
+        let looks = types.looks(source, heap, &bytes);
         told.line = format!("{}: {looks}", told.line);
     }
 }

@@ -387,7 +387,7 @@ pub fn is_sparse(slab: &Slab) -> bool {
 }
 
 /// The part of a window that can be the heap's: of the break's, what is mapped from its first page on.
-fn ours(source: &dyn Source, window: Span) -> Span {
+pub(crate) fn ours(source: &dyn Source, window: Span) -> Span {
     let mut end = window.start;
     let first = source
         .mappings()

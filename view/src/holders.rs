@@ -1,12 +1,12 @@
-//! Who points to a block: one pass over all that the program can write.
+//! Who points to a block: one pass over the roots and all live blocks.
 
-use crate::model::{Heap, Owner};
-use crate::source::{Source, Span};
+use crate::contents::{each_batch, each_part, Which};
+use crate::model::Heap;
+use crate::roots::{Place, Roots};
+use crate::source::{Source, Span, Thread};
+use crate::types::{Types, HEAD};
 use serde::Serialize;
-use slabside::layout::BLOCK_BYTES;
 
-/// Bytes read at once.
-const STEP: u64 = 1 << 20;
 /// The most pointers that are listed for a block.
 const MOST: usize = 1000;
 
@@ -21,83 +21,122 @@ pub struct Holder {
     pub place: String,
 }
 
-/// The words that point to or into each of `blocks`. Of live blocks all words count, of free memory none; what is not
-/// resident is not looked at.
-pub fn holders(source: &dyn Source, heap: &Heap, blocks: &[Span]) -> Vec<Vec<Holder>> {
-    let mut found = vec![Vec::new(); blocks.len()];
-    let mut tell = |at: u64, value: u64, place: &dyn Fn() -> Option<String>| {
-        for (block, found) in blocks.iter().zip(&mut found) {
-            // What lies in the block itself holds it no more than nothing does.
-            let points = block.holds(value) && !block.holds(at) && found.len() < MOST;
-            if let Some(place) = points.then(place).flatten() {
-                found.push(Holder { at, value, place });
-            }
+/// The words that point to or into each of `blocks`, in the roots and in the live blocks of `heaps`. What lies in the
+/// block itself holds it no more than nothing does.
+pub fn holders(
+    source: &dyn Source,
+    heaps: &[Heap],
+    types: &mut Types,
+    blocks: &[Span],
+) -> Vec<Vec<Holder>> {
+    let mut found = Search::new(blocks);
+    let roots = Roots::of(source, heaps, types.symbols());
+    roots.each_word(source, |value, place| match place {
+        Place::Memory(at) => {
+            found.word(at, value, || root_name(source, &roots.threads, types, at));
         }
-    };
-    for thread in source.threads() {
-        for (name, value) in &thread.registers {
-            tell(0, *value, &|| {
-                Some(format!("register {name} of thread {}", thread.tid))
+        Place::Register(thread, name) => {
+            found.word(0, value, || {
+                format!("register {name} of {}", called(thread))
+            });
+        }
+    });
+    for heap in heaps {
+        each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
+            for slab in slabs {
+                let bits = heap.bits(slab);
+                for slot in (0..slab.slots).filter(|&slot| bits.is_live(slot as usize)) {
+                    let start = slab.address(slot);
+                    let end = start + slab.size;
+                    let bytes = batch.bytes(Span { start, end });
+                    found.words(start, bytes, || {
+                        let head = &bytes[..bytes.len().min(HEAD)];
+                        let looks = types.looks(source, heap, head);
+                        let size = slab.size;
+                        match looks.as_str() {
+                            "" => format!("a live block of {size} bytes at {start:#x}"),
+                            _ => format!("a live block of {size} bytes at {start:#x} ({looks})"),
+                        }
+                    });
+                }
+            }
+        });
+        for block in heap.large.iter().filter(|block| !block.stray) {
+            each_part(source, block.span, Which::Held, |batch, part| {
+                found.words(part.start, batch.bytes(part), || {
+                    format!("a large block at {:#x}", block.span.start)
+                });
             });
         }
     }
-    let (low, high) = (
-        blocks.iter().map(|block| block.start).min().unwrap_or(0),
-        blocks.iter().map(|block| block.end).max().unwrap_or(0),
-    );
-    let mut bytes = Vec::new();
-    for mapping in source.mappings().iter().filter(|one| one.read && one.write) {
-        let mut parts = Vec::new();
-        source.present(mapping.span, &mut |part| parts.push(part));
-        for part in parts {
-            let mut start = part.start;
-            while start < part.end {
-                let end = part.end.min(start + STEP);
-                bytes.resize((end - start) as usize, 0);
-                if source.read(start, &mut bytes) {
-                    for (at, word) in (start..).step_by(8).zip(bytes.chunks_exact(8)) {
-                        let value = word.try_into().map_or(0, u64::from_le_bytes);
-                        if value >= low && value < high {
-                            tell(at, value, &|| place(heap, at, &mapping.name));
-                        }
-                    }
-                }
-                start = end;
+    found.found
+}
+
+struct Search<'a> {
+    blocks: &'a [Span],
+    bounds: Span,
+    found: Vec<Vec<Holder>>,
+}
+
+impl Search<'_> {
+    fn new(blocks: &[Span]) -> Search<'_> {
+        let start = blocks.iter().map(|block| block.start).min().unwrap_or(0);
+        let end = blocks.iter().map(|block| block.end).max().unwrap_or(0);
+        Search {
+            blocks,
+            bounds: Span { start, end },
+            found: vec![Vec::new(); blocks.len()],
+        }
+    }
+
+    fn word(&mut self, at: u64, value: u64, mut place: impl FnMut() -> String) {
+        if !self.bounds.holds(value) {
+            return;
+        }
+        for (block, found) in self.blocks.iter().zip(&mut self.found) {
+            if block.holds(value) && !block.holds(at) && found.len() < MOST {
+                let place = place();
+                found.push(Holder { at, value, place });
             }
         }
     }
-    found
+
+    fn words(&mut self, start: u64, bytes: &[u8], mut place: impl FnMut() -> String) {
+        for (at, word) in (start..).step_by(8).zip(bytes.chunks_exact(8)) {
+            let value = word.try_into().map_or(0, u64::from_le_bytes);
+            self.word(at, value, &mut place);
+        }
+    }
 }
 
-/// What the word at `at` lies in; none: in what is the allocator's own, or in free memory.
-fn place(heap: &Heap, at: u64, mapping: &str) -> Option<String> {
-    let own = heap.region.span().holds(at)
-        || mapping.contains("libslabside")
-        || heap.owners.iter().any(|owner| is_threads_block(owner, at));
-    if own || heap.kept_at(at).is_some() {
-        return None;
+fn called(thread: &Thread) -> String {
+    match thread.name.as_str() {
+        "" => format!("thread {}", thread.tid),
+        name => format!("thread {} {name}", thread.tid),
     }
-    if let Some(slab) = heap.slab_at(at) {
-        let slot = slab.slot_at(at);
-        let live = heap.bits(slab).is_live(slot as usize);
-        let start = slab.address(slot);
-        return live.then(|| format!("a live block of {} bytes at {start:#x}", slab.size));
-    }
-    if let Some(block) = heap.large_at(at) {
-        let start = block.span.start;
-        return Some(format!("a large block at {start:#x}"));
-    }
-    if heap.window_at(at).is_some() {
-        return None;
-    }
-    Some(match mapping {
-        "" => "an anonymous mapping".into(),
-        name => name.into(),
-    })
 }
 
-/// Whether `at` lies in what the allocator keeps in a thread's own memory, around the word that it watches.
-fn is_threads_block(owner: &Owner, at: u64) -> bool {
-    let bytes = BLOCK_BYTES as u64;
-    owner.watched != 0 && at + bytes > owner.watched && at < owner.watched + bytes
+/// What a word of the roots lies in.
+fn root_name(source: &dyn Source, threads: &[Thread], types: &mut Types, at: u64) -> String {
+    if let Some(name) = types.symbols().name(source, at) {
+        return match name.offset {
+            0 => format!("the variable {}", name.text),
+            offset => format!("the variable {}+{offset:#x}", name.text),
+        };
+    }
+    let Some(mapping) = source.mapping_at(at) else {
+        return "memory".into();
+    };
+    let on_stack = threads
+        .iter()
+        .find(|thread| thread.stack != 0 && mapping.span.holds(thread.stack) && at >= thread.stack);
+    match (on_stack, mapping.name.as_str()) {
+        (Some(thread), "" | "[stack]") => format!("the stack of {}", called(thread)),
+        (None, "") => match source.mapping_at(mapping.span.start.wrapping_sub(1)) {
+            // What a file does not hold of a library's variables follows what it does.
+            Some(before) if before.name.starts_with('/') => format!("{}, behind it", before.name),
+            _ => "an anonymous mapping".into(),
+        },
+        (_, name) => name.into(),
+    }
 }

@@ -6,8 +6,10 @@
 //!   image    a copy of the metadata, page by page as far as it is there
 //!   model    slabs, large blocks, owners, by address
 //!   figures  sums by class and owner, which together are what is resident
+//!   contents, types                     what lies in blocks, and what it is
 //!   explain, map, kinds, check, diff    what is made of a model
-//!   holders                             who points to a block
+//!   roots, mark                         where the program's pointers begin, what they lead to
+//!   holders, leaks                      who points to a block, and to which nobody does
 //!   idle                                which pages nobody touches
 //!   snapshot                            a file that holds a target
 //! ```
@@ -33,6 +35,7 @@
 #![cfg(not(loom))]
 
 pub mod check;
+pub mod contents;
 pub mod diff;
 mod error;
 pub mod explain;
@@ -41,13 +44,17 @@ pub mod holders;
 pub mod idle;
 pub mod image;
 pub mod kinds;
+pub mod leaks;
 pub mod map;
+pub mod mark;
 pub mod model;
 pub mod region;
+pub mod roots;
 pub mod snapshot;
 pub mod source;
 pub mod symbols;
 mod threads;
+pub mod types;
 
 pub use error::{Error, Result};
 

@@ -5,7 +5,7 @@ use crate::figures::is_sparse;
 use crate::model::{Heap, Slab, KEPT};
 use crate::region::{Window, PAGE};
 use crate::source::{Source, Span};
-use crate::symbols::{looks_like, Symbols};
+use crate::types::{Types, HEAD};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -249,13 +249,13 @@ pub struct Group {
 }
 
 /// The sparse slabs by what they have in common, those that keep the most bytes first.
-pub fn groups(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, by: By) -> Vec<Group> {
+pub fn groups(source: &dyn Source, heap: &Heap, types: &mut Types, by: By) -> Vec<Group> {
     let mut groups: BTreeMap<String, Sparse> = BTreeMap::new();
     for slab in heap.slabs.iter().filter(|slab| is_sparse(slab)) {
         let name = match by {
             By::Class => format!("{} bytes", slab.size),
             By::Owner => owner_name(source, heap, slab.owner),
-            By::Looks => commonest(blocks(source, heap, symbols, slab)),
+            By::Looks => commonest(blocks(source, heap, types, slab)),
         };
         groups.entry(name).or_default().add(slab);
     }
@@ -276,7 +276,7 @@ fn commonest(blocks: Vec<Pinning>) -> String {
 }
 
 /// The `most` sparse slabs that keep the most bytes for the fewest live ones.
-pub fn pins(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, most: usize) -> Vec<Pin> {
+pub fn pins(source: &dyn Source, heap: &Heap, types: &mut Types, most: usize) -> Vec<Pin> {
     let mut slabs: Vec<&Slab> = heap.slabs.iter().filter(|slab| is_sparse(slab)).collect();
     let kept = |slab: &Slab| slab.span().bytes() - u64::from(slab.live) * slab.size;
     slabs.sort_by_key(|slab| (std::cmp::Reverse(kept(slab)), slab.base));
@@ -288,19 +288,19 @@ pub fn pins(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, most: usize
         slots: slab.slots,
         live: slab.live,
         owner: owner_name(source, heap, slab.owner),
-        blocks: blocks(source, heap, symbols, slab),
+        blocks: blocks(source, heap, types, slab),
     };
     slabs.into_iter().map(pin).collect()
 }
 
-fn blocks(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, slab: &Slab) -> Vec<Pinning> {
+fn blocks(source: &dyn Source, heap: &Heap, types: &mut Types, slab: &Slab) -> Vec<Pinning> {
     let bits = heap.bits(slab);
     let live = (0..slab.slots).filter(|&slot| bits.is_live(slot as usize));
     live.map(|slot| {
         let address = slab.address(slot);
-        let mut bytes = vec![0; slab.size.min(32) as usize];
+        let mut bytes = vec![0; slab.size.min(HEAD as u64) as usize];
         let looks = match source.peek(address, &mut bytes) {
-            true => looks_like(source, heap, symbols, &bytes),
+            true => types.looks(source, heap, &bytes),
             false => String::new(),
         };
         Pinning { address, looks }

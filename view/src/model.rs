@@ -921,6 +921,21 @@ impl Heap {
         slab.size.checked_sub(unused)
     }
 
+    /// Which slots of `slab` have a size that was asked for: in hardened mode those that the program has. Slots without
+    /// one may be live to the allocator, and wait in a quarantine.
+    pub fn known(&self, source: &dyn Source, slab: &Slab) -> [u64; WORDS] {
+        let bytes = self.region.fact(Fact::SizesBytes);
+        let start = self.region.area(Area::Sizes).start + u64::from(slab.id) * bytes;
+        let mut sizes = vec![0; 2 * slab.slots.min(64 * WORDS as u32) as usize];
+        let mut known = [0; WORDS];
+        if source.read(start, &mut sizes) {
+            for (slot, size) in sizes.chunks_exact(2).enumerate() {
+                known[slot / 64] |= u64::from(size != [0, 0]) << (slot % 64);
+            }
+        }
+        known
+    }
+
     /// Calls `visit` with each live block: where it lies, and its slab if it is in one. By address, large ones last.
     pub fn each_live(&self, mut visit: impl FnMut(Span, Option<&Slab>)) {
         for slab in &self.slabs {

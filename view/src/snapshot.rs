@@ -1,17 +1,18 @@
 //! Writes a target into a file: what every command needs, and the heap's contents where they are asked for.
 
 use crate::model::Heap;
+use crate::roots::Roots;
 use crate::source::file::{Head, Writer, SCHEMA};
 use crate::source::{Source, Span};
+use crate::symbols::Symbols;
 use crate::threads::words;
+use crate::types::HEAD;
 use crate::{Error, Result};
 use slabside::layout::{Elsewhere, Fact};
 use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Bytes of a block that `heads` keeps.
-const HEAD: usize = 32;
 /// Bytes copied at once.
 const STEP: u64 = 4 << 20;
 
@@ -22,7 +23,7 @@ pub enum Contents {
     None,
     /// The first words of each live block, which show its type.
     Heads,
-    /// All of the heap that is resident.
+    /// All of the heap and of the program's variables and stacks that is resident.
     All,
 }
 
@@ -50,7 +51,11 @@ pub fn write(source: &dyn Source, heaps: &[Heap], path: &Path, contents: Content
     options.write(true).create(true).truncate(true);
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(system("cannot write it"))?;
-    let head = head(source, heaps, contents);
+    let roots = match contents {
+        Contents::All => Some(Roots::of(source, heaps, &mut Symbols::new())),
+        _ => None,
+    };
+    let head = head(source, heaps, contents, roots.as_ref());
     let mut writer = Writer::new(file, &head).map_err(system("cannot write it"))?;
     let mut done = Ok(());
     let mut add = |start: u64, bytes: &[u8]| {
@@ -59,16 +64,19 @@ pub fn write(source: &dyn Source, heaps: &[Heap], path: &Path, contents: Content
         }
     };
     for heap in heaps {
-        metadata(source, heap, &mut add);
+        metadata(source, heap, roots.as_ref(), &mut add);
         if contents != Contents::None {
             blocks(source, heap, contents, &mut add);
         }
+    }
+    if let Some(roots) = &roots {
+        roots.each(source, &mut add);
     }
     done.and_then(|()| writer.finish())
         .map_err(system("cannot write it"))
 }
 
-fn head(source: &dyn Source, heaps: &[Heap], contents: Contents) -> Head {
+fn head(source: &dyn Source, heaps: &[Heap], contents: Contents, roots: Option<&Roots>) -> Head {
     let mut present = Vec::new();
     for heap in heaps {
         let windows = heap.windows.iter().map(|window| window.span());
@@ -81,8 +89,20 @@ fn head(source: &dyn Source, heaps: &[Heap], contents: Contents) -> Head {
             source.present(span, &mut |span| present.push(span));
         }
     }
+    if let Some(roots) = roots {
+        roots.each(source, &mut |start, bytes| {
+            let end = start + bytes.len() as u64;
+            present.push(Span { start, end });
+        });
+    }
     present.sort();
-    present.dedup_by(|next, before| next.start < before.end);
+    present.dedup_by(|next, before| {
+        let overlaps = next.start < before.end;
+        if overlaps {
+            before.end = before.end.max(next.end);
+        }
+        overlaps
+    });
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     Head {
         schema: SCHEMA.into(),
@@ -107,7 +127,14 @@ fn threads_of(heap: &Heap) -> impl Iterator<Item = Span> + '_ {
 }
 
 /// The region, and what its header points to.
-fn metadata(source: &dyn Source, heap: &Heap, add: &mut impl FnMut(u64, &[u8])) {
+fn metadata(
+    source: &dyn Source,
+    heap: &Heap,
+    roots: Option<&Roots>,
+    add: &mut impl FnMut(u64, &[u8]),
+) {
+    // What the roots hold is written with them.
+    let apart = |at: u64| !roots.is_some_and(|roots| roots.hold(at));
     let region = &heap.region;
     copy(source, region.span(), add);
     let kept = region.fact(Fact::KeptPlaces) * region.fact(Fact::KeptBytes);
@@ -118,13 +145,13 @@ fn metadata(source: &dyn Source, heap: &Heap, add: &mut impl FnMut(u64, &[u8])) 
     ] {
         let start = region.elsewhere(what);
         let mut piece = vec![0; bytes as usize];
-        if start != 0 && bytes > 0 && source.read(start, &mut piece) {
+        if start != 0 && bytes > 0 && apart(start) && source.read(start, &mut piece) {
             add(start, &piece);
         }
     }
     for span in threads_of(heap) {
         let mut piece = [0; 4];
-        if source.peek(span.start, &mut piece) {
+        if apart(span.start) && source.peek(span.start, &mut piece) {
             add(span.start, &piece);
         }
     }

@@ -1,7 +1,6 @@
-//! Names for addresses in the program's own files, and what the first words of a block look like.
+//! Names for addresses in the program's own files.
 
-use crate::model::Heap;
-use crate::source::Source;
+use crate::source::{Source, Span};
 use object::{Object, ObjectSegment, ObjectSymbol};
 use std::collections::HashMap;
 
@@ -19,6 +18,8 @@ pub struct Symbols {
 struct File {
     /// What is added to a symbol's address.
     bias: u64,
+    /// Where its segments lie.
+    extent: Span,
     /// Address, bytes and name, by address.
     symbols: Vec<(u64, u64, String)>,
 }
@@ -30,8 +31,6 @@ pub struct Name {
     pub text: String,
     /// Bytes after its start.
     pub offset: u64,
-    /// Whether it is a C++ class's table of virtual functions.
-    pub is_vtable: bool,
 }
 
 impl Symbols {
@@ -42,31 +41,76 @@ impl Symbols {
 
     /// The symbol that holds `address`.
     pub fn name(&mut self, source: &dyn Source, address: u64) -> Option<Name> {
-        let mapping = source.mapping_at(address)?;
-        let path = mapping.name.clone();
-        if !path.starts_with('/') || path.starts_with("/memfd:") || path.starts_with("/dev/") {
-            return None;
+        let (name, offset) = self.mangled(source, address)?;
+        let text = readable(name);
+        Some(Name { text, offset })
+    }
+
+    /// What the symbol that holds `address` is about, if its name in the file begins with `prefix`: of C++'s tables the
+    /// class, of others what follows.
+    pub fn after(&mut self, source: &dyn Source, address: u64, prefix: &str) -> Option<String> {
+        let (name, _) = self.mangled(source, address)?;
+        let rest = name.strip_prefix(prefix)?;
+        if !prefix.starts_with("_Z") {
+            return Some(rest.chars().take(NAME_MOST).collect());
         }
-        let low = source
+        let text = readable(name);
+        let class = text.trim_start_matches("{vtable(");
+        let class = class.trim_end_matches(")}");
+        Some(class.trim_start_matches("vtable for ").to_string())
+    }
+
+    /// The address of `symbol` in a file that is mapped, whose path contains `part`; where `part` is empty, in the
+    /// program's own file.
+    pub fn address(&mut self, source: &dyn Source, part: &str, symbol: &str) -> Option<u64> {
+        let mut paths: Vec<&str> = source
             .mappings()
             .iter()
-            .filter(|other| other.name == path)
-            .map(|other| other.span.start.wrapping_sub(other.offset))
-            .min()?;
-        let root = source.root();
-        let file = self
-            .files
-            .entry(path.clone())
-            .or_insert_with(|| File::read(&format!("{root}{path}"), low))
-            .as_ref()?;
+            .map(|mapping| mapping.name.as_str())
+            .filter(|path| path.starts_with('/') && path.contains(part))
+            .collect();
+        paths.dedup();
+        if part.is_empty() {
+            // It lies below all libraries.
+            paths.truncate(1);
+        }
+        paths.into_iter().find_map(|path| {
+            let file = self.file(source, path)?;
+            let mut all = file.symbols.iter();
+            let found = all.find(|one| one.2 == symbol)?;
+            Some(found.0.wrapping_add(file.bias))
+        })
+    }
+
+    /// Where all of the file `path` is mapped, and what follows it as zero.
+    pub fn extent(&mut self, source: &dyn Source, path: &str) -> Option<Span> {
+        self.file(source, path).map(|file| file.extent)
+    }
+
+    /// The name of the symbol that holds `address` as it is in its file, and how many bytes behind its start.
+    fn mangled(&mut self, source: &dyn Source, address: u64) -> Option<(&str, u64)> {
+        let mapping = source.mapping_at(address)?;
+        let file = self.file(source, &mapping.name)?;
         let at = address.wrapping_sub(file.bias);
         let index = file.symbols.partition_point(|symbol| symbol.0 <= at);
         let (start, bytes, name) = file.symbols[..index].last()?;
-        (at - start < *bytes).then(|| Name {
-            text: readable(name),
-            offset: at - start,
-            is_vtable: name.starts_with("_ZTV"),
-        })
+        (at - start < *bytes).then_some((name, at - start))
+    }
+
+    /// The symbols of the file `path`, which is mapped.
+    fn file(&mut self, source: &dyn Source, path: &str) -> Option<&File> {
+        if !path.starts_with('/') || path.starts_with("/memfd:") || path.starts_with("/dev/") {
+            return None;
+        }
+        if !self.files.contains_key(path) {
+            let mapped = source.mappings().iter().filter(|other| other.name == path);
+            let low = mapped
+                .map(|one| one.span.start.wrapping_sub(one.offset))
+                .min()?;
+            let file = File::read(&format!("{}{path}", source.root()), low);
+            self.files.insert(path.into(), file);
+        }
+        self.files.get(path)?.as_ref()
     }
 }
 
@@ -93,7 +137,19 @@ impl File {
             .collect();
         symbols.sort();
         symbols.dedup_by_key(|symbol| symbol.0);
-        Some(File { bias, symbols })
+        let ends = object.segments();
+        let end = ends
+            .map(|one| one.address().saturating_add(one.size()))
+            .max()?;
+        let extent = Span {
+            start: low,
+            end: end.wrapping_add(bias),
+        };
+        Some(File {
+            bias,
+            extent,
+            symbols,
+        })
     }
 }
 
@@ -110,50 +166,4 @@ fn readable(symbol: &str) -> String {
         Err(_) => symbol.into(),
     };
     text.chars().take(NAME_MOST).collect()
-}
-
-/// What a block whose first bytes are `bytes` looks like. Of text only that it is text.
-pub fn looks_like(source: &dyn Source, heap: &Heap, symbols: &mut Symbols, bytes: &[u8]) -> String {
-    let word = bytes
-        .get(..8)
-        .and_then(|word| word.try_into().ok())
-        .map_or(0, u64::from_le_bytes);
-    if bytes.iter().all(|&byte| byte == 0) {
-        return "all zero".into();
-    }
-    let text = bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace())
-        .count();
-    if text >= 4 && (text == bytes.len() || bytes[text] == 0) {
-        return "text".into();
-    }
-    if word == 0 {
-        return "first word zero".into();
-    }
-    if word < 1 << 32 {
-        return "small integer".into();
-    }
-    if let Some(slab) = heap.slab_at(word) {
-        return format!("pointer to a block of {} bytes", slab.size);
-    }
-    if heap.large_at(word).is_some() {
-        return "pointer to a large block".into();
-    }
-    if word >> 47 != 0 || source.mapping_at(word).is_none() {
-        return "other bytes".into();
-    }
-    match symbols.name(source, word) {
-        Some(name) if name.is_vtable => {
-            let class = name
-                .text
-                .trim_start_matches("{vtable(")
-                .trim_end_matches(")}");
-            let class = class.trim_start_matches("vtable for ");
-            format!("{class} object")
-        }
-        Some(name) if name.offset == 0 => format!("pointer to {}", name.text),
-        Some(name) => format!("pointer to {}+{:#x}", name.text, name.offset),
-        None => "pointer outside the heap".into(),
-    }
 }

@@ -10,7 +10,7 @@ use slabside_view::model::{Buffers, Heap};
 use slabside_view::region::{find, Region};
 use slabside_view::source::file::Snapshot;
 use slabside_view::source::{About, Mapping, Source, Span, Thread};
-use slabside_view::symbols::Symbols;
+use slabside_view::types::Types;
 use slabside_view::{Error, Result};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -124,8 +124,8 @@ fn ask_all(source: &dyn Source) -> Result<()> {
         assert_eq!(figures.of_heap() + figures.rest, figures.resident);
         check(source, &heap);
         sparse(&heap);
-        let mut symbols = Symbols::new();
-        pins(source, &heap, &mut symbols, 5);
+        let mut types = Types::new();
+        pins(source, &heap, &mut types, 5);
         for picture in pictures(source, &heap) {
             assert!(picture.cells(1000).len() <= 1001);
         }
@@ -133,7 +133,7 @@ fn ask_all(source: &dyn Source) -> Result<()> {
         let mut addresses: Vec<u64> = slabs.map(|slab| slab.span().end - 1).collect();
         addresses.extend([0, span.start, span.end, 1 << 46, u64::MAX]);
         for address in addresses {
-            explain(source, &heap, &mut symbols, address, true);
+            explain(source, &heap, &mut types, address, true);
         }
         let moment = Moment {
             source,

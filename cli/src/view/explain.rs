@@ -6,7 +6,7 @@ use serde::Serialize;
 use slabside_view::explain::{explain, Explanation};
 use slabside_view::holders::{holders, Holder};
 use slabside_view::source::{About, Span, Thread};
-use slabside_view::symbols::Symbols;
+use slabside_view::types::Types;
 use std::fmt::Write;
 
 /// Pointers to a block that are listed.
@@ -86,13 +86,13 @@ pub fn run(args: &Args) -> Result<()> {
     if args.fault {
         wanted.extend(faults(&read, &about, &threads)?);
     }
-    let mut symbols = Symbols::new();
+    let mut types = Types::new();
     let mut addresses: Vec<Named> = wanted
         .into_iter()
         .filter_map(|(name, address)| {
             let heap = read.heap_of(address)?;
             let looks = !args.no_contents;
-            let told = explain(&*read.target, heap, &mut symbols, address, looks);
+            let told = explain(&*read.target, heap, &mut types, address, looks);
             let holders = None;
             Some(Named {
                 name,
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         })
         .collect();
     if args.who {
-        find_holders(&read, &mut addresses);
+        find_holders(&read, &mut types, &mut addresses);
     }
     read.target.release();
     if args.common.json {
@@ -125,26 +125,20 @@ pub fn run(args: &Args) -> Result<()> {
     print(&text)
 }
 
-/// Looks for what points to the blocks, in one pass for all of a heap.
-fn find_holders(read: &Read, addresses: &mut [Named]) {
-    for heap in &read.heaps {
-        let mut asked: Vec<(Span, &mut Named)> = addresses
-            .iter_mut()
-            .filter(|named| {
-                let own = read.heap_of(named.told.address);
-                own.is_some_and(|own| own.region.base == heap.region.base)
-            })
-            .filter_map(|named| {
-                let block = named.told.block?;
-                let (start, end) = (block.address, block.address + block.bytes);
-                Some((Span { start, end }, named))
-            })
-            .collect();
-        let blocks: Vec<Span> = asked.iter().map(|one| one.0).collect();
-        let found = holders(&*read.target, heap, &blocks);
-        for ((_, named), found) in asked.iter_mut().zip(found) {
-            named.holders = Some(found);
-        }
+/// Looks for what points to the blocks, in one pass for all.
+fn find_holders(read: &Read, types: &mut Types, addresses: &mut [Named]) {
+    let mut asked: Vec<(Span, &mut Named)> = addresses
+        .iter_mut()
+        .filter_map(|named| {
+            let block = named.told.block?;
+            let (start, end) = (block.address, block.address + block.bytes);
+            Some((Span { start, end }, named))
+        })
+        .collect();
+    let blocks: Vec<Span> = asked.iter().map(|one| one.0).collect();
+    let found = holders(&*read.target, &read.heaps, types, &blocks);
+    for ((_, named), found) in asked.iter_mut().zip(found) {
+        named.holders = Some(found);
     }
 }
 

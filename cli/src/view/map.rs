@@ -5,7 +5,7 @@ use anyhow::{bail, Context, Result};
 use serde::Serialize;
 use slabside_view::idle::{idle, Idle};
 use slabside_view::map::{groups, pictures, pins, sparse, By, Cell, Group, Picture, Pin, Sparse};
-use slabside_view::symbols::Symbols;
+use slabside_view::types::Types;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -100,10 +100,10 @@ pub fn run(args: &Args) -> Result<()> {
         sums.live += more.live;
         sums.bytes += more.bytes;
     }
-    let mut symbols = Symbols::new();
+    let mut types = Types::new();
     let listed: Option<Vec<Pin>> = args.pins.then(|| {
         let all = read.heaps.iter();
-        all.flat_map(|heap| pins(source, heap, &mut symbols, PINS))
+        all.flat_map(|heap| pins(source, heap, &mut types, PINS))
             .collect()
     });
     let groups: Option<Vec<Group>> = args.by.map(|way| {
@@ -113,7 +113,7 @@ pub fn run(args: &Args) -> Result<()> {
             Way::Type => By::Looks,
         };
         let all = read.heaps.iter();
-        all.flat_map(|heap| groups(source, heap, &mut symbols, by))
+        all.flat_map(|heap| groups(source, heap, &mut types, by))
             .collect()
     });
     read.target.release();

@@ -4,6 +4,7 @@ pub mod check;
 pub mod debugger;
 pub mod diff;
 pub mod explain;
+pub mod leaks;
 pub mod map;
 pub mod metrics;
 pub mod ps;
@@ -11,6 +12,7 @@ pub mod screen;
 pub mod snapshot;
 pub mod svg;
 pub mod top;
+pub mod types;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -121,6 +123,21 @@ impl Read {
                 || heap.kept_at(address).is_some()
         };
         self.heaps.iter().find(has).or_else(|| self.heaps.first())
+    }
+
+    /// For how many milliseconds the process was stopped, if it was.
+    pub fn held_ms(&self) -> Option<f64> {
+        let held = self.target.stood_for()?;
+        Some((held.as_secs_f64() * 1e6).round() / 1e3)
+    }
+
+    /// Whether the target stood still and for how long, for people.
+    pub fn how(&self, stopped: bool) -> String {
+        match (self.held_ms(), stopped) {
+            (Some(held), _) => format!("stopped for {held:.1} ms"),
+            (None, true) => "as it was written".into(),
+            (None, false) => "not stopped".into(),
+        }
     }
 
     /// The name of the program, and the process's number where that is known.

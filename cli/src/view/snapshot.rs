@@ -40,9 +40,9 @@ pub struct Args {
 enum Kind {
     /// No data of the program
     None,
-    /// The first 32 bytes of each live block, from which `diff` and `explain` tell its type
+    /// The first 48 bytes of each live block, from which `diff` and `explain` tell its type
     Heads,
-    /// All that is resident of the blocks
+    /// All that is resident of the blocks, and of the program's variables and stacks, for `leaks` and `explain --who`
     All,
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use slabside_view::figures::Figures;
 use slabside_view::kinds::{kinds, Kind};
 use slabside_view::model::{Buffers, Heap, Hold};
-use slabside_view::symbols::Symbols;
+use slabside_view::types::Types;
 use std::io::IsTerminal;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ struct Watch<'a> {
     marked: bool,
     /// Whether the contents of blocks are looked at.
     types: bool,
-    symbols: Symbols,
+    known: Types,
 }
 
 /// A refresh.
@@ -111,10 +111,11 @@ impl Watch<'_> {
         let start = Instant::now();
         let hold = if self.types { Hold::Yes } else { Hold::No };
         let mut read = Read::with(self.target, self.common, &mut self.buffers, hold)?;
+        self.known.forget();
         let types = self.types.then(|| {
             let mut all = Vec::new();
             for heap in &read.heaps {
-                all.extend(kinds(&*read.target, heap, &mut self.symbols));
+                all.extend(kinds(&*read.target, heap, &mut self.known));
             }
             all.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
             all
@@ -162,7 +163,7 @@ pub fn run(args: &Args) -> Result<()> {
         before: None,
         marked: false,
         types: args.by == Some(Rows::Types),
-        symbols: Symbols::new(),
+        known: Types::new(),
     };
     if let Some(given) = &args.openmetrics {
         let address = metrics::address(given)?;

@@ -3,7 +3,8 @@
 use super::{visit_within, About, Mapping, Source, Span, Thread, ADDRESSES};
 use crate::{Error, Result};
 use object::elf::{
-    FileHeader64, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE,
+    FileHeader64, NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO, NT_X86_XSTATE, PF_R,
+    PF_W, PF_X, PT_LOAD, PT_NOTE,
 };
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::read::ReadCache;
@@ -26,9 +27,9 @@ const REGISTERS: [&str; 33] = [
 ];
 /// Names of the general registers in a thread's note.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 20] = [
+const REGISTERS: [&str; 22] = [
     "r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi",
-    "rdi", "", "rip", "", "", "rsp",
+    "rdi", "", "rip", "", "", "rsp", "", "fs_base",
 ];
 /// Where they begin in it, in bytes.
 const REGISTERS_AT: usize = 112;
@@ -44,6 +45,8 @@ pub struct Core {
     present: Vec<Span>,
     threads: Vec<Thread>,
     about: About,
+    /// An address on the main thread's stack; 0: not known.
+    on_stack: u64,
 }
 
 impl Core {
@@ -80,6 +83,7 @@ impl Core {
             present: Vec::new(),
             threads: Vec::new(),
             about: About::default(),
+            on_stack: 0,
         };
         for segment in headers.iter().take(SEGMENTS) {
             match segment.p_type(endian) {
@@ -96,6 +100,7 @@ impl Core {
             }
         }
         core.mappings.sort_by_key(|mapping| mapping.span);
+        core.name_stack();
         core.segments.sort();
         // What overlaps was made to deceive, and is not read.
         core.segments
@@ -121,6 +126,7 @@ impl Core {
             read: flags.contains(PF_R),
             write: flags.contains(PF_W),
             execute: flags.contains(PF_X),
+            shared: false,
             offset: 0,
             name: String::new(),
         });
@@ -152,6 +158,21 @@ impl Core {
                         .collect(),
                     ..Thread::default()
                 });
+                if let Some(last) = self.threads.last_mut() {
+                    let stack = last.register("rsp").or_else(|| last.register("sp"));
+                    last.stack = stack.unwrap_or(0);
+                }
+            }
+            NT_X86_XSTATE => {
+                // It follows the thread's other registers.
+                if let Some(last) = self.threads.last_mut() {
+                    last.vectors = words_of(bytes);
+                }
+            }
+            NT_AUXV => {
+                let mut pairs = bytes.chunks_exact(16);
+                let random = pairs.find(|pair| word64(pair, 0) == nix::libc::AT_RANDOM);
+                self.on_stack = random.map_or(0, |pair| word64(pair, 8));
             }
             NT_PRPSINFO => {
                 self.about.pid = word32(bytes, 24);
@@ -200,6 +221,24 @@ impl Core {
             }
         }
     }
+}
+
+impl Core {
+    /// The main thread's stack is the mapping that what the kernel put on it lies in.
+    fn name_stack(&mut self) {
+        let at = self.on_stack;
+        let mut all = self.mappings.iter_mut();
+        let stack = all.find(|one| one.span.holds(at) && one.name.is_empty());
+        if let Some(stack) = stack.filter(|_| at != 0) {
+            stack.name = "[stack]".into();
+        }
+    }
+}
+
+/// The words of `bytes` that are not zero.
+pub(super) fn words_of(bytes: &[u8]) -> Vec<u64> {
+    let words = bytes.chunks_exact(8).map(|word| word64(word, 0));
+    words.filter(|&word| word != 0).collect()
 }
 
 /// The file at `path`, or what is told to whoever asked for it.
@@ -269,6 +308,12 @@ impl Source for Core {
 
     fn present(&self, within: Span, visit: &mut dyn FnMut(Span)) {
         visit_within(&self.present, within, visit);
+    }
+
+    fn lacks(&self, within: Span) -> u64 {
+        let mut all = within.bytes();
+        self.present(within, &mut |part| all -= part.bytes());
+        all
     }
 
     fn about(&self) -> About {

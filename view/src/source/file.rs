@@ -222,6 +222,15 @@ impl Source for Snapshot {
         visit_within(&self.head.present, within, visit);
     }
 
+    fn unmapped(&self, _: &Mapping, _: Span, _: &mut dyn FnMut(u64, &[u8])) -> bool {
+        // It was written with the rest.
+        true
+    }
+
+    fn has_contents(&self) -> bool {
+        self.head.contents == "all"
+    }
+
     fn about(&self) -> About {
         self.head.about.clone()
     }

@@ -24,6 +24,14 @@ pub struct Span {
     pub end: u64,
 }
 
+impl Thread {
+    /// The value of a register.
+    pub fn register(&self, name: &str) -> Option<u64> {
+        let mut all = self.registers.iter();
+        all.find(|one| one.0 == name).map(|one| one.1)
+    }
+}
+
 impl Span {
     /// Number of addresses.
     pub fn bytes(self) -> u64 {
@@ -56,6 +64,9 @@ pub struct Mapping {
     pub write: bool,
     /// Whether it can be executed.
     pub execute: bool,
+    /// Whether what is written to it is seen by others.
+    #[serde(default)]
+    pub shared: bool,
     /// Where it begins in its file.
     pub offset: u64,
     /// Its file, or the name that the system gives it. It may be empty.
@@ -76,6 +87,12 @@ pub struct Thread {
     pub doing: String,
     /// Its registers by name, where it was stopped.
     pub registers: Vec<(String, u64)>,
+    /// What its vector registers hold, word by word without zeros, where it was stopped.
+    #[serde(default)]
+    pub vectors: Vec<u64>,
+    /// Its stack pointer, where it was stopped or sleeps; 0: not known.
+    #[serde(default)]
+    pub stack: u64,
 }
 
 /// What is known of a target beside its memory.
@@ -126,6 +143,24 @@ pub trait Source {
     /// The same, and of a process also those ranges that were swapped out: what is to be read whole.
     fn held(&self, within: Span, visit: &mut dyn FnMut(Span)) {
         self.present(within, visit);
+    }
+
+    /// Calls `visit` with what the file of `mapping`, a shared one, holds of `within`, where no page of the target does.
+    /// False where that cannot be told.
+    fn unmapped(&self, mapping: &Mapping, within: Span, visit: &mut dyn FnMut(u64, &[u8])) -> bool {
+        let _ = (mapping, within, visit);
+        false
+    }
+
+    /// Whether the contents of blocks and variables are there.
+    fn has_contents(&self) -> bool {
+        true
+    }
+
+    /// Bytes of `within` that the target had, and that are not here.
+    fn lacks(&self, within: Span) -> u64 {
+        let _ = within;
+        0
     }
 
     /// What is known of the target.

@@ -4,9 +4,9 @@
 use super::{About, Mapping, Source, Span, Thread, ADDRESSES};
 use crate::{Error, Result};
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
-use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::Pid;
 use procfs::process::{MMPermissions, MMapPath};
 use std::collections::BTreeSet;
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const OS_PAGE: u64 = 4096;
 /// Entries of the pagemap read at once.
 const ENTRIES: usize = 8192;
+/// Bytes read at once of a file.
+const FILE_STEP: i64 = 1 << 20;
 /// Ranges that one scan tells.
 const RANGES: usize = 1024;
 /// Bits of an entry of the pagemap: resident, swapped out.
@@ -82,6 +84,9 @@ pub struct Process {
 struct Held {
     tid: i32,
     registers: Vec<(String, u64)>,
+    vectors: Vec<u64>,
+    /// The signal at whose delivery it was stopped, which it still has to get; 0: none.
+    signal: i32,
 }
 
 impl Process {
@@ -205,17 +210,37 @@ impl Process {
 
     /// Waits until `tid` stands still, and notes its registers. One that ended is forgotten.
     fn await_stop(&mut self, tid: i32) {
-        let thread = Pid::from_raw(tid);
-        if waitpid(thread, Some(WaitPidFlag::__WALL)).is_err() {
+        let mut status = 0;
+        // SAFETY: `status` is there to be written. The numbers of real-time signals are none that `nix` knows.
+        let found = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+        if found != tid || !libc::WIFSTOPPED(status) {
             return;
         }
         self.since.get_or_insert_with(Instant::now);
-        if let Ok(registers) = ptrace::getregs(thread) {
+        // Without an event it is stopped by a signal on its way, and not by the interrupt.
+        let signal = match status >> 16 {
+            0 => libc::WSTOPSIG(status),
+            _ => 0,
+        };
+        if let Ok(registers) = ptrace::getregs(Pid::from_raw(tid)) {
             self.held.push(Held {
                 tid,
                 registers: named(&registers),
+                vectors: vectors(tid),
+                signal,
             });
         }
+    }
+
+    /// The file that `mapping` is of.
+    fn file_of(&self, mapping: &Mapping) -> Option<File> {
+        let Span { start, end } = mapping.span;
+        // What was deleted, or never had a name, is found there, by root alone.
+        let own = format!("/proc/{}/map_files/{start:x}-{end:x}", self.pid);
+        let named = || File::open(format!("{}{}", self.root(), mapping.name));
+        let file = File::open(own).or_else(|_| named()).ok()?;
+        let regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        regular.then_some(file)
     }
 
     /// Ranges of pages that are resident, or, where `swapped`, at least swapped out.
@@ -342,7 +367,24 @@ impl Process {
             name: stat.map_or(String::new(), |stat| stat.comm),
             doing,
             registers: held.map_or(Vec::new(), |held| held.registers.clone()),
+            vectors: held.map_or(Vec::new(), |held| held.vectors.clone()),
+            stack: match held {
+                Some(held) => stack_of(&held.registers),
+                None => self.sleeping_at(tid),
+            },
         }
+    }
+
+    /// The stack pointer of a thread that sleeps in a system call; 0: it runs, or the kernel does not tell.
+    fn sleeping_at(&self, tid: i32) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", self.pid));
+        let text = text.unwrap_or_default();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let stack = words
+            .len()
+            .checked_sub(2)
+            .and_then(|at| words[at].strip_prefix("0x"));
+        stack.map_or(0, |stack| u64::from_str_radix(stack, 16).unwrap_or(0))
     }
 }
 
@@ -371,6 +413,17 @@ impl Source for Process {
         if !self.scan(within, true, visit) {
             self.entries(within, true, visit);
         }
+    }
+
+    fn unmapped(&self, mapping: &Mapping, within: Span, visit: &mut dyn FnMut(u64, &[u8])) -> bool {
+        let Some(file) = self.file_of(mapping) else {
+            return false;
+        };
+        let mut absent = vec![within];
+        self.held(within, &mut |part| without(&mut absent, part));
+        absent
+            .into_iter()
+            .all(|part| visit_file(&file, mapping, part, visit))
     }
 
     fn about(&self) -> About {
@@ -410,15 +463,14 @@ impl Source for Process {
 
     fn release(&mut self) {
         for held in self.held.iter().filter(|_| self.stands) {
-            // One that was killed meanwhile is gone.
-            let _ = ptrace::detach(Pid::from_raw(held.tid), None);
+            // SAFETY: nothing of this process is read or written. One that was killed meanwhile is gone.
+            unsafe { libc::ptrace(libc::PTRACE_DETACH, held.tid, 0, held.signal) };
         }
         self.stands = false;
-        self.stood = self
-            .since
-            .take()
-            .map(|since| since.elapsed())
-            .or(self.stood);
+        if let Some(since) = self.since.take() {
+            let before = self.stood.unwrap_or_default();
+            self.stood = Some(before + since.elapsed());
+        }
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -464,6 +516,55 @@ impl Source for Process {
     }
 }
 
+/// Takes `part` from the last of `ranges`, which it lies in.
+fn without(ranges: &mut Vec<Span>, part: Span) {
+    let Some(last) = ranges.pop() else { return };
+    let before = Span {
+        end: part.start,
+        ..last
+    };
+    let behind = Span {
+        start: part.end,
+        ..last
+    };
+    let both = [before, behind].into_iter();
+    ranges.extend(both.filter(|span| span.bytes() > 0));
+}
+
+/// Calls `visit` with what `file` holds of `part` of its mapping: holes are left out, and stay holes.
+fn visit_file(
+    file: &File,
+    mapping: &Mapping,
+    part: Span,
+    visit: &mut dyn FnMut(u64, &[u8]),
+) -> bool {
+    let to_file = |address: u64| (address - mapping.span.start + mapping.offset) as i64;
+    let seek = |at: i64, whence| {
+        // SAFETY: only the place in the file, which is this process's own, changes.
+        unsafe { libc::lseek64(file.as_raw_fd(), at, whence) }
+    };
+    let end = to_file(part.end);
+    let mut at = seek(to_file(part.start), libc::SEEK_DATA);
+    while at >= 0 && at < end {
+        let hole = seek(at, libc::SEEK_HOLE);
+        if hole <= at {
+            return false;
+        }
+        let hole = hole.min(end);
+        while at < hole {
+            let mut bytes = vec![0; (hole - at).min(FILE_STEP) as usize];
+            if file.read_exact_at(&mut bytes, at as u64).is_err() {
+                return false;
+            }
+            visit(at as u64 - mapping.offset + mapping.span.start, &bytes);
+            at += bytes.len() as i64;
+        }
+        at = seek(at, libc::SEEK_DATA);
+    }
+    // Behind the last data there are none.
+    true
+}
+
 /// The numbers of a process or thread in each PID namespace, outermost first, by its status in /proc.
 fn numbers_of(status: &str) -> Vec<u32> {
     let text = fs::read_to_string(status).unwrap_or_default();
@@ -485,6 +586,7 @@ fn mapping(map: procfs::process::MemoryMap) -> Option<Mapping> {
         read: map.perms.contains(MMPermissions::READ),
         write: map.perms.contains(MMPermissions::WRITE),
         execute: map.perms.contains(MMPermissions::EXECUTE),
+        shared: map.perms.contains(MMPermissions::SHARED),
         offset: map.offset,
         name: match map.pathname {
             MMapPath::Path(path) => path.to_string_lossy().into_owned(),
@@ -539,9 +641,36 @@ fn refusal(scope: &str, own: bool) -> (String, &'static str) {
     }
 }
 
+/// The most bytes that a processor's vector registers take as the system tells them.
+const VECTORS: usize = 16 << 10;
+/// What the system calls them.
+#[cfg(target_arch = "x86_64")]
+const VECTORS_NOTE: usize = 0x202;
+#[cfg(target_arch = "aarch64")]
+const VECTORS_NOTE: usize = 2;
+
+/// The words in the vector registers of a thread that stands still.
+fn vectors(tid: i32) -> Vec<u64> {
+    let mut bytes = vec![0u8; VECTORS];
+    let mut room = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the call writes at most `iov_len` bytes, which are there, and how many it wrote.
+    let done = unsafe { libc::ptrace(libc::PTRACE_GETREGSET, tid, VECTORS_NOTE, &raw mut room) };
+    bytes.truncate(if done == 0 { room.iov_len } else { 0 });
+    super::core::words_of(&bytes)
+}
+
+fn stack_of(registers: &[(String, u64)]) -> u64 {
+    let mut all = registers.iter();
+    let stack = all.find(|one| matches!(one.0.as_str(), "rsp" | "sp"));
+    stack.map_or(0, |one| one.1)
+}
+
 /// Registers by the names that debuggers use.
 #[cfg(target_arch = "aarch64")]
-fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
+fn named(registers: &libc::user_regs_struct) -> Vec<(String, u64)> {
     let numbered = registers.regs.iter().enumerate();
     numbered
         .map(|(number, value)| (format!("x{number}"), *value))
@@ -551,7 +680,7 @@ fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
 
 /// Registers by the names that debuggers use.
 #[cfg(target_arch = "x86_64")]
-fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
+fn named(registers: &libc::user_regs_struct) -> Vec<(String, u64)> {
     let r = registers;
     [
         ("rax", r.rax),
@@ -571,6 +700,7 @@ fn named(registers: &nix::libc::user_regs_struct) -> Vec<(String, u64)> {
         ("r14", r.r14),
         ("r15", r.r15),
         ("rip", r.rip),
+        ("fs_base", r.fs_base),
     ]
     .map(|(name, value)| (name.to_string(), value))
     .to_vec()

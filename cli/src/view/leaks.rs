@@ -1,0 +1,384 @@
+//! `slabside leaks`: blocks that the program has lost.
+
+use super::{grouped, human, json, print, statuses, Common};
+use anyhow::{bail, Context, Result};
+use serde::Serialize;
+use slabside_view::leaks::{search, Found, Group, Proof, Reachable, Search, Sum};
+use slabside_view::source::{About, Target};
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Groups that are listed, and lines below each.
+const GROUPS: usize = 40;
+const BELOW: usize = 5;
+
+/// Find blocks that the program has lost: live, and no pointer leads to them
+///
+/// The process goes on while it is searched. Then it is stopped for a moment, in which it is proved that nothing leads to
+/// the blocks that were found. With --stop it is stopped for the whole search, with --no-stop not at all. Blocks are
+/// listed by type: first those that no other block leads to, and below them what only they lead to.
+#[derive(clap::Args)]
+#[command(after_help = concat!("\
+Examples:
+  slabside leaks 7444
+  slabside leaks 7444 --track 10m
+  slabside leaks core --json
+  slabside leaks 7444 --fail --suppressions known.txt
+
+Files:
+  A file of suppressions has lines of the form leak:NAME, as LeakSanitizer reads them. Blocks whose type has NAME in it
+  are left out. In NAME * stands for anything, ^ at its start and $ at its end for those of the type. Lines that begin
+  with # are comments.
+
+", statuses!("0, or 1 if --fail is given and blocks are lost")))]
+pub struct Args {
+    /// What to read: a process number, a core file or a snapshot file with all contents
+    target: String,
+
+    /// How often the running process is searched before the proof: a number, or auto: until nothing more is left out
+    #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = passes)]
+    passes: Passes,
+
+    /// Do not stop the process: what is found are candidates, of which some may be in use
+    #[arg(long, conflicts_with = "stop")]
+    no_stop: bool,
+
+    /// Exit with status 1 if blocks are lost
+    #[arg(long, conflicts_with = "no_stop")]
+    fail: bool,
+
+    /// Search again and again for this long, and tell what stays lost; s, m or h may follow the number
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    track: Option<Duration>,
+
+    /// Leave out blocks whose types this file names
+    #[arg(long, value_name = "FILE")]
+    suppressions: Option<PathBuf>,
+
+    /// Also tell how many blocks are held, and how many of them by pointers into their middle alone; implies --stop
+    #[arg(long)]
+    kinds: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Passes(Option<u32>);
+
+fn passes(text: &str) -> std::result::Result<Passes, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Passes(None)),
+        Ok(number) if number > 0 => Ok(Passes(Some(number))),
+        _ => Err("a number of at least 1, or auto".into()),
+    }
+}
+
+/// A time; s, m or h may follow the number.
+pub fn time(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || "a number, to which s, m or h may be added".to_string();
+    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let seconds = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let all = number.checked_mul(seconds).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(all))
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    schema: &'static str,
+    pid: u32,
+    program: &'a str,
+    lost: &'a [Group],
+    /// Lost blocks and bytes with all below.
+    count: u64,
+    bytes: u64,
+    suppressed: Sum,
+    candidates: u64,
+    proved: bool,
+    passes: u32,
+    held_ms: Option<f64>,
+    unscanned: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reachable: Option<Reachable>,
+}
+
+/// Prints what is lost; the exit status.
+pub fn run(args: &Args) -> Result<i32> {
+    let suppressed = match &args.suppressions {
+        Some(file) => Suppressions::read(file)?,
+        None => Suppressions::default(),
+    };
+    let mut target = Target::open(&args.target, false)?;
+    let how = Search {
+        passes: args.passes.0,
+        proof: match (args.no_stop, args.common.stop || args.kinds) {
+            (true, _) => Proof::None,
+            (_, true) => Proof::Whole,
+            _ => Proof::Short,
+        },
+        track: args.track,
+        kinds: args.kinds,
+    };
+    let about = target.about();
+    let found = search(&mut target, args.common.heap, &how)?;
+    let told = Told::new(&about, &target.name(), found, &suppressed);
+    print(&told.text(args.common.json)?)?;
+    Ok(i32::from(args.fail && !told.found.lost.is_empty()))
+}
+
+/// What is told of a program.
+pub struct Told {
+    about: About,
+    title: String,
+    found: Found,
+    left_out: Sum,
+}
+
+impl Told {
+    /// Of the program that `about` tells of, without what is suppressed.
+    pub fn new(about: &About, name: &str, found: Found, suppressed: &Suppressions) -> Told {
+        let title = match (about.program.as_str(), about.pid) {
+            ("", _) => name.into(),
+            (program, 0) => program.into(),
+            (program, pid) => format!("{program} ({pid})"),
+        };
+        let mut told = Told {
+            about: about.clone(),
+            title,
+            found,
+            left_out: Sum::default(),
+        };
+        let (out, lost) = std::mem::take(&mut told.found.lost)
+            .into_iter()
+            .partition(|group| suppressed.name(&group.what));
+        told.found.lost = lost;
+        told.left_out = sum(&out);
+        told
+    }
+
+    /// For people, or as JSON.
+    pub fn text(&self, as_json: bool) -> Result<String> {
+        match as_json {
+            true => self.json(),
+            false => Ok(self.table()),
+        }
+    }
+
+    fn json(&self) -> Result<String> {
+        let (found, all) = (&self.found, sum(&self.found.lost));
+        json(&Report {
+            schema: "slabside.leaks/1",
+            pid: self.about.pid,
+            program: &self.about.program,
+            lost: &found.lost,
+            count: all.count,
+            bytes: all.bytes,
+            suppressed: self.left_out,
+            candidates: found.candidates,
+            proved: found.proved,
+            passes: found.passes,
+            held_ms: found
+                .held
+                .map(|held| (held.as_secs_f64() * 1e6).round() / 1e3),
+            unscanned: found.unscanned,
+            reachable: found.reachable,
+        })
+    }
+
+    fn table(&self) -> String {
+        let (found, all) = (&self.found, sum(&self.found.lost));
+        let word = if found.proved { "lost" } else { "candidates" };
+        let mut text = format!(
+            "{}: {word}: {} blocks, {} ({})\n",
+            self.title,
+            grouped(all.count),
+            human(all.bytes),
+            self.how()
+        );
+        for group in found.lost.iter().take(GROUPS) {
+            let _ = writeln!(
+                text,
+                "{}  {}, e.g. {:#x}",
+                row("", group),
+                group.what,
+                group.example
+            );
+            for below in group.below.iter().take(BELOW) {
+                let _ = writeln!(
+                    text,
+                    "{}  {}, held by these alone",
+                    row("  ", below),
+                    below.what
+                );
+            }
+            if let Some(rest) = group.below.get(BELOW..).filter(|rest| !rest.is_empty()) {
+                let rest = sum(rest);
+                let _ = writeln!(
+                    text,
+                    "    and {} more blocks, {}, held by these alone",
+                    grouped(rest.count),
+                    human(rest.bytes)
+                );
+            }
+        }
+        if let Some(rest) = found.lost.get(GROUPS..).filter(|rest| !rest.is_empty()) {
+            let count = grouped(rest.len() as u64);
+            let _ = writeln!(text, "and {count} more types (--json lists all)");
+        }
+        if self.left_out.count > 0 {
+            let Sum { count, bytes } = self.left_out;
+            let _ = writeln!(
+                text,
+                "suppressed: {} blocks, {}",
+                grouped(count),
+                human(bytes)
+            );
+        }
+        if found.unscanned > 0 {
+            let _ = writeln!(
+                text,
+                "not scanned: {}, which cannot be read: a block that looks lost may be held there",
+                human(found.unscanned)
+            );
+        }
+        text += &found.reachable.map_or(String::new(), kinds);
+        text
+    }
+
+    fn how(&self) -> String {
+        let passes = match self.found.passes {
+            1 => "1 pass".to_string(),
+            n => format!("{n} passes"),
+        };
+        match self.found.held {
+            Some(held) => format!("{passes}, stopped for {:.1} ms", held.as_secs_f64() * 1e3),
+            None => passes,
+        }
+    }
+}
+
+fn row(before: &str, group: &Group) -> String {
+    format!(
+        "{before}{:>9} x {:>9}  {:>10}",
+        grouped(group.count),
+        human(group.size),
+        human(group.bytes)
+    )
+}
+
+fn kinds(reachable: Reachable) -> String {
+    let line = |what: &str, sum: Sum| {
+        let (count, bytes) = (grouped(sum.count), human(sum.bytes));
+        format!("{what}: {count} blocks, {bytes}\n")
+    };
+    line(
+        "held by pointers into their middle alone",
+        reachable.possibly,
+    ) + &line("held by pointers to their start", reachable.still)
+}
+
+fn sum(groups: &[Group]) -> Sum {
+    let all = groups.iter().map(Group::sum);
+    all.fold(Sum::default(), |sum, (count, bytes)| Sum {
+        count: sum.count + count,
+        bytes: sum.bytes + bytes,
+    })
+}
+
+/// Types that are not to be told.
+#[derive(Default)]
+pub struct Suppressions(Vec<String>);
+
+impl Suppressions {
+    /// Reads a file in the form of LeakSanitizer's.
+    pub fn read(file: &Path) -> Result<Suppressions> {
+        let text = fs::read_to_string(file);
+        let text = text.with_context(|| format!("cannot read '{}'", file.display()))?;
+        Suppressions::parse(&text)
+    }
+
+    fn parse(text: &str) -> Result<Suppressions> {
+        let mut all = Vec::new();
+        for line in text.lines().map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            match line.strip_prefix("leak:") {
+                Some(pattern) => all.push(pattern.into()),
+                None => bail!("'{line}' is no suppression of the form leak:NAME"),
+            }
+        }
+        Ok(Suppressions(all))
+    }
+
+    fn name(&self, what: &str) -> bool {
+        self.0.iter().any(|pattern| matches(pattern, what))
+    }
+}
+
+/// Whether `pattern` lies in `text`: its parts between stars one behind the other.
+fn matches(pattern: &str, text: &str) -> bool {
+    let (start, pattern) = match pattern.strip_prefix('^') {
+        Some(rest) => (true, rest),
+        None => (false, pattern),
+    };
+    let (end, pattern) = match pattern.strip_suffix('$') {
+        Some(rest) => (true, rest),
+        None => (false, pattern),
+    };
+    let mut parts: Vec<&str> = pattern.split('*').collect();
+    let last = parts.pop().unwrap_or("");
+    let mut rest = text;
+    let whole = parts.is_empty();
+    for (index, part) in parts.into_iter().enumerate() {
+        let at = match index == 0 && start {
+            true => rest.starts_with(part).then_some(0),
+            false => rest.find(part),
+        };
+        let Some(at) = at else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    match (start && whole, end) {
+        (true, true) => rest == last,
+        (true, false) => rest.starts_with(last),
+        (false, true) => rest.ends_with(last),
+        (false, false) => rest.contains(last),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suppressions_are_read_as_leaksanitizer_reads_them() {
+        let all = Suppressions::parse("# known\n\nleak:Circle\n leak:^python *list$\n").unwrap();
+        assert!(all.name("Circle object") && all.name("my::Circle object"));
+        assert!(all.name("python list") && all.name("python my_list"));
+        assert!(!all.name("a python list") && !all.name("python lists"));
+        assert!(Suppressions::parse("race:x").is_err());
+        assert!(matches("^all zero$", "all zero") && !matches("^all$", "all zero"));
+        assert!(matches("a*b*c", "xaybzc!") && !matches("a*b*c", "acb"));
+    }
+
+    #[test]
+    fn times_and_numbers_of_passes() {
+        assert_eq!(time("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(time("2h"), Ok(Duration::from_secs(7200)));
+        assert_eq!(time("5"), Ok(Duration::from_secs(5)));
+        for wrong in ["", "m", "1d", "-1", "1.5s"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(passes("auto"), Ok(Passes(None)));
+        assert_eq!(passes("3"), Ok(Passes(Some(3))));
+        assert!(passes("0").is_err() && passes("some").is_err());
+    }
+}

@@ -1,0 +1,283 @@
+//! What is lost: exactly the known blocks, of programs that rest and of those at full speed; nothing of real programs.
+
+use super::types::{rust_program, waiting};
+use super::{json, slabside, text, Running};
+use crate::common::{compile, compile_as, environment, installed, wait_until, Form, FORMS};
+use serde_json::Value;
+use std::fs;
+use std::process::Command;
+
+/// `lost` in `form`, with threads that do `what`.
+fn losing(form: Form, threads: u32, what: &str, options: &str) -> Running {
+    let mut command = Command::new(compile_as(form, "watch/lost.c", &[]));
+    command
+        .args([&threads.to_string(), what])
+        .envs(environment(form))
+        .env("SLABSIDE_OPTIONS", options);
+    Running::start(&mut command, tempfile::tempdir().expect("a folder"))
+}
+
+/// Count and size of blocks to which no lost one leads, and of each kind below.
+type Group = (u64, u64, Vec<(u64, u64)>);
+
+/// What the program says to lose.
+fn known() -> Vec<Group> {
+    vec![
+        (1, 64 << 20, vec![(1, 832)]),
+        (1, 416, vec![(3, 416)]),
+        (10, 112, vec![]),
+        (1, 208, vec![(2, 304)]),
+        (1, 704, vec![]),
+        (1, 640, vec![]),
+    ]
+}
+
+/// The groups of a report, whatever their types.
+fn groups(report: &Value) -> Vec<Group> {
+    let number = |one: &Value, field: &str| one[field].as_u64().expect("a number");
+    let both = |one: &Value| (number(one, "count"), number(one, "size"));
+    let lost = report["lost"].as_array().expect("a list").iter();
+    let all = lost.map(|one| {
+        let none = Vec::new();
+        let below = one["below"].as_array().unwrap_or(&none);
+        let (count, size) = both(one);
+        (count, size, below.iter().map(both).collect())
+    });
+    all.collect()
+}
+
+#[track_caller]
+fn expect_known(report: &Value) {
+    let (mut found, mut wanted) = (groups(report), known());
+    found.sort();
+    wanted.sort();
+    // Usable sizes are those of the classes.
+    let asked = |found: u64, wanted: u64| found >= wanted && found <= wanted + wanted / 4 + 16;
+    let same = found.len() == wanted.len()
+        && found.iter().zip(&wanted).all(|(found, wanted)| {
+            found.0 == wanted.0
+                && asked(found.1, wanted.1)
+                && found.2.len() == wanted.2.len()
+                && found
+                    .2
+                    .iter()
+                    .zip(&wanted.2)
+                    .all(|(a, b)| a.0 == b.0 && asked(a.1, b.1))
+        });
+    assert!(same, "{found:?}\n{report}");
+    assert_eq!(report["proved"], true, "{report}");
+    assert_eq!(report["unscanned"], 0, "{report}");
+    assert_eq!(report["count"], 21);
+}
+
+#[test]
+fn exactly_what_is_lost_is_found_however_it_is_searched() {
+    for form in FORMS {
+        let running = losing(form, 0, "rest", "");
+        let pid = running.pid().to_string();
+        for how in [&[][..], &["--stop"], &["--passes", "1"], &["--kinds"]] {
+            expect_known(&json(&[&["leaks", "--json", &pid], how].concat()));
+        }
+        let candidates = json(&["leaks", "--json", "--no-stop", &pid]);
+        assert_eq!(
+            (&candidates["proved"], &candidates["held_ms"]),
+            (&false.into(), &Value::Null)
+        );
+        let failed = slabside(&["leaks", "--fail", &pid]);
+        assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+        let told = String::from_utf8(failed.stdout).expect("UTF-8");
+        assert!(told.contains("lost: 21 blocks"), "{told}");
+    }
+}
+
+#[test]
+fn exactly_what_is_lost_is_found_at_full_speed() {
+    for what in ["replace", "swap"] {
+        let running = losing(Form::Preloaded, 2, what, "");
+        let pid = running.pid().to_string();
+        for how in [&[][..], &["--passes", "1"], &["--stop"]] {
+            expect_known(&json(&[&["leaks", "--json", &pid], how].concat()));
+        }
+    }
+}
+
+/// What a quarantine holds is not lost: the program has freed it.
+#[test]
+fn in_hardened_mode_what_waits_in_the_quarantine_is_not_lost() {
+    let running = losing(Form::Preloaded, 2, "replace", "hardened");
+    let report = json(&["leaks", "--json", "--stop", &running.pid().to_string()]);
+    let sizes: Vec<u64> = groups(&report).iter().map(|group| group.1).collect();
+    assert!(!sizes.contains(&96) && !sizes.contains(&48), "{report}");
+    assert_eq!(report["count"], 21, "{report}");
+}
+
+#[test]
+fn of_a_core_file_and_of_a_snapshot_the_same_is_found() {
+    let running = losing(Form::Preloaded, 0, "rest", "");
+    let pid = running.pid().to_string();
+    let file = running.dir.path().join("a.slab");
+    let file = file.to_str().expect("UTF-8");
+    text(&slabside(&[
+        "snapshot",
+        "--stop",
+        &pid,
+        "-o",
+        file,
+        "--contents",
+        "all",
+    ]));
+    expect_known(&json(&["leaks", "--json", file]));
+    let less = running.dir.path().join("b.slab");
+    let less = less.to_str().expect("UTF-8");
+    text(&slabside(&[
+        "snapshot",
+        &pid,
+        "-o",
+        less,
+        "--contents",
+        "heads",
+    ]));
+    let refused = slabside(&["leaks", less]);
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    let told = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert!(told.contains("--contents all"), "{told}");
+    if !installed(&["gdb"]) {
+        return;
+    }
+    let core = running.dir.path().join("core");
+    let dump = format!("gcore {}", core.display());
+    super::gdb(&[
+        "-p",
+        &pid,
+        "-ex",
+        "set use-coredump-filter off",
+        "-ex",
+        &dump,
+    ]);
+    expect_known(&json(&["leaks", "--json", core.to_str().expect("UTF-8")]));
+}
+
+#[test]
+fn lost_objects_are_told_by_class_and_can_be_suppressed() {
+    let program = compile("watch/lost.cpp", &["-std=c++17"]);
+    let running = waiting(&mut Command::new(program));
+    let pid = running.pid().to_string();
+    let report = json(&["leaks", "--json", &pid]);
+    let lost = report["lost"].as_array().expect("a list");
+    let of = |what: &str| lost.iter().find(|one| one["what"] == what).expect(what);
+    let owner = of("(anonymous namespace)::Owner object");
+    assert_eq!(
+        (&owner["count"], &owner["below"][0]["count"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(owner["below"][0]["what"], "text");
+    let node = of("(anonymous namespace)::Node object");
+    assert_eq!(
+        (&node["count"], &node["below"][0]["count"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(lost.len(), 2, "{report}");
+    let file = running.dir.path().join("known");
+    fs::write(&file, "# both\nleak:Node\nleak:^*Owner object$\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let none = text(&slabside(&[
+        "leaks",
+        "--fail",
+        "--suppressions",
+        file,
+        &pid,
+    ]));
+    assert!(
+        none.contains("lost: 0 blocks") && none.contains("suppressed: 7 blocks"),
+        "{none}"
+    );
+}
+
+#[test]
+fn lost_values_of_rust_are_found() {
+    let running = waiting(&mut Command::new(rust_program("watch/lost.rs")));
+    let report = json(&["leaks", "--json", &running.pid().to_string()]);
+    let lost = report["lost"].as_array().expect("a list");
+    assert_eq!((lost.len(), &report["count"]), (2, &5.into()), "{report}");
+    let below = |one: &Value| one["below"].as_array().map_or(0, Vec::len);
+    let holder = lost.iter().find(|one| below(one) == 2).expect("the holder");
+    let kinds = [&holder["below"][0]["what"], &holder["below"][1]["what"]];
+    assert!(kinds.contains(&&"lost::Speaker (dyn)".into()), "{report}");
+    assert!(kinds.contains(&&"text".into()), "{report}");
+}
+
+/// Programs that are right, each as it waits for more to do. What one of them loses by itself is named.
+#[test]
+fn of_real_programs_nothing_is_called_lost_that_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let nginx = "daemon off; pid nginx.pid; error_log stderr; events {} http { access_log off; \
+                 server { listen unix:nginx.sock; } }";
+    fs::write(path("nginx.conf"), nginx).expect("written");
+    let python = "import json, re, sys\nd = [json.loads('{\"a\": [1, 2, {\"b\": \"text\"}]}') for _ in range(2000)]\n\
+                  sys.stdin.read()";
+    let sqlite = "create table t(a, b); with recursive n(i) as (select 1 union all select i + 1 from n limit 20000) \
+                  insert into t select i, hex(i) from n; create index x on t(b);";
+    let programs: [(&str, Vec<String>); 5] = [
+        ("python3", vec!["-c".into(), python.into()]),
+        (
+            "redis-server",
+            vec![
+                "--port".into(),
+                "0".into(),
+                "--unixsocket".into(),
+                path("redis.sock"),
+                "--save".into(),
+                String::new(),
+            ],
+        ),
+        (
+            "sqlite3",
+            vec![
+                "-interactive".into(),
+                "-cmd".into(),
+                sqlite.into(),
+                ":memory:".into(),
+            ],
+        ),
+        ("git", vec!["cat-file".into(), "--batch".into()]),
+        (
+            "nginx",
+            vec!["-p".into(), path(""), "-c".into(), path("nginx.conf")],
+        ),
+    ];
+    for (name, arguments) in programs {
+        if !installed(&[name]) {
+            continue;
+        }
+        let mut command = Command::new(name);
+        command
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .envs(environment(Form::Preloaded))
+            .env("PYTHONMALLOC", "malloc")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        let status = format!("/proc/{}/wchan", child.id());
+        // It has done what it had to, and waits for its next input.
+        let waits = || fs::read_to_string(&status).is_ok_and(|place| place.len() > 1);
+        wait_until(name, || {
+            waits()
+                && slabside(&["check", &child.id().to_string()])
+                    .status
+                    .success()
+        });
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let pid = child.id().to_string();
+        let reports =
+            [&[][..], &["--stop"]].map(|how| slabside(&[&["leaks", "--json", &pid], how].concat()));
+        let _ = child.kill();
+        let _ = child.wait();
+        for report in reports {
+            let report: Value = serde_json::from_str(&text(&report)).expect("JSON");
+            assert_eq!(groups(&report), [], "{name}: {report}");
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! Blocks that the program has lost: live, and no pointer leads to them.
+//!
+//! ```text
+//!   first pass    metadata, contents and roots are copied; what is not reached is a candidate
+//!   more passes   what still has the same address, size and contents, and to which still nothing leads, stays one
+//!   proof         the same once more while the process stands still: what stays is lost
+//! ```
+//!
+//! Lost memory does not change: the passes need not stop the process. But where pointers move from one place that was
+//! not read yet to one that was, a block may look lost again and again. So a pass alone proves nothing. A process that
+//! stands still, a core file or a snapshot of one needs one pass.
+
+use crate::mark::{Bits, Copy, Index, Marker, Number, Pointers, Sieve};
+use crate::model::{Buffers, Heap, Hold};
+use crate::region::{self, Region};
+use crate::roots::Roots;
+use crate::source::{Source, Span, Target};
+use crate::types::{Type, Types, HEAD};
+use crate::{Error, Result};
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::{DiGraph, NodeIndex};
+use serde::Serialize;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::time::{Duration, Instant};
+
+/// The most passes where their number is not given.
+const PASSES_MOST: u32 = 8;
+/// Pauses between passes that look for what stays lost.
+const PAUSES: u32 = 10;
+/// Bytes that are looked at at once for zeros.
+const PIECE: usize = 4096;
+
+/// How much the process may be held up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Not at all: there are candidates only.
+    None,
+    /// At the end, for as long as it takes to look for pointers to the candidates.
+    Short,
+    /// For as long as it takes to copy all: one pass tells.
+    Whole,
+}
+
+/// How it is searched.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// How many passes; none: until they find nothing more to leave out.
+    pub passes: Option<u32>,
+    /// What is proved.
+    pub proof: Proof,
+    /// Over how long the passes are spread.
+    pub track: Option<Duration>,
+    /// Whether it is told apart which blocks are held by pointers into their middle alone.
+    pub kinds: bool,
+}
+
+/// Blocks of one size and type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// Their type.
+    pub what: String,
+    /// How many there are.
+    pub count: u64,
+    /// Bytes of one.
+    pub size: u64,
+    /// Bytes of all.
+    pub bytes: u64,
+    /// The address of one.
+    pub example: u64,
+    /// What only they lead to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<Group>,
+}
+
+impl Group {
+    /// Blocks and bytes with all below.
+    pub fn sum(&self) -> (u64, u64) {
+        let below = self.below.iter();
+        below.fold((self.count, self.bytes), |sum, group| {
+            (sum.0 + group.count, sum.1 + group.bytes)
+        })
+    }
+}
+
+/// A number of blocks and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sum {
+    /// Blocks.
+    pub count: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Live blocks by how they are held, as memcheck(1) tells them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reachable {
+    /// By pointers to the start of each block.
+    pub still: Sum,
+    /// By a pointer into the middle of one.
+    pub possibly: Sum,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Lost blocks to which no lost block leads, with what is lost through them; those of the most bytes first.
+    pub lost: Vec<Group>,
+    /// How many blocks looked lost before the proof.
+    pub candidates: u64,
+    /// Whether it is proved that they are lost.
+    pub proved: bool,
+    /// Passes.
+    pub passes: u32,
+    /// Bytes that could not be read and may hold pointers.
+    pub unscanned: u64,
+    /// For how long the process was stopped.
+    pub held: Option<Duration>,
+    /// Of blocks that are not lost.
+    pub reachable: Option<Reachable>,
+}
+
+/// A block that may be lost.
+#[derive(Clone, Copy)]
+struct Suspect {
+    span: Span,
+    contents: u64,
+}
+
+/// What one pass saw.
+struct Pass {
+    /// Whether the process stood still.
+    still: bool,
+    index: Index,
+    left: Bits,
+    copy: Copy,
+    unscanned: u64,
+}
+
+/// Searches `target`; of several heaps what is lost of the one numbered `heap`, or of all. A process goes on afterwards.
+pub fn search(target: &mut Target, heap: Option<usize>, how: &Search) -> Result<Found> {
+    let regions = region::find(&**target)?;
+    if !target.has_contents() {
+        let name = target.name();
+        return Err(Error::NoContents { name });
+    }
+    if let Some(wanted) = heap.filter(|&wanted| wanted >= regions.len()) {
+        return Err(Error::NoSuchHeap {
+            name: target.name(),
+            count: regions.len(),
+            wanted,
+        });
+    }
+    let mut search = Searching {
+        regions,
+        wanted: heap,
+        types: Types::new(),
+        passes: 0,
+        buffers: Vec::new(),
+        reachable: None,
+    };
+    let found = search.run(target, how);
+    target.release();
+    let mut found = found?;
+    found.held = target.stood_for();
+    Ok(found)
+}
+
+struct Searching {
+    regions: Vec<Region>,
+    /// The heap that is asked for; none: all.
+    wanted: Option<usize>,
+    types: Types,
+    passes: u32,
+    buffers: Vec<Buffers>,
+    reachable: Option<Reachable>,
+}
+
+impl Searching {
+    fn run(&mut self, target: &mut Target, how: &Search) -> Result<Found> {
+        // What is read of files is read before a process stands still.
+        Roots::of(&**target, &[], self.types.symbols());
+        if !target.is_moving() || how.proof == Proof::Whole {
+            let pass = self.whole(target, how)?;
+            let candidates = pass.left.count();
+            let pass = self.confirmed(target, pass);
+            return Ok(self.tell(&**target, &pass, candidates));
+        }
+        let pass = self.passes(target, how)?;
+        let candidates = pass.left.count();
+        if how.proof == Proof::None || candidates == 0 {
+            return Ok(self.tell(&**target, &pass, candidates));
+        }
+        let suspects = suspects(&pass);
+        drop(pass);
+        let pass = self.again(target, &suspects, true)?;
+        target.release();
+        let pass = self.confirmed(target, pass);
+        Ok(self.tell(&**target, &pass, candidates))
+    }
+
+    /// What still nothing leads to when the process goes on. A thread that was stopped within malloc has no pointer yet
+    /// to the block that it is about to get.
+    fn confirmed(&mut self, target: &mut Target, pass: Pass) -> Pass {
+        if !target.is_moving() || pass.left.count() == 0 {
+            return pass;
+        }
+        let suspects = suspects(&pass);
+        let later = target
+            .renew()
+            .and_then(|()| self.again(target, &suspects, false));
+        match later {
+            Ok(later) => Pass {
+                still: pass.still,
+                unscanned: pass.unscanned,
+                ..later
+            },
+            // It has ended, say: what was lost stays so.
+            Err(_) => pass,
+        }
+    }
+
+    /// Passes over a process that goes on.
+    fn passes(&mut self, target: &mut Target, how: &Search) -> Result<Pass> {
+        let begin = Instant::now();
+        let mut pass = self.whole(target, how)?;
+        loop {
+            let left = pass.left.count();
+            let done = match (how.track, how.passes) {
+                (Some(track), _) => begin.elapsed() >= track,
+                (None, Some(passes)) => self.passes >= passes,
+                (None, None) => self.passes >= PASSES_MOST,
+            };
+            if left == 0 || done {
+                return Ok(pass);
+            }
+            let suspects = suspects(&pass);
+            drop(pass);
+            if let Some(track) = how.track {
+                let rest = track.saturating_sub(begin.elapsed());
+                std::thread::sleep(rest.min(track / PAUSES));
+            }
+            target.renew()?;
+            pass = self.again(target, &suspects, false)?;
+            if how.track.is_none() && how.passes.is_none() && pass.left.count() == left {
+                return Ok(pass);
+            }
+        }
+    }
+
+    /// The heaps as they are now. With `stop` the process stands still from now on.
+    fn heaps(&mut self, target: &mut Target, stop: bool) -> Result<Vec<Heap>> {
+        if stop || !target.is_moving() {
+            return Heap::of_stopped(target, &self.regions, &mut self.buffers, Hold::Yes);
+        }
+        let mut heaps = Vec::new();
+        for region in &self.regions {
+            let mut kept = self.buffers.pop().unwrap_or_default();
+            heaps.push(Heap::of(&**target, region.clone(), &mut kept)?);
+        }
+        Ok(heaps)
+    }
+
+    /// A pass that looks for all that is reached.
+    fn whole(&mut self, target: &mut Target, how: &Search) -> Result<Pass> {
+        self.passes += 1;
+        let heaps = self.heaps(target, how.proof == Proof::Whole)?;
+        let index = Index::of(&**target, &heaps);
+        let copy = Copy::of(&**target, &heaps);
+        let roots = Roots::of(&**target, &heaps, self.types.symbols());
+        let mut marker = Marker::new(&index, &copy, Pointers::All);
+        let unscanned = roots.each_word(&**target, |value, _| marker.word(value));
+        let mut starts = Marker::new(&index, &copy, Pointers::ToStart);
+        if how.kinds {
+            roots.each_word(&**target, |value, _| starts.word(value));
+        }
+        target.release();
+        let reached = marker.finish();
+        if how.kinds {
+            self.reachable = Some(reachable(&index, &reached, &starts.finish()));
+        }
+        let left = index.live().without(&reached);
+        Ok(Pass {
+            still: heaps.iter().all(|heap| heap.stopped),
+            index,
+            left,
+            copy,
+            unscanned,
+        })
+    }
+
+    /// A pass that looks for what leads to `suspects`.
+    fn again(&mut self, target: &mut Target, suspects: &[Suspect], stop: bool) -> Result<Pass> {
+        self.passes += 1;
+        let heaps = self.heaps(target, stop)?;
+        let index = Index::of(&**target, &heaps);
+        let mut asked = index.live().without(index.live());
+        let mut contents = BTreeMap::new();
+        for suspect in suspects {
+            let number = index.find(suspect.span.start);
+            if let Some(number) = number.filter(|&number| index.span(number) == suspect.span) {
+                asked.set(number);
+                contents.insert(number, suspect.contents);
+            }
+        }
+        let roots = Roots::of(&**target, &heaps, self.types.symbols());
+        let mut sieve = Sieve::new(&index, asked);
+        sieve.look_through(&**target, &heaps);
+        let unscanned = roots.each_word(&**target, |value, _| sieve.word(value));
+        let same = |number: Number, copy: &Copy| {
+            contents.get(&number) == Some(&hash(copy, index.span(number)))
+        };
+        sieve.compare(|number, copy| !same(number, copy));
+        let (left, copy) = sieve.finish();
+        let still = heaps.iter().all(|heap| heap.stopped);
+        Ok(Pass {
+            still,
+            index,
+            left,
+            copy,
+            unscanned,
+        })
+    }
+
+    // ---- what is told ---------------------------------------------------------------------------
+
+    fn tell(&mut self, source: &dyn Source, pass: &Pass, candidates: u64) -> Found {
+        Found {
+            lost: self.groups(source, pass),
+            candidates,
+            // Where nothing looks lost nothing has to be proved.
+            proved: candidates == 0 || pass.still && pass.unscanned == 0,
+            passes: self.passes,
+            unscanned: pass.unscanned,
+            held: None,
+            reachable: self.reachable,
+        }
+    }
+
+    /// What is left, by type: blocks that no other leads to, and below them what they lead to.
+    fn groups(&mut self, source: &dyn Source, pass: &Pass) -> Vec<Group> {
+        let wanted = |&number: &Number| {
+            let heap = pass.index.heap(number);
+            self.wanted.is_none_or(|wanted| wanted == heap)
+        };
+        let numbers: Vec<Number> = pass.left.each().filter(wanted).collect();
+        let (graph, pairs) = self.graph(source, pass, &numbers);
+        let first = first_of(&graph);
+        let mut groups: BTreeMap<(String, u64), (Group, Vec<usize>)> = BTreeMap::new();
+        let mut below: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, &first) in first.iter().enumerate() {
+            if first != at {
+                below.entry(first).or_default().push(at);
+            }
+        }
+        let mut describe = |at: usize| {
+            let span = pass.index.span(numbers[at]);
+            let known = match pairs.get(&at) {
+                Some(&known) => known,
+                None => self.type_of(source, pass, span),
+            };
+            (self.types.name(known).to_string(), span)
+        };
+        let roots = first.iter().enumerate().filter(|(at, &first)| *at == first);
+        for (at, _) in roots {
+            let (what, span) = describe(at);
+            let (group, under) = groups
+                .entry((what.clone(), span.bytes()))
+                .or_insert_with(|| (group(what, span), Vec::new()));
+            group.count += 1;
+            group.bytes += span.bytes();
+            under.extend(below.get(&at).into_iter().flatten());
+        }
+        let mut all: Vec<Group> = groups
+            .into_values()
+            .map(|(mut whole, under)| {
+                let mut kinds: BTreeMap<(String, u64), Group> = BTreeMap::new();
+                for at in under {
+                    let (what, span) = describe(at);
+                    let kind = kinds
+                        .entry((what.clone(), span.bytes()))
+                        .or_insert_with(|| group(what, span));
+                    kind.count += 1;
+                    kind.bytes += span.bytes();
+                }
+                whole.below = kinds.into_values().collect();
+                whole
+                    .below
+                    .sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
+                whole
+            })
+            .collect();
+        all.sort_by_key(|group| std::cmp::Reverse(group.sum().1));
+        all
+    }
+
+    /// Which of `numbers` lead to which, by place; and the types that pairs of words in them tell of others.
+    fn graph(
+        &mut self,
+        source: &dyn Source,
+        pass: &Pass,
+        numbers: &[Number],
+    ) -> (DiGraph<(), ()>, BTreeMap<usize, Type>) {
+        let mut graph = DiGraph::with_capacity(numbers.len(), numbers.len());
+        numbers.iter().for_each(|_| {
+            graph.add_node(());
+        });
+        let mut pairs = BTreeMap::new();
+        let types = &mut self.types;
+        for (from, &number) in numbers.iter().enumerate() {
+            let mut last = None;
+            pass.copy.each(pass.index.span(number), |_, bytes| {
+                for word in bytes.chunks_exact(8) {
+                    let value = word.try_into().map_or(0, u64::from_le_bytes);
+                    let found = pass.index.find(value).filter(|&to| pass.left.has(to));
+                    let to = found.and_then(|to| numbers.binary_search(&to).ok());
+                    if let Some(to) = to.filter(|&to| to != from) {
+                        graph.add_edge(NodeIndex::new(from), NodeIndex::new(to), ());
+                    } else if let Some(to) = last.filter(|_| value & 7 == 0 && value != 0) {
+                        if let Some((known, _)) = types.behind(source, value) {
+                            pairs.insert(to, known);
+                        }
+                    }
+                    last = to;
+                }
+            });
+        }
+        (graph, pairs)
+    }
+
+    fn type_of(&mut self, source: &dyn Source, pass: &Pass, span: Span) -> Type {
+        let head = pass.copy.head(span, HEAD);
+        self.types.of(source, &pass.index, &head)
+    }
+}
+
+fn group(what: String, span: Span) -> Group {
+    Group {
+        what,
+        count: 0,
+        size: span.bytes(),
+        bytes: 0,
+        example: span.start,
+        below: Vec::new(),
+    }
+}
+
+/// For each node the one that it is told below: itself, if nothing but a cycle that it is the first of leads to it.
+fn first_of(graph: &DiGraph<(), ()>) -> Vec<usize> {
+    const NONE: usize = usize::MAX;
+    let mut first = vec![NONE; graph.node_count()];
+    // What leads to a component comes before it.
+    for component in kosaraju_scc(graph).into_iter().rev() {
+        let known = component.iter().map(|node| first[node.index()]);
+        let known = known.filter(|&one| one != NONE).min();
+        let own = component.iter().map(|node| node.index()).min();
+        let top = known.or(own).unwrap_or(NONE);
+        for node in component {
+            first[node.index()] = top;
+            for next in graph.neighbors(node) {
+                let next = &mut first[next.index()];
+                if *next == NONE {
+                    *next = top;
+                }
+            }
+        }
+    }
+    first
+}
+
+fn reachable(index: &Index, reached: &Bits, by_start: &Bits) -> Reachable {
+    let sum = |bits: &Bits| {
+        bits.each().fold(Sum::default(), |sum, number| Sum {
+            count: sum.count + 1,
+            bytes: sum.bytes + index.span(number).bytes(),
+        })
+    };
+    Reachable {
+        still: sum(by_start),
+        possibly: sum(&reached.without(by_start)),
+    }
+}
+
+fn suspects(pass: &Pass) -> Vec<Suspect> {
+    let all = pass.left.each().map(|number| {
+        let span = pass.index.span(number);
+        let contents = hash(&pass.copy, span);
+        Suspect { span, contents }
+    });
+    all.collect()
+}
+
+/// A number for the contents of `span`. What is not there counts as zero.
+fn hash(copy: &Copy, span: Span) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    copy.each(span, |start, bytes| {
+        for (at, piece) in (start..).step_by(PIECE).zip(bytes.chunks(PIECE)) {
+            if piece.iter().any(|&byte| byte != 0) {
+                hasher.write_u64(at);
+                hasher.write(piece);
+            }
+        }
+    });
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(nodes: usize, edges: &[(u32, u32)]) -> DiGraph<(), ()> {
+        let mut graph = DiGraph::new();
+        (0..nodes).for_each(|_| {
+            graph.add_node(());
+        });
+        graph.extend_with_edges(edges);
+        graph
+    }
+
+    #[test]
+    fn cycles_come_once_and_what_hangs_on_them_below() {
+        assert_eq!(first_of(&graph(3, &[])), [0, 1, 2]);
+        assert_eq!(first_of(&graph(3, &[(2, 0), (2, 1)])), [2, 2, 2]);
+        assert_eq!(
+            first_of(&graph(4, &[(0, 1), (1, 2), (2, 1), (3, 1)])).len(),
+            4
+        );
+        assert_eq!(first_of(&graph(3, &[(0, 1), (1, 2), (2, 0)])), [0, 0, 0]);
+        // A chain that is longer than any stack.
+        let edges: Vec<(u32, u32)> = (0..200_000).map(|node| (node + 1, node)).collect();
+        assert!(first_of(&graph(200_001, &edges))
+            .iter()
+            .all(|&first| first == 200_000));
+    }
+
+    #[test]
+    fn each_block_is_told_once_though_two_lead_to_it() {
+        let first = first_of(&graph(4, &[(0, 2), (1, 2), (2, 3), (3, 2)]));
+        assert_eq!((first[0], first[1]), (0, 1));
+        assert!(first[2] == first[3] && first[2] < 2);
+    }
+}

@@ -1,0 +1,639 @@
+//! Which live blocks the program can reach: from its roots, through other blocks.
+//!
+//! ```text
+//!   page --> slab --> slot: one multiplication   a bit a block, by number: live, reached, looked through
+//!   roots --> reached --> slabs that wait to be looked through --> reached ...
+//! ```
+//!
+//! A pointer into the middle of a block counts as one to its start.
+
+use crate::contents::{each_batch, each_part, Batch, Which};
+use crate::model::{Heap, Slab};
+use crate::region::PAGE;
+use crate::source::{Source, Span};
+use crate::types::Blocks;
+use std::collections::VecDeque;
+
+/// The number of a block.
+pub type Number = u32;
+
+/// A slab of the index.
+struct Entry {
+    base: u64,
+    size: u64,
+    /// 2^64 divided by the size, rounded up; 0: there is one slot.
+    reciprocal: u64,
+    slots: u32,
+    /// The number of its first slot, a multiple of 64.
+    first: Number,
+}
+
+/// Pages in a row, and for each the slab that it is of, plus one.
+struct Table {
+    base: u64,
+    slabs: Vec<u32>,
+}
+
+/// The live blocks of some heaps, by address and by number.
+pub struct Index {
+    tables: Vec<Table>,
+    slabs: Vec<Entry>,
+    /// Large blocks, by address.
+    large: Vec<Span>,
+    /// The number of the first of them.
+    first_large: Number,
+    /// Which numbers are those of live blocks.
+    live: Bits,
+    /// Blocks of first-class heaps: those end with their heap.
+    kept: Vec<Number>,
+    /// Which heap each slab is of, and each large block.
+    heap_of: Vec<u32>,
+    large_of: Vec<u32>,
+}
+
+/// A bit for each block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(blocks: u64) -> Bits {
+        Bits(vec![0; blocks.div_ceil(64) as usize])
+    }
+
+    /// Whether the bit is set.
+    pub fn has(&self, number: Number) -> bool {
+        let word = self.0.get(number as usize / 64);
+        word.is_some_and(|word| word >> (number % 64) & 1 != 0)
+    }
+
+    /// Sets it; whether it was not set.
+    pub fn set(&mut self, number: Number) -> bool {
+        let Some(word) = self.0.get_mut(number as usize / 64) else {
+            return false;
+        };
+        let bit = 1 << (number % 64);
+        let fresh = *word & bit == 0;
+        *word |= bit;
+        fresh
+    }
+
+    /// Clears it; whether it was set.
+    pub fn clear(&mut self, number: Number) -> bool {
+        let Some(word) = self.0.get_mut(number as usize / 64) else {
+            return false;
+        };
+        let bit = 1 << (number % 64);
+        let was = *word & bit != 0;
+        *word &= !bit;
+        was
+    }
+
+    /// How many are set.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    /// Those that are set, in order.
+    pub fn each(&self) -> impl Iterator<Item = Number> + '_ {
+        self.0.iter().enumerate().flat_map(|(index, &word)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                left &= left.checked_sub(1)?;
+                Some(index as u32 * 64 + bit)
+            })
+        })
+    }
+
+    /// Those that are set here and not in `other`.
+    pub fn without(&self, other: &Bits) -> Bits {
+        let both = self.0.iter().zip(&other.0);
+        Bits(both.map(|(mine, others)| mine & !others).collect())
+    }
+}
+
+impl Index {
+    /// The live blocks of `heaps`.
+    pub fn of(source: &dyn Source, heaps: &[Heap]) -> Index {
+        let slabs: usize = heaps.iter().map(|heap| heap.slabs.len()).sum();
+        let mut index = Index {
+            tables: Vec::new(),
+            slabs: Vec::with_capacity(slabs),
+            large: Vec::new(),
+            first_large: 0,
+            live: Bits::default(),
+            kept: Vec::new(),
+            heap_of: Vec::with_capacity(slabs),
+            large_of: Vec::new(),
+        };
+        for (number, heap) in heaps.iter().enumerate() {
+            index.add_slabs(source, heap, number as u32);
+        }
+        index.first_large = 64 * index.live.0.len() as u32;
+        let all = heaps.iter().enumerate();
+        let all = all.flat_map(|(of, heap)| heap.large.iter().map(move |block| (of, block)));
+        let mut large: Vec<_> = all.filter(|(_, block)| !block.stray).collect();
+        large.sort_by_key(|(_, block)| block.span);
+        let more = Bits::new(large.len() as u64);
+        index.live.0.extend(more.0);
+        for (at, (of, block)) in large.into_iter().enumerate() {
+            let number = index.first_large + at as u32;
+            index.live.set(number);
+            index.large.push(block.span);
+            index.large_of.push(of as u32);
+            if block.owner != 0 {
+                index.kept.push(number);
+            }
+        }
+        index
+    }
+
+    fn add_slabs(&mut self, source: &dyn Source, heap: &Heap, number: u32) {
+        let first_table = self.tables.len();
+        self.tables.extend(heap.windows.iter().map(|window| {
+            let used = heap
+                .slabs
+                .partition_point(|slab| slab.base < window.span().end);
+            let last = heap.slabs[..used].last().map_or(0, |slab| slab.span().end);
+            let pages = last.saturating_sub(window.base) / PAGE;
+            Table {
+                base: window.base,
+                slabs: vec![0; pages as usize],
+            }
+        }));
+        for slab in heap.slabs.iter().filter(|slab| slab.live > 0) {
+            let mut tables = self.tables[first_table..].iter_mut();
+            let holds = |table: &&mut Table| {
+                slab.base >= table.base
+                    && slab.span().end <= table.base + table.slabs.len() as u64 * PAGE
+            };
+            let Some(table) = tables.find(holds) else {
+                continue;
+            };
+            let page = ((slab.base - table.base) / PAGE) as usize;
+            let entry = self.slabs.len() as u32 + 1;
+            table.slabs[page..page + slab.pages as usize].fill(entry);
+            self.add_slab(source, heap, slab);
+            self.heap_of.push(number);
+        }
+    }
+
+    fn add_slab(&mut self, source: &dyn Source, heap: &Heap, slab: &Slab) {
+        let mut bits = heap.bits(slab);
+        if heap.region.is_hardened() {
+            // What waits in a quarantine is dead to the program.
+            let known = heap.known(source, slab);
+            let both = bits.live.iter_mut().zip(known);
+            both.for_each(|(live, known)| *live &= known);
+        }
+        let first = 64 * self.live.0.len() as u32;
+        let words = (slab.slots as usize).div_ceil(64);
+        self.live.0.extend(&bits.live[..words.min(bits.live.len())]);
+        self.slabs.push(Entry {
+            base: slab.base,
+            size: slab.size,
+            reciprocal: match slab.slots {
+                1 => 0,
+                _ => (u128::from(u64::MAX) + 1).div_ceil(u128::from(slab.size)) as u64,
+            },
+            slots: slab.slots,
+            first,
+        });
+        let arena = match heap.holder(slab.owner) {
+            crate::model::Holder::Heap(owner) => {
+                heap.owner(owner).is_some_and(|owner| owner.is_arena)
+            }
+            _ => false,
+        };
+        if arena {
+            let all = first..first + slab.slots;
+            self.kept
+                .extend(all.filter(|&number| self.live.has(number)));
+        }
+    }
+
+    /// Number of blocks, live or not.
+    fn blocks(&self) -> u64 {
+        64 * self.live.0.len() as u64
+    }
+
+    /// The live blocks.
+    pub fn live(&self) -> &Bits {
+        &self.live
+    }
+
+    /// The live block that `value` points to or into.
+    #[inline]
+    pub fn find(&self, value: u64) -> Option<Number> {
+        self.place(value).map(|place| place.1)
+    }
+
+    /// The slab, by place, and the number of the live block that `value` points to or into; of large ones no slab.
+    #[inline]
+    fn place(&self, value: u64) -> Option<(u32, Number)> {
+        for table in &self.tables {
+            let offset = value.wrapping_sub(table.base);
+            let Some(&entry) = table.slabs.get((offset / PAGE) as usize) else {
+                continue;
+            };
+            let slab = self.slabs.get((entry as usize).wrapping_sub(1))?;
+            let slot = (u128::from(value - slab.base) * u128::from(slab.reciprocal)) >> 64;
+            let number = slab.first + slot as u32;
+            let live = slot < u128::from(slab.slots) && self.live.has(number);
+            return live.then_some((entry - 1, number));
+        }
+        let at = self.large.partition_point(|block| block.end <= value);
+        let found = self.large.get(at).filter(|block| block.holds(value));
+        found.map(|_| (u32::MAX, self.first_large + at as u32))
+    }
+
+    fn entry(&self, number: Number) -> Option<&Entry> {
+        let at = self.slabs.partition_point(|slab| slab.first <= number);
+        self.slabs[..at].last()
+    }
+
+    /// Where a block lies.
+    pub fn span(&self, number: Number) -> Span {
+        if let Some(at) = number.checked_sub(self.first_large) {
+            return self
+                .large
+                .get(at as usize)
+                .copied()
+                .unwrap_or(Span { start: 0, end: 0 });
+        }
+        let found = self.entry(number).map(|slab| {
+            let start = slab.base + u64::from(number - slab.first) * slab.size;
+            let end = start + slab.size;
+            Span { start, end }
+        });
+        found.unwrap_or(Span { start: 0, end: 0 })
+    }
+
+    /// Whether it is a large block.
+    pub fn is_large(&self, number: Number) -> bool {
+        number >= self.first_large
+    }
+
+    /// The heap that a block is of, by place.
+    pub fn heap(&self, number: Number) -> usize {
+        let heap = match number.checked_sub(self.first_large) {
+            Some(at) => self.large_of.get(at as usize),
+            None => {
+                let at = self.slabs.partition_point(|slab| slab.first <= number);
+                self.heap_of.get(at.wrapping_sub(1))
+            }
+        };
+        heap.map_or(0, |&heap| heap as usize)
+    }
+
+    /// Addresses between which all blocks lie.
+    fn bounds(&self) -> Span {
+        let tables = self.tables.iter().map(|table| Span {
+            start: table.base,
+            end: table.base + table.slabs.len() as u64 * PAGE,
+        });
+        let all = tables.chain(self.large.iter().copied());
+        let whole = all.reduce(|a, b| Span {
+            start: a.start.min(b.start),
+            end: a.end.max(b.end),
+        });
+        whole.unwrap_or(Span { start: 0, end: 0 })
+    }
+}
+
+/// Contents of blocks, by address.
+#[derive(Default)]
+pub struct Copy {
+    pieces: Vec<(u64, Vec<u8>)>,
+}
+
+impl Copy {
+    /// The contents of all live blocks of `heaps`.
+    pub fn of(source: &dyn Source, heaps: &[Heap]) -> Copy {
+        let mut copy = Copy::default();
+        for heap in heaps {
+            each_batch(source, &heap.slabs, Which::Held, |batch, _| {
+                copy.pieces.push(batch.into_piece());
+            });
+            for block in heap.large.iter().filter(|block| !block.stray) {
+                copy.add_large(source, block.span);
+            }
+        }
+        copy.pieces.sort_by_key(|piece| piece.0);
+        copy
+    }
+
+    fn add(&mut self, start: u64, bytes: &[u8]) {
+        self.pieces.push((start, bytes.to_vec()));
+    }
+
+    /// Large blocks may hardly be used: only what is there is kept.
+    fn add_large(&mut self, source: &dyn Source, span: Span) {
+        each_part(source, span, Which::Held, |batch, _| {
+            self.pieces.push(batch.into_piece());
+        });
+    }
+
+    /// The bytes of `span`, if they were copied in one piece, as those of a slab are.
+    fn slice(&self, span: Span) -> &[u8] {
+        let from = self.pieces.partition_point(|piece| piece.0 <= span.start);
+        let found = self.pieces[..from].last().and_then(|(start, bytes)| {
+            let at = (span.start - start) as usize;
+            bytes.get(at..at + span.bytes() as usize)
+        });
+        found.unwrap_or(&[])
+    }
+
+    /// Calls `visit` with what there is of `span` and where, by address; the rest is zero.
+    pub fn each(&self, span: Span, mut visit: impl FnMut(u64, &[u8])) {
+        let from = self
+            .pieces
+            .partition_point(|piece| piece.0 + piece.1.len() as u64 <= span.start);
+        for (start, bytes) in &self.pieces[from..] {
+            if *start >= span.end {
+                return;
+            }
+            let piece = Span {
+                start: *start,
+                end: start + bytes.len() as u64,
+            };
+            let part = piece.common(span);
+            let at = (part.start - start) as usize;
+            visit(part.start, &bytes[at..at + part.bytes() as usize]);
+        }
+    }
+
+    /// The first bytes of `span`, `n` at most.
+    pub fn head(&self, span: Span, n: usize) -> Vec<u8> {
+        let end = span.end.min(span.start + n as u64);
+        let mut bytes = Vec::new();
+        self.each(Span { end, ..span }, |at, part| {
+            bytes.resize((at - span.start) as usize, 0);
+            bytes.extend_from_slice(part);
+        });
+        bytes.resize((end - span.start) as usize, 0);
+        bytes
+    }
+}
+
+/// Which pointers count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pointers {
+    /// Those to the start of a block.
+    ToStart,
+    /// Those into its middle too.
+    All,
+}
+
+/// Goes from block to block.
+pub struct Marker<'a> {
+    index: &'a Index,
+    copy: &'a Copy,
+    bounds: Span,
+    pointers: Pointers,
+    reached: Bits,
+    done: Bits,
+    /// Slabs that wait, and whether they do; large blocks by number.
+    waiting: VecDeque<u32>,
+    waits: Vec<bool>,
+    large: Vec<Number>,
+}
+
+impl<'a> Marker<'a> {
+    /// Nothing is reached yet but what ends with a first-class heap.
+    pub fn new(index: &'a Index, copy: &'a Copy, pointers: Pointers) -> Marker<'a> {
+        let mut marker = Marker {
+            index,
+            copy,
+            bounds: index.bounds(),
+            pointers,
+            reached: Bits::new(index.blocks()),
+            done: Bits::new(index.blocks()),
+            waiting: VecDeque::new(),
+            waits: vec![false; index.slabs.len()],
+            large: Vec::new(),
+        };
+        for &number in &index.kept {
+            if let Some((slab, number)) = index.place(index.span(number).start) {
+                marker.reach(slab, number);
+            }
+        }
+        marker
+    }
+
+    /// A word of the roots, or of a block that is reached.
+    #[inline]
+    pub fn word(&mut self, value: u64) {
+        if !self.bounds.holds(value) {
+            return;
+        }
+        let Some((slab, number)) = self.index.place(value) else {
+            return;
+        };
+        let counts = self.pointers == Pointers::All || self.index.span(number).start == value;
+        if counts && !self.reached.has(number) {
+            self.reach(slab, number);
+        }
+    }
+
+    fn reach(&mut self, slab: u32, number: Number) {
+        if !self.reached.set(number) {
+            return;
+        }
+        match self.waits.get_mut(slab as usize) {
+            None => self.large.push(number),
+            Some(waits) if *waits => {}
+            Some(waits) => {
+                *waits = true;
+                self.waiting.push_back(slab);
+            }
+        }
+    }
+
+    /// Looks through all that is reached; which blocks are.
+    pub fn finish(mut self) -> Bits {
+        let copy = self.copy;
+        loop {
+            while let Some(at) = self.waiting.pop_front() {
+                self.look_through(at);
+            }
+            let Some(number) = self.large.pop() else {
+                return self.reached;
+            };
+            copy.each(self.index.span(number), |_, bytes| self.words(bytes));
+        }
+    }
+
+    fn look_through(&mut self, at: u32) {
+        self.waits[at as usize] = false;
+        let (index, copy) = (self.index, self.copy);
+        let Some(slab) = index.slabs.get(at as usize) else {
+            return;
+        };
+        let contents = copy.slice(Span {
+            start: slab.base,
+            end: slab.base + u64::from(slab.slots) * slab.size,
+        });
+        let first = slab.first as usize / 64;
+        for word in first..first + (slab.slots as usize).div_ceil(64) {
+            let mut fresh = self.reached.0[word] & !self.done.0[word];
+            self.done.0[word] |= fresh;
+            while fresh != 0 {
+                let number = word as u32 * 64 + fresh.trailing_zeros();
+                fresh &= fresh - 1;
+                let at = ((number - slab.first) as usize) * slab.size as usize;
+                self.words(contents.get(at..at + slab.size as usize).unwrap_or(&[]));
+            }
+        }
+    }
+
+    fn words(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks_exact(8) {
+            self.word(word.try_into().map_or(0, u64::from_le_bytes));
+        }
+    }
+}
+
+/// Blocks of which it is asked whether anything leads to them, and their contents as they are read.
+pub struct Sieve<'a> {
+    index: &'a Index,
+    bounds: Span,
+    /// Those to which nothing was found to lead so far.
+    left: Bits,
+    /// Those that something leads to, whose own pointers still have to be followed.
+    dropped: Vec<Number>,
+    /// Contents of those that are asked for.
+    copy: Copy,
+}
+
+impl<'a> Sieve<'a> {
+    /// Of `asked`, blocks of `index`.
+    pub fn new(index: &'a Index, asked: Bits) -> Sieve<'a> {
+        Sieve {
+            index,
+            bounds: index.bounds(),
+            left: asked,
+            dropped: Vec::new(),
+            copy: Copy::default(),
+        }
+    }
+
+    /// A word that the program can reach, or may.
+    #[inline]
+    pub fn word(&mut self, value: u64) {
+        if !self.bounds.holds(value) {
+            return;
+        }
+        if let Some(number) = self.index.find(value) {
+            if self.left.clear(number) {
+                self.dropped.push(number);
+            }
+        }
+    }
+
+    /// Reads all live blocks of `heaps`: what is not asked for may be reached.
+    pub fn look_through(&mut self, source: &dyn Source, heaps: &[Heap]) {
+        for &number in &self.index.kept {
+            if self.left.clear(number) {
+                self.dropped.push(number);
+            }
+        }
+        let asked = self.left.clone();
+        for heap in heaps {
+            each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
+                for slab in slabs {
+                    self.slab(batch, slab, &asked);
+                }
+            });
+        }
+        for (at, &block) in self.index.large.iter().enumerate() {
+            let number = self.index.first_large + at as u32;
+            each_part(source, block, Which::Held, |batch, part| {
+                let bytes = batch.bytes(part);
+                match asked.has(number) {
+                    true => self.copy.add(part.start, bytes),
+                    false => self.words(bytes),
+                }
+            });
+        }
+        self.copy.pieces.sort_by_key(|piece| piece.0);
+    }
+
+    fn slab(&mut self, batch: &Batch, slab: &Slab, asked: &Bits) {
+        let index = self.index;
+        let Some(entry) = index.find_slab(slab.base) else {
+            return;
+        };
+        let numbers = entry.first..entry.first + entry.slots;
+        let words =
+            entry.first as usize / 64..(entry.first as usize + entry.slots as usize).div_ceil(64);
+        if asked.0[words.clone()].iter().any(|&word| word != 0) {
+            let bytes = batch.bytes(slab.span());
+            self.copy.add(slab.base, bytes);
+        } else if index.live.0[words]
+            .iter()
+            .map(|word| word.count_ones())
+            .sum::<u32>()
+            == entry.slots
+        {
+            // All slots count.
+            return self.words(batch.bytes(Span {
+                start: slab.base,
+                end: slab.base + u64::from(entry.slots) * entry.size,
+            }));
+        }
+        for number in numbers {
+            if index.live.has(number) && !asked.has(number) {
+                self.words(batch.bytes(index.span_in(entry, number)));
+            }
+        }
+    }
+
+    fn words(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks_exact(8) {
+            self.word(word.try_into().map_or(0, u64::from_le_bytes));
+        }
+    }
+
+    /// Drops those of which `changed` says so, given their contents.
+    pub fn compare(&mut self, mut changed: impl FnMut(Number, &Copy) -> bool) {
+        let numbers: Vec<Number> = self.left.each().collect();
+        for number in numbers {
+            if changed(number, &self.copy) && self.left.clear(number) {
+                self.dropped.push(number);
+            }
+        }
+    }
+
+    /// Follows what was dropped. What is left, with its contents.
+    pub fn finish(mut self) -> (Bits, Copy) {
+        let copy = std::mem::take(&mut self.copy);
+        while let Some(number) = self.dropped.pop() {
+            copy.each(self.index.span(number), |_, bytes| self.words(bytes));
+        }
+        (self.left, copy)
+    }
+}
+
+impl Index {
+    fn find_slab(&self, base: u64) -> Option<&Entry> {
+        self.tables.iter().find_map(|table| {
+            let page = (base.wrapping_sub(table.base) / PAGE) as usize;
+            let entry = *table.slabs.get(page)?;
+            self.slabs.get((entry as usize).wrapping_sub(1))
+        })
+    }
+
+    fn span_in(&self, slab: &Entry, number: Number) -> Span {
+        let start = slab.base + u64::from(number - slab.first) * slab.size;
+        let end = start + slab.size;
+        Span { start, end }
+    }
+}
+
+impl Blocks for Index {
+    fn block_at(&self, address: u64) -> Option<Option<u64>> {
+        let (slab, _) = self.place(address)?;
+        Some(self.slabs.get(slab as usize).map(|slab| slab.size))
+    }
+}
