@@ -415,7 +415,7 @@ mod machine {
     /// Asks for the cache line at `address`, which will be written to soon.
     #[inline(always)]
     pub fn prefetch(address: *const u8) {
-        // SAFETY: a hint, valid for any address.
+        // SAFETY: a prefetch is a hint: it is valid for any address and changes no memory.
         unsafe {
             asm!("prefetcht0 [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
         }
@@ -425,7 +425,7 @@ mod machine {
     /// atomic operation. Processors without the instruction take it for none (Intel SDM 2B, PREFETCHW).
     #[inline(always)]
     pub fn prefetch_write(address: *const u8) {
-        // SAFETY: a hint, valid for any address.
+        // SAFETY: a prefetch is a hint: it is valid for any address and changes no memory.
         unsafe {
             asm!("prefetchw [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
         }

@@ -698,7 +698,7 @@ impl Meta {
         } else {
             area
         };
-        // SAFETY: callers name bytes within the area.
+        // SAFETY: callers pass offsets within the area, so the address lies in the region.
         unsafe { self.start::<T>(area).byte_add(offset) }
     }
 
@@ -792,7 +792,7 @@ impl Meta {
 
     /// The start of an OS page of the region.
     fn address(&self, page: usize) -> NonNull<u8> {
-        // SAFETY: callers name pages of areas.
+        // SAFETY: callers pass pages of areas, so the address lies in the region and is not null.
         unsafe { NonNull::new_unchecked((self.place.base + page * self.os_page()) as *mut u8) }
     }
 

@@ -93,7 +93,7 @@ unsafe impl GlobalAlloc for Memchecked {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         given_back(block);
-        // SAFETY: the caller's block and layout.
+        // SAFETY: the caller guarantees a live block of this allocator and its layout.
         unsafe { Slabside.dealloc(block, layout) };
     }
 
@@ -101,7 +101,7 @@ unsafe impl GlobalAlloc for Memchecked {
         // SAFETY: the caller guarantees a layout of more than no bytes.
         let block = unsafe { self.alloc(layout) };
         if !block.is_null() {
-            // SAFETY: the block has that many bytes.
+            // SAFETY: the block was allocated just now with `layout.size()` bytes.
             unsafe { ptr::write_bytes(block, 0, layout.size()) };
         }
         block

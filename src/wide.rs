@@ -29,7 +29,7 @@ impl Wide {
     /// Whether `bytes` bytes at `start`, [`STRIDE`] at least, are all zero.
     ///
     /// # Safety
-    /// They are readable.
+    /// These bytes can be read.
     #[inline(always)]
     pub unsafe fn are_clear(self, start: usize, bytes: usize) -> bool {
         debug_assert!(bytes >= STRIDE);
@@ -46,7 +46,7 @@ impl Wide {
     /// Makes `bytes` bytes at `start`, [`STRIDE`] at least, zero.
     ///
     /// # Safety
-    /// They are the caller's.
+    /// The caller owns these bytes, and they can be written.
     #[inline(always)]
     pub unsafe fn clear(self, start: usize, bytes: usize) {
         debug_assert!(bytes >= STRIDE);
@@ -68,7 +68,7 @@ static NOUGHT: [u8; NOUGHTS] = [0; NOUGHTS];
 /// By libc's memcmp.
 ///
 /// # Safety
-/// The bytes are readable.
+/// These bytes can be read.
 #[inline(never)]
 unsafe fn are_clear(start: usize, bytes: usize) -> bool {
     let end = start + bytes;
@@ -111,7 +111,7 @@ mod machine {
     fn leaf(number: u32) -> CpuidResult {
         // Unsafe until Rust 1.94 only.
         #[allow(unused_unsafe)]
-        // SAFETY: every x86-64 processor has the instruction.
+        // SAFETY: every x86-64 processor has the instruction, which reads no memory.
         unsafe {
             __cpuid_count(number, 0)
         }
@@ -126,7 +126,7 @@ mod machine {
     /// Whether the [`STRIDE`] bytes at `at` are zero.
     ///
     /// # Safety
-    /// They are readable.
+    /// These bytes can be read.
     #[inline]
     #[target_feature(enable = "avx2")]
     unsafe fn stride_is_clear(at: usize) -> bool {
@@ -199,7 +199,7 @@ mod machine {
     /// # Safety
     /// The bytes are the caller's.
     pub unsafe fn clear(start: usize, bytes: usize) {
-        // SAFETY: the caller owns the bytes.
+        // SAFETY: the caller guarantees that the bytes are its own and can be written.
         unsafe { core::ptr::write_bytes(start as *mut u8, 0, bytes) };
     }
 }

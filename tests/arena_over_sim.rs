@@ -65,7 +65,7 @@ fn play(heap: &Heap) {
         for size in SIZES {
             let block = heap.take(arena, size);
             if !block.is_null() {
-                // SAFETY: a live block of that size.
+                // SAFETY: the test holds the block, which is live and has that size.
                 unsafe { block.write_bytes(round, size) };
                 held.push((block, size, round));
             }

@@ -305,3 +305,46 @@ fn the_architecture_names_each_function_with_the_file_that_has_it() {
         "the page names {checked} functions with their files"
     );
 }
+
+/// The notes in `source` that say why an unsafe block is sound, each in one line.
+fn safety_notes(source: &str) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in source.lines() {
+        let comment = line.trim_start().strip_prefix("//").map(str::trim);
+        match comment.map(|text| (text, text.strip_prefix("SAFETY:"))) {
+            Some((_, Some(note))) => {
+                notes.push(note.trim().to_owned());
+                open = true;
+            }
+            Some((more, None)) if open => *notes.last_mut().expect("a note") += &format!(" {more}"),
+            _ => open = false,
+        }
+    }
+    notes
+}
+
+#[test]
+fn safety_notes_name_a_condition_and_who_guarantees_it() {
+    // Four words hold no condition with its guarantor.
+    let mut short = Vec::new();
+    let mut checked = 0;
+    for directory in [
+        "src",
+        "cli",
+        "view",
+        "capi",
+        "preload",
+        "static",
+        "bench/src",
+    ] {
+        let mut source = String::new();
+        sources(&root().join(directory), &mut source);
+        let notes = safety_notes(&source);
+        checked += notes.len();
+        let is_short = |note: &String| note.split_whitespace().count() <= 4;
+        short.extend(notes.into_iter().filter(is_short));
+    }
+    assert!(checked > 300, "there are {checked} notes");
+    assert!(short.is_empty(), "{short:#?}");
+}

@@ -13,7 +13,7 @@ static ALLOCATOR: Slabside = Slabside;
 
 /// Whether `block` was handed out by slabside: another allocator's block would end the program.
 fn is_ours(block: *const u8) -> bool {
-    // SAFETY: the caller holds the block.
+    // SAFETY: the caller holds the block, so it is live.
     unsafe { api::usable_size(block) > 0 }
 }
 

@@ -88,7 +88,7 @@ fn a_typo_is_told_once_with_the_nearest_name_and_the_rest_is_taken() {
 
 #[test]
 fn set_user_id_programs_ignore_the_environment() {
-    // SAFETY: no arguments to get wrong.
+    // SAFETY: getuid(2) takes no arguments and cannot fail.
     if unsafe { libc::getuid() } != 0 {
         skipped("only root can make a program that another user owns");
         return;

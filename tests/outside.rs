@@ -125,7 +125,7 @@ impl Child {
         }
         assert!(pid > 0);
         let bytes = size_of_val(&told);
-        // SAFETY: `told` has so many bytes.
+        // SAFETY: `told` has `bytes` bytes, and read(2) writes at most so many.
         let n = unsafe { libc::read(ends[0], told.as_mut_ptr().cast(), bytes) };
         assert_eq!(n, bytes as isize);
         // SAFETY: all fields are words, and it was written as such.

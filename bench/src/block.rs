@@ -38,7 +38,7 @@ impl Block {
     /// Allocates `size` bytes, eight at least, and writes the first eight.
     #[inline]
     pub fn new<A: GlobalAlloc>(allocator: &A, size: usize) -> Self {
-        // SAFETY: the size is not zero.
+        // SAFETY: every workload asks for at least one byte, so the layout is not empty.
         let at = black_box(unsafe { allocator.alloc(layout(size)) });
         Block { at, size }.mark()
     }
@@ -46,7 +46,7 @@ impl Block {
     /// Allocates `size` bytes of zero, eight at least.
     #[inline]
     pub fn zeroed<A: GlobalAlloc>(allocator: &A, size: usize) -> Self {
-        // SAFETY: the size is not zero.
+        // SAFETY: every workload asks for at least one byte, so the layout is not empty.
         let at = black_box(unsafe { allocator.alloc_zeroed(layout(size)) });
         assert!(!at.is_null(), "out of memory");
         Block { at, size }
@@ -93,7 +93,7 @@ impl Block {
     #[inline]
     pub fn touch(self) -> Self {
         for offset in (8..self.size).step_by(OS_PAGE) {
-            // SAFETY: the offset lies inside the block.
+            // SAFETY: the caller holds the live block, and the offset lies inside it.
             unsafe { self.at.add(offset).write_volatile(1) };
         }
         self
@@ -103,7 +103,7 @@ impl Block {
     #[inline]
     pub fn sample(self) -> u64 {
         let byte = |offset| {
-            // SAFETY: the offset lies inside the block.
+            // SAFETY: the caller holds the live block, and the offset lies inside it.
             unsafe { self.at.add(offset).read_volatile() as u64 }
         };
         (0..self.size).step_by(OS_PAGE).map(byte).sum()

@@ -477,7 +477,7 @@ impl<O: Os> Allocator<O> {
     /// resident.
     ///
     /// # Safety
-    /// As there.
+    /// As for [`zeroed`]: the block is live and has `bytes` bytes.
     unsafe fn zeroed_large(&self, (block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
         let os = &self.backend.os;
         let pages = align_down(bytes, os.page_size());
@@ -527,7 +527,7 @@ unsafe fn zeroed((block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
 unsafe fn is_mostly_zero(block: *const u8, bytes: usize) -> bool {
     let is_zero = |look: usize| {
         let page = bytes / PAGE * (2 * look + 1) / (2 * LOOKED_AT);
-        // SAFETY: a whole page of the block.
+        // SAFETY: the range is a whole page of the block, which the caller guarantees to be live.
         let words =
             unsafe { core::slice::from_raw_parts(block.add(page * PAGE).cast::<u64>(), PAGE / 8) };
         words.iter().all(|&word| word == 0)

@@ -56,7 +56,7 @@ pub unsafe fn free_sized(block: *mut u8, size: usize, basic: Basic<impl Fn() -> 
 #[inline(never)]
 unsafe fn free_sized_slow(block: *mut u8, size: usize, basic: Basic<impl Fn() -> Option<usize>>) {
     match basic.theirs() {
-        // SAFETY: a free(3), and the caller's block.
+        // SAFETY: the program's free(3) has this type, and the caller guarantees a block of its malloc.
         Some(free) => unsafe { transmute::<usize, Free>(free)(block) },
         None => GLOBAL.free_sized_aligned(local(), block, size, 1, Said::ByHand),
     }
@@ -76,7 +76,7 @@ pub unsafe fn free_aligned_sized(
     basic: Basic<impl Fn() -> Option<usize>>,
 ) {
     match basic.theirs() {
-        // SAFETY: a free(3), and the caller's block.
+        // SAFETY: the program's free(3) has this type, and the caller guarantees a block of its malloc.
         Some(free) => unsafe { transmute::<usize, Free>(free)(block) },
         None => GLOBAL.free_sized_aligned(local(), block, size, align, Said::ByHand),
     }
@@ -119,7 +119,7 @@ pub unsafe fn reallocarray(
         return fail(libc::ENOMEM);
     };
     match basic.theirs() {
-        // SAFETY: a realloc(3), and the caller's block.
+        // SAFETY: the program's realloc(3) has this type, and the caller guarantees a block of its malloc.
         Some(theirs) => unsafe { transmute::<usize, Realloc>(theirs)(block, bytes) },
         // SAFETY: the caller passes a live block or null, and gives it up where another is returned.
         None => unsafe { realloc(block, bytes) },
@@ -360,11 +360,11 @@ pub(super) fn fail(error: c_int) -> *mut u8 {
 }
 
 fn errno() -> c_int {
-    // SAFETY: the calling thread's own errno.
+    // SAFETY: the C library returns the address of the calling thread's own errno.
     unsafe { *libc::__errno_location() }
 }
 
 pub(super) fn set_errno(error: c_int) {
-    // SAFETY: the calling thread's own errno.
+    // SAFETY: the C library returns the address of the calling thread's own errno.
     unsafe { *libc::__errno_location() = error };
 }

@@ -178,7 +178,7 @@ unsafe fn new_aligned_nothrow_by(
 /// size, as it knows it (see the option `sizes`).
 ///
 /// # Safety
-/// As free.
+/// As C's free: `block` is null, or nobody uses it any more.
 #[inline(always)]
 pub unsafe fn delete_sized(block: *mut u8, size: usize, basic: Basic<impl Fn() -> Option<usize>>) {
     if basic.is_ours(size) {
@@ -201,7 +201,7 @@ unsafe fn delete_sized_slow(block: *mut u8, size: usize, basic: Basic<impl Fn() 
 /// `operator delete(void *, std::align_val_t)`.
 ///
 /// # Safety
-/// As free.
+/// As C's free: `block` is null, or nobody uses it any more.
 #[inline(always)]
 pub unsafe fn delete_aligned(block: *mut u8, _align: usize) {
     GLOBAL.free(current(), block);

@@ -157,7 +157,7 @@ impl Arena {
     #[allow(clippy::mut_from_ref)]
     pub fn alloc_str(&self, text: &str) -> Result<&mut str, Full<()>> {
         let bytes = self.alloc_slice_copy(text.as_bytes())?;
-        // SAFETY: a copy of a string's bytes.
+        // SAFETY: the bytes are a copy of a string's, so they are UTF-8.
         Ok(unsafe { core::str::from_utf8_unchecked_mut(bytes) })
     }
 

@@ -63,7 +63,7 @@ pub unsafe fn broken_seal(block: usize, size: usize, secret: Secret) -> Option<u
 /// canary, are zero as they were left: a write below the next slot ends there.
 ///
 /// # Safety
-/// The slot is readable.
+/// The slot's bytes can be read.
 #[inline]
 pub unsafe fn ends_in_zero(block: usize, size: usize, bytes: usize) -> bool {
     let behind = (bytes - size - CANARY).min(8) as u32;
@@ -76,10 +76,10 @@ pub unsafe fn ends_in_zero(block: usize, size: usize, bytes: usize) -> bool {
 /// Makes `bytes` bytes at `block` zero.
 ///
 /// # Safety
-/// They are the caller's.
+/// The caller owns these bytes, and they can be written.
 #[inline]
 pub unsafe fn clear(block: usize, bytes: usize) {
-    // SAFETY: the caller owns the bytes.
+    // SAFETY: the caller guarantees that the bytes are its own and can be written.
     unsafe { ptr::write_bytes(block as *mut u8, 0, bytes) };
 }
 
@@ -94,7 +94,7 @@ pub const FEW: usize = LOCAL_MAX;
 /// The pair at `at`.
 ///
 /// # Safety
-/// It is readable.
+/// The bytes of the pair can be read.
 #[inline(always)]
 unsafe fn pair(at: usize) -> Pair {
     // SAFETY: the caller guarantees readable bytes, and every bit pattern is a valid pair of words.
@@ -211,7 +211,7 @@ pub unsafe fn first_dirty(block: usize, bytes: usize, wide: Wide) -> Option<usiz
 /// As [`first_dirty`], byte for byte.
 ///
 /// # Safety
-/// They are readable.
+/// These bytes can be read.
 #[cold]
 unsafe fn dirty_byte(block: usize, bytes: usize) -> Option<usize> {
     // SAFETY: the caller guarantees that the bytes are readable.
@@ -250,7 +250,7 @@ mod tests {
         for bytes in 0..=2 * FEW {
             let mut words = [u64::MAX; 2 * FEW / 8 + 8];
             let end = bytes.div_ceil(8);
-            // SAFETY: the array is longer than `bytes`.
+            // SAFETY: the array is the test's own and longer than `bytes`.
             unsafe { clear_words(words.as_mut_ptr() as usize, bytes, Wide::ask()) };
             let clear = words.iter().take_while(|&&word| word == 0).count();
             let kept = words[end..].iter().all(|&word| word == u64::MAX);

@@ -203,7 +203,7 @@ impl<O: Os> Os for WithGuardPages<'_, O> {
     }
 
     unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
         unsafe { self.os.open(start, bytes, hold) }
     }
 

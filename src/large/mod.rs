@@ -487,7 +487,7 @@ impl Large {
             return None;
         }
         let start = NonNull::new(block.address as *mut u8);
-        // SAFETY: the caller owns the live block.
+        // SAFETY: the caller owns the live block, so nobody unmaps it meanwhile.
         if !start.is_some_and(|start| unsafe { os.stretch(start, block.bytes, bytes) }) {
             meta.budget.refund(more);
             return None;

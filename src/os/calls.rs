@@ -14,7 +14,7 @@ pub type Answer = Result<usize, c_int>;
 /// Asks for call `number` with up to six arguments.
 ///
 /// # Safety
-/// The call's own.
+/// The arguments keep the contract of the system call.
 #[inline(always)]
 unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> Answer {
     let mut all = [0; 6];
@@ -69,7 +69,7 @@ pub unsafe fn map_file(
 /// # Safety
 /// The caller gives up the range.
 pub unsafe fn unmap(start: usize, bytes: usize) -> bool {
-    // SAFETY: the caller gives up the range.
+    // SAFETY: the caller gives up the range, so nobody uses it after this call.
     unsafe { ask(libc::SYS_munmap, [start, bytes]).is_ok() }
 }
 
@@ -135,7 +135,7 @@ pub fn allow_tracers() {
 /// open(2).
 ///
 /// # Safety
-/// `path` is a string.
+/// `path` points to bytes that end in a nul.
 pub unsafe fn open(path: *const c_char, flags: c_int, mode: c_int) -> Result<c_int, c_int> {
     let (path, here) = (path as usize, libc::AT_FDCWD as usize);
     let arguments = [here, path, flags as usize, mode as usize];
@@ -146,7 +146,7 @@ pub unsafe fn open(path: *const c_char, flags: c_int, mode: c_int) -> Result<c_i
 /// close(2).
 ///
 /// # Safety
-/// `file` is the caller's.
+/// The caller owns the descriptor `file`, and does not use it afterwards.
 pub unsafe fn close(file: c_int) {
     // SAFETY: the caller owns the descriptor and gives it up.
     let _ = unsafe { ask(libc::SYS_close, [file as usize]) };
@@ -321,7 +321,7 @@ pub(super) fn mask_signals(mask: u64) -> u64 {
 
 /// Names the calling thread (prctl(2)), in 15 letters at most.
 pub fn name_thread(name: &'static CStr) {
-    // SAFETY: the kernel reads the string.
+    // SAFETY: the string ends in a nul, and the kernel only reads it.
     let _ = unsafe {
         ask(
             libc::SYS_prctl,

@@ -24,7 +24,7 @@ fn found(linked: usize, name: &CStr) -> usize {
 /// The new_handler in force (C++ \[set.new.handler\]).
 pub fn new_handler() -> Option<Step> {
     let get = found(weak!("_ZSt15get_new_handlerv"), c"_ZSt15get_new_handlerv");
-    // SAFETY: 0, or `std::new_handler std::get_new_handler() noexcept`.
+    // SAFETY: `get` is 0, which is `None`, or the runtime's `std::new_handler std::get_new_handler() noexcept`.
     unsafe { transmute::<usize, Option<GetHandler>>(get).and_then(|get| get()) }
 }
 

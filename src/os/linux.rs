@@ -159,7 +159,7 @@ impl Linux {
 
 /// Runs `call` and puts errno back to what it was.
 fn keeping_errno<T>(call: impl FnOnce() -> T) -> T {
-    // SAFETY: the calling thread's own errno.
+    // SAFETY: the C library returns the address of the calling thread's own errno.
     let errno = unsafe { *libc::__errno_location() };
     let result = call();
     // SAFETY: errno belongs to the calling thread, and its address is valid while the thread lives.
@@ -303,7 +303,7 @@ impl Os for Linux {
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller gives up the range.
+        // SAFETY: the caller gives up the range, so nobody uses it after this call.
         unsafe { calls::unmap(at(start), bytes) }
     }
 
@@ -432,12 +432,12 @@ impl Os for Linux {
     }
 
     fn invalid(&self) {
-        // SAFETY: the calling thread's own errno.
+        // SAFETY: the C library returns the address of the calling thread's own errno.
         unsafe { *libc::__errno_location() = libc::EINVAL };
     }
 
     fn exhausted(&self) {
-        // SAFETY: the calling thread's own errno.
+        // SAFETY: the C library returns the address of the calling thread's own errno.
         unsafe { *libc::__errno_location() = libc::ENOMEM };
     }
 

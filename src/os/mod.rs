@@ -190,7 +190,7 @@ pub trait Os: Sync {
     /// Says whether huge pages are wanted for a range. Where there are none nothing happens.
     ///
     /// # Safety
-    /// The range is ours.
+    /// The caller owns the range.
     unsafe fn advise_huge(&self, _start: NonNull<u8>, _bytes: usize, _huge: Huge) {}
 
     /// The malloc whose blocks may have strayed here. `None` if there is none. May allocate: call it with no lock held.

@@ -192,7 +192,7 @@ fn auxiliary_value(kind: usize) -> Option<usize> {
 /// The least power of two that the kernel takes for a page's address: madvise(2) refuses all others.
 fn least_page() -> usize {
     let mut page = PAGE_LEAST;
-    // SAFETY: advice about no bytes changes nothing.
+    // SAFETY: the advice is about no bytes, so it changes nothing.
     while page < 1 << 20 && !unsafe { calls::advise(page, 0, libc::MADV_NORMAL) } {
         page *= 2;
     }

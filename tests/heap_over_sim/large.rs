@@ -103,7 +103,7 @@ fn a_second_free_is_found_in_a_range_of_several_blocks() {
 fn calloc_clears_a_mapping_that_was_kept() {
     let heap = Heap::new();
     let block = heap.take(0, 1 << 20);
-    // SAFETY: a live block of that size.
+    // SAFETY: the test holds the block, which is live and has that size.
     unsafe { (block as *mut u8).write_bytes(0x77, 1 << 20) };
     heap.give(0, block);
     assert_eq!(calloc_and_dirty(&heap, 1 << 20), block);

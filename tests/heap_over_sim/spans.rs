@@ -179,7 +179,7 @@ fn a_realloc_in_place_of_a_freed_block_is_found() {
 fn a_span_that_cannot_grow_in_place_moves() {
     let heap = Heap::new();
     let (block, neighbour) = (heap.take(0, 20_000), heap.take(0, 20_000));
-    // SAFETY: a live block of that size.
+    // SAFETY: the test holds the block, which is live and has that size.
     unsafe { (block as *mut u8).write_bytes(0x77, 20_000) };
     let moved = heap.resize(0, block, 40_000);
     assert_ne!(moved, block);

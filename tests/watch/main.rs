@@ -420,7 +420,7 @@ fn a_process_of_another_user_is_not_read() {
     let running = Running::holder(Form::Preloaded, 9, 1, "");
     let mut command = command(&artifacts().command);
     command.args(["top", "--once"]);
-    // SAFETY: the question has no arguments.
+    // SAFETY: geteuid(2) takes no arguments and cannot fail.
     if unsafe { libc::geteuid() } == 0 {
         command
             .arg(running.pid().to_string())

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// The tests' own user is root in the checks of every change, and may be another one elsewhere.
 fn is_root() -> bool {
-    // SAFETY: the question has no arguments.
+    // SAFETY: geteuid(2) takes no arguments and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }
 

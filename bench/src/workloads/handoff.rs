@@ -37,7 +37,7 @@ impl Ring {
     }
 
     fn slot(&self, index: usize) -> *mut Block {
-        // SAFETY: the index is below LENGTH.
+        // SAFETY: the index is taken modulo LENGTH, so it lies within the slots.
         unsafe { self.slots.get().cast::<Block>().add(index % LENGTH) }
     }
 

@@ -22,7 +22,7 @@ fn build<A: GlobalAlloc>(allocator: &A, depth: u32) -> *mut Node {
         right: build(allocator, depth - 1),
         mark: depth as u64,
     };
-    // SAFETY: the layout is not empty.
+    // SAFETY: NODE is the layout of a node, which is not empty.
     let at = unsafe { allocator.alloc(NODE) }.cast::<Node>();
     assert!(!at.is_null(), "out of memory");
     // SAFETY: the block is a node's, and ours.

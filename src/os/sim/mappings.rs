@@ -114,7 +114,7 @@ impl State {
         if self.fails() {
             return false;
         }
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller gives up the pages, which is all that `make_absent` demands.
         unsafe { self.make_absent(pages) };
         true
     }
@@ -135,7 +135,7 @@ impl State {
             return None;
         }
         if count <= pages.len() {
-            // SAFETY: the caller gives up the tail.
+            // SAFETY: the caller gives up the pages above the new size.
             unsafe { self.make_absent(pages.start + count..pages.end) };
             return Some(start);
         }

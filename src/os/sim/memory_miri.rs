@@ -26,7 +26,7 @@ pub fn host_page() -> usize {
 impl Memory {
     pub fn new(bytes: usize) -> Memory {
         let layout = Layout::from_size_align(bytes, WINDOW_ALIGN).expect("a window that fits");
-        // SAFETY: `SimConfig::check` refused an empty window.
+        // SAFETY: `SimConfig::check` refused an empty window, so the layout is not empty.
         let base = NonNull::new(unsafe { alloc(layout) }).expect("the host lacks the memory");
         Memory { base, layout }
     }

@@ -386,12 +386,12 @@ impl Os for Sim {
     }
 
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
         unsafe { self.call().unmap(start, bytes) }
     }
 
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
         unsafe { self.call().remap(start, old, new) }
     }
 
@@ -400,7 +400,7 @@ impl Os for Sim {
     }
 
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
         unsafe { self.call().discard(start, bytes) }
     }
 

@@ -44,12 +44,12 @@ fn refuses<T>(message: &str, call: impl FnOnce() -> T) {
 }
 
 fn fill(start: NonNull<u8>, bytes: usize) {
-    // SAFETY: the tests fill usable ranges only.
+    // SAFETY: the tests call this for usable ranges only, which they own.
     unsafe { start.as_ptr().write_bytes(0x5a, bytes) };
 }
 
 fn all_are(byte: u8, start: NonNull<u8>, bytes: usize) -> bool {
-    // SAFETY: the tests read usable ranges only.
+    // SAFETY: the tests call this for usable ranges only, which they own.
     (0..bytes).all(|at| unsafe { start.add(at).read() } == byte)
 }
 
