@@ -79,9 +79,46 @@ pub fn next_bit(bits: u64, start: usize) -> usize {
     ((bits.rotate_right(start).trailing_zeros() + start) % u64::BITS) as usize
 }
 
+/// Among so few positions each set bit of a word is as likely as any other: the one after a gap would stand out.
+const FEW_POSITIONS: u32 = 16;
+
+/// One of the set bits of `bits`, chosen by `random`, eight random bits; 0 chooses the lowest. Of a word whose set
+/// bits lie among the first [`FEW_POSITIONS`], each with the same likelihood; else the next one from a random position.
+#[inline(always)]
+pub fn any_bit(bits: u64, random: usize) -> usize {
+    let width = u64::BITS - bits.leading_zeros();
+    if width > FEW_POSITIONS {
+        return next_bit(bits, (random * width as usize) >> 8);
+    }
+    let skipped = (random * bits.count_ones() as usize) >> 8;
+    let rest = (0..skipped).fold(bits, |bits, _| bits & bits.wrapping_sub(1));
+    rest.trailing_zeros() as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_bit_is_a_set_one_and_each_of_a_few_is_as_likely() {
+        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+        for shift in 0..64 {
+            let word = bits >> shift;
+            let chosen = (0..256).map(|random| any_bit(word, random));
+            assert!(word == 0 || chosen.clone().all(|bit| word >> bit & 1 == 1));
+            assert!(word == 0 || any_bit(word, 0) == word.trailing_zeros() as usize);
+            bits = bits.rotate_left(5);
+        }
+        for few in [0b1001_0001_u64, 0xffff, 0b10, 0x8080, 0xff] {
+            let of = |bit| {
+                (0..256)
+                    .filter(|&random| any_bit(few, random) == bit)
+                    .count()
+            };
+            let least = 256 / few.count_ones() as usize;
+            assert!((0..16).all(|bit| (few >> bit & 1 == 1) == (of(bit) >= least)));
+        }
+    }
 
     fn plain_longest(bits: u128) -> u32 {
         (0..64)

@@ -251,6 +251,15 @@ pub fn slab_pages(class: usize, owned: usize) -> usize {
     SLAB_SHAPE[class][step.min(STEPS - 1)] as usize
 }
 
+/// Pages of the smallest slab of `class` with at least `slots` slots; of the largest one where none has so many.
+pub fn slab_pages_with(class: usize, slots: usize) -> usize {
+    let shapes = SLAB_SHAPE[class].map(usize::from);
+    let fits = shapes
+        .into_iter()
+        .find(|&pages| slots_in(class, pages) >= slots);
+    fits.unwrap_or(shapes[STEPS - 1])
+}
+
 /// The span bin for a request of `pages` pages (1..=32): the smallest whose spans are long enough.
 pub const fn bin_of(pages: usize) -> usize {
     if pages <= 16 {
@@ -287,6 +296,16 @@ pub const fn bin_pages(bin: usize) -> usize {
         bin + 3
     } else {
         (bin - 5) * 2
+    }
+}
+
+/// Pages of the span for a block of `pages` pages where free spans of a size are not split: fewer sizes than bins, so
+/// that fewer of them wait for their turn.
+pub const fn shared_pages(pages: usize) -> usize {
+    match pages {
+        0..=8 => bin_pages(bin_of(pages)),
+        9..=16 => pages.next_multiple_of(2),
+        _ => pages.next_multiple_of(4),
     }
 }
 

@@ -78,6 +78,39 @@ fn a_long_overflow_faults() {
 }
 
 #[test]
+fn blocks_of_whole_pages_end_at_their_guard_pages() {
+    for case in [
+        "overflow_of_whole_pages",
+        "underflow_of_whole_pages",
+        "overflow_of_large_whole_pages",
+        "overflow_of_aligned_whole_pages",
+        "overflow_of_large_aligned_pages",
+    ] {
+        faults(case, "hardened");
+    }
+}
+
+#[test]
+fn every_span_begins_after_a_guard_page() {
+    holds("spans_begin_after_guards", "hardened");
+    holds("spans_begin_after_guards", "guard");
+}
+
+#[test]
+fn an_overflow_past_the_canary_of_a_larger_block_is_found_by_free() {
+    dies(
+        "overflow_past_the_canary_of_a_span",
+        "hardened",
+        "overflow of 0x",
+    );
+    dies(
+        "overflow_past_the_canary_of_a_large_block",
+        "hardened",
+        "overflow of 0x",
+    );
+}
+
+#[test]
 fn a_write_after_free_is_found_when_the_slot_is_handed_out_again() {
     for case in [
         "write_after_free",
@@ -209,6 +242,32 @@ fn slots_are_chosen_at_random_and_pages_keep_their_class() {
     holds("some_order", "hardened");
     holds("pages_keep_their_class", "guard");
     holds("pages_keep_their_class", "hardened");
+}
+
+/// The aim is 15 % at every size; the rest is chance.
+#[test]
+fn no_distance_between_two_allocations_is_frequent_at_any_size() {
+    let program = compile_as(Form::Preloaded, "hardened/spread.c", &[]);
+    for heap in ["fresh", "full"] {
+        for size in [
+            "16", "100", "1000", "1500", "4000", "7000", "8192", "20000", "40000", "100000",
+            "131072", "300000", "1048576",
+        ] {
+            let mut variables = environment(Form::Preloaded);
+            variables.push(("SLABSIDE_OPTIONS", "hardened"));
+            run(&program, &[heap, size, "18"], &variables).passed();
+        }
+    }
+}
+
+#[test]
+fn it_is_uncertain_when_a_freed_span_is_used_again() {
+    let program = compile_as(Form::Preloaded, "hardened/spread.c", &[]);
+    for size in ["20000", "40000", "100000"] {
+        let mut variables = environment(Form::Preloaded);
+        variables.push(("SLABSIDE_OPTIONS", "hardened"));
+        run(&program, &["reuse", size, "3"], &variables).passed();
+    }
 }
 
 #[test]

@@ -73,6 +73,21 @@ pub unsafe fn ends_in_zero(block: usize, size: usize, bytes: usize) -> bool {
     u64::from_le(last).checked_shr(others).unwrap_or(0) == 0
 }
 
+/// Whether all bytes after the canary of a block of `size` bytes, in a room of `bytes` bytes, are zero as they were
+/// left.
+///
+/// # Safety
+/// The room, whose length is a multiple of 8, is readable, and has at least `size` + [`CANARY`] bytes.
+pub unsafe fn rest_is_zero(block: usize, size: usize, bytes: usize, wide: Wide) -> bool {
+    let from = size + CANARY;
+    let words = from.next_multiple_of(8);
+    // SAFETY: the caller's: all of it lies in the room, and `words` is a multiple of 8.
+    unsafe {
+        (from..words).all(|at| *((block + at) as *const u8) == 0)
+            && (words == bytes || are_clear(block + words, bytes - words, wide))
+    }
+}
+
 /// Makes `bytes` bytes at `block` zero.
 ///
 /// # Safety

@@ -11,6 +11,7 @@ use super::beds::Beds;
 use crate::misuse::Misuse;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Hold, Limits, Os, Refusal};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ffi::CStr;
 use core::ptr::NonNull;
 
@@ -133,12 +134,18 @@ impl AddressQuarantine {
 pub struct WithGuardPages<'a, O: Os> {
     os: &'a O,
     beds: Option<&'a Beds>,
+    /// The block that was mapped last; 0: none.
+    mapped: AtomicUsize,
 }
 
 impl<'a, O: Os> WithGuardPages<'a, O> {
     /// `os`, where a block is mapped: in `beds`, if there are any, or where the system puts it.
     pub fn new(os: &'a O, beds: Option<&'a Beds>) -> WithGuardPages<'a, O> {
-        WithGuardPages { os, beds }
+        WithGuardPages {
+            os,
+            beds,
+            mapped: AtomicUsize::new(0),
+        }
     }
 
     /// A mapping of `bytes` bytes, with the byte after a fence at a multiple of `align`.
@@ -176,13 +183,22 @@ impl<O: Os> Os for WithGuardPages<'_, O> {
             let start = whole.add(page);
             self.os.fence(start.sub(page), page);
             self.os.fence(start.add(bytes), page);
+            self.mapped.store(start.as_ptr() as usize, Relaxed);
             Some(start)
         }
     }
 
+    /// The block that was mapped just now goes with its fences. What else is unmapped has none.
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller gives up the range, which is all that `unmap` demands.
-        unsafe { self.os.unmap(start, bytes) }
+        if self.mapped.load(Relaxed) != start.as_ptr() as usize {
+            // SAFETY: the caller's promise is the same.
+            return unsafe { self.os.unmap(start, bytes) };
+        }
+        self.mapped.store(0, Relaxed);
+        let page = self.os.page_size();
+        self.os.fences_gone(FENCES);
+        // SAFETY: the caller's promise is the same, and `map` put a fence before the block and one after it.
+        unsafe { self.os.unmap(start.sub(page), bytes + FENCES * page) }
     }
 
     unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {

@@ -23,7 +23,7 @@ mod thread;
 
 use crate::arch::prefetch;
 use crate::bitmap;
-use crate::class::{aligned_class, bin_of, bin_pages, class_of, slot_at};
+use crate::class::{aligned_class, class_of, shared_pages, slot_at};
 use crate::heap::{dead, locate, Backend, Heap};
 use crate::large::{Block, Found, GuardPages};
 use crate::meta::{Area, Meta};
@@ -186,7 +186,9 @@ impl Hardened {
         backend.options.seal(&backend.os);
         backend.meta.seal(&backend.os);
         if mitigations.guard {
-            backend.pages.begin_keeping(mitigations.zero);
+            backend
+                .pages
+                .begin_keeping(mitigations.zero, mitigations.random);
         }
         self.on.store(1, Release);
     }
@@ -473,8 +475,8 @@ impl Hardened {
             }
         }
         self.sizes().note(slab, slot, size);
-        if mitigations.canary {
-            // SAFETY: the slot has room for the canary: `need`.
+        if self.has_canary(size, slab.size()) {
+            // SAFETY: the slot has room for the canary, as was just asked.
             unsafe { bytes::seal(address, size, self.fixed().secret) };
         }
         Ok(Some(address))
@@ -486,10 +488,21 @@ impl Hardened {
         self.fixed().behind
     }
 
-    /// Bytes that a block of `size` bytes takes.
+    /// Bytes that a block of `size` bytes takes. One of whole pages, which is no slot, ends at its guard page: there
+    /// is no room for a canary, and an overflow by one byte faults.
     #[inline]
     fn need(&self, size: usize) -> usize {
-        (size + self.behind()).max(1)
+        let guard = self.fixed().mitigations.guard;
+        if guard && size > SMALL_MAX && size.is_multiple_of(PAGE) {
+            return size;
+        }
+        size.saturating_add(self.behind()).max(1)
+    }
+
+    /// Whether a block of `size` bytes in a room of `bytes` has a canary: if there is room for it.
+    #[inline(always)]
+    fn has_canary(&self, size: usize, bytes: usize) -> bool {
+        self.fixed().mitigations.canary && size + CANARY <= bytes
     }
 
     /// A slot of `class`, and whether nobody has touched it yet: never said of slots.
@@ -522,7 +535,7 @@ impl Hardened {
         thread.notes[class].set(self.sizes().words(slab, first));
         let bits = cache.bits.get();
         let start = || if random { thread.random.byte() } else { 0 };
-        let slot = bitmap::next_bit(bits, start());
+        let slot = bitmap::any_bit(bits, start());
         let rest = bits & !bit_of(slot);
         cache.bits.set(rest);
         thread.choose(class, rest, start());
@@ -538,7 +551,11 @@ impl Hardened {
         need: usize,
         align: usize,
     ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
-        let pages = pages_for(need);
+        // A block of whole pages ends with its span; others share few sizes, so that fewer spans wait for their turn.
+        let pages = match need.is_multiple_of(PAGE) {
+            true => need / PAGE,
+            false => shared_pages(pages_for(need)),
+        };
         let span = if align > PAGE {
             heap.take_aligned_span(backend, pages, align / PAGE)?
         } else {
@@ -560,7 +577,7 @@ impl Hardened {
         size: usize,
         align: usize,
     ) -> Option<usize> {
-        let need = size + self.behind();
+        let need = self.need(size);
         let guard = self.fixed().mitigations.guard;
         let mapped = if guard {
             let is_apart = backend.large.live().1 < APART_MOST;
@@ -580,8 +597,8 @@ impl Hardened {
             GuardPages::None
         };
         backend.large.note(block.address, size, guard_pages);
-        if self.fixed().mitigations.canary {
-            // SAFETY: the mapping has `need` bytes.
+        if self.has_canary(size, block.bytes) {
+            // SAFETY: the mapping has room for the canary, as was just asked.
             unsafe { bytes::seal(block.address, size, self.fixed().secret) };
         }
         Some(block.address)
@@ -669,7 +686,8 @@ impl Hardened {
             // SAFETY: the slot was live, and this thread has ended that.
             unsafe {
                 if MANY {
-                    bytes::clear_words(addr, size + fixed.behind, fixed.wide);
+                    let used = (size + fixed.behind).min(bytes);
+                    bytes::clear_words(addr, used, fixed.wide);
                 } else {
                     bytes::clear_few(addr, size + fixed.behind);
                 }
@@ -721,14 +739,36 @@ impl Hardened {
     /// was left.
     ///
     /// # Safety
-    /// The slot is live, and has room for the canary.
+    /// The slot is live.
     #[inline(always)]
     unsafe fn is_whole(&self, addr: usize, size: usize, bytes: usize) -> bool {
         let fixed = self.fixed();
-        // SAFETY: the caller guarantees that the slot is live and has room for the canary.
+        if bytes > SMALL_MAX {
+            // SAFETY: the caller guarantees that the slot is live.
+            return unsafe { self.is_room_whole(addr, size, bytes) };
+        }
+        // SAFETY: the caller guarantees that the slot is live; slots that are no spans have room for the canary.
         unsafe {
             bytes::broken_seal(addr, size, fixed.secret).is_none()
                 && (!fixed.mitigations.zero || bytes::ends_in_zero(addr, size, bytes))
+        }
+    }
+
+    /// As [`Hardened::is_whole`], of a span or a large block of `bytes` bytes: all of what lies after the canary is
+    /// looked at.
+    ///
+    /// # Safety
+    /// The block is live.
+    #[inline(never)]
+    unsafe fn is_room_whole(&self, addr: usize, size: usize, bytes: usize) -> bool {
+        let fixed = self.fixed();
+        if !self.has_canary(size, bytes) {
+            return true;
+        }
+        // SAFETY: the caller guarantees that the block is live, and it has room for the canary.
+        unsafe {
+            bytes::broken_seal(addr, size, fixed.secret).is_none()
+                && (!fixed.mitigations.zero || bytes::rest_is_zero(addr, size, bytes, fixed.wide))
         }
     }
 
@@ -824,13 +864,14 @@ impl Hardened {
             return Err(dead(slab, slot));
         };
         let address = slab.base() + slot * slab.size();
-        // SAFETY: the slot was live, and this thread has ended that; it has room for the canary.
+        // SAFETY: the slot was live, and this thread has ended that.
         unsafe {
             if fixed.mitigations.canary && !self.is_whole(address, size, slab.size()) {
                 self.look_at_seal(slab, slot, size, Call::Free)?;
             }
             if fixed.mitigations.zero {
-                bytes::clear_words(address, size + fixed.behind, fixed.wide);
+                let used = (size + fixed.behind).min(slab.size());
+                bytes::clear_words(address, used, fixed.wide);
             }
         }
         Ok(())
@@ -866,19 +907,7 @@ impl Hardened {
         call: Call,
     ) -> Result<(), Misuse> {
         let addr = slab.base() + slot * slab.size();
-        let (secret, zero) = (self.fixed().secret, self.fixed().mitigations.zero);
-        // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
-        if unsafe { self.is_whole(addr, size, slab.size()) } {
-            return Ok(());
-        }
-        let end = size + CANARY;
-        // SAFETY: the slot has room for the canary, and what is behind that is the slot's.
-        let past = unsafe {
-            let behind = || (end..slab.size()).find(|at| *((addr + at) as *const u8) != 0);
-            bytes::broken_seal(addr, size, secret)
-                .or_else(|| behind().filter(|_| zero).map(|at| at - size))
-        };
-        match past {
+        match self.broken_at(addr, size, slab.size()) {
             None => Ok(()),
             Some(past) => Err(Misuse::Overflow {
                 call,
@@ -888,6 +917,23 @@ impl Hardened {
                 asked: size,
                 past,
             }),
+        }
+    }
+
+    /// The first byte after a live block of `size` bytes, in a room of `bytes`, that is not as it was left, counted
+    /// from the block's end.
+    fn broken_at(&self, addr: usize, size: usize, bytes: usize) -> Option<usize> {
+        // SAFETY: the callers' blocks are live, unless another thread frees one now, which would be misuse.
+        if !self.has_canary(size, bytes) || unsafe { self.is_whole(addr, size, bytes) } {
+            return None;
+        }
+        let (secret, zero) = (self.fixed().secret, self.fixed().mitigations.zero);
+        let end = size + CANARY;
+        // SAFETY: there is room for the canary, and what is after that is the block's.
+        unsafe {
+            let behind = || (end..bytes).find(|at| *((addr + at) as *const u8) != 0);
+            bytes::broken_seal(addr, size, secret)
+                .or_else(|| behind().filter(|_| zero).map(|at| at - size))
         }
     }
 
@@ -914,19 +960,19 @@ impl Hardened {
             Some(false) => return Err(Misuse::Unknown { call, addr }),
             None => {}
         }
-        let Some((_, asked, guard_pages)) = backend.large.noted(addr) else {
+        let Some((block, asked, guard_pages)) = backend.large.noted(addr) else {
             return Err(self.not_large(backend, addr, call));
         };
-        self.look_at_large_seal(addr, asked, call)?;
+        self.look_at_large_seal(block, asked, call)?;
         self.unmap(backend, addr, guard_pages)
     }
 
     /// Frees a large block of a heap that ends, whatever is wrong with it.
     pub fn end_far<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<(), Misuse> {
-        let Some((_, asked, guard_pages)) = backend.large.noted(addr) else {
+        let Some((block, asked, guard_pages)) = backend.large.noted(addr) else {
             return Ok(());
         };
-        let whole = self.look_at_large_seal(addr, asked, Call::Free);
+        let whole = self.look_at_large_seal(block, asked, Call::Free);
         whole.and(self.unmap(backend, addr, guard_pages))
     }
 
@@ -952,19 +998,14 @@ impl Hardened {
         }
     }
 
-    fn look_at_large_seal(&self, addr: usize, asked: usize, call: Call) -> Result<(), Misuse> {
-        if !self.fixed().mitigations.canary {
-            return Ok(());
-        }
-        // SAFETY: the mapping is live and has room for the canary, unless another thread frees it now,
-        // which would be the caller's misuse and faults at worst.
-        match unsafe { bytes::broken_seal(addr, asked, self.fixed().secret) } {
+    fn look_at_large_seal(&self, block: Block, asked: usize, call: Call) -> Result<(), Misuse> {
+        match self.broken_at(block.address, asked, block.bytes) {
             None => Ok(()),
             Some(past) => Err(Misuse::Overflow {
                 call,
-                addr,
+                addr: block.address,
                 slot: 0,
-                size: (asked + CANARY).next_multiple_of(PAGE),
+                size: block.bytes,
                 asked,
                 past,
             }),
@@ -1043,25 +1084,25 @@ impl Hardened {
     /// pages. A canary is looked at in any case.
     pub fn resize(&self, live: Live, addr: usize, size: usize) -> Result<bool, Misuse> {
         let call = Call::Realloc;
-        let need = size.saturating_add(self.behind());
-        let (old, stays) = match live {
+        let need = self.need(size);
+        let (old, room, stays) = match live {
             Live::Empty => return Ok(size == 0),
             Live::Large(block, old) => {
-                self.look_at_large_seal(addr, old, call)?;
+                self.look_at_large_seal(block, old, call)?;
                 let same = need > SPAN_MAX && need.div_ceil(PAGE) == block.bytes / PAGE;
-                (old, same)
+                (old, block.bytes, same)
             }
             Live::Slot(slab, slot, old) => {
                 if self.fixed().mitigations.canary {
                     self.look_at_seal(slab, slot, old, call)?;
                 }
-                (old, size != 0 && fits_as_well(slab, need))
+                (old, slab.size(), size != 0 && fits_as_well(slab, need))
             }
         };
         if !stays {
             return Ok(false);
         }
-        self.move_end(addr, old, size);
+        self.move_end(addr, room, old, size);
         match live {
             Live::Slot(slab, slot, _) if !self.sizes().change(slab, slot, old, size) => {
                 Err(dead(slab, slot))
@@ -1076,12 +1117,12 @@ impl Hardened {
         let Some(found) = self.live_fast(backend, addr, usize::MAX) else {
             return false;
         };
-        let need = size.saturating_add(self.behind());
+        let need = self.need(size);
         if size == 0 || !fits_as_well(found.slab, need) {
             return false;
         }
         let canary = self.fixed().mitigations.canary;
-        // SAFETY: the slot is live, and has room for the canary.
+        // SAFETY: the slot is live.
         if canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
             return false;
         }
@@ -1096,7 +1137,7 @@ impl Hardened {
         } else {
             self.sizes().note(found.slab, found.slot, size);
         }
-        self.move_end(addr, found.size, size);
+        self.move_end(addr, found.bytes, found.size, size);
         true
     }
 
@@ -1110,8 +1151,8 @@ impl Hardened {
     ) -> Result<(), Misuse> {
         match self.find(backend, addr, Call::Realloc)? {
             Live::Empty => {}
-            Live::Large(_, old) => {
-                self.move_end(addr, old, size);
+            Live::Large(block, old) => {
+                self.move_end(addr, block.bytes, old, size);
                 self.note_large(backend, addr, size);
             }
             Live::Slot(slab, slot, old) => {
@@ -1120,7 +1161,7 @@ impl Hardened {
                 if !fits_as_well(slab, self.need(size)) {
                     slab.size_ambiguous.store(1, Relaxed); // Its class no longer tells what was asked for.
                 }
-                self.move_end(addr, old, size);
+                self.move_end(addr, slab.size(), old, size);
                 if !self.sizes().change(slab, slot, old, size) {
                     return Err(dead(slab, slot));
                 }
@@ -1129,21 +1170,18 @@ impl Hardened {
         Ok(())
     }
 
-    /// Moves the end of a block from `old` to `new` bytes, both with room for the canary behind.
-    fn move_end(&self, addr: usize, old: usize, new: usize) {
+    /// Moves the end of a block from `old` to `new` bytes in its room of `room` bytes.
+    fn move_end(&self, addr: usize, room: usize, old: usize, new: usize) {
         let behind = self.behind();
         let from = old.min(new);
-        // SAFETY: up to the larger of the two ends, and the canary, the bytes are the block's.
+        // SAFETY: up to the larger of the two ends, and the canary that has room there, the bytes are the block's.
         unsafe {
             if behind != 0 || self.fixed().mitigations.zero {
-                let until = if new < old {
-                    old + behind
-                } else {
-                    new.min(old + behind)
-                };
+                let old_end = (old + behind).min(room);
+                let until = if new < old { old_end } else { new.min(old_end) };
                 bytes::clear(addr + from, until - from);
             }
-            if behind != 0 {
+            if self.has_canary(new, room) {
                 bytes::seal(addr, new, self.fixed().secret);
             }
         }
@@ -1250,7 +1288,8 @@ fn slot_class(need: usize, align: usize) -> Option<usize> {
 fn fits_as_well(slab: SlabPtr, need: usize) -> bool {
     if slab.is_span() {
         let span = need > SMALL_MAX && need <= SPAN_MAX;
-        return span && bin_pages(bin_of(pages_for(need))) == slab.pages();
+        let pages = pages_for(need);
+        return span && (pages == slab.pages() || shared_pages(pages) == slab.pages());
     }
     need <= SMALL_MAX && class_of(need) == slab.class()
 }

@@ -9,7 +9,7 @@
 //! allocations it takes until a block comes back.
 
 use super::random::Random;
-use crate::bitmap::next_bit;
+use crate::bitmap::any_bit;
 use crate::class::CLASSES;
 use crate::heap::{heap_of, Heap};
 use crate::meta::{Area, Meta, THREAD_BYTES};
@@ -222,10 +222,10 @@ impl Thread {
         usize::from(self.next_slots[class].get())
     }
 
-    /// Chooses which of a class's `bits` is next: the first one from `start` on.
+    /// Chooses which of a class's `bits` is next by `random`, eight random bits, or 0 for the first.
     #[inline(always)]
-    pub fn choose(&self, class: usize, bits: u64, start: usize) -> usize {
-        let slot = next_bit(bits, start);
+    pub fn choose(&self, class: usize, bits: u64, random: usize) -> usize {
+        let slot = any_bit(bits, random);
         self.next_slots[class].set(slot as u8);
         slot
     }

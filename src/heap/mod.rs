@@ -30,7 +30,7 @@ mod registry;
 mod visit;
 mod arenas;
 
-use crate::class::{reciprocal, size_of_class, slab_pages, slot_at, slots_in};
+use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
 use crate::door::Door;
@@ -137,6 +137,11 @@ impl<O: Os> Backend<O> {
         let counters = self.meta.counters();
         let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
         [held as usize, self.pages.free_pages()]
+    }
+
+    /// Whether slots are chosen at random.
+    fn draws(&self) -> bool {
+        self.options.is_on(Name::Hardened) || self.options.is_on(Name::Random)
     }
 
     /// The header table.
@@ -255,6 +260,8 @@ fn spare_part(slots: usize) -> usize {
     }
 }
 
+/// The fewest slots of a slab, where there is room for as many, whose slots are chosen at random.
+const DRAWN_SLOTS: usize = 16;
 /// The fewest spare slots that a slab is carved for.
 const SPARE_SLOTS: usize = 16;
 /// How many times a class goes round its slabs and finds them nearly full before it may have spare slots.
@@ -726,6 +733,9 @@ impl Heap {
     fn new_slab<O: Os>(&self, backend: &Backend<O>, class: usize, most: usize) -> Option<SlabPtr> {
         let this = &self.classes[class];
         let mut pages = slab_pages(class, this.grown.get() as usize);
+        if backend.draws() {
+            pages = pages.max(slab_pages_with(class, DRAWN_SLOTS));
+        }
         while pages > slab_pages(class, 0) && slots_in(class, pages) > most {
             pages = (pages / 2).max(slab_pages(class, 0));
         }

@@ -45,7 +45,9 @@ impl Heap {
         if let Some(slab) = self.take_binned(backend.table(), pages) {
             return Ok(Some((slab, false)));
         }
-        let Some((slab, fresh)) = self.new_span(backend, bin_pages(bin), 1) else {
+        let drawn = backend.pages.draws_spans();
+        let pages = if drawn { pages } else { bin_pages(bin) };
+        let Some((slab, fresh)) = self.new_span(backend, pages, 1) else {
             return Ok(None);
         };
         if slab.count_remote() != 0 {
@@ -54,6 +56,9 @@ impl Heap {
             slab.drop_remote();
         }
         self.begin_span(backend.table(), slab);
+        if drawn {
+            self.retire_span(backend.table(), slab);
+        }
         Ok(Some((slab, fresh)))
     }
 
@@ -161,9 +166,18 @@ impl Heap {
         align: usize,
     ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
         self.tick(backend)?;
-        let carved = self.new_span(backend, bin_pages(bin_of(pages)), align);
+        let drawn = backend.pages.draws_spans();
+        let pages = if drawn {
+            pages
+        } else {
+            bin_pages(bin_of(pages))
+        };
+        let carved = self.new_span(backend, pages, align);
         if let Some((slab, _)) = carved {
             self.begin_span(backend.table(), slab);
+            if drawn {
+                self.retire_span(backend.table(), slab);
+            }
         }
         Ok(carved)
     }
@@ -198,7 +212,8 @@ impl Heap {
         self.spans.unlink(backend.table(), slab);
         self.span_bytes.set(self.span_bytes.get() - slab.size());
         slab.set_state(State::Unlisted);
-        let Some(bin) = bin_below(slab.pages()) else {
+        let bin = bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans());
+        let Some(bin) = bin else {
             return self.release(backend, slab);
         };
         match self.active_spans[bin].get() {
@@ -233,7 +248,8 @@ impl Heap {
             self.list_span(backend.table(), slab);
             return Ok(());
         }
-        let Some(bin) = bin_below(slab.pages()) else {
+        let bin = bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans());
+        let Some(bin) = bin else {
             return self.release(backend, slab);
         };
         self.bin_span(backend, slab, bin)

@@ -1,6 +1,5 @@
 //! Giving back: the heap's end by a negative sbrk, dirty pages inside by discarding.
 
-use super::parked::PARKED_PER_TICK;
 use super::window::Kind;
 use super::Pages;
 use crate::counters;
@@ -141,12 +140,12 @@ impl Pages {
         let Some(_ticking) = self.ticking.try_lock() else {
             return;
         };
-        if self.is_keeping() {
-            self.discard_kept(os, meta, PARKED_PER_TICK);
-        }
         let Some(unused) = self.unused_since_tick(now, quiet) else {
             return;
         };
+        if self.is_keeping() {
+            self.discard_due(os, meta);
+        }
         let before = self.window(0).tail_pages();
         let pad = self.policy().pad();
         // What nobody ever wrote to counts as unused only where nothing at all was used.

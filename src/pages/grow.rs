@@ -100,10 +100,13 @@ impl Pages {
         let Some(at) = os.break_end().filter(|&at| is_behind(at)) else {
             return false;
         };
-        // A first page apart from the program's data, and what somebody else's sbrk took, are holes.
+        // A first page apart from the program's data, and what somebody else's sbrk took, are holes. One that guards
+        // what follows ends with a page of ours.
         let os_pages = meta.os_page() / PAGE;
-        let skipped = usize::from(window.len == 0);
-        let hole = (pages_for(at.saturating_sub(end)) + skipped).next_multiple_of(os_pages);
+        let others = pages_for(at.saturating_sub(end));
+        let guard = self.guards_slabs(meta) && (window.len == 0 || others > 0);
+        let skipped = usize::from(window.len == 0 || guard);
+        let hole = (others + skipped).next_multiple_of(os_pages);
         // Whole OS pages: the rest of one that the break stands in keeps its contents.
         let pages = pages.next_multiple_of(os_pages);
         let Some(start) = end.checked_add(hole * PAGE) else {
@@ -135,6 +138,9 @@ impl Pages {
             &meta.counters().break_peak,
             bytes as u64,
         );
+        if guard {
+            self.fence_page(os, start - PAGE);
+        }
         self.advise_huge(os, &window, start, pages);
         self.add_pages(0, hole, pages, self.growth_time(os));
         true
@@ -160,7 +166,8 @@ impl Pages {
             self.open_window(os, meta, last, need)
         });
         while grown == Err(Refusal::Taken) {
-            let Some(index) = self.begin_mapped(os, meta, need) else {
+            let guard = usize::from(self.guards_slabs(meta));
+            let Some(index) = self.begin_mapped(os, meta, need + guard) else {
                 return false;
             };
             grown = self.open_window(os, meta, index, need);
@@ -183,26 +190,28 @@ impl Pages {
             return Ok(()); // Somebody gave pages back meanwhile.
         }
         let batch = self.batch(&window, missing);
+        let guard = usize::from(self.guards_slabs(meta) && window.len == 0);
         let mut grown = Err(Refusal::Taken);
-        if window.len + missing <= window.cap {
-            grown = self.lengthen(os, meta, index, batch);
+        if window.len + missing + guard <= window.cap {
+            grown = self.lengthen(os, meta, index, guard, batch);
             if grown.is_err() && batch > missing {
-                grown = self.lengthen(os, meta, index, missing);
+                grown = self.lengthen(os, meta, index, guard, missing);
             }
         }
         grown
     }
 
-    /// Opens `pages` at the end of a mapped window, or as many as fit.
+    /// Opens `guard` closed pages and `pages` after them at the end of a mapped window, or as many as fit.
     fn lengthen<O: Os>(
         &self,
         os: &O,
         meta: &Meta,
         index: usize,
+        guard: usize,
         pages: usize,
     ) -> Result<(), Refusal> {
         let window = self.window(index);
-        let pages = pages
+        let pages = (guard + pages)
             .next_multiple_of(meta.os_page() / PAGE)
             .min(window.cap - window.len);
         let bytes = pages * PAGE;
@@ -226,8 +235,11 @@ impl Pages {
             let start = NonNull::new(at as *mut u8);
             start.inspect(|&start| os.name(start, bytes, c"slabside: fallback heap"));
         }
+        if guard > 0 {
+            self.fence_page(os, at);
+        }
         self.advise_huge(os, &window, at, pages);
-        self.add_pages(index, 0, pages, self.growth_time(os));
+        self.add_pages(index, guard, pages - guard, self.growth_time(os));
         Ok(())
     }
 

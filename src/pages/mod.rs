@@ -29,7 +29,7 @@ use crate::options::Options;
 use crate::os::{Hold, Os};
 use crate::remote::RELEASED;
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
-use crate::sync::{load_unsynchronized, AtomicU32, AtomicUsize};
+use crate::sync::{load_unsynchronized, AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::units::{PageNo, SlabId, GROUP_PAGES, PAGE, PAGE_SHIFT};
 use core::ptr::NonNull;
@@ -139,6 +139,8 @@ pub struct Pages {
     refused: AtomicU32,
     /// Non-zero where pages stay with their class, a guard page after each slab (see `parked`).
     keeping: AtomicU32,
+    /// Random bits that were not used, below a set one (see `parked`).
+    lots: AtomicU64,
 }
 
 impl Pages {
@@ -191,6 +193,7 @@ impl Pages {
             forking: AtomicU32::new(0),
             refused: AtomicU32::new(0),
             keeping: AtomicU32::new(0),
+            lots: AtomicU64::new(0),
         }
     }
 
@@ -354,7 +357,7 @@ impl Pages {
     /// word says released). Gives the heap's end back where enough of it is free.
     pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) {
         if self.is_keeping() {
-            return self.keep(os, slab);
+            return self.keep(os, meta, slab);
         }
         let now = os.clock();
         let (base, n) = (slab.base(), slab.pages());
@@ -455,12 +458,18 @@ impl Inner {
         fresh
     }
 
+    /// Pages that are not free.
+    fn used_pages(&mut self) -> usize {
+        let windows = &self.windows[..self.used];
+        let len = windows.iter().map(|window| window.len).sum::<usize>();
+        len.saturating_sub(self.runs.free_pages())
+    }
+
     /// Dirty free pages inside that are to be discarded at once. The end of a heap that grows again and again
     /// is not counted.
     fn excess(&mut self, now: u64) -> usize {
+        let used = self.used_pages();
         let windows = &self.windows[..self.used];
-        let len = windows.iter().map(|window| window.len).sum::<usize>();
-        let used = len.saturating_sub(self.runs.free_pages());
         let grows = self.policy.threshold > self.policy.least;
         let tail = match windows.first() {
             Some(first) if first.kind == Kind::Break && grows => first.tail_pages(),

@@ -7,38 +7,75 @@
 //! A released slab keeps its pages, and the next slab of the same class (a span: of as many pages) is made of
 //! them, so that a dangling pointer never leads to an object of another size. What costs memory goes back:
 //! the pages are discarded, not given up, and the break does not move down. A guard page counts as
-//! somebody else's, like a page that a foreign `sbrk` took.
+//! somebody else's, like a page that a foreign `sbrk` took. One lies before the first slab as well, and before one
+//! whose address is chosen.
+//!
+//! Pages of a kept slab are warm until they are discarded. A span is drawn among the warm ones of its kind first, so
+//! those that are used again and again stay warm. What is discarded is what was released longest ago.
 
 use super::Pages;
 use crate::class::{slots_in, CLASSES};
 use crate::counters;
+use crate::learnt::Learnt;
 use crate::meta::Meta;
 use crate::os::Os;
 use crate::remote::RELEASED;
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State};
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
-use crate::units::{SlabId, PAGE, SPAN_PAGES};
+use crate::units::{PageNo, SlabId, PAGE, SPAN_PAGES};
 use core::ptr::NonNull;
 
-/// Parked slabs that a tick discards at most.
-pub(super) const PARKED_PER_TICK: usize = 64;
-/// Pages of kept slabs whose contents need not be discarded before the next tick.
-const WARM_PAGES: usize = 4096;
-/// Lists: a class each, and one for each number of pages that a span has.
+/// Parked slabs that are looked at for one whose address fits.
+const LOOKED_AT: usize = 64;
+/// Parked slabs that a tick discards at most, and a release.
+const DISCARDED_BY_TICK: usize = 512;
+const DISCARDED_BY_RELEASE: usize = 64;
+/// Warm pages that are kept at first, whatever is in use, and that are learnt to be kept.
+const WARM_LEAST: usize = 256;
+const WARM_MOST: usize = 4096;
+/// The part of the pages in use that may be warm besides.
+const WARM_PART: usize = 4;
+/// Pages of the guard after a slab.
+const GUARD: usize = 1;
+/// Kinds: a class each, and one for each number of pages that a span has.
 const KINDS: usize = CLASSES + SPAN_PAGES + 1;
 
-/// `counted` of a kept slab: its contents are gone, are to go, or have to stay, since they are not zero as
+/// `counted` of a kept slab: its contents are gone, or may lie in memory. They stay there where they are not zero as
 /// they were left: the next allocation from it will tell of a write after free.
 const COLD: u32 = 0;
 const WARM: u32 = 1;
-const EVIDENCE: u32 = 2;
+/// `counted` of a span that nobody has had yet: it is all zero.
+const UNUSED: u32 = 2;
 
-/// Slabs whose pages wait for the next slab of their kind. The front is warm, released last; behind it lie
-/// those that were looked at.
+/// Random bits that a span is drawn by.
+const LOT_BITS: usize = 4;
+/// Among how many free spans of its size one is drawn: up to [`SHORT_PAGES`] pages, whose quarantine holds more of
+/// them, and beyond.
+const AMONG: [usize; 2] = [16, 8];
+const SHORT_PAGES: usize = 8;
+
+/// Slabs whose pages wait for the next slab of their kind.
 pub(super) struct Parked {
-    lists: [List; KINDS],
+    /// Of each kind those whose pages lie in memory, released last first.
+    warm: [List; KINDS],
+    /// The others, those that nobody has had yet come last.
+    cold: [List; KINDS],
+    /// How many slabs each pair of lists has, and how many of them are warm.
+    counts: [usize; KINDS],
+    warm_counts: [usize; KINDS],
+    /// The fewest warm ones since the last tick, whether one of the kind was taken since, and how many are to be
+    /// discarded.
+    low: [usize; KINDS],
+    was_used: [bool; KINDS],
+    due: [usize; KINDS],
     /// Pages that are not discarded.
-    warm: usize,
+    warm_pages: usize,
+    /// Pages of all kept slabs, guards included.
+    pages: usize,
+    /// The kind whose turn it is to be discarded.
+    turn: usize,
+    /// Warm pages that are kept although few pages are in use.
+    spare: Learnt,
 }
 
 /// The list of slabs of a class, or of spans of that many pages.
@@ -50,81 +87,200 @@ fn kind(class: usize, pages: usize) -> usize {
     }
 }
 
+/// Among how many spans of a kind one is drawn; of slabs the one released last is used first.
+fn among(kind: usize) -> usize {
+    match kind.checked_sub(CLASSES) {
+        None => 0,
+        Some(pages) => AMONG[usize::from(pages > SHORT_PAGES)],
+    }
+}
+
 impl Parked {
     pub(super) const fn new() -> Parked {
         Parked {
-            lists: [const { List::new() }; KINDS],
-            warm: 0,
+            warm: [const { List::new() }; KINDS],
+            cold: [const { List::new() }; KINDS],
+            counts: [0; KINDS],
+            warm_counts: [0; KINDS],
+            low: [0; KINDS],
+            was_used: [false; KINDS],
+            due: [0; KINDS],
+            warm_pages: 0,
+            pages: 0,
+            turn: 0,
+            spare: Learnt::new(WARM_LEAST, WARM_MOST),
         }
     }
 
     /// In a fork child: forgets all.
     pub(super) fn forget(&mut self) {
-        self.lists.iter().for_each(List::clear);
-        self.warm = 0;
+        self.warm.iter().for_each(List::clear);
+        self.cold.iter().for_each(List::clear);
+        (self.counts, self.warm_counts) = ([0; KINDS], [0; KINDS]);
+        (self.low, self.due) = ([0; KINDS], [0; KINDS]);
+        (self.warm_pages, self.pages) = (0, 0);
     }
 
-    /// Adds a slab whose owner word says released.
-    pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr) {
+    /// Adds a slab whose owner word says released, and whose pages are as `how` says.
+    pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr, how: u32) {
         slab.owner.store(RELEASED, Relaxed);
         slab.set_state(State::Parked);
-        slab.counted.store(WARM, Relaxed);
-        self.warm += slab.pages();
-        self.lists[kind(slab.class(), slab.pages())].push_front(table, slab);
+        slab.counted.store(how, Relaxed);
+        let kind = kind(slab.class(), slab.pages());
+        match how {
+            WARM => {
+                self.warm[kind].push_front(table, slab);
+                self.warm_counts[kind] += 1;
+                self.warm_pages += slab.pages();
+            }
+            COLD => self.cold[kind].push_front(table, slab),
+            _ => self.cold[kind].push_back(table, slab),
+        }
+        self.counts[kind] += 1;
+        self.pages += slab.pages() + GUARD;
+    }
+
+    /// In a fork child: adds a slab that was kept, with its pages as they are.
+    pub(super) fn put_again(&mut self, table: SlabTable, slab: SlabPtr) {
+        self.put(table, slab, slab.counted.load(Relaxed));
+    }
+
+    /// Takes a slab out of its list.
+    fn unlink(&mut self, table: SlabTable, slab: SlabPtr) {
+        let kind = kind(slab.class(), slab.pages());
+        if slab.counted.load(Relaxed) == WARM {
+            self.warm[kind].unlink(table, slab);
+            self.warm_counts[kind] -= 1;
+            self.warm_pages -= slab.pages();
+            self.low[kind] = self.low[kind].min(self.warm_counts[kind]);
+        } else {
+            self.cold[kind].unlink(table, slab);
+        }
+        self.counts[kind] -= 1;
+        self.pages -= slab.pages() + GUARD;
+    }
+
+    /// Takes a slab out of its list that is to be used.
+    fn use_again(&mut self, table: SlabTable, slab: SlabPtr) {
+        self.unlink(table, slab);
+        self.was_used[kind(slab.class(), slab.pages())] = true;
+        if slab.counted.load(Relaxed) == COLD {
+            self.spare.take(slab.pages());
+        }
+    }
+
+    /// Kept slabs of a kind: the warm ones first.
+    fn of_kind(&self, table: SlabTable, kind: usize) -> impl Iterator<Item = SlabPtr> + '_ {
+        chain(&self.warm[kind], table).chain(chain(&self.cold[kind], table))
+    }
+
+    /// Spans of `pages` pages.
+    fn spans(&self, pages: usize) -> usize {
+        self.counts[kind(CLASSES, pages)]
+    }
+
+    /// Takes one of the first `among` <= 16 spans of `pages` pages, by four random bits, and says whether nobody ever
+    /// had it.
+    fn draw(
+        &mut self,
+        table: SlabTable,
+        pages: usize,
+        among: usize,
+        lot: usize,
+    ) -> Option<(SlabPtr, bool)> {
+        let place = (lot * among.min(self.spans(pages))) >> LOT_BITS;
+        let slab = self.of_kind(table, kind(CLASSES, pages)).nth(place)?;
+        self.use_again(table, slab);
+        Some((slab, slab.counted.load(Relaxed) == UNUSED))
     }
 
     fn take(&mut self, table: SlabTable, shape: &Shape) -> Option<SlabPtr> {
-        let list = &self.lists[kind(shape.class, shape.pages)];
         let fits = |slab: &SlabPtr| slab.base().is_multiple_of(shape.align * PAGE);
-        let slab = core::iter::successors(list.first(table), |&slab| list.after(table, slab))
-            .take(PARKED_PER_TICK)
+        let slab = self
+            .of_kind(table, kind(shape.class, shape.pages))
+            .take(LOOKED_AT)
             .find(fits)?;
-        list.unlink(table, slab);
-        if slab.counted.load(Relaxed) == WARM {
-            self.warm -= slab.pages();
-        }
+        self.use_again(table, slab);
         Some(slab)
     }
 
-    /// Takes a slab that is not discarded out of its list.
-    fn take_warm(&mut self, table: SlabTable) -> Option<SlabPtr> {
-        if self.warm == 0 {
+    /// Takes the warm slab of a kind out that was released longest ago, with `is_due` of one of which some were not
+    /// needed; else of one that has more than spans are drawn among, if there is one. The kinds take turns.
+    fn take_warm(&mut self, table: SlabTable, is_due: bool) -> Option<SlabPtr> {
+        if self.warm_pages == 0 {
             return None;
         }
-        let warm = |list: &List| {
-            list.first(table)
-                .filter(|slab| slab.counted.load(Relaxed) == WARM)
-        };
-        let slab = self.lists.iter().find_map(warm)?;
-        self.lists[kind(slab.class(), slab.pages())].unlink(table, slab);
-        self.warm -= slab.pages();
+        let kinds = || (0..KINDS).map(|i| (self.turn + i) % KINDS);
+        let is_warm = |&kind: &usize| self.warm_counts[kind] > 0;
+        let kind = match is_due {
+            true => kinds().find(|kind| self.due[*kind] > 0 && is_warm(kind)),
+            false => kinds()
+                .find(|&kind| self.warm_counts[kind] > among(kind))
+                .or_else(|| kinds().find(is_warm)),
+        }?;
+        self.turn = (kind + 1) % KINDS;
+        self.due[kind] = self.due[kind].saturating_sub(1);
+        let slab = self.warm[kind].last(table)?;
+        self.unlink(table, slab);
         Some(slab)
     }
 
-    /// Puts a slab that is discarded, or is not to be, behind the others.
-    fn put_last(&mut self, table: SlabTable, slab: SlabPtr, as_what: u32) {
-        slab.counted.store(as_what, Relaxed);
-        self.lists[kind(slab.class(), slab.pages())].push_back(table, slab);
+    /// Finds out how many warm slabs of each kind nobody needed since the last tick. Of spans that were drawn, any one
+    /// of those that they are drawn among may be the next.
+    pub(super) fn find_due(&mut self) {
+        for kind in 0..KINDS {
+            let needed = if self.was_used[kind] { among(kind) } else { 0 };
+            self.due[kind] = self.low[kind].saturating_sub(needed);
+        }
+        self.low = self.warm_counts;
+        self.was_used = [false; KINDS];
+    }
+
+    /// So many warm pages were discarded since nobody needed them.
+    pub(super) fn were_unused(&mut self, pages: usize) {
+        self.spare.quieten(pages);
+    }
+
+    /// Warm pages that are to be discarded at this release, where `used` pages are in use.
+    fn excess(&mut self, used: usize, now: u64) -> usize {
+        let part = used / WARM_PART;
+        if self.warm_pages <= WARM_LEAST.max(part) {
+            return 0;
+        }
+        self.spare.learn(now);
+        let excess = self.warm_pages.saturating_sub(self.spare.bound().max(part));
+        if excess > 0 {
+            self.spare.give(excess, now);
+        }
+        excess
     }
 
     /// Pages of kept slabs that are not discarded.
     pub(super) fn warm_pages(&self) -> usize {
-        self.warm
+        self.warm_pages
     }
 
-    /// Pages of all kept slabs.
-    pub(super) fn pages(&self, table: SlabTable) -> usize {
-        let slabs = |list: &List| {
-            let each = core::iter::successors(list.first(table), |&slab| list.after(table, slab));
-            each.map(SlabPtr::pages).sum::<usize>()
-        };
-        self.lists.iter().map(slabs).sum()
+    /// Pages of all kept slabs, guards included.
+    pub(super) fn held_pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Pages of all kept slabs, as their lists say.
+    pub(super) fn count_pages(&self, table: SlabTable) -> usize {
+        let slabs = (0..KINDS).flat_map(|kind| self.of_kind(table, kind));
+        slabs.map(SlabPtr::pages).sum()
     }
 }
 
-/// `Pages::keeping`: pages stay with their class; and freed ones are zero.
+/// The slabs of a list.
+fn chain(list: &List, table: SlabTable) -> impl Iterator<Item = SlabPtr> + '_ {
+    core::iter::successors(list.first(table), move |&slab| list.after(table, slab))
+}
+
+/// Bits of `Pages::keeping`: pages stay with their class; freed ones are zero; spans are drawn by lot.
 const KEEPING: u32 = 1;
-const KEEPING_ZERO: u32 = 2;
+const ZERO: u32 = 2;
+const DRAWN: u32 = 4;
 
 /// Whether `bytes` bytes of the heap's at `start` are zero: whole pages.
 pub fn is_zero(start: usize, bytes: usize) -> bool {
@@ -136,10 +292,67 @@ pub fn is_zero(start: usize, bytes: usize) -> bool {
 
 impl Pages {
     /// From now on, before the first slab is carved, pages stay with their class and slabs are guarded.
-    /// `zero`: what is freed is zero, and what is not zero any more must not be discarded.
-    pub fn begin_keeping(&self, zero: bool) {
-        let how = if zero { KEEPING_ZERO } else { KEEPING };
-        self.keeping.store(how, Release);
+    /// `zero`: what is freed is zero, and what is not zero any more must not be discarded. `random`: spans are
+    /// drawn by lot.
+    pub fn begin_keeping(&self, zero: bool, random: bool) {
+        let bit = |set: bool, bit: u32| if set { bit } else { 0 };
+        self.keeping
+            .store(KEEPING | bit(zero, ZERO) | bit(random, DRAWN), Release);
+    }
+
+    /// Whether each span is drawn by lot among free ones, which no heap keeps for itself.
+    #[inline]
+    pub fn draws_spans(&self) -> bool {
+        self.keeping.load(Relaxed) & DRAWN != 0
+    }
+
+    /// [`LOT_BITS`] random bits.
+    fn lot<O: Os>(&self, os: &O) -> usize {
+        let mut lots = self.lots.load(Relaxed);
+        if lots >> LOT_BITS == 0 {
+            lots = os.random() | 1 << (u64::BITS - 1);
+        }
+        self.lots.store(lots >> LOT_BITS, Relaxed);
+        lots as usize % (1 << LOT_BITS)
+    }
+
+    /// One of several free spans of `shape`'s size, and whether it is all zero. Where there are too few to choose from,
+    /// more are carved, which costs addresses and no memory.
+    fn draw_span<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        shape: &Shape,
+        owner: u64,
+    ) -> Option<(SlabPtr, bool)> {
+        let (lot, pages) = (self.lot(os), shape.pages);
+        let among = among(kind(CLASSES, pages));
+        if self.inner.lock().kept.spans(pages) < among {
+            self.stock(os, meta, shape, among);
+        }
+        let drawn = self
+            .inner
+            .lock()
+            .kept
+            .draw(self.table(), pages, among, lot)?;
+        drawn.0.make(shape, drawn.0.base(), owner);
+        Some(drawn)
+    }
+
+    /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives.
+    fn stock<O: Os>(&self, os: &O, meta: &Meta, shape: &Shape, count: usize) {
+        let guarded = Shape {
+            pages: shape.pages + 1,
+            ..*shape
+        };
+        for _ in 0..count {
+            let Some((slab, fresh)) = self.new_slab_fresh(os, meta, &guarded, RELEASED) else {
+                return;
+            };
+            self.guard_end(os, slab, shape);
+            let how = if fresh { UNUSED } else { COLD };
+            self.inner.lock().kept.put(self.table(), slab, how);
+        }
     }
 
     #[inline]
@@ -155,6 +368,13 @@ impl Pages {
         shape: &Shape,
         owner: u64,
     ) -> Option<(SlabPtr, bool)> {
+        let is_guarded = self.guards_slabs(meta);
+        if shape.class >= CLASSES && shape.align == 1 && is_guarded && self.draws_spans() {
+            let drawn = self.draw_span(os, meta, shape, owner);
+            if drawn.is_some() {
+                return drawn;
+            }
+        }
         let kept = self.inner.lock().kept.take(self.table(), shape);
         if let Some(slab) = kept {
             let pages = slab.pages();
@@ -172,7 +392,7 @@ impl Pages {
             slab.make(&again, slab.base(), owner);
             return Some((slab, false));
         }
-        if meta.os_page() != PAGE {
+        if !is_guarded {
             return self.new_slab_fresh(os, meta, shape, owner);
         }
         let guarded = Shape {
@@ -189,54 +409,104 @@ impl Pages {
         slab.set_pages(shape.pages);
         let end = slab.base() + shape.pages * PAGE;
         self.set_map(self.page_of(end), 1, SlabId::FOREIGN);
-        // SAFETY: the page is the heap's and nobody's: it was carved, and the slab ends before it.
-        let _ = NonNull::new(end as *mut u8).is_some_and(|end| unsafe { os.fence(end, PAGE) });
+        self.fence_page(os, end);
+        if shape.align > 1 {
+            self.guard_start(os, slab);
+        }
     }
 
-    /// Puts a released slab aside for the next one of its kind.
-    pub(super) fn keep<O: Os>(&self, os: &O, slab: SlabPtr) {
-        let cold = {
-            let kept = &mut self.inner.lock().kept;
-            if kept.warm + slab.pages() <= WARM_PAGES {
-                kept.put(self.table(), slab);
+    /// Puts a guard page before a slab that begins at a chosen address, where free pages lie before it. In all other
+    /// places a guard page lies there: a slab's before it, or the one that what the heap grew by begins with.
+    fn guard_start<O: Os>(&self, os: &O, slab: SlabPtr) {
+        let page = self.page_of(slab.base());
+        let before = {
+            let inner = &mut *self.inner.lock();
+            let window = &inner.windows[inner.window_of(page)];
+            if page <= window.first || !inner.runs.is_free(PageNo(page.0 - 1), 1) {
                 return;
             }
-            slab.owner.store(RELEASED, Relaxed);
-            slab
+            let before = PageNo(page.0 - 1);
+            inner.take(before, 1);
+            before
         };
-        self.discard_one(os, cold);
+        self.set_map(before, 1, SlabId::FOREIGN);
+        self.fence_page(os, slab.base() - PAGE);
+    }
+
+    /// Whether a page that faults lies before and after each slab.
+    pub(super) fn guards_slabs(&self, meta: &Meta) -> bool {
+        self.is_keeping() && meta.os_page() == PAGE
+    }
+
+    /// Makes a page fault that the map says is foreign, or is about to, if the system can.
+    pub(super) fn fence_page<O: Os>(&self, os: &O, at: usize) {
+        // SAFETY: the page is the heap's and nobody's: it was carved or has just come, and no slab has it.
+        let _ = NonNull::new(at as *mut u8).is_some_and(|at| unsafe { os.fence(at, PAGE) });
+    }
+
+    /// Puts a released slab aside for the next one of its kind, and discards what has been kept too long.
+    pub(super) fn keep<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) {
+        let now = os.clock();
+        let excess = {
+            let inner = &mut *self.inner.lock();
+            inner.policy.last_release = now;
+            inner.kept.put(self.table(), slab, WARM);
+            let used = inner.used_pages().saturating_sub(inner.kept.held_pages());
+            match inner.policy.keeps_all() {
+                true => 0,
+                false => inner.kept.excess(used, now),
+            }
+        };
+        self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
     }
 
     fn discard_one<O: Os>(&self, os: &O, slab: SlabPtr) {
         let bytes = slab.pages() * PAGE;
-        let evidence = self.keeping.load(Relaxed) == KEEPING_ZERO && !is_zero(slab.base(), bytes);
+        let evidence = self.keeping.load(Relaxed) & ZERO != 0 && !is_zero(slab.base(), bytes);
         let start = NonNull::new(slab.base() as *mut u8).filter(|_| !evidence);
         // SAFETY: the slab is on no list and nobody's, and all of its slots are free.
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
-        let kept = &mut self.inner.lock().kept;
-        if done || evidence {
-            slab.set_state(State::Parked);
-            kept.put_last(self.table(), slab, if done { COLD } else { EVIDENCE });
-        } else {
-            kept.put(self.table(), slab);
-        }
+        let how = if done { COLD } else { WARM };
+        self.inner.lock().kept.put(self.table(), slab, how);
     }
 
     /// Discards what all kept slabs hold, as far as the system lets it.
     pub fn discard_all_kept<O: Os>(&self, os: &O, meta: &Meta) {
         // Each has a page at least, and one that could not be discarded is kept as it was.
-        self.discard_kept(os, meta, WARM_PAGES);
+        let pages = self.inner.lock().kept.warm_pages();
+        self.discard_kept(os, meta, pages, pages, false);
     }
 
-    /// Discards what up to `most` kept slabs hold.
-    pub(super) fn discard_kept<O: Os>(&self, os: &O, meta: &Meta, most: usize) {
+    /// Discards what nobody needed since the last tick.
+    pub(super) fn discard_due<O: Os>(&self, os: &O, meta: &Meta) {
+        self.inner.lock().kept.find_due();
+        let done = self.discard_kept(os, meta, usize::MAX, DISCARDED_BY_TICK, true);
+        self.inner.lock().kept.were_unused(done);
+    }
+
+    /// Discards `pages` pages of what up to `most` kept slabs hold, with `is_due` only what was not needed. How many
+    /// pages they had.
+    fn discard_kept<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        pages: usize,
+        most: usize,
+        is_due: bool,
+    ) -> usize {
+        let mut done = 0;
         for _ in 0..most {
-            let warm = self.inner.lock().kept.take_warm(self.table());
+            if done >= pages {
+                break;
+            }
+            let warm = self.inner.lock().kept.take_warm(self.table(), is_due);
             let Some(slab) = warm else {
-                return;
+                break;
             };
+            done += slab.pages();
             counters::add(&meta.counters().purged, (slab.pages() * PAGE) as u64);
             self.discard_one(os, slab);
         }
+        done
     }
 }

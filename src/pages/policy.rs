@@ -110,11 +110,14 @@ impl Policy {
             || self.largest >= self.huge_from && window.kind == Kind::Break && window.len >= again
     }
 
+    /// Whether nothing is discarded at a release: who asks for a longer decay than by default wants all kept until then.
+    pub(super) fn keeps_all(&self) -> bool {
+        self.interval > Name::Decay.spec().default as u64 || self.least == usize::MAX
+    }
+
     /// How many of `dirty` free pages inside are to be discarded at this release, where `used` pages are in use.
-    ///
-    /// Who asks for a longer decay than by default wants all kept until then.
     pub(super) fn excess(&mut self, dirty: usize, used: usize, now: u64) -> usize {
-        if self.interval > Name::Decay.spec().default as u64 || self.least == usize::MAX {
+        if self.keeps_all() {
             return 0;
         }
         let part = used / SPARE_PART;

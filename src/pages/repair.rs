@@ -68,7 +68,7 @@ impl Pages {
                 inner.runs.take(page, slab.pages());
                 self.set_map(page, slab.pages(), slab.id());
                 slab.queue.store(0, Relaxed);
-                inner.kept.put(self.table(), slab);
+                inner.kept.put_again(self.table(), slab);
             } else if slab.owner.load(Relaxed) == RELEASED || slab.state() == State::Released {
                 slab.owner.store(RELEASED, Relaxed);
                 slab.set_state(State::Released);
@@ -154,7 +154,7 @@ impl Pages {
                 .count();
         });
         let inner = &mut *self.inner.lock();
-        in_slabs += inner.kept.pages(self.table());
+        in_slabs += inner.kept.count_pages(self.table());
         let mut mapped = 0;
         for window in &inner.windows[..inner.used] {
             for i in 0..window.len {

@@ -61,6 +61,20 @@ static void underflow_of_a_large_block(void) {
     volatile char *p = take(300000);
     p[-1] = 1;
 }
+/* Blocks of whole pages end at their guard pages, and begin after one. */
+static void overflow_of_whole_pages(void) { ((volatile char *)take(17 * PAGE_BYTES))[17 * PAGE_BYTES] = 1; }
+static void underflow_of_whole_pages(void) { ((volatile char *)take(17 * PAGE_BYTES))[-1] = 1; }
+static void overflow_of_large_whole_pages(void) { ((volatile char *)take(MIB))[MIB] = 1; }
+static void overflow_of_aligned_whole_pages(void) {
+    volatile char *p = aligned_alloc(65536, opaque_size(65536));
+    p[65536 + 100] = 1;
+}
+static void overflow_of_large_aligned_pages(void) {
+    volatile char *p = aligned_alloc(2 * MIB, opaque_size(MIB));
+    p[MIB + 100] = 1;
+}
+static void overflow_past_the_canary_of_a_span(void) { overflow(20000, 300, 1); }
+static void overflow_past_the_canary_of_a_large_block(void) { overflow(300001, 3000, 1); }
 static void write_after_free(void) {
     freed(40)[13] = 1;
     use_again(40);
@@ -366,6 +380,37 @@ static void samples_are_as_many_of_each_size(void) {
     for (int k = 0; k < SIZES; k++) CHECK(count[k] > 100 && count[k] < 400);
 }
 
+/* Whether nobody can read the byte at `at`. */
+static bool is_closed(const char *at) {
+    static int ends[2];
+    if (ends[0] == 0) CHECK(pipe(ends) == 0);
+    char byte;
+    if (write(ends[1], at, 1) == -1) return errno == EFAULT;
+    CHECK(read(ends[0], &byte, 1) == 1);
+    return false;
+}
+
+/* The first span of the heap, one at a chosen address, the first after what somebody else's sbrk took, and the first
+ * where the break cannot move: each begins after a closed page. */
+static void spans_begin_after_guards(void) {
+    enum { SPANS = 60, PAGES = 17 };
+    for (int round = 0; round < 4; round++) {
+        if (round == 2) CHECK(sbrk(5000) != (void *)-1);
+        if (round == 3) {
+            char *end = (char *)(((uintptr_t)break_now() + PAGE_BYTES - 1) & -(uintptr_t)PAGE_BYTES);
+            CHECK(mmap(end, PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == end);
+        }
+        for (int i = 0; i < SPANS; i++) {
+            size_t bytes = PAGES * PAGE_BYTES;
+            char *p = round == 1 ? aligned_alloc(65536, opaque_size(65536)) : take(bytes);
+            CHECK(p != NULL && is_closed(p - 1));
+            block[round * SPANS + i] = p;
+        }
+    }
+    for (int i = 0; i < 4 * SPANS; i++) give(block[i]);
+    sound();
+}
+
 /* Also when a slot of the smallest class is cached, which a size that wraps round would be taken for. */
 static void sizes_that_wrap_are_refused(void) {
     void *nothing = take(0), *live = take(1000);
@@ -390,6 +435,9 @@ static const struct {
 } cases[] = {
     MISUSE(overflow_by_1), MISUSE(overflow_by_a_zero), MISUSE(overflow_by_8), MISUSE(overflow_into_the_slots_tail),
     MISUSE(overflow_of_a_span), MISUSE(overflow_of_a_large_block), MISUSE(overflow_of_an_aligned_block),
+    MISUSE(overflow_of_whole_pages), MISUSE(underflow_of_whole_pages), MISUSE(overflow_of_large_whole_pages),
+    MISUSE(overflow_of_aligned_whole_pages), MISUSE(overflow_of_large_aligned_pages),
+    MISUSE(overflow_past_the_canary_of_a_span), MISUSE(overflow_past_the_canary_of_a_large_block),
     MISUSE(overflow_found_by_realloc), MISUSE(overflow_up_to_a_fault), MISUSE(overflow_of_a_span_up_to_a_fault),
     MISUSE(overflow_of_a_large_block_up_to_a_fault), MISUSE(underflow_of_a_large_block), MISUSE(write_after_free),
     MISUSE(write_after_free_of_8_bytes), MISUSE(write_after_free_of_8000_bytes), MISUSE(write_after_free_of_a_span),
@@ -401,7 +449,7 @@ static const struct {
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), MISUSE(sampled_overflow),
     MISUSE(sampled_use_after_free), MISUSE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
-    CASE(sizes_that_wrap_are_refused), CASE(large_blocks_leave_the_quarantine_alone),
+    CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
 };
 
 int main(int argc, char **argv) {
