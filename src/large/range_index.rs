@@ -78,7 +78,7 @@ const EXACT: usize = 1 << EXACT_SHIFT;
 const EXACT_SHIFT: u32 = 6;
 /// Base-2 logarithm of the bins for each doubling above.
 const STEP_SHIFT: u32 = 5;
-/// Number of bins; the last one holds all ranges of a GiB and more.
+/// Number of bins. The last one holds all ranges of a GiB and more.
 const BINS: usize = 448;
 const WORD_BITS: usize = u64::BITS as usize;
 const BIN_WORDS: usize = BINS / WORD_BITS;
@@ -87,7 +87,7 @@ const CHAIN_SHIFT: u32 = 10;
 /// How many ranges of a bin are compared before one that fits is taken.
 const COMPARED: usize = 16;
 
-/// The place of a range in the lists and chains; 0: none.
+/// The place of a range in the lists and chains. 0 means none.
 #[derive(Clone, Copy)]
 struct Links {
     /// In the bin: before and behind it.

@@ -15,7 +15,7 @@ pub enum Which {
     Held,
 }
 
-/// Contents of a range; zero where nothing is there.
+/// Contents of a range. Zero where nothing is there.
 #[derive(Default)]
 pub struct Batch {
     start: u64,
@@ -61,13 +61,13 @@ impl Batch {
         self.bytes[at..].fill(0);
     }
 
-    /// All that was read, by its first address; nothing is left.
+    /// All that was read, by its first address. Nothing is left.
     pub fn into_piece(&mut self) -> (u64, Vec<u8>) {
         self.there.clear();
         (self.start, std::mem::take(&mut self.bytes))
     }
 
-    /// The bytes of `span`, which lies in what was read; none where it does not.
+    /// The bytes of `span`, which lies in what was read. None if it does not.
     pub fn bytes(&self, span: Span) -> &[u8] {
         let at = span.start.wrapping_sub(self.start) as usize;
         let end = at.saturating_add(span.bytes() as usize);

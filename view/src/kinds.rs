@@ -1,4 +1,4 @@
-//! What the live blocks are, summed by type and size; and which texts are there more than once.
+//! What the live blocks are, summed by type and size, and which texts are there more than once.
 
 use crate::contents::{each_batch, each_part, Which};
 use crate::model::{Heap, Slab};
@@ -9,7 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
 use std::hash::Hasher;
 
-/// The most texts that are remembered to look for doubles; of more the rest is counted alone.
+/// The most texts that are remembered to look for doubles. Of more the rest is counted alone.
 const TEXTS_MOST: usize = 1 << 23;
 /// Bytes of a text that are kept to be shown.
 const SHOWN: usize = 40;
@@ -105,7 +105,7 @@ struct Alike {
 #[derive(Default)]
 struct Counted {
     sums: HashMap<(u64, Type), (u64, u64)>,
-    /// By what the text says, as a number; none: they are not asked for.
+    /// By what the text says, as a number. None means that they are not asked for.
     texts: Option<HashMap<u64, Alike>>,
     text_count: u64,
     text_bytes: u64,
@@ -118,7 +118,7 @@ impl Counted {
         sum.1 += bytes;
     }
 
-    /// Counts the live blocks of `heap`; `named` are types of some of them that pointers to them tell.
+    /// Counts the live blocks of `heap`. `named` are types of some of them that pointers to them tell.
     fn count(
         &mut self,
         source: &dyn Source,

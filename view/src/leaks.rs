@@ -46,7 +46,7 @@ pub enum Proof {
 /// How it is searched.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
-    /// How many passes; none: until they find nothing more to leave out.
+    /// How many passes. None means until they find nothing more to leave out.
     pub passes: Option<u32>,
     /// What is proved.
     pub proof: Proof,
@@ -105,7 +105,7 @@ pub struct Reachable {
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// Lost blocks to which no lost block leads, with what is lost through them; those of the most bytes first.
+    /// Lost blocks to which no lost block leads, with what is lost through them. Those of the most bytes first.
     pub lost: Vec<Group>,
     /// How many blocks looked lost before the proof.
     pub candidates: u64,
@@ -138,7 +138,8 @@ struct Pass {
     unscanned: u64,
 }
 
-/// Searches `target`; of several heaps what is lost of the one numbered `heap`, or of all. A process goes on afterwards.
+/// Searches `target`. Of several heaps what is lost of the one numbered `heap`, or of all. A process goes on
+/// afterwards.
 pub fn search(target: &mut Target, heap: Option<usize>, how: &Search) -> Result<Found> {
     let regions = region::find(&**target)?;
     if !target.has_contents() {
@@ -169,7 +170,7 @@ pub fn search(target: &mut Target, heap: Option<usize>, how: &Search) -> Result<
 
 struct Searching {
     regions: Vec<Region>,
-    /// The heap that is asked for; none: all.
+    /// The heap that is asked for. None means all.
     wanted: Option<usize>,
     types: Types,
     passes: u32,
@@ -395,7 +396,7 @@ impl Searching {
         all
     }
 
-    /// Which of `numbers` lead to which, by place; and the types that pairs of words in them tell of others.
+    /// Which of `numbers` lead to which, by place, and the types that pairs of words in them show of others.
     fn graph(
         &mut self,
         source: &dyn Source,

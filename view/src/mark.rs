@@ -21,7 +21,7 @@ pub type Number = u32;
 struct Entry {
     base: u64,
     size: u64,
-    /// 2^64 divided by the size, rounded up; 0: there is one slot.
+    /// 2^64 divided by the size, rounded up. 0 means that there is one slot.
     reciprocal: u64,
     slots: u32,
     /// The number of its first slot, a multiple of 64.
@@ -66,7 +66,7 @@ impl Bits {
         word.is_some_and(|word| word >> (number % 64) & 1 != 0)
     }
 
-    /// Sets it; whether it was not set.
+    /// Sets it. Returns whether it was not set.
     pub fn set(&mut self, number: Number) -> bool {
         let Some(word) = self.0.get_mut(number as usize / 64) else {
             return false;
@@ -77,7 +77,7 @@ impl Bits {
         fresh
     }
 
-    /// Clears it; whether it was set.
+    /// Clears it. Returns whether it was set.
     pub fn clear(&mut self, number: Number) -> bool {
         let Some(word) = self.0.get_mut(number as usize / 64) else {
             return false;
@@ -228,7 +228,7 @@ impl Index {
         self.place(value).map(|place| place.1)
     }
 
-    /// The slab, by place, and the number of the live block that `value` points to or into; of large ones no slab.
+    /// The slab, by place, and the number of the live block that `value` points to or into. Of large ones no slab.
     #[inline]
     fn place(&self, value: u64) -> Option<(u32, Number)> {
         for table in &self.tables {
@@ -344,7 +344,7 @@ impl Copy {
         found.unwrap_or(&[])
     }
 
-    /// Calls `visit` with what there is of `span` and where, by address; the rest is zero.
+    /// Calls `visit` with what there is of `span` and where, by address. The rest is zero.
     pub fn each(&self, span: Span, mut visit: impl FnMut(u64, &[u8])) {
         let from = self
             .pieces
@@ -393,7 +393,7 @@ pub struct Marker<'a> {
     pointers: Pointers,
     reached: Bits,
     done: Bits,
-    /// Slabs that wait, and whether they do; large blocks by number.
+    /// Slabs that wait, and whether they do. Large blocks by number.
     waiting: VecDeque<u32>,
     waits: Vec<bool>,
     large: Vec<Number>,
@@ -450,7 +450,7 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// Looks through all that is reached; which blocks are.
+    /// Looks through all that is reached. Returns which blocks are.
     pub fn finish(mut self) -> Bits {
         let copy = self.copy;
         loop {

@@ -1,7 +1,7 @@
 //! The header of a metadata region: where areas, windows and tables lie, by what it states of itself.
 //!
-//! Layout 3 states what a reader needs; layout 2 left most of it to be known, and that is written down here. Nothing
-//! is taken from a header before it was compared with what it may be.
+//! Layout 3 states what a reader needs. Layout 2 left most of it to be known, and that is written down here. Nothing is
+//! taken from a header before it was compared with what it may be.
 
 use crate::source::{Source, Span, ADDRESSES};
 use crate::{Error, Result};

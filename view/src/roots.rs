@@ -30,7 +30,7 @@ pub enum Place<'a> {
 
 /// A target's roots.
 pub struct Roots {
-    /// What is read, by address; each part lies in one mapping.
+    /// What is read, by address. Each part lies in one mapping.
     pub spans: Vec<Span>,
     /// The threads, with registers where they stand still.
     pub threads: Vec<Thread>,

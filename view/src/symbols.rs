@@ -60,7 +60,7 @@ impl Symbols {
         Some(class.trim_start_matches("vtable for ").to_string())
     }
 
-    /// The address of `symbol` in a file that is mapped, whose path contains `part`; where `part` is empty, in the
+    /// The address of `symbol` in a file that is mapped, whose path contains `part`. Where `part` is empty, in the
     /// program's own file.
     pub fn address(&mut self, source: &dyn Source, part: &str, symbol: &str) -> Option<u64> {
         let mut paths: Vec<&str> = source

@@ -50,7 +50,7 @@ struct Table {
     apart: Vec<Apart>,
 }
 
-/// A symbol of a file whose path contains `file`; of the program's own, where that is empty.
+/// A symbol of a file whose path contains `file`. Of the program's own, where that is empty.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Anchor {
@@ -115,14 +115,14 @@ fn tables() -> &'static [Table] {
     static PARSED: OnceLock<Vec<Table>> = OnceLock::new();
     PARSED.get_or_init(|| {
         let all = TABLES.iter();
-        // A test reads each of them; one that is no table has nothing to say.
+        // A test reads each of them. One that is no table has nothing to say.
         all.filter_map(|text| toml::from_str(text).ok()).collect()
     })
 }
 
 /// What lies where, as far as a type needs it.
 pub trait Blocks {
-    /// Whether a block, or a slot for one, lies at `address`, and its bytes; none of a large one.
+    /// Whether a block, or a slot for one, lies at `address`, and its bytes. None of a large one.
     fn block_at(&self, address: u64) -> Option<Option<u64>>;
 }
 
@@ -178,7 +178,7 @@ pub struct Types {
     values: HashMap<u64, Option<(Type, u64)>>,
     /// Types by the size of the blocks that the first word points to.
     pointers: HashMap<u64, Type>,
-    /// Where the anchor of each table lies; 0: the target has none.
+    /// Where the anchor of each table lies. 0 means that the target has none.
     anchors: Option<Vec<u64>>,
 }
 
@@ -210,7 +210,7 @@ impl Types {
         types
     }
 
-    /// The type's name; empty where contents were not there.
+    /// The type's name. Empty if contents were not there.
     pub fn name(&self, known: Type) -> &str {
         self.names.get(known.0 as usize).map_or("", String::as_str)
     }
@@ -383,7 +383,8 @@ impl Types {
         None
     }
 
-    /// The text in a block of type `known` with contents `bytes`, if that is text; without what lies before and behind.
+    /// The text in a block of type `known` with contents `bytes`, if that is text, without what lies before and after
+    /// it. Without what lies before and behind.
     pub fn text_in<'a>(&self, known: Type, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let before = match known {
             Type::TEXT => 0,

@@ -49,7 +49,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "no_stop")]
     fail: bool,
 
-    /// Search again and again for this long, and tell what stays lost; s, m or h may follow the number
+    /// Search again and again for this long, and print what stays lost. s, m or h may follow the number s, m or h may
+    /// follow the number
     #[arg(long, value_name = "TIME", value_parser = time)]
     track: Option<Duration>,
 
@@ -57,7 +58,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     suppressions: Option<PathBuf>,
 
-    /// Also tell how many blocks are held, and how many of them by pointers into their middle alone; implies --stop
+    /// Also print how many blocks are held, and how many of them by pointers into their middle alone. Implies --stop
+    /// Implies --stop
     #[arg(long)]
     kinds: bool,
 
@@ -76,7 +78,7 @@ fn passes(text: &str) -> std::result::Result<Passes, String> {
     }
 }
 
-/// A time; s, m or h may follow the number.
+/// A time. s, m or h may follow the number.
 pub fn time(text: &str) -> std::result::Result<Duration, String> {
     let wrong = || "a number, to which s, m or h may be added".to_string();
     let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
@@ -110,7 +112,7 @@ struct Report<'a> {
     reachable: Option<Reachable>,
 }
 
-/// Prints what is lost; the exit status.
+/// Prints what is lost. Returns the exit status.
 pub fn run(args: &Args) -> Result<i32> {
     let suppressed = match &args.suppressions {
         Some(file) => Suppressions::read(file)?,

@@ -1,4 +1,4 @@
-//! `slabside types`: what the live blocks are, by the types of the program's objects; and texts that are there twice.
+//! `slabside types`: what the live blocks are, by the types of the program's objects, and which texts are there twice.
 
 use super::{grouped, human, json, print, statuses, Common, Read};
 use anyhow::Result;
@@ -28,7 +28,7 @@ pub struct Args {
     /// What to read: a process number, a core file or a snapshot file
     target: String,
 
-    /// Print how the texts begin that are there more than once; they are data of the program
+    /// Print how the texts begin that are there more than once. They are data of the program
     #[arg(long)]
     show_text: bool,
 

@@ -45,7 +45,7 @@ pub struct Core {
     present: Vec<Span>,
     threads: Vec<Thread>,
     about: About,
-    /// An address on the main thread's stack; 0: not known.
+    /// An address on the main thread's stack. 0 means not known.
     on_stack: u64,
 }
 

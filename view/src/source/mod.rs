@@ -90,7 +90,7 @@ pub struct Thread {
     /// What its vector registers hold, word by word without zeros, where it was stopped.
     #[serde(default)]
     pub vectors: Vec<u64>,
-    /// Its stack pointer, where it was stopped or sleeps; 0: not known.
+    /// Its stack pointer, where it was stopped or sleeps. 0 means not known.
     #[serde(default)]
     pub stack: u64,
 }

@@ -85,7 +85,7 @@ struct Held {
     tid: i32,
     registers: Vec<(String, u64)>,
     vectors: Vec<u64>,
-    /// The signal at whose delivery it was stopped, which it still has to get; 0: none.
+    /// The signal at whose delivery it was stopped, which it still has to get. 0 means none.
     signal: i32,
 }
 
@@ -375,7 +375,7 @@ impl Process {
         }
     }
 
-    /// The stack pointer of a thread that sleeps in a system call; 0: it runs, or the kernel does not tell.
+    /// The stack pointer of a thread that sleeps in a system call. 0 means it runs, or the kernel does not tell.
     fn sleeping_at(&self, tid: i32) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", self.pid));
         let text = text.unwrap_or_default();
