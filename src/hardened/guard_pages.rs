@@ -134,7 +134,7 @@ impl AddressQuarantine {
 pub struct WithGuardPages<'a, O: Os> {
     os: &'a O,
     beds: Option<&'a Beds>,
-    /// The block that was mapped last; 0: none.
+    /// The block that was mapped last. 0 means none.
     mapped: AtomicUsize,
 }
 

@@ -551,7 +551,7 @@ impl Hardened {
         need: usize,
         align: usize,
     ) -> Result<Option<(SlabPtr, usize, bool)>, Misuse> {
-        // A block of whole pages ends with its span; others share few sizes, so that fewer spans wait for their turn.
+        // A block of whole pages ends with its span. Others share few sizes, so that fewer spans wait for their turn.
         let pages = match need.is_multiple_of(PAGE) {
             true => need / PAGE,
             false => shared_pages(pages_for(need)),
@@ -747,7 +747,7 @@ impl Hardened {
             // SAFETY: the caller guarantees that the slot is live.
             return unsafe { self.is_room_whole(addr, size, bytes) };
         }
-        // SAFETY: the caller guarantees that the slot is live; slots that are no spans have room for the canary.
+        // SAFETY: the caller guarantees that the slot is live. Slots that are no spans have room for the canary.
         unsafe {
             bytes::broken_seal(addr, size, fixed.secret).is_none()
                 && (!fixed.mitigations.zero || bytes::ends_in_zero(addr, size, bytes))
@@ -1122,7 +1122,7 @@ impl Hardened {
             return false;
         }
         let canary = self.fixed().mitigations.canary;
-        // SAFETY: the slot is live.
+        // SAFETY: `live_fast` found the slot live.
         if canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
             return false;
         }

@@ -87,7 +87,7 @@ fn kind(class: usize, pages: usize) -> usize {
     }
 }
 
-/// Among how many spans of a kind one is drawn; of slabs the one released last is used first.
+/// Among how many spans of a kind one is drawn. Of slabs the one released last is used first.
 fn among(kind: usize) -> usize {
     match kind.checked_sub(CLASSES) {
         None => 0,
@@ -204,8 +204,9 @@ impl Parked {
         Some(slab)
     }
 
-    /// Takes the warm slab of a kind out that was released longest ago, with `is_due` of one of which some were not
-    /// needed; else of one that has more than spans are drawn among, if there is one. The kinds take turns.
+    /// Takes out the warm slab of one kind that was released longest ago. With `is_due` it is a kind of which some
+    /// slabs were not needed. Otherwise a kind comes first that has more slabs than spans are drawn among. The kinds
+    /// take turns.
     fn take_warm(&mut self, table: SlabTable, is_due: bool) -> Option<SlabPtr> {
         if self.warm_pages == 0 {
             return None;
@@ -277,7 +278,7 @@ fn chain(list: &List, table: SlabTable) -> impl Iterator<Item = SlabPtr> + '_ {
     core::iter::successors(list.first(table), move |&slab| list.after(table, slab))
 }
 
-/// Bits of `Pages::keeping`: pages stay with their class; freed ones are zero; spans are drawn by lot.
+/// Bits of `Pages::keeping`: pages stay with their class, freed ones are zero, and spans are drawn at random.
 const KEEPING: u32 = 1;
 const ZERO: u32 = 2;
 const DRAWN: u32 = 4;
