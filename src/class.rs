@@ -198,7 +198,7 @@ const fn waste(class: usize, pages: usize) -> usize {
     pages * PAGE - slots_in(class, pages) * SIZES[class] as usize
 }
 
-/// The page count up to `most` with the least waste in proportion. Of equals the largest.
+/// The page count up to `most` with the least waste in proportion. If several are equal, the largest.
 const fn best_pages(class: usize, least: usize, most: usize) -> usize {
     let mut best = least;
     let mut pages = least;

@@ -27,7 +27,7 @@ pub struct Counters {
     pub magic: AtomicU64,
     /// [`VERSION`].
     pub version: AtomicU32,
-    /// Process whose heap this is. Set by who hands the page over.
+    /// The process whose heap this is. The command that provides the page sets it.
     pub pid: AtomicU32,
     /// Non-zero once a slabside heap has begun to count here.
     pub attached: AtomicU32,

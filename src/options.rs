@@ -131,7 +131,7 @@ pub struct Spec {
     pub word: &'static str,
     /// What its value may be.
     pub kind: Kind,
-    /// Its value unless set. Of a choice the place of the word, of a text 0 for none.
+    /// Its value unless set: for a choice the place of the word, for a text 0, which means none.
     pub default: usize,
     /// What it is, in one line.
     pub meaning: &'static str,

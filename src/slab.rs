@@ -31,7 +31,7 @@ pub struct Slab {
     pub owner: AtomicU64,
     /// Reciprocal of the slot size (see `class::reciprocal`). 1 for a span.
     pub recip: AtomicU32,
-    /// Slot size in bytes. Of a span: its bytes.
+    /// Slot size in bytes. For a span its bytes.
     pub size: AtomicU32,
     /// Frees by the owner until something is to be done. Set whenever `state` changes. A cell, not an atomic, so that
     /// the countdown is one instruction: only the owner looks.

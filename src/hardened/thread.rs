@@ -194,7 +194,7 @@ impl Quarantine {
 pub struct Thread {
     /// The block that the thread's heap works on in place of the thread's own, whose caches stay empty.
     pub local: ThreadCache,
-    /// Where the sizes of the slots in each cache are noted. Of caches that have bits.
+    /// Where the sizes of the slots in each cache are noted, for caches that have bits.
     pub notes: [Cell<*const AtomicU16>; CLASSES],
     /// The slot of each cache that is next: chosen ahead, so that its line can be asked for.
     next_slots: [Cell<u8>; CLASSES],

@@ -36,7 +36,7 @@ unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> An
 /// With `MAP_FIXED` in `flags` the caller owns the range.
 pub(super) unsafe fn map(start: usize, bytes: usize, access: c_int, flags: c_int) -> Answer {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
-    // SAFETY: the caller keeps this function's contract. Elsewhere a fresh mapping touches nobody's memory.
+    // SAFETY: with `MAP_FIXED` the caller owns the range. Without it a fresh mapping touches nobody's memory.
     unsafe { map_file(start, bytes, access, flags, -1, 0) }
 }
 

@@ -23,7 +23,7 @@ pub struct Linux {
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
     fences: GuardPages,
-    /// backtrace(3), once it can be called. Null means that stacks cannot be printed. Null means that they cannot.
+    /// backtrace(3), once it can be called. Null means that stacks cannot be printed.
     backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
     huge: AtomicU32,

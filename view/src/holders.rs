@@ -13,7 +13,7 @@ const MOST: usize = 1000;
 /// A word that points to a block, or into it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holder {
-    /// Where the word lies. 0 means in a register.
+    /// Where the word lies. 0 means that it is in a register.
     pub at: u64,
     /// Its value.
     pub value: u64,

@@ -9,7 +9,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
 use std::hash::Hasher;
 
-/// The most texts that are remembered to look for doubles. Of more the rest is counted alone.
+/// The most texts that are remembered to look for doubles. Beyond that the rest is only counted.
 const TEXTS_MOST: usize = 1 << 23;
 /// Bytes of a text that are kept to be shown.
 const SHOWN: usize = 40;
@@ -19,7 +19,7 @@ const SHOWN: usize = 40;
 pub struct Kind {
     /// What they look like. Empty means their contents are not there.
     pub looks: String,
-    /// Bytes of a block. 0 means of large blocks, which differ.
+    /// Bytes of a block. 0 for large blocks, which differ.
     pub size: u64,
     /// How many there are.
     pub count: u64,

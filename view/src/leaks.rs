@@ -46,7 +46,7 @@ pub enum Proof {
 /// How it is searched.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
-    /// How many passes. None means until they find nothing more to leave out.
+    /// How many passes. None means that it goes on until they find nothing more to leave out.
     pub passes: Option<u32>,
     /// What is proved.
     pub proof: Proof,
