@@ -186,6 +186,10 @@ size_t slabside_validate(void);
  * there is no such option or value, or EBUSY if memory was allocated already and the options are frozen. The
  * environment variable SLABSIDE_OPTIONS has the last word. */
 int slabside_option_set(const char *name, const char *value);
+/* Takes a heap profile from now on: a sample every so many bytes on average, 512 KiB (524288) say; 0: none. The interval
+ * before. `slabside profile` outside the process tells which code holds the memory. Threads learn of it within their next
+ * 16 slow paths. */
+size_t slabside_profile(size_t interval);
 /* Options that a program brings with it, "name:value,name:value": it may define this variable, as
  *     const char *slabside_options = "decay:1s,guard-sample:5000";
  * What slabside_option_set and the environment say comes before it. */

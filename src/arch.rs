@@ -62,8 +62,11 @@ pub enum Freed {
     Far,
 }
 
+pub use registers::registers;
+
 pub use machine::{
-    add_owned, mark_free, prefetch, prefetch_write, thread_pointer, unlinked, xor_owned, Block,
+    add_owned, mark_free, pass_owned, prefetch, prefetch_write, thread_pointer, unlinked,
+    xor_owned, Block,
 };
 
 /// Asks the kernel for call `number`: its result, or minus the error's number. By the instruction itself: a program
@@ -460,6 +463,26 @@ mod machine {
         }
     }
 
+    /// Adds to a count of the calling thread's: whether its top bit is set then. Two instructions.
+    ///
+    /// # Safety
+    /// `count` is the calling thread's, and aligned.
+    #[inline(always)]
+    pub unsafe fn pass_owned(count: *mut u64, by: u64) -> bool {
+        // SAFETY: the caller guarantees that the count is aligned and the calling thread's.
+        unsafe {
+            asm!(
+                "add qword ptr [{count}], {by}",
+                "js {passed}",
+                count = in(reg) count,
+                by = in(reg) by,
+                passed = label { return true },
+                options(nostack)
+            );
+        }
+        false
+    }
+
     /// Adds to a number of the calling thread's: one instruction, so that no signal handler of the thread's
     /// changes it between a load and a store.
     ///
@@ -482,7 +505,8 @@ mod machine {
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
     pub use super::portable::{
-        add_owned, mark_free, prefetch, prefetch_write, thread_pointer, unlinked, xor_owned, Block,
+        add_owned, mark_free, pass_owned, prefetch, prefetch_write, thread_pointer, unlinked,
+        xor_owned, Block,
     };
     use core::arch::asm;
 
@@ -516,7 +540,8 @@ mod machine {
 mod machine {
     extern crate std;
     pub use super::portable::{
-        add_owned, mark_free, prefetch, prefetch_write, thread_pointer, unlinked, xor_owned, Block,
+        add_owned, mark_free, pass_owned, prefetch, prefetch_write, thread_pointer, unlinked,
+        xor_owned, Block,
     };
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
@@ -532,6 +557,48 @@ mod machine {
     #[inline(always)]
     pub fn address() -> *mut u8 {
         BYTES.with(|bytes| bytes.0.get().cast())
+    }
+}
+
+/// Number of registers that a stack is unwound from.
+pub const REGISTERS: usize = 8;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
+mod registers {
+    use core::arch::asm;
+
+    /// Where the calling function is, its stack pointer, and the registers that it keeps for its callers: rip, rsp, rbp,
+    /// rbx, r12 to r15.
+    #[inline(always)]
+    pub fn registers() -> [usize; super::REGISTERS] {
+        let mut all = [0; super::REGISTERS];
+        // SAFETY: stores registers to the array, and changes none but the one that is named.
+        unsafe {
+            asm!(
+                "lea {here}, [rip]",
+                "mov [{all}], {here}",
+                "mov [{all} + 8], rsp",
+                "mov [{all} + 16], rbp",
+                "mov [{all} + 24], rbx",
+                "mov [{all} + 32], r12",
+                "mov [{all} + 40], r13",
+                "mov [{all} + 48], r14",
+                "mov [{all} + 56], r15",
+                here = out(reg) _,
+                all = in(reg) all.as_mut_ptr(),
+                options(nostack, preserves_flags)
+            );
+        }
+        all
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(miri))))]
+mod registers {
+    /// They are not told.
+    #[inline(always)]
+    pub fn registers() -> [usize; super::REGISTERS] {
+        [0; super::REGISTERS]
     }
 }
 
@@ -664,6 +731,20 @@ pub mod portable {
     #[inline(always)]
     pub fn unlinked(value: u64) -> u64 {
         value
+    }
+
+    /// Adds to a count of the calling thread's: whether its top bit is set then.
+    ///
+    /// # Safety
+    /// `count` is the calling thread's, and aligned.
+    #[inline(always)]
+    pub unsafe fn pass_owned(count: *mut u64, by: u64) -> bool {
+        // SAFETY: the caller guarantees that the count is aligned and the calling thread's.
+        unsafe {
+            let sum = count.read().wrapping_add(by);
+            count.write(sum);
+            sum >> 63 != 0
+        }
     }
 
     /// Adds to a number of the calling thread's. Atomic, so that no signal handler of the thread's changes it

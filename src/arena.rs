@@ -178,6 +178,7 @@ impl<O: Os> Allocator<O> {
         if self.hard.is_on() {
             return self.hard.end_far(backend, addr);
         }
+        backend.profile.end_large(&backend.meta, addr);
         backend.large.unmap(&backend.os, &backend.meta, addr);
         Ok(())
     }

@@ -50,6 +50,18 @@ pub mod offset {
     pub const FACTS: usize = offset_of!(Header, facts);
     /// What lies elsewhere, 8 bytes each.
     pub const ELSEWHERE: usize = offset_of!(Header, elsewhere);
+    /// Whether a heap profile is taken, 8 bytes. A tool may write to it.
+    pub const PROFILE: usize = offset_of!(Header, profile);
+    /// Offset and length of the area of samples, 16 bytes.
+    pub const SAMPLES: usize = offset_of!(Header, samples);
+    /// The number behind the last sample's place used, 4 bytes.
+    pub const SAMPLES_MADE: usize = offset_of!(Header, samples_made);
+    /// How often the interval is doubled at present, 4 bytes.
+    pub const SAMPLES_DOUBLED: usize = offset_of!(Header, samples_doubled);
+    /// Samples taken so far, 8 bytes.
+    pub const SAMPLES_TAKEN: usize = offset_of!(Header, samples_taken);
+    /// Samples for which there was no place, 8 bytes.
+    pub const SAMPLES_LOST: usize = offset_of!(Header, samples_lost);
 }
 
 /// Where a window's fields lie in its entry.
@@ -100,6 +112,38 @@ pub mod slab {
     pub const ID: usize = offset_of!(Slab, id);
     /// Number of pages, 1 byte.
     pub const PAGES: usize = offset_of!(Slab, pages);
+}
+
+/// Where a sample's fields lie in it.
+pub mod sample {
+    use super::offset_of;
+    pub use crate::meta::{PROFILE_SHIFT, SAMPLE_BYTES as BYTES};
+    use crate::profile::Sample;
+
+    /// Its number, 8 bytes; 0: none.
+    pub const NUMBER: usize = offset_of!(Sample, number);
+    /// Its block's address, 8 bytes.
+    pub const ADDRESS: usize = offset_of!(Sample, address);
+    /// The block's bytes when it was taken, 8 bytes.
+    pub const SIZE: usize = offset_of!(Sample, size);
+    /// The interval that it was drawn with, 8 bytes.
+    pub const INTERVAL: usize = offset_of!(Sample, interval);
+    /// When it was taken, 8 bytes.
+    pub const TIME: usize = offset_of!(Sample, time);
+    /// The owner word of its heap, 8 bytes.
+    pub const OWNER: usize = offset_of!(Sample, owner);
+    /// The profile that it belongs to, 4 bytes.
+    pub const BEGUN: usize = offset_of!(Sample, begun);
+    /// Not 0 once it has ended, 4 bytes.
+    pub const ENDED: usize = offset_of!(Sample, ended);
+    /// Number of its slab's header, 4 bytes; 0: a large block.
+    pub const SLAB: usize = offset_of!(Sample, slab);
+    /// Bytes of stack, 4 bytes.
+    pub const STACK_BYTES: usize = offset_of!(Sample, stack_bytes);
+    /// rip, rsp, rbp, rbx, r12, r13, r14 and r15, 8 bytes each.
+    pub const REGISTERS: usize = offset_of!(Sample, registers);
+    /// The stack from rsp on.
+    pub const STACK: usize = offset_of!(Sample, stack);
 }
 
 /// Owner words.

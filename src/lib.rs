@@ -76,6 +76,8 @@ pub mod free_runs;
 #[cfg(not(loom))]
 pub mod pages;
 #[cfg(not(loom))]
+pub mod profile;
+#[cfg(not(loom))]
 pub mod large;
 #[cfg(not(loom))]
 pub mod occupancy;
@@ -105,7 +107,7 @@ pub mod api;
 pub mod valgrind;
 
 #[cfg(not(loom))]
-pub use api::{set_option, stats, trim, Arena, OptionError, Slabside};
+pub use api::{profile, set_option, stats, trim, Arena, OptionError, Slabside};
 #[cfg(not(loom))]
 pub use stats::Stats;
 

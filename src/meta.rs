@@ -34,7 +34,7 @@ use core::ptr::NonNull;
 /// First word of the region: "slabside" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabside");
 /// Version of the region's layout: of the header, the slab headers, and what the areas mean.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The parts of the region, in order of address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +70,16 @@ pub enum Area {
     Threads,
     /// Which blocks of no bytes are live, a bit each. Nothing unless hardened.
     Empty,
+    /// Samples of the heap profile, `SAMPLE_BYTES` each. [`Header::samples`] states where.
+    Samples,
+    /// Where to find a sample by its block: not stated, nobody outside needs it.
+    SampleIndex,
 }
 
-/// Number of areas.
+/// Number of areas that the header lists in [`Header::areas`].
 pub const AREAS: usize = 15;
+/// Number of all areas.
+const ALL_AREAS: usize = AREAS + 2;
 
 /// Bytes reserved for a thread heap.
 pub const HEAP_BYTES: usize = 4096;
@@ -93,6 +99,10 @@ pub const SIZES_BYTES: usize = SLOTS * 2;
 pub const THREAD_BYTES: usize = 40 << 10;
 /// Blocks of no bytes that can live at a time in hardened mode. More are served as one byte is.
 pub const EMPTY_BLOCKS: usize = 1 << 20;
+/// Bytes of a sample of the heap profile, its part of the stack among them.
+pub const SAMPLE_BYTES: usize = 4096;
+/// Base-2 logarithm of the number of lists that samples are found in.
+pub const SAMPLE_LISTS_SHIFT: u32 = 14;
 
 /// Where an area lies, from the region's start, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -143,7 +153,23 @@ pub struct Header {
     pub facts: [AtomicU32; FACTS],
     /// Addresses of what lies outside the region, in the order of [`Elsewhere`].
     pub elsewhere: [AtomicUsize; ELSEWHERE],
+    /// Whether a heap profile is taken: its interval in bytes in the low [`PROFILE_SHIFT`] bits, 0: none; above them how
+    /// often it was begun. A tool outside may write this word.
+    pub profile: AtomicU64,
+    /// Where the area of samples lies: offset and bytes.
+    pub samples: [AtomicUsize; 2],
+    /// The number behind the last sample's place that was used; the first place stands for none.
+    pub samples_made: AtomicU32,
+    /// How often the interval is doubled at present, since there were too many samples.
+    pub samples_doubled: AtomicU32,
+    /// Samples taken so far.
+    pub samples_taken: AtomicU64,
+    /// Samples for which there was no place.
+    pub samples_lost: AtomicU64,
 }
+
+/// Bits of [`Header::profile`] that are the interval.
+pub const PROFILE_SHIFT: u32 = 48;
 
 static_assertions::const_assert!(core::mem::size_of::<Header>() <= counters::OFFSET);
 
@@ -284,6 +310,8 @@ pub struct Plan {
     pub heaps: usize,
     /// Records of large blocks in one table, a power of two.
     pub records: usize,
+    /// Places for samples of the heap profile.
+    pub samples: usize,
     /// Whether the areas of hardened mode are provided for, and lie apart.
     pub hardened: bool,
 }
@@ -297,6 +325,7 @@ impl Plan {
             slabs: 1 << 30,
             heaps: 1 << 15,
             records: 1 << 24,
+            samples: 1 << 20,
             hardened: false,
         }
     }
@@ -318,6 +347,7 @@ impl Plan {
             heaps: (pages >> 6).clamp(64, most.heaps),
             // Aligned blocks are large ones of a page or two, each with a record.
             records: (pages >> 1).next_power_of_two().clamp(1 << 8, most.records),
+            samples: (pages >> 6).clamp(64, most.samples),
             hardened: false,
         }
     }
@@ -369,12 +399,14 @@ impl Plan {
             Area::Sizes => self.slabs * SIZES_BYTES,
             Area::Threads => self.heaps * THREAD_BYTES,
             Area::Empty => EMPTY_BLOCKS / 8,
+            Area::Samples => self.samples * SAMPLE_BYTES,
+            Area::SampleIndex => 4 << SAMPLE_LISTS_SHIFT,
         }
     }
 }
 
 /// All areas in order of address.
-const ALL: [Area; AREAS] = [
+const ALL: [Area; ALL_AREAS] = [
     Area::Header,
     Area::FirstHeap,
     Area::FirstGroup,
@@ -390,6 +422,8 @@ const ALL: [Area; AREAS] = [
     Area::Sizes,
     Area::Threads,
     Area::Empty,
+    Area::Samples,
+    Area::SampleIndex,
 ];
 
 /// Where the region lies, and what in it.
@@ -397,12 +431,12 @@ struct Place {
     base: usize,
     os_page: usize,
     hold: Hold,
-    extents: [Extent; AREAS],
+    extents: [Extent; ALL_AREAS],
     plan: Plan,
 }
 
 /// Ranges of open pages there may be: each area has one, and three have one for each window.
-const OPEN_RANGES: usize = AREAS + 3 * WINDOWS;
+const OPEN_RANGES: usize = ALL_AREAS + 3 * WINDOWS;
 
 /// Which pages of the region are open, by OS pages from its start.
 ///
@@ -502,7 +536,7 @@ impl Meta {
                 extents: [Extent {
                     offset: 0,
                     bytes: 0,
-                }; AREAS],
+                }; ALL_AREAS],
                 plan: Plan::unlimited(),
             }),
             opened: Opened::none(),
@@ -625,6 +659,9 @@ impl Meta {
             place[0].store(extent.offset, Relaxed);
             place[1].store(extent.bytes, Relaxed);
         }
+        let samples = self.extent(Area::Samples);
+        header.samples[0].store(samples.offset, Relaxed);
+        header.samples[1].store(samples.bytes, Relaxed);
         header.started.store(os.clock(), Relaxed);
         header.point(Elsewhere::Region, self.place.base);
         for (word, part) in header.library.iter().zip(LIBRARY) {
@@ -655,7 +692,7 @@ impl Meta {
     }
 
     fn total(&self) -> usize {
-        let last = self.extent(ALL[AREAS - 1]);
+        let last = self.extent(ALL[ALL_AREAS - 1]);
         last.offset + last.bytes
     }
 
@@ -819,9 +856,9 @@ impl Meta {
 }
 
 /// Where the areas of `plan` lie, and where the last one ends, from the region's start.
-fn lay_out<O: Os>(os: &O, plan: Plan) -> Option<([Extent; AREAS], usize)> {
+fn lay_out<O: Os>(os: &O, plan: Plan) -> Option<([Extent; ALL_AREAS], usize)> {
     let os_page = os.page_size();
-    let mut extents = [Extent::default(); AREAS];
+    let mut extents = [Extent::default(); ALL_AREAS];
     let mut end = 0;
     for (extent, area) in extents.iter_mut().zip(ALL) {
         if plan.hardened && area != Area::Header {

@@ -4,7 +4,7 @@
 //! A free with a size is checked against the size class. Two things blur that: a block may be larger than
 //! its class says (spans and mappings are reused for somewhat smaller requests), and realloc leaves a
 //! block that shrinks where it is. The first is bounded; the second is noted in the slab's header
-//! (`Slab::size_ambiguous`), whose blocks are from then on only checked not to be smaller than is said.
+//! (`slab::SIZE_AMBIGUOUS`), whose blocks are from then on only checked not to be smaller than is said.
 
 use crate::allocator::{Allocator, Place};
 use crate::class::{bin_of, bin_pages, cache_offset, fit, size_of_class, Fit, CACHE_SHIFT};
@@ -12,6 +12,7 @@ use crate::heap::{heap_of, may_serve};
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
 use crate::os::Os;
+use crate::slab::SIZE_AMBIGUOUS;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::{Thread, ThreadCache};
 use crate::units::{pages_for, MIN_ALIGN, PAGE, REQUEST_MAX};
@@ -210,7 +211,7 @@ impl<O: Os> Allocator<O> {
                 !self.is_exact() && (slot || bytes <= size + size / 4)
             }
             (Place::Unknown, _) => true,
-            (Place::Slot(slab), _) if slab.size_ambiguous.load(Relaxed) != 0 => true,
+            (Place::Slot(slab), _) if slab.has(SIZE_AMBIGUOUS) => true,
             (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,
             (Place::Slot(slab), Fit::Span) => {
                 slab.is_span() && may_serve(slab.pages(), pages_for(size))

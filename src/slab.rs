@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0, the owner's:       base | owner | recip size | frees_left slots class state | free[4]
-//!   line 1, everybody's:       remote[4] | id | queue | links | pages size_ambiguous discarded counted
+//!   line 1, everybody's:       remote[4] | id | queue | links | pages flags discarded counted
 //!
 //!   the 8-byte class has a header pair, with eight words of each bitmap:
 //!   line 0  as above           line 1  free[4..8] | as above
@@ -52,9 +52,8 @@ pub struct Slab {
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
     pub(crate) pages: AtomicU8,
-    /// Non-zero once a realloc kept a block here that a smaller one would hold: from then on the size
-    /// that a block was asked for cannot be told from its slot.
-    pub size_ambiguous: AtomicU8,
+    /// Bits: [`SIZE_AMBIGUOUS`], [`DUE`], [`SAMPLED`].
+    flags: AtomicU8,
     /// One bit for each page of a slab of slots: the page was discarded while no slot on it was live, and no
     /// slot on it was cached since. See `heap::holes`.
     pub discarded: AtomicU16,
@@ -120,6 +119,15 @@ impl State {
     }
 }
 
+/// Bit of a header's flags: a realloc kept a block here that a smaller one would hold. From then on the size that a block
+/// was asked for cannot be told from its slot. Any thread sets it.
+pub const SIZE_AMBIGUOUS: u8 = 1;
+/// Bit of a header's flags: the next refill of the slab's class is to be a sample of the heap profile (see
+/// `heap::profiling`). A hint of its owner's.
+pub const DUE: u8 = 1 << 6;
+/// Bit of a header's flags: some of its slots are samples. Its owner's.
+pub const SAMPLED: u8 = 1 << 7;
+
 /// `frees_left` of a slab for which no number of frees is an event.
 pub const FREES_UNCOUNTED: i32 = i32::MAX;
 
@@ -141,7 +149,7 @@ impl Slab {
             queue: AtomicU32::new(0),
             links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
             pages: AtomicU8::new(0),
-            size_ambiguous: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
             discarded: AtomicU16::new(0),
             counted: AtomicU32::new(0),
         }
@@ -228,6 +236,50 @@ impl SlabPtr {
     #[inline(always)]
     pub fn set_state(self, state: State) {
         self.state.store(state as u8, Relaxed);
+    }
+
+    /// Whether any of these flags is set.
+    #[inline(always)]
+    pub fn has(self, flags: u8) -> bool {
+        self.flags.load(Relaxed) & flags != 0
+    }
+
+    /// Sets flags. Not by a plain store: other threads may set another one.
+    pub fn set_flags(self, flags: u8) {
+        self.flags.fetch_or(flags, Relaxed);
+    }
+
+    /// Clears flags.
+    pub fn clear_flags(self, flags: u8) {
+        self.flags.fetch_and(!flags, Relaxed);
+    }
+
+    /// Whether slots of it can be cached as they are: no page was discarded, and the heap profile is not to be asked. One
+    /// load for both.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn is_plain(self) -> bool {
+        const _: () = {
+            let (pages, flags) = (
+                core::mem::offset_of!(Slab, pages),
+                core::mem::offset_of!(Slab, flags),
+            );
+            assert!(pages.is_multiple_of(4) && flags == pages + 1);
+            assert!(core::mem::offset_of!(Slab, discarded) == pages + 2);
+        };
+        if cfg!(miri) || cfg!(target_endian = "big") {
+            return !self.has(DUE | SAMPLED) && self.discarded.load(Relaxed) == 0;
+        }
+        let all = ((DUE | SAMPLED) as u32) << 8 | 0xffff << 16;
+        // SAFETY: the four bytes from `pages` on lie in the header, at a multiple of four.
+        let word = unsafe {
+            &*self
+                .0
+                .as_ptr()
+                .byte_add(core::mem::offset_of!(Slab, pages))
+                .cast::<AtomicU32>()
+        };
+        word.load(Relaxed) & all == 0
     }
 
     /// Size class, or `class::SPAN`.
@@ -429,7 +481,7 @@ impl SlabPtr {
         self.discarded.store(0, Relaxed);
         self.frees_left.set(FREES_UNCOUNTED);
         self.counted.store(0, Relaxed);
-        self.size_ambiguous.store(0, Relaxed);
+        self.flags.store(0, Relaxed);
         let words = if shape.class == PAIR {
             2 * WORDS
         } else {

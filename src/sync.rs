@@ -55,6 +55,14 @@ pub fn announce(word: &AtomicU32, value: u32) {
     word.store(value, SeqCst);
 }
 
+/// Adds to a count that only the calling thread reads and writes: whether its top bit is set then.
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn pass_owned(count: &core::cell::Cell<u64>, by: u64) -> bool {
+    // SAFETY: the borrow keeps the count alive, and a `Cell` belongs to one thread.
+    unsafe { crate::arch::pass_owned(count.as_ptr(), by) }
+}
+
 /// Adds to a number that only the calling thread writes: one instruction, in the middle of which no signal
 /// handler of the thread's can write it too.
 #[cfg(not(loom))]

@@ -116,9 +116,9 @@ fn the_kept_corpus_of_faults_loses_nothing() {
     replay("faults", fuzzing::faults);
 }
 
-/// Hardened mode, part by part. The simulated system has no pages that fault, but pages keep their class.
+/// Hardened mode, part by part, and the heap profile. The simulated system has no pages that fault, but pages keep their class.
 #[test]
-fn long_runs_agree_in_hardened_mode() {
+fn long_runs_agree_in_hardened_mode_and_under_a_heap_profile() {
     for (seed, options) in [
         (11, "hardened"),
         (12, "zero,quarantine:16k"),
@@ -126,6 +126,8 @@ fn long_runs_agree_in_hardened_mode() {
         (14, "guard"),
         (15, "quarantine:1m"),
         (16, "guard-sample:20"),
+        (17, "profile:2k"),
+        (18, "profile:64,hardened"),
     ] {
         long(sim_with(|config| config.options = options), seed, 15_000);
     }

@@ -70,6 +70,11 @@ fn detached_threads_end_unjoined_and_allocate_while_the_program_exits() {
 }
 
 #[test]
+fn threads_that_exchange_blocks_end_and_fork_under_a_heap_profile_lose_no_byte() {
+    passes("threads/profiled.c", &["8000"]);
+}
+
+#[test]
 fn a_trim_gives_back_what_lies_idle_in_the_heaps_of_threads_that_sleep() {
     passes("threads/sleepers.c", &["asleep"]);
 }

@@ -141,9 +141,9 @@ impl<O: Os> Allocator<O> {
         self.free_put_off(thread);
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
-            self.backend
-                .large
-                .unmap(&self.backend.os, &self.backend.meta, addr)
+            let backend = &self.backend;
+            backend.profile.end_large(&backend.meta, addr);
+            backend.large.unmap(&backend.os, &backend.meta, addr)
         } else {
             Found::Unknown
         };

@@ -217,7 +217,7 @@ impl<O: Os> Allocator<O> {
         if let Some(heap) = heap_of(thread) {
             let _busy = Busy::mark(thread);
             // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
-            let slot = unsafe { heap.refill_upper(self.backend.table(), upper) };
+            let slot = unsafe { heap.refill_upper(&self.backend, upper) };
             if let Some(slot) = slot {
                 return slot;
             }
@@ -271,7 +271,7 @@ impl<O: Os> Allocator<O> {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
             let _busy = Busy::mark(thread);
             let cache = cache_of(thread, heap, class);
-            if let Some(slot) = heap.next_word(self.backend.table(), class, cache) {
+            if let Some(slot) = heap.next_word(&self.backend, class, cache) {
                 return slot;
             }
         }
@@ -344,7 +344,7 @@ impl<O: Os> Allocator<O> {
                 return (slab.base() as *mut u8, false);
             }
             if let Some(_inside) = heap.come_in() {
-                if let Some(slab) = heap.take_binned(self.backend.table(), pages_for(size)) {
+                if let Some(slab) = heap.take_binned(&self.backend, pages_for(size)) {
                     return (slab.base() as *mut u8, false);
                 }
             }
@@ -364,11 +364,13 @@ impl<O: Os> Allocator<O> {
         } else {
             self.heed_soft_limit(thread);
             self.free_put_off(thread);
-            self.with_reclaim(thread, |_, _| {
-                Ok(self
-                    .backend
-                    .large
-                    .map(&self.backend.os, &self.backend.meta, size, align))
+            self.with_reclaim(thread, |_, heap| {
+                let backend = &self.backend;
+                let mapped = backend.large.map(&backend.os, &backend.meta, size, align);
+                if let Some((block, _)) = mapped {
+                    heap.profile_large(backend, block);
+                }
+                Ok(mapped)
             })
         };
         match block {
@@ -502,7 +504,10 @@ impl<O: Os> Allocator<O> {
             return 0;
         }
         let backend = &self.backend;
-        backend.pages.validate() + backend.large.validate() + backend.heaps.validate(backend)
+        backend.pages.validate()
+            + backend.large.validate()
+            + backend.profile.validate(&backend.meta, backend.table())
+            + backend.heaps.validate(backend)
     }
 }
 

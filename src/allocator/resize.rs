@@ -7,7 +7,7 @@ use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, FULL};
-use crate::slab::SlabPtr;
+use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
 use crate::sync::Ordering::Relaxed;
 use crate::tls::ThreadCache;
 use crate::units::{align_down, bit_of, pages_for, PAGE};
@@ -43,7 +43,7 @@ impl<O: Os> Allocator<O> {
                     && size <= align_down(usable - usable / 4, PAGE)
                     && usable > bin_pages(0) * PAGE;
             if size <= usable && !wasteful {
-                if slab.size_ambiguous.load(Relaxed) == 0 {
+                if !slab.has(SIZE_AMBIGUOUS) {
                     self.note_room(Place::Slot(slab), size);
                 }
                 return block;
@@ -160,12 +160,12 @@ impl<O: Os> Allocator<O> {
         match place {
             Place::Slot(slab) if slab.is_span() => {
                 if size <= SMALL_MAX || !heap::may_serve(slab.pages(), pages_for(size)) {
-                    slab.size_ambiguous.store(1, Relaxed);
+                    slab.set_flags(SIZE_AMBIGUOUS);
                 }
             }
             Place::Slot(slab) => {
                 if size > SMALL_MAX || slab.class() != class_of(size) {
-                    slab.size_ambiguous.store(1, Relaxed);
+                    slab.set_flags(SIZE_AMBIGUOUS);
                 }
             }
             Place::Large(_) | Place::Unknown => self.size_ambiguous.store(1, Relaxed),
@@ -232,7 +232,7 @@ impl<O: Os> Allocator<O> {
             Fit::Large => false,
         };
         if !as_asked {
-            slab.size_ambiguous.store(1, Relaxed);
+            slab.set_flags(SIZE_AMBIGUOUS);
         }
     }
 
@@ -295,10 +295,11 @@ impl<O: Os> Allocator<O> {
         let owner = heap_of(thread).map_or(0, Heap::arena_word);
         let remap = || {
             let _busy = Busy::mark(thread);
-            let (os, meta) = (&self.backend.os, &self.backend.meta);
-            self.backend
-                .large
-                .remap(os, meta, large, size.max(1), owner)
+            let backend = &self.backend;
+            let (os, meta) = (&backend.os, &backend.meta);
+            let resized = backend.large.remap(os, meta, large, size.max(1), owner)?;
+            self.profile_resized(thread, large, resized);
+            Some(resized)
         };
         let block = large.address as *mut u8;
         if let Some(resized) = remap() {
@@ -320,6 +321,19 @@ impl<O: Os> Allocator<O> {
         }
     }
 
+    /// A large block that grew or moved is one more allocation to the heap profile.
+    fn profile_resized(&self, thread: &ThreadCache, old: Block, new: Block) {
+        let backend = &self.backend;
+        if new.address == old.address && new.bytes <= old.bytes {
+            return;
+        }
+        backend.profile.end_large(&backend.meta, old.address);
+        match heap_of(thread) {
+            Some(heap) => heap.profile_large(backend, new),
+            None => backend.profile.end_large(&backend.meta, new.address),
+        }
+    }
+
     /// Copies a large block into a larger one of the first-class heap `owner` (0: of none), if that is to be had at
     /// once. Pages of it that were never written to are left so in the copy.
     fn copy_large(
@@ -335,6 +349,9 @@ impl<O: Os> Allocator<O> {
             let (moved, fresh) = backend.large.map(&backend.os, &backend.meta, size, PAGE)?;
             if owner != 0 {
                 backend.large.set_owner(moved.address, owner);
+            }
+            if let Some(heap) = heap_of(thread) {
+                heap.profile_large(backend, moved);
             }
             (moved, fresh)
         };
@@ -362,9 +379,13 @@ impl<O: Os> Allocator<O> {
             Place::Large(large) if size <= REQUEST_MAX && thread.busy.get() == 0 => {
                 let _busy = Busy::mark(thread);
                 let backend = &self.backend;
-                backend
-                    .large
-                    .expand(&backend.os, &backend.meta, large, size)
+                let (os, meta) = (&backend.os, &backend.meta);
+                let grown = backend.large.expand(os, meta, large, size);
+                if grown {
+                    let bytes = meta.os_pages(size);
+                    self.profile_resized(thread, large, Block { bytes, ..large });
+                }
+                grown
             }
             Place::Slot(_) | Place::Large(_) | Place::Unknown | Place::Exact(_) => {
                 size <= place.bytes()
@@ -399,6 +420,9 @@ impl<O: Os> Allocator<O> {
             }
         }
         heap.span_resized(&self.backend, old, slab.size());
+        if slab.size() > old {
+            heap.profile_grown(&self.backend, slab);
+        }
         true
     }
 

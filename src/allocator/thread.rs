@@ -239,6 +239,16 @@ impl<O: Os> Allocator<O> {
         set.map(|()| self.option_changed())
     }
 
+    /// Takes a heap profile from now on, with a sample every `interval` bytes on average, or none where that is 0. The
+    /// interval before.
+    pub fn set_profile(&self, thread: &ThreadCache, interval: usize) -> usize {
+        if !self.attach(thread) {
+            return 0;
+        }
+        let _busy = self.enter(thread);
+        self.backend.profile.set(&self.backend.meta, interval)
+    }
+
     fn option_changed(&self) {
         if self.is_started() && self.backend.options.get(Name::GuardSample) != 0 {
             self.backend.os.prepare_stacks();
@@ -288,6 +298,9 @@ impl<O: Os> Allocator<O> {
         if started {
             backend.heaps.describe(backend);
             backend.large.describe(&backend.meta);
+            backend
+                .profile
+                .set(&backend.meta, backend.options.get(Name::Profile));
             if hardened {
                 self.hard.begin(backend);
             }
@@ -405,6 +418,8 @@ impl<O: Os> Allocator<O> {
         // Whoever allocates in the middle of this gets nested blocks, and no slot of a slab that is being put in order.
         thread.caches.iter().for_each(SlotCache::drop_slots);
         self.backend.large.rebuild(&self.backend.meta);
+        let table = self.backend.table();
+        self.backend.profile.rebuild(&self.backend.meta, table);
         self.shared.lock().reset();
         self.backend.pages.rebuild();
         if self.hard.is_on() {

@@ -323,6 +323,12 @@ pub unsafe fn option_set(name: *const c_char, value: *const c_char) -> c_int {
     }
 }
 
+/// Takes a heap profile from now on, with a sample every `interval` bytes on average, or none where that is 0. The
+/// interval before.
+pub fn profile(interval: usize) -> usize {
+    GLOBAL.set_profile(local(), interval)
+}
+
 /// Why an option was not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionError {

@@ -12,7 +12,7 @@ pub mod heaps;
 pub mod rust;
 pub mod table;
 
-pub use c::{prepare, stats, usable_size, validate, OptionError, SoleMalloc};
+pub use c::{prepare, profile, stats, usable_size, validate, OptionError, SoleMalloc};
 pub use heaps::Arena;
 pub use rust::{set_option, trim, Slabside};
 

@@ -103,6 +103,7 @@ macro_rules! c_interface {
                     heap: *mut OpaqueHeap, block: *mut u8, size: usize) -> *mut u8;
             [] [slabside_option_set]
                 c::option_set(name: *const c_char, value: *const c_char) -> c_int;
+            [] [slabside_profile] c::profile(interval: usize) -> usize;
             [] [slabside_should_move] c::should_move(block: *const u8) -> bool;
             [] [slabside_occupancy] c::occupancy(block: *const u8, figures: *mut Occupancy);
             [] [slabside_stats] c::stats_to(figures: *mut Stats);

@@ -33,7 +33,7 @@ use crate::options::Options;
 use crate::os::Os;
 use crate::read_only::ReadOnly;
 use crate::remote::{self, PENDING, RELEASED};
-use crate::slab::SlabPtr;
+use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
 use crate::sync::{xor_owned, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Phase, SlotCache, ThreadCache};
@@ -415,7 +415,7 @@ impl Hardened {
             heap.shuffle(table, class, byte());
         }
         let taken = heap
-            .next_word(table, class, cache)
+            .next_word(backend, class, cache)
             .or_else(|| heap.refill_from_next(backend, class, cache))?;
         put_back(cache, taken);
         let cached_word = heap.cached_word(table, class);
@@ -457,7 +457,11 @@ impl Hardened {
         }
         let need = self.need(size);
         if need > SPAN_MAX || align > SPAN_MAX {
-            return Ok(self.malloc_large(backend, size, align.max(PAGE)));
+            let block = self.malloc_large(backend, size, align.max(PAGE));
+            if let Some(Found::Live(block)) = block.map(|address| backend.large.find(address)) {
+                heap.profile_large(backend, block);
+            }
+            return Ok(block);
         }
         let taken = match slot_class(need, align) {
             Some(class) => self.take_slot(backend, thread, heap, class)?,
@@ -983,6 +987,7 @@ impl Hardened {
         addr: usize,
         guard_pages: GuardPages,
     ) -> Result<(), Misuse> {
+        backend.profile.end_large(&backend.meta, addr);
         let found = match guard_pages {
             GuardPages::Both => backend.large.take_out(&backend.meta, addr),
             GuardPages::None => backend.large.unmap(&backend.os, &backend.meta, addr),
@@ -1070,7 +1075,7 @@ impl Hardened {
         align: usize,
     ) -> bool {
         match self.find(backend, addr, Call::Free) {
-            Ok(Live::Slot(slab, ..)) if slab.size_ambiguous.load(Relaxed) == 0 => {
+            Ok(Live::Slot(slab, ..)) if !slab.has(SIZE_AMBIGUOUS) => {
                 match slot_class(self.need(size), align) {
                     Some(class) => !slab.is_span() && slab.class() == class,
                     None => slab.is_span(),
@@ -1159,7 +1164,7 @@ impl Hardened {
                 let least = slab.size().saturating_sub(sizes::UNUSED_MAX);
                 let size = size.max(1).max(least).min(old);
                 if !fits_as_well(slab, self.need(size)) {
-                    slab.size_ambiguous.store(1, Relaxed); // Its class no longer tells what was asked for.
+                    slab.set_flags(SIZE_AMBIGUOUS); // Its class no longer tells what was asked for.
                 }
                 self.move_end(addr, slab.size(), old, size);
                 if !self.sizes().change(slab, slot, old, size) {

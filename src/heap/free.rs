@@ -6,7 +6,7 @@ use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, Next, FULL, PENDING, RELEASED, SHARED};
-use crate::slab::{SlabPtr, SlabTable, State, FREES_UNCOUNTED};
+use crate::slab::{SlabPtr, SlabTable, State, FREES_UNCOUNTED, SAMPLED};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{bit_of, word_of};
 use core::sync::atomic::compiler_fence;
@@ -29,6 +29,9 @@ impl<O: Os> Backend<O> {
     /// Gives back a slab that nobody owns any more, all of whose slots are free. Every release goes through here,
     /// so that the counters are told.
     pub(super) fn release(&self, slab: SlabPtr) {
+        if slab.has(SAMPLED) {
+            self.profile.end_slab(&self.meta, slab);
+        }
         let counters = self.meta.counters();
         let untold = slab.counted.load(Relaxed) as usize * slab.size();
         counters::subtract(&counters.live, untold as u64);
@@ -166,8 +169,9 @@ impl Heap {
     /// Tells the counters what was noted since the last time.
     pub fn flush_stats<O: Os>(&self, backend: &Backend<O>) {
         let counters = backend.meta.counters();
-        counters::add(&counters.handed_out, self.bytes_allocated.take());
+        counters::add(&counters.handed_out, self.take_untold());
         counters::add_with_peak(&counters.live, &counters.peak, self.live.take() as u64);
+        self.heed_profile(backend);
     }
 
     /// Bytes that the counters take for handed out, and that the heap's thread has only cached.

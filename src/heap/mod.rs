@@ -29,6 +29,7 @@ mod abandoned;
 mod registry;
 mod visit;
 mod arenas;
+mod profiling;
 
 use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_at, slots_in};
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
@@ -41,6 +42,7 @@ use crate::mutex::{Lock, Registry};
 use crate::options::{Name, Options};
 use crate::os::Os;
 use crate::pages::Pages;
+use crate::profile::Profile;
 use crate::remote::{self, Overlap, Queue};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
@@ -53,6 +55,7 @@ use core::sync::atomic::compiler_fence;
 
 pub use abandoned::Abandoned;
 pub use arenas::Arenas;
+use profiling::Profiling;
 pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
@@ -92,6 +95,8 @@ pub struct Backend<O: Os> {
     pub pages: Pages,
     /// Large blocks.
     pub large: Large,
+    /// Samples of the heap profile.
+    pub profile: Profile,
     /// Slabs that exited threads left, with free slots.
     pub abandoned: Abandoned,
     /// Heaps that no thread owns.
@@ -107,6 +112,7 @@ impl<O: Os> Backend<O> {
             meta: Meta::new(locks),
             pages: Pages::new(locks),
             large: Large::new(locks),
+            profile: Profile::new(locks),
             heaps: Heaps::new(locks),
             abandoned: Abandoned::new(locks),
             arenas: Arenas::new(locks),
@@ -119,6 +125,7 @@ impl<O: Os> Backend<O> {
         self.meta.each_lock(visit);
         self.pages.each_lock(visit);
         self.large.each_lock(visit);
+        self.profile.each_lock(visit);
         self.heaps.each_lock(visit);
         self.abandoned.each_lock(visit);
         self.arenas.each_lock(visit);
@@ -218,8 +225,9 @@ pub struct Heap {
     /// The least value of `binned_bytes` since the last decay.
     binned_low: Cell<usize>,
     span_bytes: Cell<usize>,
-    /// Bytes handed out and not told to the counters yet.
+    /// Bytes handed out and not told to the counters yet, and more where the heap is profiled (see `profiling`).
     bytes_allocated: Cell<u64>,
+    profiling: Profiling,
     /// Slots cached, and sampled blocks, as far as they are not accounted for by `is_due`.
     slots: Cell<u32>,
     /// The count of slots at which the next block is sampled. 0 means not chosen yet.
@@ -403,7 +411,7 @@ impl Heap {
         self.tick(backend)?;
         let cache = self.cache(class);
         loop {
-            match self.refill_from_active(backend.table(), class, cache) {
+            match self.refill_from_active::<O, true>(backend, class, cache) {
                 Ok(Some(slot)) => return Ok(Some(slot)),
                 Ok(None) => {}
                 Err(misuse) => {
@@ -430,7 +438,13 @@ impl Heap {
     /// slot. `None` where that is not all there is to do, or something is wrong, which the other one then
     /// finds again. `cache` is that of `class`. About sixty instructions.
     #[inline(always)]
-    pub fn next_word(&self, table: SlabTable, class: usize, cache: &SlotCache) -> Option<*mut u8> {
+    pub fn next_word<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        class: usize,
+        cache: &SlotCache,
+    ) -> Option<*mut u8> {
+        let table = backend.table();
         let ticks = self.ticks.get();
         if ticks.is_multiple_of(TICK_EVERY) {
             return None;
@@ -447,8 +461,12 @@ impl Heap {
             return None;
         }
         self.ticks.set(ticks.wrapping_add(1));
+        let size = slab.size();
+        if !self.count(slab, size, bits) {
+            return self.cache_warily(backend, slab, cache, word, bits);
+        }
         this.cursor.set(word as u8);
-        Some(self.fill_cache(slab, cache, word, bits))
+        Some(self.fill_cache(slab, cache, word, bits, size))
     }
 
     /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where
@@ -485,27 +503,35 @@ impl Heap {
         if let Some(slab) = this.next_partial(table) {
             self.activate(slab);
         }
-        self.refill_from_active(table, class, cache).unwrap_or(None)
+        self.refill_from_active::<O, false>(backend, class, cache)
+            .unwrap_or(None)
     }
 
     /// Checks out the next word of the active slab and takes its first slot; `None` where it has no free
-    /// slot, or there is none.
+    /// slot, or there is none. Where it does not `SAMPLE`, also where the profile asks for the long way.
     #[inline]
-    fn refill_from_active(
+    fn refill_from_active<O: Os, const SAMPLE: bool>(
         &self,
-        table: SlabTable,
+        backend: &Backend<O>,
         class: usize,
         cache: &SlotCache,
     ) -> Result<Option<*mut u8>, Misuse> {
-        let Some(slab) = self.active(table, class) else {
+        let Some(slab) = self.active(backend.table(), class) else {
             return Ok(None);
         };
         cache.hide();
         let cursor = &self.classes[class].cursor;
         match slab.next_word(cursor.get() as usize) {
-            Some((word, bits)) => {
+            Some((word, mut bits)) => {
+                refuse_twice(slab, word, bits)?;
+                let size = slab.size();
+                if SAMPLE {
+                    bits = self.pass_samples(backend, slab, word, bits);
+                } else if !self.count(slab, size, bits) {
+                    return Ok(self.cache_warily(backend, slab, cache, word, bits));
+                }
                 cursor.set(word as u8);
-                self.try_fill_cache(slab, cache, word, bits).map(Some)
+                Ok(Some(self.fill_cache(slab, cache, word, bits, size)))
             }
             None => Ok(None),
         }
@@ -549,6 +575,7 @@ impl Heap {
     /// In a fork child: other blocks are sampled than in the parent.
     pub fn sample_anew(&self) {
         self.sample_at.set(0);
+        self.profile_anew();
     }
 
     /// A block was sampled, which counts as a slot.
@@ -556,31 +583,19 @@ impl Heap {
         self.slots.set(self.slots.get().wrapping_add(1));
     }
 
-    #[inline]
-    fn try_fill_cache(
+    /// Takes the lowest of the free slots `bits`, which were counted, and puts the others into the cache. In this order: a signal
+    /// handler that allocates in between finds an empty cache, or a whole one.
+    #[inline(always)]
+    fn fill_cache(
         &self,
         slab: SlabPtr,
         cache: &SlotCache,
         word: usize,
         bits: u64,
-    ) -> Result<*mut u8, Misuse> {
-        let twice = slab.remote_word(word).load(Relaxed) & bits;
-        if twice != 0 {
-            return Err(overlap(slab, Overlap { word, bits: twice }));
-        }
-        Ok(self.fill_cache(slab, cache, word, bits))
-    }
-
-    /// Takes the lowest of the free slots `bits`, and puts the others into the cache. In this order: a signal
-    /// handler that allocates in between finds an empty cache, or a whole one.
-    #[inline(always)]
-    fn fill_cache(&self, slab: SlabPtr, cache: &SlotCache, word: usize, bits: u64) -> *mut u8 {
-        let size = slab.size();
+        size: usize,
+    ) -> *mut u8 {
         let first = word * WORD_SLOTS;
         let rest = bits & (bits - 1);
-        if slab.discarded.load(Relaxed) != 0 {
-            self.refill_hole(slab, word);
-        }
         let free = slab.free_word_at(first);
         xor_owned(free, bits ^ rest);
         let base = (slab.base() + first * size) as *mut u8;
@@ -589,9 +604,6 @@ impl Heap {
         cache.size.set(size);
         let count = bits.count_ones();
         self.slots.set(self.slots.get().wrapping_add(count));
-        let handed = u64::from(count) * size as u64;
-        self.bytes_allocated
-            .set(self.bytes_allocated.get() + handed);
         compiler_fence(Release);
         cache.bits.set(rest);
         base.wrapping_add(bits.trailing_zeros() as usize * size)
@@ -619,6 +631,7 @@ impl Heap {
         let this = &self.classes[slab.class()];
         slab.set_state(State::Active);
         slab.frees_left.set(FREES_UNCOUNTED);
+        self.remind(slab);
         this.active.set(slab.id().0);
         this.cursor.set(slab.words() as u8 - 1);
     }
@@ -770,6 +783,16 @@ impl Heap {
         self.flush_stats(backend);
         Some(slab)
     }
+}
+
+/// A slot among the free ones `bits` that another thread has freed as well is a misuse.
+#[inline]
+fn refuse_twice(slab: SlabPtr, word: usize, bits: u64) -> Result<(), Misuse> {
+    let twice = slab.remote_word(word).load(Relaxed) & bits;
+    if twice != 0 {
+        return Err(overlap(slab, Overlap { word, bits: twice }));
+    }
+    Ok(())
 }
 
 /// The slot of `slab` at `addr`, which lies in one of its pages.

@@ -167,6 +167,7 @@ impl Heaps {
         heap.me.store(me, SeqCst);
         heap.queue.open();
         heap.heed_rate(backend.options.changes());
+        heap.heed_profile(backend);
         // The first look at the clock is some slow paths away: a program that ends before needs none.
         heap.last_decay.store(0, Relaxed);
         heap.asked.store(0, Relaxed);

@@ -34,7 +34,7 @@ impl Heap {
         backend: &Backend<O>,
         pages: usize,
     ) -> Result<Option<(SlabPtr, bool)>, Misuse> {
-        if self.bytes_allocated.get() >= TICK_SPAN_BYTES {
+        if self.untold() >= TICK_SPAN_BYTES {
             self.look_at_clock(backend)?;
         }
         self.tick(backend)?;
@@ -42,7 +42,9 @@ impl Heap {
         if !self.queue.is_empty() {
             self.drain(backend)?;
         }
-        if let Some(slab) = self.take_binned(backend.table(), pages) {
+        if let Some(slab) = self.find_binned(backend.table(), pages) {
+            self.take_found(backend.table(), slab);
+            self.profile_span(backend, slab);
             return Ok(Some((slab, false)));
         }
         let drawn = backend.pages.draws_spans();
@@ -59,6 +61,7 @@ impl Heap {
         if drawn {
             self.retire_span(backend.table(), slab);
         }
+        self.profile_span(backend, slab);
         Ok(Some((slab, fresh)))
     }
 
@@ -112,19 +115,27 @@ impl Heap {
     }
 
     /// The common half of [`Heap::take_span`]: a span of at least `pages` pages from the bins, unless
-    /// other threads' frees wait to be collected.
+    /// other threads' frees wait to be collected, or the profile is to take a sample.
     #[inline]
-    pub fn take_binned(&self, table: SlabTable, pages: usize) -> Option<SlabPtr> {
-        if !self.queue.is_empty() || self.bytes_allocated.get() >= TICK_SPAN_BYTES {
+    pub fn take_binned<O: Os>(&self, backend: &Backend<O>, pages: usize) -> Option<SlabPtr> {
+        if !self.queue.is_empty() || self.untold() >= TICK_SPAN_BYTES {
             return None;
         }
+        let slab = self.find_binned(backend.table(), pages)?;
+        if !self.may_take_span(slab) {
+            return None;
+        }
+        self.take_found(backend.table(), slab);
+        Some(slab)
+    }
+
+    /// A free span of at least `pages` pages that is kept: the active one of a bin, or one in a bin.
+    #[inline]
+    fn find_binned(&self, table: SlabTable, pages: usize) -> Option<SlabPtr> {
         let bin = bin_of(pages);
         for bin in bin..(bin + BINS_UP + 1).min(SPAN_BINS) {
             let active = self.active_spans[bin].get();
             if let Some(slab) = active.filter(|slab| slab.is_free(0) && !slab.is_remote(0)) {
-                xor_owned(slab.free_word(0), bit_of(0));
-                self.bytes_allocated
-                    .set(self.bytes_allocated.get() + slab.size() as u64);
                 return Some(slab);
             }
         }
@@ -132,10 +143,20 @@ impl Heap {
         if fitting == 0 {
             return None;
         }
-        let slab = self.bins[bin + fitting.trailing_zeros() as usize].first(table)?;
+        self.bins[bin + fitting.trailing_zeros() as usize].first(table)
+    }
+
+    /// Takes a span that [`Heap::find_binned`] found.
+    #[inline]
+    fn take_found(&self, table: SlabTable, slab: SlabPtr) {
+        if slab.state() == State::Active {
+            xor_owned(slab.free_word(0), bit_of(0));
+            self.bytes_allocated
+                .set(self.bytes_allocated.get() + slab.size() as u64);
+            return;
+        }
         self.unbin(table, slab);
         self.begin_span(table, slab);
-        Some(slab)
     }
 
     /// Marks the one slot of an unlisted span as live. It becomes the active one where its bin has none.
@@ -178,6 +199,7 @@ impl Heap {
             if drawn {
                 self.retire_span(backend.table(), slab);
             }
+            self.profile_span(backend, slab);
         }
         Ok(carved)
     }

@@ -214,6 +214,7 @@ impl Heap {
         self.caches.iter().for_each(SlotCache::drop_slots);
         self.bins.iter().for_each(List::clear);
         self.spans.clear();
+        self.profiling.forget_due();
         self.forget_active_spans();
         self.binned.set(0);
         for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {

@@ -3,10 +3,10 @@
 //! A slab has four slots at first and seldom more than sixteen, so its word is cached often: what
 //! [`Heap::refill_upper`] does for it has no loop.
 
-use super::{Heap, TICK_EVERY};
+use super::{Backend, Heap, TICK_EVERY};
 use crate::bitmap::slots_of_word;
 use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
-use crate::slab::SlabTable;
+use crate::os::Os;
 use crate::sync::{unlinked, Ordering::Relaxed};
 use crate::tls::SlotCache;
 use crate::units::{SlabId, SLAB_PAGES, WORD_SLOTS};
@@ -32,7 +32,11 @@ impl Heap {
     /// # Safety
     /// As [`Heap::upper_cache_at`].
     #[inline(always)]
-    pub unsafe fn refill_upper(&self, table: SlabTable, upper: usize) -> Option<*mut u8> {
+    pub unsafe fn refill_upper<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        upper: usize,
+    ) -> Option<*mut u8> {
         let ticks = self.ticks.get();
         if ticks.is_multiple_of(TICK_EVERY) {
             return None;
@@ -45,7 +49,7 @@ impl Heap {
         // A handler may have filled the cache before the thread was marked, and could now take from it.
         cache.hide();
         // No slab is header 0, which has no slots.
-        let slab = table.get(SlabId(class.active.get()));
+        let slab = backend.table().get(SlabId(class.active.get()));
         let all = slots_of_word(slab.slots(), 0);
         let mut bits = slab.first_free_word().load(Relaxed) & all;
         if bits == 0 || slab.first_remote_word().load(Relaxed) & bits != 0 {
@@ -56,6 +60,10 @@ impl Heap {
             bits = unlinked(all);
         }
         self.ticks.set(ticks.wrapping_add(1));
-        Some(self.fill_cache(slab, cache, 0, bits))
+        let size = slab.size();
+        if !self.count(slab, size, bits) {
+            return self.cache_warily(backend, slab, cache, 0, bits);
+        }
+        Some(self.fill_cache(slab, cache, 0, bits, size))
     }
 }

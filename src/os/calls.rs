@@ -288,6 +288,18 @@ pub(super) fn is_word(address: usize, value: u32) -> bool {
     unsafe { ask(libc::SYS_futex, arguments) }.is_ok()
 }
 
+/// Copies `bytes` bytes of `process` at `from` to `to`, as far as they can be read (process_vm_readv(2)): how many.
+///
+/// # Safety
+/// The bytes at `to` are the caller's.
+pub(super) unsafe fn copy_from(process: usize, from: usize, to: usize, bytes: usize) -> usize {
+    let (here, there) = ([to, bytes], [from, bytes]);
+    let [here, there] = [&here, &there].map(|place| place.as_ptr() as usize);
+    // SAFETY: the kernel writes at most `bytes` bytes at `to`, and reads what can be read.
+    let copied = unsafe { ask(libc::SYS_process_vm_readv, [process, here, 1, there, 1, 0]) };
+    copied.unwrap_or(0).min(bytes)
+}
+
 /// Waits for so many milliseconds: futex(2) on a word that nobody else knows.
 pub(super) fn rest(milliseconds: u64) {
     let word = 0u32;

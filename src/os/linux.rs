@@ -431,6 +431,11 @@ impl Os for Linux {
         calls::is_word(address, value)
     }
 
+    unsafe fn copy_own(&self, process: u32, from: usize, to: *mut u8, bytes: usize) -> usize {
+        // SAFETY: the caller owns the bytes that are written to.
+        unsafe { calls::copy_from(process as usize, from, to as usize, bytes) }
+    }
+
     fn invalid(&self) {
         // SAFETY: the C library returns the address of the calling thread's own errno.
         unsafe { *libc::__errno_location() = libc::EINVAL };

@@ -52,6 +52,7 @@ void free_sized(void *, size_t) __attribute__((weak));
 void free_aligned_sized(void *, size_t, size_t) __attribute__((weak));
 #pragma weak slabside_stats
 #pragma weak slabside_validate
+#pragma weak slabside_profile
 #pragma weak slabside_good_size
 #pragma weak slabside_should_move
 #pragma weak slabside_occupancy

@@ -84,6 +84,9 @@ const ENTRIES: &[(&str, SlotCache)] = &[
     ("slabside_should_move", |a, t, blocks| {
         blocks.iter().all(|&block| !a.should_move(t, block))
     }),
+    ("slabside_profile", |a, t, _| {
+        a.set_profile(t, 4096) == 0 && stats(a, t).large == 1
+    }),
     ("slabside_occupancy", |a, t, blocks| {
         a.occupancy(t, blocks[0]).live > 0 && a.occupancy(t, blocks[1]).slots == 0
     }),

@@ -16,6 +16,7 @@ mod threads;
 mod the_break;
 mod claims;
 mod locks;
+mod profile;
 
 use slabside::allocator::Allocator;
 use slabside::class::{size_of_class, CLASSES};

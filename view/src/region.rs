@@ -1,7 +1,7 @@
 //! The header of a metadata region: where areas, windows and tables lie, by what it states of itself.
 //!
-//! Layout 3 states what a reader needs. Layout 2 left most of it to be known, and that is written down here. Nothing is
-//! taken from a header before it was compared with what it may be.
+//! Layouts 3 and 4 state what a reader needs. Layout 2 left most of it to be known, and that is written down here. Layout 4
+//! is 3 with the heap profile after it. Nothing is taken from a header before it was compared with what it may be.
 
 use crate::source::{Source, Span, ADDRESSES};
 use crate::{Error, Result};
@@ -18,7 +18,9 @@ pub const PAGE: u64 = 4096;
 pub const WINDOW_PAGES: u64 = 64 << 10;
 /// Bytes of a header of layout 2.
 const HEADER_2: usize = 296;
-/// Bytes of a slab header, in both layouts.
+/// Bytes of a header of layout 3.
+const HEADER_3: usize = 656;
+/// Bytes of a slab header, in all layouts.
 pub const SLAB_BYTES: usize = layout::SLAB_BYTES;
 
 /// What is wrong with a region.
@@ -124,9 +126,30 @@ pub struct Region {
     pub heaps_made: u64,
     /// Base-2 logarithm of the records of the large table in use. 0 means none.
     pub large_shift: u32,
+    /// The heap profile.
+    pub profile: Profile,
     areas: [Span; AREAS],
     facts: [u32; FACTS],
     elsewhere: [u64; ELSEWHERE],
+}
+
+/// What a region states of the heap profile; all 0 where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Profile {
+    /// The interval that is asked for, in bytes; 0: no samples are taken now.
+    pub interval: u64,
+    /// How often a profile was begun: the samples of the last one count.
+    pub begun: u32,
+    /// How often the interval is doubled at present.
+    pub doubled: u32,
+    /// Where samples lie; empty: this layout has none.
+    pub samples: Span,
+    /// Places used of them, the first of which stands for none.
+    pub made: u64,
+    /// Samples taken so far.
+    pub taken: u64,
+    /// Samples for which there was no place.
+    pub lost: u64,
 }
 
 fn word32(bytes: &[u8], at: usize) -> u32 {
@@ -162,8 +185,12 @@ impl Region {
         let version = word32(bytes, offset::VERSION);
         let (header, facts) = match version {
             2 => (HEADER_2, FACTS_2),
-            NEWEST => (
-                layout::HEADER_BYTES,
+            3 | NEWEST => (
+                if version == 3 {
+                    HEADER_3
+                } else {
+                    layout::HEADER_BYTES
+                },
                 std::array::from_fn(|fact| word32(bytes, offset::FACTS + 4 * fact)),
             ),
             _ => return Err(Broken::Version(version)),
@@ -192,6 +219,7 @@ impl Region {
             windows: Vec::new(),
             heaps_made: u64::from(word32(bytes, offset::HEAPS_MADE)),
             large_shift: word32(bytes, offset::LARGE_SHIFT),
+            profile: Profile::default(),
             areas: areas(base, region_bytes, bytes)?,
             facts,
             elsewhere: [0; ELSEWHERE],
@@ -203,6 +231,9 @@ impl Region {
             region.elsewhere =
                 std::array::from_fn(|what| word64(bytes, offset::ELSEWHERE + 8 * what));
             region.windows = region.parse_windows(bytes)?;
+        }
+        if version >= 4 {
+            region.profile = region.parse_profile(bytes)?;
         }
         region.compare_facts()?;
         Ok(region)
@@ -243,6 +274,33 @@ impl Region {
             windows.push(window);
         }
         Ok(windows)
+    }
+
+    fn parse_profile(&self, bytes: &[u8]) -> std::result::Result<Profile, Broken> {
+        use layout::{offset, sample};
+        let [from, length] = [0, 8].map(|at| word64(bytes, offset::SAMPLES + at));
+        let start = self.base.checked_add(from);
+        let end = start.and_then(|start| start.checked_add(length));
+        let (Some(start), Some(end)) = (start, end) else {
+            return Err(Broken::Sizes);
+        };
+        let samples = Span { start, end };
+        let made = u64::from(word32(bytes, offset::SAMPLES_MADE));
+        let behind = self.areas.last().map_or(self.base, |area| area.end);
+        let places = length / sample::BYTES as u64;
+        if start < behind || end > self.span().end || made > places || !from.is_multiple_of(PAGE) {
+            return Err(Broken::Sizes);
+        }
+        let word = word64(bytes, offset::PROFILE);
+        Ok(Profile {
+            interval: word & ((1 << sample::PROFILE_SHIFT) - 1),
+            begun: (word >> sample::PROFILE_SHIFT) as u32,
+            doubled: word32(bytes, offset::SAMPLES_DOUBLED),
+            samples,
+            made,
+            taken: word64(bytes, offset::SAMPLES_TAKEN),
+            lost: word64(bytes, offset::SAMPLES_LOST),
+        })
     }
 
     /// Every stated number is one that it may be.

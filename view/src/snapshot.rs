@@ -8,7 +8,7 @@ use crate::symbols::Symbols;
 use crate::threads::words;
 use crate::types::HEAD;
 use crate::{Error, Result};
-use slabside::layout::{Elsewhere, Fact};
+use slabside::layout::{sample, Elsewhere, Fact};
 use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -64,7 +64,7 @@ pub fn write(source: &dyn Source, heaps: &[Heap], path: &Path, contents: Content
         }
     };
     for heap in heaps {
-        metadata(source, heap, roots.as_ref(), &mut add);
+        metadata(source, heap, contents, roots.as_ref(), &mut add);
         if contents != Contents::None {
             blocks(source, heap, contents, &mut add);
         }
@@ -130,13 +130,29 @@ fn threads_of(heap: &Heap) -> impl Iterator<Item = Span> + '_ {
 fn metadata(
     source: &dyn Source,
     heap: &Heap,
+    contents: Contents,
     roots: Option<&Roots>,
     add: &mut impl FnMut(u64, &[u8]),
 ) {
     // What the roots hold is written with them.
     let apart = |at: u64| !roots.is_some_and(|roots| roots.hold(at));
     let region = &heap.region;
-    copy(source, region.span(), add);
+    if contents == Contents::All {
+        copy(source, region.span(), add);
+    } else {
+        let samples = region.profile.samples;
+        let before = Span {
+            end: samples.start.max(region.base),
+            ..region.span()
+        };
+        let behind = Span {
+            start: samples.end.max(before.end),
+            ..region.span()
+        };
+        copy(source, before, add);
+        samples_without_stacks(source, heap, add);
+        copy(source, behind, add);
+    }
     let kept = region.fact(Fact::KeptPlaces) * region.fact(Fact::KeptBytes);
     for (what, bytes) in [
         (Elsewhere::Kept, kept),
@@ -153,6 +169,19 @@ fn metadata(
         let mut piece = [0; 4];
         if apart(span.start) && source.peek(span.start, &mut piece) {
             add(span.start, &piece);
+        }
+    }
+}
+
+/// The samples of the heap profile. Their stacks, which hold the program's data, are zero.
+fn samples_without_stacks(source: &dyn Source, heap: &Heap, add: &mut impl FnMut(u64, &[u8])) {
+    let profile = &heap.region.profile;
+    for index in 1..profile.made {
+        let at = profile.samples.start + index * sample::BYTES as u64;
+        let mut piece = vec![0; sample::BYTES];
+        if source.peek(at, &mut piece) {
+            piece[sample::STACK..].fill(0);
+            add(at, &piece);
         }
     }
 }

@@ -149,7 +149,7 @@ fn ask_all(source: &dyn Source) -> Result<()> {
 fn samples() -> &'static [Damaged] {
     static SAMPLES: OnceLock<Vec<Damaged>> = OnceLock::new();
     SAMPLES.get_or_init(|| {
-        ["2.slab", "3.slab", "hardened.slab"]
+        ["2.slab", "3.slab", "hardened.slab", "4.slab"]
             .map(Damaged::of)
             .to_vec()
     })
@@ -167,7 +167,7 @@ proptest! {
 
     #[test]
     fn a_damaged_region_is_an_error_or_another_heap(
-        which in 0..3usize,
+        which in 0..4usize,
         moving in any::<bool>(),
         pokes in prop::collection::vec((any::<u32>(), any::<u8>()), 1..8),
         tear in prop::option::weighted(0.2, any::<u16>()),
@@ -177,7 +177,7 @@ proptest! {
         let len = sample.len();
         for (pick, byte) in pokes {
             // Half of them in the header, on which all depends.
-            let at = if pick % 2 == 0 { pick as usize % 640 } else { pick as usize % len };
+            let at = if pick % 2 == 0 { pick as usize % 760 } else { pick as usize % len };
             sample.poke(at, |old| if byte < 8 { old ^ 1 << byte } else { byte });
         }
         if let Some(pick) = tear {
@@ -209,9 +209,9 @@ proptest! {
     }
 
     #[test]
-    fn any_header_is_refused_or_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
+    fn any_header_is_refused_or_within_bounds(bytes in prop::collection::vec(any::<u8>(), 0..900)) {
         let mut bytes = bytes;
-        bytes.splice(0..0, *b"slabside\x03\0\0\0");
+        bytes.splice(0..0, *b"slabside\x04\0\0\0");
         let _ = Region::parse(0x7f00_0000_0000, &bytes);
     }
 
