@@ -48,6 +48,7 @@ pub mod leaks;
 pub mod map;
 pub mod mark;
 pub mod model;
+pub mod profile;
 pub mod region;
 pub mod roots;
 pub mod snapshot;
@@ -55,6 +56,7 @@ pub mod source;
 pub mod symbols;
 mod threads;
 pub mod types;
+pub mod unwind;
 
 pub use error::{Error, Result};
 

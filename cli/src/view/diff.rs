@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 /// A number of bytes. k, m or g, small or large, may follow.
-fn amount(text: &str) -> std::result::Result<u64, String> {
+pub(super) fn amount(text: &str) -> std::result::Result<u64, String> {
     let split = text.len() - usize::from(text.ends_with(|last: char| last.is_ascii_alphabetic()));
     let shift = match text[split..].to_ascii_lowercase().as_str() {
         "" => 0,

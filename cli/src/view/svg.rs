@@ -45,7 +45,7 @@ pub fn page(title: &str, windows: &[Picture]) -> String {
     )
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '<' => "&lt;".into(),

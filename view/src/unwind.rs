@@ -1,0 +1,269 @@
+//! From a raw stack to functions and lines: unwinds by the `.eh_frame` of the target's files, and names what it finds by
+//! their debug information, or their symbols.
+
+use crate::source::{Mapping, Source, Span};
+use crate::symbols::Symbols;
+use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
+use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
+use gimli::{EndianArcSlice, RunTimeEndian};
+use object::{Object, ObjectSection, ObjectSegment};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The largest file that is read, in bytes.
+const FILE_MOST: u64 = 1 << 30;
+/// The most frames of a stack.
+const FRAMES_MOST: usize = 256;
+/// The most characters of a function's name.
+const NAME_MOST: usize = 500;
+
+type Reader = EndianArcSlice<RunTimeEndian>;
+
+/// A function on a stack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Frame {
+    /// The function, made readable; or where it lies, if that is all that is known.
+    pub function: String,
+    /// The file of its source; empty: not known.
+    pub file: String,
+    /// The line in it; 0: not known.
+    pub line: u32,
+    /// The program or library that it is in; empty: none that is loaded now.
+    pub module: String,
+}
+
+/// Unwinds and names the stacks of one target.
+pub struct Unwinder {
+    unwinder: UnwinderX86_64<Vec<u8>>,
+    cache: CacheX86_64,
+    /// Where code is.
+    code: Vec<Span>,
+    lines: HashMap<String, Option<Lines>>,
+    symbols: Symbols,
+    names: HashMap<u64, Vec<Frame>>,
+}
+
+/// A file's debug information.
+struct Lines {
+    /// What is added to its addresses.
+    bias: u64,
+    context: addr2line::Context<Reader>,
+}
+
+impl Unwinder {
+    /// For the files that `source` has mapped now.
+    pub fn new(source: &dyn Source) -> Unwinder {
+        let code: Vec<&Mapping> = source
+            .mappings()
+            .iter()
+            .filter(|mapping| mapping.execute)
+            .collect();
+        let mut unwinder = UnwinderX86_64::new();
+        let mut paths: Vec<&str> = code.iter().map(|mapping| &*mapping.name).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        for path in paths {
+            let spans = code.iter().filter(|mapping| mapping.name == path);
+            let (start, end) = spans.fold((u64::MAX, 0), |(start, end), mapping| {
+                (start.min(mapping.span.start), end.max(mapping.span.end))
+            });
+            if let Some(module) = module(source, path, Span { start, end }) {
+                unwinder.add_module(module);
+            }
+        }
+        Unwinder {
+            unwinder,
+            cache: CacheX86_64::new(),
+            code: code.iter().map(|mapping| mapping.span).collect(),
+            lines: HashMap::new(),
+            symbols: Symbols::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    /// The addresses of the calls on a stack, innermost first: from the registers rip, rsp, rbp and so on as the layout
+    /// orders them, and the bytes from rsp on.
+    pub fn calls(&mut self, registers: &[u64; 8], stack: &[u8]) -> Vec<u64> {
+        let [rip, rsp, rbp, ..] = *registers;
+        let mut read = |address: u64| {
+            let at = address.checked_sub(rsp).ok_or(())? as usize;
+            let word = stack.get(at..).and_then(|rest| rest.get(..8)).ok_or(())?;
+            word.try_into().map(u64::from_le_bytes).map_err(|_| ())
+        };
+        let start = UnwindRegsX86_64::new(rip, rsp, rbp);
+        let mut frames = self
+            .unwinder
+            .iter_frames(rip, start, &mut self.cache, &mut read);
+        let mut calls = Vec::new();
+        while let Ok(Some(frame)) = frames.next() {
+            let address = frame.address_for_lookup();
+            calls.push(address);
+            // From a frame without code, or without unwind information, anything may be unwound.
+            let is_code = self.code.iter().any(|span| span.holds(address));
+            if !is_code || calls.len() >= FRAMES_MOST {
+                break;
+            }
+        }
+        calls
+    }
+
+    /// The functions at `address`, innermost first: more than one where calls were inlined.
+    pub fn frames(&mut self, source: &dyn Source, address: u64) -> &[Frame] {
+        if !self.names.contains_key(&address) {
+            let frames = self.name(source, address);
+            self.names.insert(address, frames);
+        }
+        &self.names[&address]
+    }
+
+    fn name(&mut self, source: &dyn Source, address: u64) -> Vec<Frame> {
+        let Some(mapping) = source.mapping_at(address).filter(|mapping| mapping.execute) else {
+            return vec![Frame {
+                function: "(no code there now)".into(),
+                ..Frame::default()
+            }];
+        };
+        let path = mapping.name.clone();
+        let lines = self
+            .lines
+            .entry(path.clone())
+            .or_insert_with(|| Lines::of(source, &path));
+        let mut frames = lines
+            .as_ref()
+            .map_or_else(Vec::new, |lines| lines.at(address));
+        let symbol = self.symbols.name(source, address);
+        if frames.is_empty() {
+            frames.push(Frame::default());
+        }
+        let count = frames.len();
+        for (index, frame) in frames.iter_mut().enumerate() {
+            frame.module.clone_from(&path);
+            if !frame.function.is_empty() {
+                continue;
+            }
+            frame.function = match &symbol {
+                Some(symbol) if index + 1 == count => symbol.text.clone(),
+                _ => format!(
+                    "{}+{:#x}",
+                    short(&path),
+                    address - mapping.span.start + mapping.offset
+                ),
+            };
+        }
+        frames
+    }
+}
+
+/// The last part of a path.
+pub fn short(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// The file `path` as the target sees it.
+fn read(source: &dyn Source, path: &str) -> Option<Vec<u8>> {
+    if !path.starts_with('/') || path.starts_with("/memfd:") || path.starts_with("/dev/") {
+        return None;
+    }
+    let path = format!("{}{path}", source.root());
+    let about = std::fs::metadata(&path).ok()?;
+    if !about.is_file() || about.len() > FILE_MOST {
+        return None;
+    }
+    std::fs::read(path).ok()
+}
+
+/// What is added to the addresses of a file to have those of the target.
+fn bias(source: &dyn Source, path: &str, object: &object::File<'_>) -> Option<u64> {
+    let lowest = source
+        .mappings()
+        .iter()
+        .filter(|mapping| mapping.name == path)
+        .map(|mapping| mapping.span.start.wrapping_sub(mapping.offset))
+        .min()?;
+    let first = object.segments().next()?;
+    Some(match object.kind() {
+        object::ObjectKind::Executable => 0,
+        _ => lowest.wrapping_sub(first.address() & !4095),
+    })
+}
+
+/// A file's unwind information; of the vdso none.
+fn module(source: &dyn Source, path: &str, span: Span) -> Option<Module<Vec<u8>>> {
+    let data = read(source, path)?;
+    let object = object::File::parse(&*data).ok()?;
+    let bias = bias(source, path, &object)?;
+    let section = |name: &str| object.section_by_name(name);
+    let place =
+        |name: &str| section(name).map(|found| found.address()..found.address() + found.size());
+    let bytes = |name: &str| section(name).and_then(|found| found.data().ok().map(<[u8]>::to_vec));
+    bytes(".eh_frame")?;
+    Some(Module::new(
+        path.into(),
+        span.start..span.end,
+        bias,
+        ExplicitModuleSectionInfo {
+            base_svma: 0,
+            text_svma: place(".text"),
+            text: bytes(".text"),
+            got_svma: place(".got"),
+            eh_frame_svma: place(".eh_frame"),
+            eh_frame: bytes(".eh_frame"),
+            eh_frame_hdr_svma: place(".eh_frame_hdr"),
+            eh_frame_hdr: bytes(".eh_frame_hdr"),
+            ..ExplicitModuleSectionInfo::default()
+        },
+    ))
+}
+
+impl Lines {
+    fn of(source: &dyn Source, path: &str) -> Option<Lines> {
+        let data = read(source, path)?;
+        let object = object::File::parse(&*data).ok()?;
+        let bias = bias(source, path, &object)?;
+        object.section_by_name(".debug_info")?;
+        let load = |id: gimli::SectionId| -> Result<Reader, gimli::Error> {
+            let bytes = object
+                .section_by_name(id.name())
+                .and_then(|section| section.data().ok())
+                .unwrap_or_default();
+            Ok(EndianArcSlice::new(Arc::from(bytes), RunTimeEndian::Little))
+        };
+        let dwarf = gimli::Dwarf::load(load).ok()?;
+        let context = addr2line::Context::from_dwarf(dwarf).ok()?;
+        Some(Lines { bias, context })
+    }
+
+    /// The functions at `address`, innermost first, as far as they are told.
+    fn at(&self, address: u64) -> Vec<Frame> {
+        let at = address.wrapping_sub(self.bias);
+        let mut frames = Vec::new();
+        let Ok(mut found) = self.context.find_frames(at).skip_all_loads() else {
+            return frames;
+        };
+        while let Ok(Some(frame)) = found.next() {
+            let function = frame
+                .function
+                .and_then(|name| Some(name.demangle().ok()?.into_owned()));
+            let (file, line) = frame.location.map_or((String::new(), 0), |location| {
+                (
+                    location.file.unwrap_or_default().into(),
+                    location.line.unwrap_or(0),
+                )
+            });
+            frames.push(Frame {
+                function: function
+                    .unwrap_or_default()
+                    .chars()
+                    .take(NAME_MOST)
+                    .collect(),
+                file,
+                line,
+                module: String::new(),
+            });
+            if frames.len() >= FRAMES_MOST {
+                break;
+            }
+        }
+        frames
+    }
+}
