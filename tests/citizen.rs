@@ -6,10 +6,9 @@
 mod common;
 
 use common::{artifacts, compile, compile_as, dumped, environment, holds, passes, run, run_as};
-use common::{installed, skipped, Form, FORMS};
+use common::{command, installed, skipped, Form, FORMS};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 #[test]
 fn a_child_of_any_kind_of_fork_frees_allocates_and_ends() {
@@ -106,7 +105,7 @@ struct Function {
 }
 
 fn functions(object: &Path) -> Vec<Function> {
-    let listed = Command::new("nm")
+    let listed = command("nm")
         .args(["-S", "--defined-only"])
         .arg(object)
         .output()
@@ -250,7 +249,7 @@ fn dumping() -> Vec<Linked> {
 fn core_dumps_hold_blocks_and_metadata() {
     for (name, program, environment) in dumping() {
         for options in ["", "guard-sample:1"] {
-            let mut command = common::command(&program);
+            let mut command = command(&program);
             command
                 .envs(environment.clone())
                 .env("SLABSIDE_OPTIONS", options);

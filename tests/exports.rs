@@ -10,10 +10,9 @@ use slabside::api::table::EXPORTS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 fn output_of(command: &str, args: &[&str], file: &Path) -> String {
-    let output = Command::new(command)
+    let output = common::command(command)
         .args(args)
         .arg(file)
         .output()

@@ -4,11 +4,10 @@
 
 mod common;
 
-use common::{artifacts, compile, installed, is_there, run};
+use common::{artifacts, command, compile, installed, is_there, run};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// What the library called at some time, or might again.
 const MORE: [&str; 27] = [
@@ -51,7 +50,7 @@ fn listed() -> BTreeSet<String> {
 }
 
 fn undefined() -> BTreeSet<String> {
-    let output = Command::new("nm")
+    let output = command("nm")
         .args(["-D", "--undefined-only"])
         .arg(&artifacts().preload)
         .output()

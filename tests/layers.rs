@@ -2,7 +2,7 @@
 //!
 //! `src/lib.rs` declares the modules bottom first, and every `mod.rs` its own likewise; rustc accepts
 //! upward and circular uses silently, so this reads the files and follows every path that begins with
-//! `crate::` or `super::` to the module that it names.
+//! `crate::` or `super::` to the module that it names. By the same reader: how the tests start programs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -313,19 +313,23 @@ fn judge(
 /// Reads every file under `src` of the repository.
 fn sources_of_the_crate() -> Sources {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Sources::new();
-    let mut folders = vec![root.clone()];
+    let module = |path: PathBuf| module_of(path.strip_prefix(&root).expect("a path under src"));
+    let files = rust_files(&root).into_iter();
+    files.map(|(path, text)| (module(path), text)).collect()
+}
+
+/// Every file of Rust under `root`, with its text.
+fn rust_files(root: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder under src") {
-            let path = entry.expect("a file under src").path();
+        for entry in fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("a file").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|e| e == "rs") {
                 let source = fs::read_to_string(&path).expect("a source file");
-                found.insert(
-                    module_of(path.strip_prefix(&root).expect("a path under src")),
-                    source,
-                );
+                found.push((path, source));
             }
         }
     }
@@ -481,4 +485,35 @@ fn only_a_tests_module_at_the_end_of_a_file_is_skipped() {
 fn a_file_that_no_module_declares_is_found() {
     assert_eq!(judged("stray", ""), ["stray is declared nowhere"]);
     assert_eq!(judged("os::stray", ""), ["os::stray is declared nowhere"]);
+}
+
+/// The helper `command` resets the signals and sets a limit; a program that a test starts in another way may wait for
+/// ever, or ignore what it is sent.
+#[test]
+fn tests_start_programs_by_the_helper_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let made = [
+        Word("Command".into()),
+        Colons,
+        Word("new".into()),
+        Mark('('),
+    ];
+    let mut found = Vec::new();
+    for folder in ["tests", "cli/tests"] {
+        for (path, source) in rust_files(&root.join(folder)) {
+            let count = tokens(&source)
+                .windows(4)
+                .filter(|four| four == &made)
+                .count();
+            let path = path.strip_prefix(root).expect("a path of the repository");
+            found.extend((count > 0).then(|| (path.display().to_string(), count)));
+        }
+    }
+    found.sort();
+    // The helpers, `run`, and what builds the programs: cargo and the compiler.
+    let helpers = [("cli/tests/run.rs", 1), ("tests/common/mod.rs", 4)];
+    assert_eq!(
+        found,
+        helpers.map(|(path, count)| (path.to_string(), count))
+    );
 }

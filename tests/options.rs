@@ -4,12 +4,11 @@
 mod common;
 
 use common::{
-    artifacts, compile, compile_as, environment, run, run_as, skipped, Form, Output, FORMS,
+    artifacts, command, compile, compile_as, environment, run, run_as, skipped, Form, Output, FORMS,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 const VARIABLE: &str = "SLABSIDE_OPTIONS";
 
@@ -315,7 +314,7 @@ fn a_file_for_the_figures_that_cannot_be_opened_is_told_of() {
 #[test]
 fn a_file_that_cannot_be_opened_is_told_of_also_by_a_program_that_closes_standard_error_at_its_end()
 {
-    let mut ls = Command::new("ls");
+    let mut ls = command("ls");
     ls.env("LD_PRELOAD", &artifacts().preload);
     ls.env("SLABSIDE_OPTIONS", "stats:/no/such/place");
     let told = ls.arg("/dev/null").output().expect("ls is there");

@@ -3,6 +3,7 @@
 //! A stub (`stub.c`) stands in for the library, so that these tests need no working allocator.
 
 use slabside::counters::{Counters, MAGIC, OFFSET, VERSION};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::mem::offset_of;
@@ -25,7 +26,7 @@ fn build_stub() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let library = dir.path().join("libslabside_preload.so");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stub.c");
-    let mut cc = Command::new("cc");
+    let mut cc = command("cc");
     cc.args([
         "-shared",
         "-fPIC",
@@ -68,7 +69,7 @@ const LIMIT: u32 = 900;
 
 /// A command that finds the signals as a terminal gives them (a script's `cmd &` ignores SIGINT and SIGQUIT, nohup SIGHUP,
 /// and a shell cannot trap what was ignored when it began), and that is ended when [`LIMIT`] is over.
-fn command(program: &str) -> Command {
+fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     // SAFETY: the hook makes system calls that are safe between fork and exec, and allocates nothing.
     unsafe {
@@ -168,7 +169,7 @@ fn a_missing_library_is_125_and_says_where_it_was_looked_for() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let link = dir.path().join("slabside");
     fs::hard_link(env!("CARGO_BIN_EXE_slabside"), &link).unwrap();
-    let output = Command::new(link)
+    let output = command(link)
         .args(["run", "--", "true"])
         .env_remove("SLABSIDE_LIBRARY")
         .output()
@@ -209,9 +210,7 @@ fn a_wrong_command_line_is_125() {
         assert_eq!(output.status.code(), Some(125));
         assert!(stderr(&output).starts_with("slabside: "));
     }
-    let none = Command::new(env!("CARGO_BIN_EXE_slabside"))
-        .output()
-        .unwrap();
+    let none = command(env!("CARGO_BIN_EXE_slabside")).output().unwrap();
     assert_eq!(none.status.code(), Some(125));
     assert!(stderr(&none).contains("Usage: slabside <COMMAND>"));
     let help = bare().arg("--help").output().unwrap();
@@ -274,7 +273,7 @@ fn under_signals(inner: &Command) -> String {
 #[test]
 fn the_program_starts_with_the_signals_that_we_were_started_with() {
     let show = ["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"];
-    let plain = under_signals(Command::new("env").args(show));
+    let plain = under_signals(command("env").args(show));
     assert!(plain.contains("SigBlk:\t0000000000000200\n"), "{plain}");
     assert!(
         plain.ends_with("11001\n"),
@@ -364,7 +363,7 @@ fn a_program_that_does_not_attach_is_told_of() {
     // A library that knows nothing of the counters looks like a program that ld.so does not preload into.
     let dir = tempfile::tempdir().unwrap();
     let empty = dir.path().join("empty.so");
-    let built = Command::new("cc")
+    let built = command("cc")
         .args(["-shared", "-xc", "/dev/null", "-o"])
         .arg(&empty)
         .status();

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -269,7 +270,7 @@ pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, 
 
 /// A command for what [`run`] cannot do: it finds the signals as a terminal gives them, and ends at the latest
 /// when ten times [`PATIENCE`] is over.
-pub fn command(program: &Path) -> Command {
+pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     let limit = 10 * PATIENCE.as_secs() as u32;
     // SAFETY: as in `run_for`. The alarm outlives exec (alarm(2)).
@@ -281,6 +282,21 @@ pub fn command(program: &Path) -> Command {
         })
     };
     command
+}
+
+/// What `start` starts: again and again while another test's child still has the program open, which was written just
+/// now.
+#[track_caller]
+pub fn started<T>(mut start: impl FnMut() -> io::Result<T>) -> T {
+    let mut result = start();
+    let busy = |error: &io::Error| error.kind() == ErrorKind::ExecutableFileBusy;
+    if result.as_ref().is_err_and(busy) {
+        wait_until("a program that is open for writing", || {
+            result = start();
+            !result.as_ref().is_err_and(busy)
+        });
+    }
+    result.expect("it starts")
 }
 
 /// A script's `cmd &` ignores SIGINT and SIGQUIT, and nohup SIGHUP; what is ignored stays so in all children.
@@ -398,7 +414,7 @@ pub fn skipped(why: &str) {
     let thread = thread::current();
     let line = format!("skipped: {why} ({})\n", thread.name().unwrap_or("a test"));
     // Past the capture of a passed test's output, which is for the macros alone.
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Runs `command`, which ends by a signal, in a folder of its own: what the kernel dumped. `None`, and said, where it
@@ -442,7 +458,7 @@ fn newest_core(pattern: &str, directory: &Path) -> Option<PathBuf> {
     dumps.min().map(|(_, path)| path)
 }
 
-fn no_core() -> std::io::Result<()> {
+fn no_core() -> io::Result<()> {
     let none = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

@@ -1,7 +1,7 @@
 //! Slot by slot: a process that is stopped anywhere has live what it logged, and nothing else.
 
 use super::Running;
-use crate::common::{compile, environment, Form};
+use crate::common::{command, compile, environment, Form};
 use slabside_view::model::{Buffers, Heap, Hold};
 use slabside_view::region::find;
 use slabside_view::source::Target;
@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 /// Threads that the log has words for.
@@ -59,7 +58,7 @@ fn a_process_stopped_anywhere_has_live_what_it_logged_and_nothing_else() {
     for (threads, options) in [("1", ""), ("3", ""), ("3", "zero,canary,random")] {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("log");
-        let mut command = Command::new(compile("watch/logger.c", &[]));
+        let mut command = command(compile("watch/logger.c", &[]));
         command
             .arg(threads)
             .arg(&file)

@@ -14,7 +14,7 @@ mod types;
 mod who;
 
 use common::{artifacts, command, compile, compile_as, environment, Form, FORMS};
-use common::{installed, skipped, wait_until};
+use common::{installed, skipped, started, wait_until};
 use serde_json::Value;
 use slabside::layout::Fact;
 use slabside_view::figures::Figures;
@@ -24,11 +24,10 @@ use slabside_view::source::{Source, Target};
 use slabside_view::{check::check, Error};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 use tempfile::TempDir;
 
 /// A program that has said "ready", and waits or goes on.
@@ -40,15 +39,7 @@ struct Running {
 impl Running {
     fn start(command: &mut Command, dir: TempDir) -> Running {
         command.stdout(Stdio::piped()).stdin(Stdio::null());
-        let mut child = loop {
-            match command.spawn() {
-                // A file that was just written, which another test's child still has open.
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                other => break other.expect("it starts"),
-            }
-        };
+        let mut child = started(|| command.spawn());
         let mut line = String::new();
         let output = child.stdout.take().expect("piped");
         BufReader::new(output)
@@ -61,7 +52,7 @@ impl Running {
     /// `holder` in `form`.
     fn holder(form: Form, seed: u32, threads: u32, options: &str) -> Running {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut command = command(&compile_as(form, "watch/holder.c", &[]));
+        let mut command = command(compile_as(form, "watch/holder.c", &[]));
         command
             .args([seed.to_string(), "20000".into(), threads.to_string()])
             .arg(dir.path().join("told"))
@@ -204,7 +195,7 @@ fn a_process_at_full_speed_never_shows_fewer_blocks_than_it_has() {
     const BLOCKS: u64 = 4000;
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("freed");
-    let mut command = command(&compile("watch/replacer.c", &[]));
+    let mut command = command(compile("watch/replacer.c", &[]));
     command
         .args([THREADS.to_string(), BLOCKS.to_string(), "5000".into()])
         .arg(&file)
@@ -382,18 +373,11 @@ fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
     let (status, told) = fails(&["check", "/no/such.slab"]);
     assert_eq!(status, 127);
     assert!(told.contains("no such file"), "{told}");
-    let mut sleep = command(Path::new("sleep"))
-        .arg("1000")
-        .spawn()
-        .expect("it starts");
+    let mut sleep = command("sleep").arg("1000").spawn().expect("it starts");
     // Its loader has to map libc first.
     let maps = format!("/proc/{}/maps", sleep.id());
     let mapped = || fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("libc.so.6"));
-    let mut tries = 0;
-    while !mapped() && tries < 1000 {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        tries += 1;
-    }
+    wait_until("sleep's libc", mapped);
     let (status, told) = fails(&["top", &sleep.id().to_string(), "--once"]);
     let _ = sleep.kill();
     let _ = sleep.wait();
@@ -470,7 +454,7 @@ fn nothing_in_the_target_is_changed() {
 fn a_target_runs_on_when_the_command_that_stopped_it_is_killed() {
     let running = Running::holder(Form::Preloaded, 13, 2, "");
     let pipe = running.dir.path().join("pipe");
-    let made = command(Path::new("mkfifo")).arg(&pipe).status();
+    let made = command("mkfifo").arg(&pipe).status();
     assert!(made.expect("mkfifo starts").success());
     let mut command = command(&artifacts().command)
         .args(["snapshot", "--stop", &running.pid().to_string(), "-o"])
@@ -491,7 +475,7 @@ fn a_target_runs_on_when_the_command_that_stopped_it_is_killed() {
 // ---- core files and debuggers -------------------------------------------------------------------
 
 fn gdb(args: &[&str]) -> String {
-    let output = command(Path::new("gdb"))
+    let output = command("gdb")
         .args(["-batch", "-nx", "-ex", "set debuginfod enabled off"])
         .args(args)
         .stdin(Stdio::null())

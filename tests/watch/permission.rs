@@ -1,12 +1,11 @@
 //! Who may look: own processes, those in namespaces, and of others what is told instead.
 
 use super::{slabside, Running, STRANGER};
-use crate::common::{artifacts, compile, environment, Form};
+use crate::common::{artifacts, command, compile, environment, started, Form};
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Output};
+use std::process::Output;
 use tempfile::TempDir;
 
 /// The tests' own user is root in the checks of every change, and may be another one elsewhere.
@@ -25,28 +24,16 @@ fn open_to_all(files: &[(&std::path::Path, &str)]) -> TempDir {
     dir
 }
 
-/// A file that was just written cannot be run while another test's child still has it open.
-fn output(command: &mut Command) -> Output {
-    loop {
-        match command.output() {
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            other => return other.expect("it starts"),
-        }
-    }
-}
-
 /// `slabside top --once` of `pid` by a user who is not root.
 fn top_by_a_user(folder: &TempDir, pid: u32) -> Output {
-    let mut command = Command::new(folder.path().join("slabside"));
+    let mut command = command(folder.path().join("slabside"));
     command
         .args(["top", "--once", &pid.to_string()])
         .current_dir("/");
     if is_root() {
         command.uid(STRANGER).gid(STRANGER);
     }
-    output(&mut command)
+    started(|| command.output())
 }
 
 /// `holder` run by a user who is not root, dumpable or not.
@@ -54,7 +41,7 @@ fn holder_of_a_user(folder: &TempDir, dumpable: &str) -> Running {
     let told = tempfile::tempdir().expect("a folder");
     fs::set_permissions(told.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
     let library = folder.path().join("library.so");
-    let mut command = Command::new(folder.path().join("sleeper"));
+    let mut command = command(folder.path().join("sleeper"));
     command
         .arg(dumpable)
         .env("LD_PRELOAD", library)
@@ -110,7 +97,7 @@ fn a_process_is_read_by_its_user_unless_it_is_not_dumpable() {
 #[test]
 fn a_process_in_other_namespaces_is_read() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut command = Command::new("unshare");
+    let mut command = command("unshare");
     command
         .args([
             "--map-root-user",
@@ -142,7 +129,7 @@ fn a_process_in_other_namespaces_is_read() {
 /// The calls of `prctl` that `sleeper` and a child of it make with `option`, as strace prints them.
 fn calls(option: &str) -> String {
     let program = compile("watch/sleeper.c", &[]);
-    let mut command = Command::new("/usr/bin/strace");
+    let mut command = command("/usr/bin/strace");
     command
         .args(["-f", "-e", "trace=prctl", "-o", "/dev/stdout"])
         .arg("-E")
@@ -151,7 +138,7 @@ fn calls(option: &str) -> String {
         .arg(format!("SLABSIDE_OPTIONS={option}"))
         .arg(program)
         .args(["dumpable", "ends"]);
-    let told = output(&mut command);
+    let told = started(|| command.output());
     assert!(told.status.success(), "{told:?}");
     String::from_utf8_lossy(&told.stdout).into_owned()
 }

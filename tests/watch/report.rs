@@ -1,12 +1,11 @@
 //! `slabside run` tells the truth: of the program, of those that it starts, and of what it could not do.
 
 use super::slabside;
-use crate::common::{artifacts, compile};
+use crate::common::{artifacts, command, compile, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Output, Stdio};
 
 fn run(options: &[&str], program: &[&str]) -> Output {
     let library = artifacts().preload.to_str().expect("UTF-8");
@@ -205,7 +204,7 @@ fn the_program_goes_on_when_the_command_is_killed() {
         done.display()
     );
     for way in [&["--stats"][..], &["--stats", "--children"]] {
-        let mut command = Command::new(&artifacts().command)
+        let mut runner = command(&artifacts().command)
             .args(["run", "--library"])
             .arg(&artifacts().preload)
             .args(way)
@@ -213,14 +212,10 @@ fn the_program_goes_on_when_the_command_is_killed() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let wait_for = |file: &Path| {
-            while !file.exists() {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        };
+        let wait_for = |file: &Path| wait_until("the script's file", || file.exists());
         wait_for(&ready);
-        command.kill().expect("it can be killed");
-        command.wait().expect("it has ended");
+        runner.kill().expect("it can be killed");
+        runner.wait().expect("it has ended");
         fs::write(&go, "").expect("written");
         wait_for(&done);
         assert_eq!(fs::read_to_string(&done).expect("a number"), "3892\n");

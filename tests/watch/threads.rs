@@ -1,12 +1,11 @@
 //! Each heap is told with its thread's number and name, wherever it is read.
 
 use super::{gdb, json, linked, slabside, text, Running};
-use crate::common::{compile, compile_as, environment, Form, FORMS};
+use crate::common::{command, compile, compile_as, environment, Form, FORMS};
 use slabside_view::model::Heap;
 use slabside_view::source::{Source, Target};
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 /// The threads that own heaps, by number.
 fn owners(source: &dyn Source) -> BTreeSet<u32> {
@@ -51,7 +50,7 @@ fn a_snapshot_and_a_core_file_keep_the_threads_numbers() {
     let others = programs.pop().expect("the preloaded one");
     for (program, environment) in [(program, environment), others] {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut command = Command::new(program);
+        let mut command = command(program);
         command
             .args(["29", "5000", "3"])
             .arg(dir.path().join("told"))
@@ -75,7 +74,7 @@ fn a_snapshot_and_a_core_file_keep_the_threads_numbers() {
 #[test]
 fn threads_in_a_namespace_are_told_by_the_numbers_outside() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut command = Command::new("unshare");
+    let mut command = command("unshare");
     command
         .args(["--map-root-user", "--pid", "--fork", "--kill-child"])
         .arg(compile("watch/holder.c", &[]))
@@ -100,10 +99,7 @@ fn threads_in_a_namespace_are_told_by_the_numbers_outside() {
 fn a_fork_child_has_its_own_number() {
     let program = compile_as(Form::Preloaded, "watch/forker.c", &[]);
     let dir = tempfile::tempdir().expect("a folder");
-    let running = Running::start(
-        Command::new(program).envs(environment(Form::Preloaded)),
-        dir,
-    );
+    let running = Running::start(command(program).envs(environment(Form::Preloaded)), dir);
     let children = format!("/proc/{0}/task/{0}/children", running.pid());
     let children = fs::read_to_string(children).expect("it has forked");
     for pid in children.split_whitespace() {

@@ -1,15 +1,14 @@
 //! Who points to a block, what blocks look like, and the other questions that read contents.
 
 use super::{json, slabside, text, Running};
-use crate::common::{compile, environment, Form};
+use crate::common::{command, compile, environment, Form};
 use std::fs;
-use std::process::Command;
 
 #[test]
 fn explain_who_tells_what_points_to_a_block_and_into_it() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("told");
-    let mut command = Command::new(compile("watch/pointers.c", &[]));
+    let mut command = command(compile("watch/pointers.c", &[]));
     command.arg(&file).envs(environment(Form::Preloaded));
     let running = Running::start(&mut command, dir);
     let pid = running.pid().to_string();
