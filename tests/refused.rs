@@ -104,28 +104,49 @@ fn the_kth_call_of_a_preloaded_program_may_fail() {
     }
 }
 
-/// How many system calls `calls.c` makes while it is refused a thousand times, on libc's heap or on slabside's.
-fn calls_of_refusals(size: &str, limit: &str, preload: Option<&str>) -> usize {
+/// How many system calls `calls.c` makes while it is refused a thousand times, on libc's heap or on slabside's, and how
+/// many instructions a refusal takes in the end.
+fn cost_of_refusals(
+    size: &str,
+    limit: &str,
+    preload: Option<&str>,
+    options: &str,
+) -> (usize, usize) {
     let program = compile_as(Form::Preloaded, "refused/calls.c", &[]);
     let program = program.to_str().expect("a path in UTF-8");
     let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
-        "calls-{size}-{}",
+        "calls-{size}-{}{options}",
         preload.map_or("libc", |_| "slabside")
     ));
     let variable = format!("--env=LD_PRELOAD={}", preload.unwrap_or(""));
     let log_name = log.to_str().expect("a path in UTF-8");
+    // Signals are no calls.
     let args = [
-        "-f", "-o", log_name, &variable, program, size, "1000", limit,
+        "-f",
+        "-e",
+        "signal=none",
+        "-o",
+        log_name,
+        &variable,
+        program,
+        size,
+        "1000",
+        limit,
     ];
-    run(std::path::Path::new("/usr/bin/strace"), &args, &[]).passed();
+    let strace = std::path::Path::new("/usr/bin/strace");
+    let instructions = run(strace, &args, &[("SLABSIDE_OPTIONS", options)]).passed();
     let text = std::fs::read_to_string(&log).expect("what strace wrote");
     let (_, text) = text.split_once("\"begin\"").expect("it began");
     let (text, _) = text.split_once("\"end\"").expect("it ended");
-    text.lines().count() - 2
+    let instructions = instructions.trim().parse().expect("a number");
+    (text.lines().count() - 2, instructions)
 }
 
+/// Each takes some thousand instructions in the kernel, ours and libc's. What a refusal takes beside does not grow with
+/// the heap.
 #[test]
-fn a_refused_malloc_makes_no_more_system_calls_than_libcs() {
+fn a_refused_malloc_costs_no_more_than_libcs() {
+    const INSTRUCTIONS: usize = 3000;
     if !installed(&["strace"]) {
         return;
     }
@@ -138,9 +159,19 @@ fn a_refused_malloc_makes_no_more_system_calls_than_libcs() {
         ("3000", "200000000"),
         ("64", "200000000"),
     ] {
-        let theirs = calls_of_refusals(size, limit, None);
-        let ours = calls_of_refusals(size, limit, Some(preload.1));
-        // The first one may ask more.
-        assert!(ours <= theirs + 20, "{size}: {ours}, libc's {theirs}");
+        let (theirs, _) = cost_of_refusals(size, limit, None, "");
+        for options in ["", "hardened"] {
+            let (calls, instructions) = cost_of_refusals(size, limit, Some(preload.1), options);
+            // The first one may ask more.
+            let allowed = theirs + 20;
+            assert!(
+                calls <= allowed,
+                "{size} {options}: {calls}, libc's {theirs}"
+            );
+            assert!(
+                instructions <= INSTRUCTIONS,
+                "{size} {options}: {instructions}"
+            );
+        }
     }
 }

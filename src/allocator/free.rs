@@ -324,10 +324,11 @@ impl<O: Os> Allocator<O> {
     }
 
     /// In a signal handler that interrupted a slow path: the thread's heap finds the slab in its queue, and claims
-    /// it if nobody was faster.
+    /// it if nobody was faster. Where there is no heap, whoever is refused memory looks for it.
     fn claim_later(&self, slab: SlabPtr, thread: &ThreadCache) {
-        if let Some(heap) = self.heap_in_use(thread) {
-            heap.look_later(slab);
+        let heap = self.heap_in_use(thread);
+        if !heap.is_some_and(|heap| heap.look_later(slab)) {
+            self.backend.abandoned.stray();
         }
     }
 

@@ -77,7 +77,9 @@ impl<O: Os> Allocator<O> {
         };
         self.with_hardened(thread, make)
             .or_else(|| {
-                self.reclaim(thread);
+                if !self.reclaim_for_more(thread) {
+                    return None;
+                }
                 self.with_hardened(thread, make)
             })
             .unwrap_or_else(|| self.exhausted())

@@ -314,7 +314,9 @@ impl<O: Os> Allocator<O> {
             return moved;
         }
         // Without room for a copy beside the block, room for it to grow may be had by giving back.
-        self.reclaim(thread);
+        if !self.reclaim_for_more(thread) {
+            return self.exhausted();
+        }
         match remap() {
             Some(resized) => resized.address as *mut u8,
             None => self.realloc_by_copy(thread, block, large.bytes, size, align),

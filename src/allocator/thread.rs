@@ -95,13 +95,39 @@ impl<O: Os> Allocator<O> {
         work: impl Fn(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
         let result = self.with_heap(thread, &work).or_else(|| {
-            if !self.reclaim_but(thread, 0) {
+            if !self.reclaim_for_more(thread) {
                 return None;
             }
             self.with_heap(thread, &work)
         });
         self.look_after_background(thread);
         result
+    }
+
+    /// Memory was refused: gives back what is kept for reuse. Not pages inside of what stays, since their addresses
+    /// would be nobody else's. False where nothing came of it, so that it is no use to ask again.
+    pub(super) fn reclaim_for_more(&self, thread: &ThreadCache) -> bool {
+        let backend = &self.backend;
+        let reclaimed = if self.hard.is_on() {
+            self.with_hardened(thread, |hardened| {
+                let before = backend.held();
+                let mut freed = self.hard.flush(backend, hardened)?;
+                freed |= self.hard.reclaim(&backend.os);
+                if let Some(heap) = hardened.heap() {
+                    freed |= heap.give_back_whole(backend)?;
+                }
+                backend.give_back_whole();
+                Ok(Some(freed || backend.held() != before))
+            })
+        } else {
+            self.with_heap(thread, |_, heap| {
+                let before = backend.held();
+                let freed = heap.give_back_whole(backend)?;
+                backend.give_back_whole();
+                Ok(Some(freed || backend.held() != before))
+            })
+        };
+        reclaimed.unwrap_or(true)
     }
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
@@ -137,21 +163,17 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end. False where nothing came of it, so that
-    /// it is no use to ask again for memory that was refused.
-    pub fn reclaim_but(&self, thread: &ThreadCache, keep: usize) -> bool {
+    /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
+    pub fn reclaim_but(&self, thread: &ThreadCache, keep: usize) {
         let backend = &self.backend;
         if self.hard.is_on() {
-            self.reclaim_hardened(thread, keep);
-            return true;
+            return self.reclaim_hardened(thread, keep);
         }
-        let changed = self.with_heap(thread, |_, heap| {
-            let before = backend.held();
-            let collected = heap.give_back(backend)?;
+        self.with_heap(thread, |_, heap| {
+            heap.give_back(backend)?;
             backend.give_back(keep);
-            Ok(Some(collected || backend.held() != before))
+            Ok(Some(()))
         });
-        changed.unwrap_or(true)
     }
 
     fn reclaim_hardened(&self, thread: &ThreadCache, keep: usize) {

@@ -111,13 +111,15 @@ impl AddressQuarantine {
         }
     }
 
-    /// Gives the oldest back until at most `most` bytes are held.
-    pub fn shrink<O: Os>(&self, os: &O, most: usize) {
+    /// Gives the oldest back until at most `most` bytes are held. Whether there was any to give back.
+    pub fn shrink<O: Os>(&self, os: &O, most: usize) -> bool {
+        let mut any = false;
         loop {
             let range = self.ring.lock().take_over(most);
             let Some(range) = range else {
-                return;
+                return any;
             };
+            any = true;
             let start = NonNull::new(range.start as *mut u8);
             // SAFETY: our own mapping, which nobody may use any more.
             let _ = start.is_some_and(|start| unsafe { os.unmap(start, range.bytes) });

@@ -301,20 +301,22 @@ impl Hardened {
         });
     }
 
-    /// Frees all that the thread's quarantine holds.
-    pub fn flush<O: Os>(&self, backend: &Backend<O>, thread: &Thread) -> Result<(), Misuse> {
+    /// Frees all that the thread's quarantine holds. Whether it held anything.
+    pub fn flush<O: Os>(&self, backend: &Backend<O>, thread: &Thread) -> Result<bool, Misuse> {
+        let mut any = false;
         if let Some(heap) = thread.heap() {
             let most = self.fixed().mitigations.quarantine;
             while let Some(freed) = thread.quarantine.take(most) {
                 self.release(backend, heap, freed)?;
+                any = true;
             }
         }
-        Ok(())
+        Ok(any)
     }
 
-    /// Gives back what freed large blocks hold of address space.
-    pub fn reclaim<O: Os>(&self, os: &O) {
-        self.held.shrink(os, 0);
+    /// Gives back what freed large blocks hold of address space. Whether they held any.
+    pub fn reclaim<O: Os>(&self, os: &O) -> bool {
+        self.held.shrink(os, 0)
     }
 
     // ---- malloc ---------------------------------------------------------------------------------

@@ -11,7 +11,11 @@ use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use core::mem::{self, MaybeUninit};
 
 /// Slabs with free slots that no thread owns, by class, each class under a lock of its own.
-pub struct Abandoned([Shelf; CLASSES + 1]);
+pub struct Abandoned {
+    shelves: [Shelf; CLASSES + 1],
+    /// Non-zero where a thread without a heap may have freed into a slab without an owner, and told nobody.
+    strays: AtomicU32,
+}
 
 /// Those of one class.
 struct Shelf {
@@ -55,30 +59,44 @@ impl Abandoned {
             class += 1;
         }
         // SAFETY: each of them was made just now.
-        Abandoned(unsafe {
+        let shelves = unsafe {
             mem::transmute::<[MaybeUninit<Shelf>; CLASSES + 1], [Shelf; CLASSES + 1]>(shelves)
-        })
+        };
+        Abandoned {
+            shelves,
+            strays: AtomicU32::new(0),
+        }
+    }
+
+    /// From now on there may be a slab without an owner that was freed into, of which nobody was told.
+    pub fn stray(&self) {
+        self.strays.store(1, SeqCst);
+    }
+
+    /// Whether there may be such a slab: the first who asks is told, and looks for it.
+    pub(super) fn take_stray(&self) -> bool {
+        self.strays.load(Relaxed) != 0 && self.strays.swap(0, SeqCst) != 0
     }
 
     /// How many slabs of `class` there are.
     #[inline]
     pub(super) fn count(&self, class: usize) -> usize {
-        self.0[class].count.load(Relaxed) as usize
+        self.shelves[class].count.load(Relaxed) as usize
     }
 
     /// Slots of `class` that were carved although slabs on its list had free ones.
     pub(super) fn spare(&self, class: usize) -> usize {
-        self.0[class].spare.load(Relaxed) as usize
+        self.shelves[class].spare.load(Relaxed) as usize
     }
 
     /// So many more of them were carved.
     pub(super) fn add_spare(&self, class: usize, slots: usize) {
-        self.0[class].spare.fetch_add(slots as u32, Relaxed);
+        self.shelves[class].spare.fetch_add(slots as u32, Relaxed);
     }
 
     /// A slab of `class` was carved for want of any free slot: all spare slots are used.
     pub(super) fn forget_spare(&self, class: usize) {
-        let spare = &self.0[class].spare;
+        let spare = &self.shelves[class].spare;
         if spare.load(Relaxed) != 0 {
             spare.store(0, Relaxed);
         }
@@ -88,7 +106,7 @@ impl Abandoned {
     /// be collected.
     pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: u64, to: u64) -> bool {
         let class = slab.class();
-        let shelf = &self.0[class];
+        let shelf = &self.shelves[class];
         let list = shelf.list.lock();
         let left = remote::release_ownership(slab, me, remote::on_list(to, class));
         if left {
@@ -99,7 +117,7 @@ impl Abandoned {
 
     /// The slab of `class` that waits longest, made `me`'s.
     pub(super) fn adopt(&self, table: SlabTable, class: usize, me: u64) -> Option<SlabPtr> {
-        let shelf = &self.0[class];
+        let shelf = &self.shelves[class];
         if shelf.count.load(Relaxed) == 0 {
             return None;
         }
@@ -116,7 +134,7 @@ impl Abandoned {
         class: usize,
         me: u64,
     ) -> Option<(SlabPtr, u64)> {
-        let shelf = &self.0[class];
+        let shelf = &self.shelves[class];
         let list = shelf.list.lock();
         let slab = list.first(table)?;
         let shared = remote::is_shared(slab.owner.load(SeqCst));
@@ -129,7 +147,7 @@ impl Abandoned {
         let Some(class) = remote::list_of(slab.owner.load(SeqCst)) else {
             return false;
         };
-        let shelf = &self.0[class];
+        let shelf = &self.shelves[class];
         let list = shelf.list.lock();
         // By now the slab may be on another list, or be another one.
         let listed = remote::list_of(slab.owner.load(SeqCst)) == Some(class);
@@ -142,7 +160,7 @@ impl Abandoned {
     /// Number of listed slabs that are not as they should be, while nobody is at work.
     pub(super) fn validate(&self, table: SlabTable) -> usize {
         let mut wrong = 0;
-        for (class, shelf) in self.0.iter().enumerate() {
+        for (class, shelf) in self.shelves.iter().enumerate() {
             let list = shelf.list.lock();
             let mut count = 0;
             let mut next = list.first(table);
@@ -160,12 +178,14 @@ impl Abandoned {
 
     /// Shows the locks.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
-        self.0.iter().for_each(|shelf| visit(shelf.list.as_lock()));
+        self.shelves
+            .iter()
+            .for_each(|shelf| visit(shelf.list.as_lock()));
     }
 
     /// In a fork child: forgets all lists.
     pub(super) fn reset(&self) {
-        for shelf in &self.0 {
+        for shelf in &self.shelves {
             let list = shelf.list.lock();
             list.clear();
             shelf.count.store(0, Relaxed);
@@ -185,7 +205,7 @@ impl Abandoned {
         } else {
             slab.owner
                 .store(remote::on_list(LISTED, slab.class()), SeqCst);
-            let shelf = &self.0[slab.class()];
+            let shelf = &self.shelves[slab.class()];
             let list = shelf.list.lock();
             shelf.push(&list, backend.table(), slab);
         }

@@ -6,7 +6,7 @@ use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::remote::{self, Next, FULL, PENDING, RELEASED, SHARED};
-use crate::slab::{SlabPtr, SlabTable, State, FREES_UNCOUNTED, SAMPLED};
+use crate::slab::{SlabPtr, SlabTable, State, SAMPLED};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{bit_of, word_of};
 use core::sync::atomic::compiler_fence;
@@ -58,7 +58,7 @@ impl Heap {
         let slots = slab.slots();
         self.account(slab, free);
         if slab.state() == State::Active && free != 0 && free != slots {
-            slab.frees_left.set(FREES_UNCOUNTED);
+            self.count_no_frees(slab);
             if let Some(bits) = hidden {
                 self.cache(slab.class()).show(bits);
             }
@@ -209,7 +209,7 @@ impl Heap {
 
     /// Much was released, so the heap's end may be near its return. Active slabs raise no event when they
     /// become empty and usually lie highest: they get their exact `frees_left`, or go at once.
-    fn watch_active<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
+    pub(super) fn watch_active<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         for class in 0..CLASSES {
             if let Some(slab) = self.active(backend.table(), class) {
                 let live = slab.slots() - slab.count_free();
@@ -391,9 +391,9 @@ impl Heap {
     }
 
     /// Has the next [`Heap::drain`] look at `slab`, which nobody owns and a signal handler of this thread has freed
-    /// into.
-    pub fn look_later(&self, slab: SlabPtr) {
-        self.queue.push(slab);
+    /// into. False where no drain follows.
+    pub fn look_later(&self, slab: SlabPtr) -> bool {
+        self.queue.push(slab)
     }
 
     pub(super) fn look_at_queued<O: Os>(

@@ -131,6 +131,12 @@ impl<O: Os> Backend<O> {
         self.arenas.each_lock(visit);
     }
 
+    /// Gives back what is kept for all heaps, as far as that makes room for something else.
+    pub fn give_back_whole(&self) {
+        self.large.give_back(&self.os, &self.meta);
+        self.pages.trim(&self.os, &self.meta, 0);
+    }
+
     /// Gives back what is kept for all heaps, but for `keep` free pages at the heap's end.
     pub fn give_back(&self, keep: usize) {
         self.large.give_back(&self.os, &self.meta);
@@ -225,6 +231,9 @@ pub struct Heap {
     /// The least value of `binned_bytes` since the last decay.
     binned_low: Cell<usize>,
     span_bytes: Cell<usize>,
+    /// Nothing is kept for reuse, and an event tells when an active slab or span becomes free: see
+    /// [`Heap::give_back_whole`].
+    keeps_nothing: Cell<bool>,
     /// Bytes handed out and not told to the counters yet, and more where the heap is profiled (see `profiling`).
     bytes_allocated: Cell<u64>,
     profiling: Profiling,
@@ -630,10 +639,17 @@ impl Heap {
     fn activate(&self, slab: SlabPtr) {
         let this = &self.classes[slab.class()];
         slab.set_state(State::Active);
-        slab.frees_left.set(FREES_UNCOUNTED);
+        self.count_no_frees(slab);
         self.remind(slab);
         this.active.set(slab.id().0);
         this.cursor.set(slab.words() as u8 - 1);
+    }
+
+    /// No event follows from frees into `slab` from now on.
+    #[inline(always)]
+    fn count_no_frees(&self, slab: SlabPtr) {
+        slab.frees_left.set(FREES_UNCOUNTED);
+        self.keeps_nothing.set(false);
     }
 
     /// The active slab has no slot left. False where a signal handler has freed into it meanwhile: it stays the

@@ -15,7 +15,7 @@ use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::slab::{Shape, SlabPtr, SlabTable, State, FREES_UNCOUNTED};
+use crate::slab::{Shape, SlabPtr, SlabTable, State};
 use crate::sync::{xor_owned, Ordering::Relaxed};
 use crate::units::{bit_of, PAGE};
 use core::cell::Cell;
@@ -101,7 +101,7 @@ impl Heap {
 
     fn activate_span(&self, slab: SlabPtr, bin: usize) {
         slab.set_state(State::Active);
-        slab.frees_left.set(FREES_UNCOUNTED);
+        self.count_no_frees(slab);
         self.active_spans[bin].set(Some(slab));
     }
 
@@ -284,7 +284,7 @@ impl Heap {
         bin: usize,
     ) -> Result<(), Misuse> {
         slab.set_state(State::Binned);
-        slab.frees_left.set(FREES_UNCOUNTED);
+        self.count_no_frees(slab);
         self.bins[bin].push_front(backend.table(), slab);
         self.binned.set(self.binned.get() | 1 << bin);
         self.binned_bytes.set(self.binned_bytes.get() + slab.size());

@@ -62,33 +62,47 @@ impl Heap {
         Ok(())
     }
 
-    /// Gives back all that the heap keeps for reuse. Whether others' frees were collected.
-    pub fn give_back<O: Os>(&self, backend: &Backend<O>) -> Result<bool, Misuse> {
-        let waited = self.queue.holds_any();
+    /// Gives back all that the heap keeps for reuse.
+    pub fn give_back<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         self.drain(backend)?;
         // Before the bins are emptied: a span taken up goes to its bin.
-        let strayed = self.take_up_strays(backend)?;
+        self.take_up_strays(backend)?;
         self.bin_active_spans(backend)?;
         self.shrink_bins(backend, 0)?;
         self.release_empty(backend)?;
         self.discard_all_holes(backend);
-        self.discard_listed(backend)?;
+        self.discard_listed(backend)
+    }
+
+    /// Gives back slabs and spans that are kept for reuse, so that something else can have their addresses. Whether
+    /// others' frees were collected. A program that is refused memory again and again pays for no search in
+    /// vain: nothing is gone through again unless something was freed that may make a difference.
+    pub fn give_back_whole<O: Os>(&self, backend: &Backend<O>) -> Result<bool, Misuse> {
+        let waited = self.queue.holds_any();
+        self.drain(backend)?;
+        let strayed = backend.abandoned.take_stray();
+        if strayed {
+            self.take_up_strays(backend)?;
+        }
+        if !self.keeps_nothing.get() {
+            self.watch_active(backend)?;
+            self.shrink_bins(backend, 0)?;
+            self.keeps_nothing.set(true);
+        }
         Ok(waited || strayed)
     }
 
     /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim
-    /// them: no free into them may ever follow that would. Whether there were any.
-    fn take_up_strays<O: Os>(&self, backend: &Backend<O>) -> Result<bool, Misuse> {
+    /// them: no free into them may ever follow that would.
+    fn take_up_strays<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         let mut result = Ok(());
-        let mut any = false;
         backend.pages.each_slab(|slab| {
             let owner = slab.owner.load(SeqCst);
             if result.is_ok() && remote::is_nobodys(owner) && slab.count_remote() > 0 {
                 result = self.notify(backend, slab);
-                any = true;
             }
         });
-        result.map(|()| any)
+        result
     }
 
     /// Gives back the active slabs that have become empty, for which there is no event.
@@ -216,6 +230,7 @@ impl Heap {
         self.spans.clear();
         self.profiling.forget_due();
         self.forget_active_spans();
+        self.keeps_nothing.set(false);
         self.binned.set(0);
         for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {
             bytes.set(0);

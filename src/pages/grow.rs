@@ -16,6 +16,7 @@ impl Pages {
         let _mover = self.break_lock.lock();
         {
             if self.inner.lock().runs.first_fit(need).is_some() {
+                self.refused.store(0, Relaxed);
                 return true;
             }
         }

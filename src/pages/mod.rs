@@ -135,7 +135,7 @@ pub struct Pages {
     ticking: Mutex<()>,
     /// Threads that are about to fork: the break is not moved meanwhile.
     forking: AtomicU32,
-    /// Non-zero where the system refused the last growth.
+    /// Non-zero where the system refused the last growth, and no slab went back since.
     refused: AtomicU32,
     /// Non-zero where pages stay with their class, a guard page after each slab (see `parked`).
     keeping: AtomicU32,
@@ -356,6 +356,8 @@ impl Pages {
     /// Takes back the pages and the header of `slab`, which nobody owns or lists any more (its owner
     /// word says released). Gives the heap's end back where enough of it is free.
     pub fn release<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) {
+        // What was refused may be had now, and in larger steps.
+        self.refused.store(0, Relaxed);
         if self.is_keeping() {
             return self.keep(os, meta, slab);
         }

@@ -83,3 +83,55 @@ fn the_smallest_class_uses_both_headers_of_its_pair() {
         heap.is_sound();
     }
 }
+
+/// Uses up all memory, and is refused a few times more: so that the heap knows that it has nothing left.
+fn use_up(heap: &Heap) {
+    let take = |size| heap.allocator.malloc(&*heap.threads[0], size);
+    for size in [8 << 20, SPAN_MAX, 16 << 10, 9000] {
+        while !take(size).is_null() {}
+    }
+    (0..3).for_each(|_| assert!(take(9000).is_null()));
+}
+
+/// A refusal does not go through the heap again that was gone through in vain before: what becomes free after that is
+/// found all the same.
+#[test]
+fn what_becomes_free_after_a_refusal_is_found_by_the_next_one() {
+    // A free of the active slab's and of the active span's is no event; nor is one by another thread.
+    for (size, thread, more) in [
+        (3000, 0, 0),
+        (3000, 0, 3),
+        (3000, 1, 0),
+        (40_000, 0, 0),
+        (40_000, 1, 0),
+    ] {
+        let heap = Heap::new();
+        heap.give(thread, heap.take(thread, 16));
+        let mut blocks = heap.take_many(0, size, 1);
+        use_up(&heap);
+        // Slots that were cached before, or are now.
+        blocks.extend(heap.take_many(0, size, more));
+        assert!(
+            heap.slab(blocks[0]).pages() > 2,
+            "room for what is asked for"
+        );
+        heap.give_all(thread, &blocks);
+        heap.take(0, 9000);
+        heap.is_sound();
+    }
+}
+
+/// A refused growth makes the next ones small; once something went back they are as before.
+#[test]
+fn after_a_refusal_and_a_release_slabs_are_as_large_as_before() {
+    let heap = Heap::new();
+    let spans = heap.take_many(0, SPAN_MAX, 100);
+    let blocks = heap.take_many(0, 48, 20_000);
+    let pages = heap.slab(blocks[19_999]).pages();
+    let refused = || heap.allocator.malloc(&*heap.threads[0], SPAN_MAX).is_null();
+    while !refused() {}
+    assert!(heap.allocator.backend.pages.is_refused());
+    heap.give_all(0, &spans);
+    let blocks = heap.take_many(0, 48, 20_000);
+    assert_eq!(heap.slab(blocks[19_999]).pages(), pages);
+}

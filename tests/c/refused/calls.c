@@ -1,9 +1,30 @@
 /* usage: calls SIZE TIMES LIMIT - asks TIMES for SIZE bytes, which are refused each time. Between two writes to no file,
  * for whoever counts system calls. Below an address space of LIMIT bytes (0: any), which blocks of up to 100,000 bytes
- * use up before. */
+ * use up before. Then counts the instructions of one more refusal, where the processor can be stepped, and prints how
+ * many. */
 #include "../tools.h"
 
+#include <signal.h>
 #include <sys/resource.h>
+
+static volatile long instructions;
+
+#if defined(__x86_64__)
+static void count(int signal) {
+    (void)signal;
+    instructions++;
+}
+
+static bool refused_stepped(size_t size) {
+    CHECK(signal(SIGTRAP, count) != SIG_ERR);
+    __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "memory", "cc");
+    void *block = take(size);
+    __asm__ volatile("pushfq; andq $~0x100, (%%rsp); popfq" ::: "memory", "cc");
+    return block == NULL;
+}
+#else
+static bool refused_stepped(size_t size) { return take(size) == NULL; }
+#endif
 
 int main(int argc, char **argv) {
     CHECK(argc > 3);
@@ -17,5 +38,7 @@ int main(int argc, char **argv) {
     size_t refused = 0;
     for (size_t i = 0; i < times; i++) refused += take(size) == NULL && errno == ENOMEM;
     CHECK(write(-1, "end", 3) == -1);
+    CHECK(refused_stepped(size));
+    printf("%ld\n", instructions);
     return refused == times ? 0 : 1;
 }
