@@ -2,14 +2,15 @@
 
 use super::types::{rust_program, waiting};
 use super::{json, slabside, text, Running};
-use crate::common::{compile, compile_as, environment, installed, wait_until, Form, FORMS};
+use crate::common::{
+    command, compile, compile_as, environment, installed, wait_until, Form, FORMS,
+};
 use serde_json::Value;
 use std::fs;
-use std::process::Command;
 
 /// `lost` in `form`, with threads that do `what`.
 fn losing(form: Form, threads: u32, what: &str, options: &str) -> Running {
-    let mut command = Command::new(compile_as(form, "watch/lost.c", &[]));
+    let mut command = command(compile_as(form, "watch/lost.c", &[]));
     command
         .args([&threads.to_string(), what])
         .envs(environment(form))
@@ -160,7 +161,7 @@ fn of_a_core_file_and_of_a_snapshot_the_same_is_found() {
 #[test]
 fn lost_objects_are_told_by_class_and_can_be_suppressed() {
     let program = compile("watch/lost.cpp", &["-std=c++17"]);
-    let running = waiting(&mut Command::new(program));
+    let running = waiting(&mut command(program));
     let pid = running.pid().to_string();
     let report = json(&["leaks", "--json", &pid]);
     let lost = report["lost"].as_array().expect("a list");
@@ -195,7 +196,7 @@ fn lost_objects_are_told_by_class_and_can_be_suppressed() {
 
 #[test]
 fn lost_values_of_rust_are_found() {
-    let running = waiting(&mut Command::new(rust_program("watch/lost.rs")));
+    let running = waiting(&mut command(rust_program("watch/lost.rs")));
     let report = json(&["leaks", "--json", &running.pid().to_string()]);
     let lost = report["lost"].as_array().expect("a list");
     assert_eq!((lost.len(), &report["count"]), (2, &5.into()), "{report}");
@@ -250,7 +251,7 @@ fn of_real_programs_nothing_is_called_lost_that_is_not() {
         if !installed(&[name]) {
             continue;
         }
-        let mut command = Command::new(name);
+        let mut command = command(name);
         command
             .args(arguments)
             .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -1,7 +1,7 @@
 //! What blocks are: C++ objects, Rust values behind `dyn`, Python objects, and texts, of which nothing is shown unasked.
 
 use super::{json, slabside, text, Running};
-use crate::common::{compile, environment, installed, Form};
+use crate::common::{command, compile, environment, installed, Form};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ pub fn rust_program(file: &str) -> std::path::PathBuf {
         .join("tests/c")
         .join(file);
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file.replace(['/', '.'], "-"));
-    let output = Command::new("rustc")
+    let output = command("rustc")
         .args(["-O", "--edition", "2021", "-o"])
         .args([&program, &source])
         .output()
@@ -37,7 +37,7 @@ fn count(report: &Value, what: &str) -> u64 {
 #[test]
 fn objects_of_cplusplus_are_told_by_class_and_texts_by_how_often_they_occur() {
     let program = compile("watch/shapes.cpp", &["-std=c++17"]);
-    let running = waiting(&mut Command::new(program));
+    let running = waiting(&mut command(program));
     let pid = running.pid().to_string();
     let file = running.dir.path().join("a.slab");
     let file = file.to_str().expect("UTF-8");
@@ -70,7 +70,7 @@ fn objects_of_cplusplus_are_told_by_class_and_texts_by_how_often_they_occur() {
 
 #[test]
 fn values_of_rust_behind_dyn_are_told_by_the_pointers_to_them() {
-    let running = waiting(&mut Command::new(rust_program("watch/dynamic.rs")));
+    let running = waiting(&mut command(rust_program("watch/dynamic.rs")));
     let report = json(&["types", "--json", &running.pid().to_string()]);
     assert_eq!(count(&report, "dynamic::Labelled (dyn)"), 250, "{report}");
     assert_eq!(count(&report, "dynamic::Ring (dyn)"), 600, "{report}");
@@ -88,7 +88,7 @@ things = [Thing() for i in range(300)]
 print('ready', flush=True)
 import time
 time.sleep(1000)";
-    let mut command = Command::new("python3");
+    let mut command = command("python3");
     command.args(["-c", script]).env("PYTHONMALLOC", "malloc");
     let report = json(&["types", "--json", &waiting(&mut command).pid().to_string()]);
     let (lists, things) = (
