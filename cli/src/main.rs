@@ -17,6 +17,7 @@ mod resident;
 mod run;
 mod signals;
 mod status;
+mod trace;
 mod view;
 mod watch;
 

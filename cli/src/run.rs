@@ -7,9 +7,13 @@ use crate::page::{self, Page, Pages};
 use crate::report::{Form, Report, Tree};
 use crate::signals::{self, Inherited};
 use crate::status::CannotRun;
-use crate::{library, options, program, watch};
+use crate::view::leaks::{Suppressions, Told};
+use crate::watch::End;
+use crate::{library, options, program, trace, watch};
 use anyhow::{Context, Result};
 use slabside::counters::VARIABLE;
+use slabside_view::leaks::{search, Proof, Search};
+use slabside_view::source::Target;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -34,6 +38,7 @@ Examples:
   slabside run -- ls -l
   slabside run --stats -- python3 script.py
   slabside run --stats=heap.json --json --children -- make -j8
+  slabside run --leaks -- ./server --once
   slabside run --option decay:1s --option misuse:report -- ./server
 
 Environment:
@@ -51,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
-    /// Print the figures as JSON. Implies --stats
+    /// Print the figures as JSON. Implies --stats, unless --leaks is given
     #[arg(long)]
     json: bool,
 
@@ -61,6 +66,13 @@ pub struct Args {
     /// child made by fork(2) alone begins with its parent's figures.
     #[arg(long)]
     children: bool,
+
+    /// Print the blocks that the program has lost, when it ends by itself, on standard error or to the FILE of --stats
+    ///
+    /// A block is lost if no pointer leads to it any more, see slabside-leaks(1). The program is traced by ptrace(2), and
+    /// stops once, when it ends. No debugger can be attached to it meanwhile. If it is set-user-id, it gets no more rights.
+    #[arg(long)]
+    leaks: bool,
 
     /// Let any process of the same user look into the program: short for --option watch:any
     ///
@@ -93,7 +105,7 @@ impl Args {
     }
 
     fn reports(&self) -> bool {
-        self.json || self.children || self.stats.is_some()
+        self.children || self.stats.is_some() || self.json && !self.leaks
     }
 
     fn form(&self) -> Form {
@@ -118,7 +130,7 @@ impl Args {
 /// Runs the program. Returns how it ended, or not at all where no report is wanted and it was started.
 pub fn run(args: &Args) -> Result<ExitStatus> {
     let command = prepare(args)?;
-    if args.reports() {
+    if args.reports() || args.leaks {
         run_and_report(args, command)
     } else {
         if let Some(obstacle) = program::obstacle(args.program()) {
@@ -173,20 +185,77 @@ fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
 fn run_alone(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
     let page = Page::create().context("cannot make a page for the counters")?;
     let counters = page.counters();
-    let child = start(args, command, &page.path(), move || page::claim(counters))?;
-    let end = watch::until_end(child).context("cannot wait for the program")?;
-    let report = Report::new(args.program(), child, &end, counters);
-    Ok((report.print(args.form()), end.status))
+    let started = start(args, command, &page.path(), move || page::claim(counters))?;
+    let (end, mut text) = until_end(args, &started)?;
+    if args.reports() {
+        let report = Report::new(args.program(), started.child, &end, counters);
+        text += &report.print(args.form());
+    }
+    Ok((text, end.status))
 }
 
 /// The same, where each process takes a page.
 fn run_tree(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
     let pages = Pages::create().context("cannot make pages for the counters")?;
-    let child = start(args, command, &pages.path(), || ())?;
-    let end = watch::until_end(child).context("cannot wait for the program")?;
+    let started = start(args, command, &pages.path(), || ())?;
+    let (end, lost) = until_end(args, &started)?;
     let taken = pages.taken().context("cannot read the counters")?;
-    let tree = Tree::new(args.program(), child, &end, &taken, pages.left_out());
-    Ok((tree.print(args.form()), end.status))
+    let left_out = pages.left_out();
+    let tree = Tree::new(args.program(), started.child, &end, &taken, left_out);
+    Ok((lost + &tree.print(args.form()), end.status))
+}
+
+/// A program that runs.
+struct Started {
+    child: u32,
+    /// Whether it is traced, or why not.
+    traced: std::result::Result<(), String>,
+}
+
+/// Waits for the end of the program. Returns how it ended, and what it has lost, if that is wanted.
+fn until_end(args: &Args, started: &Started) -> Result<(End, String)> {
+    let failed = "cannot wait for the program";
+    if !args.leaks {
+        let end = watch::until_end(started.child, None).context(failed)?;
+        return Ok((end, String::new()));
+    }
+    let mut told = None;
+    let mut look = |pid: u32| {
+        let found = match trace::ends_whole(pid) {
+            true => lost(pid, args.json).map_err(|error| format!("{error:#}")),
+            false => Err("a signal killed it, or its first thread ended before others".into()),
+        };
+        if found.is_err() {
+            trace::go_on(pid, 0);
+        }
+        told = Some(found);
+    };
+    let end = match started.traced {
+        Ok(()) => watch::until_end(started.child, Some(&mut look)),
+        Err(_) => watch::until_end(started.child, None),
+    };
+    let end = end.context(failed)?;
+    let told = told.unwrap_or_else(|| {
+        let unseen = || "nobody saw its end".to_string();
+        Err(started.traced.clone().err().unwrap_or_else(unseen))
+    });
+    let told = told
+        .unwrap_or_else(|why| format!("slabside: cannot say what the program has lost: {why}\n"));
+    Ok((end, told))
+}
+
+/// What the program `pid`, which is at its end, has lost. It goes on, unless this fails.
+fn lost(pid: u32, as_json: bool) -> Result<String> {
+    let mut target = Target::ending(pid)?;
+    let about = target.about();
+    let how = Search {
+        passes: None,
+        proof: Proof::Whole,
+        track: None,
+        kinds: false,
+    };
+    let found = search(&mut target, None, &how)?;
+    Told::new(&about, &target.name(), found, &Suppressions::default()).text(as_json)
 }
 
 /// Where the report goes: to the end of `file`, which is made before the program runs, or to standard error.
@@ -200,14 +269,14 @@ fn output(file: Option<&Path>) -> Result<Box<dyn Write>> {
     Ok(Box::new(file))
 }
 
-/// Starts the program with the page or pages at `path`, and returns its process number. `claim` runs in the new process
+/// Starts the program with the page or pages at `path`. `claim` runs in the new process
 /// before exec, and must be async-signal-safe.
 fn start(
     args: &Args,
     mut command: Command,
     path: &OsStr,
     claim: impl Fn() + Send + Sync + 'static,
-) -> Result<u32> {
+) -> Result<Started> {
     let inherited = Inherited::note();
     signals::hold();
     command.env(OsStr::from_bytes(VARIABLE.to_bytes()), path);
@@ -215,8 +284,15 @@ fn start(
         claim();
         inherited.restore();
     });
-    match command.spawn() {
-        Ok(child) => Ok(child.id()),
+    let spawned = match args.leaks {
+        true => trace::spawn(&mut command),
+        false => command.spawn().map(|child| (child, None)),
+    };
+    match spawned {
+        Ok((child, why)) => Ok(Started {
+            child: child.id(),
+            traced: why.map_or(Ok(()), |why| Err(format!("it cannot be traced: {why}"))),
+        }),
         Err(cause) => Err(CannotRun {
             program: args.program().to_owned(),
             cause,

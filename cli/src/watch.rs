@@ -1,5 +1,6 @@
 //! Stays with the running program until it ends: passes signals on, stops with it, notes its peak.
 
+use crate::trace::{self, Stopped};
 use crate::{resident, signals};
 use rustix::process::{waitpid, Pid, WaitOptions};
 use std::io::{ErrorKind, Result};
@@ -19,15 +20,16 @@ pub struct End {
     pub resident: u64,
 }
 
-/// Waits for the end of `child`. Signals must be held back ([`signals::hold`]).
-pub fn until_end(child: u32) -> Result<End> {
+/// Waits for the end of `child`. Signals must be held back ([`signals::hold`]). If `child` is traced, `at_end` is called
+/// when it is about to end, and lets it go on.
+pub fn until_end(child: u32, mut at_end: Option<&mut dyn FnMut(u32)>) -> Result<End> {
     let number = i32::try_from(child).map_err(|_| ErrorKind::InvalidInput)?;
     let process = Pid::from_raw(number).ok_or(ErrorKind::InvalidInput)?;
     let mut pause = FIRST_LOOK;
     let mut peak = 0;
     loop {
         peak = resident::peak(child).unwrap_or(0).max(peak);
-        if let Some(status) = end_of(process)? {
+        if let Some(status) = end_of(process, &mut at_end)? {
             return Ok(End {
                 status,
                 resident: peak,
@@ -41,15 +43,23 @@ pub fn until_end(child: u32) -> Result<End> {
 }
 
 /// How `child` ended, if it has. Where it was stopped instead, stops with it.
-fn end_of(child: Pid) -> Result<Option<ExitStatus>> {
-    let Some(change) = change_of(child)? else {
-        return Ok(None);
-    };
-    if let Some(signal) = change.stopped_signal() {
-        signals::stop(signal);
-        return Ok(None);
+fn end_of(child: Pid, at_end: &mut Option<&mut dyn FnMut(u32)>) -> Result<Option<ExitStatus>> {
+    while let Some(change) = change_of(child)? {
+        let number = child.as_raw_nonzero().get() as u32;
+        match (trace::stopped(change.into_raw()), &mut *at_end) {
+            (None, _) => return Ok(Some(change)),
+            (Some(Stopped::Signal(signal)), None) => signals::stop(signal),
+            (Some(_), None) => {}
+            (Some(Stopped::Signal(signal)), Some(_)) => trace::go_on(number, signal),
+            (Some(Stopped::Job(signal)), Some(_)) => {
+                trace::stay(number);
+                signals::stop(signal);
+            }
+            (Some(Stopped::End), Some(at_end)) => at_end(number),
+            (Some(Stopped::Other), Some(_)) => trace::go_on(number, 0),
+        }
     }
-    Ok(Some(change))
+    Ok(None)
 }
 
 /// Whether `child` ended or stopped since the last call, and how. Does not wait for it.

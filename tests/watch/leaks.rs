@@ -3,10 +3,11 @@
 use super::types::{rust_program, waiting};
 use super::{json, slabside, text, Running};
 use crate::common::{
-    command, compile, compile_as, environment, installed, wait_until, Form, FORMS,
+    artifacts, command, compile, compile_as, environment, installed, wait_until, Form, FORMS,
 };
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 
 /// `lost` in `form`, with threads that do `what`.
 fn losing(form: Form, threads: u32, what: &str, options: &str) -> Running {
@@ -281,4 +282,61 @@ fn of_real_programs_nothing_is_called_lost_that_is_not() {
             assert_eq!(groups(&report), [], "{name}: {report}");
         }
     }
+}
+
+#[test]
+fn run_reports_what_a_program_has_lost_at_its_end() {
+    let program = compile("watch/ending.c", &[]);
+    let program = program.to_str().expect("UTF-8");
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let run = |options: &[&str], end: &[&str]| {
+        let start = ["run", "--library", library, "--leaks"];
+        slabside(&[&start, options, &["--", program], end].concat())
+    };
+    let output = run(&[], &[]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert!(told.contains("lost: 10 blocks, 1.9 KiB"), "{told}");
+    assert!(told.contains("all zero, held by these alone"), "{told}");
+    let output = run(&["--json"], &[]);
+    let report: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    assert_eq!(groups(&report), [(5, 128, vec![(5, 256)])]);
+    let killed = run(&[], &["killed"]);
+    let told = String::from_utf8_lossy(&killed.stderr).into_owned();
+    assert_eq!(killed.status.signal(), Some(libc::SIGTERM), "{told}");
+    assert!(
+        told.contains("cannot say what the program has lost"),
+        "{told}"
+    );
+}
+
+/// A signal on its way to a thread when that is stopped reaches it when it goes on.
+#[test]
+fn no_signal_is_lost_when_a_process_is_stopped() {
+    let mut running = waiting(&mut command(compile("watch/signalled.c", &[])));
+    let pid = running.pid().to_string();
+    for _ in 0..30 {
+        text(&slabside(&["check", "--stop", &pid]));
+    }
+    // SAFETY: the process is a child that was not waited for.
+    assert_eq!(
+        unsafe { libc::kill(running.pid() as i32, libc::SIGTERM) },
+        0
+    );
+    let status = running.child.wait().expect("it ends");
+    assert!(status.success(), "{status}");
+}
+
+/// Of a process that rests no type grows.
+#[test]
+fn growth_is_told_by_type_over_many_looks() {
+    let running = losing(Form::Preloaded, 0, "rest", "");
+    let pid = running.pid().to_string();
+    let printed = text(&slabside(&[
+        "diff", &pid, "--every", "1s", "--for", "2s", "--json",
+    ]));
+    let report: Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(report["schema"], "slabside.growth/1");
+    assert!(report["looks"].as_u64() >= Some(2), "{report}");
+    assert_eq!(report["growth"], Value::Array(Vec::new()), "{report}");
 }

@@ -4,9 +4,9 @@ use crate::contents::{each_batch, each_part, Which};
 use crate::model::{Heap, Slab};
 use crate::source::{Source, Span};
 use crate::types::{Type, Types, HEAD};
+use rustc_hash::FxHashMap as HashMap;
 use serde::Serialize;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::HashMap;
 use std::hash::Hasher;
 
 /// The most texts that are remembered to look for doubles. Beyond that the rest is only counted.
@@ -69,7 +69,7 @@ pub struct Survey {
 /// The kinds of live blocks, those of the most bytes first. Only what is resident is looked at.
 pub fn kinds(source: &dyn Source, heap: &Heap, types: &mut Types) -> Vec<Kind> {
     let mut counted = Counted::default();
-    counted.count(source, heap, types, &HashMap::new());
+    counted.count(source, heap, types, &HashMap::default());
     counted.kinds(types)
 }
 
@@ -77,14 +77,14 @@ pub fn kinds(source: &dyn Source, heap: &Heap, types: &mut Types) -> Vec<Kind> {
 /// them. Only what is resident is looked at.
 pub fn survey(source: &dyn Source, heaps: &[Heap], types: &mut Types) -> Survey {
     let mut counted = Counted {
-        texts: Some(HashMap::new()),
+        texts: Some(HashMap::default()),
         ..Counted::default()
     };
     let pairs = types.has_pairs(source);
     for heap in heaps {
         let named = match pairs {
             true => pairs_in(source, heap, types),
-            false => HashMap::new(),
+            false => HashMap::default(),
         };
         counted.count(source, heap, types, &named);
     }
@@ -237,7 +237,7 @@ fn head_of(block: Span) -> Span {
 /// Types of blocks that a pointer leads to beside which a table of functions stands.
 fn pairs_in(source: &dyn Source, heap: &Heap, types: &mut Types) -> HashMap<u64, Type> {
     let constants = Constants::of(source);
-    let mut found = HashMap::new();
+    let mut found = HashMap::default();
     let mut look = |bytes: &[u8]| {
         let mut last = 0;
         for word in bytes.chunks_exact(8) {

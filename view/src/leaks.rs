@@ -282,6 +282,7 @@ impl Searching {
             self.reachable = Some(reachable(&index, &reached, &starts.finish()));
         }
         let left = index.live().without(&reached);
+        still_there(&**target)?;
         Ok(Pass {
             still: heaps.iter().all(|heap| heap.stopped),
             index,
@@ -314,6 +315,7 @@ impl Searching {
         };
         sieve.compare(|number, copy| !same(number, copy));
         let (left, copy) = sieve.finish();
+        still_there(&**target)?;
         let still = heaps.iter().all(|heap| heap.stopped);
         Ok(Pass {
             still,
@@ -480,6 +482,16 @@ fn reachable(index: &Index, reached: &Bits, by_start: &Bits) -> Reachable {
     Reachable {
         still: sum(by_start),
         possibly: sum(&reached.without(by_start)),
+    }
+}
+
+/// What is read of a process that ends meanwhile is nothing, and says nothing.
+fn still_there(source: &dyn Source) -> Result<()> {
+    match source.is_gone() {
+        true => Err(Error::Ended {
+            name: source.name(),
+        }),
+        false => Ok(()),
     }
 }
 

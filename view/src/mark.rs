@@ -28,10 +28,60 @@ struct Entry {
     first: Number,
 }
 
-/// Pages in a row, and for each the slab that it is of, plus one.
+/// Pages of a window, and for each the slab that it is of, by place plus one. What a window says of its length may be
+/// made up: only parts with slabs cost more than a word.
 struct Table {
     base: u64,
-    slabs: Vec<u32>,
+    /// Where each part begins in `pages`; [`NONE`]: it has no slab.
+    parts: Vec<u32>,
+    pages: Vec<u32>,
+}
+
+/// Pages of a part, as a power of 2.
+const PART_SHIFT: u64 = 10;
+/// No part.
+const NONE: u32 = u32::MAX;
+
+impl Table {
+    /// One without slabs, for as many bytes from `base` on.
+    fn new(base: u64, bytes: u64) -> Table {
+        let parts = bytes.div_ceil(PAGE << PART_SHIFT) as usize;
+        Table {
+            base,
+            parts: vec![NONE; parts],
+            pages: Vec::new(),
+        }
+    }
+
+    /// The slab, plus one, that `address` lies in, if it is one of its addresses; 0: in none.
+    #[inline]
+    fn get(&self, address: u64) -> Option<u32> {
+        let page = address.wrapping_sub(self.base) / PAGE;
+        let part = *self.parts.get((page >> PART_SHIFT) as usize)?;
+        let at = (page & ((1 << PART_SHIFT) - 1)) as usize;
+        Some(self.pages.get(part as usize + at).copied().unwrap_or(0))
+    }
+
+    /// Notes that the page at `address`, one of its addresses, is of `slab`, plus one.
+    fn set(&mut self, address: u64, slab: u32) {
+        let page = (address - self.base) / PAGE;
+        let Some(part) = self.parts.get_mut((page >> PART_SHIFT) as usize) else {
+            return;
+        };
+        if *part == NONE {
+            *part = self.pages.len() as u32;
+            self.pages.resize(self.pages.len() + (1 << PART_SHIFT), 0);
+        }
+        let at = *part as usize + (page & ((1 << PART_SHIFT) - 1)) as usize;
+        self.pages[at] = slab;
+    }
+
+    fn span(&self) -> Span {
+        Span {
+            start: self.base,
+            end: self.base + self.parts.len() as u64 * (PAGE << PART_SHIFT),
+        }
+    }
 }
 
 /// The live blocks of some heaps, by address and by number.
@@ -155,24 +205,22 @@ impl Index {
                 .slabs
                 .partition_point(|slab| slab.base < window.span().end);
             let last = heap.slabs[..used].last().map_or(0, |slab| slab.span().end);
-            let pages = last.saturating_sub(window.base) / PAGE;
-            Table {
-                base: window.base,
-                slabs: vec![0; pages as usize],
-            }
+            Table::new(window.base, last.saturating_sub(window.base))
         }));
         for slab in heap.slabs.iter().filter(|slab| slab.live > 0) {
             let mut tables = self.tables[first_table..].iter_mut();
+            let whole = slab.span();
             let holds = |table: &&mut Table| {
-                slab.base >= table.base
-                    && slab.span().end <= table.base + table.slabs.len() as u64 * PAGE
+                let span = table.span();
+                whole.start >= span.start && whole.end <= span.end
             };
             let Some(table) = tables.find(holds) else {
                 continue;
             };
-            let page = ((slab.base - table.base) / PAGE) as usize;
             let entry = self.slabs.len() as u32 + 1;
-            table.slabs[page..page + slab.pages as usize].fill(entry);
+            for page in 0..u64::from(slab.pages) {
+                table.set(slab.base + page * PAGE, entry);
+            }
             self.add_slab(source, heap, slab);
             self.heap_of.push(number);
         }
@@ -232,11 +280,11 @@ impl Index {
     #[inline]
     fn place(&self, value: u64) -> Option<(u32, Number)> {
         for table in &self.tables {
-            let offset = value.wrapping_sub(table.base);
-            let Some(&entry) = table.slabs.get((offset / PAGE) as usize) else {
+            let entry = table.get(value).unwrap_or(0);
+            // Behind the last slab something else may lie.
+            let Some(slab) = self.slabs.get((entry as usize).wrapping_sub(1)) else {
                 continue;
             };
-            let slab = self.slabs.get((entry as usize).wrapping_sub(1))?;
             let slot = (u128::from(value - slab.base) * u128::from(slab.reciprocal)) >> 64;
             let number = slab.first + slot as u32;
             let live = slot < u128::from(slab.slots) && self.live.has(number);
@@ -288,10 +336,7 @@ impl Index {
 
     /// Addresses between which all blocks lie.
     fn bounds(&self) -> Span {
-        let tables = self.tables.iter().map(|table| Span {
-            start: table.base,
-            end: table.base + table.slabs.len() as u64 * PAGE,
-        });
+        let tables = self.tables.iter().map(Table::span);
         let all = tables.chain(self.large.iter().copied());
         let whole = all.reduce(|a, b| Span {
             start: a.start.min(b.start),
@@ -618,8 +663,7 @@ impl<'a> Sieve<'a> {
 impl Index {
     fn find_slab(&self, base: u64) -> Option<&Entry> {
         self.tables.iter().find_map(|table| {
-            let page = (base.wrapping_sub(table.base) / PAGE) as usize;
-            let entry = *table.slabs.get(page)?;
+            let entry = table.get(base)?;
             self.slabs.get((entry as usize).wrapping_sub(1))
         })
     }

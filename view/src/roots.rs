@@ -60,7 +60,7 @@ impl Roots {
         }
         own.extend(library(source, symbols));
         own.extend(threads.iter().filter_map(|thread| unused(source, thread)));
-        own.sort();
+        own = joined(own);
         let mut roots = Roots {
             spans: Vec::new(),
             threads,
@@ -175,8 +175,7 @@ fn heaps_own(source: &dyn Source, heap: &Heap) -> Vec<Span> {
                 .map(|one| one.span.common(whole))
                 .filter(|one| one.bytes() > 0),
         );
-        foreign.sort();
-        outside(whole, &foreign, &mut all);
+        outside(whole, &joined(foreign), &mut all);
     }
     all.extend(heap.large.iter().map(|block| block.span));
     all.extend(heap.kept.iter().map(|kept| kept.span));
@@ -230,13 +229,24 @@ fn unused(source: &dyn Source, thread: &Thread) -> Option<Span> {
     found.filter(|part| part.end == end)
 }
 
-/// Adds what of `whole` lies in none of `taken`, which are sorted, to `found`.
+/// The same addresses in ranges that lie in order and apart.
+fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort();
+    spans.dedup_by(|next, before| {
+        let touches = next.start <= before.end;
+        if touches {
+            before.end = before.end.max(next.end);
+        }
+        touches
+    });
+    spans
+}
+
+/// Adds what of `whole` lies in none of `taken`, which are [`joined`], to `found`.
 fn outside(whole: Span, taken: &[Span], found: &mut Vec<Span>) {
     let mut at = whole.start;
-    for span in taken {
-        if span.end <= at {
-            continue;
-        }
+    let first = taken.partition_point(|span| span.end <= at);
+    for span in &taken[first..] {
         if span.start >= whole.end {
             break;
         }
@@ -264,11 +274,14 @@ mod tests {
     fn what_is_taken_is_left_out() {
         let span = |start, end| Span { start, end };
         let mut found = Vec::new();
-        outside(
-            span(10, 50),
-            &[span(0, 12), span(11, 14), span(20, 30), span(48, 90)],
-            &mut found,
-        );
+        let taken = vec![
+            span(48, 90),
+            span(0, 12),
+            span(20, 30),
+            span(11, 14),
+            span(21, 22),
+        ];
+        outside(span(10, 50), &joined(taken), &mut found);
         assert_eq!(found, [span(14, 20), span(30, 48)]);
         found.clear();
         outside(span(10, 50), &[span(0, 60)], &mut found);

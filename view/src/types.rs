@@ -8,14 +8,16 @@
 //! Of text only that it is text is told.
 
 use crate::model::Heap;
-use crate::source::Source;
+use crate::source::{Source, Span};
 use crate::symbols::Symbols;
+use rustc_hash::FxHashMap as HashMap;
 use serde::Deserialize;
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Bytes of a block that are looked at.
 pub const HEAD: usize = 48;
+/// The fewest bytes that are taken for text.
+const TEXT_LEAST: usize = 4;
 /// The most bytes of a type's name.
 const NAME: u64 = 64;
 /// The most bytes and the largest alignment of a value behind a table of functions.
@@ -66,6 +68,8 @@ struct Object {
     symbol: Option<String>,
     type_of_type: Option<u64>,
     #[serde(default)]
+    counted: bool,
+    #[serde(default)]
     name_of_type: u64,
     name: String,
 }
@@ -83,7 +87,7 @@ struct Pair {
 #[serde(deny_unknown_fields)]
 struct Text {
     length: Number,
-    room: Number,
+    room: Option<Number>,
     flags: Flags,
     name: String,
 }
@@ -93,6 +97,9 @@ struct Text {
 struct Number {
     at: usize,
     bytes: usize,
+    /// By how many bits it is shifted.
+    #[serde(default)]
+    shift: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -180,6 +187,7 @@ pub struct Types {
     pointers: HashMap<u64, Type>,
     /// Where the anchor of each table lies. 0 means that the target has none.
     anchors: Option<Vec<u64>>,
+    files: Files,
 }
 
 impl Default for Types {
@@ -197,12 +205,13 @@ impl Types {
         let mut types = Types {
             symbols: Symbols::new(),
             names: Vec::new(),
-            numbers: HashMap::new(),
-            texts: HashMap::new(),
-            words: HashMap::new(),
-            values: HashMap::new(),
-            pointers: HashMap::new(),
+            numbers: HashMap::default(),
+            texts: HashMap::default(),
+            words: HashMap::default(),
+            values: HashMap::default(),
+            pointers: HashMap::default(),
             anchors: None,
+            files: Files::default(),
         };
         for name in PLAIN {
             types.number(name.into());
@@ -250,31 +259,23 @@ impl Types {
         if let Some(found) = self.object(source, bytes) {
             return found;
         }
-        if let Some(found) = self.text(bytes) {
-            return found;
-        }
         let word = word_at(bytes, 0);
-        if word == 0 {
-            return Type::FIRST_ZERO;
-        }
-        if word < 1 << 32 {
-            return Type::INTEGER;
-        }
-        if word >> 47 != 0 {
-            return Type::OTHER;
-        }
-        match blocks.block_at(word) {
+        let is_address = word >> 47 == 0 && word >= 1 << 32;
+        // Before text: of some addresses all bytes are letters.
+        match blocks.block_at(word).filter(|_| is_address) {
             Some(Some(size)) => return self.pointer_to(size),
             Some(None) => return Type::TO_LARGE,
             None => {}
         }
-        match self.words.get(&(POINTER, word)) {
-            Some(known) => known.unwrap_or(Type::OTHER),
-            None => {
-                let found = self.pointer(source, word);
-                self.words.insert((POINTER, word), Some(found));
-                found
-            }
+        if let Some(found) = self.text(bytes) {
+            return found;
+        }
+        match word {
+            0 => Type::FIRST_ZERO,
+            _ if word < 1 << 32 => Type::INTEGER,
+            _ if !is_address || source.mapping_at(word).is_none() => Type::OTHER,
+            _ if !self.files.holds(word) => Type::TO_OTHERS,
+            _ => self.pointer_to_file(source, word),
         }
     }
 
@@ -287,16 +288,21 @@ impl Types {
         found
     }
 
-    /// A word that points to nothing of the heap's.
-    fn pointer(&mut self, source: &dyn Source, word: u64) -> Type {
-        if source.mapping_at(word).is_none() {
-            return Type::OTHER;
+    /// A word that points into a file.
+    fn pointer_to_file(&mut self, source: &dyn Source, word: u64) -> Type {
+        if let Some(known) = self.words.get(&(POINTER, word)) {
+            return known.unwrap_or(Type::TO_OTHERS);
         }
-        match self.symbols.name(source, word) {
-            Some(name) if name.offset == 0 => self.number(format!("pointer to {}", name.text)),
-            Some(name) => self.number(format!("pointer into {}", name.text)),
-            None => Type::TO_OTHERS,
-        }
+        let found = self
+            .symbols
+            .name(source, word)
+            .map(|name| match name.offset {
+                0 => format!("pointer to {}", name.text),
+                _ => format!("pointer into {}", name.text),
+            });
+        let found = found.map(|name| self.number(name));
+        self.words.insert((POINTER, word), found);
+        found.unwrap_or(Type::TO_OTHERS)
     }
 
     // ---- tables ---------------------------------------------------------------------------------
@@ -305,6 +311,7 @@ impl Types {
     fn object(&mut self, source: &dyn Source, bytes: &[u8]) -> Option<Type> {
         if self.anchors.is_none() {
             self.find_anchors(source);
+            self.files = Files::of(source);
         }
         let mut rule = 0;
         for (index, table) in tables().iter().enumerate() {
@@ -316,7 +323,10 @@ impl Types {
                 }
                 for &at in &object.at {
                     let word = word_at(bytes, at);
-                    if word < 4096 || word >> 47 != 0 || word & 7 != 0 {
+                    if word >> 47 != 0 || word & 7 != 0 || !object.may_be(bytes, at) {
+                        continue;
+                    }
+                    if word < 4096 || object.symbol.is_some() && !self.files.holds(word) {
                         continue;
                     }
                     let known = self.words.get(&(rule, word)).copied();
@@ -370,7 +380,7 @@ impl Types {
     /// Text, with nothing before it or what a table knows.
     fn text(&mut self, bytes: &[u8]) -> Option<Type> {
         let length = printable(bytes);
-        if length >= 4 && (length == bytes.len() || bytes[length] == 0) {
+        if length >= TEXT_LEAST && (length == bytes.len() || bytes[length] == 0) {
             return Some(Type::TEXT);
         }
         for text in tables().iter().flat_map(|table| &table.text) {
@@ -475,12 +485,55 @@ impl Types {
     }
 }
 
+impl Object {
+    /// Whether the word before that at `at` is a count, where there has to be one.
+    fn may_be(&self, bytes: &[u8], at: usize) -> bool {
+        let count = || at.checked_sub(8).map_or(0, |before| word_at(bytes, before));
+        !self.counted || count() as u32 != 0
+    }
+}
+
+/// Where files are mapped.
+#[derive(Default)]
+struct Files(Vec<Span>);
+
+impl Files {
+    fn of(source: &dyn Source) -> Files {
+        let all = source.mappings().iter();
+        let named = all.filter(|one| one.name.starts_with('/') && !one.name.starts_with("/dev/"));
+        let mut spans: Vec<Span> = Vec::new();
+        for span in named.map(|one| one.span) {
+            match spans.last_mut() {
+                Some(last) if last.end == span.start => last.end = span.end,
+                _ => spans.push(span),
+            }
+        }
+        // What a file does not hold of its variables follows it.
+        let behind = |span: &Span| {
+            let next = source.mapping_at(span.end);
+            next.filter(|next| next.name.is_empty() && next.write)
+                .map_or(span.end, |next| next.span.end)
+        };
+        spans.iter_mut().for_each(|span| span.end = behind(span));
+        Files(spans)
+    }
+
+    fn holds(&self, address: u64) -> bool {
+        let index = self.0.partition_point(|span| span.end <= address);
+        self.0.get(index).is_some_and(|span| span.holds(address))
+    }
+}
+
 impl Text {
     /// How many bytes lie before the text in `bytes`, if it is this kind of text.
     fn begins_at(&self, bytes: &[u8]) -> Option<usize> {
         let flags = bytes.get(self.flags.at)?;
-        let (length, room) = (self.length.of(bytes)?, self.room.of(bytes)?);
-        if flags & self.flags.mask != self.flags.value || length == 0 || room < length {
+        let length = self.length.of(bytes)?;
+        let room = match &self.room {
+            Some(room) => room.of(bytes)?,
+            None => length,
+        };
+        if flags & self.flags.mask != self.flags.value || length < TEXT_LEAST || room < length {
             return None;
         }
         let before = self.flags.at + 1;
@@ -495,7 +548,8 @@ impl Number {
     fn of(&self, bytes: &[u8]) -> Option<usize> {
         let bytes = bytes.get(self.at..self.at + self.bytes)?;
         let shifted = bytes.iter().rev();
-        Some(shifted.fold(0, |sum, &byte| sum << 8 | usize::from(byte)))
+        let number = shifted.fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+        Some(number >> self.shift)
     }
 }
 
@@ -547,9 +601,11 @@ mod tests {
         };
         assert_eq!(text(b"abcd\0\xff").as_deref(), Some("text"));
         assert_eq!(text(b"abc\0\xff"), None, "too short");
-        assert_eq!(text(b"\x03\x05\x01abc\0").as_deref(), Some("sds text"));
-        assert_eq!(text(b"\x03\x02\x01abc\0"), None, "longer than its room");
-        assert_eq!(text(b"\x03\x05\x01abcd"), None, "no zero behind it");
+        assert_eq!(text(b"\x04\x05\x01abcd\0").as_deref(), Some("sds text"));
+        assert_eq!(text(b"\x80key:000000012345\0").as_deref(), Some("sds text"));
+        assert_eq!(text(b"\x80key:00000001234\0"), None, "another length");
+        assert_eq!(text(b"\x04\x03\x01abcd\0"), None, "longer than its room");
+        assert_eq!(text(b"\x04\x05\x01abcde"), None, "no zero behind it");
         assert_eq!(
             text(b"\x2c\x01\x2c\x01\x02abcdefgh").as_deref(),
             Some("sds text")

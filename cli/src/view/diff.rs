@@ -1,10 +1,15 @@
 //! `slabside diff`: what became more and less between two moments of a heap.
 
+use super::leaks::time;
 use super::{grouped, human, json, print, signed, statuses, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::diff::{diff, Difference, Moment};
+use slabside_view::kinds::kinds;
+use slabside_view::types::Types;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 /// The most lines of changes.
 const LINES: usize = 20;
@@ -20,6 +25,7 @@ Examples:
   sleep 60
   slabside diff a.slab 812
   slabside diff a.slab b.slab --fail-above 10m
+  slabside diff 812 --every 60s --for 1h
 
 ", statuses!("0, or 1 if live blocks grew by more than --fail-above")))]
 pub struct Args {
@@ -27,7 +33,16 @@ pub struct Args {
     before: String,
 
     /// The later moment, likewise
-    after: String,
+    #[arg(required_unless_present = "every")]
+    after: Option<String>,
+
+    /// Look at one running process again and again, and tell by how much each type grows in an hour. s, m or h may follow
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "after")]
+    every: Option<Duration>,
+
+    /// For how long to look. s, m or h may follow the number
+    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "1h", requires = "every")]
+    during: Duration,
 
     /// Exit with status 1 if live blocks grew by more than this many bytes. k, m or g may follow
     #[arg(long, value_name = "BYTES", value_parser = amount)]
@@ -66,9 +81,13 @@ struct Report {
 
 /// Prints the difference. Returns the exit status.
 pub fn run(args: &Args) -> Result<i32> {
+    if let Some(every) = args.every {
+        return watch(args, every);
+    }
     let before = Read::new(&args.before, &args.common)?;
     let mut figures = vec![before.figures()];
-    let after = Read::new(&args.after, &args.common)?;
+    let after = args.after.as_deref().unwrap_or_default();
+    let after = Read::new(after, &args.common)?;
     figures.push(after.figures());
     if before.heaps.len() > 1 || after.heaps.len() > 1 {
         bail!("a process with more than one heap: choose one by --heap");
@@ -170,9 +189,182 @@ fn text(difference: &Difference) -> String {
     text
 }
 
+// ---- growth -----------------------------------------------------------------------------------------
+
+/// Bytes by size and type at a moment, in seconds since the first.
+type Sample = (f64, BTreeMap<(u64, String), u64>);
+
+/// By how much a type grows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Growth {
+    what: String,
+    /// Bytes of a block; 0: of large blocks, which differ.
+    size: u64,
+    /// Bytes at the first and at the last look.
+    first: u64,
+    last: u64,
+    /// Bytes in an hour, by a line through all looks.
+    hourly: f64,
+    /// How much of what changed the line tells, from 0 to 1.
+    fit: f64,
+}
+
+#[derive(Serialize)]
+struct Grown<'a> {
+    schema: &'static str,
+    program: &'a str,
+    looks: usize,
+    seconds: f64,
+    growth: &'a [Growth],
+}
+
+/// Looks at a process again and again. The exit status.
+fn watch(args: &Args, every: Duration) -> Result<i32> {
+    if args.fail_above.is_some() {
+        bail!("--fail-above is for two moments, and --every for many");
+    }
+    let begin = Instant::now();
+    let mut samples: Vec<Sample> = Vec::new();
+    let mut title = String::new();
+    loop {
+        let now = begin.elapsed();
+        match look(args) {
+            Ok((name, kinds)) => {
+                samples.push((now.as_secs_f64(), kinds));
+                title = name;
+            }
+            // What was seen of a process that has ended is told.
+            Err(_) if samples.len() > 1 => break,
+            Err(error) => return Err(error),
+        }
+        if now >= args.during {
+            break;
+        }
+        let next = (every * samples.len() as u32).min(args.during);
+        std::thread::sleep(next.saturating_sub(begin.elapsed()));
+    }
+    let growth = growth(&samples);
+    let seconds = samples.last().map_or(0.0, |last| last.0);
+    print(&match args.common.json {
+        true => json(&Grown {
+            schema: "slabside.growth/1",
+            program: &title,
+            looks: samples.len(),
+            seconds,
+            growth: &growth,
+        })?,
+        false => grown(&title, samples.len(), seconds, &growth),
+    })?;
+    Ok(0)
+}
+
+fn look(args: &Args) -> Result<(String, BTreeMap<(u64, String), u64>)> {
+    let mut read = Read::holding(&args.before, &args.common)?;
+    let mut types = Types::new();
+    let mut sums = BTreeMap::new();
+    for heap in &read.heaps {
+        for kind in kinds(&*read.target, heap, &mut types) {
+            *sums.entry((kind.size, kind.looks)).or_default() += kind.bytes;
+        }
+    }
+    read.target.release();
+    Ok((read.title(), sums))
+}
+
+/// The growth of each type, the fastest first.
+fn growth(samples: &[Sample]) -> Vec<Growth> {
+    let keys: BTreeSet<&(u64, String)> = samples.iter().flat_map(|one| one.1.keys()).collect();
+    let mut all: Vec<Growth> = keys
+        .into_iter()
+        .map(|key| {
+            let bytes = |sample: &Sample| sample.1.get(key).copied().unwrap_or(0);
+            let points: Vec<(f64, f64)> = samples
+                .iter()
+                .map(|sample| (sample.0, bytes(sample) as f64))
+                .collect();
+            let (slope, fit) = line(&points);
+            Growth {
+                what: key.1.clone(),
+                size: key.0,
+                first: samples.first().map_or(0, bytes),
+                last: samples.last().map_or(0, bytes),
+                hourly: slope * 3600.0,
+                fit,
+            }
+        })
+        .collect();
+    all.retain(|one| one.hourly != 0.0);
+    all.sort_by(|a, b| b.hourly.total_cmp(&a.hourly));
+    all
+}
+
+/// The slope of the line with the least squares of distances, and how much of the points' variance it tells.
+fn line(points: &[(f64, f64)]) -> (f64, f64) {
+    let n = points.len().max(1) as f64;
+    let mean = |part: fn(&(f64, f64)) -> f64| points.iter().map(part).sum::<f64>() / n;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let sum = |part: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(part).sum::<f64>();
+    let both = sum(&|point| (point.0 - x) * (point.1 - y));
+    let (across, up) = (
+        sum(&|point| (point.0 - x).powi(2)),
+        sum(&|point| (point.1 - y).powi(2)),
+    );
+    if across == 0.0 || up == 0.0 {
+        return (0.0, 0.0);
+    }
+    (both / across, both * both / (across * up))
+}
+
+fn grown(title: &str, looks: usize, seconds: f64, growth: &[Growth]) -> String {
+    let mut text = format!("{title}: {looks} looks in {seconds:.0} s\n");
+    let _ = writeln!(
+        text,
+        "{:>14}  {:>4}  {:>10}  {:>10}  {:>10}  type",
+        "in an hour", "fit", "size", "first", "last"
+    );
+    for one in growth.iter().filter(|one| one.hourly > 0.0).take(LINES) {
+        let size = match one.size {
+            0 => "large".into(),
+            size => human(size),
+        };
+        let _ = writeln!(
+            text,
+            "{:>14}  {:>4.2}  {size:>10}  {:>10}  {:>10}  {}",
+            signed(one.hourly as i64),
+            one.fit,
+            human(one.first),
+            human(one.last),
+            one.what
+        );
+    }
+    if growth.iter().all(|one| one.hourly <= 0.0) {
+        text += "nothing grows\n";
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_type_that_grows_steadily_comes_first_and_what_swings_fits_no_line() {
+        let sample = |at: u32| {
+            let swings = if at % 2 == 0 { 1000 } else { 5000 };
+            let kinds = [
+                ((32, "leak".to_string()), u64::from(at) * 100),
+                ((64, "swings".to_string()), swings),
+                ((16, "still".to_string()), 160),
+            ];
+            (f64::from(at) * 60.0, BTreeMap::from(kinds))
+        };
+        let samples: Vec<Sample> = (0..11).map(sample).collect();
+        let growth = growth(&samples);
+        assert_eq!(growth[0].what, "leak");
+        assert!((growth[0].hourly - 6000.0).abs() < 1.0 && growth[0].fit > 0.999);
+        assert!(growth.iter().all(|one| one.what != "still"));
+        assert!(growth.iter().all(|one| one.what == "leak" || one.fit < 0.5));
+    }
 
     #[test]
     fn amounts_may_end_in_a_unit() {

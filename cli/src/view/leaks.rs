@@ -49,8 +49,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "no_stop")]
     fail: bool,
 
-    /// Search again and again for this long, and print what stays lost. s, m or h may follow the number s, m or h may
-    /// follow the number
+    /// Search again and again for this long, and print what stays lost. s, m or h may follow the number
     #[arg(long, value_name = "TIME", value_parser = time)]
     track: Option<Duration>,
 
@@ -59,7 +58,6 @@ pub struct Args {
     suppressions: Option<PathBuf>,
 
     /// Also print how many blocks are held, and how many of them by pointers into their middle alone. Implies --stop
-    /// Implies --stop
     #[arg(long)]
     kinds: bool,
 

@@ -264,6 +264,12 @@ impl Target {
         Ok(target)
     }
 
+    /// The process `pid`, of which the calling thread traces the first thread, and has just found it at its end. It stands
+    /// still until this is dropped.
+    pub fn ending(pid: u32) -> Result<Target> {
+        Ok(Target(Box::new(process::Process::ending(pid)?)))
+    }
+
     /// A process by its number, or else the core file or snapshot of that name.
     pub fn open(what: &str, stop: bool) -> Result<Target> {
         match what.parse() {
@@ -295,6 +301,12 @@ impl Target {
             return Ok(Target(Box::new(file::Snapshot::open(path)?)));
         }
         Ok(Target(Box::new(self::core::Core::open(path)?)))
+    }
+}
+
+impl From<Box<dyn Source>> for Target {
+    fn from(source: Box<dyn Source>) -> Target {
+        Target(source)
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Process {
     held: Vec<Held>,
     /// Whether they still stand still.
     stands: bool,
+    /// Whether it is at its end, and does not go on.
+    ends: bool,
     /// Since when the first of them did.
     since: Option<Instant>,
     /// For how long, once they go on.
@@ -118,11 +120,43 @@ impl Process {
             nested: numbers_of(&format!("/proc/{pid}/status")).len() > 1,
             held: Vec::new(),
             stands: false,
+            ends: false,
             since: None,
             stood: None,
         };
         opened.probe()?;
         Ok(opened)
+    }
+
+    /// The process `pid`, of which the calling thread traces the first thread, and has just found it at its end. It stands
+    /// still until this is dropped.
+    pub fn ending(pid: u32) -> Result<Process> {
+        let mut process = Process::open(pid)?;
+        process.ends = true;
+        process.stands = true;
+        let tid = pid as i32;
+        if let Ok(registers) = ptrace::getregs(Pid::from_raw(tid)) {
+            process.held.push(Held {
+                tid,
+                registers: named(&registers),
+                vectors: vectors(tid),
+                signal: 0,
+            });
+        }
+        Ok(process)
+    }
+
+    /// Lets all threads go on.
+    fn let_go(&mut self) {
+        for held in self.held.iter().filter(|_| self.stands) {
+            // SAFETY: nothing of this process is read or written. One that was killed meanwhile is gone.
+            unsafe { libc::ptrace(libc::PTRACE_DETACH, held.tid, 0, held.signal) };
+        }
+        self.stands = false;
+        if let Some(since) = self.since.take() {
+            let before = self.stood.unwrap_or_default();
+            self.stood = Some(before + since.elapsed());
+        }
     }
 
     /// Whether its memory can be read at all.
@@ -390,7 +424,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.release();
+        self.let_go();
     }
 }
 
@@ -458,18 +492,12 @@ impl Source for Process {
     }
 
     fn is_moving(&self) -> bool {
-        !self.stands
+        !self.stands && !self.ends
     }
 
     fn release(&mut self) {
-        for held in self.held.iter().filter(|_| self.stands) {
-            // SAFETY: nothing of this process is read or written. One that was killed meanwhile is gone.
-            unsafe { libc::ptrace(libc::PTRACE_DETACH, held.tid, 0, held.signal) };
-        }
-        self.stands = false;
-        if let Some(since) = self.since.take() {
-            let before = self.stood.unwrap_or_default();
-            self.stood = Some(before + since.elapsed());
+        if !self.ends {
+            self.let_go();
         }
     }
 

@@ -1,0 +1,125 @@
+//! Traces the program that this command has started, to look at it when it ends.
+//!
+//! ```text
+//!   helper thread   fork -- child: says its number, waits ---- exec
+//!   main thread     seizes it, says go on                      signals passed on ... stop at its end: looked at
+//! ```
+//!
+//! ptrace(2) lets only the thread that seized a program ask for more, so that thread is the one that waits. Other threads
+//! of the program, and programs that it starts, are not traced.
+
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::unistd::{pipe2, read, write, Pid};
+use std::io::{self, Result};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::thread;
+
+/// The event of a stop that is no signal's on its way (ptrace(2)).
+const EVENT_STOP: i32 = 128;
+
+/// What a traced program was stopped for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// A signal is on its way to it.
+    Signal(i32),
+    /// It was stopped by this signal, as by a shell.
+    Job(i32),
+    /// It ends.
+    End,
+    /// Anything else.
+    Other,
+}
+
+/// What the status of waitpid(2) says, of a program that was stopped.
+pub fn stopped(status: i32) -> Option<Stopped> {
+    if !libc::WIFSTOPPED(status) {
+        return None;
+    }
+    let signal = libc::WSTOPSIG(status);
+    let job = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+    Some(match status >> 16 {
+        0 => Stopped::Signal(signal),
+        libc::PTRACE_EVENT_EXIT => Stopped::End,
+        EVENT_STOP if job.contains(&signal) => Stopped::Job(signal),
+        _ => Stopped::Other,
+    })
+}
+
+/// Lets the program `pid`, which is stopped, go on, with `signal` if that is not 0.
+pub fn go_on(pid: u32, signal: i32) {
+    // SAFETY: nothing of this process is read or written. One that was killed meanwhile is gone.
+    unsafe { libc::ptrace(libc::PTRACE_CONT, pid, 0, signal) };
+}
+
+/// Leaves the program `pid` stopped, until a signal continues it.
+pub fn stay(pid: u32) {
+    // SAFETY: nothing of this process is read or written. One that was killed meanwhile is gone.
+    unsafe { libc::ptrace(libc::PTRACE_LISTEN, pid, 0, 0) };
+}
+
+/// Whether the program `pid`, whose first thread ends, ends by itself and as a whole.
+pub fn ends_whole(pid: u32) -> bool {
+    let thread = Pid::from_raw(pid as i32);
+    let killed = ptrace::getevent(thread).is_ok_and(|status| status & 0x7f != 0);
+    let alone = ptrace::getregs(thread).is_ok_and(|all| all.orig_rax == libc::SYS_exit as u64);
+    let threads = procfs::process::Process::new(pid as i32).and_then(|own| own.tasks());
+    let one = threads.map_or(1, Iterator::count) == 1;
+    !killed && (one || !alone)
+}
+
+/// Starts `command`, traced from before its first instruction on, or says why it is not traced.
+pub fn spawn(command: &mut Command) -> Result<(Child, Option<Errno>)> {
+    let close = nix::fcntl::OFlag::O_CLOEXEC;
+    let (number, says) = pipe2(close)?;
+    let (goes, go) = pipe2(close)?;
+    let (out, inward) = (says.as_raw_fd(), goes.as_raw_fd());
+    let wait = move || {
+        let own = std::process::id().to_ne_bytes();
+        let mut byte = [0];
+        // SAFETY: both calls are async-signal-safe, and the buffers are there.
+        unsafe {
+            libc::write(out, own.as_ptr().cast(), own.len());
+            libc::read(inward, byte.as_mut_ptr().cast(), 1);
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes two system calls, and touches nothing else.
+    unsafe { command.pre_exec(wait) };
+    thread::scope(|scope| {
+        let helper = scope.spawn(|| {
+            let child = command.spawn();
+            // A program that could not be started has said nothing.
+            let _ = write(&says, &0u32.to_ne_bytes());
+            child
+        });
+        let mut bytes = [0; 4];
+        let told = read(&number, &mut bytes);
+        let pid = u32::from_ne_bytes(bytes);
+        let mut why = None;
+        if told == Ok(bytes.len()) && pid != 0 {
+            let options = ptrace::Options::PTRACE_O_TRACEEXIT;
+            why = ptrace::seize(Pid::from_raw(pid as i32), options).err();
+        }
+        write(&go, &[1])?;
+        let child = helper.join().map_err(|_| io::Error::other("a thread"))?;
+        Ok((child?, why))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_are_told_apart() {
+        let status = |event: i32, signal: i32| event << 16 | signal << 8 | 0x7f;
+        assert_eq!(stopped(0), None);
+        assert_eq!(stopped(status(0, 10)), Some(Stopped::Signal(10)));
+        assert_eq!(stopped(status(6, 5)), Some(Stopped::End));
+        assert_eq!(stopped(status(128, 19)), Some(Stopped::Job(19)));
+        assert_eq!(stopped(status(128, 5)), Some(Stopped::Other));
+    }
+}
