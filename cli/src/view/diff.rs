@@ -191,8 +191,10 @@ fn text(difference: &Difference) -> String {
 
 // ---- growth -----------------------------------------------------------------------------------------
 
-/// Bytes by size and type at a moment, in seconds since the first.
-type Sample = (f64, BTreeMap<(u64, String), u64>);
+/// Bytes by size and type.
+type Sums = BTreeMap<(u64, String), u64>;
+/// Those at a moment, in seconds since the first.
+type Sample = (f64, Sums);
 
 /// By how much a type grows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -258,7 +260,7 @@ fn watch(args: &Args, every: Duration) -> Result<i32> {
     Ok(0)
 }
 
-fn look(args: &Args) -> Result<(String, BTreeMap<(u64, String), u64>)> {
+fn look(args: &Args) -> Result<(String, Sums)> {
     let mut read = Read::holding(&args.before, &args.common)?;
     let mut types = Types::new();
     let mut sums = BTreeMap::new();
@@ -350,7 +352,7 @@ mod tests {
     #[test]
     fn the_type_that_grows_steadily_comes_first_and_what_swings_fits_no_line() {
         let sample = |at: u32| {
-            let swings = if at % 2 == 0 { 1000 } else { 5000 };
+            let swings = if at.is_multiple_of(2) { 1000 } else { 5000 };
             let kinds = [
                 ((32, "leak".to_string()), u64::from(at) * 100),
                 ((64, "swings".to_string()), swings),
