@@ -318,11 +318,9 @@ fn no_signal_is_lost_when_a_process_is_stopped() {
     for _ in 0..30 {
         text(&slabside(&["check", "--stop", &pid]));
     }
-    // SAFETY: the process is a child that was not waited for.
-    assert_eq!(
-        unsafe { libc::kill(running.pid() as i32, libc::SIGTERM) },
-        0
-    );
+    // SAFETY: the process is a child that was not waited for, so nobody else has its number.
+    let sent = unsafe { libc::kill(running.pid() as i32, libc::SIGTERM) };
+    assert_eq!(sent, 0);
     let status = running.child.wait().expect("it ends");
     assert!(status.success(), "{status}");
 }
