@@ -383,7 +383,7 @@ impl Profile {
             self.what.name(),
             grouped(self.sums.count.round() as u64),
             grouped(self.sums.samples),
-            human(self.interval << self.doubled.min(30)),
+            human(self.interval.saturating_mul(1 << self.doubled.min(30))),
         );
         if self.lost > 0 {
             let _ = write!(line, "; {} samples found no place", grouped(self.lost));
