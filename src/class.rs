@@ -251,7 +251,7 @@ pub fn slab_pages(class: usize, owned: usize) -> usize {
     SLAB_SHAPE[class][step.min(STEPS - 1)] as usize
 }
 
-/// Pages of the smallest slab of `class` with at least `slots` slots; of the largest one where none has so many.
+/// Pages of the smallest slab of `class` with at least `slots` slots. Of the largest one where none has so many.
 pub fn slab_pages_with(class: usize, slots: usize) -> usize {
     let shapes = SLAB_SHAPE[class].map(usize::from);
     let fits = shapes

@@ -120,7 +120,7 @@ pub mod sample {
     pub use crate::meta::{PROFILE_SHIFT, SAMPLE_BYTES as BYTES};
     use crate::profile::Sample;
 
-    /// Its number, 8 bytes; 0: none.
+    /// Its number, 8 bytes. 0 means none.
     pub const NUMBER: usize = offset_of!(Sample, number);
     /// Its block's address, 8 bytes.
     pub const ADDRESS: usize = offset_of!(Sample, address);
@@ -136,7 +136,7 @@ pub mod sample {
     pub const BEGUN: usize = offset_of!(Sample, begun);
     /// Not 0 once it has ended, 4 bytes.
     pub const ENDED: usize = offset_of!(Sample, ended);
-    /// Number of its slab's header, 4 bytes; 0: a large block.
+    /// Number of its slab's header, 4 bytes. 0 means a large block.
     pub const SLAB: usize = offset_of!(Sample, slab);
     /// Bytes of stack, 4 bytes.
     pub const STACK_BYTES: usize = offset_of!(Sample, stack_bytes);

@@ -153,12 +153,12 @@ pub struct Header {
     pub facts: [AtomicU32; FACTS],
     /// Addresses of what lies outside the region, in the order of [`Elsewhere`].
     pub elsewhere: [AtomicUsize; ELSEWHERE],
-    /// Whether a heap profile is taken: its interval in bytes in the low [`PROFILE_SHIFT`] bits, 0: none; above them how
-    /// often it was begun. A tool outside may write this word.
+    /// Whether a heap profile is taken: its interval in bytes in the low [`PROFILE_SHIFT`] bits, 0: none. Above them
+    /// how often it was begun. A tool outside may write this word.
     pub profile: AtomicU64,
     /// Where the area of samples lies: offset and bytes.
     pub samples: [AtomicUsize; 2],
-    /// The number behind the last sample's place that was used; the first place stands for none.
+    /// The number behind the last sample's place that was used. The first place stands for none.
     pub samples_made: AtomicU32,
     /// How often the interval is doubled at present, since there were too many samples.
     pub samples_doubled: AtomicU32,

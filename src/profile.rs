@@ -6,7 +6,7 @@
 //!         `---------> 7 --next--> 12 --next--> 0
 //! ```
 //!
-//! free knows nothing of samples. A sample whose slot is live in its slab's bitmap is live; it ends when its slot is
+//! free knows nothing of samples. A sample whose slot is live in its slab's bitmap is live. It ends when its slot is
 //! handed out again, or its slab is released. A large block's sample ends with the block.
 //!
 //! Of the stack the raw bytes are kept, and unwound by who reads them from outside: nothing is loaded, no lock of the
@@ -48,7 +48,8 @@ const INTERVAL: u64 = (1 << PROFILE_SHIFT) - 1;
 /// A sample. A reader outside finds a whole one where `number` is not 0, and the same before and after it read.
 #[repr(C)]
 pub struct Sample {
-    /// Samples are numbered in the order in which they were taken, from 1 on; 0: none, or one that is being written.
+    /// Samples are numbered in the order in which they were taken, from 1 on. 0 means none, or one that is being
+    /// written.
     pub number: AtomicU64,
     /// Address of its block.
     pub address: AtomicUsize,
@@ -64,11 +65,11 @@ pub struct Sample {
     pub begun: AtomicU32,
     /// Non-zero once it has ended.
     pub ended: AtomicU32,
-    /// Number of its slab's header; 0: it is a large block.
+    /// Number of its slab's header. 0 means that it is a large block.
     pub slab: AtomicU32,
     /// Number of the slot.
     pub slot: AtomicU32,
-    /// The next one in its list, or of those that ended; 0: none.
+    /// The next one in its list, or of those that ended. 0 means none.
     next: AtomicU32,
     /// Bytes of stack behind the stack pointer that were kept.
     pub stack_bytes: AtomicU32,
@@ -110,7 +111,7 @@ struct Inner {
     /// Bytes of the areas that are open.
     opened: usize,
     lists_opened: usize,
-    /// The number behind the last place used; the first stands for none.
+    /// The number behind the last place used. The first stands for none.
     made: u32,
     /// Places of samples that have ended: the one that did longest ago, the last one, and how many.
     first: u32,
@@ -204,7 +205,7 @@ impl Profile {
         }
     }
 
-    /// The interval at present, in bytes; 0: no samples are taken.
+    /// The interval at present, in bytes. 0 means no samples are taken.
     #[inline]
     pub fn interval(&self, meta: &Meta) -> u64 {
         let header = meta.header();
@@ -228,7 +229,7 @@ impl Profile {
     /// The first sample of a list. Some sample is listed.
     fn head<'a>(&self, meta: &'a Meta, list: usize) -> &'a AtomicU32 {
         let start = meta.start::<AtomicU32>(Area::SampleIndex);
-        // SAFETY: opened before the first sample was listed; `list` is one of as many as the area has.
+        // SAFETY: opened before the first sample was listed. `list` is one of as many as the area has.
         unsafe { start.add(list).as_ref() }
     }
 
@@ -612,7 +613,7 @@ unsafe fn copy_stack<O: Os>(
     // The page of the stack pointer is there in any case.
     let bytes = (align_down(from, PAGE) + PAGE - from).min(STACK_BYTES);
     for at in 0..bytes {
-        // SAFETY: on the page of the stack that the caller's frame lies on; `to` has as many bytes.
+        // SAFETY: on the page of the stack that the caller's frame lies on. `to` has as many bytes.
         unsafe {
             to.add(at)
                 .write((from as *const u8).add(at).read_volatile())

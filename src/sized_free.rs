@@ -1,10 +1,10 @@
 //! What callers may ask and say of sizes: the usable size beforehand, a block with its size, more room at
 //! the same place, another size at the same alignment, and a free that says the size.
 //!
-//! A free with a size is checked against the size class. Two things blur that: a block may be larger than
-//! its class says (spans and mappings are reused for somewhat smaller requests), and realloc leaves a
-//! block that shrinks where it is. The first is bounded; the second is noted in the slab's header
-//! (`slab::SIZE_AMBIGUOUS`), whose blocks are from then on only checked not to be smaller than is said.
+//! A free with a size is checked against the size class. Two things blur that: a block may be larger than its class
+//! says (spans and mappings are reused for somewhat smaller requests), and realloc leaves a block that shrinks where it
+//! is. The first is bounded. The second is noted in the slab's header (`slab::SIZE_AMBIGUOUS`), whose blocks are from
+//! then on only checked not to be smaller than is said.
 
 use crate::allocator::{Allocator, Place};
 use crate::class::{bin_of, bin_pages, cache_offset, fit, size_of_class, Fit, CACHE_SHIFT};

@@ -516,8 +516,8 @@ impl Heap {
             .unwrap_or(None)
     }
 
-    /// Checks out the next word of the active slab and takes its first slot; `None` where it has no free
-    /// slot, or there is none. Where it does not `SAMPLE`, also where the profile asks for the long way.
+    /// Checks out the next word of the active slab and takes its first slot. `None` if it has no free slot, or there is
+    /// none. Where it does not `SAMPLE`, also where the profile asks for the long way.
     #[inline]
     fn refill_from_active<O: Os, const SAMPLE: bool>(
         &self,

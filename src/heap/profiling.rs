@@ -33,11 +33,11 @@ const DUE_WORDS: usize = crate::class::CLASSES.div_ceil(64);
 /// A heap's part in the profile. All zero: none.
 #[derive(Default)]
 pub(super) struct Profiling {
-    /// The interval that distances are drawn with, in bytes; 0: no sample is taken.
+    /// The interval that distances are drawn with, in bytes. 0 means no sample is taken.
     interval: Cell<u64>,
     /// `Heap::bytes_allocated` counts from here.
     zero: Cell<u64>,
-    /// State of the generator; 0: to be seeded.
+    /// State of the generator. 0 means to be seeded.
     random: Cell<u64>,
     /// A bit for each class whose next slot is a sample.
     due: [Cell<u64>; DUE_WORDS],

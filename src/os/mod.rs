@@ -290,8 +290,8 @@ pub trait Os: Sync {
         false
     }
 
-    /// Copies memory of this process, whose number is `process`, to `to`, as far as it can be read; how many bytes. Never
-    /// faults.
+    /// Copies memory of this process, whose number is `process`, to `to`, as far as it can be read. Returns how many
+    /// bytes. Never faults.
     ///
     /// # Safety
     /// `bytes` bytes at `to` are the caller's.
@@ -300,7 +300,7 @@ pub trait Os: Sync {
         0
     }
 
-    /// The return addresses of the calling thread's functions, innermost first; how many.
+    /// The return addresses of the calling thread's functions, innermost first. Returns how many.
     fn stack(&self, frames: &mut [usize]) -> usize {
         let _ = frames;
         0

@@ -156,7 +156,7 @@ fn exact(heap: &Heap) -> BTreeMap<Class, (f64, f64)> {
 pub enum Kind {
     /// What is live, scaled to the exact sums.
     Live,
-    /// What was allocated after the sample of this number, live or not; scaled to so many bytes.
+    /// What was allocated after the sample of this number, live or not. Scaled to so many bytes.
     Allocated {
         /// The last sample before.
         after: u64,
@@ -173,7 +173,7 @@ pub enum Kind {
 /// A stack and what it stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The functions, innermost first; those of the allocator are left out.
+    /// The functions, innermost first. Those of the allocator are left out.
     pub stack: Vec<Frame>,
     /// Blocks.
     pub count: f64,

@@ -133,16 +133,16 @@ pub struct Region {
     elsewhere: [u64; ELSEWHERE],
 }
 
-/// What a region states of the heap profile; all 0 where it has none.
+/// What a region states of the heap profile. All 0 where it has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
-    /// The interval that is asked for, in bytes; 0: no samples are taken now.
+    /// The interval that is asked for, in bytes. 0 means no samples are taken now.
     pub interval: u64,
     /// How often a profile was begun: the samples of the last one count.
     pub begun: u32,
     /// How often the interval is doubled at present.
     pub doubled: u32,
-    /// Where samples lie; empty: this layout has none.
+    /// Where samples lie. Empty means this layout has none.
     pub samples: Span,
     /// Places used of them, the first of which stands for none.
     pub made: u64,

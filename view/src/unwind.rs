@@ -24,11 +24,11 @@ type Reader = EndianArcSlice<RunTimeEndian>;
 pub struct Frame {
     /// The function, made readable; or where it lies, if that is all that is known.
     pub function: String,
-    /// The file of its source; empty: not known.
+    /// The file of its source. Empty means not known.
     pub file: String,
-    /// The line in it; 0: not known.
+    /// The line in it. 0 means not known.
     pub line: u32,
-    /// The program or library that it is in; empty: none that is loaded now.
+    /// The program or library that it is in. Empty means none that is loaded now.
     pub module: String,
 }
 
@@ -187,7 +187,7 @@ fn bias(source: &dyn Source, path: &str, object: &object::File<'_>) -> Option<u6
     })
 }
 
-/// A file's unwind information; of the vdso none.
+/// A file's unwind information. Of the vdso none.
 fn module(source: &dyn Source, path: &str, span: Span) -> Option<Module<Vec<u8>>> {
     let data = read(source, path)?;
     let object = object::File::parse(&*data).ok()?;
