@@ -9,12 +9,16 @@
 //!   owner|FULL   full, and nobody's: the first who frees into it claims it by CAS
 //!   LISTED       nobody's, on the process's list: who frees into it claims it, under that list's lock
 //!   SHARED       nobody's, on the same list: who frees into it marks the slot, as in another thread's
+//!   DRAINING     as SHARED, but with so many free slots that others serve first
+//!   SHARED|FULL  full, and nobody's, and several threads freed into it: the first who does lists it
 //!   RELEASED     no slab
 //!
 //!            new slab                  full
 //!   RELEASED ------> owned(|1) <--------------> owner|FULL
-//!       ^--release-----'   ^      claim (CAS)
-//!                          `--abandon, share / adopt, claim (lock)--> LISTED, SHARED
+//!       ^--release-----'  ^ ^     claim (CAS)
+//!                         | `--abandon, share / adopt, claim (lock)--> LISTED, SHARED --(lock)--> DRAINING
+//!                         `------------adopt (lock)--------------------------+  ^ list (lock)        |
+//!                              open (CAS) --> SHARED|FULL -------------------'--'  <-----------------'
 //! ```
 //!
 //! The values of nobody are distinct: with one value a CAS claim and a locked adoption could both win. A freed slot is
@@ -34,6 +38,8 @@ pub const RELEASED: u64 = 2;
 pub const LISTED: u64 = 4;
 /// The same of a slab on that list into which several threads free.
 pub const SHARED: u64 = 6;
+/// As `SHARED`, of one with so many free slots that others serve first, until it is empty or no other has any.
+pub const DRAINING: u64 = 8;
 /// Set in an owner word while the slab is full, nobody's, and on no list. The rest of the word says who owned it
 /// last, if anybody. Never together with `PENDING`.
 pub const FULL: u64 = 1 << 62;
@@ -76,7 +82,7 @@ pub const fn is_heap(owner: u64) -> bool {
 /// Bits of an owner word below the class, where the slab is on a list.
 const LIST_BITS: u32 = 4;
 
-/// The owner word of a slab of `class` on the process's list of that class; `how` is `LISTED` or `SHARED`. The word
+/// The owner word of a slab of `class` on the process's list of that class; `how` is `LISTED`, `SHARED` or `DRAINING`. The word
 /// names the class, so that whoever reads it knows which lock keeps the slab there.
 pub const fn on_list(how: u64, class: usize) -> u64 {
     (class as u64) << LIST_BITS | how
@@ -85,15 +91,37 @@ pub const fn on_list(how: u64, class: usize) -> u64 {
 /// The class on whose list a slab of this owner word is, if it is on one.
 pub const fn list_of(owner: u64) -> Option<usize> {
     let how = owner & ((1 << LIST_BITS) - 1);
-    if owner >> (INDEX_BITS + 1) == 0 && (how == LISTED || how == SHARED) {
+    if owner >> (INDEX_BITS + 1) == 0 && matches!(how, LISTED | SHARED | DRAINING) {
         return Some((owner >> LIST_BITS) as usize);
     }
     None
 }
 
-/// Whether several threads free into a slab of this owner word, which is on the process's list.
+/// The owner word of a full slab of `class` that several threads free into: the first who does puts it on the process's
+/// list of that class, and does not claim it.
+pub const fn full_shared(class: usize) -> u64 {
+    FULL | on_list(SHARED, class)
+}
+
+/// Whether several threads free into a slab of this owner word, which is on the process's list, or full.
 pub const fn is_shared(owner: u64) -> bool {
-    owner >> (INDEX_BITS + 1) == 0 && owner & ((1 << LIST_BITS) - 1) == SHARED
+    let how = owner & ((1 << LIST_BITS) - 1);
+    (owner & !FULL) >> (INDEX_BITS + 1) == 0 && matches!(how, SHARED | DRAINING)
+}
+
+/// Whether a slab of this owner word is full, and its first free slot makes it the freeing thread's.
+pub const fn is_open(owner: u64) -> bool {
+    owner & FULL != 0 && !is_shared(owner)
+}
+
+/// Whether a slab of this owner word is full, and with its first free slot it goes on the process's list.
+pub const fn is_full_shared(owner: u64) -> bool {
+    owner & FULL != 0 && is_shared(owner)
+}
+
+/// How a slab of this owner word, which is on the process's list, is listed: `LISTED`, `SHARED` or `DRAINING`.
+pub const fn how_listed(owner: u64) -> u64 {
+    owner & ((1 << LIST_BITS) - 1)
 }
 
 /// Whether a slab of this owner word has no owner, and can be claimed.
@@ -117,7 +145,8 @@ pub enum Next {
     Done,
     /// Queue the slab with the heap of this owner word.
     Notify(u64),
-    /// The slab has no owner, and a free that waits to be collected, or nothing else: claim it.
+    /// The slab has no owner, and a free that waits to be collected, or nothing else: claim it, or list it where it is
+    /// full and shared.
     Claim,
 }
 
@@ -164,7 +193,7 @@ pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: u64) -> Given {
 pub fn raise_pending(slab: SlabPtr) -> Next {
     let mut owner = slab.owner.load(SeqCst);
     loop {
-        if is_shared(owner) && !is_all_free(slab) {
+        if is_shared(owner) && owner & FULL == 0 && !is_all_free(slab) {
             // Who adopts it collects.
             return Next::Done;
         }

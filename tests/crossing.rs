@@ -28,4 +28,5 @@ fn eight_threads_that_replace_each_others_blocks_stay_near_what_is_live() {
 fn threads_that_replace_a_sleepers_blocks_stay_near_what_is_live() {
     crosses_alone(&["1"]);
     crosses_alone(&["2", "sleeper"]);
+    crosses_alone(&["8", "sleeper"]);
 }

@@ -21,6 +21,7 @@
 //!            consistent
 //! raise      done where the slab is full and nobody's, or listed; first load acquiring; no second try
 //! claim      by load and store; LISTED not looked at again under the lock
+//! list       a full shared slab listed without a look at what it was; not looked at again once it is listed
 //! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
 //!            taken by load and store; not closed at exit; link freed only at the chain's end
 //! door       the owner's announcement relaxed, its look at the visitor left out; the visitor's look at the owner
@@ -38,7 +39,8 @@
 use loom::sync::Mutex;
 use loom::thread;
 use slabside::door::Door;
-use slabside::remote::{self, Next, Overlap, Queue, FULL, LISTED, PENDING, RELEASED, SHARED};
+use slabside::remote::{self, Next, Overlap, Queue};
+use slabside::remote::{DRAINING, FULL, LISTED, PENDING, RELEASED, SHARED};
 use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
 use slabside::sync::Ordering::{Relaxed, SeqCst};
 use slabside::sync::{expect_fork, freeze, Frozen};
@@ -128,6 +130,29 @@ impl World {
             }
             left
         })
+    }
+
+    /// Twin of `Abandoned::list`.
+    fn list(&self, slab: SlabPtr, full: u64) {
+        under(&self.abandoned, |list| {
+            if remote::release_ownership(slab, full, full & !FULL) {
+                slab.set_state(State::Abandoned);
+                list.push(slab.id());
+            }
+        });
+    }
+
+    /// Twin of what `Shelf::next` does with a slab of which much is free.
+    fn put_aside(&self) {
+        under(&self.abandoned, |list| {
+            if let Some(&id) = list.first() {
+                let slab = self.table().get(id);
+                if remote::how_listed(slab.owner.load(SeqCst)) == SHARED {
+                    let draining = remote::on_list(DRAINING, CLASS);
+                    slab.owner.store(draining, SeqCst);
+                }
+            }
+        });
     }
 
     /// Twin of `Abandoned::take`.
@@ -232,7 +257,7 @@ impl Heap {
     /// Twin of `Allocator::free`, its fast path included.
     fn free(&self, slab: SlabPtr, slot: usize) -> Outcome {
         let owner = slab.owner.load(Relaxed);
-        if owner & FULL != 0 && self.free_into_full(slab, slot, owner) {
+        if remote::is_open(owner) && self.free_into_full(slab, slot, owner) {
             return Ok(());
         }
         if slab.owner.load(Relaxed) != self.me {
@@ -312,7 +337,9 @@ impl Heap {
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if remote::is_nobodys(owner) && self.claim(slab, owner) {
+                    if remote::is_full_shared(owner) {
+                        self.world.list(slab, owner);
+                    } else if remote::is_nobodys(owner) && self.claim(slab, owner) {
                         self.collect(slab)?;
                         return self.requeue(slab);
                     }
@@ -446,8 +473,12 @@ impl Heap {
             if free == slots {
                 return self.release(slab);
             }
+            let full = match how {
+                LISTED => FULL,
+                _ => remote::full_shared(CLASS),
+            };
             let left = match free {
-                0 => remote::release_ownership(slab, self.me, FULL),
+                0 => remote::release_ownership(slab, self.me, full),
                 _ => self.world.leave(slab, self.me, how),
             };
             if left {
@@ -770,7 +801,104 @@ fn a_second_free_into_a_shared_slab_is_found_at_once_while_it_is_adopted() {
     });
 }
 
-// ---- 4b. frees by signal handlers that interrupted a slow path -------------------------------------
+// ---- 4b. shared slabs that are full ----------------------------------------------------------------
+
+/// Two free into a full slab that is being opened as shared: one lists it, nobody claims it.
+#[test]
+fn frees_into_a_full_shared_slab_list_it_once() {
+    explore_slab(2, 0b1111, |world, owner, slab| {
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.share(slab).unwrap();
+        let (one, two) = (join(one), join(two));
+        settled(world, &[&owner, &one, &two], 0b0011);
+    });
+}
+
+/// All of its slots are freed at once: it is released once.
+#[test]
+fn of_those_who_free_all_slots_of_a_full_shared_slab_one_releases_it() {
+    explore_slab(2, 0b1111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        owner.free(slab, 2).unwrap();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.free(slab, 3).unwrap();
+        let (one, two) = (join(one), join(two));
+        assert_eq!(slab.owner.load(SeqCst), RELEASED);
+        settled(world, &[&owner, &one, &two], 0b1111);
+    });
+}
+
+/// Its first freer lists it, somebody adopts it and opens it again, and the next free lists it again.
+#[test]
+fn a_full_shared_slab_that_is_adopted_while_it_is_listed_loses_no_free() {
+    explore_slab(2, 0b1111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.adopt().unwrap();
+        if owner.owns.get() {
+            owner.share(slab).unwrap();
+        }
+        let (one, two) = (join(one), join(two));
+        settled(world, &[&owner, &one, &two], 0b0011);
+    });
+}
+
+#[test]
+fn a_second_free_into_a_full_shared_slab_is_found_at_once() {
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (Heap::new(world, 1), Heap::new(world, 2));
+        let twice = thread::spawn(move || {
+            one.free(one.world.slab(), 0).unwrap();
+            two.free(two.world.slab(), 0)
+        });
+        owner.free(slab, 1).unwrap();
+        owner.adopt().unwrap();
+        assert_eq!(twice.join().unwrap(), Err(Misuse::Dead));
+    });
+}
+
+/// Frees go on while a slab is put aside, and while it is adopted from there.
+#[test]
+fn frees_into_a_slab_that_begins_to_drain_are_collected_or_release_it() {
+    explore_slab(3, 0b0011, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        world.put_aside();
+        let (one, two) = (join(one), join(two));
+        assert_eq!(slab.owner.load(SeqCst), RELEASED);
+        let before = owner.count_as_freed(0b0011);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+#[test]
+fn a_draining_slab_that_is_adopted_loses_no_free() {
+    explore_slab(2, 0b0111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        world.put_aside();
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.adopt().unwrap();
+        let (one, two) = (join(one), join(two));
+        let before = owner.count_as_freed(0b0111);
+        settled(world, &[&owner, &one, &two], before | 0b0011);
+    });
+}
+
+/// A signal handler that interrupted a slow path cannot list the slab: its thread finds it.
+#[test]
+fn a_handlers_free_into_a_full_shared_slab_is_listed_by_its_own_thread() {
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        owner.share(slab).unwrap();
+        let other = freer(world, 1, 0);
+        owner.free_by_handler(slab, 1).unwrap();
+        owner.drain().unwrap();
+        let other = join(other);
+        settled(world, &[&owner, &other], 0b0011);
+    });
+}
+
+// ---- 4c. frees by signal handlers that interrupted a slow path -------------------------------------
 
 #[test]
 fn a_handlers_free_into_a_full_slab_is_found_by_its_own_thread() {
@@ -1146,6 +1274,11 @@ fn a_child_takes_up_a_slab_that_was_being_opened() {
 #[test]
 fn a_child_takes_up_a_slab_that_was_being_shared() {
     fork_while_the_owner_leaves(0b0111, |heap| heap.share(heap.world.slab()).unwrap());
+}
+
+#[test]
+fn a_child_takes_up_a_full_slab_that_was_being_shared() {
+    fork_while_the_owner_leaves(0b1111, |heap| heap.share(heap.world.slab()).unwrap());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::large::Found;
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
 use crate::os::{NextMalloc, Os};
-use crate::remote::{self, Given, Next, FULL};
+use crate::remote::{self, Given, Next};
 use crate::slab::SlabPtr;
 use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
@@ -69,7 +69,7 @@ impl<O: Os> Allocator<O> {
             Some((_, slab)) if slab.owner.load(Relaxed) == thread.me.get() => {
                 self.free_own(thread, slab, block)
             }
-            Some((_, slab)) if slab.owner.load(Relaxed) & FULL != 0 => {
+            Some((_, slab)) if remote::is_open(slab.owner.load(Relaxed)) => {
                 self.free_into_full(block, slab, thread)
             }
             Some((_, slab)) => self.free_in_other(block, slab, thread),

@@ -4,7 +4,7 @@ use super::Backend;
 use crate::class::CLASSES;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::remote::{self, FULL, LISTED, RELEASED, SHARED};
+use crate::remote::{self, DRAINING, FULL, LISTED, RELEASED, SHARED};
 use crate::slab::{List, SlabPtr, SlabTable, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
@@ -17,35 +17,86 @@ pub struct Abandoned {
     strays: AtomicU32,
 }
 
+/// A shared slab of which a larger part is free, one in so many, drains.
+const DRAINING_PART: usize = 4;
+/// One of which a smaller part is free does not serve while others drain.
+const LEAN_PART: usize = 8;
+/// Slabs looked at by one adoption, at most, before it takes what it finds.
+const LOOKS: usize = 8;
+
 /// Those of one class.
 struct Shelf {
-    list: Mutex<List>,
+    lists: Mutex<Lists>,
     count: AtomicU32,
     /// Slots of slabs that were carved while others on the list had free slots, since a slab was carved for want of
     /// any.
     spare: AtomicU32,
 }
 
+/// Where they wait.
+struct Lists {
+    /// Those that are `LISTED` or `SHARED`: the one that waits longest serves first.
+    waiting: List,
+    /// Those that are `DRAINING`: the one that was added last serves first.
+    draining: List,
+}
+
+impl Lists {
+    fn of(&self, how: u64) -> &List {
+        if how == DRAINING {
+            return &self.draining;
+        }
+        &self.waiting
+    }
+}
+
 impl Shelf {
     const fn new(locks: &mut Registry) -> Shelf {
+        let lists = Lists {
+            waiting: List::new(),
+            draining: List::new(),
+        };
         Shelf {
-            list: Mutex::new(locks, List::new()),
+            lists: Mutex::new(locks, lists),
             count: AtomicU32::new(0),
             spare: AtomicU32::new(0),
         }
     }
 
-    fn push(&self, list: &List, table: SlabTable, slab: SlabPtr) {
+    fn push(&self, lists: &Lists, table: SlabTable, slab: SlabPtr) {
         slab.set_state(State::Abandoned);
-        list.push_back(table, slab);
+        lists.waiting.push_back(table, slab);
         self.count.store(self.count.load(Relaxed) + 1, Relaxed);
     }
 
-    fn take(&self, list: &List, table: SlabTable, slab: SlabPtr, me: u64) {
-        list.unlink(table, slab);
+    /// Makes a listed slab `me`'s; how it was listed.
+    fn take(&self, lists: &Lists, table: SlabTable, slab: SlabPtr, me: u64) -> u64 {
+        let how = remote::how_listed(slab.owner.load(SeqCst));
+        lists.of(how).unlink(table, slab);
         self.count.store(self.count.load(Relaxed) - 1, Relaxed);
         slab.set_state(State::Unlisted);
         slab.owner.store(me, SeqCst);
+        how
+    }
+
+    /// The slab that serves next. Shared ones of which a large part is free are put aside on the way.
+    fn next(&self, lists: &Lists, table: SlabTable, class: usize) -> Option<SlabPtr> {
+        for _ in 0..LOOKS {
+            let slab = lists.waiting.first(table)?;
+            if remote::how_listed(slab.owner.load(SeqCst)) != SHARED {
+                return Some(slab);
+            }
+            let (slots, free) = (slab.slots(), slab.count_free() + slab.count_remote());
+            if free <= slots / DRAINING_PART {
+                let serves = free >= slots / LEAN_PART || lists.draining.is_empty();
+                return serves.then_some(slab);
+            }
+            lists.waiting.unlink(table, slab);
+            lists.draining.push_back(table, slab);
+            // Others read the word, and change it where the list lets them.
+            slab.owner.store(remote::on_list(DRAINING, class), SeqCst);
+        }
+        lists.waiting.first(table)
     }
 }
 
@@ -107,39 +158,52 @@ impl Abandoned {
     pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: u64, to: u64) -> bool {
         let class = slab.class();
         let shelf = &self.shelves[class];
-        let list = shelf.list.lock();
+        let lists = shelf.lists.lock();
         let left = remote::release_ownership(slab, me, remote::on_list(to, class));
         if left {
-            shelf.push(&list, table, slab);
+            shelf.push(&lists, table, slab);
         }
         left
     }
 
-    /// The slab of `class` that waits longest, made `me`'s.
-    pub(super) fn adopt(&self, table: SlabTable, class: usize, me: u64) -> Option<SlabPtr> {
+    /// Lets a slab whose owner word is `full`, that of a full and shared one, onto its list, unless somebody was faster.
+    pub(super) fn list(&self, table: SlabTable, slab: SlabPtr, full: u64) {
+        let listed = full & !FULL;
+        let Some(class) = remote::list_of(listed) else {
+            return;
+        };
+        let shelf = &self.shelves[class];
+        let lists = shelf.lists.lock();
+        if remote::release_ownership(slab, full, listed) {
+            shelf.push(&lists, table, slab);
+        }
+    }
+
+    /// The slab of `class` that serves next, made `me`'s, and how it was listed.
+    pub(super) fn adopt(&self, table: SlabTable, class: usize, me: u64) -> Option<(SlabPtr, u64)> {
         let shelf = &self.shelves[class];
         if shelf.count.load(Relaxed) == 0 {
             return None;
         }
-        let list = shelf.list.lock();
-        let slab = list.first(table)?;
-        shelf.take(&list, table, slab, me);
-        Some(slab)
+        let lists = shelf.lists.lock();
+        let next = shelf.next(&lists, table, class);
+        let slab = next.or_else(|| lists.draining.last(table))?;
+        Some((slab, shelf.take(&lists, table, slab, me)))
     }
 
-    /// As [`Abandoned::adopt`], and how the slab was listed: `LISTED` or `SHARED`.
-    pub(super) fn adopt_as(
+    /// As [`Abandoned::adopt`], whatever serves next: those that are put back at once come round, each once.
+    pub(super) fn adopt_any(
         &self,
         table: SlabTable,
         class: usize,
         me: u64,
     ) -> Option<(SlabPtr, u64)> {
         let shelf = &self.shelves[class];
-        let list = shelf.list.lock();
-        let slab = list.first(table)?;
-        let shared = remote::is_shared(slab.owner.load(SeqCst));
-        shelf.take(&list, table, slab, me);
-        Some((slab, if shared { SHARED } else { LISTED }))
+        let lists = shelf.lists.lock();
+        let draining = lists.draining.first(table);
+        let slab = draining.or_else(|| lists.waiting.first(table))?;
+        let how = shelf.take(&lists, table, slab, me);
+        Some((slab, if how == LISTED { LISTED } else { SHARED }))
     }
 
     /// Makes a listed slab `me`'s. False if somebody was faster.
@@ -148,11 +212,11 @@ impl Abandoned {
             return false;
         };
         let shelf = &self.shelves[class];
-        let list = shelf.list.lock();
+        let lists = shelf.lists.lock();
         // By now the slab may be on another list, or be another one.
         let listed = remote::list_of(slab.owner.load(SeqCst)) == Some(class);
         if listed {
-            shelf.take(&list, table, slab, me);
+            shelf.take(&lists, table, slab, me);
         }
         listed
     }
@@ -161,15 +225,19 @@ impl Abandoned {
     pub(super) fn validate(&self, table: SlabTable) -> usize {
         let mut wrong = 0;
         for (class, shelf) in self.shelves.iter().enumerate() {
-            let list = shelf.list.lock();
+            let lists = shelf.lists.lock();
             let mut count = 0;
-            let mut next = list.first(table);
-            while let Some(slab) = next {
-                let listed = remote::list_of(slab.owner.load(Relaxed)) == Some(class);
-                let state = slab.state() == State::Abandoned && slab.class() == class;
-                wrong += usize::from(!listed || !state);
-                count += 1;
-                next = list.after(table, slab);
+            for list in [&lists.waiting, &lists.draining] {
+                let mut next = list.first(table);
+                while let Some(slab) = next {
+                    let owner = slab.owner.load(Relaxed);
+                    let listed = remote::list_of(owner) == Some(class)
+                        && core::ptr::eq(lists.of(remote::how_listed(owner)), list);
+                    let state = slab.state() == State::Abandoned && slab.class() == class;
+                    wrong += usize::from(!listed || !state);
+                    count += 1;
+                    next = list.after(table, slab);
+                }
             }
             wrong += usize::from(count != self.count(class));
         }
@@ -180,14 +248,15 @@ impl Abandoned {
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         self.shelves
             .iter()
-            .for_each(|shelf| visit(shelf.list.as_lock()));
+            .for_each(|shelf| visit(shelf.lists.as_lock()));
     }
 
     /// In a fork child: forgets all lists.
     pub(super) fn reset(&self) {
         for shelf in &self.shelves {
-            let list = shelf.list.lock();
-            list.clear();
+            let lists = shelf.lists.lock();
+            lists.waiting.clear();
+            lists.draining.clear();
             shelf.count.store(0, Relaxed);
         }
     }
@@ -206,8 +275,8 @@ impl Abandoned {
             slab.owner
                 .store(remote::on_list(LISTED, slab.class()), SeqCst);
             let shelf = &self.shelves[slab.class()];
-            let list = shelf.list.lock();
-            shelf.push(&list, backend.table(), slab);
+            let lists = shelf.lists.lock();
+            shelf.push(&lists, backend.table(), slab);
         }
     }
 }

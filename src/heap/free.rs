@@ -118,7 +118,7 @@ impl Heap {
     pub fn free_into_full<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, slot: usize) -> bool {
         let owner = slab.owner.load(Relaxed);
         let word = slab.free_word(word_of(slot));
-        if owner & FULL == 0 || slab.slots() == 1 || !remote::claim(slab, owner, self.me()) {
+        if !remote::is_open(owner) || slab.slots() == 1 || !remote::claim(slab, owner, self.me()) {
             return false;
         }
         self.note_claimed(backend, slab, owner);
@@ -288,7 +288,9 @@ impl Heap {
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if remote::is_nobodys(owner) && self.claim(backend, slab, owner) {
+                    if remote::is_full_shared(owner) {
+                        backend.abandoned.list(backend.table(), slab, owner);
+                    } else if remote::is_nobodys(owner) && self.claim(backend, slab, owner) {
                         self.collect(slab)?;
                         return self.requeue(backend, slab);
                     }

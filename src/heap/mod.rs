@@ -43,7 +43,7 @@ use crate::options::{Name, Options};
 use crate::os::Os;
 use crate::pages::Pages;
 use crate::profile::Profile;
-use crate::remote::{self, Overlap, Queue};
+use crate::remote::{self, Overlap, Queue, LISTED, SHARED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -67,6 +67,10 @@ const BINNED_BYTES: usize = 512 << 10;
 const BINS_UP: usize = 3;
 /// A slab is shared once others have freed one in so many of the slots that its owner has freed, or more.
 const SHARED_PART: usize = 4;
+/// Of so many shared slabs that become full, one is its first freer's.
+const OWNED_AGAIN: u32 = 16;
+/// An active slab that is shared goes on serving with so large a part of its slots free, one in so many.
+const GOES_ON_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
 /// A rate of sampling below which every refill asks. Above, one in `TICK_EVERY` does.
@@ -170,6 +174,8 @@ struct Class {
     active: Cell<u32>,
     /// The word of the active slab that was cached last.
     cursor: Cell<u8>,
+    /// Several threads free into the active slab, which came from the process's list.
+    shared: Cell<bool>,
     /// Slabs whose turn came since holes were last looked for, as far as they fit.
     taken: Cell<u16>,
     /// Slabs of this class that the heap owns, or owned last. Those that others have claimed since are counted until
@@ -432,7 +438,7 @@ impl Heap {
                 }
             }
             if let Some(slab) = self.active(backend.table(), class) {
-                if !self.retire(backend, slab) {
+                if !self.retire(backend, slab)? {
                     continue;
                 }
             }
@@ -501,6 +507,7 @@ impl Heap {
         compiler_fence(SeqCst); // before the bits are read
         if backend.abandoned.count(class) != 0
             || remote::is_queued(next)
+            || this.shared.get()
             || slab.next_word(0).is_some()
             || this.spare_for(next) >= SPARE_SLOTS
         {
@@ -652,18 +659,36 @@ impl Heap {
         self.keeps_nothing.set(false);
     }
 
-    /// The active slab has no slot left. False where a signal handler has freed into it meanwhile: it stays the
-    /// active one.
-    fn retire<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> bool {
+    /// The active slab has no slot left. False where others have freed many of its slots meanwhile, or a signal handler
+    /// any: it stays the active one.
+    fn retire<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<bool, Misuse> {
         let this = &self.classes[slab.class()];
+        if this.shared.get() {
+            return self.retire_shared(backend, slab);
+        }
         let frees_left = slab.frees_left.get();
         compiler_fence(SeqCst); // before the bits are read
         if slab.next_word(0).is_some() {
-            return false;
+            return Ok(false);
         }
         this.active.set(0);
         self.fill_up(backend.table(), slab, frees_left);
-        true
+        Ok(true)
+    }
+
+    /// As [`Heap::retire`], of a slab that was shared, and is again: this heap does not keep what others free in it.
+    fn retire_shared<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<bool, Misuse> {
+        if slab.owner.load(Relaxed) != self.me() {
+            self.collect(slab)?;
+        }
+        let free = slab.count_free();
+        if free != 0 && free >= slab.slots() / GOES_ON_PART {
+            return Ok(false);
+        }
+        self.classes[slab.class()].active.set(0);
+        slab.set_state(State::Unlisted);
+        self.leave(backend, slab, SHARED)?;
+        Ok(true)
     }
 
     /// A slab on no list had no free slot after its `frees_left` was read: it is whose who frees into it first, from
@@ -699,6 +724,7 @@ impl Heap {
     ) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
         let table = backend.table();
+        this.shared.set(false);
         let lean = |next: SlabPtr| next.frees_left.get() as usize > next.slots() - next.slots() / 8;
         let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
         if !self.queue.is_empty() && this.partial.first(table).is_none_or(waits) {
@@ -731,7 +757,8 @@ impl Heap {
     /// all heaps together.
     fn adopt<O: Os>(&self, backend: &Backend<O>, class: usize) -> Result<Option<SlabPtr>, Misuse> {
         let this = &self.classes[class];
-        let Some(slab) = backend.abandoned.adopt(backend.table(), class, self.me()) else {
+        let adopted = backend.abandoned.adopt(backend.table(), class, self.me());
+        let Some((slab, how)) = adopted else {
             return Ok(None);
         };
         this.own();
@@ -755,6 +782,7 @@ impl Heap {
                 return Ok(Some(carved));
             }
         }
+        this.shared.set(how != LISTED);
         Ok(Some(slab))
     }
 

@@ -1,6 +1,6 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Backend, Heap, TICK_EVERY};
+use super::{Backend, Heap, OWNED_AGAIN, TICK_EVERY};
 use crate::class::CLASSES;
 use crate::misuse::Misuse;
 use crate::options::Name;
@@ -175,6 +175,8 @@ impl Heap {
         how: u64,
     ) -> Result<(), Misuse> {
         loop {
+            // Before slots are counted: from now on it says how many a signal handler frees.
+            slab.frees_left.set(0);
             self.collect(slab)?;
             let (free, slots) = (slab.count_free(), slab.slots());
             self.account(slab, free);
@@ -186,9 +188,8 @@ impl Heap {
             if let Some(this) = this {
                 this.count_lost(slab);
             }
-            slab.frees_left.set(0);
             let left = match free {
-                0 => remote::release_ownership(slab, self.me(), FULL),
+                0 => remote::release_ownership(slab, self.me(), self.full_word(backend, slab, how)),
                 _ => backend
                     .abandoned
                     .leave(backend.table(), slab, self.me(), how),
@@ -202,6 +203,17 @@ impl Heap {
         }
     }
 
+    /// The owner word of a full slab that is let go of and would be listed as `how`. One in some that were shared is
+    /// whose who frees into it first: where one thread alone frees by now, its slabs become its own again by and by.
+    fn full_word<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, how: u64) -> u64 {
+        let alone = || backend.meta.counters().heaps.load(Relaxed) <= 1;
+        let tried = self.ticks.get() % OWNED_AGAIN == OWNED_AGAIN - 1;
+        if how == LISTED || slab.is_span() || tried || alone() {
+            return FULL;
+        }
+        remote::full_shared(slab.class())
+    }
+
     /// Forgets all lists and what is cached, without touching slabs.
     pub(super) fn forget_all(&self) {
         for class in 0..CLASSES {
@@ -212,6 +224,7 @@ impl Heap {
             this.sparse.clear();
             this.cursor.set(0);
             this.taken.set(0);
+            this.shared.set(false);
             for counter in [
                 &this.active,
                 &this.owned,

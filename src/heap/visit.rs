@@ -148,7 +148,7 @@ impl Heap {
             for _ in 0..backend.abandoned.count(class) {
                 let adopted = backend
                     .abandoned
-                    .adopt_as(backend.table(), class, self.me());
+                    .adopt_any(backend.table(), class, self.me());
                 let Some((slab, how)) = adopted else {
                     break;
                 };

@@ -96,6 +96,98 @@ fn a_slab_that_several_threads_free_into_serves_all() {
     heap.is_sound();
 }
 
+/// Slabs of 64 bytes that threads 0 and 1 freed two slots of, so that they are shared: their first blocks' addresses.
+fn shared_slabs(heap: &Heap) -> Vec<usize> {
+    let blocks = heap.take_many(0, 64, 8192);
+    heap.take(2, 64);
+    let slabs: std::collections::BTreeSet<usize> = blocks
+        .iter()
+        .map(|&block| heap.slab(block).base())
+        .filter(|&slab| heap.slab(slab).slots() == 256)
+        .collect();
+    for &slab in &slabs {
+        heap.give(0, slab);
+        heap.give(1, slab + 64);
+    }
+    heap.allocator.reclaim(&heap.threads[0]);
+    let shared = |slab: &usize| remote::is_shared(heap.slab(*slab).owner.load(Relaxed));
+    let shared: Vec<usize> = slabs.into_iter().filter(shared).collect();
+    assert!(shared.len() >= 16, "{} shared", shared.len());
+    shared
+}
+
+/// A shared slab that fills up does not become the next freer's own, or what others free in it would wait while that
+/// one sleeps.
+#[test]
+fn a_shared_slab_that_fills_up_stays_everybodys() {
+    let heap = Heap::new();
+    let slabs = shared_slabs(&heap);
+    heap.take_many(2, 64, 2 * slabs.len() + 64);
+    let owner = |slab: usize| heap.slab(slab).owner.load(Relaxed);
+    let full = |slab: &usize| remote::is_full_shared(owner(*slab));
+    let full: Vec<usize> = slabs.iter().copied().filter(full).collect();
+    assert!(full.len() >= slabs.len() * 3 / 4, "{} full", full.len());
+    for &slab in &full {
+        heap.give(1, slab + 128);
+        assert_eq!(remote::list_of(owner(slab)), Some(heap.slab(slab).class()));
+        assert_eq!(dead_in(heap.misuse_of_give(2, slab + 128)), slab + 128);
+        assert_eq!(dead_in(heap.misuse_of_give(1, slab + 128)), slab + 128);
+    }
+    heap.is_sound();
+    let before = heap.stats().break_bytes;
+    let again = heap.take_many(0, 64, full.len() + 256);
+    assert!(full.iter().all(|&slab| again.contains(&(slab + 128))));
+    assert!(heap.stats().break_bytes <= before + (64 << 10));
+    heap.is_sound();
+}
+
+/// Of shared slabs those with few free slots serve first, so that the others become empty and go back.
+#[test]
+fn shared_slabs_of_which_much_is_free_drain() {
+    let heap = Heap::new();
+    let slabs = shared_slabs(&heap);
+    let slots = |slab: usize, from: usize, to: usize| -> Vec<usize> {
+        (from..to).map(|slot| slab + 64 * slot).collect()
+    };
+    let (mut sparse, mut dense) = (vec![], vec![]);
+    for pair in slabs.chunks_exact(2) {
+        heap.give_all(1, &slots(pair[0], 2, 128));
+        heap.give_all(1, &slots(pair[1], 2, 50));
+        sparse.push(pair[0]);
+        dense.push(pair[1]);
+    }
+    let taken = heap.take_many(2, 64, 40 * dense.len());
+    let of = |block: usize| heap.slab(block).base();
+    assert!(taken.iter().all(|&block| !sparse.contains(&of(block))));
+    assert!(taken.iter().any(|&block| dense.contains(&of(block))));
+    heap.is_sound();
+    for &slab in &sparse {
+        let header = heap.slab(slab);
+        heap.give_all(1, &slots(slab, 128, 256));
+        assert_eq!(header.owner.load(Relaxed), remote::RELEASED);
+    }
+    heap.is_sound();
+}
+
+/// What drains serves all the same before a slab is carved.
+#[test]
+fn draining_slabs_serve_when_no_other_slab_has_free_slots() {
+    let heap = Heap::new();
+    let slabs = shared_slabs(&heap);
+    for &slab in &slabs {
+        heap.give_all(
+            1,
+            &(2..128).map(|slot| slab + 64 * slot).collect::<Vec<_>>(),
+        );
+    }
+    let before = heap.stats().break_bytes;
+    let taken = heap.take_many(2, 64, 120 * slabs.len());
+    assert!(heap.stats().break_bytes <= before + (64 << 10));
+    let of = |block: usize| heap.slab(block).base();
+    assert!(taken.iter().any(|&block| slabs.contains(&of(block))));
+    heap.is_sound();
+}
+
 /// Who frees the last slot of a shared slab gives it back.
 #[test]
 fn the_last_free_into_a_shared_slab_releases_it() {
