@@ -221,6 +221,13 @@ impl<O: Os> Allocator<O> {
             if let Some(slot) = slot {
                 return slot;
             }
+            if let Some(_inside) = heap.come_in() {
+                // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
+                let slot = unsafe { heap.refill_upper_from_next(&self.backend, upper) };
+                if let Some(slot) = slot {
+                    return slot;
+                }
+            }
         }
         self.malloc_upper_slow(thread, size)
     }

@@ -3,13 +3,16 @@
 //! A slab has four slots at first and seldom more than sixteen, so its word is cached often: what
 //! [`Heap::refill_upper`] does for it has no loop.
 
-use super::{Backend, Heap, TICK_EVERY};
+use super::{Backend, Heap, SPARE_SLOTS, TICK_EVERY};
 use crate::bitmap::slots_of_word;
 use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
 use crate::os::Os;
-use crate::sync::{unlinked, Ordering::Relaxed};
+use crate::remote;
+use crate::slab::SlabPtr;
+use crate::sync::{unlinked, Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::SlotCache;
 use crate::units::{SlabId, SLAB_PAGES, WORD_SLOTS};
+use core::sync::atomic::compiler_fence;
 
 static_assertions::const_assert!(slots_in(LOCAL_CLASSES, SLAB_PAGES) <= WORD_SLOTS);
 
@@ -66,4 +69,61 @@ impl Heap {
         }
         Some(self.fill_cache(slab, cache, 0, bits, size))
     }
+
+    /// As [`Heap::refill_upper`], where the active slab has no free slot left: of the slab whose turn is next. A slab
+    /// of few slots is used up often. `None` where that is not all there is to do. The heap's thread is inside.
+    ///
+    /// # Safety
+    /// As [`Heap::upper_cache_at`].
+    #[inline(always)]
+    pub unsafe fn refill_upper_from_next<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        upper: usize,
+    ) -> Option<*mut u8> {
+        let (table, ticks) = (backend.table(), self.ticks.get());
+        let number = LOCAL_CLASSES + upper;
+        // SAFETY: the caller guarantees that `upper` < CLASSES - LOCAL_CLASSES.
+        let (cache, class) = unsafe {
+            let class = self.classes.get_unchecked(number);
+            (self.upper_cache_at(upper), class)
+        };
+        let (active, next) = (SlabId(class.active.get()), class.partial.first(table)?);
+        if ticks.is_multiple_of(TICK_EVERY) || !active.is_some() {
+            return None;
+        }
+        let slab = table.get(active);
+        cache.hide();
+        let frees_left = slab.frees_left.get();
+        compiler_fence(SeqCst); // before the bits are read
+        let (left, bits) = (free_slots(slab), free_slots(next));
+        if left != 0
+            || backend.abandoned.count(number) != 0
+            || remote::is_queued(next)
+            || next.first_remote_word().load(Relaxed) & bits != 0
+            || class.spare_for(next) >= SPARE_SLOTS
+        {
+            return None;
+        }
+        self.ticks.set(ticks.wrapping_add(1));
+        class.active.set(0);
+        self.fill_up(table, slab, frees_left);
+        let next = class.next_partial(table)?;
+        self.activate(next);
+        let bits = free_slots(next);
+        if bits == 0 || next.first_remote_word().load(Relaxed) & bits != 0 {
+            return None;
+        }
+        let size = next.size();
+        if !self.count(next, size, bits) {
+            return self.cache_warily(backend, next, cache, 0, bits);
+        }
+        Some(self.fill_cache(next, cache, 0, bits, size))
+    }
+}
+
+/// The free slots of a slab of one bitmap word.
+#[inline(always)]
+fn free_slots(slab: SlabPtr) -> u64 {
+    slab.first_free_word().load(Relaxed) & slots_of_word(slab.slots(), 0)
 }

@@ -207,3 +207,22 @@ fn a_slot_freed_twice_at_the_same_time_is_found_by_the_collection() {
         "{found:?}"
     );
 }
+
+/// The same, found by the refill that comes to the slab, whether its slots are many or few.
+#[test]
+fn a_slot_freed_twice_at_the_same_time_is_found_by_the_refill_that_comes_to_its_slab() {
+    for wanted in [48, 5000] {
+        let heap = Heap::new();
+        let blocks = heap.take_slab(0, wanted);
+        heap.take_slab(0, wanted);
+        heap.give(0, blocks[1]);
+        heap.slab(blocks[1])
+            .remote_word(0)
+            .fetch_or(1 << 1, Relaxed);
+        let found = misuse(|| _ = heap.take_many(0, wanted, 2));
+        assert!(
+            matches!(found, Misuse::CollectedTwice { addr, slot: 1, .. } if addr == blocks[1]),
+            "{wanted}: {found:?}"
+        );
+    }
+}
