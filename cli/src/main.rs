@@ -69,6 +69,7 @@ enum Command {
     Snapshot(view::snapshot::Args),
     Diff(view::diff::Args),
     Check(view::check::Args),
+    Symbolize(view::symbolize::Args),
     GdbScript(view::debugger::GdbArgs),
     LldbScript(view::debugger::LldbArgs),
     Completions(completions::Args),
@@ -104,6 +105,7 @@ fn look(command: &Command) -> anyhow::Result<Option<std::process::ExitStatus>> {
         Command::Snapshot(args) => view::snapshot::run(args).map(|()| 0),
         Command::Diff(args) => view::diff::run(args),
         Command::Check(args) => view::check::run(args),
+        Command::Symbolize(args) => view::symbolize::run(args).map(|()| 0),
         Command::GdbScript(args) => view::debugger::gdb(args).map(|()| 0),
         Command::LldbScript(args) => view::debugger::lldb(args).map(|()| 0),
         Command::Run(_) | Command::Options(_) | Command::Completions(_) | Command::Manual(_) => {

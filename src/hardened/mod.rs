@@ -669,7 +669,7 @@ impl Hardened {
             return false;
         }
         let (bytes, size, noted) = (found.bytes, found.size, found.noted);
-        // SAFETY: the slot is live, and has room for the canary.
+        // SAFETY: `live_fast` found the slot live, and it has room for the canary.
         if fixed.mitigations.canary && !unsafe { self.is_whole(addr, size, bytes) } {
             return false;
         }
@@ -1212,15 +1212,19 @@ impl Hardened {
             let offset = addr.wrapping_sub(slab.base());
             let slot = (offset / slab.size()).min(slab.slots().saturating_sub(1));
             let size = slab.size();
-            line.text("; slot ")
-                .decimal(slot)
-                .text(" of class ")
-                .decimal(slab.class());
             match self.sizes().size(slab, slot) {
-                Some(asked) => line.text(" is live, ").decimal(asked).text(" bytes"),
-                None if slab.is_free(slot) => line.text(" is free"),
-                None => line.text(" was freed"),
-            };
+                Some(asked) => line.text("; a live block of ").decimal(asked),
+                None if slab.is_free(slot) => line.text("; a free block of ").decimal(size),
+                None => line.text("; a freed block of ").decimal(size),
+            }
+            .text(" bytes");
+            if slab.slots() > 1 {
+                line.text(", slot ")
+                    .decimal(slot)
+                    .text(" of a ")
+                    .decimal(size)
+                    .text("-byte slab");
+            }
             let rest = (slot + 1) * size - offset.min((slot + 1) * size);
             line.text("; the next slot begins ")
                 .decimal(rest)

@@ -499,7 +499,8 @@ impl Os for Linux {
     }
 
     fn say_stack(&self, frames: &[usize]) {
-        frames.iter().for_each(|&at| tell_frame(at));
+        let outer = frames.iter().position(|&at| !is_own(at)).unwrap_or(0);
+        frames[outer..].iter().for_each(|&at| tell_frame(at));
     }
 
     fn watch_faults(&self) {
@@ -648,8 +649,8 @@ type Backtrace = unsafe extern "C" fn(*mut *mut libc::c_void, libc::c_int) -> li
 
 /// The most frames that a report names.
 const FRAMES: usize = 24;
-/// The last bytes of a file's name that a frame is told with.
-const NAME: usize = 80;
+/// The longest name of a file.
+const PATH: usize = 4096;
 /// Random places that are tried for address space.
 const PLACES_TRIED: usize = 8;
 /// `vm.max_map_count` where it cannot be read.
@@ -659,27 +660,53 @@ fn tell(line: &Line) {
     calls::write(libc::STDERR_FILENO, line.bytes());
 }
 
+/// The file that `at` lies in, as far as the dynamic linker knows.
+fn file_of(at: usize) -> Option<libc::Dl_info> {
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: `info` is a place to write to, and all zeros is a valid answer.
+    unsafe { (libc::dladdr(at as *const _, info.as_mut_ptr()) != 0).then(|| info.assume_init()) }
+        .filter(|info| !info.dli_fname.is_null())
+}
+
+/// Whether a file is the program itself, which has its program headers within the first page.
+fn is_program(file: &libc::Dl_info) -> bool {
+    // SAFETY: getauxval(3) reads what the kernel gave the process at its start.
+    let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
+    headers.wrapping_sub(file.dli_fbase as usize) < 4096
+}
+
+/// Whether `at` lies in the library that this code is part of. Where it is part of the program, nothing does.
+fn is_own(at: usize) -> bool {
+    match (file_of(at), file_of(is_own as *const () as usize)) {
+        (Some(file), Some(own)) => file.dli_fbase == own.dli_fbase && !is_program(&own),
+        _ => false,
+    }
+}
+
 /// A line for one frame: its address, and where in which file, as far as the dynamic linker knows.
 fn tell_frame(at: usize) {
-    let mut line = Line::new();
-    line.text("    at ").hex(at);
-    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: `info` is a place to write to, and all zeros is a valid answer. The name it holds is a string of the
-    // dynamic linker's.
-    unsafe {
-        if libc::dladdr(at as *const _, info.as_mut_ptr()) != 0 {
-            let info = info.assume_init();
-            if !info.dli_fname.is_null() {
-                line.text(" ");
-                let name = string(info.dli_fname).to_bytes();
-                let name = &name[name.len().saturating_sub(NAME)..];
-                line.text(core::str::from_utf8(name).unwrap_or("?"));
-                line.text("+").hex(at - info.dli_fbase as usize);
-            }
-        }
+    tell(Line::new().text("    at ").hex(at));
+    if let Some(file) = file_of(at) {
+        let mut path = [0u8; PATH];
+        // The dynamic linker knows the program by the name that it was started with, which need be no path.
+        let length = match is_program(&file) {
+            // SAFETY: writes so many bytes at most to `path`.
+            true => unsafe {
+                libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), PATH)
+            },
+            false => 0,
+        };
+        // SAFETY: a name that the dynamic linker has given is one of its strings.
+        let name = unsafe { string(file.dli_fname) }.to_bytes();
+        let name = usize::try_from(length)
+            .ok()
+            .filter(|&n| n > 0)
+            .map_or(name, |n| &path[..n]);
+        calls::write(libc::STDERR_FILENO, b" ");
+        calls::write(libc::STDERR_FILENO, name);
+        tell(Line::new().text("+").hex(at - file.dli_fbase as usize));
     }
-    line.text("\n");
-    tell(&line);
+    tell(Line::new().text("\n"));
 }
 
 /// How many mappings a process may have.

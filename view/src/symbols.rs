@@ -18,6 +18,8 @@ pub struct Symbols {
 struct File {
     /// What is added to a symbol's address.
     bias: u64,
+    /// The address of its first page, before anything is added.
+    first: u64,
     /// Where its segments lie.
     extent: Span,
     /// Address, bytes and name, by address.
@@ -42,6 +44,19 @@ impl Symbols {
     /// The symbol that holds `address`.
     pub fn name(&mut self, source: &dyn Source, address: u64) -> Option<Name> {
         let (name, offset) = self.mangled(source, address)?;
+        let text = readable(name);
+        Some(Name { text, offset })
+    }
+
+    /// The symbol that holds the byte which is mapped `offset` bytes after the first one of the file at `path`.
+    pub fn name_in(&mut self, path: &str, offset: u64) -> Option<Name> {
+        let read = || File::read(path, 0);
+        let file = self
+            .files
+            .entry(path.into())
+            .or_insert_with(read)
+            .as_ref()?;
+        let (name, offset) = file.symbol_at(offset.wrapping_add(file.first))?;
         let text = readable(name);
         Some(Name { text, offset })
     }
@@ -91,10 +106,7 @@ impl Symbols {
     fn mangled(&mut self, source: &dyn Source, address: u64) -> Option<(&str, u64)> {
         let mapping = source.mapping_at(address)?;
         let file = self.file(source, &mapping.name)?;
-        let at = address.wrapping_sub(file.bias);
-        let index = file.symbols.partition_point(|symbol| symbol.0 <= at);
-        let (start, bytes, name) = file.symbols[..index].last()?;
-        (at - start < *bytes).then_some((name, at - start))
+        file.symbol_at(address.wrapping_sub(file.bias))
     }
 
     /// The symbols of the file `path`, which is mapped.
@@ -115,6 +127,13 @@ impl Symbols {
 }
 
 impl File {
+    /// The name of the symbol that holds the file's address `at`, and how many bytes after its start.
+    fn symbol_at(&self, at: u64) -> Option<(&str, u64)> {
+        let index = self.symbols.partition_point(|symbol| symbol.0 <= at);
+        let (start, bytes, name) = self.symbols[..index].last()?;
+        (at - start < *bytes).then_some((name, at - start))
+    }
+
     fn read(path: &str, low: u64) -> Option<File> {
         let metadata = std::fs::metadata(path).ok()?;
         if !metadata.is_file() || metadata.len() > FILE_MOST {
@@ -122,10 +141,10 @@ impl File {
         }
         let data = std::fs::read(path).ok()?;
         let object = object::File::parse(&*data).ok()?;
-        let first = object.segments().next()?;
+        let first = object.segments().next()?.address() & !4095;
         let bias = match object.kind() {
             object::ObjectKind::Executable => 0,
-            _ => low.wrapping_sub(first.address() & !4095),
+            _ => low.wrapping_sub(first),
         };
         let all = object.symbols().chain(object.dynamic_symbols());
         let mut symbols: Vec<(u64, u64, String)> = all
@@ -147,6 +166,7 @@ impl File {
         };
         Some(File {
             bias,
+            first,
             extent,
             symbols,
         })

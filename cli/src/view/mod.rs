@@ -14,6 +14,7 @@ pub mod ps;
 pub mod screen;
 pub mod snapshot;
 pub mod svg;
+pub mod symbolize;
 pub mod top;
 pub mod types;
 

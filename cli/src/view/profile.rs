@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     time: Option<Duration>,
 
-    /// Have the process take a profile from now on, with a sample every BYTES bytes on average. k, m or g may follow
+    /// Have the process take a profile from now on, with a sample every BYTES bytes on average; k, m or g may follow
     ///
     /// It writes one word of the process's memory. With --for the profile is read after that time.
     #[arg(long, value_name = "BYTES", value_parser = super::diff::amount, conflicts_with = "off")]

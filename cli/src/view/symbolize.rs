@@ -1,0 +1,141 @@
+//! `slabside symbolize`: the names of functions in the stacks of a report.
+
+use super::print;
+use anyhow::{Context, Result};
+use slabside_view::symbols::Symbols;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Name the functions in the stacks of a report
+///
+/// Reads a report that hardened mode or guard-sample wrote, and prints it with the names of functions. The programs and
+/// libraries must be the same files as when the report was written. Frames of the allocator itself are left out.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  slabside symbolize report")]
+pub struct Args {
+    /// The report, or standard input if none is named
+    report: Option<PathBuf>,
+}
+
+/// Functions through which a program calls the allocator.
+const ENTRIES: [&str; 12] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "free",
+    "free_sized",
+    "free_aligned_sized",
+    "aligned_alloc",
+    "posix_memalign",
+    "memalign",
+    "operator delete",
+    "operator new",
+];
+
+/// Prints the report with names.
+pub fn run(args: &Args) -> Result<()> {
+    let mut report = Vec::new();
+    match &args.report {
+        Some(path) => report = std::fs::read(path).with_context(|| path.display().to_string())?,
+        None => {
+            let read = std::io::stdin().read_to_end(&mut report);
+            read.context("standard input")?;
+        }
+    }
+    print(&symbolize(&String::from_utf8_lossy(&report)))
+}
+
+/// The lines of `report`, with names for the frames.
+fn symbolize(report: &str) -> String {
+    let mut symbols = Symbols::new();
+    let mut text = String::new();
+    let mut is_inner = true;
+    for line in report.lines() {
+        let Some((file, offset)) = frame(line) else {
+            is_inner = true;
+            text += line;
+            text += "\n";
+            continue;
+        };
+        // The address is that after the call, which may be the next function's first.
+        let name = symbols.name_in(file, offset.saturating_sub(1));
+        is_inner &= name.as_ref().is_some_and(|name| is_own(&name.text));
+        if is_inner {
+            continue;
+        }
+        text += line;
+        if let Some(name) = name {
+            text += &format!(" in {}", name.text);
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// File and offset of a line `    at 0xADDRESS FILE+0xOFFSET`.
+fn frame(line: &str) -> Option<(&str, u64)> {
+    let (_, place) = line.strip_prefix("    at 0x")?.split_once(' ')?;
+    let (file, offset) = place.rsplit_once("+0x")?;
+    Some((file, u64::from_str_radix(offset, 16).ok()?))
+}
+
+/// Whether a function is the allocator's own.
+fn is_own(function: &str) -> bool {
+    let plain = function.split('(').next().unwrap_or(function);
+    let plain = plain.trim_end_matches("[]");
+    ENTRIES.contains(&plain) || plain.trim_start_matches('<').starts_with("slabside::")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_gets_its_function_and_other_lines_stay_as_they_are() {
+        let at = libc::getloadavg as *const () as usize;
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("the mappings");
+        let library = maps.lines().find(|line| line.contains("/libc.so"));
+        let (base, _) = library
+            .and_then(|line| line.split_once('-'))
+            .expect("a C library");
+        let base = usize::from_str_radix(base, 16).expect("an address");
+        let path = library
+            .and_then(|line| line.split_whitespace().last())
+            .expect("a path");
+        let report = format!(
+            "slabside: double free of 0x10\n    at {at:#x} {path}+{:#x}\n    at 0x1\n",
+            at - base + 1
+        );
+        let text = symbolize(&report);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0], "slabside: double free of 0x10");
+        assert!(lines[1].ends_with(" in getloadavg"), "{text}");
+        assert_eq!(lines[2], "    at 0x1");
+    }
+
+    #[test]
+    fn functions_of_the_allocator_are_told_from_others() {
+        for own in [
+            "free",
+            "operator delete[](void*)",
+            "slabside::os::die",
+            "<slabside::A as B>::c",
+        ] {
+            assert!(is_own(own), "{own}");
+        }
+        for other in ["main", "free_list", "slabside_user::main"] {
+            assert!(!is_own(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_file_whose_name_has_a_plus_is_found() {
+        let line = "    at 0x55 /tmp/a+0x1/b c+0x2f";
+        assert_eq!(frame(line), Some(("/tmp/a+0x1/b c", 0x2f)));
+        assert_eq!(frame("  in thread 5"), None);
+    }
+}
