@@ -98,6 +98,7 @@ impl Heap {
         compiler_fence(SeqCst); // before the bits are read
         let (left, bits) = (free_slots(slab), free_slots(next));
         if left != 0
+            || class.shared.get()
             || backend.abandoned.count(number) != 0
             || remote::is_queued(next)
             || next.first_remote_word().load(Relaxed) & bits != 0
