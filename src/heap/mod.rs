@@ -687,7 +687,11 @@ impl Heap {
         }
         self.classes[slab.class()].active.set(0);
         slab.set_state(State::Unlisted);
+        // A slab of the process's list is not in this heap's account of spare slots.
+        let this = &self.classes[slab.class()];
+        let spare = this.spare.get();
         self.leave(backend, slab, SHARED)?;
+        this.spare.set(spare);
         Ok(true)
     }
 

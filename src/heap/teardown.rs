@@ -84,10 +84,13 @@ impl Heap {
         if strayed {
             self.take_up_strays(backend)?;
         }
-        if !self.keeps_nothing.get() {
-            self.watch_active(backend)?;
-            self.shrink_bins(backend, 0)?;
-            self.keeps_nothing.set(true);
+        // Set before: what happens in between may clear it.
+        if !self.keeps_nothing.replace(true) {
+            let searched = self.watch_active(backend);
+            if let Err(misuse) = searched.and_then(|_| self.shrink_bins(backend, 0)) {
+                self.keeps_nothing.set(false);
+                return Err(misuse);
+            }
         }
         Ok(waited || strayed)
     }
@@ -208,7 +211,9 @@ impl Heap {
     fn full_word<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, how: u64) -> u64 {
         let alone = || backend.meta.counters().heaps.load(Relaxed) <= 1;
         let tried = self.ticks.get() % OWNED_AGAIN == OWNED_AGAIN - 1;
-        if how == LISTED || slab.is_span() || tried || alone() {
+        // One in this heap's queue still is nobody's own: who claimed it could not be told of frees (`Heap::can_open`).
+        let own_again = (tried || alone()) && !remote::is_queued(slab);
+        if how == LISTED || slab.is_span() || own_again {
             return FULL;
         }
         remote::full_shared(slab.class())
