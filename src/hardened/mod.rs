@@ -1249,6 +1249,7 @@ impl Hardened {
         if self.draws() {
             let words = core::array::from_fn(|_| backend.os.random());
             self.threads.stir(self.fixed.threads, words);
+            backend.pages.forget_lots();
         }
     }
 

@@ -40,6 +40,15 @@ const GUARD: usize = 1;
 /// Kinds: a class each, and one for each number of pages that a span has.
 const KINDS: usize = CLASSES + SPAN_PAGES + 1;
 
+/// What became of an attempt to discard a warm slab.
+enum Discarded {
+    Whole,
+    /// Somebody wrote into it after it was freed: it stays as it is, for the report.
+    Evidence,
+    /// The system refused.
+    Refused,
+}
+
 /// `counted` of a kept slab: its contents are gone, or may lie in memory. They stay there where they are not zero as
 /// they were left: the next allocation from it will tell of a write after free.
 const COLD: u32 = 0;
@@ -307,6 +316,11 @@ impl Pages {
         self.keeping.load(Relaxed) & DRAWN != 0
     }
 
+    /// In a fork child: what is drawn from now on is not what the parent draws.
+    pub fn forget_lots(&self) {
+        self.lots.store(0, Relaxed);
+    }
+
     /// [`LOT_BITS`] random bits.
     fn lot<O: Os>(&self, os: &O) -> usize {
         let mut lots = self.lots.load(Relaxed);
@@ -340,8 +354,12 @@ impl Pages {
         Some(drawn)
     }
 
-    /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives.
+    /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives. None near a limit: a choice
+    /// of places must not use up what a program may have.
     fn stock<O: Os>(&self, os: &O, meta: &Meta, shape: &Shape, count: usize) {
+        if self.is_refused() || !meta.budget.has(4 * count * (shape.pages + 1) * PAGE) {
+            return;
+        }
         let guarded = Shape {
             pages: shape.pages + 1,
             ..*shape
@@ -461,7 +479,8 @@ impl Pages {
         self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
     }
 
-    fn discard_one<O: Os>(&self, os: &O, slab: SlabPtr) {
+    /// Discards what a warm slab holds and puts it back.
+    fn discard_one<O: Os>(&self, os: &O, slab: SlabPtr) -> Discarded {
         let bytes = slab.pages() * PAGE;
         let evidence = self.keeping.load(Relaxed) & ZERO != 0 && !is_zero(slab.base(), bytes);
         let start = NonNull::new(slab.base() as *mut u8).filter(|_| !evidence);
@@ -469,6 +488,11 @@ impl Pages {
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
         let how = if done { COLD } else { WARM };
         self.inner.lock().kept.put(self.table(), slab, how);
+        match (done, evidence) {
+            (true, _) => Discarded::Whole,
+            (false, true) => Discarded::Evidence,
+            (false, false) => Discarded::Refused,
+        }
     }
 
     /// Discards what all kept slabs hold, as far as the system lets it.
@@ -504,9 +528,16 @@ impl Pages {
             let Some(slab) = warm else {
                 break;
             };
-            done += slab.pages();
-            counters::add(&meta.counters().purged, (slab.pages() * PAGE) as u64);
-            self.discard_one(os, slab);
+            let held = slab.pages();
+            match self.discard_one(os, slab) {
+                Discarded::Whole => {
+                    done += held;
+                    counters::add(&meta.counters().purged, (held * PAGE) as u64);
+                }
+                Discarded::Evidence => {}
+                // Locked memory: the next one would fail too.
+                Discarded::Refused => break,
+            }
         }
         done
     }
