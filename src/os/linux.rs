@@ -11,8 +11,10 @@ use super::steady::Steady;
 use super::{Hold, Huge, Limits, NextMalloc, Os, Refusal};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr};
 
 /// The running Linux system.
 pub struct Linux {
@@ -668,11 +670,11 @@ fn file_of(at: usize) -> Option<libc::Dl_info> {
         .filter(|info| !info.dli_fname.is_null())
 }
 
-/// Whether a file is the program itself, which has its program headers within the first page.
+/// Whether a file is the program itself: it holds the program's entry point.
 fn is_program(file: &libc::Dl_info) -> bool {
     // SAFETY: getauxval(3) reads what the kernel gave the process at its start.
-    let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
-    headers.wrapping_sub(file.dli_fbase as usize) < 4096
+    let entry = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
+    file_of(entry).is_some_and(|program| program.dli_fbase == file.dli_fbase)
 }
 
 /// Whether `at` lies in the library that this code is part of. Where it is part of the program, nothing does.
@@ -683,27 +685,47 @@ fn is_own(at: usize) -> bool {
     }
 }
 
+/// Where the program's path is read to. A report may run on a signal stack of 8 KiB, which has no room for it.
+struct ProgramPath(UnsafeCell<[u8; PATH]>);
+
+// SAFETY: only who has set `PROGRAM_PATH_TAKEN` touches the bytes.
+unsafe impl Sync for ProgramPath {}
+
+static PROGRAM_PATH: ProgramPath = ProgramPath(UnsafeCell::new([0; PATH]));
+/// Set while a thread uses [`PROGRAM_PATH`]. No thread waits for it: another one prints the dynamic linker's name.
+static PROGRAM_PATH_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Calls `tell` with the program's path, if it can be read now.
+fn with_program_path(tell: impl FnOnce(&[u8])) -> bool {
+    if PROGRAM_PATH_TAKEN.swap(true, Acquire) {
+        return false;
+    }
+    let start = PROGRAM_PATH.0.get().cast::<u8>();
+    // SAFETY: the bytes are this thread's by the flag, and readlink(2) writes `PATH` of them at most.
+    let length =
+        keeping_errno(|| unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), start.cast(), PATH) });
+    let length = usize::try_from(length).unwrap_or(0);
+    if length > 0 {
+        // SAFETY: so many bytes were written, and nobody else touches them while the flag is set.
+        tell(unsafe { core::slice::from_raw_parts(start, length) });
+    }
+    PROGRAM_PATH_TAKEN.store(false, Release);
+    length > 0
+}
+
 /// A line for one frame: its address, and where in which file, as far as the dynamic linker knows.
 fn tell_frame(at: usize) {
     tell(Line::new().text("    at ").hex(at));
     if let Some(file) = file_of(at) {
-        let mut path = [0u8; PATH];
-        // The dynamic linker knows the program by the name that it was started with, which need be no path.
-        let length = match is_program(&file) {
-            // SAFETY: writes so many bytes at most to `path`.
-            true => unsafe {
-                libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), PATH)
-            },
-            false => 0,
+        let write = |path: &[u8]| {
+            calls::write(libc::STDERR_FILENO, path);
         };
-        // SAFETY: a name that the dynamic linker has given is one of its strings.
-        let name = unsafe { string(file.dli_fname) }.to_bytes();
-        let name = usize::try_from(length)
-            .ok()
-            .filter(|&n| n > 0)
-            .map_or(name, |n| &path[..n]);
         calls::write(libc::STDERR_FILENO, b" ");
-        calls::write(libc::STDERR_FILENO, name);
+        // The dynamic linker knows the program by the name that it was started with, which need be no path.
+        if !(is_program(&file) && with_program_path(write)) {
+            // SAFETY: a name that the dynamic linker has given is one of its strings.
+            write(unsafe { string(file.dli_fname) }.to_bytes());
+        }
         tell(Line::new().text("+").hex(at - file.dli_fbase as usize));
     }
     tell(Line::new().text("\n"));
