@@ -199,7 +199,12 @@ impl Profile {
             let begun = (before >> PROFILE_SHIFT) + u64::from(begins);
             let now = begun << PROFILE_SHIFT | interval;
             match word.compare_exchange(before, now, AcqRel, Relaxed) {
-                Ok(_) => return (before & INTERVAL) as usize,
+                Ok(_) => {
+                    if begins {
+                        meta.header().samples_doubled.store(0, Relaxed);
+                    }
+                    return (before & INTERVAL) as usize;
+                }
                 Err(other) => before = other,
             }
         }
@@ -211,7 +216,10 @@ impl Profile {
         let header = meta.header();
         let interval = header.profile.load(Relaxed) & INTERVAL;
         let doubled = header.samples_doubled.load(Relaxed).min(MOST_DOUBLED);
-        (interval << doubled).min(PROFILE_MOST as u64)
+        if interval > PROFILE_MOST as u64 >> doubled {
+            return PROFILE_MOST as u64; // it would not be exact, or no number of bytes at all
+        }
+        interval << doubled
     }
 
     /// The sample numbered by its place.
@@ -287,14 +295,15 @@ impl Profile {
     /// A place for one more sample.
     fn find_place<O: Os>(&self, os: &O, meta: &Meta) -> Option<u32> {
         let inner = &mut *self.inner.lock();
-        inner.pace(os.clock());
-        let doubled = (inner.doubled + self.crowding(meta)).min(MOST_DOUBLED);
-        meta.header().samples_doubled.store(doubled, Relaxed);
         let begun = (meta.header().profile.load(Relaxed) >> PROFILE_SHIFT) as u32;
         if inner.begun != begun {
             inner.begun = begun;
+            (inner.doubled, inner.in_second) = (0, 0);
             self.end_all(meta, inner);
         }
+        inner.pace(os.clock());
+        let doubled = (inner.doubled + self.crowding(meta)).min(MOST_DOUBLED);
+        meta.header().samples_doubled.store(doubled, Relaxed);
         if inner.ended >= SPARE {
             return self.reuse(meta, inner);
         }

@@ -246,7 +246,9 @@ impl SlabPtr {
 
     /// Sets flags. Not by a plain store: other threads may set another one.
     pub fn set_flags(self, flags: u8) {
-        self.flags.fetch_or(flags, Relaxed);
+        if self.flags.load(Relaxed) & flags != flags {
+            self.flags.fetch_or(flags, Relaxed);
+        }
     }
 
     /// Clears flags.
