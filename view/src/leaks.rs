@@ -333,7 +333,8 @@ impl Searching {
             lost: self.groups(source, pass),
             candidates,
             // Where nothing looks lost nothing has to be proved.
-            proved: candidates == 0 || pass.still && pass.unscanned == 0,
+            proved: candidates == 0
+                || pass.still && pass.unscanned == 0 && source.knows_registers(),
             passes: self.passes,
             unscanned: pass.unscanned,
             held: None,

@@ -328,12 +328,16 @@ fn scale_all(estimates: &BTreeMap<Class, Estimate>, bytes: f64) -> HashMap<Class
         .collect()
 }
 
+/// The most functions of a stack: what files state of inlined calls may be anything.
+const FRAMES: usize = 512;
+
 /// The functions of a stack, without the allocator's own.
 fn named(source: &dyn Source, calls: &[u64], unwinder: &mut Unwinder) -> Vec<Frame> {
     let mut all: Vec<Frame> = Vec::new();
     for &call in calls {
         all.extend_from_slice(unwinder.frames(source, call));
     }
+    all.truncate(FRAMES);
     let inner = all.iter().take_while(|frame| is_ours(frame)).count();
     let mut stack = all.split_off(inner);
     if stack.is_empty() {
@@ -395,6 +399,7 @@ pub fn switch(source: &dyn Source, region: &Region, pid: u32, interval: u64) -> 
     let at = region.base + offset::PROFILE as u64;
     let before = source.word(at).ok_or_else(not_known)?;
     let mask = (1u64 << field::PROFILE_SHIFT) - 1;
+    let interval = interval.min(mask);
     let begins = before & mask == 0 && interval != 0;
     let begun = (before >> field::PROFILE_SHIFT) + u64::from(begins);
     let word = (begun << field::PROFILE_SHIFT | interval & mask).to_le_bytes();

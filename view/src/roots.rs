@@ -13,6 +13,7 @@ use crate::model::Heap;
 use crate::source::{Mapping, Source, Span, Thread};
 use crate::symbols::Symbols;
 use slabside::layout::thread_block;
+use std::path::Path;
 
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, x86-64).
 const RED_ZONE: u64 = 128;
@@ -141,10 +142,14 @@ fn each_word(bytes: &[u8], start: u64, visit: &mut impl FnMut(u64, Place<'_>)) {
     }
 }
 
+/// Mappings below /dev that are memory. Shared memory without a name is called /dev/zero.
+const MEMORY: [&str; 3] = ["/dev/shm/", "/dev/zero", "/dev/hugepages/"];
+
 /// Whether a mapping may hold pointers of the program: what it can write, and what it could once. Of files that is
 /// what the loader closes to writing, and lies beside code.
 fn counts(source: &dyn Source, mapping: &Mapping) -> bool {
-    let device = mapping.name.starts_with("/dev/") && !mapping.name.starts_with("/dev/shm/");
+    let memory = || MEMORY.iter().any(|name| mapping.name.starts_with(name));
+    let device = mapping.name.starts_with("/dev/") && !memory();
     if !mapping.read || device || mapping.name.starts_with("[v") {
         return false;
     }
@@ -188,7 +193,10 @@ fn library(source: &dyn Source, symbols: &mut Symbols) -> Vec<Span> {
         .mappings()
         .iter()
         .map(|mapping| mapping.name.as_str())
-        .filter(|name| name.contains(LIBRARY))
+        .filter(|name| {
+            let file = Path::new(name).file_name().and_then(|file| file.to_str());
+            file.is_some_and(|file| file.starts_with(LIBRARY))
+        })
         .collect();
     paths.dedup();
     let mut all = Vec::new();

@@ -58,7 +58,7 @@ pub struct Args {
     suppressions: Option<PathBuf>,
 
     /// Also print how many blocks are held, and how many of them by pointers into their middle alone. Implies --stop
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_stop")]
     kinds: bool,
 
     #[command(flatten)]

@@ -135,12 +135,12 @@ fn turn(args: &Args) -> Result<()> {
             0 => "off".to_owned(),
             bytes => format!("a sample every {}", human(bytes)),
         };
-        print(&format!(
-            "{}: heap profile: {} (before: {})\n",
-            read.title(),
-            how(interval),
-            how(before)
-        ))?;
+        let (title, now, before) = (read.title(), how(interval), how(before));
+        let line = format!("{title}: heap profile: {now} (before: {before})\n");
+        match args.common.json {
+            true => eprint!("{line}"), // standard output is for the profile alone
+            false => print(&line)?,
+        }
     }
     Ok(())
 }

@@ -20,7 +20,7 @@
 
 static __thread void *volatile own[VARIABLES];
 static void *volatile middles[5];
-static void *volatile *changed, *volatile *shared, *volatile *constant;
+static void *volatile *changed, *volatile *shared, *volatile *constant, *volatile *everybodys;
 static uintptr_t hidden[2];
 static volatile int waits;
 static pthread_barrier_t begun;
@@ -71,6 +71,10 @@ __attribute__((noinline)) static void keep(void) {
     CHECK(shared != MAP_FAILED);
     shared[1000] = block(1300);
     CHECK(madvise((void *)shared, 1 << 20, MADV_DONTNEED) == 0);
+    /* The kernel calls it /dev/zero. */
+    everybodys = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(everybodys != MAP_FAILED);
+    everybodys[3] = block(1600);
     hidden[0] = (uintptr_t)block(1400) ^ KEY;
     hidden[1] = (uintptr_t)block(1500) ^ KEY;
 }

@@ -209,6 +209,11 @@ pub trait Source {
         Ok(())
     }
 
+    /// Whether the registers of all threads are known, if it stands still. Not those of other threads at a process's end.
+    fn knows_registers(&self) -> bool {
+        true
+    }
+
     /// Lets a process that was stopped go on.
     fn release(&mut self) {}
 

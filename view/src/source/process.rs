@@ -76,6 +76,8 @@ pub struct Process {
     stands: bool,
     /// Whether it is at its end, and does not go on.
     ends: bool,
+    /// Whether it had other threads then, whose registers nobody has seen.
+    others: bool,
     /// Since when the first of them did.
     since: Option<Instant>,
     /// For how long, once they go on.
@@ -87,9 +89,10 @@ struct Held {
     tid: i32,
     registers: Vec<(String, u64)>,
     vectors: Vec<u64>,
-    /// The signal at whose delivery it was stopped, which it still has to get. 0 means none.
-    signal: i32,
 }
+
+/// The longest wait for a thread to stop.
+const STOP_MOST: Duration = Duration::from_secs(5);
 
 impl Process {
     /// The process of number `pid`, if it can be read.
@@ -121,6 +124,7 @@ impl Process {
             held: Vec::new(),
             stands: false,
             ends: false,
+            others: false,
             since: None,
             stood: None,
         };
@@ -133,6 +137,7 @@ impl Process {
     pub fn ending(pid: u32) -> Result<Process> {
         let mut process = Process::open(pid)?;
         process.ends = true;
+        process.others = process.tids().len() > 1;
         process.stands = true;
         let tid = pid as i32;
         if let Ok(registers) = ptrace::getregs(Pid::from_raw(tid)) {
@@ -140,7 +145,6 @@ impl Process {
                 tid,
                 registers: named(&registers),
                 vectors: vectors(tid),
-                signal: 0,
             });
         }
         Ok(process)
@@ -150,7 +154,7 @@ impl Process {
     fn let_go(&mut self) {
         for held in self.held.iter().filter(|_| self.stands) {
             // SAFETY: nothing of this process is read or written. One that was killed meanwhile is gone.
-            unsafe { libc::ptrace(libc::PTRACE_DETACH, held.tid, 0, held.signal) };
+            unsafe { libc::ptrace(libc::PTRACE_DETACH, held.tid, 0, 0) };
         }
         self.stands = false;
         if let Some(since) = self.since.take() {
@@ -187,31 +191,58 @@ impl Process {
 
     /// Stops all threads until [`Source::release`], and at most for as long as this lives. Of what the process had
     /// mapped the list is read then. See [`Process::renew`].
+    ///
+    /// # Errors
+    /// Where a thread cannot be stopped, or not within [`STOP_MOST`]: one that waits for the child of its vfork(2) or for
+    /// a device. All others go on then.
     pub fn stop(&mut self) -> Result<()> {
-        // New ones may come while the first are stopped: over again until none does.
         self.held.clear();
-        let mut seen = BTreeSet::new();
-        loop {
-            let fresh: Vec<i32> = self
-                .tids()
-                .into_iter()
-                .filter(|&tid| seen.insert(tid))
-                .collect();
-            if fresh.is_empty() {
-                break;
-            }
-            for &tid in &fresh {
-                self.seize(tid)?;
-            }
-            for tid in fresh {
-                self.await_stop(tid);
-            }
-        }
+        let stopped = self.stop_all();
         self.stands = true;
+        if let Err(error) = stopped {
+            self.let_go();
+            return Err(error);
+        }
         if self.held.is_empty() {
+            self.stands = false;
             return Err(self.ended());
         }
         Ok(())
+    }
+
+    fn stop_all(&mut self) -> Result<()> {
+        let until = Instant::now() + STOP_MOST;
+        // New ones may come while the first are stopped: over again until none does.
+        let mut seen = BTreeSet::new();
+        loop {
+            let tids = self.tids();
+            let fresh: Vec<i32> = tids.into_iter().filter(|&tid| seen.insert(tid)).collect();
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            let seized = fresh.iter().try_for_each(|&tid| self.seize(tid));
+            self.await_stops(fresh, until)?;
+            seized?;
+        }
+    }
+
+    /// Waits until all of these threads stand still or have ended. All at once, since the first thread of a process that
+    /// ends is not reported before the others.
+    fn await_stops(&mut self, mut fresh: Vec<i32>, until: Instant) -> Result<()> {
+        loop {
+            fresh.retain(|&tid| !self.has_stopped(tid));
+            if fresh.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                return Err(Error::System {
+                    name: self.name(),
+                    what: "cannot stop it: one of its threads does not answer. Try again",
+                    cause: std::io::ErrorKind::TimedOut.into(),
+                });
+            }
+            std::thread::sleep(Duration::from_micros(10));
+        }
     }
 
     /// Reads anew what the process has mapped.
@@ -242,28 +273,34 @@ impl Process {
         }
     }
 
-    /// Waits until `tid` stands still, and notes its registers. One that ended is forgotten.
-    fn await_stop(&mut self, tid: i32) {
+    /// Whether `tid` stands still, whose registers are noted then, or is no thread any more.
+    fn has_stopped(&mut self, tid: i32) -> bool {
         let mut status = 0;
         // SAFETY: `status` is there to be written. The numbers of real-time signals are none that `nix` knows.
-        let found = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+        let found = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+        if found == 0 {
+            return false;
+        }
         if found != tid || !libc::WIFSTOPPED(status) {
-            return;
+            return true;
+        }
+        let thread = Pid::from_raw(tid);
+        if status >> 16 == 0 {
+            // A signal on its way. It is passed on at once, since it would be lost if this process were killed now. The
+            // stop has cleared the interrupt (`ptrace_stop` in Linux), so there is another one.
+            // SAFETY: nothing of this process is read or written.
+            unsafe { libc::ptrace(libc::PTRACE_CONT, tid, 0, libc::WSTOPSIG(status)) };
+            return ptrace::interrupt(thread) == Err(Errno::ESRCH);
         }
         self.since.get_or_insert_with(Instant::now);
-        // Without an event it is stopped by a signal on its way, and not by the interrupt.
-        let signal = match status >> 16 {
-            0 => libc::WSTOPSIG(status),
-            _ => 0,
-        };
-        if let Ok(registers) = ptrace::getregs(Pid::from_raw(tid)) {
+        if let Ok(registers) = ptrace::getregs(thread) {
             self.held.push(Held {
                 tid,
                 registers: named(&registers),
                 vectors: vectors(tid),
-                signal,
             });
         }
+        true
     }
 
     /// The file that `mapping` is of.
@@ -493,6 +530,10 @@ impl Source for Process {
 
     fn is_moving(&self) -> bool {
         !self.stands && !self.ends
+    }
+
+    fn knows_registers(&self) -> bool {
+        !self.others
     }
 
     fn release(&mut self) {
