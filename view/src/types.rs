@@ -394,7 +394,7 @@ impl Types {
     }
 
     /// The text in a block of type `known` with contents `bytes`, if that is text, without what lies before and after
-    /// it. Without what lies before and behind.
+    /// it.
     pub fn text_in<'a>(&self, known: Type, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let before = match known {
             Type::TEXT => 0,
@@ -605,7 +605,8 @@ mod tests {
         assert_eq!(text(b"\x80key:000000012345\0").as_deref(), Some("sds text"));
         assert_eq!(text(b"\x80key:00000001234\0"), None, "another length");
         assert_eq!(text(b"\x04\x03\x01abcd\0"), None, "longer than its room");
-        assert_eq!(text(b"\x04\x05\x01abcde"), None, "no zero behind it");
+        // Its fifth byte is none of the flags that stand after two lengths of two bytes.
+        assert_eq!(text(b"\x04\x05\x01acbde"), None, "no zero after it");
         assert_eq!(
             text(b"\x2c\x01\x2c\x01\x02abcdefgh").as_deref(),
             Some("sds text")
