@@ -299,7 +299,8 @@ fn run_reports_what_a_program_has_lost_at_its_end() {
     assert!(told.contains("lost: 10 blocks, 1.9 KiB"), "{told}");
     assert!(told.contains("all zero, held by these alone"), "{told}");
     let output = run(&["--json"], &[]);
-    let report: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let report: Value = serde_json::from_str(&told).unwrap_or_else(|why| panic!("{why}: {told}"));
     assert_eq!(groups(&report), [(5, 128, vec![(5, 256)])]);
     let killed = run(&[], &["killed"]);
     let told = String::from_utf8_lossy(&killed.stderr).into_owned();

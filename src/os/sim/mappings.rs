@@ -48,11 +48,12 @@ impl State {
         };
         match hold {
             Hold::Reserved => self.expect("open", pages.clone(), &[Page::Reserved, Page::Opened]),
-            // Who opens a page twice has lost count.
+            // Who opens a page twice has lost count. What was claimed is nobody's until it is opened: the system may
+            // have put another mapping there, which may be a reserve of the caller's own.
             Hold::Claimed => self.expect(
                 "open",
                 pages.clone(),
-                &[Page::Claimed, Page::Others, Page::Mapped],
+                &[Page::Claimed, Page::Others, Page::Mapped, Page::Reserved],
             ),
         }
         let (taken, closed) = match hold {
@@ -62,7 +63,8 @@ impl State {
         if self.fails() {
             return Err(Refusal::NoMemory);
         }
-        if count(self, Page::Others) + count(self, Page::Mapped) > 0 {
+        let of_others = hold == Hold::Claimed && count(self, Page::Reserved) > 0;
+        if of_others || count(self, Page::Others) + count(self, Page::Mapped) > 0 {
             return Err(Refusal::Taken);
         }
         if !self.fits(taken, closed) {
