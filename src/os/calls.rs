@@ -178,6 +178,19 @@ pub fn read_file(path: &CStr, place: &mut [u8]) -> usize {
     }
 }
 
+/// What the symbolic link `path` leads to, as much as `place` holds: how many bytes, 0 where it cannot be read.
+pub(super) fn read_link(path: &CStr, place: &mut [u8]) -> usize {
+    let (here, room) = (libc::AT_FDCWD as usize, place.len());
+    let arguments = [
+        here,
+        path.as_ptr() as usize,
+        place.as_mut_ptr() as usize,
+        room,
+    ];
+    // SAFETY: `path` is a string, and readlinkat(2) writes `room` bytes at most to `place`.
+    unsafe { ask(libc::SYS_readlinkat, arguments).unwrap_or(0) }
+}
+
 /// fstat(2).
 pub fn status_of(file: c_int) -> Option<libc::stat> {
     let mut status = MaybeUninit::<libc::stat>::zeroed();

@@ -6,7 +6,7 @@
 //! under us.
 
 use super::calls;
-use super::process::{string, variable, Process};
+use super::process::{auxiliary_value, string, variable, Process};
 use super::steady::Steady;
 use super::{Hold, Huge, Limits, NextMalloc, Os, Refusal};
 use crate::misuse::{Line, Misuse};
@@ -672,9 +672,9 @@ fn file_of(at: usize) -> Option<libc::Dl_info> {
 
 /// Whether a file is the program itself: it holds the program's entry point.
 fn is_program(file: &libc::Dl_info) -> bool {
-    // SAFETY: getauxval(3) reads what the kernel gave the process at its start.
-    let entry = unsafe { libc::getauxval(libc::AT_ENTRY) } as usize;
-    file_of(entry).is_some_and(|program| program.dli_fbase == file.dli_fbase)
+    let entry = auxiliary_value(libc::AT_ENTRY as usize);
+    let program = entry.and_then(file_of);
+    program.is_some_and(|program| program.dli_fbase == file.dli_fbase)
 }
 
 /// Whether `at` lies in the library that this code is part of. Where it is part of the program, nothing does.
@@ -701,13 +701,11 @@ fn with_program_path(tell: impl FnOnce(&[u8])) -> bool {
         return false;
     }
     let start = PROGRAM_PATH.0.get().cast::<u8>();
-    // SAFETY: the bytes are this thread's by the flag, and readlink(2) writes `PATH` of them at most.
-    let length =
-        keeping_errno(|| unsafe { libc::readlink(c"/proc/self/exe".as_ptr(), start.cast(), PATH) });
-    let length = usize::try_from(length).unwrap_or(0);
+    // SAFETY: the bytes are this thread's by the flag.
+    let path = unsafe { core::slice::from_raw_parts_mut(start, PATH) };
+    let length = calls::read_link(c"/proc/self/exe", path);
     if length > 0 {
-        // SAFETY: so many bytes were written, and nobody else touches them while the flag is set.
-        tell(unsafe { core::slice::from_raw_parts(start, length) });
+        tell(&path[..length]);
     }
     PROGRAM_PATH_TAKEN.store(false, Release);
     length > 0

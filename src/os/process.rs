@@ -171,7 +171,7 @@ fn vector() -> Option<*const [usize; 2]> {
 }
 
 /// The value of `kind` in the auxiliary vector.
-fn auxiliary_value(kind: usize) -> Option<usize> {
+pub(super) fn auxiliary_value(kind: usize) -> Option<usize> {
     let Some(mut entry) = vector() else {
         let mut words = [0; WORDS];
         let known = calls::auxiliary(&mut words);
