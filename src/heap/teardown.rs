@@ -84,13 +84,10 @@ impl Heap {
         if strayed {
             self.take_up_strays(backend)?;
         }
-        // Set before: what happens in between may clear it.
-        if !self.keeps_nothing.replace(true) {
-            let searched = self.watch_active(backend);
-            if let Err(misuse) = searched.and_then(|_| self.shrink_bins(backend, 0)) {
-                self.keeps_nothing.set(false);
-                return Err(misuse);
-            }
+        if !self.keeps_nothing.get() {
+            self.watch_active(backend)?;
+            self.shrink_bins(backend, 0)?;
+            self.keeps_nothing.set(true);
         }
         Ok(waited || strayed)
     }
