@@ -62,7 +62,7 @@ pub enum Freed {
     Far,
 }
 
-pub use registers::registers;
+pub use registers::{copy_stack, registers};
 
 pub use machine::{
     add_owned, mark_free, pass_owned, prefetch, prefetch_write, thread_pointer, unlinked,
@@ -591,6 +591,25 @@ mod registers {
         }
         all
     }
+
+    /// Copies `bytes` bytes of the thread's stack from `from` on, which may be other functions' variables: in assembly,
+    /// since no pointer of the language reaches them.
+    ///
+    /// # Safety
+    /// Both ranges are mapped. That at `to` is the caller's.
+    #[inline]
+    pub unsafe fn copy_stack(from: usize, to: *mut u8, bytes: usize) {
+        // SAFETY: the caller's. The direction flag is clear, as the calling convention has it.
+        unsafe {
+            asm!(
+                "rep movsb",
+                inout("rcx") bytes => _,
+                inout("rsi") from => _,
+                inout("rdi") to => _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", not(miri))))]
@@ -600,6 +619,13 @@ mod registers {
     pub fn registers() -> [usize; super::REGISTERS] {
         [0; super::REGISTERS]
     }
+
+    /// As no stack pointer is told, there is nothing to copy.
+    ///
+    /// # Safety
+    /// Any values are sound.
+    #[inline]
+    pub unsafe fn copy_stack(_from: usize, _to: *mut u8, _bytes: usize) {}
 }
 
 /// The same in Rust.

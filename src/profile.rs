@@ -15,7 +15,7 @@
 //!
 //! One lock, for the lists and the places. Nothing else is locked under it but what opens memory.
 
-use crate::arch::{registers, REGISTERS};
+use crate::arch::{self, registers, REGISTERS};
 use crate::meta::{Area, Meta, PROFILE_SHIFT, SAMPLE_BYTES, SAMPLE_LISTS_SHIFT};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::options::PROFILE_MOST;
@@ -621,12 +621,7 @@ unsafe fn copy_stack<O: Os>(
     }
     // The page of the stack pointer is there in any case.
     let bytes = (align_down(from, PAGE) + PAGE - from).min(STACK_BYTES);
-    for at in 0..bytes {
-        // SAFETY: on the page of the stack that the caller's frame lies on. `to` has as many bytes.
-        unsafe {
-            to.add(at)
-                .write((from as *const u8).add(at).read_volatile())
-        };
-    }
+    // SAFETY: on the page of the stack that the caller's frame lies on. `to` has as many bytes.
+    unsafe { arch::copy_stack(from, to, bytes) };
     bytes
 }
