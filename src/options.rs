@@ -334,7 +334,7 @@ pub const TABLE: [Spec; 21] = [
         default: 0,
         meaning: "clear a block when it is freed, and check that it is still clear before it is used again",
         effect: "A write after free is reported at the next allocation from the slot. Freed blocks hold nothing to \
-                 read",
+                 read. A pair of free and malloc takes 2 times as long at 64 bytes, 4 at 512, 11 at 20,000",
     },
     Spec {
         name: Name::Canary,
