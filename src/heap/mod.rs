@@ -368,6 +368,16 @@ impl Class {
         let (all, part) = self.slots_and_part(slab);
         (all / part).saturating_sub(self.spare.get() as usize)
     }
+
+    /// Whether the short way may change from the active slab of this class, numbered `number`, to `next`, whose turn it
+    /// is, once the active one is used up. Where it may not, there is more to be looked at first.
+    #[inline(always)]
+    fn may_change<O: Os>(&self, backend: &Backend<O>, number: usize, next: SlabPtr) -> bool {
+        backend.abandoned.count(number) == 0
+            && !remote::is_queued(next)
+            && !self.shared.get()
+            && self.spare_for(next) < SPARE_SLOTS
+    }
 }
 
 /// Whether `slab`, whose `frees_left` says how many of its slots are live, has less free than one in `part`.
@@ -476,12 +486,9 @@ impl Heap {
             return None;
         }
         self.ticks.set(ticks.wrapping_add(1));
-        let size = slab.size();
-        if !self.count(slab, size, bits) {
-            return self.cache_warily(backend, slab, cache, word, bits);
-        }
+        let slot = self.check_out(backend, slab, cache, word, bits)?;
         this.cursor.set(word as u8);
-        Some(self.fill_cache(slab, cache, word, bits, size))
+        Some(slot)
     }
 
     /// As [`Heap::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where
@@ -505,20 +512,11 @@ impl Heap {
         cache.hide();
         let frees_left = slab.frees_left.get();
         compiler_fence(SeqCst); // before the bits are read
-        if backend.abandoned.count(class) != 0
-            || remote::is_queued(next)
-            || this.shared.get()
-            || slab.next_word(0).is_some()
-            || this.spare_for(next) >= SPARE_SLOTS
-        {
+        if slab.next_word(0).is_some() || !this.may_change(backend, class, next) {
             return None;
         }
         self.ticks.set(ticks.wrapping_add(1));
-        this.active.set(0);
-        self.fill_up(table, slab, frees_left);
-        if let Some(slab) = this.next_partial(table) {
-            self.activate(slab);
-        }
+        self.change(table, this, slab, frees_left)?;
         self.refill_from_active::<O, false>(backend, class, cache)
             .unwrap_or(None)
     }
@@ -540,14 +538,16 @@ impl Heap {
         match slab.next_word(cursor.get() as usize) {
             Some((word, mut bits)) => {
                 refuse_twice(slab, word, bits)?;
-                let size = slab.size();
-                if SAMPLE {
+                let slot = if SAMPLE {
                     bits = self.pass_samples(backend, slab, word, bits);
-                } else if !self.count(slab, size, bits) {
-                    return Ok(self.cache_warily(backend, slab, cache, word, bits));
+                    Some(self.fill_cache(slab, cache, word, bits, slab.size()))
+                } else {
+                    self.check_out(backend, slab, cache, word, bits)
+                };
+                if slot.is_some() {
+                    cursor.set(word as u8);
                 }
-                cursor.set(word as u8);
-                Ok(Some(self.fill_cache(slab, cache, word, bits, size)))
+                Ok(slot)
             }
             None => Ok(None),
         }
@@ -597,6 +597,40 @@ impl Heap {
     /// A block was sampled, which counts as a slot.
     pub fn was_sampled(&self) {
         self.slots.set(self.slots.get().wrapping_add(1));
+    }
+
+    /// Counts the free slots `bits` of `word` as handed out, caches them and takes the first. `None`, and nothing was
+    /// done, where the profile asks for the long way.
+    #[inline(always)]
+    fn check_out<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        slab: SlabPtr,
+        cache: &SlotCache,
+        word: usize,
+        bits: u64,
+    ) -> Option<*mut u8> {
+        let size = slab.size();
+        if !self.count(slab, size, bits) {
+            return self.cache_warily(backend, slab, cache, word, bits);
+        }
+        Some(self.fill_cache(slab, cache, word, bits, size))
+    }
+
+    /// `slab`, the active one of the class `this`, is used up: the one whose turn is next becomes active instead.
+    #[inline(always)]
+    fn change(
+        &self,
+        table: SlabTable,
+        this: &Class,
+        slab: SlabPtr,
+        frees_left: i32,
+    ) -> Option<SlabPtr> {
+        this.active.set(0);
+        self.fill_up(table, slab, frees_left);
+        let next = this.next_partial(table)?;
+        self.activate(next);
+        Some(next)
     }
 
     /// Takes the lowest of the free slots `bits`, which were counted, and puts the others into the cache. In this order: a signal

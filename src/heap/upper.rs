@@ -3,11 +3,10 @@
 //! A slab has four slots at first and seldom more than sixteen, so its word is cached often: what
 //! [`Heap::refill_upper`] does for it has no loop.
 
-use super::{Backend, Heap, SPARE_SLOTS, TICK_EVERY};
+use super::{Backend, Heap, TICK_EVERY};
 use crate::bitmap::slots_of_word;
 use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
 use crate::os::Os;
-use crate::remote;
 use crate::slab::SlabPtr;
 use crate::sync::{unlinked, Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::SlotCache;
@@ -63,11 +62,7 @@ impl Heap {
             bits = unlinked(all);
         }
         self.ticks.set(ticks.wrapping_add(1));
-        let size = slab.size();
-        if !self.count(slab, size, bits) {
-            return self.cache_warily(backend, slab, cache, 0, bits);
-        }
-        Some(self.fill_cache(slab, cache, 0, bits, size))
+        self.check_out(backend, slab, cache, 0, bits)
     }
 
     /// As [`Heap::refill_upper`], where the active slab has no free slot left: of the slab whose turn is next. A slab
@@ -98,28 +93,18 @@ impl Heap {
         compiler_fence(SeqCst); // before the bits are read
         let (left, bits) = (free_slots(slab), free_slots(next));
         if left != 0
-            || class.shared.get()
-            || backend.abandoned.count(number) != 0
-            || remote::is_queued(next)
             || next.first_remote_word().load(Relaxed) & bits != 0
-            || class.spare_for(next) >= SPARE_SLOTS
+            || !class.may_change(backend, number, next)
         {
             return None;
         }
         self.ticks.set(ticks.wrapping_add(1));
-        class.active.set(0);
-        self.fill_up(table, slab, frees_left);
-        let next = class.next_partial(table)?;
-        self.activate(next);
+        let next = self.change(table, class, slab, frees_left)?;
         let bits = free_slots(next);
         if bits == 0 || next.first_remote_word().load(Relaxed) & bits != 0 {
             return None;
         }
-        let size = next.size();
-        if !self.count(next, size, bits) {
-            return self.cache_warily(backend, next, cache, 0, bits);
-        }
-        Some(self.fill_cache(next, cache, 0, bits, size))
+        self.check_out(backend, next, cache, 0, bits)
     }
 }
 
