@@ -108,26 +108,35 @@ impl<O: Os> Allocator<O> {
     /// would be nobody else's. False where nothing came of it, so that it is no use to ask again.
     pub(super) fn reclaim_for_more(&self, thread: &ThreadCache) -> bool {
         let backend = &self.backend;
-        let reclaimed = if self.hard.is_on() {
-            self.with_hardened(thread, |hardened| {
-                let before = backend.held();
-                let mut freed = self.hard.flush(backend, hardened)?;
-                freed |= self.hard.reclaim(&backend.os);
-                if let Some(heap) = hardened.heap() {
-                    freed |= heap.give_back_whole(backend)?;
-                }
-                backend.give_back_whole();
-                Ok(Some(freed || backend.held() != before))
-            })
-        } else {
-            self.with_heap(thread, |_, heap| {
-                let before = backend.held();
-                let freed = heap.give_back_whole(backend)?;
-                backend.give_back_whole();
-                Ok(Some(freed || backend.held() != before))
-            })
-        };
+        let reclaimed = self.reclaim_by(thread, |heap| {
+            let before = backend.held();
+            let freed = match heap {
+                Some(heap) => heap.give_back_whole(backend)?,
+                None => false,
+            };
+            backend.give_back_whole();
+            Ok(freed || backend.held() != before)
+        });
         reclaimed.unwrap_or(true)
+    }
+
+    /// Has `give` give back what the thread's heap, if it has one, and all others keep. Hardened, what waits in the
+    /// thread's quarantine is freed first. Whether anything came of either.
+    fn reclaim_by(
+        &self,
+        thread: &ThreadCache,
+        give: impl Fn(Option<&Heap>) -> Result<bool, Misuse>,
+    ) -> Option<bool> {
+        if !self.hard.is_on() {
+            return self.with_heap(thread, |_, heap| give(Some(heap)).map(Some));
+        }
+        let backend = &self.backend;
+        self.with_hardened(thread, |hardened| {
+            let mut freed = self.hard.flush(backend, hardened)?;
+            freed |= self.hard.reclaim(&backend.os);
+            freed |= give(hardened.heap())?;
+            Ok(Some(freed))
+        })
     }
 
     /// Gives back to the system all that is kept for reuse and can be reached from this thread.
@@ -166,26 +175,12 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
     pub fn reclaim_but(&self, thread: &ThreadCache, keep: usize) {
         let backend = &self.backend;
-        if self.hard.is_on() {
-            return self.reclaim_hardened(thread, keep);
-        }
-        self.with_heap(thread, |_, heap| {
-            heap.give_back(backend)?;
-            backend.give_back(keep);
-            Ok(Some(()))
-        });
-    }
-
-    fn reclaim_hardened(&self, thread: &ThreadCache, keep: usize) {
-        let backend = &self.backend;
-        self.with_hardened(thread, |hardened| {
-            self.hard.flush(backend, hardened)?;
-            self.hard.reclaim(&backend.os);
-            if let Some(heap) = hardened.heap() {
+        self.reclaim_by(thread, |heap| {
+            if let Some(heap) = heap {
                 heap.give_back(backend)?;
             }
             backend.give_back(keep);
-            Ok(Some(()))
+            Ok(true)
         });
     }
 
