@@ -90,8 +90,7 @@ pub const fn on_list(how: u64, class: usize) -> u64 {
 
 /// The class on whose list a slab of this owner word is, if it is on one.
 pub const fn list_of(owner: u64) -> Option<usize> {
-    let how = owner & ((1 << LIST_BITS) - 1);
-    if owner >> (INDEX_BITS + 1) == 0 && matches!(how, LISTED | SHARED | DRAINING) {
+    if owner >> (INDEX_BITS + 1) == 0 && matches!(how_listed(owner), LISTED | SHARED | DRAINING) {
         return Some((owner >> LIST_BITS) as usize);
     }
     None
@@ -105,8 +104,7 @@ pub const fn full_shared(class: usize) -> u64 {
 
 /// Whether several threads free into a slab of this owner word, which is on the process's list, or full.
 pub const fn is_shared(owner: u64) -> bool {
-    let how = owner & ((1 << LIST_BITS) - 1);
-    (owner & !FULL) >> (INDEX_BITS + 1) == 0 && matches!(how, SHARED | DRAINING)
+    (owner & !FULL) >> (INDEX_BITS + 1) == 0 && matches!(how_listed(owner), SHARED | DRAINING)
 }
 
 /// Whether a slab of this owner word is full, and its first free slot makes it the freeing thread's.
