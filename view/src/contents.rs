@@ -15,6 +15,22 @@ pub enum Which {
     Held,
 }
 
+impl Which {
+    /// Calls `visit` with the parts of `span` that are read.
+    fn each(self, source: &dyn Source, span: Span, visit: &mut dyn FnMut(Span)) {
+        match self {
+            Which::Present => source.present(span, visit),
+            Which::Held => source.held(span, visit),
+        }
+    }
+}
+
+/// The whole words of `bytes`.
+pub fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    let words = bytes.chunks_exact(8);
+    words.map(|word| word.try_into().map_or(0, u64::from_le_bytes))
+}
+
 /// Contents of a range. Zero where nothing is there.
 #[derive(Default)]
 pub struct Batch {
@@ -42,10 +58,7 @@ impl Batch {
                 Some(last) if last.end == span.start => last.end = span.end,
                 _ => self.there.push(span),
             };
-            match which {
-                Which::Present => source.present(part, &mut add),
-                Which::Held => source.held(part, &mut add),
-            }
+            which.each(source, part, &mut add);
         }
         let (start, bytes) = (self.start, &mut self.bytes);
         self.there.retain(|span| {
@@ -126,10 +139,7 @@ pub fn each_part(
 ) {
     let mut batch = Batch::default();
     let mut there = Vec::new();
-    match which {
-        Which::Present => source.present(span, &mut |part| there.push(part)),
-        Which::Held => source.held(span, &mut |part| there.push(part)),
-    }
+    which.each(source, span, &mut |part| there.push(part));
     for part in there {
         let mut start = part.start;
         while start < part.end {

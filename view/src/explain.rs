@@ -302,11 +302,7 @@ fn head_of(
 }
 
 fn words(bytes: &[u8]) -> Vec<u64> {
-    let words = bytes.chunks_exact(8);
-    words
-        .take(WORDS)
-        .filter_map(|word| word.try_into().ok().map(u64::from_le_bytes))
-        .collect()
+    crate::contents::words(bytes).take(WORDS).collect()
 }
 
 fn in_large(

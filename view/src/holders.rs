@@ -1,6 +1,6 @@
 //! Who points to a block: one pass over the roots and all live blocks.
 
-use crate::contents::{each_batch, each_part, Which};
+use crate::contents::{each_batch, each_part, words, Which};
 use crate::model::Heap;
 use crate::roots::{Place, Roots};
 use crate::source::{Source, Span, Thread};
@@ -102,8 +102,7 @@ impl Search<'_> {
     }
 
     fn words(&mut self, start: u64, bytes: &[u8], mut place: impl FnMut() -> String) {
-        for (at, word) in (start..).step_by(8).zip(bytes.chunks_exact(8)) {
-            let value = word.try_into().map_or(0, u64::from_le_bytes);
+        for (at, value) in (start..).step_by(8).zip(words(bytes)) {
             self.word(at, value, &mut place);
         }
     }

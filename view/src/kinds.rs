@@ -1,6 +1,6 @@
 //! What the live blocks are, summed by type and size, and which texts are there more than once.
 
-use crate::contents::{each_batch, each_part, Which};
+use crate::contents::{each_batch, each_part, words, Which};
 use crate::model::{Heap, Slab};
 use crate::source::{Source, Span};
 use crate::types::{Type, Types, HEAD};
@@ -240,8 +240,7 @@ fn pairs_in(source: &dyn Source, heap: &Heap, types: &mut Types) -> HashMap<u64,
     let mut found = HashMap::default();
     let mut look = |bytes: &[u8]| {
         let mut last = 0;
-        for word in bytes.chunks_exact(8) {
-            let word = word.try_into().map_or(0, u64::from_le_bytes);
+        for word in words(bytes) {
             let pointer = std::mem::replace(&mut last, word);
             if word & 7 != 0 || !constants.holds(word) {
                 continue;

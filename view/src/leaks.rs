@@ -10,6 +10,7 @@
 //! not read yet to one that was, a block may look lost again and again. So a pass alone proves nothing. A process that
 //! stands still, a core file or a snapshot of one needs one pass.
 
+use crate::contents::words;
 use crate::mark::{Bits, Copy, Index, Marker, Number, Pointers, Sieve};
 use crate::model::{Buffers, Heap, Hold};
 use crate::region::{self, Region};
@@ -415,8 +416,7 @@ impl Searching {
         for (from, &number) in numbers.iter().enumerate() {
             let mut last = None;
             pass.copy.each(pass.index.span(number), |_, bytes| {
-                for word in bytes.chunks_exact(8) {
-                    let value = word.try_into().map_or(0, u64::from_le_bytes);
+                for value in words(bytes) {
                     let found = pass.index.find(value).filter(|&to| pass.left.has(to));
                     let to = found.and_then(|to| numbers.binary_search(&to).ok());
                     if let Some(to) = to.filter(|&to| to != from) {

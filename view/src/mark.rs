@@ -7,7 +7,7 @@
 //!
 //! A pointer into the middle of a block counts as one to its start.
 
-use crate::contents::{each_batch, each_part, Batch, Which};
+use crate::contents::{each_batch, each_part, words, Batch, Which};
 use crate::model::{Heap, Slab};
 use crate::region::PAGE;
 use crate::source::{Source, Span};
@@ -533,9 +533,7 @@ impl<'a> Marker<'a> {
     }
 
     fn words(&mut self, bytes: &[u8]) {
-        for word in bytes.chunks_exact(8) {
-            self.word(word.try_into().map_or(0, u64::from_le_bytes));
-        }
+        words(bytes).for_each(|word| self.word(word));
     }
 }
 
@@ -635,9 +633,7 @@ impl<'a> Sieve<'a> {
     }
 
     fn words(&mut self, bytes: &[u8]) {
-        for word in bytes.chunks_exact(8) {
-            self.word(word.try_into().map_or(0, u64::from_le_bytes));
-        }
+        words(bytes).for_each(|word| self.word(word));
     }
 
     /// Drops those of which `changed` says so, given their contents.

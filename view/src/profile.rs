@@ -7,6 +7,7 @@
 use crate::model::Heap;
 use crate::region::{Profile as Stated, Region};
 use crate::source::{Source, Span};
+use crate::symbols::{is_allocators, LIBRARY};
 use crate::unwind::{short, Frame, Unwinder};
 use crate::{Error, Result};
 use nix::sys::uio::{process_vm_writev, RemoteIoVec};
@@ -351,37 +352,7 @@ fn named(source: &dyn Source, calls: &[u64], unwinder: &mut Unwinder) -> Vec<Fra
 
 /// Whether a function is the allocator's, or only stands between it and the program.
 fn is_ours(frame: &Frame) -> bool {
-    const NAMES: [&str; 21] = [
-        "malloc",
-        "calloc",
-        "realloc",
-        "reallocarray",
-        "aligned_alloc",
-        "memalign",
-        "posix_memalign",
-        "valloc",
-        "pvalloc",
-        "operator new(unsigned long)",
-        "operator new[](unsigned long)",
-        "operator new",
-        "operator new[]",
-        "__rust_alloc",
-        "__rust_realloc",
-        "__rust_alloc_zeroed",
-        "__rdl_alloc",
-        "__rg_alloc",
-        "__rg_realloc",
-        "__rg_alloc_zeroed",
-        "__rustc::__rust_alloc",
-    ];
-    let function = &*frame.function;
-    let file = short(&frame.module);
-    NAMES.contains(&function)
-        || file.starts_with("libslabside")
-        || function.starts_with("slabside")
-        || function.starts_with("<slabside::")
-        || function.starts_with("__rustc::__r")
-        || function.starts_with("operator new")
+    is_allocators(&frame.function) || short(&frame.module).starts_with(LIBRARY)
 }
 
 /// Has the process `pid` take a profile with a sample every `interval` bytes from now on, or none where that is 0. The

@@ -7,18 +7,15 @@
 //!   + registers  of threads that stand still
 //! ```
 
-use crate::contents::{each_part, Which};
+use crate::contents::{each_part, words, Which};
 use crate::figures::ours;
 use crate::model::Heap;
-use crate::source::{Mapping, Source, Span, Thread};
-use crate::symbols::Symbols;
+use crate::source::{short, Mapping, Source, Span, Thread};
+use crate::symbols::{Symbols, LIBRARY};
 use slabside::layout::thread_block;
-use std::path::Path;
 
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, x86-64).
 const RED_ZONE: u64 = 128;
-/// In the names of the mappings of a library that brings the allocator.
-const LIBRARY: &str = "libslabside";
 
 /// Where a word lies that may lead to a block.
 #[derive(Clone, Copy, Debug)]
@@ -136,8 +133,7 @@ impl Roots {
 }
 
 fn each_word(bytes: &[u8], start: u64, visit: &mut impl FnMut(u64, Place<'_>)) {
-    for (at, word) in (start..).step_by(8).zip(bytes.chunks_exact(8)) {
-        let value = word.try_into().map_or(0, u64::from_le_bytes);
+    for (at, value) in (start..).step_by(8).zip(words(bytes)) {
         visit(value, Place::Memory(at));
     }
 }
@@ -193,10 +189,7 @@ fn library(source: &dyn Source, symbols: &mut Symbols) -> Vec<Span> {
         .mappings()
         .iter()
         .map(|mapping| mapping.name.as_str())
-        .filter(|name| {
-            let file = Path::new(name).file_name().and_then(|file| file.to_str());
-            file.is_some_and(|file| file.starts_with(LIBRARY))
-        })
+        .filter(|name| short(name).starts_with(LIBRARY))
         .collect();
     paths.dedup();
     let mut all = Vec::new();

@@ -9,6 +9,52 @@ const FILE_MOST: u64 = 1 << 30;
 /// The most characters of a name.
 const NAME_MOST: usize = 200;
 
+/// How the name of a library begins that brings the allocator.
+pub(crate) const LIBRARY: &str = "libslabside";
+/// The crates that the allocator is built of.
+const CRATES: [&str; 4] = [
+    "slabside",
+    "slabside_c",
+    "slabside_preload",
+    "slabside_static",
+];
+/// Functions through which a program calls the allocator.
+const ENTRIES: [&str; 21] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "reallocarray",
+    "free",
+    "free_sized",
+    "free_aligned_sized",
+    "aligned_alloc",
+    "posix_memalign",
+    "memalign",
+    "valloc",
+    "pvalloc",
+    "operator delete",
+    "operator new",
+    "__rust_alloc",
+    "__rust_realloc",
+    "__rust_alloc_zeroed",
+    "__rdl_alloc",
+    "__rg_alloc",
+    "__rg_realloc",
+    "__rg_alloc_zeroed",
+];
+
+/// Whether a function is the allocator's, or only stands between it and the program. Its name is as it is written in its
+/// language.
+pub fn is_allocators(function: &str) -> bool {
+    let plain = function.split('(').next().unwrap_or(function);
+    let plain = plain.trim_end_matches("[]").trim_start_matches('<');
+    match plain.split_once("::") {
+        Some(("__rustc", rest)) => rest.starts_with("__r"),
+        Some((first, _)) => CRATES.contains(&first),
+        None => ENTRIES.contains(&plain) || plain.starts_with("slabside_"),
+    }
+}
+
 /// The symbols of the files that were asked for.
 #[derive(Default)]
 pub struct Symbols {
@@ -111,14 +157,11 @@ impl Symbols {
 
     /// The symbols of the file `path`, which is mapped.
     fn file(&mut self, source: &dyn Source, path: &str) -> Option<&File> {
-        if !path.starts_with('/') || path.starts_with("/memfd:") || path.starts_with("/dev/") {
+        if !is_file(path) {
             return None;
         }
         if !self.files.contains_key(path) {
-            let mapped = source.mappings().iter().filter(|other| other.name == path);
-            let low = mapped
-                .map(|one| one.span.start.wrapping_sub(one.offset))
-                .min()?;
+            let low = lowest(source, path)?;
             let file = File::read(&format!("{}{path}", source.root()), low);
             self.files.insert(path.into(), file);
         }
@@ -135,17 +178,10 @@ impl File {
     }
 
     fn read(path: &str, low: u64) -> Option<File> {
-        let metadata = std::fs::metadata(path).ok()?;
-        if !metadata.is_file() || metadata.len() > FILE_MOST {
-            return None;
-        }
-        let data = std::fs::read(path).ok()?;
+        let data = contents(path)?;
         let object = object::File::parse(&*data).ok()?;
-        let first = object.segments().next()?.address() & !4095;
-        let bias = match object.kind() {
-            object::ObjectKind::Executable => 0,
-            _ => low.wrapping_sub(first),
-        };
+        let first = first(&object)?;
+        let bias = bias(&object, low)?;
         let all = object.symbols().chain(object.dynamic_symbols());
         let mut symbols: Vec<(u64, u64, String)> = all
             .filter(|symbol| symbol.size() > 0 && symbol.is_definition())
@@ -173,6 +209,41 @@ impl File {
     }
 }
 
+/// Whether the name of a mapping is that of a file that may have symbols.
+pub(crate) fn is_file(path: &str) -> bool {
+    path.starts_with('/') && !path.starts_with("/memfd:") && !path.starts_with("/dev/")
+}
+
+/// The contents of the file `path`, if it is one, and not too large.
+pub(crate) fn contents(path: &str) -> Option<Vec<u8>> {
+    let metadata = std::fs::metadata(path).ok()?;
+    if !metadata.is_file() || metadata.len() > FILE_MOST {
+        return None;
+    }
+    std::fs::read(path).ok()
+}
+
+/// The address at which the first byte of the file `path` would be mapped.
+pub(crate) fn lowest(source: &dyn Source, path: &str) -> Option<u64> {
+    let mapped = source.mappings().iter().filter(|one| one.name == path);
+    let starts = mapped.map(|one| one.span.start.wrapping_sub(one.offset));
+    starts.min()
+}
+
+/// The address of a file's first page, before anything is added.
+fn first(object: &object::File<'_>) -> Option<u64> {
+    Some(object.segments().next()?.address() & !4095)
+}
+
+/// What is added to the addresses of a file to have those of the target, where its first byte is mapped at `low`.
+pub(crate) fn bias(object: &object::File<'_>, low: u64) -> Option<u64> {
+    let first = first(object)?;
+    Some(match object.kind() {
+        object::ObjectKind::Executable => 0,
+        _ => low.wrapping_sub(first),
+    })
+}
+
 /// A symbol as its language writes it.
 fn readable(symbol: &str) -> String {
     let text = match rustc_demangle::try_demangle(symbol) {
@@ -186,4 +257,37 @@ fn readable(symbol: &str) -> String {
         Err(_) => symbol.into(),
     };
     text.chars().take(NAME_MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_the_allocator_are_told_from_others() {
+        for own in [
+            "free",
+            "malloc",
+            "slabside_malloc",
+            "operator new(unsigned long)",
+            "operator new[](unsigned long, std::nothrow_t const&)",
+            "operator delete[](void*)",
+            "slabside::os::die",
+            "slabside_static::malloc",
+            "<slabside::A as B>::c",
+            "__rustc::__rust_alloc",
+            "__rg_alloc",
+        ] {
+            assert!(is_allocators(own), "{own}");
+        }
+        for other in [
+            "main",
+            "free_list",
+            "slabside_user::main",
+            "Pool::operator new(unsigned long)",
+            "__rustc::main",
+        ] {
+            assert!(!is_allocators(other), "{other}");
+        }
+    }
 }

@@ -1,17 +1,16 @@
 //! From a raw stack to functions and lines: unwinds by the `.eh_frame` of the target's files, and names what it finds by
 //! their debug information, or their symbols.
 
+pub use crate::source::short;
 use crate::source::{Mapping, Source, Span};
-use crate::symbols::Symbols;
+use crate::symbols::{bias, contents, is_file, lowest, Symbols};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
 use gimli::{EndianArcSlice, RunTimeEndian};
-use object::{Object, ObjectSection, ObjectSegment};
+use object::{Object, ObjectSection};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The largest file that is read, in bytes.
-const FILE_MOST: u64 = 1 << 30;
 /// The most frames of a stack.
 const FRAMES_MOST: usize = 256;
 /// The most characters of a function's name.
@@ -154,44 +153,17 @@ impl Unwinder {
     }
 }
 
-/// The last part of a path.
-pub fn short(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// The file `path` as the target sees it.
 fn read(source: &dyn Source, path: &str) -> Option<Vec<u8>> {
-    if !path.starts_with('/') || path.starts_with("/memfd:") || path.starts_with("/dev/") {
-        return None;
-    }
-    let path = format!("{}{path}", source.root());
-    let about = std::fs::metadata(&path).ok()?;
-    if !about.is_file() || about.len() > FILE_MOST {
-        return None;
-    }
-    std::fs::read(path).ok()
-}
-
-/// What is added to the addresses of a file to have those of the target.
-fn bias(source: &dyn Source, path: &str, object: &object::File<'_>) -> Option<u64> {
-    let lowest = source
-        .mappings()
-        .iter()
-        .filter(|mapping| mapping.name == path)
-        .map(|mapping| mapping.span.start.wrapping_sub(mapping.offset))
-        .min()?;
-    let first = object.segments().next()?;
-    Some(match object.kind() {
-        object::ObjectKind::Executable => 0,
-        _ => lowest.wrapping_sub(first.address() & !4095),
-    })
+    let there = is_file(path).then(|| format!("{}{path}", source.root()))?;
+    contents(&there)
 }
 
 /// A file's unwind information. Of the vdso none.
 fn module(source: &dyn Source, path: &str, span: Span) -> Option<Module<Vec<u8>>> {
     let data = read(source, path)?;
     let object = object::File::parse(&*data).ok()?;
-    let bias = bias(source, path, &object)?;
+    let bias = bias(&object, lowest(source, path)?)?;
     let section = |name: &str| object.section_by_name(name);
     let place =
         |name: &str| section(name).map(|found| found.address()..found.address() + found.size());
@@ -219,7 +191,7 @@ impl Lines {
     fn of(source: &dyn Source, path: &str) -> Option<Lines> {
         let data = read(source, path)?;
         let object = object::File::parse(&*data).ok()?;
-        let bias = bias(source, path, &object)?;
+        let bias = bias(&object, lowest(source, path)?)?;
         object.section_by_name(".debug_info")?;
         let load = |id: gimli::SectionId| -> Result<Reader, gimli::Error> {
             let bytes = object

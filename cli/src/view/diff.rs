@@ -1,7 +1,6 @@
 //! `slabside diff`: what became more and less between two moments of a heap.
 
-use super::leaks::time;
-use super::{grouped, human, json, print, signed, statuses, Common, Read};
+use super::{grouped, human, json, print, signed, statuses, time, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::diff::{diff, Difference, Moment};

@@ -1,6 +1,6 @@
 //! `slabside leaks`: blocks that the program has lost.
 
-use super::{grouped, human, json, print, statuses, Common};
+use super::{grouped, human, json, print, statuses, time, Common};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 use slabside_view::leaks::{search, Found, Group, Proof, Reachable, Search, Sum};
@@ -74,21 +74,6 @@ fn passes(text: &str) -> std::result::Result<Passes, String> {
         Ok(number) if number > 0 => Ok(Passes(Some(number))),
         _ => Err("a number of at least 1, or auto".into()),
     }
-}
-
-/// A time. s, m or h may follow the number.
-pub fn time(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || "a number, to which s, m or h may be added".to_string();
-    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
-    let seconds = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    let all = number.checked_mul(seconds).ok_or_else(wrong)?;
-    Ok(Duration::from_secs(all))
 }
 
 #[derive(Serialize)]

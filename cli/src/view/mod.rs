@@ -26,6 +26,7 @@ use slabside_view::region;
 use slabside_view::source::{Source, Target};
 use slabside_view::Error;
 use std::io::{self, Write};
+use std::time::Duration;
 
 /// The exit statuses of these commands, for their help: those of the command's own first.
 macro_rules! statuses {
@@ -157,6 +158,23 @@ impl Read {
             pid => format!("{program} ({pid})"),
         }
     }
+}
+
+/// A time. ms, s, m, min or h may follow the number.
+pub(crate) fn time(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || "a number, to which ms, s, m or h may be added".to_string();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let all = number.checked_mul(unit).ok_or_else(wrong)?;
+    Ok(Duration::from_millis(all))
 }
 
 /// Writes `text` on standard output. A reader that went away is no error.

@@ -2,12 +2,12 @@
 
 use super::flame;
 use super::pprof::{self, Units};
-use super::{grouped, human, json, print, statuses, Common, Read};
+use super::{grouped, human, json, print, statuses, time, Common, Read};
 use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 use slabside_view::model::{Buffers, Heap};
-use slabside_view::profile::{samples, sums, switch, Kind, Row, Sample, Sums};
+use slabside_view::profile::{samples, sums, switch, Kind, Sample, Sums};
 use slabside_view::source::{Source, Target};
 use slabside_view::unwind::{short, Unwinder};
 use std::collections::BTreeMap;
@@ -87,23 +87,6 @@ enum What {
     Allocated,
     /// What is allocated in the time of --for, and still live after it
     Grown,
-}
-
-/// A time, with ms, s, min or h.
-fn time(text: &str) -> std::result::Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "min" | "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("a number, to which ms, s, min or h may be added".into()),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "a number, to which ms, s, min or h may be added")?;
-    Ok(Duration::from_millis(number.saturating_mul(unit)))
 }
 
 /// Prints or writes the profile.
@@ -339,12 +322,6 @@ impl Profile {
     }
 
     fn report(&self) -> Report<'_> {
-        let stack = |row: &'_ Row| Stack {
-            count: row.count.round() as u64,
-            bytes: row.bytes.round() as u64,
-            samples: row.samples,
-            frames: Vec::new(),
-        };
         Report {
             schema: "slabside.profile/1",
             target: &self.title,
@@ -359,6 +336,9 @@ impl Profile {
                 .rows
                 .iter()
                 .map(|row| Stack {
+                    count: row.count.round() as u64,
+                    bytes: row.bytes.round() as u64,
+                    samples: row.samples,
                     frames: row
                         .stack
                         .iter()
@@ -369,7 +349,6 @@ impl Profile {
                             module: &frame.module,
                         })
                         .collect(),
-                    ..stack(row)
                 })
                 .collect(),
         }
@@ -449,6 +428,7 @@ fn folded(sums: &Sums) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use slabside_view::profile::Row;
     use slabside_view::unwind::Frame;
 
     fn frame(function: &str) -> Frame {

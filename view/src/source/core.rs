@@ -1,6 +1,7 @@
 //! A core file: segments of memory, and notes of threads, registers, the signal, and which files were mapped.
 
 use super::{visit_within, About, Mapping, Source, Span, Thread, ADDRESSES};
+use crate::contents::words;
 use crate::{Error, Result};
 use object::elf::{
     FileHeader64, NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO, NT_X86_XSTATE, PF_R,
@@ -237,8 +238,7 @@ impl Core {
 
 /// The words of `bytes` that are not zero.
 pub(super) fn words_of(bytes: &[u8]) -> Vec<u64> {
-    let words = bytes.chunks_exact(8).map(|word| word64(word, 0));
-    words.filter(|&word| word != 0).collect()
+    words(bytes).filter(|&word| word != 0).collect()
 }
 
 /// The file at `path`, or what is told to whoever asked for it.

@@ -119,6 +119,11 @@ pub struct About {
     pub fault: Option<u64>,
 }
 
+/// The last part of a path.
+pub fn short(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// A target's bytes.
 pub trait Source {
     /// Copies the bytes at `address`. False if one is not there. `into` is filled as far as they were.

@@ -1,7 +1,7 @@
 //! A running process: its memory by process_vm_readv(2), what of it is resident by PAGEMAP_SCAN or the pagemap, its
 //! threads by /proc, and held by ptrace(2) where it is to be stopped.
 
-use super::{About, Mapping, Source, Span, Thread, ADDRESSES};
+use super::{short, About, Mapping, Source, Span, Thread, ADDRESSES};
 use crate::{Error, Result};
 use nix::errno::Errno;
 use nix::libc;
@@ -563,14 +563,14 @@ impl Source for Process {
     }
 
     fn no_heap(&self) -> Error {
-        let names = self.mappings.iter().map(|mapping| base(&mapping.name));
+        let names = self.mappings.iter().map(|mapping| short(&mapping.name));
         let mut mallocs = names.filter(|name| {
             ["jemalloc", "tcmalloc", "mimalloc", "snmalloc", "rpmalloc"]
                 .iter()
                 .any(|malloc| name.contains(malloc))
         });
         let libc = || {
-            let mut names = self.mappings.iter().map(|mapping| base(&mapping.name));
+            let mut names = self.mappings.iter().map(|mapping| short(&mapping.name));
             names.find(|name| name.starts_with("libc.so") || name.starts_with("libc.musl"))
         };
         let malloc = mallocs.next().or_else(libc);
@@ -640,11 +640,6 @@ fn numbers_of(status: &str) -> Vec<u32> {
     let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
     let words = line.unwrap_or_default().split_whitespace();
     words.filter_map(|word| word.parse().ok()).collect()
-}
-
-/// The last part of a path.
-fn base(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn mapping(map: procfs::process::MemoryMap) -> Option<Mapping> {
