@@ -340,11 +340,15 @@ impl Pages {
         shape: &Shape,
         owner: u64,
     ) -> Option<(SlabPtr, bool)> {
-        let (lot, pages) = (self.lot(os), shape.pages);
+        let pages = shape.pages;
         let among = among(kind(CLASSES, pages));
         if self.inner.lock().kept.spans(pages) < among {
             self.stock(os, meta, shape, among);
+            if self.inner.lock().kept.spans(pages) == 0 {
+                return None; // no random bits are asked of the system for nothing
+            }
         }
+        let lot = self.lot(os);
         let drawn = self
             .inner
             .lock()
