@@ -3,7 +3,8 @@
 # libfuzzer-sys, and coverage with rustc's own code generation. (`cargo fuzz run TARGET` works as well.)
 #
 # usage: fuzz/run.sh SECONDS [TARGET...]     all targets, SECONDS each; what they find worth keeping goes to
-#                                            fuzz/corpus, what fails to fuzz/artifacts
+#                                            fuzz/corpus, what fails to fuzz/artifacts;
+#                                            FUZZ_SEED=N tries the same inputs each time
 #        fuzz/run.sh minimize [TARGET...]    drops what adds nothing from fuzz/corpus
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -33,6 +34,7 @@ for target in "${targets[@]}"; do
         rm -r "corpus/$target" && mv "corpus/$target.new" "corpus/$target"
     else
         echo "== $target, $what s"
-        "$program" "${common[@]}" -max_total_time="$what" -print_final_stats=1 "corpus/$target"
+        "$program" "${common[@]}" ${FUZZ_SEED:+"-seed=$FUZZ_SEED"} -max_total_time="$what" -print_final_stats=1 \
+            "corpus/$target"
     fi
 done

@@ -152,7 +152,7 @@ pub mod owner {
 }
 
 /// Sizes of the classes of slots, by class.
-pub use crate::class::SIZES;
+pub use crate::class::{PAIR, SIZES, SPAN};
 
 /// What the allocator keeps of a thread in the thread's own memory.
 pub mod thread_block {

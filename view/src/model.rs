@@ -638,7 +638,11 @@ impl Heap {
         let known = layout::SIZES.get(usize::from(slab.class));
         match self.region.version {
             region::NEWEST => known.is_some_and(|&size| u64::from(size) == slab.size),
-            _ => slab.size >= 8 && slab.size.is_multiple_of(8),
+            _ => {
+                usize::from(slab.class) < layout::SPAN
+                    && slab.size >= 8
+                    && slab.size.is_multiple_of(8)
+            }
         }
     }
 

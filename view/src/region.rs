@@ -315,8 +315,9 @@ impl Region {
             && os_page.is_power_of_two()
             && (PAGE..=1 << 20).contains(&os_page)
             && self.fact(Fact::Slots) == layout::SLOTS as u64
-            && self.fact(Fact::SpanClass) < 256
-            && self.fact(Fact::PairClass) < 256
+            // The same in every layout read here.
+            && self.fact(Fact::SpanClass) == layout::SPAN as u64
+            && self.fact(Fact::PairClass) == layout::PAIR as u64
             && (1..=1024).contains(&self.fact(Fact::SlabPages))
             && (1..=1 << 15).contains(&self.fact(Fact::SpanPages))
             && self.fact(Fact::HeapBytes) <= 1 << 20
