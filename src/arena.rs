@@ -8,7 +8,7 @@
 //! block of it is left in a quarantine, on a page of its own or between guard pages. The pages that go on to others are
 //! in the state of free blocks.
 
-use crate::allocator::{Allocator, Busy, Place};
+use crate::allocator::{Allocator, Busy, Target};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::tls::ThreadCache;
@@ -126,15 +126,17 @@ impl<O: Os> Allocator<O> {
             return self.aligned_in(thread, heap, size, align);
         }
         self.notice_fork(thread);
-        let usable = match self.live(thread, block as usize, Call::Realloc) {
-            Ok(Place::Unknown) => return self.exhausted(),
-            Ok(place) => place.bytes(),
-            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
+        let live = match self.resolve(thread, block as usize, Call::Realloc) {
+            Target::Live(live) => live,
+            target => return self.realloc_of_none(block, size, target),
         };
-        let backend = &self.backend;
-        if backend.arenas.holds(backend, heap.0, block as usize) {
+        let (backend, usable) = (&self.backend, live.bytes());
+        if backend
+            .arenas
+            .holds(backend, heap.0, live.slab(), block as usize)
+        {
             return self.block_in(thread, heap, |this, local| {
-                this.realloc_aligned(local, block, size, align)
+                this.realloc_live_aligned(local, block, live, (size, align))
             });
         }
         let moved = self.aligned_in(thread, heap, size, align);
@@ -176,7 +178,7 @@ impl<O: Os> Allocator<O> {
     fn end_large(&self, addr: usize) -> Result<(), Misuse> {
         let backend = &self.backend;
         if self.hard.is_on() {
-            return self.hard.end_far(backend, addr);
+            return self.hard.end_apart(backend, addr);
         }
         backend.profile.end_large(&backend.meta, addr);
         backend.large.unmap(&backend.os, &backend.meta, addr);

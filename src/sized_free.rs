@@ -6,7 +6,7 @@
 //! is. The first is bounded. The second is noted in the slab's header (`slab::SIZE_AMBIGUOUS`), whose blocks are from
 //! then on only checked not to be smaller than is said.
 
-use crate::allocator::{Allocator, Place};
+use crate::allocator::{Allocator, Live, Target};
 use crate::class::{bin_of, bin_pages, cache_offset, fit, size_of_class, Fit, CACHE_SHIFT};
 use crate::heap::{heap_of, may_serve};
 use crate::misuse::{Call, Misuse};
@@ -71,18 +71,15 @@ impl<O: Os> Allocator<O> {
             return false;
         }
         self.notice_fork(thread);
-        let place = match self.live(thread, block as usize, Call::Realloc) {
-            Ok(place) => place,
-            Err(misuse) => {
+        let call = Call::Realloc;
+        match self.resolve(thread, block as usize, call) {
+            Target::Live(live) => size <= live.bytes() || self.resize_in_place(thread, live, size),
+            target => {
                 // Another malloc has no such question to be asked.
-                let _ = self.next_for(&misuse);
-                return false;
+                let _ = self.next_for(target, block as usize, call);
+                false
             }
-        };
-        if size <= place.bytes() {
-            return true;
         }
-        self.resize_in_place(thread, place, size)
     }
 
     /// As [`Allocator::realloc`], at a multiple of `align`, a power of two, wherever the block was.
@@ -96,30 +93,42 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return self.aligned(thread, size, align);
         }
-        let aligned = (block as usize).is_multiple_of(align);
-        if aligned && align <= MIN_ALIGN {
+        if (block as usize).is_multiple_of(align) && align <= MIN_ALIGN {
             return self.realloc(thread, block, size.max(align));
         }
         self.notice_fork(thread);
-        let place = match self.live(thread, block as usize, Call::Realloc) {
-            Ok(Place::Unknown) => return self.exhausted(),
-            Ok(place) => place,
-            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
-        };
+        match self.resolve(thread, block as usize, Call::Realloc) {
+            Target::Live(live) => self.realloc_live_aligned(thread, block, live, (size, align)),
+            target => self.realloc_of_none(block, size, target),
+        }
+    }
+
+    /// As [`Allocator::realloc_live`], at a multiple of `align`.
+    pub(crate) fn realloc_live_aligned(
+        &self,
+        thread: &ThreadCache,
+        block: *mut u8,
+        live: Live,
+        (size, align): (usize, usize),
+    ) -> *mut u8 {
+        let aligned = (block as usize).is_multiple_of(align);
+        if aligned && align <= MIN_ALIGN {
+            return self.realloc_live(thread, block, live, size.max(align));
+        }
         // A hardened block has the class that its size and alignment ask for.
-        if aligned && !matches!(place, Place::Exact(_)) {
-            if let Some(moved) = self.move_down(thread, block, place, (size, align)) {
+        if aligned && matches!(live, Live::Slot(_) | Live::Large(_)) {
+            if let Some(moved) = self.move_down(thread, block, live, (size, align)) {
                 return moved;
             }
-            if let (Place::Large(large), true) = (place, align <= PAGE) {
+            if let (Live::Large(large), true) = (live, align <= PAGE) {
                 return self.realloc_large(thread, large, size, align);
             }
-            if self.resize_in_place(thread, place, size) {
-                self.note_aligned_room(place, size, align);
+            if self.resize_in_place(thread, live, size) {
+                self.note_aligned_room(live, size, align);
                 return block;
             }
         }
-        let usable = place.bytes();
+        let usable = live.bytes();
         let moved = self.aligned(thread, size, align);
         self.move_to(thread, block, usable.min(size), moved)
     }
@@ -169,16 +178,15 @@ impl<O: Os> Allocator<O> {
             return self.free(thread, block);
         }
         self.notice_fork(thread);
-        match self.live(thread, block as usize, Call::Free) {
-            Ok(Place::Unknown) => self.free(thread, block),
-            Ok(place)
-                if !self.may_be(place, size, align)
-                    || self.is_aligned_otherwise(place, block, align) =>
+        match self.resolve(thread, block as usize, Call::Free) {
+            Target::Live(live)
+                if !self.may_be(live, size, align)
+                    || self.is_aligned_otherwise(live, block, align) =>
             {
                 self.misuse(&Misuse::WrongSize {
                     addr: block as usize,
                     said: size,
-                    size: place.bytes(),
+                    size: live.bytes(),
                 })
             }
             // What is no live block, free finds again.
@@ -187,39 +195,38 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Whether `block`, of which the size is known to the byte, was asked for with another alignment.
-    fn is_aligned_otherwise(&self, place: Place, block: *mut u8, align: usize) -> bool {
-        let addr = block as usize;
-        matches!(place, Place::Exact(_))
-            && !(addr.is_multiple_of(align)
-                && (self.lies_apart(addr)
-                    || self
-                        .hard
-                        .may_be_aligned(&self.backend, addr, place.bytes(), align)))
+    fn is_aligned_otherwise(&self, live: Live, block: *mut u8, align: usize) -> bool {
+        let misaligned = !(block as usize).is_multiple_of(align);
+        match live {
+            Live::Slot(_) | Live::Large(_) => false,
+            Live::Sampled(_) | Live::Nested(_) => misaligned,
+            Live::Hardened(live) => misaligned || !self.hard.may_be_aligned(live, align),
+        }
     }
 
-    /// Whether a request for `size` bytes at a multiple of `align` may have got the block at `place`.
-    fn may_be(&self, place: Place, size: usize, align: usize) -> bool {
-        if size > place.bytes() || !align.is_power_of_two() {
+    /// Whether a request for `size` bytes at a multiple of `align` may have got the live block.
+    fn may_be(&self, live: Live, size: usize, align: usize) -> bool {
+        let bytes = live.bytes();
+        if size > bytes || !align.is_power_of_two() {
             return false;
         }
-        match (place, fit(size, align)) {
-            (Place::Exact(bytes), _) if size == bytes || size.max(align) == bytes => true,
-            // A sampled block: of `malloc_at_least`, which asks for all of a slot, or of realloc, which asks
-            // for up to a quarter more.
-            (Place::Exact(bytes), fit) => {
+        let is_exact = size == bytes || size.max(align) == bytes;
+        match (live, fit(size, align)) {
+            (Live::Hardened(_), _) => is_exact,
+            // `malloc_at_least` asks for all of a slot, and realloc for up to a quarter more.
+            (Live::Sampled(_) | Live::Nested(_), fit) => {
                 let slot = matches!(fit, Fit::Slot(class) if size_of_class(class) == bytes);
-                !self.is_exact() && (slot || bytes <= size + size / 4)
+                is_exact || !self.is_exact() && (slot || bytes <= size + size / 4)
             }
-            (Place::Unknown, _) => true,
-            (Place::Slot(slab), _) if slab.has(SIZE_AMBIGUOUS) => true,
-            (Place::Slot(slab), Fit::Slot(class)) => slab.class() == class,
-            (Place::Slot(slab), Fit::Span) => {
+            (Live::Slot(slab), _) if slab.has(SIZE_AMBIGUOUS) => true,
+            (Live::Slot(slab), Fit::Slot(class)) => slab.class() == class,
+            (Live::Slot(slab), Fit::Span) => {
                 slab.is_span() && may_serve(slab.pages(), pages_for(size))
             }
-            (Place::Slot(_), Fit::Large) => false,
+            (Live::Slot(_), Fit::Large) => false,
             // Realloc leaves large blocks large, in as many OS pages as are needed. Of a kept mapping the whole is
             // given where less than a sixteenth would be left.
-            (Place::Large(block), _) => {
+            (Live::Large(block), _) => {
                 let least = size.max(1).next_multiple_of(self.backend.os.page_size());
                 block.bytes <= least + least / 8 || self.size_ambiguous.load(Relaxed) != 0
             }

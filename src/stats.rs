@@ -1,7 +1,8 @@
 //! Read-only views of the heap: its figures, made exact by a walk over the slab headers.
 
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, Target};
 use crate::class::CLASSES;
+use crate::misuse::Call;
 use crate::occupancy::Occupancy;
 use crate::os::Os;
 use crate::slab::SlabPtr;
@@ -232,10 +233,18 @@ impl<O: Os> Allocator<O> {
 
     /// The slab that the live block at `block` is a slot of, if it is one.
     fn slab_of_slots(&self, thread: &ThreadCache, block: *const u8) -> Option<SlabPtr> {
-        if self.usable_size(thread, block) == 0 {
+        let call = Call::UsableSize;
+        if block.is_null() {
             return None;
         }
-        let slab = self.backend.pages.slab_at(block as usize)?;
-        (slab.id().is_some() && slab.class() < CLASSES).then_some(slab)
+        self.notice_fork(thread);
+        match self.resolve(thread, block as usize, call) {
+            Target::Live(live) => live.slab().filter(|slab| slab.class() < CLASSES),
+            target => {
+                // Another malloc has no such question to be asked.
+                let _ = self.next_for(target, block as usize, call);
+                None
+            }
+        }
     }
 }

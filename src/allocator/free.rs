@@ -1,7 +1,7 @@
 //! free: what the fast path does not do itself. These are slots of other threads' slabs, large blocks, and pointers to
 //! nothing of ours.
 
-use super::{Allocator, Busy};
+use super::{Allocator, Busy, Region};
 use crate::arch::{mark_free, Freed};
 use crate::class::slot_at;
 use crate::heap::{self, heap_of, locate};
@@ -65,15 +65,17 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return;
         }
-        match self.backend.pages.find(block as usize) {
-            Some((_, slab)) if slab.owner.load(Relaxed) == thread.me.get() => {
-                self.free_own(thread, slab, block)
-            }
-            Some((_, slab)) if remote::is_open(slab.owner.load(Relaxed)) => {
-                self.free_into_full(block, slab, thread)
-            }
-            Some((_, slab)) => self.free_in_other(block, slab, thread),
-            None => self.free_large(thread, block as usize),
+        let slab = match self.region(block as usize) {
+            Region::Slab(slab) => slab,
+            apart => return self.free_without_slab(thread, block as usize, apart),
+        };
+        let owner = slab.owner.load(Relaxed);
+        if owner == thread.me.get() {
+            self.free_own(thread, slab, block);
+        } else if remote::is_open(owner) {
+            self.free_into_full(block, slab, thread);
+        } else {
+            self.free_in_other(block, slab, thread);
         }
     }
 
@@ -124,21 +126,28 @@ impl<O: Os> Allocator<O> {
         self.stir();
     }
 
-    fn free_large(&self, thread: &ThreadCache, addr: usize) {
-        if self.nested.holds(addr) {
+    /// Frees a block that lies in no slab, but in this other region.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_without_slab(&self, thread: &ThreadCache, addr: usize, region: Region) {
+        if let Region::Nested = region {
             return self.free_nested(addr);
         }
         if thread.busy.get() != 0 {
             return self.put_off(addr);
         }
         self.notice_fork(thread);
-        if self.samples.holds(&self.backend.os, addr) {
+        if let Region::Sampled = region {
             return self.free_sampled(thread, addr);
         }
-        if self.hard.is_on() {
-            return self.free_far_hardened(thread, addr);
-        }
         self.free_put_off(thread);
+        if self.hard.is_on() {
+            return self.free_apart_hardened(thread, addr);
+        }
+        self.free_large(thread, addr);
+    }
+
+    fn free_large(&self, thread: &ThreadCache, addr: usize) {
         let found = if self.is_started() {
             let _busy = Busy::mark(thread);
             let backend = &self.backend;
@@ -185,7 +194,7 @@ impl<O: Os> Allocator<O> {
             for place in &self.put_off {
                 let addr = place.swap(0, AcqRel);
                 if addr != 0 {
-                    self.free_large(thread, addr);
+                    self.free_without_slab(thread, addr, self.region_without_slab(addr));
                 }
             }
         }
@@ -194,8 +203,7 @@ impl<O: Os> Allocator<O> {
     /// A pointer that is nothing of ours: the option `foreign` says what follows.
     #[cold]
     pub(super) fn free_foreign(&self, addr: usize) {
-        let call = Call::Free;
-        if let Some(next) = self.next_malloc(&Misuse::Unknown { call, addr }) {
+        if let Some(next) = self.next_malloc(addr, Call::Free) {
             // SAFETY: the caller's, who says that the pointer is some malloc's block.
             unsafe { (next.free)(addr as *mut c_void) }
         }
@@ -203,7 +211,7 @@ impl<O: Os> Allocator<O> {
 
     /// The malloc that a pointer which is not ours is for. Where it is for none, what the options say of such a pointer
     /// has been done.
-    pub(super) fn next_malloc(&self, misuse: &Misuse) -> Option<NextMalloc> {
+    pub(super) fn next_malloc(&self, addr: usize, call: Call) -> Option<NextMalloc> {
         let foreign = self.backend.options.get(Name::Foreign);
         if foreign == options::FOREIGN_IGNORED {
             return None;
@@ -211,25 +219,23 @@ impl<O: Os> Allocator<O> {
         let forwarded = foreign == options::FOREIGN_FORWARDED;
         let next = forwarded.then(|| self.backend.os.next_malloc()).flatten();
         if next.is_none() {
-            self.misuse(&self.known_of(misuse));
+            self.misuse(&self.misuse_without_slab(addr, call));
         }
         next
     }
 
-    /// What is known of a pointer to nothing of ours: it may have been a block whose slab has gone back.
+    /// What is wrong with a pointer to nothing of ours: it may have been a block whose slab has gone back.
     #[cold]
-    fn known_of(&self, misuse: &Misuse) -> Misuse {
-        if let Misuse::Unknown { call, addr } = *misuse {
-            if let Some((slab, slot)) = self.backend.pages.slab_gone_from(addr) {
-                return Misuse::Dead {
-                    call,
-                    addr,
-                    slot,
-                    size: slab.size(),
-                };
-            }
+    fn misuse_without_slab(&self, addr: usize, call: Call) -> Misuse {
+        match self.backend.pages.slab_gone_from(addr) {
+            Some((slab, slot)) => Misuse::Dead {
+                call,
+                addr,
+                slot,
+                size: slab.size(),
+            },
+            None => Misuse::Unknown { call, addr },
         }
-        *misuse
     }
 
     /// A block in a full slab, whose first free slot this may be.
@@ -256,8 +262,6 @@ impl<O: Os> Allocator<O> {
         slab.prefetch_remote();
         let slot = match locate(slab, block as usize, Call::Free) {
             Ok(slot) => slot,
-            // A large mapping may lie where the heap's end once was.
-            Err(Misuse::Unknown { addr, .. }) => return self.free_large(thread, addr),
             Err(misuse) => return self.misuse(&misuse),
         };
         let me = thread.me.get();

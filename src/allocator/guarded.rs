@@ -1,7 +1,7 @@
 //! What a hardened thread does in place of the fast paths, and blocks that were sampled.
 
-use super::{Allocator, Busy};
-use crate::hardened::{self, Live};
+use super::{Allocator, Busy, Region};
+use crate::hardened;
 use crate::heap::locate;
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
@@ -120,13 +120,12 @@ impl<O: Os> Allocator<O> {
             return;
         }
         self.notice_fork(thread);
-        let Some(slab) = self.backend.pages.slab_at(addr) else {
-            return self.free_far_hardened(thread, addr);
+        let slab = match self.region(addr) {
+            Region::Slab(slab) => slab,
+            apart => return self.free_without_slab(thread, addr, apart),
         };
         let slot = match locate(slab, addr, Call::Free) {
             Ok(slot) => slot,
-            // A large mapping may lie where the heap's end once was.
-            Err(Misuse::Unknown { addr, .. }) => return self.free_far_hardened(thread, addr),
             Err(misuse) => return self.misuse(&misuse),
         };
         let hardened = self.hard.thread(thread);
@@ -157,24 +156,15 @@ impl<O: Os> Allocator<O> {
         });
     }
 
-    pub(super) fn free_far_hardened(&self, thread: &ThreadCache, addr: usize) {
-        if self.nested.holds(addr) {
-            return self.free_nested(addr);
-        }
-        if thread.busy.get() != 0 {
-            return self.put_off(addr);
-        }
-        self.free_put_off(thread);
-        if self.samples.holds(&self.backend.os, addr) {
-            return self.free_sampled(thread, addr);
-        }
+    /// Frees a hardened block that lies in no slab.
+    pub(super) fn free_apart_hardened(&self, thread: &ThreadCache, addr: usize) {
         let outcome = {
             let _busy = Busy::mark(thread);
-            self.hard.free_far(&self.backend, addr)
+            self.hard.free_apart(&self.backend, addr)
         };
         match outcome {
-            Ok(()) => {}
-            Err(Misuse::Unknown { addr, .. }) => self.free_foreign(addr),
+            Ok(true) => {}
+            Ok(false) => self.free_foreign(addr),
             Err(misuse) => self.misuse(&misuse),
         }
     }
@@ -207,48 +197,71 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Resizes a hardened or sampled block of `old` bytes.
-    pub(super) fn realloc_exact(
+    /// Resizes a hardened block.
+    pub(super) fn realloc_hardened(
+        &self,
+        thread: &ThreadCache,
+        block: *mut u8,
+        live: hardened::Live,
+        size: usize,
+    ) -> *mut u8 {
+        let addr = block as usize;
+        // A handler that interrupted a slow path may not ask for the lock of large blocks.
+        let is_barred = thread.busy.get() != 0 && matches!(live, hardened::Live::Large(..));
+        let resized = {
+            let _busy = Busy::mark(thread);
+            match is_barred {
+                true => Ok(false),
+                false => self.hard.resize(&self.backend, live, addr, size),
+            }
+        };
+        match resized {
+            Ok(true) => return block,
+            Ok(false) => {}
+            Err(misuse) => {
+                self.misuse(&misuse);
+                return ptr::null_mut();
+            }
+        }
+        let (old, moved) = (live.size(), self.malloc(thread, size));
+        if moved.is_null() && size <= old && !is_barred {
+            return self.keep_hardened(thread, block, live, size);
+        }
+        self.move_to(thread, block, old.min(size), moved)
+    }
+
+    /// A hardened block is to shrink, and there is no memory for a smaller one: it stays.
+    #[cold]
+    fn keep_hardened(
+        &self,
+        thread: &ThreadCache,
+        block: *mut u8,
+        live: hardened::Live,
+        size: usize,
+    ) -> *mut u8 {
+        let kept = {
+            let _busy = Busy::mark(thread);
+            self.hard.keep(&self.backend, (live, block as usize), size)
+        };
+        if let Err(misuse) = kept {
+            self.misuse(&misuse);
+        }
+        block
+    }
+
+    /// Resizes a sampled or nested block of `old` bytes.
+    pub(super) fn realloc_sampled(
         &self,
         thread: &ThreadCache,
         block: *mut u8,
         old: usize,
         size: usize,
     ) -> *mut u8 {
-        let addr = block as usize;
-        if !self.lies_apart(addr) {
-            let live = self.hard.find(&self.backend, addr, Call::Realloc);
-            let outcome = live.and_then(|live| Ok((live, self.hard.resize(live, addr, size)?)));
-            match outcome {
-                Err(misuse) => {
-                    self.misuse(&misuse);
-                    return ptr::null_mut();
-                }
-                Ok((Live::Large(..), true)) => {
-                    self.hard.note_large(&self.backend, addr, size);
-                    return block;
-                }
-                Ok((_, true)) => return block,
-                Ok((_, false)) => {}
-            }
-        }
         let moved = self.malloc(thread, size);
         if moved.is_null() && size <= old {
-            return self.keep_exact(block, size);
+            return block;
         }
         self.move_to(thread, block, old.min(size), moved)
-    }
-
-    /// A hardened or sampled block is to shrink, and there is no memory for a smaller one: it stays.
-    #[cold]
-    fn keep_exact(&self, block: *mut u8, size: usize) -> *mut u8 {
-        let addr = block as usize;
-        if !self.lies_apart(addr) {
-            if let Err(misuse) = self.hard.keep(&self.backend, addr, size) {
-                self.misuse(&misuse);
-            }
-        }
-        block
     }
 
     /// Whether the size of every block is just what was asked for.

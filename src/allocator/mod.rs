@@ -15,17 +15,16 @@ mod background;
 mod free;
 mod guarded;
 mod resize;
+mod resolve;
 mod thread;
 
 use crate::class::{cache_offset, class_of, fit, upper_class, Fit, LOCAL_CLASSES};
 use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Backend, Heap};
-use crate::large::Block;
 use crate::mutex::{Mutex, Registry};
 use crate::nested::Nested;
 use crate::occupancy::Sums;
 use crate::os::Os;
-use crate::slab::SlabPtr;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
 use crate::tls::{SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
@@ -33,6 +32,9 @@ use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
+use resolve::Region;
+
+pub(crate) use resolve::{Live, Target};
 
 /// An allocator over the system `O`. One is the process's. Tests make more.
 ///
@@ -96,35 +98,12 @@ impl Drop for Busy<'_> {
     }
 }
 
-/// What a pointer leads to.
-#[derive(Clone, Copy)]
-pub(crate) enum Place {
-    Slot(SlabPtr),
-    Large(Block),
-    /// A hardened, sampled or nested block, of which the bytes that were asked for are known.
-    Exact(usize),
-    /// Perhaps a large block: a signal handler asks while the thread may hold their lock.
-    Unknown,
-}
-
 /// The cache of `class`.
 #[inline(always)]
 fn cache_of<'a>(thread: &'a ThreadCache, heap: &'a Heap, class: usize) -> &'a SlotCache {
     match thread.caches.get(class) {
         Some(cache) => cache,
         None => heap.upper_cache(class),
-    }
-}
-
-impl Place {
-    /// Bytes that may be used, as far as is known.
-    pub(crate) fn bytes(self) -> usize {
-        match self {
-            Place::Slot(slab) => slab.size(),
-            Place::Large(block) => block.bytes,
-            Place::Exact(size) => size,
-            Place::Unknown => 0,
-        }
     }
 }
 
@@ -400,11 +379,6 @@ impl<O: Os> Allocator<O> {
         if self.backend.meta.budget.take_alarm() {
             self.reclaim(thread);
         }
-    }
-
-    /// Whether `addr` lies in a sampled block's page, or in the area of nested blocks.
-    pub(crate) fn lies_apart(&self, addr: usize) -> bool {
-        self.samples.holds(&self.backend.os, addr) || self.nested.holds(addr)
     }
 
     #[cold]

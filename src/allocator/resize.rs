@@ -1,10 +1,10 @@
-//! realloc, usable size, and what a pointer leads to.
+//! realloc and usable size.
 
-use super::{cache_of, with_room, Allocator, Busy, Place};
+use super::{cache_of, with_room, Allocator, Busy, Live, Target};
 use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
-use crate::heap::{self, heap_of, locate, Heap};
-use crate::large::{Block, Found};
-use crate::misuse::{Call, Misuse};
+use crate::heap::{self, heap_of, Heap};
+use crate::large::Block;
+use crate::misuse::Call;
 use crate::os::{NextMalloc, Os};
 use crate::remote::{self, FULL};
 use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
@@ -44,7 +44,7 @@ impl<O: Os> Allocator<O> {
                     && usable > bin_pages(0) * PAGE;
             if size <= usable && !wasteful {
                 if !slab.has(SIZE_AMBIGUOUS) {
-                    self.note_room(Place::Slot(slab), size);
+                    self.note_room(Live::Slot(slab), size);
                 }
                 return block;
             }
@@ -70,7 +70,7 @@ impl<O: Os> Allocator<O> {
         if !self.resize_span(thread, slab, size) {
             return self.realloc_by_copy(thread, block, slab.size(), size, 1);
         }
-        self.note_room(Place::Slot(slab), size);
+        self.note_room(Live::Slot(slab), size);
         block
     }
 
@@ -100,41 +100,50 @@ impl<O: Os> Allocator<O> {
             return self.malloc(thread, size);
         }
         self.notice_fork(thread);
-        if thread.hardened.get() != 0 && thread.busy.get() == 0 {
-            let _busy = Busy::mark(thread);
-            if self.hard.resize_fast(&self.backend, block as usize, size) {
-                return block;
+        match self.resolve(thread, block as usize, Call::Realloc) {
+            Target::Live(live) => self.realloc_live(thread, block, live, size),
+            target => self.realloc_of_none(block, size, target),
+        }
+    }
+
+    /// Resizes a live block.
+    pub(crate) fn realloc_live(
+        &self,
+        thread: &ThreadCache,
+        block: *mut u8,
+        live: Live,
+        size: usize,
+    ) -> *mut u8 {
+        match live {
+            Live::Hardened(live) => return self.realloc_hardened(thread, block, live, size),
+            Live::Sampled(old) | Live::Nested(old) => {
+                return self.realloc_sampled(thread, block, old, size)
             }
+            Live::Slot(_) | Live::Large(_) => {}
         }
-        let place = match self.live(thread, block as usize, Call::Realloc) {
-            Ok(Place::Exact(old)) => return self.realloc_exact(thread, block, old, size),
-            Ok(place) => place,
-            Err(misuse) => return self.realloc_of_none(block, size, &misuse),
-        };
-        if let Place::Unknown = place {
-            return self.exhausted();
-        }
-        if let Some(moved) = self.move_down(thread, block, place, (size, 1)) {
+        if let Some(moved) = self.move_down(thread, block, live, (size, 1)) {
             return moved;
         }
-        let usable = place.bytes();
-        let stays = match place {
-            Place::Large(large) => return self.realloc_large(thread, large, size, 1),
-            Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
-            Place::Slot(_) | Place::Unknown => size <= usable,
-            Place::Exact(_) => false,
+        let usable = live.bytes();
+        let stays = match live {
+            Live::Large(large) => return self.realloc_large(thread, large, size, 1),
+            Live::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
+            _ => size <= usable,
         };
         if stays {
-            self.note_room(place, size);
+            self.note_room(live, size);
             return block;
         }
         self.realloc_by_copy(thread, block, usable, size, 1)
     }
 
-    /// What is to be resized is no live block.
+    /// What is to be resized is no live block, or is not known to be one.
     #[cold]
-    pub(crate) fn realloc_of_none(&self, block: *mut u8, size: usize, misuse: &Misuse) -> *mut u8 {
-        match self.next_for(misuse) {
+    pub(crate) fn realloc_of_none(&self, block: *mut u8, size: usize, target: Target) -> *mut u8 {
+        if let Target::Unsure = target {
+            return self.exhausted();
+        }
+        match self.next_for(target, block as usize, Call::Realloc) {
             // SAFETY: the caller's, who says that the pointer is some malloc's block.
             Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
             None => {
@@ -144,32 +153,33 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// As `next_malloc` for what may be a misuse of a block of ours as well.
-    pub(crate) fn next_for(&self, misuse: &Misuse) -> Option<NextMalloc> {
-        if let Misuse::Unknown { .. } = misuse {
-            return self.next_malloc(misuse);
+    /// The malloc that knows more of `addr`, at which no block of ours lives. A misuse is reported.
+    pub(crate) fn next_for(&self, target: Target, addr: usize, call: Call) -> Option<NextMalloc> {
+        match target {
+            Target::Foreign => return self.next_malloc(addr, call),
+            Target::Wrong(misuse) => self.misuse(&misuse),
+            Target::Live(_) | Target::Unsure => {}
         }
-        self.misuse(misuse);
         None
     }
 
     /// A block stays in place for `size` bytes. Notes if no such block would be given for a request of this size, so
     /// that a free with that size is accepted (see `sized_free`).
     #[inline]
-    pub(crate) fn note_room(&self, place: Place, size: usize) {
-        match place {
-            Place::Slot(slab) if slab.is_span() => {
+    pub(crate) fn note_room(&self, live: Live, size: usize) {
+        match live {
+            Live::Slot(slab) if slab.is_span() => {
                 if size <= SMALL_MAX || !heap::may_serve(slab.pages(), pages_for(size)) {
                     slab.set_flags(SIZE_AMBIGUOUS);
                 }
             }
-            Place::Slot(slab) => {
+            Live::Slot(slab) => {
                 if size > SMALL_MAX || slab.class() != class_of(size) {
                     slab.set_flags(SIZE_AMBIGUOUS);
                 }
             }
-            Place::Large(_) | Place::Unknown => self.size_ambiguous.store(1, Relaxed),
-            Place::Exact(_) => {}
+            Live::Large(_) => self.size_ambiguous.store(1, Relaxed),
+            Live::Hardened(_) | Live::Sampled(_) | Live::Nested(_) => {}
         }
     }
 
@@ -179,15 +189,15 @@ impl<O: Os> Allocator<O> {
         &self,
         thread: &ThreadCache,
         block: *mut u8,
-        place: Place,
+        live: Live,
         (size, align): (usize, usize),
     ) -> Option<*mut u8> {
-        let fits = match place {
-            Place::Slot(slab) => !slab.is_span() || size <= SMALL_MAX,
-            Place::Large(_) => size <= SPAN_MAX,
-            Place::Exact(_) | Place::Unknown => false,
+        let fits = match live {
+            Live::Slot(slab) => !slab.is_span() || size <= SMALL_MAX,
+            Live::Large(_) => size <= SPAN_MAX,
+            Live::Hardened(_) | Live::Sampled(_) | Live::Nested(_) => false,
         };
-        if !fits || !is_too_roomy(place.bytes(), size) {
+        if !fits || !is_too_roomy(live.bytes(), size) {
             return None;
         }
         let heap = heap_of(thread).filter(|heap| thread.busy.get() == 0 && heap.shrunk.moves())?;
@@ -222,9 +232,9 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::note_room`], of a block that is at a multiple of `align`, and is to be freed as one that
     /// was asked for with it.
-    pub(crate) fn note_aligned_room(&self, place: Place, size: usize, align: usize) {
-        let Place::Slot(slab) = place else {
-            return self.note_room(place, size);
+    pub(crate) fn note_aligned_room(&self, live: Live, size: usize, align: usize) {
+        let Live::Slot(slab) = live else {
+            return self.note_room(live, size);
         };
         let as_asked = match fit(size, align) {
             Fit::Slot(class) => slab.class() == class,
@@ -254,8 +264,8 @@ impl<O: Os> Allocator<O> {
         if moved.is_null() && roomy > size {
             moved = self.aligned(thread, size, align);
         } else if roomy > size {
-            if let Ok(place) = self.live(thread, moved as usize, Call::Realloc) {
-                self.note_aligned_room(place, size, align);
+            if let Target::Live(live) = self.resolve(thread, moved as usize, Call::Realloc) {
+                self.note_aligned_room(live, size, align);
             }
         }
         self.move_to(thread, block, usable.min(size), moved)
@@ -286,7 +296,7 @@ impl<O: Os> Allocator<O> {
         align: usize,
     ) -> *mut u8 {
         if size <= large.bytes && thread.busy.get() != 0 {
-            self.note_room(Place::Large(large), size);
+            self.note_room(Live::Large(large), size);
             return large.address as *mut u8;
         }
         if size > REQUEST_MAX || thread.busy.get() != 0 {
@@ -306,7 +316,7 @@ impl<O: Os> Allocator<O> {
             return resized.address as *mut u8;
         }
         if size <= large.bytes {
-            self.note_room(Place::Large(large), size);
+            self.note_room(Live::Large(large), size);
             return block;
         }
         // The kernel moves no block of several mappings, though there is memory.
@@ -371,14 +381,14 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Resizes a live block at its place, which has no say in its alignment. Returns whether it could.
-    pub(crate) fn resize_in_place(&self, thread: &ThreadCache, place: Place, size: usize) -> bool {
-        match place {
-            Place::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
+    pub(crate) fn resize_in_place(&self, thread: &ThreadCache, live: Live, size: usize) -> bool {
+        match live {
+            Live::Slot(slab) if slab.is_span() => self.resize_span(thread, slab, size),
             // No block moves to shrink.
-            Place::Large(large) if size <= large.bytes => {
+            Live::Large(large) if size <= large.bytes => {
                 !self.realloc_large(thread, large, size, 1).is_null()
             }
-            Place::Large(large) if size <= REQUEST_MAX && thread.busy.get() == 0 => {
+            Live::Large(large) if size <= REQUEST_MAX && thread.busy.get() == 0 => {
                 let _busy = Busy::mark(thread);
                 let backend = &self.backend;
                 let (os, meta) = (&backend.os, &backend.meta);
@@ -389,9 +399,7 @@ impl<O: Os> Allocator<O> {
                 }
                 grown
             }
-            Place::Slot(_) | Place::Large(_) | Place::Unknown | Place::Exact(_) => {
-                size <= place.bytes()
-            }
+            _ => size <= live.bytes(),
         }
     }
 
@@ -434,81 +442,30 @@ impl<O: Os> Allocator<O> {
             return 0;
         }
         self.notice_fork(thread);
-        match self.live(thread, block as usize, Call::UsableSize) {
-            Ok(place) => place.bytes(),
-            Err(misuse) => self.next_for(&misuse).map_or(0, |next| {
-                // SAFETY: the caller's, who says that the pointer is some malloc's block.
-                unsafe { (next.usable_size)(block.cast_mut().cast()) }
-            }),
+        let call = Call::UsableSize;
+        match self.resolve(thread, block as usize, call) {
+            Target::Live(live) => live.bytes(),
+            target => self
+                .next_for(target, block as usize, call)
+                .map_or(0, |next| {
+                    // SAFETY: the caller's, who says that the pointer is some malloc's block.
+                    unsafe { (next.usable_size)(block.cast_mut().cast()) }
+                }),
         }
     }
 
     /// As [`Allocator::usable_size`]. 0 for what is nothing of ours at all.
     pub fn usable_size_if_ours(&self, thread: &ThreadCache, block: *const u8) -> usize {
-        match self.live(thread, block as usize, Call::UsableSize) {
-            Err(Misuse::Unknown { .. }) => 0,
-            _ => self.usable_size(thread, block),
+        if block.is_null() {
+            return 0;
         }
-    }
-
-    /// The live block at `addr`. Anything else is a misuse.
-    pub(crate) fn live(
-        &self,
-        thread: &ThreadCache,
-        addr: usize,
-        call: Call,
-    ) -> Result<Place, Misuse> {
-        let backend = &self.backend;
-        if self.nested.holds(addr) {
-            return self.nested.size(addr, call).map(Place::Exact);
+        self.notice_fork(thread);
+        match self.resolve(thread, block as usize, Call::UsableSize) {
+            Target::Live(live) => return live.bytes(),
+            Target::Wrong(misuse) => self.misuse(&misuse),
+            Target::Foreign | Target::Unsure => {}
         }
-        let exact = self.hard.is_on();
-        let in_slab = backend.pages.slab_at(addr).is_some();
-        if thread.busy.get() == 0 || in_slab {
-            if self.samples.holds(&backend.os, addr) {
-                return self.samples.size(&backend.os, addr, call).map(Place::Exact);
-            }
-            if exact {
-                let live = self.hard.find(backend, addr, call);
-                return live.map(|live| Place::Exact(live.size()));
-            }
-        }
-        let found = self.backend.pages.find(addr).map(|(_, slab)| slab);
-        if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != remote::RELEASED) {
-            return match locate(slab, addr, call) {
-                Ok(slot) if slab.is_remote(slot) || slab.is_free(slot) => Err(Misuse::Dead {
-                    call,
-                    addr,
-                    slot,
-                    size: slab.size(),
-                }),
-                Ok(_) => Ok(Place::Slot(slab)),
-                Err(misuse) => Err(misuse),
-            };
-        }
-        let interrupted = thread.busy.get() != 0;
-        let found = if interrupted {
-            // The thread may hold the lock.
-            match self.backend.large.try_find(addr) {
-                Some(found) => found,
-                None => return Ok(Place::Unknown),
-            }
-        } else if self.is_started() {
-            let _busy = Busy::mark(thread);
-            self.backend.large.find(addr)
-        } else {
-            Found::Unknown
-        };
-        match found {
-            Found::Live(block) => Ok(Place::Large(block)),
-            Found::Freed(block) => Err(Misuse::Dead {
-                call,
-                addr,
-                slot: 0,
-                size: block.bytes,
-            }),
-            Found::Unknown => Err(Misuse::Unknown { call, addr }),
-        }
+        0
     }
 }
 

@@ -617,8 +617,8 @@ impl Hardened {
 
     // ---- free -----------------------------------------------------------------------------------
 
-    /// The live slot at `addr`, in the first window and of at most `largest` bytes: the common half of
-    /// [`Hardened::find`]. `None` for everything else. Some thirty instructions.
+    /// The live slot at `addr`, in the first window and of at most `largest` bytes: the common case of
+    /// what is freed. `None` for everything else. Some thirty instructions.
     #[inline(always)]
     fn live_fast<O: Os>(
         &self,
@@ -855,9 +855,12 @@ impl Hardened {
         thread: &Thread,
         addr: usize,
     ) -> Result<(), Misuse> {
-        match self.find(backend, addr, Call::Free)? {
-            Live::Slot(slab, slot, _) => self.free(backend, thread, slab, slot),
-            _ => self.free_far(backend, addr),
+        match backend.pages.slab_at(addr) {
+            Some(slab) if slab.owner.load(Relaxed) != RELEASED => {
+                let slot = locate(slab, addr, Call::Free)?;
+                self.free(backend, thread, slab, slot)
+            }
+            _ => self.free_apart(backend, addr).map(|_| ()),
         }
     }
 
@@ -958,23 +961,21 @@ impl Hardened {
         heap.free_elsewhere(backend, slab, freed.slot as usize)
     }
 
-    /// Frees a block that lies in no slab.
-    pub fn free_far<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<(), Misuse> {
+    /// Frees a block that lies in no slab. False if the address is nothing of ours.
+    pub fn free_apart<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<bool, Misuse> {
         let call = Call::Free;
-        match self.empty.give(&backend.meta, addr) {
-            Some(true) => return Ok(()),
-            Some(false) => return Err(Misuse::Unknown { call, addr }),
-            None => {}
+        if let Some(was_live) = self.empty.give(&backend.meta, addr) {
+            return Ok(was_live);
         }
         let Some((block, asked, guard_pages)) = backend.large.noted(addr) else {
-            return Err(self.not_large(backend, addr, call));
+            return self.dead_large(backend, addr, call).map_or(Ok(false), Err);
         };
         self.look_at_large_seal(block, asked, call)?;
-        self.unmap(backend, addr, guard_pages)
+        self.unmap(backend, addr, guard_pages).map(|()| true)
     }
 
     /// Frees a large block of a heap that ends, whatever is wrong with it.
-    pub fn end_far<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<(), Misuse> {
+    pub fn end_apart<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Result<(), Misuse> {
         let Some((block, asked, guard_pages)) = backend.large.noted(addr) else {
             return Ok(());
         };
@@ -1001,7 +1002,11 @@ impl Hardened {
                 Ok(())
             }
             (Found::Live(_), GuardPages::None) => Ok(()),
-            _ => Err(self.not_large(backend, addr, Call::Free)),
+            _ => {
+                let call = Call::Free;
+                let dead = self.dead_large(backend, addr, call);
+                Err(dead.unwrap_or(Misuse::Unknown { call, addr }))
+            }
         }
     }
 
@@ -1019,65 +1024,66 @@ impl Hardened {
         }
     }
 
-    /// What is wrong with `addr`, at which no large block lives.
-    fn not_large<O: Os>(&self, backend: &Backend<O>, addr: usize, call: Call) -> Misuse {
+    /// What is wrong with `addr`, at which no large block lives. `None` if it is nothing of ours.
+    fn dead_large<O: Os>(&self, backend: &Backend<O>, addr: usize, call: Call) -> Option<Misuse> {
         let freed = match backend.large.find(addr) {
             Found::Freed(block) => Some(block.bytes),
             _ => self.held.find(addr, backend.meta.os_page()),
         };
-        match freed {
-            Some(size) => Misuse::Dead {
-                call,
-                addr,
-                slot: 0,
-                size,
-            },
-            None => Misuse::Unknown { call, addr },
-        }
+        freed.map(|size| Misuse::Dead {
+            call,
+            addr,
+            slot: 0,
+            size,
+        })
     }
 
     // ---- realloc and questions ------------------------------------------------------------------
 
-    /// The live block at `addr`.
-    pub fn find<O: Os>(
+    /// The live block in `slot` of `slab`, which lies `at` this address.
+    pub fn live_slot(&self, slab: SlabPtr, slot: usize, at: (usize, Call)) -> Result<Live, Misuse> {
+        let (addr, call) = at;
+        match self.sizes().size(slab, slot) {
+            Some(size) => Ok(Live::Slot(slab, slot, size)),
+            None => Err(Misuse::Dead {
+                call,
+                addr,
+                slot,
+                size: slab.size(),
+            }),
+        }
+    }
+
+    /// The live block at `addr`, which lies in no slab. `None` if it is nothing of ours.
+    pub fn live_apart<O: Os>(
         &self,
         backend: &Backend<O>,
         addr: usize,
         call: Call,
-    ) -> Result<Live, Misuse> {
-        let found = backend.pages.find(addr).map(|(_, slab)| slab);
-        if let Some(slab) = found.filter(|slab| slab.owner.load(Relaxed) != RELEASED) {
-            let slot = locate(slab, addr, call)?;
-            return match self.sizes().size(slab, slot) {
-                Some(size) => Ok(Live::Slot(slab, slot, size)),
-                None => Err(Misuse::Dead {
-                    call,
-                    addr,
-                    slot,
-                    size: slab.size(),
-                }),
-            };
-        }
+    ) -> Result<Option<Live>, Misuse> {
         if self.empty.is_live(&backend.meta, addr) == Some(true) {
-            return Ok(Live::Empty);
+            return Ok(Some(Live::Empty));
         }
         match backend.large.noted(addr) {
-            Some((block, size, _)) => Ok(Live::Large(block, size)),
-            None => Err(self.not_large(backend, addr, call)),
+            Some((block, size, _)) => Ok(Some(Live::Large(block, size))),
+            None => self.dead_large(backend, addr, call).map_or(Ok(None), Err),
         }
     }
 
-    /// Whether the live block at `addr`, of `size` bytes, may have been asked for at a multiple of `align`: it lies
-    /// where both ask for. Of large blocks none is told from another.
-    pub fn may_be_aligned<O: Os>(
-        &self,
-        backend: &Backend<O>,
-        addr: usize,
-        size: usize,
-        align: usize,
-    ) -> bool {
-        match self.find(backend, addr, Call::Free) {
-            Ok(Live::Slot(slab, ..)) if !slab.has(SIZE_AMBIGUOUS) => {
+    /// As [`Hardened::live_apart`], without waiting for a lock. `None` where it does not know.
+    pub fn try_live_apart<O: Os>(&self, backend: &Backend<O>, addr: usize) -> Option<Live> {
+        if self.empty.is_live(&backend.meta, addr) == Some(true) {
+            return Some(Live::Empty);
+        }
+        let (block, size, _) = backend.large.try_noted(addr)?;
+        Some(Live::Large(block, size))
+    }
+
+    /// Whether a live block may have been asked for at a multiple of `align`: it lies where its size and `align` ask
+    /// for. Of large blocks none is told from another.
+    pub fn may_be_aligned(&self, live: Live, align: usize) -> bool {
+        match live {
+            Live::Slot(slab, _, size) if !slab.has(SIZE_AMBIGUOUS) => {
                 match slot_class(self.need(size), align) {
                     Some(class) => !slab.is_span() && slab.class() == class,
                     None => slab.is_span(),
@@ -1089,7 +1095,13 @@ impl Hardened {
 
     /// Makes a live block `size` bytes long where it is. False if it has to move: it changes its class or its number of
     /// pages. A canary is looked at in any case.
-    pub fn resize(&self, live: Live, addr: usize, size: usize) -> Result<bool, Misuse> {
+    pub fn resize<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        live: Live,
+        addr: usize,
+        size: usize,
+    ) -> Result<bool, Misuse> {
         let call = Call::Realloc;
         let need = self.need(size);
         let (old, room, stays) = match live {
@@ -1112,40 +1124,12 @@ impl Hardened {
         self.move_end(addr, room, old, size);
         match live {
             Live::Slot(slab, slot, _) if !self.sizes().change(slab, slot, old, size) => {
-                Err(dead(slab, slot))
+                return Err(dead(slab, slot));
             }
-            _ => Ok(true),
+            Live::Large(..) => self.note_large(backend, addr, size),
+            _ => {}
         }
-    }
-
-    /// The common half of [`Hardened::resize`]: a slot that may stay. False where nothing was done.
-    #[inline]
-    pub fn resize_fast<O: Os>(&self, backend: &Backend<O>, addr: usize, size: usize) -> bool {
-        let Some(found) = self.live_fast(backend, addr, usize::MAX) else {
-            return false;
-        };
-        let need = self.need(size);
-        if size == 0 || !fits_as_well(found.slab, need) {
-            return false;
-        }
-        let canary = self.fixed().mitigations.canary;
-        // SAFETY: `live_fast` found the slot live.
-        if canary && !unsafe { self.is_whole(addr, found.size, found.bytes) } {
-            return false;
-        }
-        // Without a second thread there is none that could free it now.
-        if backend.heaps.given.load(Relaxed) > 1 {
-            if !self
-                .sizes()
-                .change(found.slab, found.slot, found.size, size)
-            {
-                return false;
-            }
-        } else {
-            self.sizes().note(found.slab, found.slot, size);
-        }
-        self.move_end(addr, found.bytes, found.size, size);
-        true
+        Ok(true)
     }
 
     /// Makes a live block that is to shrink `size` bytes long where it is, or as near to that as can be noted.
@@ -1153,10 +1137,10 @@ impl Hardened {
     pub fn keep<O: Os>(
         &self,
         backend: &Backend<O>,
-        addr: usize,
+        (live, addr): (Live, usize),
         size: usize,
     ) -> Result<(), Misuse> {
-        match self.find(backend, addr, Call::Realloc)? {
+        match live {
             Live::Empty => {}
             Live::Large(block, old) => {
                 self.move_end(addr, block.bytes, old, size);
@@ -1194,8 +1178,8 @@ impl Hardened {
         }
     }
 
-    /// Notes the new size of a large block that [`Hardened::resize`] left where it is.
-    pub fn note_large<O: Os>(&self, backend: &Backend<O>, addr: usize, size: usize) {
+    /// Notes the new size of a large block that stays where it is.
+    fn note_large<O: Os>(&self, backend: &Backend<O>, addr: usize, size: usize) {
         if let Some((_, _, guard_pages)) = backend.large.noted(addr) {
             backend.large.note(addr, size, guard_pages);
         }

@@ -139,12 +139,18 @@ impl Arenas {
     }
 
     /// Whether the block at `addr` is of the arena `handle`.
-    pub fn holds<O: Os>(&self, backend: &Backend<O>, handle: u64, addr: usize) -> bool {
+    pub fn holds<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        handle: u64,
+        slab: Option<SlabPtr>,
+        addr: usize,
+    ) -> bool {
         let Some((_, heap)) = self.of(backend, handle) else {
             return false;
         };
-        match backend.pages.find(addr) {
-            Some((_, slab)) => slab.owner.load(Acquire) & !PENDING == heap.me(),
+        match slab {
+            Some(slab) => slab.owner.load(Acquire) & !PENDING == heap.me(),
             None => backend.large.owner_of(addr) == heap.me(),
         }
     }

@@ -877,19 +877,27 @@ fn refuse_twice(slab: SlabPtr, word: usize, bits: u64) -> Result<(), Misuse> {
     Ok(())
 }
 
-/// The slot of `slab` at `addr`, which lies in one of its pages.
+/// The slot of `slab` at `addr`, which lies in one of its pages. A slab that has gone back meanwhile was freed by
+/// another thread at the same time: its header still says what it was.
 pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
-    if !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED {
-        return Err(Misuse::Unknown { call, addr });
-    }
-    let offset = addr - slab.base();
-    match slot_at(offset, slab.recip.load(Relaxed)) {
-        (slot, true) if slot < slab.slots() => Ok(slot),
-        _ => Err(Misuse::Inside {
+    let gone = !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED;
+    let offset = addr.wrapping_sub(slab.base());
+    let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
+    let (is_slot, size) = (exact && slot < slab.slots(), slab.size());
+    match (is_slot, gone) {
+        (true, false) => Ok(slot),
+        (true, true) => Err(Misuse::Dead {
+            call,
+            addr,
+            slot,
+            size,
+        }),
+        (false, true) => Err(Misuse::Unknown { call, addr }),
+        (false, false) => Err(Misuse::Inside {
             call,
             addr,
             offset,
-            size: slab.size(),
+            size,
         }),
     }
 }

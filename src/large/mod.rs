@@ -520,14 +520,12 @@ impl Large {
     /// Live bytes that were asked for at `address`, as far as that was noted, and whether the block lies between guard
     /// pages. `None` means no live block begins there.
     pub fn noted(&self, address: usize) -> Option<(Block, usize, GuardPages)> {
-        let record = *self.inner.lock().table.at(address)?;
-        let guard_pages = if record.note & 1 != 0 {
-            GuardPages::Both
-        } else {
-            GuardPages::None
-        };
-        let asked = record.bytes - (record.note >> 1) as usize;
-        (record.stray == 0).then_some((record.block(), asked, guard_pages))
+        self.inner.lock().noted(address)
+    }
+
+    /// As [`Large::noted`], unless the lock is taken, perhaps by the caller's own thread.
+    pub fn try_noted(&self, address: usize) -> Option<(Block, usize, GuardPages)> {
+        self.inner.try_lock()?.noted(address)
     }
 
     /// The first-class heap that the live block at `address` belongs to. 0 means none.
@@ -742,6 +740,18 @@ fn count_live(meta: &Meta, bytes: usize) {
 }
 
 impl Inner {
+    /// As [`Large::noted`].
+    fn noted(&mut self, address: usize) -> Option<(Block, usize, GuardPages)> {
+        let record = *self.table.at(address)?;
+        let guard_pages = if record.note & 1 != 0 {
+            GuardPages::Both
+        } else {
+            GuardPages::None
+        };
+        let asked = record.bytes - (record.note >> 1) as usize;
+        (record.stray == 0).then_some((record.block(), asked, guard_pages))
+    }
+
     /// What `address` is.
     fn find(&mut self, address: usize) -> Found {
         if let Some(record) = self.table.at(address) {

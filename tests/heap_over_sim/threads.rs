@@ -313,6 +313,34 @@ fn a_handler_in_a_slow_path_frees_without_loss() {
     assert_eq!((heap.stats().slabs, heap.stats().spans), (0, 0));
 }
 
+/// A signal handler that interrupts a slow path may name a block of any kind: what it cannot know without a lock is no
+/// misuse, and a large block of hardened mode does not grow unnoticed.
+#[test]
+fn a_handler_in_a_slow_path_may_name_blocks_that_lie_in_no_slab() {
+    let options = "hardened,guard-sample:1";
+    let heap = Heap::with(SimConfig {
+        options,
+        ..SimConfig::default()
+    });
+    let lies_apart = |&block: &usize| heap.allocator.backend.pages.find(block).is_none();
+    let blocks = heap.take_many(0, 100, 1000);
+    let sampled = *blocks.iter().find(|block| lies_apart(block)).expect("one");
+    let (large, empty) = (heap.take(0, 200_000), heap.take(0, 0));
+    assert!(lies_apart(&empty));
+
+    heap.threads[0].busy.set(1);
+    assert_eq!(heap.usable(sampled), 0);
+    assert_eq!(heap.resize(0, sampled, 10), 0);
+    assert_eq!((heap.usable(large), heap.usable(empty)), (200_000, 0));
+    assert_eq!(heap.resize(0, large, 200_100), 0);
+    heap.threads[0].busy.set(0);
+
+    assert_eq!((heap.usable(sampled), heap.usable(large)), (100, 200_000));
+    heap.give_all(0, &blocks);
+    heap.give_all(0, &[large, empty]);
+    heap.is_sound();
+}
+
 /// In a fork child the other threads' slabs are nobody's: they are adopted, and freed like any.
 #[test]
 fn a_fork_child_takes_up_what_the_other_threads_left() {
