@@ -231,8 +231,9 @@ pub const TABLE: [Spec; 21] = [
         default: HUGE_AUTO,
         meaning: "whether to ask for transparent huge pages (MADV_HUGEPAGE)",
         effect: "Huge pages cause fewer page faults and TLB misses. The heap then grows to the end of a huge page \
-                 each time, so up to 2 MiB more are resident. auto: when the heap grows beyond 24 MiB, or grows \
-                 again after it was that large. on: always, and for large blocks too. off: never",
+                 each time, so up to 2 MiB more are resident. auto: when the heap grows for blocks of up to \
+                 8 KiB beyond 24 MiB, or grows again after it was that large. on: always, and for larger blocks too. \
+                 off: never",
     },
     Spec {
         name: Name::ReallocZero,

@@ -219,19 +219,18 @@ static double idle_thread(void) {
 }
 
 /* Twenty threads in turn that free 20 MB each: MB that stay. */
+enum { BURST = 100000 };
 static void *burst(void *x) {
-    enum { COUNT = 100000 };
-    static void *p[COUNT];
-    for (int i = 0; i < COUNT; i++) p[i] = filled(200);
-    for (int i = 0; i < COUNT; i++) free(p[i]);
+    void **p = x;
+    for (int i = 0; i < BURST; i++) p[i] = filled(200);
+    for (int i = 0; i < BURST; i++) free(p[i]);
     return x;
 }
 static double turns(void) {
-    burst(NULL), malloc(1);
+    void **p = table_of(BURST * sizeof *p);
+    free(filled(1));
     begin();
-    size_t before = start;
-    for (int i = 0; i < 20; i++) pthread_join(run(burst, NULL), NULL);
-    start = before;
+    for (int i = 0; i < 20; i++) pthread_join(run(burst, p), NULL);
     return held() / MB;
 }
 

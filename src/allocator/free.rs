@@ -152,7 +152,11 @@ impl<O: Os> Allocator<O> {
             let _busy = Busy::mark(thread);
             let backend = &self.backend;
             backend.profile.end_large(&backend.meta, addr);
-            backend.large.unmap(&backend.os, &backend.meta, addr)
+            let found = backend.large.unmap(&backend.os, &backend.meta, addr);
+            if let (Found::Live(block), Some(heap)) = (found, heap_of(thread)) {
+                heap.note_returned(block.bytes);
+            }
+            found
         } else {
             Found::Unknown
         };

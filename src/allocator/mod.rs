@@ -352,7 +352,7 @@ impl<O: Os> Allocator<O> {
             self.free_put_off(thread);
             self.with_reclaim(thread, |_, heap| {
                 let backend = &self.backend;
-                let mapped = backend.large.map(&backend.os, &backend.meta, size, align);
+                let mapped = backend.map_large(size, align);
                 if let Some((block, _)) = mapped {
                     heap.profile_large(backend, block);
                 }

@@ -358,7 +358,7 @@ impl<O: Os> Allocator<O> {
         let backend = &self.backend;
         let (moved, fresh) = {
             let _busy = Busy::mark(thread);
-            let (moved, fresh) = backend.large.map(&backend.os, &backend.meta, size, PAGE)?;
+            let (moved, fresh) = backend.map_large(size, PAGE)?;
             if owner != 0 {
                 backend.large.set_owner(moved.address, owner);
             }

@@ -8,7 +8,7 @@ use crate::os::Os;
 use crate::remote::{self, Next, FULL, PENDING, RELEASED, SHARED};
 use crate::slab::{SlabPtr, SlabTable, State, SAMPLED};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
-use crate::units::{bit_of, word_of};
+use crate::units::{bit_of, word_of, PAGE};
 use core::sync::atomic::compiler_fence;
 
 /// The slab's free slots and its `frees_left` at the same moment: a signal handler may free in between, which
@@ -199,12 +199,18 @@ impl Heap {
         self.account(slab, slab.slots());
         self.flush_stats(backend);
         let released = self.released.get() + slab.pages();
+        self.note_returned(slab.pages() * PAGE);
         backend.release(slab);
         self.released.set(released % WATCH_PAGES);
         if released >= WATCH_PAGES {
             return self.watch_active(backend);
         }
         Ok(())
+    }
+
+    /// A free of this heap's thread returned `bytes` bytes to the process.
+    pub fn note_returned(&self, bytes: usize) {
+        self.returned.set(self.returned.get().saturating_add(bytes));
     }
 
     /// Much was released, so the heap's end may be near its return. Active slabs raise no event when they

@@ -35,7 +35,7 @@ use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_
 use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
 use crate::counters;
 use crate::door::Door;
-use crate::large::Large;
+use crate::large::{Block, Large};
 use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
 use crate::mutex::{Lock, Registry};
@@ -73,6 +73,8 @@ const OWNED_AGAIN: u32 = 16;
 const GOES_ON_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
+/// A thread whose frees returned so many bytes leaves nothing idle for others when it ends.
+const RETURNED_LEAST: usize = 1 << 20;
 /// A rate of sampling below which every refill asks. Above, one in `TICK_EVERY` does.
 const OFTEN: usize = 16 << 10;
 /// The largest rate of sampling that is distinguished.
@@ -147,6 +149,35 @@ impl<O: Os> Backend<O> {
         self.pages.discard_all_kept(&self.os, &self.meta);
         self.pages.trim(&self.os, &self.meta, keep);
         self.pages.purge(&self.os, &self.meta, usize::MAX);
+    }
+
+    /// A new slab, as [`Pages::new_slab`]. Freed large blocks give way where the heap grew for it.
+    fn new_slab(&self, shape: &Shape, owner: u64) -> Option<(SlabPtr, bool)> {
+        let made = self.pages.new_slab(&self.os, &self.meta, shape, owner);
+        let grown = self.pages.take_grown();
+        if grown > 0 {
+            self.large.give_way(&self.os, &self.meta, grown);
+        }
+        made
+    }
+
+    /// A large block, as [`Large::map`]. Free pages of the heap give way where it was mapped afresh.
+    pub fn map_large(&self, size: usize, align: usize) -> Option<(Block, bool)> {
+        let mapped = self.large.map(&self.os, &self.meta, size, align);
+        if let Some((block, true)) = mapped {
+            self.pages.give_way(&self.os, &self.meta, block.bytes);
+        }
+        mapped
+    }
+
+    /// A thread has ended whose frees returned `bytes` bytes of slabs and large blocks. Of few bytes nothing goes back: many
+    /// programs begin such threads again and again.
+    fn give_back_at_end(&self, bytes: usize) {
+        if bytes < RETURNED_LEAST {
+            return;
+        }
+        self.pages.give_back_at_end(&self.os, &self.meta, bytes);
+        self.large.give_back_at_end(&self.os, &self.meta, bytes);
     }
 
     /// What tells whether memory went back: bytes of the break and of mappings, and free pages of the heap's.
@@ -260,6 +291,8 @@ pub struct Heap {
     asking: Cell<bool>,
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
+    /// Bytes of slabs and large blocks that the thread's frees returned.
+    returned: Cell<usize>,
     /// When what lay unused was last looked for. Others read it.
     last_decay: AtomicU64,
     /// What the search for holes has learnt, and where it stopped.
@@ -844,11 +877,7 @@ impl Heap {
             align: 1,
         };
         let smallest = slab_pages(class, 0);
-        let new_slab = |pages| {
-            backend
-                .pages
-                .new_slab(&backend.os, &backend.meta, &shape(pages), self.me())
-        };
+        let new_slab = |pages| backend.new_slab(&shape(pages), self.me());
         if backend.pages.is_refused() {
             pages = smallest;
         }

@@ -218,9 +218,7 @@ impl Heap {
             pages,
             align,
         };
-        let carved = backend
-            .pages
-            .new_slab(&backend.os, &backend.meta, &shape, self.me())?;
+        let carved = backend.new_slab(&shape, self.me())?;
         counters::add(&backend.meta.counters().spans, 1);
         self.flush_stats(backend);
         Some(carved)

@@ -123,9 +123,11 @@ impl Heap {
     }
 
     /// At the thread's end: nothing is owned any more. Empty slabs go back, full ones are opened, the
-    /// others wait on the abandoned list.
+    /// others wait on the abandoned list. What the thread freed is nothing that it takes again, so it goes back.
     pub fn abandon_all<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
-        self.part_with_all(backend, |slab| self.abandon(backend, slab))
+        self.part_with_all(backend, |slab| self.abandon(backend, slab))?;
+        backend.give_back_at_end(self.returned.replace(0));
+        Ok(())
     }
 
     /// Closes the queue, gives back what is kept for reuse, and runs `part` with all else that is owned.

@@ -117,6 +117,10 @@ struct Inner {
     stray_bytes: usize,
     /// Bytes that are kept although few are live.
     spare: Learnt,
+    /// Bytes that are kept although something else in the process grows.
+    way: Learnt,
+    /// Bytes by which something else grew, and for which nothing went back yet.
+    pressed: usize,
     /// Bytes open in the even and the odd area.
     opened: [usize; 2],
     kept: RangeCache,
@@ -149,6 +153,8 @@ impl Large {
             stray_place: 0,
             stray_bytes: usize::MAX,
             spare: Learnt::new(SPARE, usize::MAX),
+            way: Learnt::new(SPARE, usize::MAX),
+            pressed: 0,
             opened: [0; 2],
         };
         Large {
@@ -638,6 +644,34 @@ impl Large {
         self.unmap_strays(os, meta, STRAYS_A_TICK);
     }
 
+    /// Something else in the process grew by `bytes` bytes: as many kept ones go back, unless the program took such
+    /// bytes again soon after an earlier time.
+    pub fn give_way<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+        let now = os.clock();
+        let excess = self.inner.lock().gives_way(bytes, now);
+        self.give_oldest(os, meta, excess);
+    }
+
+    /// A thread that freed `bytes` bytes has ended, and will not take them again: as many kept ones go back, but for the
+    /// few that stay whatever is learnt.
+    pub fn give_back_at_end<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+        let excess = self.inner.lock().excess_over(SPARE).min(bytes);
+        self.give_oldest(os, meta, excess);
+    }
+
+    /// Gives `excess` kept bytes back, or a few more: those freed longest ago.
+    fn give_oldest<O: Os>(&self, os: &O, meta: &Meta, mut excess: usize) {
+        self.drop_while(os, meta, |inner| {
+            if excess == 0 {
+                return None;
+            }
+            let bytes = excess.next_multiple_of(GRAIN).max(SHED_LEAST);
+            let dropped = inner.kept.drop_oldest(bytes)?;
+            excess = excess.saturating_sub(dropped.dirty_bytes());
+            Some(dropped)
+        });
+    }
+
     /// Gives back all that is kept.
     pub fn give_back<O: Os>(&self, os: &O, meta: &Meta) {
         self.drop_while(os, meta, |inner| inner.kept.drop_older(u64::MAX));
@@ -828,10 +862,32 @@ impl Inner {
         dropped
     }
 
+    /// Bytes kept beyond `bound` and a part of the live ones.
+    fn excess_over(&self, bound: usize) -> usize {
+        let bound = bound.max(self.live_bytes / SPARE_PART);
+        self.kept.bytes.saturating_sub(bound)
+    }
+
+    /// Something else in the process grew by `bytes` bytes at `now`: how many kept ones are to go back for it.
+    fn gives_way(&mut self, bytes: usize, now: u64) -> usize {
+        self.pressed += bytes;
+        if self.pressed < SHED_LEAST {
+            return 0;
+        }
+        let pressed = core::mem::take(&mut self.pressed);
+        self.way.learn(now);
+        let excess = self.excess_over(self.way.bound()).min(pressed);
+        if excess > 0 {
+            self.way.give(excess, now);
+        }
+        excess
+    }
+
     /// `more` bytes were mapped for the live `block`, which a kept range might have had.
     fn miss(&mut self, block: Block, more: usize) {
         if block.bytes <= KEPT_MAX {
             self.spare.take(more);
+            self.way.take(more);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Giving back: the heap's end by a negative sbrk, dirty pages inside by discarding.
 
+use super::policy::Policy;
 use super::window::Kind;
 use super::Pages;
 use crate::counters;
@@ -156,6 +157,64 @@ impl Pages {
         let trimmed = before.saturating_sub(self.window(0).tail_pages());
         let rest = if unused.end { 0 } else { trimmed };
         self.purge(os, meta, unused.pages.saturating_sub(rest));
+    }
+
+    /// Bytes by which the heap grew since this was last asked.
+    pub fn take_grown(&self) -> usize {
+        match self.grown.load(Relaxed) {
+            0 => 0,
+            _ => {
+                let _inner = self.inner.lock();
+                let grown = self.grown.load(Relaxed);
+                self.grown.store(0, Relaxed);
+                grown
+            }
+        }
+    }
+
+    /// Something else in the process grew by `bytes` bytes: as many free pages go back, unless the program took such
+    /// pages again soon after an earlier time.
+    pub fn give_way<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+        let now = os.clock();
+        self.leave_dirty(os, meta, |policy, dirty, used| {
+            policy.left_beside(bytes / PAGE, dirty, used, now)
+        });
+    }
+
+    /// A thread that released `bytes` bytes has ended, and will not take them again: as many free pages go back, but
+    /// for the few that stay whatever is learnt.
+    pub fn give_back_at_end<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+        self.leave_dirty(os, meta, |policy, dirty, used| {
+            policy.left_at_end(bytes / PAGE, dirty, used)
+        });
+    }
+
+    /// Gives back all but so many of the dirty free pages as `left` says, asked with their number and that of the pages
+    /// in use. Those at the heap's end go first. The trim threshold learns nothing from it.
+    fn leave_dirty<O: Os>(
+        &self,
+        os: &O,
+        meta: &Meta,
+        left: impl FnOnce(&mut Policy, usize, usize) -> usize,
+    ) {
+        let (left, pad) = {
+            let inner = &mut *self.inner.lock();
+            let (dirty, used) = (inner.runs.dirty_pages(), inner.used_pages());
+            let left = left(&mut inner.policy, dirty, used);
+            if left >= dirty {
+                return;
+            }
+            (left, inner.policy.pad())
+        };
+        self.trim(os, meta, left.max(pad));
+        let dirty = {
+            let inner = &mut *self.inner.lock();
+            inner.policy.trimmed = false;
+            inner.runs.dirty_pages()
+        };
+        if dirty > left {
+            self.purge(os, meta, dirty - left);
+        }
     }
 
     /// What was not needed since the last tick, or `None` if that was just now.

@@ -3,22 +3,28 @@
 use super::policy::Policy;
 use super::window::{Kind, Window};
 use super::Pages;
+use crate::class::SPAN;
 use crate::counters;
 use crate::free_runs::Cleanness;
 use crate::meta::{Area, Meta, WINDOWS};
 use crate::os::{Hold, Huge, Os, Refusal};
+use crate::slab::Shape;
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use crate::units::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
 use core::ptr::NonNull;
 
 impl Pages {
-    pub(super) fn grow<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {
+    /// Grows the heap for a slab of `shape`.
+    pub(super) fn grow<O: Os>(&self, os: &O, meta: &Meta, shape: &Shape) -> bool {
+        let need = shape.pages + shape.align - 1;
         let _mover = self.break_lock.lock();
         {
-            if self.inner.lock().runs.first_fit(need).is_some() {
+            let inner = &mut *self.inner.lock();
+            if inner.runs.first_fit(need).is_some() {
                 self.refused.store(0, Relaxed);
                 return true;
             }
+            inner.policy.begin_growth(shape.class == SPAN);
         }
         let grown = self.grow_break(os, meta, need) || self.grow_mapped(os, meta, need);
         self.refused.store(u32::from(!grown), Relaxed);
@@ -149,7 +155,8 @@ impl Pages {
 
     /// Asks for huge pages for the fresh `pages` at `start`, by which `window` grows, once it is large.
     fn advise_huge<O: Os>(&self, os: &O, window: &Window, start: usize, pages: usize) {
-        let wanted = self.policy().is_for_huge(window);
+        let policy = self.policy();
+        let wanted = policy.fills && policy.is_for_huge(window);
         let Some(start) = NonNull::new(start as *mut u8).filter(|_| wanted) else {
             return;
         };
@@ -381,6 +388,8 @@ impl Pages {
         let window = *window;
         inner.runs.give(end.plus(hole), pages, Cleanness::Fresh);
         inner.policy.grown(now);
+        self.grown
+            .store(self.grown.load(Relaxed) + pages * PAGE, Relaxed);
         self.publish(index, &window, inner.used);
     }
 

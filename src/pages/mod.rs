@@ -137,6 +137,8 @@ pub struct Pages {
     forking: AtomicU32,
     /// Non-zero where the system refused the last growth, and no slab went back since.
     refused: AtomicU32,
+    /// Bytes by which the heap grew since [`Pages::take_grown`]. Stored to under the page lock.
+    grown: AtomicUsize,
     /// Non-zero where pages stay with their class, a guard page after each slab (see `parked`).
     keeping: AtomicU32,
     /// Random bits that were not used, below a set one (see `parked`).
@@ -192,6 +194,7 @@ impl Pages {
             ticking: Mutex::new(locks, ()),
             forking: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            grown: AtomicUsize::new(0),
             keeping: AtomicU32::new(0),
             lots: AtomicU64::new(0),
         }
@@ -317,7 +320,7 @@ impl Pages {
                 Err(missing) => missing,
             };
             let found = match missing {
-                Missing::Pages => self.grow(os, meta, shape.pages + shape.align - 1),
+                Missing::Pages => self.grow(os, meta, shape),
                 Missing::Headers => self.open_headers(os, meta),
             };
             if !found {
@@ -452,7 +455,7 @@ impl Inner {
         let fresh = self.runs.take(page, n);
         let window = &mut self.windows[index];
         if fresh && page < window.highest {
-            self.policy.spare.take(n);
+            self.policy.retake(n);
         }
         window.highest = window.highest.max(page.plus(n));
         window.tail = window.tail.max(page.plus(n));

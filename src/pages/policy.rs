@@ -20,6 +20,8 @@ const TRIM_PAGES_MOST: usize = 1 << 22;
 const SPARE_PAGES: usize = 256;
 /// The part of the pages in use that may be dirty and free inside besides.
 const SPARE_PART: usize = 8;
+/// Something else grows by so many pages before pages go back for it.
+const WAY_PAGES: usize = (1 << 20) / PAGE;
 /// A regrowth so soon after a trim raises the threshold, in milliseconds.
 const LEARN_MS: u64 = 1000;
 
@@ -50,6 +52,12 @@ pub(super) struct Policy {
     pub(super) spare: Learnt,
     /// The fewest dirty free pages since the last tick: so many were not needed.
     pub(super) low_dirty: usize,
+    /// The pages that the heap grows by now will be written to soon (see [`Policy::begin_growth`]).
+    pub(super) fills: bool,
+    /// Dirty free pages that are kept although something else in the process grows.
+    way: Learnt,
+    /// Pages by which something else grew, and for which nothing went back yet.
+    pressed: usize,
 }
 
 impl Policy {
@@ -71,6 +79,9 @@ impl Policy {
             last_release: 0,
             spare: Learnt::new(SPARE_PAGES, TRIM_PAGES_MOST),
             low_dirty: 0,
+            fills: true,
+            way: Learnt::new(SPARE_PAGES, TRIM_PAGES_MOST),
+            pressed: 0,
         }
     }
 
@@ -108,6 +119,52 @@ impl Policy {
         let again = (self.largest / HUGE_AGAIN_PART).max(HUGE_PAGES);
         window.len >= self.huge_from
             || self.largest >= self.huge_from && window.kind == Kind::Break && window.len >= again
+    }
+
+    /// The heap is about to grow for a span, or for a slab. A program writes to few pages of a large block at times, and
+    /// the first write to a huge page makes all of it resident. A slab of small slots has a block on each page. So huge
+    /// pages are asked for where slabs are to lie, and for spans only if the user wants them everywhere.
+    pub(super) fn begin_growth(&mut self, is_span: bool) {
+        self.fills = !is_span || self.huge_from == HUGE_PAGES;
+    }
+
+    /// Something else in the process grew by `pages` pages at `now`: how many of `dirty` free pages may stay, where
+    /// `used` pages are in use. So one part of the process does not keep for later what another one needs now.
+    pub(super) fn left_beside(
+        &mut self,
+        pages: usize,
+        dirty: usize,
+        used: usize,
+        now: u64,
+    ) -> usize {
+        self.pressed += pages;
+        if self.pressed < WAY_PAGES || self.keeps_all() {
+            return dirty;
+        }
+        let pressed = core::mem::take(&mut self.pressed);
+        self.way.learn(now);
+        let bound = self.way.bound().max(used / SPARE_PART);
+        let excess = dirty.saturating_sub(bound).min(pressed);
+        if excess > 0 {
+            self.way.give(excess, now);
+        }
+        dirty - excess
+    }
+
+    /// How many of `dirty` free pages may stay after a thread that released `pages` pages has ended, where `used` pages
+    /// are in use. What was learnt of that thread does not count any more.
+    pub(super) fn left_at_end(&self, pages: usize, dirty: usize, used: usize) -> usize {
+        if self.keeps_all() {
+            return dirty;
+        }
+        let bound = SPARE_PAGES.max(used / SPARE_PART);
+        dirty.saturating_sub(pages).max(bound).min(dirty)
+    }
+
+    /// Pages that had gone back were taken again.
+    pub(super) fn retake(&mut self, pages: usize) {
+        self.spare.take(pages);
+        self.way.take(pages);
     }
 
     /// Whether nothing is discarded at a release: who asks for a longer decay than by default wants all kept until then.

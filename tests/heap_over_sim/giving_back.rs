@@ -221,3 +221,94 @@ fn nothing_stays_after_everything_is_freed_and_given_back() {
         heap.is_sound();
     }
 }
+
+/// Forty megabytes of blocks of `size` bytes come and go, ten milliseconds long.
+fn swell_by(heap: &Heap, thread: usize, size: usize) {
+    let blocks = heap.take_many(thread, size, 40_000_000 / size);
+    heap.give_all(thread, &blocks);
+    heap.sim().advance_clock(10);
+}
+
+/// Bytes kept for reuse that may be resident.
+fn kept(heap: &Heap) -> usize {
+    let stats = heap.stats();
+    stats.idle_spans + stats.idle_pages + stats.idle_large
+}
+
+/// What the heap has learnt to keep must not lie beside as many large blocks, nor the other way round.
+#[test]
+fn what_is_kept_gives_way_to_what_grows() {
+    for [before, then] in [
+        [8000, 1_000_000],
+        [50_000, 200_000],
+        [1_000_000, 8000],
+        [200_000, 50_000],
+    ] {
+        let heap = Heap::new();
+        (0..20).for_each(|_| swell_by(&heap, 0, before));
+        assert!(kept(&heap) >= 35_000_000, "it learnt to keep them");
+        let blocks = heap.take_many(0, then, 40_000_000 / then);
+        let most = 40_000_000 / 4;
+        assert!(
+            kept(&heap) <= most,
+            "{before}, {then}: {} bytes",
+            kept(&heap)
+        );
+        heap.give_all(0, &blocks);
+        heap.is_sound();
+    }
+}
+
+/// A program that needs small and large blocks by turns pays for few turns.
+#[test]
+fn what_gave_way_and_was_taken_again_stays() {
+    let heap = Heap::new();
+    let turns = || {
+        (0..20).for_each(|_| {
+            [8000, 1_000_000]
+                .iter()
+                .for_each(|&size| swell_by(&heap, 0, size))
+        })
+    };
+    turns();
+    let before = heap.sim().calls();
+    turns();
+    assert_eq!(heap.sim().calls(), before, "it still asks the system");
+    heap.is_sound();
+}
+
+/// What a thread has shown to take again and again it does not take again after its end.
+#[test]
+fn a_thread_that_ends_gives_back_what_its_frees_returned() {
+    for size in [200, 8000, 50_000, 1_000_000] {
+        let heap = Heap::new();
+        for _ in 0..20 {
+            swell_by(&heap, 1, size);
+            heap.exit(1);
+            heap.threads[1].reset();
+        }
+        assert!(kept(&heap) <= 4_000_000, "{size}: {} bytes", kept(&heap));
+        heap.is_sound();
+    }
+}
+
+/// The pages that one thread takes again and again are not given up where others begin and end.
+#[test]
+fn a_thread_that_ends_leaves_what_others_learnt_to_keep() {
+    let heap = Heap::new();
+    (0..20).for_each(|_| swell_by(&heap, 0, 8000));
+    let before = kept(&heap);
+    assert!(before >= 35_000_000, "it learnt to keep them");
+    for _ in 0..20 {
+        let blocks = heap.take_many(1, 100, 500);
+        heap.give_all(1, &blocks);
+        heap.exit(1);
+        heap.threads[1].reset();
+    }
+    assert!(
+        kept(&heap) + 200_000 >= before,
+        "{} bytes stay",
+        kept(&heap)
+    );
+    heap.is_sound();
+}

@@ -1,0 +1,31 @@
+/* Threads that hold two blocks and sleep: what each of them takes, its stack among it. */
+#include "../threads/work.h"
+
+enum { THREADS = 200, MOST_EACH = 24000 };
+
+static pthread_barrier_t there;
+
+static void *hold_two(void *argument) {
+    void *a = memset(take(100), 1, 100), *b = memset(take(500), 1, 500);
+    pthread_barrier_wait(&there);
+    pthread_barrier_wait(&there);
+    give(a), give(b);
+    return argument;
+}
+
+int main(void) {
+    pthread_t threads[THREADS];
+    small_pages_only();
+    CHECK(pthread_barrier_init(&there, NULL, THREADS + 1) == 0);
+    give(take(100)), give(take(500));
+    size_t before = resident_bytes();
+    for (int i = 0; i < THREADS; i++) threads[i] = thread_start(hold_two, NULL);
+    pthread_barrier_wait(&there);
+    size_t each = (resident_bytes() - before) / THREADS;
+    if (each > MOST_EACH) dprintf(STDERR_FILENO, "%zu bytes each\n", each);
+    CHECK(each <= MOST_EACH);
+    pthread_barrier_wait(&there);
+    for (int i = 0; i < THREADS; i++) thread_end(threads[i]);
+    sound();
+    return 0;
+}

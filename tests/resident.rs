@@ -1,0 +1,46 @@
+//! How much is resident for what is live: bounds on the questions that `bench/memory.sh` asks beside the peers.
+
+mod common;
+
+use common::passes_alone;
+
+#[test]
+fn blocks_of_which_one_page_is_used_take_that_page() {
+    passes_alone("resident/one_page.c", &[]);
+}
+
+#[test]
+fn phases_with_blocks_of_other_sizes_take_what_is_live() {
+    let up = [
+        "5000", "9000", "20000", "50000", "120000", "300000", "900000", "2100000",
+    ];
+    let mut down = up;
+    down.reverse();
+    passes_alone("resident/phases.c", &up);
+    passes_alone("resident/phases.c", &down);
+    passes_alone("resident/phases.c", &["5000", "300000", "20000", "2100000"]);
+}
+
+/// Also while the thread that made them sleeps.
+#[test]
+fn small_blocks_that_are_replaced_at_random_take_what_is_live() {
+    passes_alone("resident/replaced.c", &["500000", "2000000", "112"]);
+    passes_alone("resident/replaced.c", &["1500000", "2000000", "120"]);
+}
+
+#[test]
+fn a_server_takes_what_is_live_however_its_sizes_change() {
+    passes_alone("resident/server.c", &["150"]);
+}
+
+#[test]
+fn a_sleeping_thread_takes_few_pages() {
+    passes_alone("resident/idle_thread.c", &[]);
+}
+
+#[test]
+fn threads_in_turn_leave_little_behind() {
+    for size in ["200", "5000", "50000", "1000000"] {
+        passes_alone("resident/turns.c", &[size]);
+    }
+}
