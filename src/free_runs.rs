@@ -190,12 +190,6 @@ impl Runs {
         range.end <= GROUP_PAGES && bits(&self.group(group).free)[range].all()
     }
 
-    /// Length of the free run at `page` within its group, at most `most`.
-    pub fn free_from(&self, page: PageNo, most: usize) -> usize {
-        let (group, range) = split(page, most);
-        bits(&self.group(group).free)[range.start..range.end.min(GROUP_PAGES)].leading_ones()
-    }
-
     /// Length of the free run that ends before `page`, down to `least` at most, across groups.
     pub fn free_before(&self, page: PageNo, least: PageNo) -> usize {
         let mut at = page.index();

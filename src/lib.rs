@@ -23,85 +23,118 @@
 //! opt-level = 3
 //! ```
 //!
-//! The modules are declared bottom first: each names only modules declared before it (tests/layers.rs). docs/design.md
-//! explains the design. Start reading at [`allocator`].
+//! | Item | For |
+//! |---|---|
+//! | [`Slabside`] | the global allocator |
+//! | [`Arena`] | a first-class heap: all its blocks go with it |
+//! | [`stats`], [`Stats`] | the heap's figures |
+//! | [`trim`] | giving idle memory back to the system at once |
+//! | [`options!`](crate::options!), [`set_option`] | options of the program's own (docs/tuning.md) |
+//! | [`profile`](profile()) | a heap profile while the program runs |
+//!
+//! All other modules are hidden or private. Hidden ones serve the workspace's other crates and the tests, and may change
+//! with any version. The modules are declared bottom first: each names only modules declared before it
+//! (tests/layers.rs). ARCHITECTURE.md is the way in.
 #![no_std]
 
 #[cfg(any(test, loom, feature = "sim"))]
 extern crate std;
 
 // What size is what: arithmetic alone.
+#[doc(hidden)]
 pub mod units;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod arch;
 #[cfg(not(loom))]
-pub mod wide;
+mod wide;
+#[doc(hidden)]
 pub mod class;
-pub mod bitmap;
+#[cfg_attr(loom, allow(dead_code))]
+mod bitmap;
 #[cfg(not(loom))]
 mod learnt;
 
 // What a caller can do wrong, and what the system can be asked for.
+#[doc(hidden)]
 pub mod misuse;
+#[doc(hidden)]
 pub mod sync;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod mutex;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod os;
 #[cfg(not(loom))]
-pub mod read_only;
+mod read_only;
 
 // What the user may choose.
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod options;
 #[cfg(not(loom))]
-pub mod budget;
+mod budget;
 
 // The thread's own block, and the metadata region.
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod counters;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod tls;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod meta;
 
 // Slab headers, and how threads share them.
+#[doc(hidden)]
 pub mod slab;
+#[doc(hidden)]
 pub mod remote;
+#[doc(hidden)]
 pub mod door;
 
 // Pages, large blocks, heaps.
 #[cfg(not(loom))]
-pub mod free_runs;
+mod free_runs;
 #[cfg(not(loom))]
-pub mod pages;
+mod pages;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod profile;
 #[cfg(not(loom))]
-pub mod large;
+mod large;
 #[cfg(not(loom))]
-pub mod occupancy;
+mod occupancy;
 #[cfg(not(loom))]
-pub mod heap;
+mod heap;
 #[cfg(not(loom))]
-pub mod nested;
+mod nested;
 #[cfg(not(loom))]
-pub mod hardened;
+mod hardened;
 
 // The whole, from outside and inside.
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod allocator;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod sized_free;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod arena;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod stats;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod layout;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod process;
 #[cfg(not(loom))]
+#[doc(hidden)]
 pub mod api;
 #[cfg(all(feature = "valgrind", not(loom)))]
 pub mod valgrind;

@@ -22,7 +22,7 @@ use crate::budget::Budget;
 use crate::class::{PAIR, SPAN};
 use crate::counters::{self, Counters};
 use crate::mutex::{Lock, Mutex, Registry};
-use crate::os::{Hold, Limits, Os, Refusal};
+use crate::os::{Hold, Limits, Os, Refusal, Vm};
 use crate::read_only::ReadOnly;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -703,7 +703,7 @@ impl Meta {
     }
 
     /// From now on a write to where the region lies faults. After `init`.
-    pub fn seal<O: Os>(&self, os: &O) -> bool {
+    pub fn seal<O: Vm>(&self, os: &O) -> bool {
         self.place.seal(os)
     }
 
@@ -785,7 +785,7 @@ impl Meta {
     }
 
     /// Makes bytes `from..to` of `area` usable. Whole OS pages around them are opened.
-    pub fn open<O: Os>(&self, os: &O, area: Area, from: usize, to: usize) -> Result<(), Refusal> {
+    pub fn open<O: Vm>(&self, os: &O, area: Area, from: usize, to: usize) -> Result<(), Refusal> {
         let _guard = self.opening.lock();
         if to > self.extent(area).bytes {
             return Err(Refusal::NoMemory);
@@ -800,7 +800,7 @@ impl Meta {
     }
 
     /// Opens pages of the region, none of which is open.
-    fn open_gap<O: Os>(&self, os: &O, gap: &Range<usize>) -> Result<(), Refusal> {
+    fn open_gap<O: Vm>(&self, os: &O, gap: &Range<usize>) -> Result<(), Refusal> {
         let opened = &self.opened;
         opened.pending.store(packed(gap), Relaxed);
         let (start, bytes) = (self.address(gap.start), gap.len() * self.os_page());
@@ -813,7 +813,7 @@ impl Meta {
     }
 
     /// In the child of a fork that came while another thread opened pages, these may be there, untouched.
-    fn requeue<O: Os>(&self, os: &O) {
+    fn requeue<O: Vm>(&self, os: &O) {
         let pending = self.opened.pending.load(Relaxed);
         if pending == 0 {
             return;
@@ -834,7 +834,7 @@ impl Meta {
     }
 
     /// Opens `area` from `*opened` to at least `to`, in steps that grow with it, and moves `*opened`.
-    pub fn open_to<O: Os>(&self, os: &O, area: Area, opened: &mut usize, to: usize) -> bool {
+    pub fn open_to<O: Vm>(&self, os: &O, area: Area, opened: &mut usize, to: usize) -> bool {
         if to <= *opened {
             return true;
         }

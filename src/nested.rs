@@ -12,7 +12,7 @@
 //! where it is used up the caller is refused, as it was before there was any.
 
 use crate::misuse::{Call, Misuse};
-use crate::os::Os;
+use crate::os::Vm;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use crate::units::{bit_of, PAGE};
@@ -51,7 +51,7 @@ impl Nested {
     }
 
     /// `size` zero bytes at a multiple of `align`. `None` if that is too much, or the area is used up.
-    pub fn take<O: Os>(&self, os: &O, size: usize, align: usize) -> Option<*mut u8> {
+    pub fn take<O: Vm>(&self, os: &O, size: usize, align: usize) -> Option<*mut u8> {
         let count = chunks_for(size);
         if count > MOST || align > CHUNK {
             return None;
@@ -65,7 +65,7 @@ impl Nested {
         Some(block)
     }
 
-    fn area<O: Os>(&self, os: &O) -> Option<usize> {
+    fn area<O: Vm>(&self, os: &O) -> Option<usize> {
         let start = self.start.load(Acquire);
         if start != 0 {
             return Some(start);

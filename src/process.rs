@@ -8,7 +8,7 @@ use crate::counters::{self, Counters, Each};
 use crate::meta::Area;
 use crate::misuse::Line;
 use crate::options::{self, Name};
-use crate::os::{self, calls, Hooks, Linux, Os};
+use crate::os::{self, calls, Hooks, Host, Linux};
 use crate::stats;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::local;

@@ -4,7 +4,7 @@
 //!   | ... what changes ... | sealed, an OS page or more | ... what changes ... |
 //! ```
 
-use crate::os::Os;
+use crate::os::Vm;
 use crate::units::PAGE;
 use core::cell::UnsafeCell;
 use core::ops::Deref;
@@ -35,7 +35,7 @@ impl<T> ReadOnly<T> {
     }
 
     /// From now on a write to the value faults: whether the system could do that. For good.
-    pub fn seal<O: Os>(&self, os: &O) -> bool {
+    pub fn seal<O: Vm>(&self, os: &O) -> bool {
         let start = NonNull::from(self).cast();
         // SAFETY: whole pages, which hold nothing but the value and what fills the last one up.
         os.page_size() == PAGE && unsafe { os.seal(start, core::mem::size_of::<ReadOnly<T>>()) }

@@ -38,7 +38,7 @@ pub(crate) use resolve::{Live, Target};
 
 /// An allocator over the system `O`. One is the process's. Tests make more.
 ///
-/// What every start writes to comes first (see [`Backend`]).
+/// What every start writes to comes first (see `heap::Backend`).
 #[repr(C)]
 pub struct Allocator<O: Os> {
     stage: AtomicU32,
@@ -49,7 +49,7 @@ pub struct Allocator<O: Os> {
     pub(crate) size_ambiguous: AtomicU32,
     /// Written to at the start only if it is asked for.
     background: Background,
-    /// Where the system keeps its [`Os::fork_mark`]. Null means nowhere.
+    /// Where the system keeps its [`Host::fork_mark`]. Null means nowhere.
     fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
     pub backend: Backend<O>,

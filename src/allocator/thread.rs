@@ -454,7 +454,7 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     pub(super) fn mark(&self) -> Option<&AtomicU32> {
         // Acquire: the mark may have been made by another thread just now.
-        // SAFETY: null, or what `Os::fork_mark` gave, which stays for good.
+        // SAFETY: null, or what `Host::fork_mark` gave, which stays for good.
         unsafe { self.fork_mark.load(Acquire).as_ref() }
     }
 

@@ -6,7 +6,7 @@
 use super::forms::Basic;
 use crate::occupancy::Occupancy;
 use crate::options::{self, Mistake, Name};
-use crate::os::Os;
+use crate::os::Vm;
 use crate::process::GLOBAL;
 use crate::sized_free::Said;
 use crate::stats::{self, Stats};

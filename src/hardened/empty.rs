@@ -2,7 +2,7 @@
 
 use crate::meta::{Area, Meta, EMPTY_BLOCKS};
 use crate::mutex::{Lock, Mutex, Registry};
-use crate::os::Os;
+use crate::os::Vm;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes from one block to the next: all are aligned as any other block.
@@ -39,7 +39,7 @@ impl Empty {
     }
 
     /// A block. `None` if there are too many, or no address space is left.
-    pub fn take<O: Os>(&self, os: &O, meta: &Meta) -> Option<usize> {
+    pub fn take<O: Vm>(&self, os: &O, meta: &Meta) -> Option<usize> {
         let _guard = self.taking.lock();
         if self.base.load(Relaxed) == 0 {
             let base = os.reserve(EMPTY_BLOCKS * STEP)?;

@@ -8,9 +8,8 @@
 //! `large` keeps the records and knows nothing of this. It gets a system whose mappings have guard pages.
 
 use super::beds::Beds;
-use crate::misuse::Misuse;
 use crate::mutex::{Lock, Mutex, Registry};
-use crate::os::{Hold, Limits, Os, Refusal};
+use crate::os::{Hold, Huge, Limits, Os, Refusal, Vm};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ffi::CStr;
 use core::ptr::NonNull;
@@ -173,7 +172,7 @@ impl<'a, O: Os> WithGuardPages<'a, O> {
     }
 }
 
-impl<O: Os> Os for WithGuardPages<'_, O> {
+impl<O: Os> Vm for WithGuardPages<'_, O> {
     fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let page = self.os.page_size();
         let all = bytes.checked_add(FENCES * page)?;
@@ -221,7 +220,7 @@ impl<O: Os> Os for WithGuardPages<'_, O> {
     }
 
     unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal> {
-        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
         unsafe { self.os.open(start, bytes, hold) }
     }
 
@@ -253,19 +252,47 @@ impl<O: Os> Os for WithGuardPages<'_, O> {
         self.os.clock()
     }
 
-    fn random(&self) -> u64 {
-        self.os.random()
-    }
-
     fn limits(&self) -> Limits {
         self.os.limits()
     }
 
-    fn watch_thread(&self, thread: NonNull<u8>) {
-        self.os.watch_thread(thread);
+    fn memory(&self) -> usize {
+        self.os.memory()
     }
 
-    fn die(&self, misuse: &Misuse) -> ! {
-        self.os.die(misuse)
+    fn still_holds(&self, address: usize, value: u32) -> bool {
+        self.os.still_holds(address, value)
+    }
+
+    fn locks_new_pages(&self) -> bool {
+        self.os.locks_new_pages()
+    }
+
+    fn prefer_huge_pages(&self) {
+        self.os.prefer_huge_pages();
+    }
+
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge) {
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
+        unsafe { self.os.advise_huge(start, bytes, huge) }
+    }
+
+    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
+        unsafe { self.os.fence(start, bytes) }
+    }
+
+    fn fences_gone(&self, count: usize) {
+        self.os.fences_gone(count);
+    }
+
+    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
+        unsafe { self.os.close(start, bytes) }
+    }
+
+    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
+        unsafe { self.os.seal(start, bytes) }
     }
 }

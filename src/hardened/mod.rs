@@ -49,7 +49,7 @@ use sizes::{Sizes, Table, Words};
 use thread::{Freed, Quarantine, Threads};
 
 pub use mitigations::Mitigations;
-pub use sample::{Moment, Sampled, Samples};
+pub use sample::Samples;
 pub use thread::Thread;
 
 /// Bytes of a line of the cache.

@@ -128,11 +128,6 @@ impl Random {
         word.set(bits >> 8);
         bits as usize & 0xff
     }
-
-    /// A random number below 2^32.
-    pub fn number(&self) -> usize {
-        (0..4).fold(0, |sum, _| sum << 8 | self.byte())
-    }
 }
 
 #[cfg(test)]

@@ -33,34 +33,24 @@ enum State {
     Unclosed = 3,
 }
 
-/// A moment of a block's life: which thread, and where.
+/// A moment of a block's life: where in the program it was.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Moment {
-    thread: u32,
-    known: u32,
+    known: usize,
     frames: [usize; FRAMES],
 }
 
 impl Moment {
     fn now<O: Os>(os: &O) -> Moment {
         let mut frames = [0; FRAMES];
-        let known = os.stack(&mut frames) as u32;
-        Moment {
-            thread: os.thread_id() as u32,
-            known,
-            frames,
-        }
-    }
-
-    /// The thread's number.
-    pub fn thread(&self) -> usize {
-        self.thread as usize
+        let known = os.stack(&mut frames);
+        Moment { known, frames }
     }
 
     /// The return addresses of its functions, innermost first.
     pub fn frames(&self) -> &[usize] {
-        &self.frames[..self.known as usize]
+        &self.frames[..self.known]
     }
 }
 

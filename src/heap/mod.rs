@@ -59,7 +59,7 @@ use profiling::Profiling;
 pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
-pub use visit::{Inside, Whose};
+pub use visit::Whose;
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
 const BINNED_BYTES: usize = 512 << 10;

@@ -25,7 +25,7 @@ use crate::learnt::Learnt;
 use crate::meta::{Area, Meta, RECORD_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
-use crate::os::Os;
+use crate::os::Vm;
 use crate::units::PAGE;
 use core::ptr::NonNull;
 use range_cache::RangeCache;
@@ -178,7 +178,7 @@ impl Large {
     // ---- mapping and unmapping ------------------------------------------------------------------
 
     /// A block of at least `size` >= 1 bytes at a multiple of `align`, and whether it is all zero.
-    pub fn map<O: Os>(
+    pub fn map<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
@@ -225,7 +225,7 @@ impl Large {
 
     /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again. Says how many
     /// bytes of it were mapped for that.
-    fn stretch<O: Os>(
+    fn stretch<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
@@ -247,7 +247,7 @@ impl Large {
 
     /// Records a new live block, of which `more` bytes were mapped for it. Where another thread took the last place of
     /// the table and it cannot grow, the block is unmapped.
-    fn enter<O: Os>(&self, os: &O, meta: &Meta, block: Block, more: usize) -> Option<()> {
+    fn enter<O: Vm>(&self, os: &O, meta: &Meta, block: Block, more: usize) -> Option<()> {
         loop {
             {
                 let inner = &mut *self.inner.lock();
@@ -266,7 +266,7 @@ impl Large {
     }
 
     /// Frees the block at `address`: keeps its mapping for reuse, or gives it back. Says what it found.
-    pub fn unmap<O: Os>(&self, os: &O, meta: &Meta, address: usize) -> Found {
+    pub fn unmap<O: Vm>(&self, os: &O, meta: &Meta, address: usize) -> Found {
         let now = os.clock();
         let (found, dropped, over, due) = {
             let inner = &mut *self.inner.lock();
@@ -314,11 +314,11 @@ impl Large {
     }
 
     /// Unmaps what is kept beyond its bound.
-    fn shed<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
+    fn shed<O: Vm>(&self, os: &O, meta: &Meta, now: u64) {
         self.drop_while(os, meta, |inner| inner.shed(now));
     }
 
-    fn drop_while<O: Os>(
+    fn drop_while<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
@@ -334,7 +334,7 @@ impl Large {
 
     /// Unmaps a range that nobody knows any more, if there is one. Where the kernel refuses, its pages are dropped and
     /// the range is noted as a stray. Says whether its memory went back.
-    fn unmap_dropped<O: Os>(&self, os: &O, meta: &Meta, dropped: Option<Range>) -> bool {
+    fn unmap_dropped<O: Vm>(&self, os: &O, meta: &Meta, dropped: Option<Range>) -> bool {
         let Some(range) = dropped else {
             return false;
         };
@@ -358,7 +358,7 @@ impl Large {
     }
 
     /// Unmaps strays, at most `most`, until one cannot be.
-    fn unmap_strays<O: Os>(&self, os: &O, meta: &Meta, most: usize) {
+    fn unmap_strays<O: Vm>(&self, os: &O, meta: &Meta, most: usize) {
         for _ in 0..most {
             let Some(stray) = self.inner.lock().take_stray() else {
                 return;
@@ -375,7 +375,7 @@ impl Large {
 
     /// Resizes the live `block`, moving it if need be. The contents stay up to the smaller size. A block that moves
     /// belongs to the first-class heap `owner` from then on (0: to none). `None`: nothing changed.
-    pub fn remap<O: Os>(
+    pub fn remap<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
@@ -410,7 +410,7 @@ impl Large {
     }
 
     /// Grows a block by moving it to where there is room after it for the next times.
-    fn move_to_room<O: Os>(
+    fn move_to_room<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
@@ -452,7 +452,7 @@ impl Large {
         moved.map(|_| now.block())
     }
 
-    fn shrink<O: Os>(&self, os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+    fn shrink<O: Vm>(&self, os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
         let clock = os.clock();
         let dropped = {
             let inner = &mut *self.inner.lock();
@@ -466,7 +466,7 @@ impl Large {
     }
 
     /// Grows the live `block` at its place to at least `size` bytes. False if there is no room.
-    pub fn expand<O: Os>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> bool {
+    pub fn expand<O: Vm>(&self, os: &O, meta: &Meta, block: Block, size: usize) -> bool {
         let bytes = match size.checked_next_multiple_of(meta.os_page()) {
             Some(bytes) if bytes > block.bytes => bytes,
             Some(_) => return true,
@@ -481,7 +481,7 @@ impl Large {
         true
     }
 
-    fn expand_mapping<O: Os>(
+    fn expand_mapping<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
@@ -562,7 +562,7 @@ impl Large {
     // ---- the table ------------------------------------------------------------------------------
 
     /// Doubles the table: opens the other area and copies.
-    fn grow<O: Os>(&self, os: &O, meta: &Meta) -> bool {
+    fn grow<O: Vm>(&self, os: &O, meta: &Meta) -> bool {
         let _growing = self.grow_lock.lock();
         let (shift, mut opened) = {
             let inner = &mut *self.inner.lock();
@@ -629,7 +629,7 @@ impl Large {
     // ---- giving back ----------------------------------------------------------------------------
 
     /// Gives back what was kept too long, and, an interval after the last, what was not needed in between.
-    pub fn decay<O: Os>(&self, os: &O, meta: &Meta, now: u64) {
+    pub fn decay<O: Vm>(&self, os: &O, meta: &Meta, now: u64) {
         let (mut idle, then) = {
             let inner = &mut *self.inner.lock();
             let then = now.checked_sub(KEPT_INTERVALS * inner.interval);
@@ -646,7 +646,7 @@ impl Large {
 
     /// Something else in the process grew by `bytes` bytes: as many kept ones go back, unless the program took such
     /// bytes again soon after an earlier time.
-    pub fn give_way<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+    pub fn give_way<O: Vm>(&self, os: &O, meta: &Meta, bytes: usize) {
         let now = os.clock();
         let excess = self.inner.lock().gives_way(bytes, now);
         self.give_oldest(os, meta, excess);
@@ -654,13 +654,13 @@ impl Large {
 
     /// A thread that freed `bytes` bytes has ended, and will not take them again: as many kept ones go back, but for the
     /// few that stay whatever is learnt.
-    pub fn give_back_at_end<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+    pub fn give_back_at_end<O: Vm>(&self, os: &O, meta: &Meta, bytes: usize) {
         let excess = self.inner.lock().excess_over(SPARE).min(bytes);
         self.give_oldest(os, meta, excess);
     }
 
     /// Gives `excess` kept bytes back, or a few more: those freed longest ago.
-    fn give_oldest<O: Os>(&self, os: &O, meta: &Meta, mut excess: usize) {
+    fn give_oldest<O: Vm>(&self, os: &O, meta: &Meta, mut excess: usize) {
         self.drop_while(os, meta, |inner| {
             if excess == 0 {
                 return None;
@@ -673,7 +673,7 @@ impl Large {
     }
 
     /// Gives back all that is kept.
-    pub fn give_back<O: Os>(&self, os: &O, meta: &Meta) {
+    pub fn give_back<O: Vm>(&self, os: &O, meta: &Meta) {
         self.drop_while(os, meta, |inner| inner.kept.drop_older(u64::MAX));
         self.unmap_strays(os, meta, usize::MAX);
     }
@@ -703,7 +703,7 @@ impl Large {
     }
 }
 
-fn map_fresh<O: Os>(os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<Block> {
+fn map_fresh<O: Vm>(os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<Block> {
     if !meta.budget.charge(bytes) {
         return None;
     }
@@ -718,7 +718,7 @@ fn map_fresh<O: Os>(os: &O, meta: &Meta, bytes: usize, align: usize) -> Option<B
 
 /// Maps what a mapping that is in no record and not kept lacks to `bytes` bytes, before or after it. Nothing is moved.
 /// The whole can still be moved later, which several mappings could not.
-fn widened<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+fn widened<O: Vm>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
     let more = bytes - block.bytes;
     if !meta.budget.charge(more) {
         return None;
@@ -737,7 +737,7 @@ fn widened<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Blo
 }
 
 /// Makes a mapping that is in no record and not kept `bytes` bytes long, moving it if need be.
-fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
+fn remapped<O: Vm>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Block> {
     let start = NonNull::new(block.address as *mut u8)?;
     let more = bytes - block.bytes;
     if !meta.budget.charge(more) {
@@ -756,7 +756,7 @@ fn remapped<O: Os>(os: &O, meta: &Meta, block: Block, bytes: usize) -> Option<Bl
 }
 
 /// Whether the freed `block`, in no record and not kept, could be unmapped.
-fn unmapped<O: Os>(os: &O, meta: &Meta, block: Block) -> bool {
+fn unmapped<O: Vm>(os: &O, meta: &Meta, block: Block) -> bool {
     let start = NonNull::new(block.address as *mut u8);
     // SAFETY: no record names the mapping and no other thread knows of it, so nobody uses the range.
     let done = start.is_some_and(|start| unsafe { os.unmap(start, block.bytes) });

@@ -8,7 +8,7 @@
 use super::calls;
 use super::process::{auxiliary_value, string, variable, Process};
 use super::steady::Steady;
-use super::{Hold, Huge, Limits, NextMalloc, Os, Refusal};
+use super::{Hold, Host, Huge, Limits, NextMalloc, Refusal, Vm};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
@@ -56,7 +56,7 @@ const ONLY_WHERE_FREE: libc::c_int = libc::MAP_FIXED_NOREPLACE;
 pub struct Hooks {
     /// Once, when the first thread has its heap.
     pub started: fn(),
-    /// At the end of each watched thread, with what was given to [`Os::watch_thread`].
+    /// At the end of each watched thread, with what was given to [`Host::watch_thread`].
     pub thread_exit: unsafe extern "C" fn(*mut libc::c_void),
     /// Before each fork(2), after other handlers if they were registered later. Holds no lock on return.
     pub fork_prepare: unsafe extern "C" fn(),
@@ -66,7 +66,7 @@ pub struct Hooks {
     pub fork_child: unsafe extern "C" fn(),
     /// In each fork child, before its heap is repaired.
     pub forked: fn(),
-    /// In the thread that [`Os::start_background`] starts. It does not return.
+    /// In the thread that [`Host::start_background`] starts. It does not return.
     pub background: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
     /// At a fault, with its address, from a signal handler: takes no lock, allocates nothing.
     pub fault: fn(usize),
@@ -199,7 +199,7 @@ fn at(start: NonNull<u8>) -> usize {
 
 const READ_WRITE: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 
-impl Os for Linux {
+impl Vm for Linux {
     fn page_size(&self) -> usize {
         self.process.page_size()
     }
@@ -324,18 +324,6 @@ impl Os for Linux {
         unsafe { calls::advise(at(start), bytes, libc::MADV_DONTNEED) }
     }
 
-    fn start_background(&self) -> bool {
-        keeping_errno(|| start_thread(self.hooks.background))
-    }
-
-    fn rest(&self, milliseconds: u64) {
-        calls::rest(milliseconds);
-    }
-
-    fn barrier(&self) -> bool {
-        calls::barrier()
-    }
-
     fn locks_new_pages(&self) -> bool {
         let bytes = self.page_size();
         let Some(page) = map_anonymous(bytes, READ_WRITE, 0) else {
@@ -360,14 +348,94 @@ impl Os for Linux {
         self.time.tell(now)
     }
 
+    fn limits(&self) -> Limits {
+        calls::limits()
+    }
+
+    fn prefer_huge_pages(&self) {
+        self.huge.store(1, Relaxed);
+    }
+
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge) {
+        let advice = match huge {
+            Huge::Wanted => libc::MADV_HUGEPAGE,
+            Huge::Unwanted => libc::MADV_NOHUGEPAGE,
+        };
+        // SAFETY: the caller's range. Advice changes no contents.
+        unsafe { calls::advise(at(start), bytes, advice) };
+    }
+
+    fn memory(&self) -> usize {
+        calls::memory()
+    }
+
+    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's: nobody writes there any more, and from now on the kernel refuses to change the mapping.
+        // Older ones know no such call.
+        unsafe {
+            let done = calls::protect(at(start), bytes, libc::PROT_READ);
+            calls::seal(at(start), bytes);
+            done
+        }
+    }
+
+    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let fences = &self.fences;
+        if fences.way.load(Relaxed) != BY_PROTECTION {
+            // SAFETY: the caller guarantees that nobody needs the contents, and the range is its own.
+            if unsafe { calls::advise(at(start), bytes, GUARD_INSTALL) } {
+                fences.way.store(BY_GUARD, Relaxed);
+                return true;
+            }
+            if fences.way.load(Relaxed) == BY_GUARD {
+                return false;
+            }
+            fences.most.store(max_mappings() / 4, Relaxed);
+            fences.way.store(BY_PROTECTION, Relaxed);
+        }
+        if fences.protected.fetch_add(1, Relaxed) >= fences.most.load(Relaxed) {
+            fences.protected.fetch_sub(1, Relaxed);
+            return false;
+        }
+        // SAFETY: the caller guarantees that nobody uses the range from now on.
+        unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) }
+    }
+
+    fn fences_gone(&self, count: usize) {
+        if self.fences.way.load(Relaxed) == BY_PROTECTION {
+            let less = |now: usize| Some(now.saturating_sub(count));
+            let _ = self.fences.protected.fetch_update(Relaxed, Relaxed, less);
+        }
+    }
+
+    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        let flags = libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: the caller gives the contents up and keeps the range.
+        unsafe { calls::map(at(start), bytes, libc::PROT_NONE, flags).is_ok() }
+    }
+
+    fn still_holds(&self, address: usize, value: u32) -> bool {
+        calls::is_word(address, value)
+    }
+}
+
+impl Host for Linux {
+    fn start_background(&self) -> bool {
+        keeping_errno(|| start_thread(self.hooks.background))
+    }
+
+    fn rest(&self, milliseconds: u64) {
+        calls::rest(milliseconds);
+    }
+
+    fn barrier(&self) -> bool {
+        calls::barrier()
+    }
+
     fn random(&self) -> u64 {
         let word = calls::random();
         // Where that failed, at least an address mixes in.
         word ^ (ptr::from_ref(&word) as u64).rotate_left(32) ^ self.clock()
-    }
-
-    fn limits(&self) -> Limits {
-        calls::limits()
     }
 
     fn begin(&self) {
@@ -404,19 +472,6 @@ impl Os for Linux {
         calls::write(libc::STDERR_FILENO, line);
     }
 
-    fn prefer_huge_pages(&self) {
-        self.huge.store(1, Relaxed);
-    }
-
-    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge) {
-        let advice = match huge {
-            Huge::Wanted => libc::MADV_HUGEPAGE,
-            Huge::Unwanted => libc::MADV_NOHUGEPAGE,
-        };
-        // SAFETY: the caller's range. Advice changes no contents.
-        unsafe { calls::advise(at(start), bytes, advice) };
-    }
-
     fn next_malloc(&self) -> Option<NextMalloc> {
         keeping_errno(super::loader::next_malloc)
     }
@@ -427,10 +482,6 @@ impl Os for Linux {
 
     fn thread_id(&self) -> u64 {
         (calls::getpid() as u64) << 32 | calls::gettid() as u64
-    }
-
-    fn still_holds(&self, address: usize, value: u32) -> bool {
-        calls::is_word(address, value)
     }
 
     unsafe fn copy_own(&self, process: u32, from: usize, to: *mut u8, bytes: usize) -> usize {
@@ -466,10 +517,6 @@ impl Os for Linux {
 
     fn forked(&self) {
         (self.hooks.forked)();
-    }
-
-    fn memory(&self) -> usize {
-        calls::memory()
     }
 
     fn watch_thread(&self, thread: NonNull<u8>) {
@@ -516,51 +563,6 @@ impl Os for Linux {
             (*place).sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             keeping_errno(|| libc::sigaction(libc::SIGSEGV, place, BEFORE.0.get()));
         }
-    }
-
-    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        // SAFETY: the caller's: nobody writes there any more, and from now on the kernel refuses to change the mapping.
-        // Older ones know no such call.
-        unsafe {
-            let done = calls::protect(at(start), bytes, libc::PROT_READ);
-            calls::seal(at(start), bytes);
-            done
-        }
-    }
-
-    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let fences = &self.fences;
-        if fences.way.load(Relaxed) != BY_PROTECTION {
-            // SAFETY: the caller guarantees that nobody needs the contents, and the range is its own.
-            if unsafe { calls::advise(at(start), bytes, GUARD_INSTALL) } {
-                fences.way.store(BY_GUARD, Relaxed);
-                return true;
-            }
-            if fences.way.load(Relaxed) == BY_GUARD {
-                return false;
-            }
-            fences.most.store(max_mappings() / 4, Relaxed);
-            fences.way.store(BY_PROTECTION, Relaxed);
-        }
-        if fences.protected.fetch_add(1, Relaxed) >= fences.most.load(Relaxed) {
-            fences.protected.fetch_sub(1, Relaxed);
-            return false;
-        }
-        // SAFETY: the caller guarantees that nobody uses the range from now on.
-        unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) }
-    }
-
-    fn fences_gone(&self, count: usize) {
-        if self.fences.way.load(Relaxed) == BY_PROTECTION {
-            let less = |now: usize| Some(now.saturating_sub(count));
-            let _ = self.fences.protected.fetch_update(Relaxed, Relaxed, less);
-        }
-    }
-
-    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let flags = libc::MAP_NORESERVE | libc::MAP_FIXED;
-        // SAFETY: the caller gives the contents up and keeps the range.
-        unsafe { calls::map(at(start), bytes, libc::PROT_NONE, flags).is_ok() }
     }
 
     fn stack(&self, frames: &mut [usize]) -> usize {

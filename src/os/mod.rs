@@ -1,4 +1,5 @@
-//! What the allocator asks of the system, as a trait, so that the system can be swapped.
+//! What the allocator asks of the system, as traits, so that the system can be swapped: [`Vm`] maps memory, and
+//! [`Host`] is what the process offers besides.
 //!
 //! [`Linux`] asks the real one. `Sim` (feature `sim`) is a simulated one that checks every transition of every page and
 //! fails when told to. Nothing else makes a system call but `mutex`'s futex.
@@ -63,7 +64,7 @@ pub enum Hold {
     Reserved,
 }
 
-/// Why [`Os::open`] opened nothing.
+/// Why [`Vm::open`] opened nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The system gives no more memory.
@@ -72,12 +73,15 @@ pub enum Refusal {
     Taken,
 }
 
-/// The system's memory and the little else that the allocator needs of it.
+/// The system's memory, and what decides how it is used.
 ///
-/// Contract, for all: sizes and addresses are in bytes and multiples of [`Os::page_size`], except for
-/// the break, which may stand anywhere. A method that fails changes nothing. None allocates by malloc,
+/// Contract, for both traits: sizes and addresses are in bytes and multiples of [`Vm::page_size`], except for
+/// the break, which may stand anywhere. A method that fails changes nothing. None allocates by malloc unless it says so,
 /// none keeps a lock. All keep errno.
-pub trait Os: Sync {
+///
+/// Every method is required, so that whoever stands between the allocator and the system forwards each one. A system
+/// that cannot do what hardened mode asks for (fences, closing, sealing) answers false, and the allocator does without.
+pub trait Vm: Sync {
     /// Size of an OS page: a power of two, at least our 4 KiB page.
     fn page_size(&self) -> usize;
 
@@ -99,7 +103,7 @@ pub trait Os: Sync {
     /// they are. What is claimed is refused where anything lies in the range, usable pages of ours too.
     ///
     /// # Safety
-    /// The range lies within one that [`Os::claim`] or [`Os::reserve`] returned, as `hold` says.
+    /// The range lies within one that [`Vm::claim`] or [`Vm::reserve`] returned, as `hold` says.
     unsafe fn open(&self, start: NonNull<u8>, bytes: usize, hold: Hold) -> Result<(), Refusal>;
 
     /// Maps usable zero pages at a multiple of `align` (a power of two).
@@ -112,19 +116,19 @@ pub trait Os: Sync {
     /// Gives address space back. It may fail where splitting a mapping would exceed `vm.max_map_count`.
     ///
     /// # Safety
-    /// Nobody uses the range any more, and it came from [`Os::map`], [`Os::remap`] or [`Os::reserve`], or was opened.
+    /// Nobody uses the range any more, and it came from [`Vm::map`], [`Vm::remap`] or [`Vm::reserve`], or was opened.
     unsafe fn unmap(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
     /// Resizes a mapping, moving it if need be (mremap(2)). Bytes beyond the old size are zero.
     ///
     /// # Safety
-    /// As [`Os::unmap`]. On success the old range is gone where the address differs.
+    /// As [`Vm::unmap`]. On success the old range is gone where the address differs.
     unsafe fn remap(&self, start: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
 
     /// Grows a mapping at its place. Bytes beyond the old size are zero. False where there is no room after it.
     ///
     /// # Safety
-    /// `start` and `old` are a mapping from [`Os::map`] or [`Os::remap`] that the caller owns.
+    /// `start` and `old` are a mapping from [`Vm::map`] or [`Vm::remap`] that the caller owns.
     unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool;
 
     /// Drops the contents of usable pages: they cost no memory until touched, and then read as zero.
@@ -133,6 +137,59 @@ pub trait Os: Sync {
     /// The range is usable, ours, and its contents are dead.
     unsafe fn discard(&self, start: NonNull<u8>, bytes: usize) -> bool;
 
+    /// Makes usable pages fault when they are touched, whoever touches them. Their contents are lost. The range stays
+    /// the caller's, to be unmapped or given back like the pages around it.
+    ///
+    /// # Safety
+    /// The range is usable, ours, and its contents are dead.
+    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Tells that `count` fences are gone, with the mappings that they were in.
+    fn fences_gone(&self, count: usize);
+
+    /// Makes a usable range of whole mappings one that is only reserved, as [`Vm::reserve`] gives.
+    ///
+    /// # Safety
+    /// As [`Vm::unmap`]. The range stays the caller's.
+    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Makes whole pages read-only, for good where the system can promise that.
+    ///
+    /// # Safety
+    /// Nobody writes to them from now on but by misuse.
+    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Says whether huge pages are wanted for a range. Where there are none nothing happens.
+    ///
+    /// # Safety
+    /// The caller owns the range.
+    unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge);
+
+    /// From now on asks for huge pages for whatever [`Vm::map`] hands out.
+    fn prefer_huge_pages(&self);
+
+    /// Whether new pages are resident at once, since the process locks its memory (mlockall(2)).
+    fn locks_new_pages(&self) -> bool;
+
+    /// Names a range in /proc/PID/maps, as far as the system can. Best effort.
+    fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr);
+
+    /// The limits in force at the time of the call.
+    fn limits(&self) -> Limits;
+
+    /// Bytes of memory and swap that the system has. `usize::MAX` if that is not known.
+    fn memory(&self) -> usize;
+
+    /// Milliseconds of a monotonic clock, coarse and cheap.
+    fn clock(&self) -> u64;
+
+    /// Whether the word at `address`, which may be unmapped meanwhile, can be read and is `value`.
+    fn still_holds(&self, address: usize, value: u32) -> bool;
+}
+
+/// What the process offers besides memory: options, hooks, other mallocs, reports and chance. The methods with a body
+/// say what a system answers that offers nothing of the kind.
+pub trait Host: Sync {
     /// Starts a thread that runs the hook for the background, blocks all signals but libc's own and is joined by
     /// nobody. Returns whether it did. May allocate: call it with no lock held and the calling thread's heap in place.
     fn start_background(&self) -> bool {
@@ -149,22 +206,8 @@ pub trait Os: Sync {
         false
     }
 
-    /// Whether new pages are resident at once, since the process locks its memory (mlockall(2)).
-    fn locks_new_pages(&self) -> bool {
-        false
-    }
-
-    /// Names a range in /proc/PID/maps, as far as the system can. Best effort.
-    fn name(&self, start: NonNull<u8>, bytes: usize, name: &'static core::ffi::CStr);
-
-    /// Milliseconds of a monotonic clock, coarse and cheap.
-    fn clock(&self) -> u64;
-
     /// A random word, for addresses and secrets. Never fails, may be weak.
     fn random(&self) -> u64;
-
-    /// The limits in force at the time of the call.
-    fn limits(&self) -> Limits;
 
     /// Registers the process's hooks (thread exit, fork child) with the system. May allocate: called
     /// once, with no lock held and the calling thread's heap in place.
@@ -183,15 +226,6 @@ pub trait Os: Sync {
 
     /// Writes a line, which has its newline, to standard error. Keeps errno, never waits for a lock.
     fn say(&self, _line: &[u8]) {}
-
-    /// From now on asks for huge pages for whatever [`Os::map`] hands out.
-    fn prefer_huge_pages(&self) {}
-
-    /// Says whether huge pages are wanted for a range. Where there are none nothing happens.
-    ///
-    /// # Safety
-    /// The caller owns the range.
-    unsafe fn advise_huge(&self, _start: NonNull<u8>, _bytes: usize, _huge: Huge) {}
 
     /// The malloc whose blocks may have strayed here. `None` if there is none. May allocate: call it with no lock held.
     fn next_malloc(&self) -> Option<NextMalloc> {
@@ -212,11 +246,6 @@ pub trait Os: Sync {
     /// In a fork child, before anything of the heap is repaired.
     fn forked(&self) {}
 
-    /// Bytes of memory and swap that the system has. `usize::MAX` if that is not known.
-    fn memory(&self) -> usize {
-        usize::MAX
-    }
-
     /// Sees to it that this code stays loaded for the process's life. May allocate: call it with no lock
     /// held.
     fn stay_loaded(&self) {}
@@ -227,12 +256,6 @@ pub trait Os: Sync {
         0
     }
 
-    /// Whether the word at `address`, which may be unmapped meanwhile, can be read and is `value`.
-    fn still_holds(&self, address: usize, value: u32) -> bool {
-        let _ = (address, value);
-        true
-    }
-
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
     /// allocate: call it with no lock held and the thread's heap in place.
     fn watch_thread(&self, thread: NonNull<u8>);
@@ -240,7 +263,7 @@ pub trait Os: Sync {
     /// Reports a misuse and ends the program. Reentrant. Does not return.
     fn die(&self, misuse: &Misuse) -> !;
 
-    /// As [`Os::die`], with `details` on a line of their own, then the stack as far as it can be told, and
+    /// As [`Host::die`], with `details` on a line of their own, then the stack as far as it can be told, and
     /// other stacks under their titles.
     fn die_telling(&self, misuse: &Misuse, details: &Line, stacks: &[(&str, &[usize])]) -> ! {
         let _ = (details, stacks);
@@ -254,41 +277,6 @@ pub trait Os: Sync {
 
     /// From now on tells the hook for faults of each fault (SIGSEGV), before whoever is told else.
     fn watch_faults(&self) {}
-
-    // ---- hardened mode: a system that cannot do these answers false, and does without ------------
-
-    /// Makes usable pages fault when they are touched, whoever touches them. Their contents are lost. The range stays
-    /// the caller's, to be unmapped or given back like the pages around it.
-    ///
-    /// # Safety
-    /// The range is usable, ours, and its contents are dead.
-    unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let _ = (start, bytes);
-        false
-    }
-
-    /// Tells that `count` fences are gone, with the mappings that they were in.
-    fn fences_gone(&self, count: usize) {
-        let _ = count;
-    }
-
-    /// Makes a usable range of whole mappings one that is only reserved, as [`Os::reserve`] gives.
-    ///
-    /// # Safety
-    /// As [`Os::unmap`]. The range stays the caller's.
-    unsafe fn close(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let _ = (start, bytes);
-        false
-    }
-
-    /// Makes whole pages read-only, for good where the system can promise that.
-    ///
-    /// # Safety
-    /// Nobody writes to them from now on but by misuse.
-    unsafe fn seal(&self, start: NonNull<u8>, bytes: usize) -> bool {
-        let _ = (start, bytes);
-        false
-    }
 
     /// Copies memory of this process, whose number is `process`, to `to`, as far as it can be read. Returns how many
     /// bytes. Never faults.
@@ -309,3 +297,8 @@ pub trait Os: Sync {
     /// Gets ready to tell stacks, which may allocate: with no lock held and the thread's heap in place.
     fn prepare_stacks(&self) {}
 }
+
+/// A system: all that the allocator asks for.
+pub trait Os: Vm + Host {}
+
+impl<S: Vm + Host> Os for S {}

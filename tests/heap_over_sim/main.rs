@@ -21,7 +21,7 @@ mod profile;
 use slabside::allocator::Allocator;
 use slabside::class::{size_of_class, CLASSES};
 use slabside::misuse::{Call, Misuse};
-use slabside::os::{Os, Sim, SimConfig};
+use slabside::os::{Sim, SimConfig, Vm};
 use slabside::remote;
 use slabside::slab::SlabPtr;
 use slabside::stats::{stats, Stats};

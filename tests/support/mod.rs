@@ -16,7 +16,7 @@ pub mod fuzzing;
 pub mod parallel;
 
 use slabside::allocator::Allocator;
-use slabside::os::{Limits, Os, Sim, SimConfig};
+use slabside::os::{Limits, Sim, SimConfig, Vm};
 use slabside::stats::{census, stats, Stats};
 use slabside::tls::ThreadCache;
 use slabside::units::{PAGE, SPAN_MAX};

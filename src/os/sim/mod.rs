@@ -27,7 +27,7 @@ mod mappings;
 #[cfg(test)]
 mod tests;
 
-use super::{Hold, Limits, Os, Refusal};
+use super::{Hold, Host, Huge, Limits, Refusal, Vm};
 use crate::misuse::Misuse;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 use crate::units::PAGE;
@@ -124,7 +124,7 @@ impl SimConfig {
 
 /// A simulated system. Dropping it takes all its memory away.
 ///
-/// If a call breaks the contract of [`Os`], it panics and changes nothing, even if it was to fail on command. A range
+/// If a call breaks the contract of [`Vm`], it panics and changes nothing, even if it was to fail on command. A range
 /// may be empty, not whole pages, outside the window or in the wrong state. Or the caller gives back memory that a
 /// foreign `sbrk` took.
 #[derive(Debug)]
@@ -308,7 +308,7 @@ impl Sim {
         self.lock().break_start()
     }
 
-    /// How often [`Os::watch_thread`] was called.
+    /// How often [`Host::watch_thread`] was called.
     pub fn watched(&self) -> usize {
         self.lock().watched
     }
@@ -339,20 +339,7 @@ impl Default for Sim {
     }
 }
 
-impl Os for Sim {
-    fn fork_mark(&self) -> Option<&'static AtomicU32> {
-        // Kept with the state: thread sanitizer does not see how a `OnceLock` hands its value on.
-        let mut state = self.lock();
-        if !state.config.marks_forks {
-            return None;
-        }
-        Some(*state.mark.get_or_insert_with(|| {
-            let mark: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
-            MARKS.lock().unwrap_or_else(|e| e.into_inner()).push(mark);
-            mark
-        }))
-    }
-
+impl Vm for Sim {
     fn page_size(&self) -> usize {
         self.lock().config.page_size
     }
@@ -404,11 +391,6 @@ impl Os for Sim {
         unsafe { self.call().discard(start, bytes) }
     }
 
-    fn barrier(&self) -> bool {
-        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
-        true
-    }
-
     fn name(&self, start: NonNull<u8>, bytes: usize, _name: &'static core::ffi::CStr) {
         let state = self.lock();
         let range = state.range("name", start, bytes);
@@ -423,12 +405,64 @@ impl Os for Sim {
         self.lock().clock
     }
 
-    fn random(&self) -> u64 {
-        self.lock().random()
-    }
-
     fn limits(&self) -> Limits {
         self.lock().config.limits
+    }
+
+    // A system without any of the following: hardened mode does without.
+
+    unsafe fn fence(&self, _: NonNull<u8>, _: usize) -> bool {
+        false
+    }
+
+    fn fences_gone(&self, _: usize) {}
+
+    unsafe fn close(&self, _: NonNull<u8>, _: usize) -> bool {
+        false
+    }
+
+    unsafe fn seal(&self, _: NonNull<u8>, _: usize) -> bool {
+        false
+    }
+
+    unsafe fn advise_huge(&self, _: NonNull<u8>, _: usize, _: Huge) {}
+
+    fn prefer_huge_pages(&self) {}
+
+    fn locks_new_pages(&self) -> bool {
+        false
+    }
+
+    fn memory(&self) -> usize {
+        usize::MAX
+    }
+
+    fn still_holds(&self, address: usize, value: u32) -> bool {
+        self.lock().still_holds(address, value)
+    }
+}
+
+impl Host for Sim {
+    fn fork_mark(&self) -> Option<&'static AtomicU32> {
+        // Kept with the state: thread sanitizer does not see how a `OnceLock` hands its value on.
+        let mut state = self.lock();
+        if !state.config.marks_forks {
+            return None;
+        }
+        Some(*state.mark.get_or_insert_with(|| {
+            let mark: &AtomicU32 = Box::leak(Box::new(AtomicU32::new(1)));
+            MARKS.lock().unwrap_or_else(|e| e.into_inner()).push(mark);
+            mark
+        }))
+    }
+
+    fn barrier(&self) -> bool {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        true
+    }
+
+    fn random(&self) -> u64 {
+        self.lock().random()
     }
 
     fn options(&self) -> &'static [u8] {
@@ -437,10 +471,6 @@ impl Os for Sim {
 
     fn watch_thread(&self, _thread: NonNull<u8>) {
         self.lock().watched += 1;
-    }
-
-    fn still_holds(&self, address: usize, value: u32) -> bool {
-        self.lock().still_holds(address, value)
     }
 
     fn die(&self, misuse: &Misuse) -> ! {
