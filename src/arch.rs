@@ -14,6 +14,8 @@ use crate::units::PAGE_SHIFT;
 
 /// Bytes of the calling thread's block, zero at thread start, of `tls::ThreadCache`.
 pub const BLOCK_BYTES: usize = 1088;
+/// Where in the block the thread's count of locks lies.
+pub const BLOCK_LOCKS: usize = 1074;
 
 /// Offset in a slot cache of the cached slots.
 pub const CACHE_BITS: usize = 0;

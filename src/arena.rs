@@ -8,10 +8,10 @@
 //! block of it is left in a quarantine, on a page of its own or between guard pages. The pages that go on to others are
 //! in the state of free blocks.
 
-use crate::allocator::{Allocator, Busy, Target};
+use crate::allocator::{mark_busy, Allocator, Target};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
-use crate::tls::ThreadCache;
+use crate::tls::{Frame, ThreadCache};
 use core::cell::Cell;
 
 /// Names a first-class heap: a random number, of no use after its destruction.
@@ -24,14 +24,15 @@ impl<O: Os> Allocator<O> {
     /// least 64, and for 32,768 on a machine of common size. Or a signal handler that interrupted the allocator calls
     /// it.
     pub fn create_arena(&self, thread: &ThreadCache) -> Option<Handle> {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return None;
         }
         self.notice_fork(thread);
         if !self.attach(thread) {
             return None;
         }
-        let _busy = self.enter(thread);
+        let frame = Frame::new();
+        let _busy = self.enter(thread, &frame);
         let backend = &self.backend;
         let handle = backend.arenas.create(backend, |heap, local| {
             self.hard.begin_arena(backend, heap, local)
@@ -48,13 +49,13 @@ impl<O: Os> Allocator<O> {
         heap: Handle,
         work: impl FnOnce(&Self, &ThreadCache) -> R,
     ) -> Option<R> {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return None;
         }
         self.notice_fork(thread);
         let backend = &self.backend;
         if self.is_started() {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             if let Some((arena, _)) = backend.arenas.of(backend, heap.0) {
                 let local = arena.lock();
                 // It may have been destroyed while this thread waited.

@@ -7,9 +7,13 @@
 //! must know all of them. [`Mutex::new`] wants the [`Registry`] of the allocator that the lock is a part of, which
 //! counts. The allocator's walk (`Allocator::each_lock`) must show as many, or a test fails.
 
-use crate::sync::{AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use core::cell::UnsafeCell;
+use crate::arch::{Block, BLOCK_LOCKS};
+use crate::sync::{
+    AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
+use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::compiler_fence;
 
 const FREE: u32 = 0;
 const TAKEN: u32 = 1;
@@ -58,15 +62,17 @@ impl<T> Mutex<T> {
     /// Takes the lock, sleeping while another thread holds it. Keeps errno.
     #[inline]
     pub fn lock(&self) -> Guard<'_, T> {
+        let held = Held::begin();
         self.lock.take();
-        Guard(self)
+        Guard(self, held)
     }
 
     /// Takes the lock if nobody holds it.
     #[inline]
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         // Made only when the lock is taken: a guard that is dropped gives it back, whoever holds it.
-        self.lock.try_take().then(|| Guard(self))
+        let held = Held::begin();
+        self.lock.try_take().then(|| Guard(self, held))
     }
 
     /// The lock alone.
@@ -76,7 +82,48 @@ impl<T> Mutex<T> {
 }
 
 /// Holds a [`Mutex`] until dropped, and leads to its value.
-pub struct Guard<'a, T>(&'a Mutex<T>);
+pub struct Guard<'a, T>(&'a Mutex<T>, #[allow(dead_code)] Held); // Counted until the lock was given back.
+
+/// Counts in the thread's block that the thread holds a lock, from before it takes it until after it gave it back. So
+/// whoever finds that the thread left a slow path by longjmp knows whether others may wait for it for good.
+pub struct Held(());
+
+impl Held {
+    /// The calling thread is about to take a lock.
+    #[inline(always)]
+    pub fn begin() -> Held {
+        let count = Held::count();
+        count.set(count.get().wrapping_add(1));
+        compiler_fence(SeqCst);
+        Held(())
+    }
+
+    /// How many locks the calling thread holds.
+    #[inline(always)]
+    fn count() -> &'static Cell<u16> {
+        // SAFETY: the place of `ThreadCache::locks` in the thread's own block, which lives as long as the thread.
+        unsafe { &*Block::mine().address().add(BLOCK_LOCKS).cast() }
+    }
+
+    /// Whether the calling thread holds no lock.
+    pub fn none() -> bool {
+        Held::count().get() == 0
+    }
+
+    /// No lock is the calling thread's: all were made free.
+    pub fn forget() {
+        Held::count().set(0);
+    }
+}
+
+impl Drop for Held {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(SeqCst);
+        let count = Held::count();
+        count.set(count.get().wrapping_sub(1));
+    }
+}
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
@@ -170,6 +217,12 @@ pub fn wake(word: &AtomicU32) {
     futex(word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1);
 }
 
+/// Wakes all threads that sleep on `word`.
+pub fn wake_all(word: &AtomicU32) {
+    let all = i32::MAX as u32;
+    futex(word, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, all);
+}
+
 fn futex(word: &AtomicU32, operation: libc::c_int, value: u32) {
     let place = word.as_ptr() as usize;
     // SAFETY: futex(2) reads the one word, which lives as long as the borrow. A null timeout means none.
@@ -208,15 +261,18 @@ mod tests {
     #[test]
     fn a_lock_that_is_held_is_not_taken_and_stays_held() {
         let mutex = Mutex::new(&mut Registry::new(), 5);
+        assert!(Held::none());
         {
             let _guard = mutex.lock();
             assert!(mutex.try_lock().is_none());
+            assert!(!Held::none(), "one is held still");
             assert!(
                 !mutex.as_lock().is_free(),
                 "who fails to take it must not give it back"
             );
         }
         assert!(mutex.as_lock().is_free());
+        assert!(Held::none());
         assert_eq!(mutex.try_lock().map(|guard| *guard), Some(5));
         assert!(mutex.as_lock().is_free());
     }

@@ -30,7 +30,7 @@ pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
 
 /// Rounds of thread-specific-data destructors that the exit hook lets pass, so that the destructors of
 /// other keys still find the thread's own heap (POSIX: at least four rounds are run).
-const ROUNDS: u32 = 1;
+const ROUNDS: u8 = 1;
 
 /// A thread ends: a thread-specific-data destructor, after C++ and Rust thread-local destructors.
 unsafe extern "C" fn thread_exit(_: *mut c_void) {
@@ -60,7 +60,8 @@ fn fault(address: usize) {
 /// A thread is about to fork: the break stays where it is until it has. No lock is kept.
 unsafe extern "C" fn fork_prepare() {
     GLOBAL.backend.pages.hold_break();
-    if local().busy.get() == 0 {
+    // A thread in the middle of a slow path may be the one that moves it.
+    if !GLOBAL.is_interrupted(local()) {
         GLOBAL.backend.pages.await_mover();
     }
 }

@@ -7,7 +7,7 @@ use crate::occupancy::Occupancy;
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
-use crate::tls::ThreadCache;
+use crate::tls::{Frame, ThreadCache};
 use crate::units::PAGE;
 
 /// The heap's figures, in bytes and counts. The layout is that of `struct slabside_stats`.
@@ -52,7 +52,8 @@ pub struct Stats {
 
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
 pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Stats {
-    let _busy = allocator.enter(thread);
+    let frame = Frame::new();
+    let _busy = allocator.enter(thread, &frame);
     if !allocator.is_started() {
         return Stats::default();
     }
@@ -112,7 +113,8 @@ pub struct LiveByClass {
 
 /// What is live in `allocator`, by size class. Other threads may be at work: then it is a moment's mixture.
 pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> LiveByClass {
-    let _busy = allocator.enter(thread);
+    let frame = Frame::new();
+    let _busy = allocator.enter(thread, &frame);
     let mut live = LiveByClass {
         bytes: [0; CLASSES + 1],
         spans: 0,
@@ -172,7 +174,8 @@ pub struct Census {
 
 /// Counts what `allocator` holds.
 pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
-    let _busy = allocator.enter(thread);
+    let frame = Frame::new();
+    let _busy = allocator.enter(thread, &frame);
     let mut census = Census {
         held: 0,
         held_most: 0,

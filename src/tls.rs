@@ -8,7 +8,7 @@
 use crate::arch::{self, Freed};
 use crate::class::{CACHE_SHIFT, LOCAL_CLASSES};
 use crate::sync::{xor_owned, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::compiler_fence;
 use static_assertions::const_assert_eq;
@@ -93,7 +93,7 @@ impl Default for SlotCache {
 
 /// Where a thread stands between its first allocation and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub enum Phase {
     /// It has no heap yet.
     Fresh = 0,
@@ -116,16 +116,23 @@ pub struct ThreadCache {
     pub heap: Cell<*const u8>,
     /// Where the thread stands.
     pub phase: Cell<Phase>,
-    /// Non-zero while the thread is in a slow path: a signal handler must not enter one.
-    pub busy: Cell<u32>,
     /// Times that the exit hook was put off to a later round of destructors.
-    pub rounds: Cell<u32>,
+    pub rounds: Cell<u8>,
+    /// Locks that the thread holds, takes or gives (see `mutex::Held`).
+    pub locks: Cell<u16>,
     /// Number of what hardened mode keeps of the thread, plus one. 0 means that the thread is not hardened. A hardened
     /// thread's caches stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
     pub hardened: Cell<u32>,
+    /// Non-zero while the thread is in a slow path: a signal handler must not enter one. The address of the path's
+    /// [`Frame`], or [`LEFT`].
+    pub busy: Cell<usize>,
 }
 
+/// [`ThreadCache::busy`] of a thread that left a slow path which cannot be mended: it is in that path for good.
+pub const LEFT: usize = usize::MAX;
+
 const_assert_eq!(core::mem::size_of::<ThreadCache>(), arch::BLOCK_BYTES);
+const_assert_eq!(core::mem::offset_of!(ThreadCache, locks), arch::BLOCK_LOCKS);
 
 // SAFETY: the pointers lead into the metadata region and the heap, which belong to no thread.
 unsafe impl Send for ThreadCache {}
@@ -138,10 +145,40 @@ impl ThreadCache {
             me: Cell::new(0),
             heap: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Fresh),
-            busy: Cell::new(0),
             rounds: Cell::new(0),
+            locks: Cell::new(0),
             hardened: Cell::new(0),
+            busy: Cell::new(0),
         }
+    }
+}
+
+/// A word on the stack of a slow path. Nobody else writes to it while the path is at work. So whoever finds another
+/// value there knows that the path was left (see `Allocator::is_interrupted`).
+pub struct Frame(UnsafeCell<u32>);
+
+impl Frame {
+    /// What a path at work has written there.
+    pub const AT_WORK: u32 = 0x51ab_51de;
+
+    /// Of a path that is not at work.
+    #[inline(always)]
+    #[allow(clippy::new_without_default)] // It is made where a path begins, and nowhere else.
+    pub const fn new() -> Frame {
+        Frame(UnsafeCell::new(0))
+    }
+
+    /// The path is at work from now on.
+    #[inline(always)]
+    pub fn begin(&self) {
+        // SAFETY: the cell is borrowed, and not Sync. Volatile, since readers come by its address alone.
+        unsafe { self.0.get().write_volatile(Frame::AT_WORK) }
+    }
+
+    /// Where it lies.
+    #[inline(always)]
+    pub fn address(&self) -> usize {
+        self.0.get() as usize
     }
 }
 

@@ -134,55 +134,105 @@ const FAST: [&str; 7] = [
     "move_to",
 ];
 
+/// Where the fast paths lie that `program` has in `form`, as its arguments: the lengths of malloc and of free, then
+/// where each other function begins, counted from malloc, and its length. `None`: no nm is installed.
+fn fast_paths(form: Form, program: &Path) -> Option<Vec<String>> {
+    if !installed(&["nm"]) {
+        return None;
+    }
+    let (object, prefix) = match form {
+        Form::Prefixed => (program, "slabside_"),
+        Form::Preloaded => (artifacts().preload.as_path(), ""),
+    };
+    let functions = functions(object);
+    let of = |name: &str| {
+        let name = format!("{prefix}{name}");
+        let found = functions.iter().find(|function| function.name == name);
+        found.unwrap_or_else(|| panic!("no function {name}"))
+    };
+    let mut args = vec![
+        of("malloc").length.to_string(),
+        of("free").length.to_string(),
+    ];
+    let mut skipped = of("malloc").length + of("free").length;
+    let is_fast = |function: &&Function| {
+        let is = |part: &&str| function.name.contains(*part);
+        FAST.iter().any(is)
+            || [of("realloc"), of("calloc")]
+                .iter()
+                .any(|other| other.start == function.start)
+    };
+    let mut fast: Vec<&Function> = functions.iter().filter(is_fast).collect();
+    // A function may have several names.
+    fast.sort_by_key(|function| function.start);
+    fast.dedup_by_key(|function| function.start);
+    for function in fast {
+        skipped += function.length;
+        args.push(function.start.wrapping_sub(of("malloc").start).to_string());
+        args.push(function.length.to_string());
+    }
+    let all: u64 = functions
+        .iter()
+        .filter(|function| function.name.contains("slabside"))
+        .map(|function| function.length)
+        .sum();
+    assert!(
+        skipped < 4096 && skipped * 8 < all,
+        "{skipped} bytes of {all} are left out"
+    );
+    Some(args)
+}
+
 #[test]
 fn a_handler_may_allocate_between_any_two_instructions_outside_the_fast_paths() {
-    if !installed(&["nm"]) {
-        return;
-    }
     for form in FORMS {
         let program = compile_as(form, "citizen/stepped.c", &[]);
-        let (object, prefix) = match form {
-            Form::Prefixed => (program.as_path(), "slabside_"),
-            Form::Preloaded => (artifacts().preload.as_path(), ""),
+        let Some(args) = fast_paths(form, &program) else {
+            return;
         };
-        let functions = functions(object);
-        let of = |name: &str| {
-            let name = format!("{prefix}{name}");
-            let found = functions.iter().find(|function| function.name == name);
-            found.unwrap_or_else(|| panic!("no function {name}"))
-        };
-        let mut args = vec![
-            of("malloc").length.to_string(),
-            of("free").length.to_string(),
-        ];
-        let mut skipped = of("malloc").length + of("free").length;
-        let is_fast = |function: &&Function| {
-            let is = |part: &&str| function.name.contains(*part);
-            FAST.iter().any(is)
-                || [of("realloc"), of("calloc")]
-                    .iter()
-                    .any(|other| other.start == function.start)
-        };
-        let mut fast: Vec<&Function> = functions.iter().filter(is_fast).collect();
-        // A function may have several names.
-        fast.sort_by_key(|function| function.start);
-        fast.dedup_by_key(|function| function.start);
-        for function in fast {
-            skipped += function.length;
-            args.push(function.start.wrapping_sub(of("malloc").start).to_string());
-            args.push(function.length.to_string());
-        }
-        let all: u64 = functions
-            .iter()
-            .filter(|function| function.name.contains("slabside"))
-            .map(|function| function.length)
-            .sum();
-        assert!(
-            skipped < 4096 && skipped * 8 < all,
-            "{skipped} bytes of {all} are left out"
-        );
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         assert_eq!(run(&program, &args, &environment(form)).passed(), "done\n");
+    }
+}
+
+/// Runs `citizen/left.c` in both forms.
+#[track_caller]
+fn left(way: &str, place: &str, options: &str) {
+    for form in FORMS {
+        let program = compile_as(form, "citizen/left.c", &[]);
+        let Some(fast) = fast_paths(form, &program) else {
+            return;
+        };
+        let fast = fast.iter().map(String::as_str);
+        let args: Vec<&str> = [way, place].into_iter().chain(fast).collect();
+        let variables = [environment(form), vec![("SLABSIDE_OPTIONS", options)]].concat();
+        assert_eq!(run(&program, &args, &variables).passed(), "done\n");
+    }
+}
+
+#[test]
+fn a_thread_that_left_slow_paths_by_longjmp_gets_memory() {
+    left("alone", "main", "");
+    left("alone", "main", "hardened");
+}
+
+#[test]
+fn a_fork_child_of_a_thread_that_left_a_slow_path_gets_memory() {
+    left("fork", "main", "");
+    left("fork", "main", "hardened");
+}
+
+#[test]
+fn a_thread_that_left_slow_paths_beside_other_threads_gets_memory() {
+    left("beside", "main", "");
+    left("beside", "main", "hardened");
+}
+
+#[test]
+fn a_slow_path_is_not_taken_for_one_that_was_left_from_another_stack() {
+    for place in ["main", "thread"] {
+        left("alternate", place, "");
+        left("coroutine", place, "");
     }
 }
 

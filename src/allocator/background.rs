@@ -19,7 +19,7 @@ use crate::mutex;
 use crate::options::Name;
 use crate::os::Os;
 use crate::sync::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::ThreadCache;
+use crate::tls::{Frame, ThreadCache};
 
 /// There is no such thread and will be none.
 const OFF: u32 = 0;
@@ -142,7 +142,9 @@ impl<O: Os> Allocator<O> {
                 Ok(Some(()))
             });
         }
-        if let Some(_busy) = self.enter(thread) {
+        let frame = Frame::new();
+        let busy = self.enter(thread, &frame);
+        if busy.is_some() {
             backend.large.decay(&backend.os, &backend.meta, now);
             backend.pages.tick(&backend.os, &backend.meta, now, quiet);
         }

@@ -1,7 +1,7 @@
 //! free: what the fast path does not do itself. These are slots of other threads' slabs, large blocks, and pointers to
 //! nothing of ours.
 
-use super::{Allocator, Busy, Region};
+use super::{mark_busy, Allocator, Region};
 use crate::arch::{mark_free, Freed};
 use crate::class::slot_at;
 use crate::heap::{self, heap_of, locate};
@@ -94,13 +94,13 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn frees_used_up(&self, slab: SlabPtr, thread: &ThreadCache) {
         let mut done = false;
-        if thread.busy.get() == 0 {
+        if !self.is_interrupted(thread) {
             if self.notice_fork(thread) {
                 return; // All slabs were requeued, this one among them.
             }
             // A span takes the long way.
             if let Some(heap) = heap_of(thread).filter(|_| !slab.is_span()) {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 let inside = heap.come_in();
                 // A signal handler may have requeued it meanwhile, and even given it back.
                 done = inside.is_some()
@@ -133,7 +133,7 @@ impl<O: Os> Allocator<O> {
         if let Region::Nested = region {
             return self.free_nested(addr);
         }
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return self.put_off(addr);
         }
         self.notice_fork(thread);
@@ -149,7 +149,7 @@ impl<O: Os> Allocator<O> {
 
     fn free_large(&self, thread: &ThreadCache, addr: usize) {
         let found = if self.is_started() {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             let backend = &self.backend;
             backend.profile.end_large(&backend.meta, addr);
             let found = backend.large.unmap(&backend.os, &backend.meta, addr);
@@ -249,7 +249,7 @@ impl<O: Os> Allocator<O> {
         let mut done = false;
         if let Some(heap) = heap_of(thread).filter(|_| exact && thread.busy.get() == 0) {
             if slot < slab.slots() && !self.has_forked() {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 let inside = heap.come_in();
                 done = inside.is_some() && heap.free_into_full(&self.backend, slab, slot);
             }

@@ -1,6 +1,6 @@
 //! What a hardened thread does in place of the fast paths, and blocks that were sampled.
 
-use super::{Allocator, Busy, Region};
+use super::{mark_busy, Allocator, Region};
 use crate::hardened;
 use crate::heap::locate;
 use crate::misuse::{Call, Misuse};
@@ -14,7 +14,7 @@ impl<O: Os> Allocator<O> {
     pub(crate) fn is_hardened(&self, thread: &ThreadCache) -> bool {
         let started = self.is_started() || {
             // Whatever calls malloc in the middle of the start must not wait for it.
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             self.start()
         };
         started && self.hard.is_on()
@@ -48,7 +48,7 @@ impl<O: Os> Allocator<O> {
         if thread.busy.get() != 0 || self.has_forked() {
             return None;
         }
-        let _busy = Busy::mark(thread);
+        mark_busy!(thread);
         let address = self
             .hard
             .malloc_fast::<MANY, O>(&self.backend, hardened, size)?;
@@ -63,7 +63,7 @@ impl<O: Os> Allocator<O> {
         size: usize,
         align: usize,
     ) -> *mut u8 {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return self.malloc_nested(size, align);
         }
         let make = |hardened: &hardened::Thread| {
@@ -108,7 +108,7 @@ impl<O: Os> Allocator<O> {
         if thread.busy.get() != 0 || self.has_forked() {
             return false;
         }
-        let _busy = Busy::mark(thread);
+        mark_busy!(thread);
         self.hard
             .free_fast::<MANY, O>(&self.backend, hardened, addr)
     }
@@ -131,7 +131,7 @@ impl<O: Os> Allocator<O> {
         let hardened = self.hard.thread(thread);
         if let Some(hardened) = hardened.filter(|_| thread.busy.get() == 0) {
             let freed = {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 self.hard.free(&self.backend, hardened, slab, slot)
             };
             return freed.unwrap_or_else(|misuse| self.misuse(&misuse));
@@ -143,7 +143,7 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn free_hardened_late(&self, thread: &ThreadCache, slab: SlabPtr, slot: usize) {
-        if thread.busy.get() != 0 || !self.attach(thread) {
+        if self.is_interrupted(thread) || !self.attach(thread) {
             return match self.hard.end(slab, slot, true) {
                 Ok(()) => self.free_without_heap(slab, slot, thread),
                 Err(misuse) => self.misuse(&misuse),
@@ -159,7 +159,7 @@ impl<O: Os> Allocator<O> {
     /// Frees a hardened block that lies in no slab.
     pub(super) fn free_apart_hardened(&self, thread: &ThreadCache, addr: usize) {
         let outcome = {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             self.hard.free_apart(&self.backend, addr)
         };
         match outcome {
@@ -171,7 +171,7 @@ impl<O: Os> Allocator<O> {
 
     pub(super) fn free_sampled(&self, thread: &ThreadCache, addr: usize) {
         let outcome = {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             self.samples.give(&self.backend.os, addr)
         };
         if let Err(misuse) = outcome {
@@ -209,7 +209,7 @@ impl<O: Os> Allocator<O> {
         // A handler that interrupted a slow path may not ask for the lock of large blocks.
         let is_barred = thread.busy.get() != 0 && matches!(live, hardened::Live::Large(..));
         let resized = {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             match is_barred {
                 true => Ok(false),
                 false => self.hard.resize(&self.backend, live, addr, size),
@@ -240,7 +240,7 @@ impl<O: Os> Allocator<O> {
         size: usize,
     ) -> *mut u8 {
         let kept = {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             self.hard.keep(&self.backend, (live, block as usize), size)
         };
         if let Err(misuse) = kept {
@@ -276,14 +276,14 @@ impl<O: Os> Allocator<O> {
         thread: &ThreadCache,
         work: impl Fn(&hardened::Thread) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return None;
         }
         self.notice_fork(thread);
         if !self.attach(thread) {
             return None;
         }
-        let _busy = Busy::mark(thread);
+        mark_busy!(thread);
         let outcome = match self.hard.thread(thread) {
             Some(hardened) => work(hardened),
             None => {

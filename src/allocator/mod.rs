@@ -26,7 +26,7 @@ use crate::nested::Nested;
 use crate::occupancy::Sums;
 use crate::os::Os;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
-use crate::tls::{SlotCache, Thread, ThreadCache};
+use crate::tls::{Frame, SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
@@ -80,11 +80,27 @@ const STARTED: u32 = 1;
 const HOOKED: u32 = 2;
 
 /// Marks the thread as being in a slow path, until dropped.
-pub(crate) struct Busy<'a>(&'a ThreadCache, u32);
+pub(crate) struct Busy<'a>(&'a ThreadCache, usize);
+
+/// Marks the thread as being in a slow path until the end of the enclosing block, on whose stack the frame lies.
+macro_rules! mark_busy {
+    ($thread:expr) => {
+        let frame = $crate::tls::Frame::new();
+        let _busy = $crate::allocator::Busy::mark($thread, &frame);
+    };
+}
+pub(crate) use mark_busy;
 
 impl<'a> Busy<'a> {
-    pub(crate) fn mark(local: &'a ThreadCache) -> Busy<'a> {
-        let before = local.busy.replace(1);
+    /// `frame` is the path's own, which stays where it is.
+    #[inline(always)]
+    pub(crate) fn mark(local: &'a ThreadCache, frame: &'a Frame) -> Busy<'a> {
+        let before = local.busy.get();
+        // Of paths within others the outermost one counts.
+        if before == 0 {
+            frame.begin();
+            local.busy.set(frame.address());
+        }
         // A handler on this thread sees the mark before all that it guards.
         compiler_fence(SeqCst);
         Busy(local, before)
@@ -194,7 +210,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn refill_upper(&self, thread: &ThreadCache, size: usize, upper: usize) -> *mut u8 {
         if let Some(heap) = heap_of(thread) {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
             let slot = unsafe { heap.refill_upper(&self.backend, upper) };
             if let Some(slot) = slot {
@@ -255,7 +271,7 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     fn refill(&self, class: usize, size: usize, align: usize, thread: &ThreadCache) -> *mut u8 {
         if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             let cache = cache_of(thread, heap, class);
             if let Some(slot) = heap.next_word(&self.backend, class, cache) {
                 return slot;
@@ -274,11 +290,11 @@ impl<O: Os> Allocator<O> {
         align: usize,
         thread: &ThreadCache,
     ) -> *mut u8 {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return self.malloc_nested(size, align);
         }
         if let Some(heap) = heap_of(thread) {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             if let Some(_inside) = heap.come_in() {
                 let cache = cache_of(thread, heap, class);
                 if let Some(slot) = heap.refill_from_next(&self.backend, class, cache) {
@@ -314,7 +330,7 @@ impl<O: Os> Allocator<O> {
 
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &ThreadCache, size: usize) -> (*mut u8, bool) {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return (self.malloc_nested(size, 1), true);
         }
         if heap_of(thread).is_none() && self.is_hardened(thread) {
@@ -325,7 +341,7 @@ impl<O: Os> Allocator<O> {
             return self.malloc_large(thread, size, PAGE);
         }
         if let Some(heap) = heap_of(thread) {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             if let Some(slab) = heap.take_active_span(size) {
                 return (slab.base() as *mut u8, false);
             }
@@ -401,7 +417,7 @@ impl<O: Os> Allocator<O> {
 
     /// The block, and whether it is all zero.
     fn aligned_or_fresh(&self, thread: &ThreadCache, size: usize, align: usize) -> (*mut u8, bool) {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return (self.malloc_nested(size, align), true);
         }
         if heap_of(thread).is_none() && self.is_hardened(thread) {
@@ -480,7 +496,8 @@ impl<O: Os> Allocator<O> {
 
     /// Number of broken invariants, while no other thread is at work.
     pub fn validate(&self, thread: &ThreadCache) -> usize {
-        let _busy = self.enter(thread);
+        let frame = Frame::new();
+        let _busy = self.enter(thread, &frame);
         if !self.is_started() {
             return 0;
         }

@@ -1,6 +1,6 @@
 //! realloc and usable size.
 
-use super::{cache_of, with_room, Allocator, Busy, Live, Target};
+use super::{cache_of, mark_busy, with_room, Allocator, Live, Target};
 use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
 use crate::heap::{self, heap_of, Heap};
 use crate::large::Block;
@@ -99,6 +99,8 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return self.malloc(thread, size);
         }
+        // What a slow path left half done is mended first.
+        self.is_interrupted(thread);
         self.notice_fork(thread);
         match self.resolve(thread, block as usize, Call::Realloc) {
             Target::Live(live) => self.realloc_live(thread, block, live, size),
@@ -304,7 +306,7 @@ impl<O: Os> Allocator<O> {
         }
         let owner = heap_of(thread).map_or(0, Heap::arena_word);
         let remap = || {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             let backend = &self.backend;
             let (os, meta) = (&backend.os, &backend.meta);
             let resized = backend.large.remap(os, meta, large, size.max(1), owner)?;
@@ -357,7 +359,7 @@ impl<O: Os> Allocator<O> {
     ) -> Option<*mut u8> {
         let backend = &self.backend;
         let (moved, fresh) = {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             let (moved, fresh) = backend.map_large(size, PAGE)?;
             if owner != 0 {
                 backend.large.set_owner(moved.address, owner);
@@ -389,7 +391,7 @@ impl<O: Os> Allocator<O> {
                 !self.realloc_large(thread, large, size, 1).is_null()
             }
             Live::Large(large) if size <= REQUEST_MAX && thread.busy.get() == 0 => {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 let backend = &self.backend;
                 let (os, meta) = (&backend.os, &backend.meta);
                 let grown = backend.large.expand(os, meta, large, size);
@@ -414,7 +416,7 @@ impl<O: Os> Allocator<O> {
         };
         let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
         let rounded = bin_pages(bin_of(wanted));
-        let _busy = Busy::mark(thread);
+        mark_busy!(thread);
         let Some(_inside) = heap.come_in() else {
             return fits;
         };

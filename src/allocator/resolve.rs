@@ -7,7 +7,7 @@
 //! `free` needs the region alone, since the free itself finds out whether the block is live. All others get a
 //! [`Target`], match it, and hand the live block on instead of its address.
 
-use super::{Allocator, Busy};
+use super::{mark_busy, Allocator};
 use crate::hardened;
 use crate::heap::locate;
 use crate::large::{Block, Found};
@@ -116,12 +116,12 @@ impl<O: Os> Allocator<O> {
             Region::Sampled if thread.busy.get() != 0 => Target::Unsure,
             Region::Apart if thread.busy.get() != 0 => self.resolve_unlocked(addr, call),
             Region::Sampled => {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 let size = self.samples.size(&self.backend.os, addr, call);
                 size.map(Live::Sampled).into()
             }
             Region::Apart => {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 self.resolve_apart(addr, call)
             }
         }

@@ -1,17 +1,50 @@
 //! Who the thread is, and which heap it uses: its own, the shared one under a lock, or none. Also a thread's start and
 //! end, and the repair in a fork child.
 
-use super::{Allocator, Busy, HOOKED, STARTED, UNSTARTED};
+use super::{mark_busy, Allocator, Busy, HOOKED, STARTED, UNSTARTED};
 use crate::hardened::{self};
 use crate::heap::{heap_of, Heap, Whose};
 use crate::misuse::{Line, Misuse};
-use crate::mutex::Lock;
+use crate::mutex::{self, Held, Lock};
 use crate::options::{self, Name};
 use crate::os::Os;
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Phase, SlotCache, ThreadCache};
+use crate::tls::{Frame, Phase, SlotCache, ThreadCache, LEFT};
+use core::mem::MaybeUninit;
 use core::ptr;
+use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
+
+/// Values of the fork mark: the kernel's in a fork child,
+const FORKED: u32 = 0;
+/// that of a process in which all is whole (see `Os::fork_mark`),
+const WHOLE: u32 = 1;
+/// and while the child's first thread repairs.
+const REPAIRING: u32 = 2;
+
+/// Bytes of stack that whoever calls the allocator has left at least: a slow path needs as many.
+const FREE_STACK: usize = 1024;
+
+/// Whether `address` lies where the calling function may have its own variables, so that no other function has any.
+#[inline(never)]
+fn is_in_free_stack(address: usize) -> bool {
+    let room = MaybeUninit::<[u8; FREE_STACK]>::uninit();
+    let start = core::hint::black_box(room.as_ptr()) as usize;
+    address.wrapping_sub(start) < FREE_STACK
+}
+
+/// All is whole, unless a handler has forked once more in the middle of the repair: then the mark says so still.
+fn end_repair(mark: &AtomicU32) {
+    let _ = mark.compare_exchange(REPAIRING, WHOLE, Release, Relaxed);
+    mutex::wake_all(mark);
+}
+
+/// Waits while another thread repairs. Not in a slow path: who leaves the wait by longjmp has nothing half done.
+fn await_repair(mark: &AtomicU32) {
+    while mark.load(Acquire) == REPAIRING {
+        mutex::wait(mark, REPAIRING);
+    }
+}
 
 impl<O: Os> Allocator<O> {
     /// A misuse ends the program, or is reported. Then the operation is dropped, and the caller goes on.
@@ -45,7 +78,7 @@ impl<O: Os> Allocator<O> {
         thread: &ThreadCache,
         work: impl FnOnce(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> Option<R> {
-        if thread.busy.get() != 0 {
+        if self.is_interrupted(thread) {
             return None;
         }
         self.notice_fork(thread);
@@ -54,7 +87,7 @@ impl<O: Os> Allocator<O> {
         }
         let (outcome, noted) = match heap_of(thread) {
             Some(heap) => {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 let _inside = heap.come_in_or_wait();
                 (work(thread, heap), heap.recorded_error())
             }
@@ -76,7 +109,7 @@ impl<O: Os> Allocator<O> {
         thread: &ThreadCache,
         work: impl FnOnce(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
-        let _busy = Busy::mark(thread);
+        mark_busy!(thread);
         let local = &*self.shared.lock();
         match heap_of(local).or_else(|| self.backend.heaps.take_shared(&self.backend, local)) {
             Some(heap) => {
@@ -166,7 +199,9 @@ impl<O: Os> Allocator<O> {
             // Whoever forks meanwhile leaves the child a door that is held.
             self.count_as_two();
         }
-        if let Some(_busy) = self.enter(thread) {
+        let frame = Frame::new();
+        let busy = self.enter(thread, &frame);
+        if busy.is_some() {
             let mine = heap_of(thread);
             self.backend.heaps.visit_others(&self.backend, mine, whose);
         }
@@ -191,7 +226,7 @@ impl<O: Os> Allocator<O> {
         }
         let has_heap = {
             // A signal handler must neither ask for the lock of the start once more nor for another heap.
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             if !self.start() {
                 return false;
             }
@@ -250,7 +285,8 @@ impl<O: Os> Allocator<O> {
     /// now on, their stacks are to be told.
     pub fn set_option(&self, thread: &ThreadCache, item: &[u8]) -> Result<(), options::Mistake> {
         let set = {
-            let _busy = self.enter(thread);
+            let frame = Frame::new();
+            let _busy = self.enter(thread, &frame);
             self.backend.options.set(item)
         };
         set.map(|()| self.option_changed())
@@ -262,7 +298,8 @@ impl<O: Os> Allocator<O> {
         if !self.attach(thread) {
             return 0;
         }
-        let _busy = self.enter(thread);
+        let frame = Frame::new();
+        let _busy = self.enter(thread, &frame);
         self.backend.profile.set(&self.backend.meta, interval)
     }
 
@@ -358,9 +395,13 @@ impl<O: Os> Allocator<O> {
 
     /// The thread ends: its slabs are abandoned, its heap is put away. It is late from now on.
     pub fn exit_thread(&self, thread: &ThreadCache) {
+        if self.is_interrupted(thread) {
+            // What the path was at is half done for good, and nobody takes it up.
+            return self.heap_in_use(thread).map_or((), Heap::unwatch);
+        }
         if thread.hardened.get() != 0 {
             let outcome = {
-                let _busy = Busy::mark(thread);
+                mark_busy!(thread);
                 thread.phase.set(Phase::Late);
                 self.hard.exit(&self.backend, thread)
             };
@@ -370,7 +411,7 @@ impl<O: Os> Allocator<O> {
             return;
         };
         let (outcome, noted) = {
-            let _busy = Busy::mark(thread);
+            mark_busy!(thread);
             let outcome = {
                 let _inside = heap.come_in_or_wait();
                 heap.abandon_all(&self.backend)
@@ -397,20 +438,34 @@ impl<O: Os> Allocator<O> {
             }
             return;
         }
+        let mark = self.mark();
         let outcome = {
             // From before the mark on: a signal handler must not take the heap for repaired.
-            let _busy = Busy::mark(thread);
-            match self.mark() {
-                Some(mark) if mark.swap(1, Relaxed) != 0 => Ok(()),
-                _ => self.repair(thread),
+            mark_busy!(thread);
+            match mark {
+                Some(mark) => self.repair_first(thread, mark),
+                None => Some(self.repair(thread, false)),
             }
         };
-        if let Err(misuse) = outcome {
-            self.misuse(&misuse);
+        if let Some(Err(misuse)) = &outcome {
+            self.misuse(misuse);
+        }
+        if let Some(mark) = mark.filter(|_| outcome.is_none()) {
+            await_repair(mark);
         }
     }
 
-    fn repair(&self, thread: &ThreadCache) -> Result<(), Misuse> {
+    /// Repairs, unless another thread of the fork child has begun to.
+    fn repair_first(&self, thread: &ThreadCache, mark: &AtomicU32) -> Option<Result<(), Misuse>> {
+        mark.compare_exchange(FORKED, REPAIRING, Acquire, Acquire)
+            .ok()?;
+        let outcome = self.repair(thread, false);
+        end_repair(mark);
+        Some(outcome)
+    }
+
+    /// `left`: the thread has left a slow path, which may have been the parent's one thread's.
+    fn repair(&self, thread: &ThreadCache, left: bool) -> Result<(), Misuse> {
         self.backend.os.forked();
         self.background.lose();
         // Another thread of the parent's may have been about to fork: nobody is here.
@@ -420,7 +475,7 @@ impl<O: Os> Allocator<O> {
             heap.sample_anew();
         }
         let alone = self.backend.heaps.given.load(Relaxed) == 1 && mine.is_some();
-        if alone && self.locks_are_free() {
+        if alone && !left && self.locks_are_free() {
             if let Some(heap) = mine {
                 self.backend.heaps.renumber(&self.backend, heap);
             }
@@ -429,9 +484,15 @@ impl<O: Os> Allocator<O> {
         }
         // Whoever held one is not in this process.
         self.each_lock(&mut Lock::reset);
+        Held::forget();
         if !self.is_started() {
             return Ok(());
         }
+        self.rebuild(thread, mine)
+    }
+
+    /// Derives everything from the slab headers again, while there is no other thread and no lock is held.
+    fn rebuild(&self, thread: &ThreadCache, mine: Option<&Heap>) -> Result<(), Misuse> {
         // Whoever allocates in the middle of this gets nested blocks, and no slot of a slab that is being put in order.
         thread.caches.iter().for_each(SlotCache::drop_slots);
         self.backend.large.rebuild(&self.backend.meta);
@@ -443,6 +504,87 @@ impl<O: Os> Allocator<O> {
             self.hard.repair(&self.backend, thread);
         }
         self.backend.heaps.rebuild(&self.backend, mine)
+    }
+
+    // ---- slow paths that were left -------------------------------------------------------------
+
+    /// Whether the caller was called in the middle of a slow path of the thread's: by a signal handler that interrupted
+    /// it, or by a function of the program's that it called. A path that was left by longjmp out of such a handler is
+    /// in nobody's way if what it left half done can be mended.
+    #[inline(always)]
+    pub(crate) fn is_interrupted(&self, thread: &ThreadCache) -> bool {
+        thread.busy.get() != 0 && !self.mend_left(thread)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn mend_left(&self, thread: &ThreadCache) -> bool {
+        let mark = thread.busy.get();
+        // A first-class heap's caches: the path is that of the thread that holds the heap's lock.
+        if thread.phase.get() == Phase::Arena || mark != LEFT && !self.was_left(mark) {
+            return false;
+        }
+        // The thread is in a slow path at every moment of this: a handler must not mend as well.
+        let frame = Frame::new();
+        frame.begin();
+        thread.busy.set(frame.address());
+        compiler_fence(SeqCst);
+        let mended = self.mend(thread);
+        compiler_fence(SeqCst);
+        thread.busy.set(if mended.is_some() { 0 } else { LEFT });
+        if let Some(Err(misuse)) = &mended {
+            self.misuse(misuse);
+        }
+        mended.is_some()
+    }
+
+    /// Whether the slow path whose frame is at `mark` was left. A path at work has called the caller, perhaps by way of
+    /// a signal handler or a coroutine with a stack of its own. So nobody has written to its frame, and it lies in no
+    /// place where the caller may. That a frame lies below the stack pointer would not tell: the stack of a handler or
+    /// of a coroutine may be a part of the thread's own.
+    fn was_left(&self, mark: usize) -> bool {
+        is_in_free_stack(mark) || !self.backend.os.still_holds(mark, Frame::AT_WORK)
+    }
+
+    /// Puts in order what a slow path of the thread's left half done. `None`: nobody can.
+    fn mend(&self, thread: &ThreadCache) -> Option<Result<(), Misuse>> {
+        let backend = &self.backend;
+        if let Some(mark) = self.mark().filter(|mark| mark.load(Relaxed) != WHOLE) {
+            // The handler had forked, or the path was the repair.
+            mark.store(REPAIRING, Relaxed);
+            let outcome = self.repair(thread, true);
+            end_repair(mark);
+            return Some(outcome);
+        }
+        if backend.os.is_alone() && backend.heaps.given.load(Relaxed) <= 1 {
+            self.each_lock(&mut Lock::reset);
+            Held::forget();
+            let mine = self.heap_in_use(thread);
+            return Some(match self.is_started() {
+                true => self.rebuild(thread, mine),
+                false => Ok(()),
+            });
+        }
+        if !Held::none() {
+            return None;
+        }
+        self.begin_anew(thread);
+        Some(Ok(()))
+    }
+
+    /// Leaves the thread's heap as it is, for good, as that of a thread which never runs again: beside other threads a
+    /// path of it may stand still anywhere, if it holds no lock. The thread gets another heap.
+    fn begin_anew(&self, thread: &ThreadCache) {
+        if let Some(heap) = self.heap_in_use(thread) {
+            heap.unwatch();
+        }
+        thread.caches.iter().for_each(SlotCache::drop_slots);
+        thread.me.set(0);
+        thread.heap.set(ptr::null());
+        thread.hardened.set(0);
+        if thread.phase.get() == Phase::Running {
+            thread.phase.set(Phase::Fresh);
+        }
     }
 
     /// The thread's heap, hardened or not.
@@ -474,18 +616,18 @@ impl<O: Os> Allocator<O> {
     /// The way into a slow path for those that need no heap. A fork child that has not been repaired yet is repaired
     /// first. Then the thread is busy for as long as the returned value lives. `None` in a signal handler that
     /// interrupted a slow path. (`with_heap` is the way for those that need one.)
-    pub(crate) fn enter<'a>(&self, thread: &'a ThreadCache) -> Option<Busy<'a>> {
-        if thread.busy.get() != 0 {
+    pub(crate) fn enter<'a>(&self, thread: &'a ThreadCache, frame: &'a Frame) -> Option<Busy<'a>> {
+        if self.is_interrupted(thread) {
             return None;
         }
         self.notice_fork(thread);
-        Some(Busy::mark(thread))
+        Some(Busy::mark(thread, frame))
     }
 
     /// Whether this is a fork child that has not been repaired yet.
     #[inline(always)]
     pub(super) fn has_forked(&self) -> bool {
-        self.mark().is_some_and(|mark| mark.load(Relaxed) == 0)
+        self.mark().is_some_and(|mark| mark.load(Acquire) != WHOLE)
     }
 
     /// Shows every lock of the allocator's, as many as [`Allocator::locks_made`] says. Locks of first-class heaps are

@@ -995,6 +995,13 @@ impl Heap {
         self.watched.store((word as u64 / 4 * TAGS) | tag, SeqCst);
     }
 
+    /// The heap is no thread's any more, for readers outside too, and is never taken back.
+    pub fn unwatch(&self) {
+        self.watched.store(0, SeqCst);
+        self.thread.store(0, SeqCst);
+        self.pointer.store(0, SeqCst);
+    }
+
     /// Whether the heap's thread has ended without its exit hook. If so the caller alone is told, and takes the heap
     /// back. `None` for a heap that is no thread's, or looked after by another one.
     fn is_left<O: Os>(&self, os: &O) -> Option<bool> {

@@ -11,7 +11,7 @@ use super::holes::idle_pages;
 use super::{Backend, Heap, Heaps};
 use crate::class::CLASSES;
 use crate::misuse::Misuse;
-use crate::mutex;
+use crate::mutex::{self, Held};
 use crate::os::Os;
 use crate::remote;
 use crate::slab::{List, SlabPtr, SlabTable};
@@ -85,7 +85,11 @@ impl Heap {
 
     /// Discards what lies idle, unless the heap's thread is at work in it: then it is asked to give back itself.
     fn visit<O: Os>(&self, backend: &Backend<O>, whose: Whose) {
-        if !self.is_one(whose) || !self.door.hold() {
+        if !self.is_one(whose) {
+            return;
+        }
+        let _held = Held::begin();
+        if !self.door.hold() {
             return;
         }
         let _visitor = Visitor(self);

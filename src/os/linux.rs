@@ -489,6 +489,10 @@ impl Host for Linux {
         unsafe { calls::copy_from(process as usize, from, to as usize, bytes) }
     }
 
+    fn is_alone(&self) -> bool {
+        super::loader::is_single_threaded() == Some(true)
+    }
+
     fn invalid(&self) {
         // SAFETY: the C library returns the address of the calling thread's own errno.
         unsafe { *libc::__errno_location() = libc::EINVAL };

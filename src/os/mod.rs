@@ -256,6 +256,11 @@ pub trait Host: Sync {
         0
     }
 
+    /// Whether the process has this one thread alone, for all that is known without a system call.
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     /// Asks that the thread's exit hook be called with `thread` when the calling thread ends. May
     /// allocate: call it with no lock held and the thread's heap in place.
     fn watch_thread(&self, thread: NonNull<u8>);
