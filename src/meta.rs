@@ -819,7 +819,7 @@ impl Meta {
             return;
         }
         let pages = unpacked(pending);
-        let is_zero = |page| os.still_holds(self.address(page).as_ptr() as usize, 0);
+        let is_zero = |page| os.still_holds(self.address(page).as_ptr() as usize, 0) == Some(true);
         let unknown = self.opened.gap(pages.clone()) == Some(pages.clone());
         if unknown && pages.clone().all(is_zero) {
             self.opened.add(&pages);

@@ -257,6 +257,11 @@ fn a_filter_that_kills_at_all_but_the_usual_memory_calls_kills_nobody() {
 }
 
 #[test]
+fn no_heap_is_taken_from_a_live_thread_where_a_filter_refuses_to_compare_words() {
+    passes("citizen/seccomp.c", &["uncompared"]);
+}
+
+#[test]
 fn a_program_that_locks_all_its_memory_pays_for_no_reserve() {
     passes_saying("citizen/locked.c", &[], &[]);
 }

@@ -543,7 +543,7 @@ impl<O: Os> Allocator<O> {
     /// place where the caller may. That a frame lies below the stack pointer would not tell: the stack of a handler or
     /// of a coroutine may be a part of the thread's own.
     fn was_left(&self, mark: usize) -> bool {
-        is_in_free_stack(mark) || !self.backend.os.still_holds(mark, Frame::AT_WORK)
+        is_in_free_stack(mark) || self.backend.os.still_holds(mark, Frame::AT_WORK) == Some(false)
     }
 
     /// Puts in order what a slow path of the thread's left half done. `None`: nobody can.

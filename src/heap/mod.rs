@@ -1011,7 +1011,7 @@ impl Heap {
             return None;
         }
         let word = (watched / TAGS * 4) as usize;
-        let left = !os.still_holds(word, value);
+        let left = os.still_holds(word, value) == Some(false);
         Some(
             left && self
                 .watched

@@ -293,13 +293,16 @@ pub(super) fn clock(clock: libc::clockid_t, now: &mut libc::timespec) {
 
 /// Whether the word at `address` can be read and is `value`, whoever unmaps it meanwhile: futex(2) compares it before it
 /// would wake or move any of its waiters, of which it is to take none. Does not sleep: a wait for no time at all sleeps
-/// for the timer's slack. True where the kernel does not tell, as a filter of system calls may have it.
-pub(super) fn is_word(address: usize, value: u32) -> bool {
+/// for the timer's slack. `None` where the kernel does not tell.
+pub(super) fn is_word(address: usize, value: u32) -> Option<bool> {
     let operation = (libc::FUTEX_CMP_REQUEUE | libc::FUTEX_PRIVATE_FLAG) as usize;
     let arguments = [address, operation, 0, 0, address, value as usize];
     // SAFETY: the kernel reads the word, or says that it cannot.
-    let compared = unsafe { ask(libc::SYS_futex, arguments) };
-    !matches!(compared, Err(libc::EAGAIN | libc::EFAULT))
+    match unsafe { ask(libc::SYS_futex, arguments) } {
+        Ok(_) => Some(true),
+        Err(libc::EAGAIN | libc::EFAULT) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// Copies `bytes` bytes of `process` at `from` to `to`, as far as they can be read (process_vm_readv(2)): how many.

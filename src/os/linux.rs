@@ -414,7 +414,7 @@ impl Vm for Linux {
         unsafe { calls::map(at(start), bytes, libc::PROT_NONE, flags).is_ok() }
     }
 
-    fn still_holds(&self, address: usize, value: u32) -> bool {
+    fn still_holds(&self, address: usize, value: u32) -> Option<bool> {
         calls::is_word(address, value)
     }
 }

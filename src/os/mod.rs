@@ -183,8 +183,9 @@ pub trait Vm: Sync {
     /// Milliseconds of a monotonic clock, coarse and cheap.
     fn clock(&self) -> u64;
 
-    /// Whether the word at `address`, which may be unmapped meanwhile, can be read and is `value`.
-    fn still_holds(&self, address: usize, value: u32) -> bool;
+    /// Whether the word at `address`, which may be unmapped meanwhile, can be read and is `value`. `None` where the
+    /// system does not tell, as a filter of system calls may have it.
+    fn still_holds(&self, address: usize, value: u32) -> Option<bool>;
 }
 
 /// What the process offers besides memory: options, hooks, other mallocs, reports and chance. The methods with a body

@@ -437,8 +437,8 @@ impl Vm for Sim {
         usize::MAX
     }
 
-    fn still_holds(&self, address: usize, value: u32) -> bool {
-        self.lock().still_holds(address, value)
+    fn still_holds(&self, address: usize, value: u32) -> Option<bool> {
+        Some(self.lock().still_holds(address, value))
     }
 }
 

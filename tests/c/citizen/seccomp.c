@@ -1,9 +1,11 @@
-/* A program that confines itself to the usual memory calls, and is killed at any other, goes on allocating, and so do
- * threads of it whose first allocation comes after that. */
+/* usage: seccomp [uncompared] - a program that confines itself to the usual memory calls, and is killed at any other,
+ * goes on allocating, and so do threads of it whose first allocation comes after that. `uncompared`: the futex call that
+ * compares a word is refused. */
 #include "../tools.h"
 
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -11,8 +13,14 @@
 
 #define ALLOW(name) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##name, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 
-static void confine(void) {
+static void confine(bool compares) {
+    unsigned answer = compares ? SECCOMP_RET_ALLOW : SECCOMP_RET_ERRNO | EPERM;
     struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, FUTEX_CMP_REQUEUE | FUTEX_PRIVATE_FLAG, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, answer),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
         ALLOW(brk), ALLOW(mmap), ALLOW(munmap), ALLOW(mremap), ALLOW(mprotect), ALLOW(madvise),
         ALLOW(futex), ALLOW(write), ALLOW(exit_group), ALLOW(rt_sigreturn), ALLOW(clock_gettime),
@@ -43,7 +51,8 @@ static void *run(void *seed) {
     return NULL;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argv;
     static unsigned char *blocks[3000];
     uint64_t state = 42;
     give(take(1)); /* the heap is there */
@@ -58,7 +67,7 @@ int main(void) {
     for (int i = 0; i < 3000; i++) CHECK((blocks[i] = take(15000)) != NULL);
     for (int i = 0; i < 3000; i++) give(blocks[i]), blocks[i] = NULL;
     pthread_barrier_wait(&begun);
-    confine();
+    confine(argc == 1);
     pthread_barrier_wait(&confined);
     pthread_barrier_wait(&done);
     for (int round = 0; round < 30000; round++) {
