@@ -42,6 +42,20 @@ fn a_limit_set_after_the_start_leaves_a_program_its_own_mappings_and_threads() {
 }
 
 #[test]
+fn address_space_that_is_not_used_yet_is_mapped_at_no_moment() {
+    for how in ["", "walled"] {
+        for options in ["", "hardened"] {
+            for form in FORMS {
+                let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]];
+                let program = compile_as(form, "peak.c", &[]);
+                let output = run(&program, &[how], &environment.concat());
+                assert_eq!(output.passed(), "done\n");
+            }
+        }
+    }
+}
+
+#[test]
 fn others_may_move_the_break_by_odd_sizes() {
     passes("foreign.c", &[]);
 }

@@ -260,7 +260,7 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
         self.os.memory()
     }
 
-    fn still_holds(&self, address: usize, value: u32) -> bool {
+    fn still_holds(&self, address: usize, value: u32) -> Option<bool> {
         self.os.still_holds(address, value)
     }
 

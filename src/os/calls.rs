@@ -36,6 +36,15 @@ unsafe fn ask<const N: usize>(number: libc::c_long, arguments: [usize; N]) -> An
 /// With `MAP_FIXED` in `flags` the caller owns the range.
 pub(super) unsafe fn map(start: usize, bytes: usize, access: c_int, flags: c_int) -> Answer {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
+    // SAFETY: the caller's promise is the same.
+    unsafe { map_as(start, bytes, access, flags) }
+}
+
+/// As `map`, with these flags alone.
+///
+/// # Safety
+/// As `map`.
+unsafe fn map_as(start: usize, bytes: usize, access: c_int, flags: c_int) -> Answer {
     // SAFETY: with `MAP_FIXED` the caller owns the range. Without it a fresh mapping touches nobody's memory.
     unsafe { map_file(start, bytes, access, flags, -1, 0) }
 }
@@ -62,6 +71,22 @@ pub unsafe fn map_file(
     ];
     // SAFETY: the caller guarantees that a fixed range may be replaced.
     unsafe { ask(libc::SYS_mmap, arguments) }
+}
+
+/// What lies in a range: `Ok` where nothing does, else an error, as `EEXIST`. An mmap(2) that is neither private nor
+/// shared maps nothing. The kernel looks at the range before it refuses that (Linux 4.17), and before any limit.
+pub(super) fn is_range_free(start: usize, bytes: usize) -> Result<(), c_int> {
+    let flags = libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: a mapping that replaces none touches nobody's memory.
+    match unsafe { map_as(start, bytes, libc::PROT_NONE, flags) } {
+        Err(libc::EINVAL | libc::EAGAIN) => Ok(()),
+        Err(error) => Err(error),
+        Ok(got) => {
+            // SAFETY: a fresh mapping of a system that asks for no type.
+            unsafe { unmap(got, bytes) };
+            Ok(())
+        }
+    }
 }
 
 /// munmap(2).

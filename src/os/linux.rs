@@ -8,7 +8,7 @@
 use super::calls;
 use super::process::{auxiliary_value, string, variable, Process};
 use super::steady::Steady;
-use super::{Hold, Host, Huge, Limits, NextMalloc, Refusal, Vm};
+use super::{Hold, Host, Huge, Limits, NextMalloc, Refusal, Vm, MAPPINGS};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
@@ -221,18 +221,16 @@ impl Vm for Linux {
     }
 
     fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let page = self.page_size();
         for place in self.places(bytes) {
-            match map_where_free(place, bytes, libc::PROT_NONE, libc::MAP_NORESERVE) {
+            let free = calls::is_range_free(place, bytes)
+                .and_then(|()| map_where_free(place, page, libc::PROT_NONE, libc::MAP_NORESERVE));
+            match free {
                 Ok(()) => {
-                    // SAFETY: our own fresh mapping, which has shown that nothing lies there.
-                    unsafe { calls::unmap(place, bytes) };
+                    // SAFETY: our own fresh page, which has shown that the system maps where it is told to. The whole
+                    // range would count for a limit, and another thread be refused meanwhile.
+                    unsafe { calls::unmap(place, page) };
                     return NonNull::new(place as *mut u8);
-                }
-                // The kernel looks for what lies there first. A limit that forbids so much at once does not forbid
-                // its parts.
-                Err(libc::EAGAIN) => return NonNull::new(place as *mut u8),
-                Err(libc::ENOMEM) if calls::limits().address_space != usize::MAX => {
-                    return NonNull::new(place as *mut u8)
                 }
                 Err(libc::EEXIST) => {}
                 // No other place would help.
@@ -399,6 +397,10 @@ impl Vm for Linux {
         }
         // SAFETY: the caller guarantees that nobody uses the range from now on.
         unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) }
+    }
+
+    fn mappings(&self) -> usize {
+        max_mappings()
     }
 
     fn fences_gone(&self, count: usize) {
@@ -661,8 +663,6 @@ const FRAMES: usize = 24;
 const PATH: usize = 4096;
 /// Random places that are tried for address space.
 const PLACES_TRIED: usize = 8;
-/// `vm.max_map_count` where it cannot be read.
-const MAPPINGS: usize = 65_530;
 
 fn tell(line: &Line) {
     calls::write(libc::STDERR_FILENO, line.bytes());
