@@ -696,6 +696,11 @@ impl Meta {
         last.offset + last.bytes
     }
 
+    /// Whether any address in `range` is one of the region, open or not. After `init`.
+    pub fn reaches(&self, range: &Range<usize>) -> bool {
+        self.place.base < range.end && range.start < self.place.base + self.total()
+    }
+
     /// Whether [`Meta::init`] has succeeded.
     #[inline]
     pub fn is_ready(&self) -> bool {

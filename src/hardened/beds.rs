@@ -11,6 +11,7 @@
 
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
+use core::ops::Range;
 
 /// Bytes of a bed, which is claimed and costs nothing.
 const BED_BYTES: usize = 64 << 30;
@@ -18,9 +19,22 @@ const BED_BYTES: usize = 64 << 30;
 const BLOCK_PART: usize = 8;
 /// The most pages of a gap.
 const GAP_PAGES: usize = 64;
-/// The most blocks that live apart from one another: each is a mapping of the system's, of which a process may have
-/// some 65,000. Further ones lie where the system puts them, side by side, and are one mapping.
-pub const APART_MOST: usize = 1 << 13;
+/// Beds that are tried for one block.
+const BEDS_TRIED: usize = 3;
+
+/// The most blocks that live apart from one another in a process of so many mappings at most: each is one. The program
+/// needs the others. Further blocks lie where the system puts them, side by side, and are one mapping.
+pub fn apart_most(mappings: usize) -> usize {
+    (mappings / 8).min(1 << 13)
+}
+
+/// A block with its fences: so many bytes, of which byte `lead` is to be at a multiple of `align`.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub bytes: usize,
+    pub lead: usize,
+    pub align: usize,
+}
 
 /// What is left of the bed in use.
 struct Bed {
@@ -29,8 +43,9 @@ struct Bed {
 }
 
 impl Bed {
-    /// A place for `bytes` bytes whose byte `lead` is at a multiple of `align`, `gap` bytes below the last one.
-    fn take(&mut self, bytes: usize, lead: usize, align: usize, gap: usize) -> Option<usize> {
+    /// A place for what is wanted, `gap` bytes below the last one.
+    fn take(&mut self, wanted: Wanted, gap: usize) -> Option<usize> {
+        let Wanted { bytes, lead, align } = wanted;
         let block = self.end.checked_sub(gap + bytes - lead)? / align * align;
         let place = block.checked_sub(lead)?;
         if self.start == 0 || place < self.start {
@@ -38,6 +53,24 @@ impl Bed {
         }
         self.end = place;
         Some(place)
+    }
+
+    /// As `take`, from a new bed, which `claim` finds, if this one is used up.
+    fn place(
+        &mut self,
+        wanted: Wanted,
+        gap: usize,
+        claim: impl Fn() -> Option<usize>,
+    ) -> Option<usize> {
+        if let Some(place) = self.take(wanted, gap) {
+            return Some(place);
+        }
+        let start = claim()?;
+        *self = Bed {
+            start,
+            end: start + BED_BYTES,
+        };
+        self.take(wanted, gap)
     }
 }
 
@@ -54,23 +87,39 @@ impl Beds {
         }
     }
 
-    /// An address where `bytes` bytes are probably free, so that its byte `lead` is at a multiple of `align`. `None`
-    /// where they are too many, or the system does not map where it is told to.
-    pub fn place<O: Os>(&self, os: &O, bytes: usize, lead: usize, align: usize) -> Option<usize> {
-        if bytes.checked_add(align)? > BED_BYTES / BLOCK_PART {
+    /// An address where what is wanted is probably free, apart from what the rest of the allocator has claimed, as
+    /// `is_claimed` says of a range. `None` where it is too much, or the system does not map where it is told to.
+    pub fn place<O: Os>(
+        &self,
+        os: &O,
+        wanted: Wanted,
+        is_claimed: &dyn Fn(Range<usize>) -> bool,
+    ) -> Option<usize> {
+        let gap = (1 + os.random() as usize % GAP_PAGES) * os.page_size();
+        let claim = || Some(os.claim(BED_BYTES)?.as_ptr() as usize);
+        self.place_apart(wanted, gap, claim, is_claimed)
+    }
+
+    fn place_apart(
+        &self,
+        wanted: Wanted,
+        gap: usize,
+        claim: impl Fn() -> Option<usize>,
+        is_claimed: &dyn Fn(Range<usize>) -> bool,
+    ) -> Option<usize> {
+        let bytes = wanted.bytes;
+        if bytes.checked_add(wanted.align)? > BED_BYTES / BLOCK_PART {
             return None;
         }
-        let gap = (1 + os.random() as usize % GAP_PAGES) * os.page_size();
-        let mut bed = self.bed.lock();
-        if let Some(place) = bed.take(bytes, lead, align, gap) {
-            return Some(place);
-        }
-        let start = os.claim(BED_BYTES)?.as_ptr() as usize;
-        *bed = Bed {
-            start,
-            end: start + BED_BYTES,
-        };
-        bed.take(bytes, lead, align, gap)
+        (0..BEDS_TRIED).find_map(|_| {
+            let place = self.bed.lock().place(wanted, gap, &claim)?;
+            if is_claimed(place..place + bytes) {
+                // Whoever claimed it is to find it free. Most likely all below belongs to the same.
+                self.bed.lock().end = 0;
+                return None;
+            }
+            Some(place)
+        })
     }
 
     /// Shows the lock.
@@ -94,7 +143,12 @@ mod tests {
         for round in 1..10_000 {
             let (bytes, align) = ((3 + round % 70) * page, page << (round % 5));
             let gap = (1 + round % GAP_PAGES) * page;
-            let Some(place) = bed.take(bytes, page, align, gap) else {
+            let wanted = Wanted {
+                bytes,
+                lead: page,
+                align,
+            };
+            let Some(place) = bed.take(wanted, gap) else {
                 assert!(round > 1000 && end - bed.start < bytes + gap + align);
                 return;
             };
@@ -103,5 +157,40 @@ mod tests {
             end = place;
         }
         panic!("the bed has no end");
+    }
+
+    #[test]
+    fn no_block_lies_in_what_was_claimed_for_something_else() {
+        let beds = Beds::new(&mut Registry::new());
+        let (page, first) = (4096, 1 << 40);
+        let wanted = Wanted {
+            bytes: BED_BYTES / 64,
+            lead: page,
+            align: page,
+        };
+        // A window that grows later begins in the middle of the first bed, which reaches into it from below.
+        let claims = core::cell::Cell::new(0);
+        let claim = || {
+            claims.set(claims.get() + 1);
+            Some(first + (claims.get() - 1) * 2 * BED_BYTES)
+        };
+        let window = first + BED_BYTES / 2..first + 4 * BED_BYTES / 2;
+        let is_claimed = |range: Range<usize>| range.start < window.end && window.start < range.end;
+        for _ in 0..200 {
+            let place = beds.place_apart(wanted, page, claim, &is_claimed);
+            let place = place.expect("a bed has room");
+            assert!(!is_claimed(place..place + wanted.bytes));
+        }
+        assert!(claims.get() > 3);
+        // Where everything is, no place is found, and the search ends.
+        assert_eq!(beds.place_apart(wanted, page, claim, &|_| true), None);
+    }
+
+    #[test]
+    fn blocks_apart_leave_most_mappings_to_the_program() {
+        for mappings in [0, 1, 100, 1 << 12, 65_530, 1 << 20, usize::MAX] {
+            assert!(apart_most(mappings) <= mappings / 8);
+        }
+        assert!(apart_most(65_530) > 8000 && apart_most(usize::MAX) < 10_000);
     }
 }

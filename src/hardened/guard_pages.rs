@@ -7,7 +7,7 @@
 //!
 //! `large` keeps the records and knows nothing of this. It gets a system whose mappings have guard pages.
 
-use super::beds::Beds;
+use super::beds::{Beds, Wanted};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Hold, Huge, Limits, Os, Refusal, Vm};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
@@ -131,17 +131,20 @@ impl AddressQuarantine {
     }
 }
 
+/// Whether any of a range is claimed for something else than large blocks.
+pub type IsClaimed<'a> = &'a (dyn Fn(core::ops::Range<usize>) -> bool + Sync);
+
 /// The system, with guard pages around what it maps.
 pub struct WithGuardPages<'a, O: Os> {
     os: &'a O,
-    beds: Option<&'a Beds>,
+    beds: Option<(&'a Beds, IsClaimed<'a>)>,
     /// The block that was mapped last. 0 means none.
     mapped: AtomicUsize,
 }
 
 impl<'a, O: Os> WithGuardPages<'a, O> {
     /// `os`, where a block is mapped: in `beds`, if there are any, or where the system puts it.
-    pub fn new(os: &'a O, beds: Option<&'a Beds>) -> WithGuardPages<'a, O> {
+    pub fn new(os: &'a O, beds: Option<(&'a Beds, IsClaimed<'a>)>) -> WithGuardPages<'a, O> {
         WithGuardPages {
             os,
             beds,
@@ -151,9 +154,13 @@ impl<'a, O: Os> WithGuardPages<'a, O> {
 
     /// A mapping of `bytes` bytes, with the byte after a fence at a multiple of `align`.
     fn map_in_bed(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        let place = self
-            .beds?
-            .place(self.os, bytes, self.os.page_size(), align)?;
+        let (beds, is_claimed) = self.beds?;
+        let wanted = Wanted {
+            bytes,
+            lead: self.os.page_size(),
+            align,
+        };
+        let place = beds.place(self.os, wanted, is_claimed)?;
         let mapped = self.os.map_at(place, bytes);
         NonNull::new(place as *mut u8).filter(|_| mapped)
     }
@@ -195,11 +202,14 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
             // SAFETY: the caller's promise is the same.
             return unsafe { self.os.unmap(start, bytes) };
         }
-        self.mapped.store(0, Relaxed);
         let page = self.os.page_size();
-        self.os.fences_gone(FENCES);
         // SAFETY: the caller's promise is the same, and `map` put a fence before the block and one after it.
-        unsafe { self.os.unmap(start.sub(page), bytes + FENCES * page) }
+        let done = unsafe { self.os.unmap(start.sub(page), bytes + FENCES * page) };
+        if done {
+            self.mapped.store(0, Relaxed);
+            self.os.fences_gone(FENCES);
+        }
+        done
     }
 
     unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
@@ -280,6 +290,10 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
     unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
         unsafe { self.os.fence(start, bytes) }
+    }
+
+    fn mappings(&self) -> usize {
+        self.os.mappings()
     }
 
     fn fences_gone(&self, count: usize) {

@@ -41,10 +41,10 @@ use crate::units::{
     bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
 };
 use crate::wide::Wide;
-use beds::{Beds, APART_MOST};
+use beds::{apart_most, Beds};
 use bytes::{Secret, CANARY, FEW};
 use empty::Empty;
-use guard_pages::{AddressQuarantine, WithGuardPages};
+use guard_pages::{AddressQuarantine, IsClaimed, WithGuardPages};
 use sizes::{Sizes, Table, Words};
 use thread::{Freed, Quarantine, Threads};
 
@@ -79,6 +79,8 @@ struct Fixed {
     table: Table,
     /// Where the threads lie.
     threads: usize,
+    /// The most large blocks that live apart from one another.
+    apart_most: usize,
 }
 
 /// A live block in hardened mode.
@@ -131,6 +133,7 @@ impl Hardened {
                 wide: Wide::UNKNOWN,
                 table: Table::NONE,
                 threads: 0,
+                apart_most: 0,
             }),
             words: Words::new(locks),
             threads: Threads::new(locks),
@@ -179,6 +182,10 @@ impl Hardened {
             wide: Wide::ask(),
             table: Table::of(&backend.meta),
             threads: backend.meta.start::<u8>(Area::Threads).as_ptr() as usize,
+            apart_most: match mitigations.guard {
+                true => apart_most(backend.os.mappings()),
+                false => 0,
+            },
         };
         // SAFETY: nobody reads before `on` is published, and this runs once.
         unsafe { self.fixed.set(fixed) };
@@ -586,8 +593,12 @@ impl Hardened {
         let need = self.need(size);
         let guard = self.fixed().mitigations.guard;
         let mapped = if guard {
-            let is_apart = backend.large.live().1 < APART_MOST;
-            let os = WithGuardPages::new(&backend.os, is_apart.then_some(&self.beds));
+            let is_apart = backend.large.live().1 < self.fixed().apart_most;
+            let is_claimed = |range: core::ops::Range<usize>| {
+                backend.meta.reaches(&range) || backend.pages.reaches(&range)
+            };
+            let beds = is_apart.then_some((&self.beds, &is_claimed as IsClaimed));
+            let os = WithGuardPages::new(&backend.os, beds);
             backend.large.map(&os, &backend.meta, need, align)
         } else {
             backend.large.map(&backend.os, &backend.meta, need, align)

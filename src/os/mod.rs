@@ -34,6 +34,9 @@ pub use process::variable;
 #[cfg(feature = "sim")]
 pub use sim::{Sim, SimConfig};
 
+/// How many mappings a process may have where that is not known.
+const MAPPINGS: usize = 65_530;
+
 /// The environment variable that options are read from.
 pub const OPTIONS: &core::ffi::CStr = c"SLABSIDE_OPTIONS";
 
@@ -143,6 +146,9 @@ pub trait Vm: Sync {
     /// # Safety
     /// The range is usable, ours, and its contents are dead.
     unsafe fn fence(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
+    /// How many mappings a process may have.
+    fn mappings(&self) -> usize;
 
     /// Tells that `count` fences are gone, with the mappings that they were in.
     fn fences_gone(&self, count: usize);

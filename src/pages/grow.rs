@@ -11,6 +11,7 @@ use crate::os::{Hold, Huge, Os, Refusal};
 use crate::slab::Shape;
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use crate::units::{align_up, pages_for, PageNo, SlabId, GROUP_PAGES, PAGE, WINDOW_PAGES};
+use core::ops::Range;
 use core::ptr::NonNull;
 
 impl Pages {
@@ -43,6 +44,13 @@ impl Pages {
             true => missing,
             false => self.policy().step(window, missing),
         }
+    }
+
+    /// Whether any address in `range` is one of a window, or may become one.
+    pub fn reaches(&self, range: &Range<usize>) -> bool {
+        let inner = self.inner.lock();
+        let windows = &inner.windows[..inner.used];
+        windows.iter().any(|window| window.reaches(range))
     }
 
     pub(super) fn windows_used(&self) -> usize {

@@ -49,6 +49,11 @@ impl Window {
         self.base + ((page.index() - self.first.index()) << PAGE_SHIFT)
     }
 
+    /// Whether any of its addresses, those that are not open yet among them, lies in `range`.
+    pub(super) fn reaches(&self, range: &Range<usize>) -> bool {
+        self.base < range.end && range.start < self.base + (self.cap << PAGE_SHIFT)
+    }
+
     pub(super) fn holds(&self, page: PageNo) -> bool {
         page >= self.first && page < self.end()
     }

@@ -415,6 +415,10 @@ impl Vm for Sim {
         false
     }
 
+    fn mappings(&self) -> usize {
+        super::MAPPINGS
+    }
+
     fn fences_gone(&self, _: usize) {}
 
     unsafe fn close(&self, _: NonNull<u8>, _: usize) -> bool {
