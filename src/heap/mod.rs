@@ -285,6 +285,8 @@ pub struct Heap {
     /// Keeps the lists to one thread: the heap's own, or a visitor.
     door: Door,
     ticks: Cell<u32>,
+    /// Shared slabs that this heap's thread filled up.
+    filled_shared: Cell<u32>,
     /// Set where a visitor found the thread at work: it is to give back all that it keeps.
     asked: AtomicU32,
     /// Set for the next refill to come the long way, which asks whether it is to be sampled.

@@ -208,11 +208,14 @@ impl Heap {
     /// The owner word of a full slab that is let go of and would be listed as `how`. One in some that were shared is
     /// whose who frees into it first: where one thread alone frees by now, its slabs become its own again by and by.
     fn full_word<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, how: u64) -> u64 {
+        if how == LISTED || slab.is_span() {
+            return FULL;
+        }
+        let filled = self.filled_shared.get().wrapping_add(1);
+        self.filled_shared.set(filled);
         let alone = || backend.meta.counters().heaps.load(Relaxed) <= 1;
-        let tried = self.ticks.get() % OWNED_AGAIN == OWNED_AGAIN - 1;
         // One in this heap's queue still is nobody's own: who claimed it could not be told of frees (`Heap::can_open`).
-        let own_again = (tried || alone()) && !remote::is_queued(slab);
-        if how == LISTED || slab.is_span() || own_again {
+        if (filled.is_multiple_of(OWNED_AGAIN) || alone()) && !remote::is_queued(slab) {
             return FULL;
         }
         remote::full_shared(slab.class())

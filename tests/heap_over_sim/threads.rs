@@ -164,6 +164,29 @@ fn fills_up(size: usize, slots: usize) {
     heap.is_sound();
 }
 
+/// Where one thread alone goes on freeing, its slabs become its own again by and by, also where each refill asks whether
+/// a block is to be sampled.
+#[test]
+fn of_shared_slabs_that_fill_up_some_are_their_first_freers() {
+    for rate in ["guard-sample:0", "guard-sample:8192"] {
+        let heap = Heap::new();
+        let slabs = shared_slabs(&heap);
+        let set = heap.allocator.set_option(&heap.threads[0], rate.as_bytes());
+        assert!(set.is_ok());
+        heap.take_many(2, 64, 2 * slabs.len() + 64);
+        let owner = |slab: &&usize| heap.slab(**slab).owner.load(Relaxed);
+        let own = slabs.iter().filter(|slab| owner(slab) == remote::FULL);
+        let own = own.count();
+        let most = slabs.len() / 8;
+        assert!(
+            (1..=most).contains(&own),
+            "{rate}: {own} of {}",
+            slabs.len()
+        );
+        heap.is_sound();
+    }
+}
+
 /// Of shared slabs those with few free slots serve first, so that the others become empty and go back.
 #[test]
 fn shared_slabs_of_which_much_is_free_drain() {
