@@ -53,6 +53,24 @@ impl Runner {
         parse(&self.output(library, &["latency", row, &ops.to_string()])?)
     }
 
+    /// Does a row under valgrind, started with `options`, without its messages.
+    pub fn counted(
+        &self,
+        library: &Library,
+        options: &[&str],
+        row: &str,
+        ops: usize,
+    ) -> Option<Run> {
+        let output = command("valgrind".as_ref(), library)
+            .args(options)
+            .arg(&self.0)
+            .args(["count", row, &ops.to_string()])
+            .output()
+            .ok()?;
+        let succeeded = output.status.success();
+        parse(&String::from_utf8(output.stdout).ok()?).filter(|_| succeeded)
+    }
+
     /// Looks at the bytes beside the live ones. See [`crate::overhead::STAGES`].
     pub fn overhead(&self, library: &Library, mix: &str, count: usize) -> Option<Vec<Stage>> {
         let text = self.output(library, &["overhead", mix, &count.to_string()])?;

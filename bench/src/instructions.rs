@@ -60,28 +60,12 @@ fn parse(dump: &str) -> Option<(String, u64)> {
     Some((label.trim().to_owned(), total.trim().parse().ok()?))
 }
 
-/// A folder that is removed with everything in it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("slabside-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Scratch(folder))
-    }
-
-    fn dumps(&self) -> std::io::Result<Vec<String>> {
-        let files = std::fs::read_dir(&self.0)?;
-        files
-            .map(|file| std::fs::read_to_string(file?.path()))
-            .collect()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// The text of each file in a folder.
+fn texts(folder: &Path) -> std::io::Result<Vec<String>> {
+    let files = std::fs::read_dir(folder)?;
+    files
+        .map(|file| std::fs::read_to_string(file?.path()))
+        .collect()
 }
 
 /// The program `probe` that was built beside this one.
@@ -95,8 +79,8 @@ fn probe() -> Option<PathBuf> {
 
 /// Counts an allocator's calls. None where valgrind or the probe is missing or fails.
 pub fn count(library: &Library) -> Option<Counts> {
-    let scratch = Scratch::new().ok()?;
-    let output = format!("--callgrind-out-file={}/dump", scratch.0.display());
+    let scratch = tempfile::tempdir().ok()?;
+    let output = format!("--callgrind-out-file={}/dump", scratch.path().display());
     let mut valgrind = command(Path::new("valgrind"), library);
     valgrind
         .args(["--tool=callgrind", "-q", &output])
@@ -106,7 +90,11 @@ pub fn count(library: &Library) -> Option<Counts> {
         return None;
     }
     let mut counts = BTreeMap::<String, Vec<u64>>::new();
-    for (label, total) in scratch.dumps().ok()?.iter().filter_map(|dump| parse(dump)) {
+    for (label, total) in texts(scratch.path())
+        .ok()?
+        .iter()
+        .filter_map(|dump| parse(dump))
+    {
         counts.entry(label).or_default().push(total);
     }
     Some(Counts(counts))

@@ -8,6 +8,7 @@
 //! latency, memory          clocks for single calls, resident bytes
 //! counters, overhead       what slabside tells of itself; bytes beside the live ones, stage by stage
 //! libraries, child         the peers as shared libraries, and a program run under one of them
+//! cachegrind               instructions, mispredictions and cache misses of a row's operation
 //! instructions             callgrind's counts of single calls, and their budgets
 //! ```
 //!
@@ -28,4 +29,5 @@ pub mod counters;
 pub mod overhead;
 pub mod libraries;
 pub mod child;
+pub mod cachegrind;
 pub mod instructions;

@@ -9,6 +9,9 @@ use std::alloc::GlobalAlloc;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
+/// Heaps that may become as large are not counted: under valgrind they take too long.
+const COUNTED_BYTES: usize = 4 << 30;
+
 /// One row.
 pub struct Row {
     /// Its name, unique: the question and what distinguishes this row.
@@ -81,6 +84,21 @@ impl Row {
             Work::Heirs => mayflies::heirs(allocator, ops),
             Work::Scale(count) => scale::scale(allocator, count, ops),
             Work::Swell => swell::swell(allocator, ops),
+        }
+    }
+
+    /// Operations of a run that counts. None for rows with threads, whose counts differ from run to run, and for those
+    /// that count little but the kernel's work.
+    pub fn counted_ops(&self) -> Option<usize> {
+        match self.work {
+            Work::Trees(_) | Work::Batch(..) => Some(400_000),
+            Work::Pair(_) | Work::Skewed(_) | Work::Zeroed(_, _, KIB) => Some(100_000),
+            Work::LogUniform(count, _, high) | Work::Held(count, _, high) => {
+                (count * high < COUNTED_BYTES).then_some(100_000)
+            }
+            Work::Strings(growth) => (growth.limit < MIB).then_some(100_000),
+            Work::Medium(_) | Work::Ring(_) => Some(20_000),
+            _ => None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! runner row NAME OPS            time OPS NANOSECONDS CHECKSUM / peak BYTES / resident PEAK AFTER LATER / held LIVE RESIDENT
 //! runner latency NAME OPS        the same, and: latency MEDIAN P99.9 MAX, in nanoseconds
+//! runner count NAME OPS          as row, for a run under valgrind: it is given up later
 //! runner warm BYTES              nothing: touches so much memory and gives it back
 //! runner overhead MIX COUNT      a line a stage: stage LIVE BREAK RESIDENT METADATA, in bytes
 //! ```
@@ -15,6 +16,9 @@ use slabside_bench::{counters, memory, rows};
 
 /// Seconds after which a run is given up, by a signal.
 const LIMIT: u32 = 120;
+
+/// The same for a run under valgrind.
+const COUNT_LIMIT: u32 = 1800;
 
 fn print(outcome: Outcome) {
     println!(
@@ -74,12 +78,23 @@ fn overhead(mix: &str, count: usize) -> Option<()> {
     Some(())
 }
 
-fn main() {
+/// Has a signal end the process after so many seconds.
+fn limit(seconds: u32) {
     // SAFETY: the alarm's signal ends the process, nothing more.
-    unsafe { libc::alarm(LIMIT) };
+    unsafe { libc::alarm(seconds) };
+}
+
+fn count(name: &str, ops: usize) -> Option<()> {
+    limit(COUNT_LIMIT);
+    row(name, ops)
+}
+
+fn main() {
+    limit(LIMIT);
     let arguments: Vec<String> = std::env::args().collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["row", name, ops] => ops.parse().ok().and_then(|ops| row(name, ops)),
+        ["count", name, ops] => ops.parse().ok().and_then(|ops| count(name, ops)),
         ["latency", name, ops] => ops.parse().ok().and_then(|ops| latency(name, ops)),
         ["warm", bytes] => bytes.parse().ok().map(warm),
         ["overhead", mix, count] => count.parse().ok().and_then(|count| overhead(mix, count)),
@@ -87,7 +102,7 @@ fn main() {
     };
     if done.is_none() {
         eprintln!(
-            "usage: runner row|latency NAME OPS, runner overhead MIX COUNT, runner warm BYTES"
+            "usage: runner row|count|latency NAME OPS, runner overhead MIX COUNT, runner warm BYTES"
         );
         std::process::exit(2);
     }

@@ -6,8 +6,8 @@
 //!
 //! --quick         fewer operations and rounds: under three minutes instead of fifteen
 //! --rounds        how many times everything is run
-//! --only          questions or rows, or: latency, overhead, instructions. The tables are
-//!                 only printed
+//! --only          questions or rows, or: latency, overhead, instructions, counts. The tables are only printed.
+//!                 `counts` with rows counts and times those rows
 //! --allocators    these alone; the tables are only printed
 //! --library       one more allocator, or another build of one
 //! --out           where benchmarks.md and plots/ go, instead of docs/

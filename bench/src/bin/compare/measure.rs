@@ -2,7 +2,8 @@
 //! one, so that what the machine does beside hits all of them alike.
 
 use crate::options::Options;
-use crate::results::{Overhead, Results, RowRuns};
+use crate::results::{Overhead, Results, RowCosts, RowRuns};
+use slabside_bench::cachegrind::cost;
 use slabside_bench::child::{Run, Runner};
 use slabside_bench::instructions::{count, has_valgrind};
 use slabside_bench::libraries::Library;
@@ -91,6 +92,26 @@ fn overheads(options: &Options, runner: &Runner) -> Vec<Overhead> {
         .collect()
 }
 
+/// Processes that count at a time: what they count does not depend on each other.
+const COUNTERS: usize = 2;
+
+fn counts(options: &Options, runner: &Runner) -> Vec<RowCosts> {
+    let allocators = &options.allocators;
+    let count = |row: &&'static Row| {
+        eprintln!("counts of {}", row.name);
+        let mut costs = vec![None; allocators.len()];
+        for (libraries, costs) in allocators.chunks(COUNTERS).zip(costs.chunks_mut(COUNTERS)) {
+            std::thread::scope(|scope| {
+                for (library, found) in libraries.iter().zip(costs) {
+                    scope.spawn(move || *found = cost(runner, library, row));
+                }
+            });
+        }
+        RowCosts { row, costs }
+    };
+    options.counted.iter().map(count).collect()
+}
+
 /// Makes all measurements that the options ask for.
 pub fn everything(options: &Options) -> Results {
     let runner = Runner::beside_this_program();
@@ -108,6 +129,11 @@ pub fn everything(options: &Options) -> Results {
         heaps: heaps(options, &runner),
         overheads: if wants("overhead") {
             overheads(options, &runner)
+        } else {
+            Vec::new()
+        },
+        counts: if has_valgrind() {
+            counts(options, &runner)
         } else {
             Vec::new()
         },

@@ -5,7 +5,7 @@ use slabside_bench::rows::{Row, HEAPS, ROWS};
 use std::path::PathBuf;
 
 /// The extra measurements, beside the rows.
-const EXTRAS: [&str; 3] = ["latency", "overhead", "instructions"];
+const EXTRAS: [&str; 4] = ["latency", "overhead", "instructions", "counts"];
 
 /// How thoroughly, and what, is measured.
 pub struct Options {
@@ -19,6 +19,8 @@ pub struct Options {
     pub rows: Vec<&'static Row>,
     /// The rows of large heaps and of blocks of middle size to run. None in a short run unless they are asked for.
     pub heaps: Vec<&'static Row>,
+    /// The rows whose operations are counted. None in a short run unless `counts` is asked for.
+    pub counted: Vec<&'static Row>,
     /// The extra measurements to make, of [`EXTRAS`].
     pub extras: Vec<&'static str>,
     /// The allocators to run them on.
@@ -127,6 +129,15 @@ impl Options {
             .iter()
             .filter(|row| !short && words.wants(&[row.name, row.question]))
             .collect();
+        // Beside the word `counts` other names choose rows: which of them are timed as well.
+        let counts = extras.contains(&"counts") && !short;
+        let named = words.only.iter().any(|only| only != "counts");
+        let chosen = |row: &&Row| !named || words.wants(&[row.name, row.question]);
+        let counted = ROWS
+            .iter()
+            .chain(HEAPS)
+            .filter(|row| counts && chosen(row) && row.counted_ops().is_some())
+            .collect();
         if rows.is_empty() && heaps.is_empty() && extras.is_empty() {
             return Err(format!("nothing is called {}", words.only.join(", ")));
         }
@@ -136,6 +147,7 @@ impl Options {
             factor,
             rows,
             heaps,
+            counted,
             extras,
             allocators: words.allocators(),
             out: words.out(),

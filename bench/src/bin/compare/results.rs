@@ -1,5 +1,6 @@
 //! What was measured, and the figures that are made of it: medians, ratios, geometric means.
 
+use slabside_bench::cachegrind::Cost;
 use slabside_bench::child::Run;
 use slabside_bench::instructions::Counts;
 use slabside_bench::libraries::Library;
@@ -24,6 +25,14 @@ pub struct Overhead {
     pub stages: Vec<Option<Vec<Stage>>>,
 }
 
+/// What an operation of one row costs.
+pub struct RowCosts {
+    /// Which row.
+    pub row: &'static Row,
+    /// By allocator. None where it does not run under valgrind.
+    pub costs: Vec<Option<Cost>>,
+}
+
 /// All measurements. Lists by allocator are in the order of `allocators`.
 pub struct Results {
     /// The allocators.
@@ -36,6 +45,8 @@ pub struct Results {
     pub heaps: Vec<RowRuns>,
     /// Bytes beside the live ones.
     pub overheads: Vec<Overhead>,
+    /// Counts of the rows' operations.
+    pub counts: Vec<RowCosts>,
     /// Instructions of single calls. None where they could not be counted.
     pub instructions: Vec<Option<Counts>>,
 }

@@ -3,6 +3,7 @@
 use crate::machine;
 use crate::options::Options;
 use crate::results::{geometric_mean, median, peak, time, Figure, Overhead, Results, RowRuns};
+use slabside_bench::cachegrind::COUNTS;
 use slabside_bench::child::Run;
 use slabside_bench::instructions::{FUNCTIONS, SIZES};
 use slabside_bench::overhead::{Stage, STAGES};
@@ -96,6 +97,7 @@ pub fn page(results: &Results, options: &Options) -> String {
         overhead(results),
         given_back(results),
         slabside_overhead(results),
+        counts(results),
         instructions(results),
     ];
     parts
@@ -560,6 +562,44 @@ fn slabside_stage(case: &Overhead, name: &str, stage: &Stage, resident: f64) -> 
         over_live(stage.program_break),
         over_live(stage.metadata),
     ]
+}
+
+/// slabside's value over the least of its peers', with that one's name.
+fn values_against_best(results: &Results, values: &[Option<f64>]) -> String {
+    let own = results.place("slabside").and_then(|place| values[place]);
+    let peers = results.peers().into_iter();
+    let known = peers.filter_map(|place| Some((place, values[place]?)));
+    let best = known.min_by(|a, b| a.1.total_cmp(&b.1));
+    match (own, best) {
+        (Some(own), Some((place, least))) if least >= 0.01 => {
+            format!("{:.2} {}", own / least, results.allocators[place].name)
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+fn counts(results: &Results) -> String {
+    if results.counts.is_empty() {
+        return String::new();
+    }
+    let table = |(count, (name, _)): (usize, &(&str, &[&str]))| {
+        let mut table = Table::by_allocator(results, &["row"], &["over the best peer"]);
+        for row in &results.counts {
+            let values: Vec<_> = row
+                .costs
+                .iter()
+                .map(|cost| Some(cost.as_ref()?[count]))
+                .collect();
+            let against = values_against_best(results, &values);
+            table.row(&[vec![row.row.name.to_owned()], cells(&values), vec![against]].concat());
+        }
+        format!("### {name}\n\n{}", table.0)
+    };
+    let tables: Vec<_> = COUNTS.iter().enumerate().map(table).collect();
+    let text = "Cachegrind counts what an operation costs, with what the workload itself does. It simulates a first cache of 48 \
+                KiB for data and a last one of 2 MiB. The making of the heap is not counted. A dash means that the allocator \
+                does not run under valgrind.\n";
+    format!("## Counts\n\n{text}\n{}", tables.join("\n"))
 }
 
 fn instructions(results: &Results) -> String {
