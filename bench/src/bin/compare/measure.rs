@@ -18,6 +18,9 @@ fn rounds(
     rounds: usize,
     run: impl Fn(&Library, &Row) -> Option<Run>,
 ) -> Vec<RowRuns> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
     let allocators = &options.allocators;
     let empty = |row: &&'static Row| RowRuns {
         row,
