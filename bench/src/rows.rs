@@ -92,9 +92,10 @@ impl Row {
     pub fn counted_ops(&self) -> Option<usize> {
         match self.work {
             Work::Trees(_) | Work::Batch(..) => Some(400_000),
-            Work::Pair(_) | Work::Skewed(_) | Work::Zeroed(_, _, KIB) => Some(100_000),
+            Work::Pair(_) | Work::Zeroed(_, _, KIB) => Some(100_000),
+            Work::Skewed(count) => Some(count.max(100_000)),
             Work::LogUniform(count, _, high) | Work::Held(count, _, high) => {
-                (count * high < COUNTED_BYTES).then_some(100_000)
+                (count * high < COUNTED_BYTES).then_some(count.max(100_000))
             }
             Work::Strings(growth) => (growth.limit < MIB).then_some(100_000),
             Work::Medium(_) | Work::Ring(_) => Some(20_000),

@@ -288,12 +288,14 @@ impl Pages {
     /// Discards up to `pages` dirty free pages, highest first.
     pub fn purge<O: Os>(&self, os: &O, meta: &Meta, pages: usize) {
         let mut left = pages;
+        let mut below = usize::MAX;
         for _ in 0..PURGE_CALLS {
             let Some((page, n, address)) =
-                self.claim_dirty(left.min(PURGE_PAGES), meta.os_page() / PAGE)
+                self.claim_dirty(left.min(PURGE_PAGES), meta.os_page() / PAGE, below)
             else {
                 return;
             };
+            below = page.index();
             self.keep_holes(os);
             left = left.saturating_sub(n);
             let start = NonNull::new(address as *mut u8);
@@ -319,15 +321,20 @@ impl Pages {
         }
     }
 
-    /// Takes the highest run of dirty free pages out of use, whole OS pages of it.
+    /// Takes the highest run of dirty free pages out of use that lies below page `below`, whole OS pages of it. So a
+    /// purge goes through the pages once, and not from the top for each run.
     pub(super) fn claim_dirty(
         &self,
         most: usize,
         os_pages: usize,
+        below: usize,
     ) -> Option<(PageNo, usize, usize)> {
         let inner = &mut *self.inner.lock();
         for index in (0..inner.used).rev() {
             let mut range = inner.windows[index].pages();
+            range.end = range
+                .end
+                .min(PageNo(u32::try_from(below).unwrap_or(u32::MAX)));
             while let Some((page, n)) = inner.runs.highest_dirty(range.clone(), most) {
                 let start = page.index().next_multiple_of(os_pages);
                 let end = (page.index() + n) / os_pages * os_pages;

@@ -121,10 +121,24 @@ fn head(results: &Results, options: &Options) -> String {
     } else {
         "a full run"
     };
-    let mut text = format!(
-        "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {}. Each row runs \
-         in a process of its own for each allocator, and the allocators take turns.\n\n- Machine: {}. Load at the end: {}\n- Compiler: {}\n",
-        options.rounds, machine::date(), machine::description(), machine::load(), machine::compiler()
+    let date = machine::date();
+    let only_counts =
+        results.rows.is_empty() && results.heaps.is_empty() && results.overheads.is_empty();
+    let mut text = if only_counts {
+        format!("# Counts\n\nWritten by `bench/compare.sh --only counts` on {date}.")
+    } else {
+        format!(
+            "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {date}. Each row runs in a process of \
+             its own for each allocator, and the allocators take turns.",
+            options.rounds
+        )
+    };
+    let _ = write!(
+        text,
+        "\n\n- Machine: {}. Load at the end: {}\n- Compiler: {}\n",
+        machine::description(),
+        machine::load(),
+        machine::compiler()
     );
     let versions = results
         .allocators
@@ -599,7 +613,10 @@ fn counts(results: &Results) -> String {
     let text = "Cachegrind counts what an operation costs, with what the workload itself does. It simulates a first cache of 48 \
                 KiB for data and a last one of 2 MiB. The making of the heap is not counted. A dash means that the allocator \
                 does not run under valgrind.\n";
-    format!("## Counts\n\n{text}\n{}", tables.join("\n"))
+    format!(
+        "## What an operation costs\n\n{text}\n{}",
+        tables.join("\n")
+    )
 }
 
 fn instructions(results: &Results) -> String {
