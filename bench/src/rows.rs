@@ -9,8 +9,9 @@ use std::alloc::GlobalAlloc;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Heaps that may become as large are not counted: under valgrind they take too long.
+/// Heaps that may become as large, or of so many blocks, are not counted: under valgrind they take too long.
 const COUNTED_BYTES: usize = 4 << 30;
+const COUNTED_BLOCKS: usize = 1_000_000;
 
 /// One row.
 pub struct Row {
@@ -93,9 +94,9 @@ impl Row {
         match self.work {
             Work::Trees(_) | Work::Batch(..) => Some(400_000),
             Work::Pair(_) | Work::Zeroed(_, _, KIB) => Some(100_000),
-            Work::Skewed(count) => Some(count.max(100_000)),
+            Work::Skewed(count) => (count < COUNTED_BLOCKS).then_some(100_000),
             Work::LogUniform(count, _, high) | Work::Held(count, _, high) => {
-                (count * high < COUNTED_BYTES).then_some(count.max(100_000))
+                (count < COUNTED_BLOCKS && count * high < COUNTED_BYTES).then_some(100_000)
             }
             Work::Strings(growth) => (growth.limit < MIB).then_some(100_000),
             Work::Medium(_) | Work::Ring(_) => Some(20_000),
