@@ -425,11 +425,24 @@ impl Profile {
     /// No large block lives at `address`, or another one: its sample ends.
     #[inline]
     pub fn end_large(&self, meta: &Meta, address: usize) {
+        self.end_large_up_to(meta, address, u64::MAX);
+    }
+
+    /// The same where a block has left `address` already: a sample that another thread has taken there since stays. `taken`
+    /// is what [`Profile::taken`] said before.
+    #[inline]
+    pub fn end_large_up_to(&self, meta: &Meta, address: usize, taken: u64) {
         if self.listed.load(Relaxed) != 0 {
             self.end_listed(meta, list_of_large(address), |sample| {
-                sample.is_large_at(address)
+                sample.is_large_at(address) && sample.number.load(Relaxed) <= taken
             });
         }
+    }
+
+    /// How many samples were taken so far: the number of the last one.
+    #[inline]
+    pub fn taken(&self, meta: &Meta) -> u64 {
+        meta.header().samples_taken.load(Relaxed)
     }
 
     /// Ends the samples of a list that are meant.

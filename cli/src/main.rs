@@ -11,6 +11,7 @@ mod options;
 mod page;
 #[cfg(test)]
 mod pages;
+mod profiled;
 mod program;
 mod report;
 mod resident;

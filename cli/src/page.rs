@@ -16,7 +16,7 @@ use slabside::counters::{Counters, Each, MAGIC, MAGIC_EACH, OFFSET, VERSION};
 use slabside::units::PAGE;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Result;
+use std::io::{Read, Result, Seek, SeekFrom};
 use std::mem::align_of;
 use std::os::fd::AsRawFd;
 use std::process;
@@ -55,6 +55,31 @@ impl Page {
     /// The counters themselves.
     pub fn counters(&self) -> &'static Counters {
         self.counters
+    }
+}
+
+/// A file to which the library adds its reports of misuse, beside standard error.
+pub struct Reports(File);
+
+impl Reports {
+    /// An empty one.
+    pub fn create() -> Result<Reports> {
+        let name = "slabside reports";
+        Ok(Reports(memfd_create(name, MemfdFlags::CLOEXEC)?.into()))
+    }
+
+    /// The path by which other processes of the same user open it.
+    pub fn path(&self) -> OsString {
+        path(&self.0)
+    }
+
+    /// What was reported so far.
+    pub fn text(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        let mut file = &self.0;
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 

@@ -3,14 +3,18 @@
 //! Without a report the program takes this process's place. With one this process waits beside it, in the same process
 //! group, and ends as the program ended.
 
-use crate::page::{self, Page, Pages};
+use crate::page::{self, Page, Pages, Reports};
+use crate::profiled::{self, Profiled};
 use crate::report::{Form, Report, Tree};
 use crate::signals::{self, Inherited};
 use crate::status::CannotRun;
+use crate::trace::Ending;
 use crate::view::leaks::{Suppressions, Told};
-use crate::watch::End;
-use crate::{library, options, program, trace, watch};
+use crate::view::symbolize::{has_stacks, symbolize};
+use crate::watch::{Beside, End};
+use crate::{library, options, program, trace, view, watch};
 use anyhow::{Context, Result};
+use serde::Serialize;
 use slabside::counters::VARIABLE;
 use slabside_view::leaks::{search, Proof, Search};
 use slabside_view::source::Target;
@@ -25,6 +29,8 @@ use std::process::{Command, ExitStatus};
 
 /// The environment variable of libraries to be loaded first (ld.so(8)).
 const PRELOAD: &str = "LD_PRELOAD";
+/// Bytes between two samples of a profile, unless they are given.
+const INTERVAL: u64 = 512 << 10;
 
 /// Run any dynamically linked program with slabside in the place of its malloc.
 ///
@@ -39,6 +45,7 @@ Examples:
   slabside run --stats -- python3 script.py
   slabside run --stats=heap.json --json --children -- make -j8
   slabside run --leaks -- ./server --once
+  slabside run --profile=heap.pb.gz -- ./batch
   slabside run --option decay:1s --option misuse:report -- ./server
 
 Environment:
@@ -56,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
-    /// Print the figures as JSON. Implies --stats, unless --leaks is given
+    /// Print the figures as JSON. Implies --stats, unless --leaks or --profile is given
     #[arg(long)]
     json: bool,
 
@@ -73,6 +80,25 @@ pub struct Args {
     /// stops once, when it ends. No debugger can be attached to it meanwhile. If it is set-user-id, it gets no more rights.
     #[arg(long)]
     leaks: bool,
+
+    /// Write a heap profile of the whole run to FILE when the program ends: which code allocated, and what it still holds
+    ///
+    /// The form is that of `slabside profile -o`: for pprof, or a flame graph if FILE ends in .svg. The program takes a sample
+    /// every 512 KiB, unless --profile-interval or --option profile says otherwise. It is traced as with --leaks. Programs
+    /// that it starts are not profiled.
+    #[arg(long, value_name = "FILE", require_equals = true)]
+    profile: Option<PathBuf>,
+
+    /// Bytes between two samples of --profile, on average; k, m or g may follow
+    #[arg(long, value_name = "BYTES", value_parser = view::profile::interval, requires = "profile")]
+    profile_interval: Option<u64>,
+
+    /// Name the functions in reports of misuse, when the program has ended, on standard error
+    ///
+    /// Reports have stacks in hardened mode and with guard-sample. This is what `slabside symbolize` prints of them. --stats,
+    /// --children, --leaks and --profile imply it, unless --json is given.
+    #[arg(long)]
+    symbolize: bool,
 
     /// Let any process of the same user look into the program: short for --option watch:any
     ///
@@ -105,7 +131,7 @@ impl Args {
     }
 
     fn reports(&self) -> bool {
-        self.children || self.stats.is_some() || self.json && !self.leaks
+        self.children || self.stats.is_some() || self.json && !self.traces()
     }
 
     fn form(&self) -> Form {
@@ -119,7 +145,20 @@ impl Args {
     /// The options that are set for the program.
     fn options(&self) -> Vec<String> {
         let watch = self.watch.then(|| "watch:any".to_owned());
-        watch.into_iter().chain(self.options.clone()).collect()
+        let interval = self.profile_interval.unwrap_or(INTERVAL);
+        let profile = self.profile.as_ref().map(|_| format!("profile:{interval}"));
+        // Of options with one name the last one counts: what was said of the interval, or else what the option says.
+        let (before, behind) = match self.profile_interval {
+            None => (profile, None),
+            Some(_) => (None, profile),
+        };
+        let given = watch.into_iter().chain(before);
+        given.chain(self.options.clone()).chain(behind).collect()
+    }
+
+    /// Whether the program is traced.
+    fn traces(&self) -> bool {
+        self.leaks || self.profile.is_some()
     }
 
     fn file(&self) -> Option<&Path> {
@@ -130,7 +169,7 @@ impl Args {
 /// Runs the program. Returns how it ended, or not at all where no report is wanted and it was started.
 pub fn run(args: &Args) -> Result<ExitStatus> {
     let command = prepare(args)?;
-    if args.reports() || args.leaks {
+    if args.reports() || args.traces() || args.symbolize {
         run_and_report(args, command)
     } else {
         if let Some(obstacle) = program::obstacle(args.program()) {
@@ -169,6 +208,9 @@ fn replace(args: &Args, mut command: Command) -> CannotRun {
 
 fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
     let mut output = output(args.file())?;
+    args.profile
+        .as_deref()
+        .map_or(Ok(()), profiled::can_be_written)?;
     let (text, status) = if args.children {
         run_tree(args, command)?
     } else {
@@ -210,38 +252,117 @@ struct Started {
     child: u32,
     /// Whether it is traced, or why not.
     traced: std::result::Result<(), String>,
+    /// Where its reports of misuse are, if they are to be named.
+    reports: Option<Reports>,
 }
 
-/// Waits for the end of the program. Returns how it ended, and what it has lost, if that is wanted.
+/// What is looked at in a program beside its counters.
+struct Looks {
+    json: bool,
+    /// What it has lost, once that is known.
+    lost: Option<std::result::Result<String, String>>,
+    leaks: bool,
+    profiled: Option<Profiled>,
+}
+
+impl Beside for Looks {
+    fn meanwhile(&mut self, pid: u32) {
+        if let Some(profiled) = &mut self.profiled {
+            profiled.meanwhile(pid);
+        }
+    }
+
+    fn at_end(&mut self, pid: u32) {
+        let ending = trace::ending(pid);
+        if ending == Ending::Exec {
+            return trace::follow_exec(pid);
+        }
+        if let Some(profiled) = &mut self.profiled {
+            profiled.at_end(pid);
+        }
+        if self.leaks {
+            let found = match ending {
+                Ending::Whole => lost(pid, self.json).map_err(|error| format!("{error:#}")),
+                _ => Err("a signal killed it, or its first thread ended before others".into()),
+            };
+            let goes_on = found.is_ok();
+            self.lost = Some(found);
+            if goes_on {
+                return;
+            }
+        }
+        trace::go_on(pid, 0);
+    }
+}
+
+/// Waits for the end of the program, and writes its profile. Returns how it ended, and what it has lost, if that is wanted.
 fn until_end(args: &Args, started: &Started) -> Result<(End, String)> {
-    let failed = "cannot wait for the program";
+    let mut looks = Looks {
+        json: args.json,
+        lost: None,
+        leaks: args.leaks,
+        profiled: args.profile.clone().map(Profiled::new),
+    };
+    let end = watch::until_end(started.child, started.traced.is_ok(), &mut looks);
+    let end = end.context("cannot wait for the program")?;
+    if let Some(reports) = &started.reports {
+        name_functions(reports);
+    }
+    if let Some(profiled) = looks.profiled {
+        let name = Path::new(args.program()).file_name();
+        let name = name.unwrap_or(args.program()).to_string_lossy();
+        let told = profiled.write(&format!("{name} ({})", started.child));
+        // Alone on standard error is what --json prints.
+        match told {
+            Ok(line) if !args.json => say(&line),
+            Ok(_) => {}
+            Err(error) => say(&format!("slabside: no heap profile: {error:#}")),
+        }
+    }
     if !args.leaks {
-        let end = watch::until_end(started.child, None).context(failed)?;
         return Ok((end, String::new()));
     }
-    let mut told = None;
-    let mut look = |pid: u32| {
-        let found = match trace::ends_whole(pid) {
-            true => lost(pid, args.json).map_err(|error| format!("{error:#}")),
-            false => Err("a signal killed it, or its first thread ended before others".into()),
-        };
-        if found.is_err() {
-            trace::go_on(pid, 0);
-        }
-        told = Some(found);
-    };
-    let end = match started.traced {
-        Ok(()) => watch::until_end(started.child, Some(&mut look)),
-        Err(_) => watch::until_end(started.child, None),
-    };
-    let end = end.context(failed)?;
-    let told = told.unwrap_or_else(|| {
+    let told = looks.lost.unwrap_or_else(|| {
         let unseen = || "nobody saw its end".to_string();
         Err(started.traced.clone().err().unwrap_or_else(unseen))
     });
-    let told = told
-        .unwrap_or_else(|why| format!("slabside: cannot say what the program has lost: {why}\n"));
-    Ok((end, told))
+    Ok((end, told.or_else(|why| not_known(args, &why))?))
+}
+
+/// That it is not known what the program has lost.
+fn not_known(args: &Args, why: &str) -> Result<String> {
+    let error = format!("cannot say what the program has lost: {why}");
+    match args.json {
+        true => view::json(&NotKnown {
+            schema: "slabside.leaks/1",
+            error: &error,
+        }),
+        false => Ok(format!("slabside: {error}\n")),
+    }
+}
+
+/// What stands in the place of a report.
+#[derive(Serialize)]
+struct NotKnown<'a> {
+    schema: &'static str,
+    error: &'a str,
+}
+
+/// Prints the reports of misuse that have stacks once more, with the names of functions.
+fn name_functions(reports: &Reports) {
+    let text = reports.text().unwrap_or_default();
+    if has_stacks(&text) {
+        let named = symbolize(&text);
+        say(&format!(
+            "slabside: the same with names:\n{}",
+            named.trim_end()
+        ));
+    }
+}
+
+/// Prints a line on standard error, if that is there.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// What the program `pid`, which is at its end, has lost. It goes on, unless this fails.
@@ -280,17 +401,26 @@ fn start(
     let inherited = Inherited::note();
     signals::hold();
     command.env(OsStr::from_bytes(VARIABLE.to_bytes()), path);
+    let reports = match args.symbolize || !args.json {
+        true => Some(Reports::create().context("cannot make a file for reports")?),
+        false => None,
+    };
+    if let Some(reports) = &reports {
+        let variable = OsStr::from_bytes(slabside::os::REPORTS.to_bytes());
+        command.env(variable, reports.path());
+    }
     before_exec(&mut command, move || {
         claim();
         inherited.restore();
     });
-    let spawned = match args.leaks {
+    let spawned = match args.traces() {
         true => trace::spawn(&mut command),
         false => command.spawn().map(|child| (child, None)),
     };
     match spawned {
         Ok((child, why)) => Ok(Started {
             child: child.id(),
+            reports,
             traced: why.map_or(Ok(()), |why| Err(format!("it cannot be traced: {why}"))),
         }),
         Err(cause) => Err(CannotRun {

@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The event of a stop that is no signal's on its way (ptrace(2)).
 const EVENT_STOP: i32 = 128;
@@ -60,14 +61,77 @@ pub fn stay(pid: u32) {
     unsafe { libc::ptrace(libc::PTRACE_LISTEN, pid, 0, 0) };
 }
 
-/// Whether the program `pid`, whose first thread ends, ends by itself and as a whole.
-pub fn ends_whole(pid: u32) -> bool {
+/// How the program `pid`, whose first thread ends, goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Not at all: it ends by itself and as a whole.
+    Whole,
+    /// A signal kills it, or its first thread ends before others.
+    Part,
+    /// As another program: another thread calls execve(2), and gets the first one's number. Nobody traces it then.
+    Exec,
+}
+
+/// How the program `pid`, whose first thread ends, goes on.
+pub fn ending(pid: u32) -> Ending {
     let thread = Pid::from_raw(pid as i32);
     let killed = ptrace::getevent(thread).is_ok_and(|status| status & 0x7f != 0);
-    let alone = ptrace::getregs(thread).is_ok_and(|all| all.orig_rax == libc::SYS_exit as u64);
-    let threads = procfs::process::Process::new(pid as i32).and_then(|own| own.tasks());
-    let one = threads.map_or(1, Iterator::count) == 1;
-    !killed && (one || !alone)
+    let alone = ptrace::getregs(thread).is_ok_and(|all| last_call(&all) == libc::SYS_exit as u64);
+    let tasks = procfs::process::Process::new(pid as i32).and_then(|own| own.tasks());
+    let tasks: Vec<i32> = tasks.map_or(Vec::new(), |all| {
+        all.flatten().map(|task| task.tid).collect()
+    });
+    let others = || tasks.iter().filter(|&&tid| tid != pid as i32);
+    if others().any(|&tid| executes(pid, tid)) {
+        return Ending::Exec;
+    }
+    match killed || others().next().is_some() && alone {
+        true => Ending::Part,
+        false => Ending::Whole,
+    }
+}
+
+/// Whether a thread is about to make another program of its process.
+fn executes(pid: u32, tid: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"));
+    let call = text.unwrap_or_default();
+    let call = call
+        .split_whitespace()
+        .next()
+        .and_then(|call| call.parse().ok());
+    call.is_some_and(|call: libc::c_long| [libc::SYS_execve, libc::SYS_execveat].contains(&call))
+}
+
+/// The system call that a thread is in.
+#[cfg(target_arch = "x86_64")]
+fn last_call(registers: &libc::user_regs_struct) -> u64 {
+    registers.orig_rax
+}
+
+/// The system call that a thread is in.
+#[cfg(target_arch = "aarch64")]
+fn last_call(registers: &libc::user_regs_struct) -> u64 {
+    registers.regs[8]
+}
+
+/// The longest wait for a program to become another one, and time between two looks.
+const EXEC_MOST: Duration = Duration::from_secs(1);
+const EXEC_LOOKS: Duration = Duration::from_micros(20);
+
+/// Lets the program `pid` go on, whose first thread ends for another one to become another program, and traces that.
+pub fn follow_exec(pid: u32) {
+    go_on(pid, 0);
+    let begin = Instant::now();
+    // It is refused until the other thread has got the first one's number.
+    while follow(pid).is_err() && begin.elapsed() < EXEC_MOST {
+        thread::sleep(EXEC_LOOKS);
+    }
+}
+
+/// Traces the program `pid` from now on, if it can be.
+fn follow(pid: u32) -> std::result::Result<(), Errno> {
+    let options = ptrace::Options::PTRACE_O_TRACEEXIT;
+    ptrace::seize(Pid::from_raw(pid as i32), options)
 }
 
 /// Starts `command`, traced from before its first instruction on, or says why it is not traced.
@@ -100,8 +164,7 @@ pub fn spawn(command: &mut Command) -> Result<(Child, Option<Errno>)> {
         let pid = u32::from_ne_bytes(bytes);
         let mut why = None;
         if told == Ok(bytes.len()) && pid != 0 {
-            let options = ptrace::Options::PTRACE_O_TRACEEXIT;
-            why = ptrace::seize(Pid::from_raw(pid as i32), options).err();
+            why = follow(pid).err();
         }
         write(&go, &[1])?;
         let child = helper.join().map_err(|_| io::Error::other("a thread"))?;

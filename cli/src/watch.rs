@@ -20,16 +20,30 @@ pub struct End {
     pub resident: u64,
 }
 
-/// Waits for the end of `child`. Signals must be held back ([`signals::hold`]). If `child` is traced, `at_end` is called
-/// when it is about to end, and lets it go on.
-pub fn until_end(child: u32, mut at_end: Option<&mut dyn FnMut(u32)>) -> Result<End> {
+/// What else is done while the program runs.
+pub trait Beside {
+    /// Called now and then.
+    fn meanwhile(&mut self, _pid: u32) {}
+
+    /// Called when the traced program is about to end. Lets it go on.
+    fn at_end(&mut self, pid: u32) {
+        trace::go_on(pid, 0);
+    }
+}
+
+/// Nothing.
+impl Beside for () {}
+
+/// Waits for the end of `child`, which may be traced. Signals must be held back ([`signals::hold`]).
+pub fn until_end(child: u32, traced: bool, beside: &mut dyn Beside) -> Result<End> {
     let number = i32::try_from(child).map_err(|_| ErrorKind::InvalidInput)?;
     let process = Pid::from_raw(number).ok_or(ErrorKind::InvalidInput)?;
     let mut pause = FIRST_LOOK;
     let mut peak = 0;
     loop {
         peak = resident::peak(child).unwrap_or(0).max(peak);
-        if let Some(status) = end_of(process, &mut at_end)? {
+        beside.meanwhile(child);
+        if let Some(status) = end_of(process, traced, beside)? {
             return Ok(End {
                 status,
                 resident: peak,
@@ -43,20 +57,20 @@ pub fn until_end(child: u32, mut at_end: Option<&mut dyn FnMut(u32)>) -> Result<
 }
 
 /// How `child` ended, if it has. Where it was stopped instead, stops with it.
-fn end_of(child: Pid, at_end: &mut Option<&mut dyn FnMut(u32)>) -> Result<Option<ExitStatus>> {
+fn end_of(child: Pid, traced: bool, beside: &mut dyn Beside) -> Result<Option<ExitStatus>> {
     while let Some(change) = change_of(child)? {
         let number = child.as_raw_nonzero().get() as u32;
-        match (trace::stopped(change.into_raw()), &mut *at_end) {
+        match (trace::stopped(change.into_raw()), traced) {
             (None, _) => return Ok(Some(change)),
-            (Some(Stopped::Signal(signal)), None) => signals::stop(signal),
-            (Some(_), None) => {}
-            (Some(Stopped::Signal(signal)), Some(_)) => trace::go_on(number, signal),
-            (Some(Stopped::Job(signal)), Some(_)) => {
+            (Some(Stopped::Signal(signal)), false) => signals::stop(signal),
+            (Some(_), false) => {}
+            (Some(Stopped::Signal(signal)), true) => trace::go_on(number, signal),
+            (Some(Stopped::Job(signal)), true) => {
                 trace::stay(number);
                 signals::stop(signal);
             }
-            (Some(Stopped::End), Some(at_end)) => at_end(number),
-            (Some(Stopped::Other), Some(_)) => trace::go_on(number, 0),
+            (Some(Stopped::End), true) => beside.at_end(number),
+            (Some(Stopped::Other), true) => trace::go_on(number, 0),
         }
     }
     Ok(None)

@@ -309,8 +309,9 @@ impl<O: Os> Allocator<O> {
             mark_busy!(thread);
             let backend = &self.backend;
             let (os, meta) = (&backend.os, &backend.meta);
+            let taken = backend.profile.taken(meta);
             let resized = backend.large.remap(os, meta, large, size.max(1), owner)?;
-            self.profile_resized(thread, large, resized);
+            self.profile_resized(thread, large, resized, taken);
             Some(resized)
         };
         let block = large.address as *mut u8;
@@ -335,13 +336,15 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// A large block that grew or moved is one more allocation to the heap profile.
-    fn profile_resized(&self, thread: &ThreadCache, old: Block, new: Block) {
+    /// A large block that grew or moved is one more allocation to the heap profile. `taken` samples had been taken before: at
+    /// its old place another thread's block may lie by now.
+    fn profile_resized(&self, thread: &ThreadCache, old: Block, new: Block, taken: u64) {
         let backend = &self.backend;
         if new.address == old.address && new.bytes <= old.bytes {
             return;
         }
-        backend.profile.end_large(&backend.meta, old.address);
+        let profile = &backend.profile;
+        profile.end_large_up_to(&backend.meta, old.address, taken);
         match heap_of(thread) {
             Some(heap) => heap.profile_large(backend, new),
             None => backend.profile.end_large(&backend.meta, new.address),
@@ -394,10 +397,11 @@ impl<O: Os> Allocator<O> {
                 mark_busy!(thread);
                 let backend = &self.backend;
                 let (os, meta) = (&backend.os, &backend.meta);
+                let taken = backend.profile.taken(meta);
                 let grown = backend.large.expand(os, meta, large, size);
                 if grown {
                     let bytes = meta.os_pages(size);
-                    self.profile_resized(thread, large, Block { bytes, ..large });
+                    self.profile_resized(thread, large, Block { bytes, ..large }, taken);
                 }
                 grown
             }

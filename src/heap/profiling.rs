@@ -372,6 +372,8 @@ impl Heap {
             this.random.set(backend.os.random() | 1);
         }
         this.interval.set(interval);
+        // Distances have no memory: a sample that was due was not handed out yet, and is drawn for anew.
+        this.forget_due();
         self.draw();
     }
 }

@@ -471,7 +471,7 @@ impl Host for Linux {
     }
 
     fn say(&self, line: &[u8]) {
-        calls::write(libc::STDERR_FILENO, line);
+        report(&[line]);
     }
 
     fn next_malloc(&self) -> Option<NextMalloc> {
@@ -665,7 +665,24 @@ const PATH: usize = 4096;
 const PLACES_TRIED: usize = 8;
 
 fn tell(line: &Line) {
-    calls::write(libc::STDERR_FILENO, line.bytes());
+    report(&[line.bytes()]);
+}
+
+/// Writes a line of a report, given in parts, on standard error, and to the file of who started the program to read it.
+fn report(parts: &[&[u8]]) {
+    let write = |file| parts.iter().for_each(|part| calls::write(file, part));
+    write(libc::STDERR_FILENO);
+    let Some(path) = variable(crate::os::REPORTS) else {
+        return;
+    };
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
+    // SAFETY: a variable's value is a string, and the descriptor our own.
+    unsafe {
+        if let Ok(file) = calls::open(path.as_ptr(), flags, 0) {
+            write(file);
+            calls::close(file);
+        }
+    }
 }
 
 /// The file that `at` lies in, as far as the dynamic linker knows.
@@ -719,20 +736,23 @@ fn with_program_path(tell: impl FnOnce(&[u8])) -> bool {
 
 /// A line for one frame: its address, and where in which file, as far as the dynamic linker knows.
 fn tell_frame(at: usize) {
-    tell(Line::new().text("    at ").hex(at));
-    if let Some(file) = file_of(at) {
-        let write = |path: &[u8]| {
-            calls::write(libc::STDERR_FILENO, path);
-        };
-        calls::write(libc::STDERR_FILENO, b" ");
-        // The dynamic linker knows the program by the name that it was started with, which need be no path.
-        if !(is_program(&file) && with_program_path(write)) {
-            // SAFETY: a name that the dynamic linker has given is one of its strings.
-            write(unsafe { string(file.dli_fname) }.to_bytes());
-        }
-        tell(Line::new().text("+").hex(at - file.dli_fbase as usize));
+    let mut address = Line::new();
+    address.text("    at ").hex(at);
+    let Some(file) = file_of(at) else {
+        return tell(address.text("\n"));
+    };
+    let mut offset = Line::new();
+    offset
+        .text("+")
+        .hex(at - file.dli_fbase as usize)
+        .text("\n");
+    address.text(" ");
+    let write = |path: &[u8]| report(&[address.bytes(), path, offset.bytes()]);
+    // The dynamic linker knows the program by the name that it was started with, which need be no path.
+    if !(is_program(&file) && with_program_path(write)) {
+        // SAFETY: a name that the dynamic linker has given is one of its strings.
+        write(unsafe { string(file.dli_fname) }.to_bytes());
     }
-    tell(Line::new().text("\n"));
 }
 
 /// How many mappings a process may have.

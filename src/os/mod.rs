@@ -39,6 +39,8 @@ const MAPPINGS: usize = 65_530;
 
 /// The environment variable that options are read from.
 pub const OPTIONS: &core::ffi::CStr = c"SLABSIDE_OPTIONS";
+/// The environment variable that names a file to which reports of misuse are added, beside standard error.
+pub const REPORTS: &core::ffi::CStr = c"SLABSIDE_REPORTS";
 
 /// The limits that a process runs under, in bytes. `usize::MAX` if there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,11 +13,14 @@ use slabside::meta::Area;
 use slabside::slab::State;
 use slabside_view::check::check;
 use slabside_view::figures::Figures;
+use slabside_view::kinds::kinds;
+use slabside_view::leaks::{search, Proof, Search};
 use slabside_view::model::{Buffers, Heap};
 use slabside_view::region::{find, Broken};
 use slabside_view::source::core::Core;
 use slabside_view::source::file::Snapshot;
 use slabside_view::source::{About, Mapping, Source, Span, Target, Thread};
+use slabside_view::types::Types;
 use slabside_view::Error;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -408,7 +411,7 @@ pub fn regions(bytes: &[u8]) {
 /// Any bytes as a snapshot file: an error, or a target whose heap is an error or adds up.
 pub fn files(bytes: &[u8]) {
     if let Ok(snapshot) = Snapshot::read("any", bytes) {
-        look_into(&snapshot);
+        look_into(snapshot);
     }
 }
 
@@ -417,11 +420,13 @@ pub fn cores(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), bytes).expect("written");
     if let Ok(core) = Core::open(file.path()) {
-        look_into(&core);
+        look_into(core);
     }
 }
 
-fn look_into(source: &dyn Source) {
+fn look_into(source: impl Source + 'static) {
+    let mut target = Target::from(Box::new(source) as Box<dyn Source>);
+    let source: &dyn Source = &*target;
     for region in find(source).into_iter().flatten() {
         let Ok(heap) = Heap::of(source, region, &mut Buffers::default()) else {
             continue;
@@ -429,5 +434,13 @@ fn look_into(source: &dyn Source) {
         let figures = Figures::of(source, &heap);
         assert_eq!(figures.of_heap() + figures.rest, figures.resident);
         check(source, &heap);
+        kinds(source, &heap, &mut Types::new());
     }
+    let how = Search {
+        passes: None,
+        proof: Proof::Short,
+        track: None,
+        kinds: false,
+    };
+    let _ = search(&mut target, None, &how);
 }

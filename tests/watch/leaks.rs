@@ -309,6 +309,45 @@ fn run_reports_what_a_program_has_lost_at_its_end() {
         told.contains("cannot say what the program has lost"),
         "{told}"
     );
+    let killed = run(&["--json"], &["killed"]);
+    let report: Value = serde_json::from_slice(&killed.stderr).expect("JSON and nothing else");
+    let why = report["error"].as_str().expect("a reason");
+    assert!(why.contains("a signal killed it"), "{why}");
+}
+
+/// Each way to lose blocks, and to hold them. Of an ended thread's variables and of pointers in disguise docs/leaks.md tells.
+#[test]
+fn programs_that_lose_blocks_in_one_way_are_told_of_exactly() {
+    let program = compile("watch/leaky.c", &["-pthread"]);
+    let program = program.to_str().expect("UTF-8");
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    for way in [
+        "direct", "list", "tree", "ring", "table", "large", "aligned", "freed", "held", "middle",
+        "mapped",
+    ] {
+        let run = ["run", "--library", library, "--leaks", "--json", "--"];
+        let output = slabside(&[&run[..], &[program, way]].concat());
+        let report: Value = serde_json::from_slice(&output.stderr).expect("JSON and nothing else");
+        let lost = text(&output).trim().parse::<u64>().expect("a number");
+        assert_eq!(report["count"], lost, "{way}: {report}");
+    }
+}
+
+/// Where another thread than the first calls execve(2), the first one ends, and not the program.
+#[test]
+fn a_program_that_another_thread_replaces_is_told_of_at_its_end() {
+    let ending = compile("watch/ending.c", &[]);
+    let program = compile("watch/replaced.c", &["-pthread"]);
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let [program, ending] = [&program, &ending].map(|path| path.to_str().expect("UTF-8"));
+    // Nobody traces it for a moment. By then it must not have ended.
+    let script = format!("sleep 1; exec {ending}");
+    let run = ["run", "--library", library, "--leaks", "--", program];
+    let output = slabside(&[&run[..], &["/bin/sh", "-c", &script]].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert_eq!(told.matches("lost: ").count(), 1, "{told}");
+    assert!(told.contains("lost: 10 blocks, 1.9 KiB"), "{told}");
 }
 
 /// A signal on its way to a thread when that is stopped reaches it when it goes on.

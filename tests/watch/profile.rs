@@ -1,5 +1,6 @@
 //! The heap profile read from outside: each function's share, the exact total, and the files that are written.
 
+use super::types::rust_program;
 use super::*;
 use slabside_view::profile::{samples, sums, Kind, Row, Sums};
 use slabside_view::unwind::Unwinder;
@@ -105,6 +106,33 @@ fn a_static_program_is_profiled_too() {
     );
     let (sums, exact) = profile(&sampled(&program, &[], &[]));
     assert_shares(&sums, exact);
+    // The allocator's own functions are left out, and what was inlined into them.
+    let inner = sums.rows.iter().flat_map(|row| row.stack.first());
+    let own =
+        inner.filter(|frame| frame.file.contains("/src/") || frame.function.contains("slabside"));
+    assert_eq!(own.count(), 0, "{sums:#?}");
+}
+
+#[test]
+fn a_rust_program_is_profiled_too() {
+    let running = sampled(
+        &rust_program("watch/holding.rs"),
+        &[],
+        &environment(Form::Preloaded),
+    );
+    let (sums, exact) = profile(&running);
+    assert!(
+        (sums.bytes - exact).abs() < 1.0,
+        "{} of {exact}",
+        sums.bytes
+    );
+    // Slots of 1,024 and 512 bytes, and spans of five pages. The vectors and the map's nodes are less than what chance adds.
+    assert_holds(&sums, "holding::hold_texts", 6_000.0 * 1024.0);
+    assert_holds(&sums, "holding::hold_map", 4_000.0 * 512.0);
+    assert_holds(&sums, "holding::hold_in_thread", 200.0 * 20_480.0);
+    let ours = sums.rows.iter().flat_map(|row| row.stack.first());
+    let allocators = ours.filter(|frame| frame.function.contains("__rust_alloc"));
+    assert_eq!(allocators.count(), 0, "{sums:#?}");
 }
 
 /// The fields of a message of protocol buffers: number, value of a varint, contents of a string or message.
@@ -203,6 +231,187 @@ fn the_files_for_pprof_and_of_folded_stacks_hold_the_same_sums() {
     );
     let page = fs::read_to_string(&flame).expect("it was written");
     assert!(page.contains("<title>hold_much: ") && page.ends_with("</svg>\n"));
+    // The ending of the file says the same.
+    for (name, like) in [("b.svg", &page), ("b.folded", &lines)] {
+        text(&slabside(&["profile", &pid, "-o", &path(name)]));
+        assert_eq!(
+            &fs::read_to_string(path(name)).expect("it was written"),
+            like
+        );
+    }
+}
+
+/// The profile that `slabside run` writes of `churn`, and the figures of the same run.
+fn of_whole_run(dir: &Path, end: &str) -> (Value, Value) {
+    let program = compile("watch/churn.c", &[]);
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let file = dir.join(format!("{end}.json"));
+    let to = format!("--profile={}", file.display());
+    let program = program.to_str().expect("UTF-8");
+    let output = slabside(&[
+        "run",
+        "--library",
+        library,
+        "--stats",
+        "--json",
+        &to,
+        "--profile-interval",
+        "128k",
+        "--",
+        program,
+        end,
+    ]);
+    let stats = serde_json::from_slice(&output.stderr);
+    let stats: Value = stats.unwrap_or_else(|why| panic!("{why}: {output:?}"));
+    let profile = fs::read(&file).expect("it was written");
+    (serde_json::from_slice(&profile).expect("JSON"), stats)
+}
+
+/// Bytes of the stacks of `list` that `function` is on.
+fn bytes_by(list: &Value, function: &str) -> f64 {
+    let rows = list.as_array().expect("stacks").iter();
+    let of = rows.filter(|row| {
+        let frames = row["frames"].as_array().expect("frames");
+        frames.iter().any(|frame| frame["function"] == function)
+    });
+    of.map(|row| row["bytes"].as_f64().expect("bytes")).sum()
+}
+
+#[test]
+fn a_whole_run_is_profiled_with_what_was_freed_and_what_is_left() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for end in ["returns", "exits", "aborts"] {
+        let (profile, stats) = of_whole_run(dir.path(), end);
+        assert_eq!(
+            (&profile["schema"], &profile["kind"]),
+            (&"slabside.profile/1".into(), &"allocated".into())
+        );
+        let all = &profile["stacks"];
+        let (small, big) = (bytes_by(all, "churn_small"), bytes_by(all, "churn_big"));
+        let share = big / (small + big);
+        assert!((share - 0.75).abs() < 0.1, "{share} of {profile}");
+        if end != "aborts" {
+            let handed = stats["heap"]["handed_out"].as_f64().expect("bytes");
+            let bytes = profile["bytes"].as_f64().expect("bytes");
+            assert!((bytes - handed).abs() <= 1.0, "{bytes} of {handed}");
+        }
+        // 2,000 blocks of 3,000 bytes, in slots of 3,072.
+        let (live, exact): (f64, f64) = (bytes_by(&profile["live"], "keep"), 2000.0 * 3072.0);
+        let error = 6.0 * (exact * 131_072.0).sqrt();
+        assert!(
+            (live - exact).abs() <= error,
+            "{live} of {exact}: {profile}"
+        );
+    }
+}
+
+#[test]
+fn lost_blocks_have_the_stacks_of_their_samples() {
+    let program = compile("watch/ending.c", &["-fno-inline"]);
+    let program = program.to_str().expect("UTF-8");
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let run = |json: &[&str]| {
+        let start = [
+            "run",
+            "--library",
+            library,
+            "--leaks",
+            "--option",
+            "profile:1",
+        ];
+        let output = slabside(&[&start, json, &["--", program]].concat());
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let told = run(&["--json"]);
+    let report: Value = serde_json::from_str(&told).unwrap_or_else(|why| panic!("{why}: {told}"));
+    let group = &report["lost"][0];
+    for (group, count) in [(group, 5), (&group["below"][0], 5)] {
+        let stack = &group["stacks"][0];
+        assert_eq!(stack["samples"], count, "each is sampled: {report}");
+        let names: Vec<&Value> = stack["frames"]
+            .as_array()
+            .expect("frames")
+            .iter()
+            .map(|frame| &frame["function"])
+            .collect();
+        assert_eq!(names[..2], ["lose", "main"], "{report}");
+    }
+    let table = run(&[]);
+    assert!(
+        table.contains("        by lose ") && table.contains("(5 sampled)"),
+        "{table}"
+    );
+}
+
+#[test]
+fn a_block_that_was_sampled_says_who_allocated_it() {
+    let program = compile("watch/sampled.c", &["-pthread"]);
+    let running = sampled(&program, &[], &environment(Form::Preloaded));
+    let target = Target::process(running.pid()).expect("it is there");
+    let heap = Heap::read(&*target).expect("it is read");
+    let all = samples(&*target, &heap);
+    let large = all
+        .iter()
+        .find(|one| one.live.is_some() && one.size > 300_000);
+    let small = all
+        .iter()
+        .find(|one| one.live.is_some_and(|(_, bytes)| bytes == 1024));
+    let pid = running.pid().to_string();
+    for (sample, name) in [(large, "hold_large"), (small, "hold_much")] {
+        let address = format!("{:#x}", sample.expect("a sample").address + 8);
+        let report = json(&["explain", &pid, &address, "--json"]);
+        let allocated = report["addresses"][0]["allocated"].as_array();
+        let mut frames = allocated.expect("a stack").iter().take(2);
+        assert!(frames.any(|frame| frame["function"] == name), "{report}");
+        let told = text(&slabside(&["explain", &pid, &address]));
+        assert!(
+            told.contains("  allocated by ") && told.contains(&format!(" {name} ")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn growth_is_told_by_stack_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a.slab");
+    let file = file.to_str().expect("UTF-8").to_owned();
+    let program = compile("watch/grower.c", &[]);
+    let mut command = command(&program);
+    command
+        .envs(environment(Form::Preloaded))
+        .env("SLABSIDE_OPTIONS", "profile:8k");
+    let running = Running::start(&mut command, dir);
+    let pid = running.pid().to_string();
+    text(&slabside(&[
+        "snapshot",
+        &pid,
+        "-o",
+        &file,
+        "--contents",
+        "all",
+    ]));
+    let none = json(&["diff", &file, &pid, "--json"]);
+    assert_eq!(none["stacks"], Value::Array(Vec::new()), "{none}");
+    // SAFETY: the process is a child that was not waited for, so nobody else has its number.
+    let sent = unsafe { libc::kill(running.pid() as i32, libc::SIGUSR1) };
+    assert_eq!(sent, 0);
+    let state = format!("/proc/{pid}/status");
+    wait_until("it has grown", || {
+        let status = fs::read_to_string(&state).expect("it lives");
+        status.starts_with("Name:\tgrown")
+    });
+    let report = json(&["diff", &file, &pid, "--json"]);
+    let first = &report["stacks"][0];
+    let mut frames = first["frames"].as_array().expect("a stack").iter();
+    assert!(frames.any(|frame| frame["function"] == "grow"), "{report}");
+    let (bytes, exact): (f64, f64) = (first["bytes"].as_f64().expect("bytes"), 4000.0 * 1024.0);
+    assert!(
+        (bytes - exact).abs() <= 6.0 * (exact * INTERVAL).sqrt(),
+        "{bytes}: {report}"
+    );
+    let told = text(&slabside(&["diff", &file, &pid]));
+    assert!(told.contains("  by ") && told.contains("grow "), "{told}");
 }
 
 #[test]
@@ -221,6 +430,10 @@ fn a_profile_is_begun_and_ended_from_outside() {
     assert_eq!(report["samples"], 0);
     let function = &report["stacks"][0]["frames"][0]["function"];
     assert_eq!(function, "(allocated before the profile began)");
+    for wrong in ["0", "2000g"] {
+        let refused = slabside(&["profile", &pid, "--on", wrong]);
+        assert_eq!(refused.status.code(), Some(125), "{wrong}");
+    }
     let off = text(&slabside(&["profile", &pid, "--off"]));
     assert!(
         off.contains("off (before: a sample every 64.0 KiB)"),

@@ -4,6 +4,7 @@ use super::slabside;
 use crate::common::{artifacts, command, compile, wait_until};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -223,4 +224,36 @@ fn the_program_goes_on_when_the_command_is_killed() {
             fs::remove_file(file).expect("removed");
         }
     }
+}
+
+/// Functions are named where the command stays with the program, and lines where there is debug information.
+#[test]
+fn reports_of_misuse_get_the_names_of_functions() {
+    let program = compile("watch/twice.c", &["-g"]);
+    let program = program.to_str().expect("UTF-8");
+    let hardened = ["--option", "hardened"];
+    let plain = run(&hardened, &[program]);
+    let plain = String::from_utf8(plain.stderr).expect("UTF-8");
+    assert!(
+        plain.contains("double free of 0x") && !plain.contains("free_twice"),
+        "{plain}"
+    );
+    for how in [&["--symbolize"][..], &["--stats"], &["--leaks"]] {
+        let output = run(&[how, &hardened].concat(), &[program]);
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+        let told = String::from_utf8(output.stderr).expect("UTF-8");
+        let (first, named) = told
+            .split_once("slabside: the same with names:\n")
+            .expect("names");
+        assert!(
+            first.starts_with(plain.split("0x").next().expect("a line")),
+            "{told}"
+        );
+        assert!(named.contains(" in free_twice twice.c:"), "{told}");
+        assert!(named.contains(" in main twice.c:"), "{told}");
+        let frames = |text: &str| text.matches("\n    at 0x").count();
+        assert_eq!(frames(first), frames(named), "{told}");
+    }
+    let quiet = run(&["--symbolize"], &["true"]);
+    assert_eq!((quiet.status.success(), quiet.stderr.len()), (true, 0));
 }

@@ -1,6 +1,7 @@
 //! The contents of blocks, read in batches: a look at each slab by itself would take a system call or two for each.
 
 use crate::model::Slab;
+use crate::region::PAGE;
 use crate::source::{Source, Span};
 
 /// Bytes read at once, unless one slab has more.
@@ -37,12 +38,15 @@ pub struct Batch {
     start: u64,
     bytes: Vec<u8>,
     there: Vec<Span>,
+    /// Bytes that should be there and could not be read.
+    failed: u64,
 }
 
 impl Batch {
     /// Reads `parts`, which lie in order, and all that is between them as zero.
     pub fn read(&mut self, source: &dyn Source, parts: &[Span], which: Which) {
         self.there.clear();
+        self.failed = 0;
         let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
             return;
         };
@@ -54,24 +58,40 @@ impl Batch {
             false => self.bytes.resize(bytes, 0),
         }
         for &part in parts {
-            let mut add = |span: Span| match self.there.last_mut() {
-                Some(last) if last.end == span.start => last.end = span.end,
-                _ => self.there.push(span),
-            };
-            which.each(source, part, &mut add);
+            which.each(source, part, &mut |span| self.add(span));
         }
-        let (start, bytes) = (self.start, &mut self.bytes);
-        self.there.retain(|span| {
-            let at = (span.start - start) as usize;
-            source.read(span.start, &mut bytes[at..at + span.bytes() as usize])
-        });
-        let mut at = 0;
-        for span in &self.there {
-            let from = (span.start - start) as usize;
-            self.bytes[at..from].fill(0);
-            at = from + span.bytes() as usize;
+        for span in std::mem::take(&mut self.there) {
+            self.fetch(source, span);
         }
-        self.bytes[at..].fill(0);
+        self.clear_rest();
+    }
+
+    /// Reads `span`, page by page where it cannot be read at once.
+    fn fetch(&mut self, source: &dyn Source, span: Span) {
+        let from = (span.start - self.start) as usize;
+        let bytes = &mut self.bytes[from..from + span.bytes() as usize];
+        if source.read(span.start, bytes) {
+            return self.add(span);
+        }
+        let mut start = span.start;
+        while start < span.end {
+            let end = span.end.min((start / PAGE + 1) * PAGE);
+            let part = Span { start, end };
+            let at = (start - self.start) as usize;
+            match source.read(start, &mut self.bytes[at..at + part.bytes() as usize]) {
+                true => self.add(part),
+                false => self.failed += part.bytes(),
+            }
+            start = end;
+        }
+    }
+
+    /// Notes that `span` was read.
+    fn add(&mut self, span: Span) {
+        match self.there.last_mut() {
+            Some(last) if last.end == span.start => last.end = span.end,
+            _ => self.there.push(span),
+        }
     }
 
     /// All that was read, by its first address. Nothing is left.
@@ -101,13 +121,15 @@ impl Batch {
     }
 }
 
-/// Calls `visit` with the slabs that have live blocks, as many at a time as are read at once, and their contents.
+/// Calls `visit` with the slabs that have live blocks, as many at a time as are read at once, and their contents. Bytes
+/// that could not be read, and count as zero.
 pub fn each_batch<'a>(
     source: &dyn Source,
     slabs: &'a [Slab],
     which: Which,
     mut visit: impl FnMut(&mut Batch, &[&'a Slab]),
-) {
+) -> u64 {
+    let mut failed = 0;
     let mut batch = Batch::default();
     let mut live = slabs.iter().filter(|slab| slab.live > 0).peekable();
     let (mut together, mut parts) = (Vec::new(), Vec::new());
@@ -126,17 +148,20 @@ pub fn each_batch<'a>(
             }
         }
         batch.read(source, &parts, which);
+        failed += batch.failed;
         visit(&mut batch, &together);
     }
+    failed
 }
 
-/// Calls `visit` with the contents of `span`, some at a time, by address.
+/// Calls `visit` with the contents of `span`, some at a time, by address. Bytes that could not be read, and count as zero.
 pub fn each_part(
     source: &dyn Source,
     span: Span,
     which: Which,
     mut visit: impl FnMut(&mut Batch, Span),
-) {
+) -> u64 {
+    let mut failed = 0;
     let mut batch = Batch::default();
     let mut there = Vec::new();
     which.each(source, span, &mut |part| there.push(part));
@@ -146,10 +171,12 @@ pub fn each_part(
             let end = part.end.min(start + BATCH);
             let piece = Span { start, end };
             batch.take(source, piece);
+            failed += batch.failed;
             visit(&mut batch, piece);
             start = end;
         }
     }
+    failed
 }
 
 impl Batch {
@@ -157,11 +184,98 @@ impl Batch {
     fn take(&mut self, source: &dyn Source, span: Span) {
         self.start = span.start;
         self.there.clear();
+        self.failed = 0;
         self.bytes.resize(span.bytes() as usize, 0);
-        if source.read(span.start, &mut self.bytes) {
-            self.there.push(span);
-        } else {
-            self.bytes.fill(0);
+        self.fetch(source, span);
+        if self.failed > 0 {
+            self.clear_rest();
         }
+    }
+
+    /// Clears what was not there.
+    fn clear_rest(&mut self) {
+        let mut at = 0;
+        for span in &self.there {
+            let from = (span.start - self.start) as usize;
+            self.bytes[at..from].fill(0);
+            at = from + span.bytes() as usize;
+        }
+        self.bytes[at..].fill(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{About, Mapping, Thread};
+    use crate::Error;
+
+    /// Four pages of ones, of which the third cannot be read.
+    struct Torn;
+
+    impl Source for Torn {
+        fn read(&self, address: u64, into: &mut [u8]) -> bool {
+            let end = address + into.len() as u64;
+            let hole = Span {
+                start: 2 * PAGE,
+                end: 3 * PAGE,
+            };
+            into.fill(1);
+            let part = Span {
+                start: address,
+                end,
+            };
+            part.common(hole).bytes() == 0
+        }
+
+        fn mappings(&self) -> &[Mapping] {
+            &[]
+        }
+
+        fn present(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+            visit(within);
+        }
+
+        fn about(&self) -> About {
+            About::default()
+        }
+
+        fn threads(&self) -> Vec<Thread> {
+            Vec::new()
+        }
+
+        fn name(&self) -> String {
+            "torn".into()
+        }
+
+        fn is_moving(&self) -> bool {
+            false
+        }
+
+        fn no_heap(&self) -> Error {
+            Error::Ended { name: self.name() }
+        }
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_hides_no_other_and_is_counted() {
+        let whole = Span {
+            start: 0,
+            end: 4 * PAGE,
+        };
+        let mut seen = Vec::new();
+        let failed = each_part(&Torn, whole, Which::Held, |batch, part| {
+            seen.extend_from_slice(batch.bytes(part));
+        });
+        assert_eq!(failed, PAGE);
+        let pages: Vec<u64> = seen
+            .chunks(PAGE as usize)
+            .map(|page| page.iter().map(|&byte| u64::from(byte)).sum())
+            .collect();
+        assert_eq!(pages, [PAGE, PAGE, 0, PAGE]);
+        let mut batch = Batch::default();
+        batch.read(&Torn, &[whole], Which::Held);
+        assert_eq!((batch.failed, batch.there().len()), (PAGE, 2));
+        assert_eq!(batch.bytes(whole), seen);
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::figures::Figures;
 use crate::model::Heap;
+use crate::profile::{samples, sums, Kind, Sums};
 use crate::source::{Source, Span};
 use crate::types::{Types, HEAD};
+use crate::unwind::{Frame, Unwinder};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Blocks of one size whose first words look alike.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,6 +22,19 @@ pub struct Change {
     pub gone: u64,
     /// By how many bytes they grew.
     pub bytes: i64,
+}
+
+/// What code holds more or less, by the samples of the heap profile.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ByStack {
+    /// By how many blocks it grew.
+    pub count: i64,
+    /// By how many bytes it grew.
+    pub bytes: i64,
+    /// How many samples there were, and are.
+    pub samples: [u64; 2],
+    /// The functions, innermost first.
+    pub frames: Vec<Frame>,
 }
 
 /// Slabs of one size.
@@ -64,6 +79,8 @@ pub struct Difference {
     pub rest: i64,
     /// New and gone blocks by size and looks, the largest change first.
     pub changes: Vec<Change>,
+    /// Stacks of which other blocks are sampled now, the largest change first. Empty where no profile was taken.
+    pub stacks: Vec<ByStack>,
     /// Sizes whose number of slabs changed.
     pub slabs: Vec<Slabs>,
 }
@@ -134,8 +151,51 @@ pub fn diff(before: &Moment<'_>, after: &Moment<'_>) -> Difference {
         metadata: by(|f| f.metadata),
         rest: by(|f| f.rest),
         changes,
+        stacks: stacks(before, after),
         slabs: slabs(a, b),
     }
+}
+
+/// The samples of a moment's heap, and what they stand for.
+fn profile(moment: &Moment<'_>) -> (BTreeSet<u64>, Sums) {
+    let all = samples(moment.source, moment.heap);
+    let live = all.iter().filter(|sample| sample.live.is_some());
+    let numbers = live.map(|sample| sample.number).collect();
+    let mut unwinder = Unwinder::new(moment.source);
+    let sums = sums(moment.source, moment.heap, &all, Kind::Live, &mut unwinder);
+    (numbers, sums)
+}
+
+/// The change by stack, where both moments have samples.
+fn stacks(before: &Moment<'_>, after: &Moment<'_>) -> Vec<ByStack> {
+    let has = |moment: &Moment<'_>| moment.heap.region.profile.taken > 0;
+    if !has(before) || !has(after) {
+        return Vec::new();
+    }
+    let ((old, first), (new, last)) = (profile(before), profile(after));
+    if old == new {
+        return Vec::new();
+    }
+    let mut all: BTreeMap<Vec<Frame>, ByStack> = BTreeMap::new();
+    for (rows, sign) in [(first.rows, -1.0), (last.rows, 1.0)] {
+        for row in rows {
+            let change = all.entry(row.stack.clone()).or_insert(ByStack {
+                count: 0,
+                bytes: 0,
+                samples: [0; 2],
+                frames: row.stack,
+            });
+            let add = |to: &mut i64, value: f64| *to = to.saturating_add(value.round() as i64);
+            add(&mut change.count, sign * row.count);
+            add(&mut change.bytes, sign * row.bytes);
+            change.samples[usize::from(sign > 0.0)] = row.samples;
+        }
+    }
+    let mut all: Vec<ByStack> = all.into_values().collect();
+    // Where as many are sampled as before, the rest of the class made the share another one.
+    all.retain(|change| change.samples[0] != change.samples[1]);
+    all.sort_by_key(|change| std::cmp::Reverse(change.bytes.unsigned_abs()));
+    all
 }
 
 fn live(heap: &Heap) -> Vec<Span> {

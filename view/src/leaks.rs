@@ -13,16 +13,18 @@
 use crate::contents::words;
 use crate::mark::{Bits, Copy, Index, Marker, Number, Pointers, Sieve};
 use crate::model::{Buffers, Heap, Hold};
+use crate::profile::{by_address, Sample};
 use crate::region::{self, Region};
 use crate::roots::Roots;
 use crate::source::{Source, Span, Target};
 use crate::types::{Type, Types, HEAD};
+use crate::unwind::{Frame, Unwinder};
 use crate::{Error, Result};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::Serialize;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
@@ -70,12 +72,41 @@ pub struct Group {
     pub bytes: u64,
     /// The address of one.
     pub example: u64,
+    /// Who allocated those of them that are samples of the heap profile. The most frequent first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<Sampled>,
     /// What only they lead to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub below: Vec<Group>,
 }
 
+/// A stack, and how many blocks were sampled with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sampled {
+    /// How many.
+    pub samples: u64,
+    /// The functions, innermost first.
+    pub frames: Vec<Frame>,
+}
+
 impl Group {
+    /// Adds a block, which was allocated with `stack`, if that is known.
+    fn add(&mut self, span: Span, stack: Option<&Vec<Frame>>) {
+        self.count += 1;
+        self.bytes += span.bytes();
+        let Some(frames) = stack else { return };
+        let known = self.stacks.iter_mut().find(|one| one.frames == *frames);
+        match known {
+            Some(known) => known.samples += 1,
+            None => self.stacks.push(Sampled {
+                samples: 1,
+                frames: frames.clone(),
+            }),
+        }
+        self.stacks
+            .sort_by_key(|one| std::cmp::Reverse(one.samples));
+    }
+
     /// Blocks and bytes with all below.
     pub fn sum(&self) -> (u64, u64) {
         let below = self.below.iter();
@@ -288,8 +319,8 @@ impl Searching {
             still: heaps.iter().all(|heap| heap.stopped),
             index,
             left,
+            unscanned: unscanned + copy.failed(),
             copy,
-            unscanned,
         })
     }
 
@@ -309,8 +340,8 @@ impl Searching {
         }
         let roots = Roots::of(&**target, &heaps, self.types.symbols());
         let mut sieve = Sieve::new(&index, asked);
-        sieve.look_through(&**target, &heaps);
-        let unscanned = roots.each_word(&**target, |value, _| sieve.word(value));
+        let mut unscanned = sieve.look_through(&**target, &heaps);
+        unscanned += roots.each_word(&**target, |value, _| sieve.word(value));
         let same = |number: Number, copy: &Copy| {
             contents.get(&number) == Some(&hash(copy, index.span(number)))
         };
@@ -350,6 +381,7 @@ impl Searching {
             self.wanted.is_none_or(|wanted| wanted == heap)
         };
         let numbers: Vec<Number> = pass.left.each().filter(wanted).collect();
+        let stacks = self.stacks(source, pass);
         let (graph, pairs) = self.graph(source, pass, &numbers);
         let first = first_of(&graph);
         let mut groups: BTreeMap<(String, u64), (Group, Vec<usize>)> = BTreeMap::new();
@@ -365,16 +397,16 @@ impl Searching {
                 Some(&known) => known,
                 None => self.type_of(source, pass, span),
             };
-            (self.types.name(known).to_string(), span)
+            let stack = stacks.get(&numbers[at]);
+            (self.types.name(known).to_string(), span, stack)
         };
         let roots = first.iter().enumerate().filter(|(at, &first)| *at == first);
         for (at, _) in roots {
-            let (what, span) = describe(at);
+            let (what, span, stack) = describe(at);
             let (group, under) = groups
                 .entry((what.clone(), span.bytes()))
                 .or_insert_with(|| (group(what, span), Vec::new()));
-            group.count += 1;
-            group.bytes += span.bytes();
+            group.add(span, stack);
             under.extend(below.get(&at).into_iter().flatten());
         }
         let mut all: Vec<Group> = groups
@@ -382,12 +414,11 @@ impl Searching {
             .map(|(mut whole, under)| {
                 let mut kinds: BTreeMap<(String, u64), Group> = BTreeMap::new();
                 for at in under {
-                    let (what, span) = describe(at);
+                    let (what, span, stack) = describe(at);
                     let kind = kinds
                         .entry((what.clone(), span.bytes()))
                         .or_insert_with(|| group(what, span));
-                    kind.count += 1;
-                    kind.bytes += span.bytes();
+                    kind.add(span, stack);
                 }
                 whole.below = kinds.into_values().collect();
                 whole
@@ -398,6 +429,26 @@ impl Searching {
             .collect();
         all.sort_by_key(|group| std::cmp::Reverse(group.sum().1));
         all
+    }
+
+    /// Who allocated those of the blocks left that are samples.
+    fn stacks(&self, source: &dyn Source, pass: &Pass) -> HashMap<Number, Vec<Frame>> {
+        let all = self.regions.iter();
+        let all = all.flat_map(|region| by_address(source, region).into_values());
+        let lost: Vec<(Number, Sample)> = all
+            .filter_map(|sample| {
+                let number = pass.index.find(sample.address)?;
+                let begins = pass.index.span(number).start == sample.address;
+                (begins && pass.left.has(number)).then_some((number, sample))
+            })
+            .collect();
+        if lost.is_empty() {
+            return HashMap::new();
+        }
+        let mut unwinder = Unwinder::new(source);
+        let lost = lost.into_iter();
+        lost.map(|(number, sample)| (number, unwinder.stack(source, &sample)))
+            .collect()
     }
 
     /// Which of `numbers` lead to which, by place, and the types that pairs of words in them show of others.
@@ -446,6 +497,7 @@ fn group(what: String, span: Span) -> Group {
         size: span.bytes(),
         bytes: 0,
         example: span.start,
+        stacks: Vec::new(),
         below: Vec::new(),
     }
 }

@@ -350,6 +350,8 @@ impl Index {
 #[derive(Default)]
 pub struct Copy {
     pieces: Vec<(u64, Vec<u8>)>,
+    /// Bytes that could not be read.
+    failed: u64,
 }
 
 impl Copy {
@@ -357,7 +359,7 @@ impl Copy {
     pub fn of(source: &dyn Source, heaps: &[Heap]) -> Copy {
         let mut copy = Copy::default();
         for heap in heaps {
-            each_batch(source, &heap.slabs, Which::Held, |batch, _| {
+            copy.failed += each_batch(source, &heap.slabs, Which::Held, |batch, _| {
                 copy.pieces.push(batch.into_piece());
             });
             for block in heap.large.iter().filter(|block| !block.stray) {
@@ -374,9 +376,14 @@ impl Copy {
 
     /// Large blocks may hardly be used: only what is there is kept.
     fn add_large(&mut self, source: &dyn Source, span: Span) {
-        each_part(source, span, Which::Held, |batch, _| {
+        self.failed += each_part(source, span, Which::Held, |batch, _| {
             self.pieces.push(batch.into_piece());
         });
+    }
+
+    /// Bytes that could not be read, and count as zero.
+    pub fn failed(&self) -> u64 {
+        self.failed
     }
 
     /// The bytes of `span`, if they were copied in one piece, as those of a slab are.
@@ -537,10 +544,46 @@ impl<'a> Marker<'a> {
     }
 }
 
+/// Pages, of which some are noted. It may say so of others too. Small enough to stay in the processor's first cache.
+struct Pages(Vec<u64>);
+
+/// Bits of [`Pages`], as a power of 2.
+const PAGES_SHIFT: u32 = 17;
+
+impl Pages {
+    fn none() -> Pages {
+        Pages(vec![0; 1 << (PAGES_SHIFT - 6)])
+    }
+
+    /// Where the page of `address` is noted: pages that lie close have places of their own.
+    #[inline]
+    fn place(address: u64) -> (usize, u64) {
+        let bit = address / PAGE % (1 << PAGES_SHIFT);
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
+
+    fn note(&mut self, span: Span) {
+        let first = span.start / PAGE;
+        let pages = (span.end.div_ceil(PAGE) - first).min(1 << PAGES_SHIFT);
+        for page in first..first + pages {
+            let (word, bit) = Pages::place(page * PAGE);
+            self.0[word] |= bit;
+        }
+    }
+
+    #[inline]
+    fn may_have(&self, address: u64) -> bool {
+        let (word, bit) = Pages::place(address);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
 /// Blocks of which it is asked whether anything leads to them, and their contents as they are read.
 pub struct Sieve<'a> {
     index: &'a Index,
     bounds: Span,
+    /// The pages of those that are asked for: hardly any word leads there.
+    pages: Pages,
     /// Those to which nothing was found to lead so far.
     left: Bits,
     /// Those that something leads to, whose own pointers still have to be followed.
@@ -552,9 +595,23 @@ pub struct Sieve<'a> {
 impl<'a> Sieve<'a> {
     /// Of `asked`, blocks of `index`.
     pub fn new(index: &'a Index, asked: Bits) -> Sieve<'a> {
+        let (mut pages, mut bounds) = (
+            Pages::none(),
+            Span {
+                start: u64::MAX,
+                end: 0,
+            },
+        );
+        for number in asked.each() {
+            let span = index.span(number);
+            pages.note(span);
+            bounds.start = bounds.start.min(span.start);
+            bounds.end = bounds.end.max(span.end);
+        }
         Sieve {
             index,
-            bounds: index.bounds(),
+            bounds,
+            pages,
             left: asked,
             dropped: Vec::new(),
             copy: Copy::default(),
@@ -564,7 +621,7 @@ impl<'a> Sieve<'a> {
     /// A word that the program can reach, or may.
     #[inline]
     pub fn word(&mut self, value: u64) {
-        if !self.bounds.holds(value) {
+        if !self.bounds.holds(value) || !self.pages.may_have(value) {
             return;
         }
         if let Some(number) = self.index.find(value) {
@@ -574,8 +631,9 @@ impl<'a> Sieve<'a> {
         }
     }
 
-    /// Reads all live blocks of `heaps`: what is not asked for may be reached.
-    pub fn look_through(&mut self, source: &dyn Source, heaps: &[Heap]) {
+    /// Reads all live blocks of `heaps`: what is not asked for may be reached. Bytes that could not be read.
+    pub fn look_through(&mut self, source: &dyn Source, heaps: &[Heap]) -> u64 {
+        let mut failed = 0;
         for &number in &self.index.kept {
             if self.left.clear(number) {
                 self.dropped.push(number);
@@ -583,7 +641,7 @@ impl<'a> Sieve<'a> {
         }
         let asked = self.left.clone();
         for heap in heaps {
-            each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
+            failed += each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
                 for slab in slabs {
                     self.slab(batch, slab, &asked);
                 }
@@ -591,7 +649,7 @@ impl<'a> Sieve<'a> {
         }
         for (at, &block) in self.index.large.iter().enumerate() {
             let number = self.index.first_large + at as u32;
-            each_part(source, block, Which::Held, |batch, part| {
+            failed += each_part(source, block, Which::Held, |batch, part| {
                 let bytes = batch.bytes(part);
                 match asked.has(number) {
                     true => self.copy.add(part.start, bytes),
@@ -600,6 +658,7 @@ impl<'a> Sieve<'a> {
             });
         }
         self.copy.pieces.sort_by_key(|piece| piece.0);
+        failed
     }
 
     fn slab(&mut self, batch: &Batch, slab: &Slab, asked: &Bits) {

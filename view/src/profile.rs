@@ -10,11 +10,10 @@ use crate::source::{Source, Span};
 use crate::symbols::{is_allocators, LIBRARY};
 use crate::unwind::{short, Frame, Unwinder};
 use crate::{Error, Result};
-use nix::sys::uio::{process_vm_writev, RemoteIoVec};
-use nix::unistd::Pid;
 use slabside::layout::{offset, sample as field};
-use std::collections::{BTreeMap, HashMap};
-use std::io::IoSlice;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// Standard errors by which a sum of samples may differ from the exact one before another reason is looked for.
 const ERRORS: f64 = 5.0;
@@ -43,6 +42,8 @@ pub struct Sample {
     pub interval: u64,
     /// Milliseconds of the monotonic clock when it was taken.
     pub time: u64,
+    /// Whether it has ended: another block may lie where its block did.
+    pub ended: bool,
     /// The class of the block and its bytes now, if it is live.
     pub live: Option<(Class, u64)>,
     /// Registers, in the layout's order.
@@ -62,23 +63,40 @@ impl Sample {
 /// The samples of the present profile of `heap`, those that have ended among them as far as they are still there, by
 /// number. One that was written anew while it was read is left out.
 pub fn samples(source: &dyn Source, heap: &Heap) -> Vec<Sample> {
-    let stated = &heap.region.profile;
+    let mut found = read(source, &heap.region.profile, 0);
+    for sample in found.iter_mut().filter(|sample| !sample.ended) {
+        sample.live = live(heap, sample.address);
+    }
+    found
+}
+
+/// The samples that `stated` tells of and whose numbers are above `after`, by number. Of their blocks nothing is known.
+fn read(source: &dyn Source, stated: &Stated, after: u64) -> Vec<Sample> {
     let mut found = Vec::new();
     let mut bytes = vec![0; field::BYTES];
     for index in 1..stated.made {
         let at = stated.samples.start + index * field::BYTES as u64;
-        if !source.read(at, &mut bytes) {
+        let number = || source.word(at + field::NUMBER as u64);
+        if number().is_none_or(|number| number <= after) || !source.read(at, &mut bytes) {
             continue;
         }
-        let number = source.word(at + field::NUMBER as u64);
-        let sample = parse(heap, stated, &bytes);
-        found.extend(sample.filter(|sample| Some(sample.number) == number));
+        let sample = parse(stated, &bytes);
+        found.extend(sample.filter(|sample| Some(sample.number) == number()));
     }
     found.sort_by_key(|sample| sample.number);
     found
 }
 
-fn parse(heap: &Heap, stated: &Stated, bytes: &[u8]) -> Option<Sample> {
+/// The samples of `region` that have not ended, by their blocks' addresses: of live blocks, and of such as were freed and
+/// not handed out again. Empty where no profile was taken.
+pub fn by_address(source: &dyn Source, region: &Region) -> HashMap<u64, Sample> {
+    let region = region.again(source);
+    let all = region.map_or(Vec::new(), |region| read(source, &region.profile, 0));
+    let lasting = all.into_iter().filter(|sample| !sample.ended);
+    lasting.map(|sample| (sample.address, sample)).collect()
+}
+
+fn parse(stated: &Stated, bytes: &[u8]) -> Option<Sample> {
     let word = |at: usize| -> Option<u64> {
         Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
     };
@@ -96,18 +114,14 @@ fn parse(heap: &Heap, stated: &Stated, bytes: &[u8]) -> Option<Sample> {
     for (index, register) in registers.iter_mut().enumerate() {
         *register = word(field::REGISTERS + 8 * index)?;
     }
-    let live = if half(field::ENDED)? == 0 {
-        live(heap, address)
-    } else {
-        None
-    };
     Some(Sample {
         number,
         address,
         size,
         interval,
         time: word(field::TIME)?,
-        live,
+        ended: half(field::ENDED)? != 0,
+        live: None,
         registers,
         stack: bytes.get(field::STACK..end)?.to_vec(),
     })
@@ -157,13 +171,6 @@ fn exact(heap: &Heap) -> BTreeMap<Class, (f64, f64)> {
 pub enum Kind {
     /// What is live, scaled to the exact sums.
     Live,
-    /// What was allocated after the sample of this number, live or not. Scaled to so many bytes.
-    Allocated {
-        /// The last sample before.
-        after: u64,
-        /// The bytes that were handed out since, as the allocator counted them.
-        bytes: u64,
-    },
     /// What was allocated after the sample of this number, and is live.
     Grown {
         /// The last sample before.
@@ -208,6 +215,15 @@ struct Estimate {
     variance: f64,
 }
 
+impl Estimate {
+    fn add(&mut self, weight: f64, bytes: f64) {
+        self.count += weight;
+        self.bytes += weight * bytes;
+        // Of a sum of values divided by their probabilities: value^2 (1 - p) / p^2 for each sample.
+        self.variance += bytes * bytes * weight * (weight - 1.0);
+    }
+}
+
 /// The sums by stack of `samples`, which are of `heap`.
 pub fn sums(
     source: &dyn Source,
@@ -224,37 +240,34 @@ pub fn sums(
         .collect();
     for (sample, class, bytes) in &chosen {
         let estimate = estimates.entry(*class).or_default();
-        let weight = sample.weight();
-        estimate.count += weight;
-        estimate.bytes += weight * bytes;
-        // Of a sum of values divided by their probabilities: value^2 (1 - p) / p^2 for each sample.
-        estimate.variance += bytes * bytes * weight * (weight - 1.0);
+        estimate.add(sample.weight(), *bytes);
     }
     let scales = match kind {
         Kind::Live => scale_live(heap, &mut estimates, &mut stacks),
-        Kind::Allocated { bytes, .. } => scale_all(&estimates, bytes as f64),
         Kind::Grown { .. } => HashMap::new(),
     };
-    let mut known: HashMap<Vec<u64>, Vec<Frame>> = HashMap::new();
     for (sample, class, bytes) in chosen {
-        let calls = unwinder.calls(&sample.registers, &sample.stack);
-        let stack = known
-            .entry(calls)
-            .or_insert_with_key(|calls| named(source, calls, unwinder));
+        let stack = unwinder.stack(source, sample);
         let (count_scale, byte_scale) = scales.get(&class).copied().unwrap_or((1.0, 1.0));
         let weight = sample.weight();
-        let sum = stacks.entry(stack.clone()).or_default();
+        let sum = stacks.entry(stack).or_default();
         sum.0 += weight * count_scale;
         sum.1 += weight * bytes * byte_scale;
         sum.2 += 1;
     }
+    summed(&stacks, (1.0, 1.0))
+}
+
+/// The sums of all `stacks`, whose counts and bytes are multiplied.
+fn summed(stacks: &HashMap<Vec<Frame>, Sum>, (counts, amounts): (f64, f64)) -> Sums {
     let mut all = Sums::default();
-    for (stack, (count, bytes, samples)) in stacks {
+    for (stack, &(count, bytes, samples)) in stacks {
+        let (count, bytes) = (count * counts, bytes * amounts);
         all.count += count;
         all.bytes += bytes;
         all.samples += samples;
         all.rows.push(Row {
-            stack,
+            stack: stack.clone(),
             count,
             bytes,
             samples,
@@ -274,11 +287,9 @@ fn names(row: &Row) -> Vec<&str> {
 
 /// The class and the bytes that a sample counts with, if it is one of those that are meant.
 fn choose(sample: &Sample, kind: Kind) -> Option<(&Sample, Class, f64)> {
-    let is_after = |after| sample.number > after;
     let (class, bytes) = match kind {
         Kind::Live => sample.live?,
-        Kind::Grown { after } => sample.live.filter(|_| is_after(after))?,
-        Kind::Allocated { after, .. } => is_after(after).then_some((Class::Large, sample.size))?,
+        Kind::Grown { after } => sample.live.filter(|_| sample.number > after)?,
     };
     Some((sample, class, bytes as f64))
 }
@@ -315,32 +326,114 @@ fn scale_live(
     scales
 }
 
-/// The same of all together, to `bytes`, where they can stand for as much.
-fn scale_all(estimates: &BTreeMap<Class, Estimate>, bytes: f64) -> HashMap<Class, (f64, f64)> {
-    let sum: f64 = estimates.values().map(|estimate| estimate.bytes).sum();
-    let variance: f64 = estimates.values().map(|estimate| estimate.variance).sum();
-    if sum <= 0.0 || (bytes - sum).abs() > ERRORS * variance.sqrt() {
-        return HashMap::new();
+/// What was allocated while a process was watched, live or not, by stack. Grows with each look: samples that end soon are
+/// written over by others.
+#[derive(Default)]
+pub struct Watched {
+    /// Where the region lies, when it was made, and which of its profiles it is.
+    of: (u64, u64, u32),
+    /// Samples up to this number are not looked for any more.
+    floor: u64,
+    /// How many were taken at the last look, and before the first.
+    taken: u64,
+    begin: u64,
+    /// The numbers above `floor` that were seen.
+    seen: HashSet<u64>,
+    stacks: HashMap<Vec<Frame>, Sum>,
+    estimate: Estimate,
+}
+
+impl Watched {
+    /// Nothing yet. What was allocated before counts too, as far as its samples are there.
+    pub fn new() -> Watched {
+        Watched::default()
     }
-    let scale = bytes / sum;
-    estimates
-        .keys()
-        .map(|class| (*class, (scale, scale)))
-        .collect()
+
+    /// Nothing yet. What was allocated before the sample numbered by `region` now does not count.
+    pub fn from_now(region: &Region) -> Watched {
+        let taken = region.profile.taken;
+        Watched {
+            of: identity(region),
+            floor: taken,
+            taken,
+            begin: taken,
+            ..Watched::default()
+        }
+    }
+
+    /// Whether samples were taken since the last look at `region`, as it is now.
+    pub fn is_behind(&self, region: &Region) -> bool {
+        self.of != identity(region) || self.taken != region.profile.taken
+    }
+
+    /// Adds the samples that `region`, as it is now, has and had not before. Those of another program, or of a profile
+    /// before, are forgotten.
+    pub fn look(&mut self, source: &dyn Source, region: &Region, unwinder: &mut Unwinder) {
+        if self.of != identity(region) {
+            *self = Watched {
+                of: identity(region),
+                ..Watched::default()
+            };
+        }
+        for sample in read(source, &region.profile, self.floor) {
+            if self.seen.insert(sample.number) {
+                let (weight, bytes) = (sample.weight(), sample.size as f64);
+                self.estimate.add(weight, bytes);
+                let sum = self.stacks.entry(unwinder.stack(source, &sample));
+                let sum = sum.or_default();
+                *sum = (sum.0 + weight, sum.1 + weight * bytes, sum.2 + 1);
+            }
+        }
+        // One that was just about to be numbered is found by the next look.
+        self.floor = self.taken;
+        self.taken = region.profile.taken;
+        let floor = self.floor;
+        self.seen.retain(|&number| number > floor);
+    }
+
+    /// How many samples were written over before they were seen.
+    pub fn missed(&self) -> u64 {
+        let seen: u64 = self.stacks.values().map(|sum| sum.2).sum();
+        self.taken.saturating_sub(self.begin).saturating_sub(seen)
+    }
+
+    /// The sums, scaled to the `bytes` that the allocator counted meanwhile, where the samples, with those that were missed,
+    /// can stand for as many.
+    pub fn sums(&self, bytes: Option<u64>) -> Sums {
+        let Estimate {
+            bytes: sum,
+            variance,
+            ..
+        } = self.estimate;
+        let exact = bytes.map(|bytes| bytes as f64);
+        let missed = self.missed() > 0;
+        let fits = |exact: &f64| {
+            let near = (exact - sum).abs() <= ERRORS * variance.sqrt();
+            sum > 0.0 && (near || missed && *exact > sum)
+        };
+        let scale = exact.filter(fits).map_or(1.0, |exact| exact / sum);
+        summed(&self.stacks, (scale, scale))
+    }
+}
+
+fn identity(region: &Region) -> (u64, u64, u32) {
+    (region.base, region.started, region.profile.begun)
 }
 
 /// The most functions of a stack: what files state of inlined calls may be anything.
 const FRAMES: usize = 512;
 
-/// The functions of a stack, without the allocator's own.
-fn named(source: &dyn Source, calls: &[u64], unwinder: &mut Unwinder) -> Vec<Frame> {
-    let mut all: Vec<Frame> = Vec::new();
+/// The functions of the stack with the calls `calls`, without the allocator's own.
+pub(crate) fn named(source: &dyn Source, calls: &[u64], unwinder: &mut Unwinder) -> Vec<Frame> {
+    let mut stack: Vec<Frame> = Vec::new();
     for &call in calls {
-        all.extend_from_slice(unwinder.frames(source, call));
+        let frames = unwinder.frames(source, call);
+        // What is inlined into a function of the allocator's is too, whatever its name.
+        if !stack.is_empty() || !frames.last().is_some_and(is_ours) {
+            stack.extend_from_slice(frames);
+        }
     }
-    all.truncate(FRAMES);
-    let inner = all.iter().take_while(|frame| is_ours(frame)).count();
-    let mut stack = all.split_off(inner);
+    stack.truncate(FRAMES);
     if stack.is_empty() {
         stack.push(Frame {
             function: "(unknown)".into(),
@@ -356,36 +449,36 @@ fn is_ours(frame: &Frame) -> bool {
 }
 
 /// Has the process `pid` take a profile with a sample every `interval` bytes from now on, or none where that is 0. The
-/// interval before.
+/// interval before. `region` was found in it.
 pub fn switch(source: &dyn Source, region: &Region, pid: u32, interval: u64) -> Result<u64> {
-    let name = source.name();
-    let not_known = || Error::System {
-        name: name.clone(),
+    let failed = |cause| Error::System {
+        name: source.name(),
         what: "cannot switch its heap profile",
-        cause: std::io::Error::other("its slabside has none"),
+        cause,
     };
+    let not_known = || failed(std::io::Error::other("its slabside has none"));
     if region.profile.samples.bytes() == 0 {
         return Err(not_known());
     }
-    let at = region.base + offset::PROFILE as u64;
-    let before = source.word(at).ok_or_else(not_known)?;
+    // The open file stays that of the process which has the number now, whoever gets the number later.
+    let mut options = File::options();
+    let memory = options
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))
+        .map_err(failed)?;
+    let same = region.again_in(&memory);
+    let same = same.filter(|same| (same.pid, same.started) == (region.pid, region.started));
+    let before = same.ok_or_else(not_known)?.profile;
+    let begins = before.interval == 0 && interval != 0;
+    let begun = u64::from(before.begun) + u64::from(begins);
     let mask = (1u64 << field::PROFILE_SHIFT) - 1;
-    let interval = interval.min(mask);
-    let begins = before & mask == 0 && interval != 0;
-    let begun = (before >> field::PROFILE_SHIFT) + u64::from(begins);
-    let word = (begun << field::PROFILE_SHIFT | interval & mask).to_le_bytes();
-    let remote = RemoteIoVec {
-        base: at as usize,
-        len: word.len(),
-    };
-    process_vm_writev(Pid::from_raw(pid as i32), &[IoSlice::new(&word)], &[remote]).map_err(
-        |error| Error::System {
-            name: source.name(),
-            what: "cannot switch its heap profile",
-            cause: error.into(),
-        },
-    )?;
-    Ok(before & mask)
+    let word = begun << field::PROFILE_SHIFT | interval.min(mask);
+    let at = region.base + offset::PROFILE as u64;
+    memory
+        .write_all_at(&word.to_le_bytes(), at)
+        .map_err(failed)?;
+    Ok(before.interval)
 }
 
 /// Where the samples of `region` lie.

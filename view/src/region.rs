@@ -7,6 +7,8 @@ use crate::source::{Source, Span, ADDRESSES};
 use crate::{Error, Result};
 use slabside::layout::{self, Area, Elsewhere, Fact, AREAS, ELSEWHERE, FACTS, MAGIC, WINDOWS};
 use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 /// The oldest layout that is read.
 pub const OLDEST: u32 = 2;
@@ -237,6 +239,20 @@ impl Region {
         }
         region.compare_facts()?;
         Ok(region)
+    }
+
+    /// The same region as it is now.
+    pub fn again(&self, source: &dyn Source) -> Option<Region> {
+        let mut bytes = [0; layout::HEADER_BYTES];
+        let read = source.read(self.base, &mut bytes);
+        read.then(|| Region::parse(self.base, &bytes).ok())?
+    }
+
+    /// The same region as it is now in `memory`, that of its process.
+    pub(crate) fn again_in(&self, memory: &File) -> Option<Region> {
+        let mut bytes = [0; layout::HEADER_BYTES];
+        memory.read_exact_at(&mut bytes, self.base).ok()?;
+        Region::parse(self.base, &bytes).ok()
     }
 
     fn parse_windows(&self, bytes: &[u8]) -> std::result::Result<Vec<Window>, Broken> {

@@ -13,6 +13,7 @@ use crate::model::Heap;
 use crate::source::{short, Mapping, Source, Span, Thread};
 use crate::symbols::{Symbols, LIBRARY};
 use slabside::layout::thread_block;
+use std::collections::HashSet;
 
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, x86-64).
 const RED_ZONE: u64 = 128;
@@ -65,7 +66,13 @@ impl Roots {
             shared: Vec::new(),
             missing: 0,
         };
-        for mapping in source.mappings().iter().filter(|one| counts(source, one)) {
+        let code: HashSet<&str> = source
+            .mappings()
+            .iter()
+            .filter(|one| one.execute)
+            .map(|one| &*one.name)
+            .collect();
+        for mapping in source.mappings().iter().filter(|one| counts(one, &code)) {
             let from = roots.spans.len();
             outside(mapping.span, &own, &mut roots.spans);
             if mapping.write {
@@ -92,12 +99,12 @@ impl Roots {
                 visit(*value, Place::Register(thread, "of vectors"));
             }
         }
+        let mut missing = self.missing;
         for span in &self.spans {
-            each_part(source, *span, Which::Held, |batch, part| {
+            missing += each_part(source, *span, Which::Held, |batch, part| {
                 each_word(batch.bytes(part), part.start, &mut visit);
             });
         }
-        let mut missing = self.missing;
         for (mapping, part) in &self.shared {
             let told = source.unmapped(mapping, *part, &mut |start, bytes| {
                 each_word(bytes, start, &mut visit);
@@ -142,17 +149,14 @@ fn each_word(bytes: &[u8], start: u64, visit: &mut impl FnMut(u64, Place<'_>)) {
 const MEMORY: [&str; 3] = ["/dev/shm/", "/dev/zero", "/dev/hugepages/"];
 
 /// Whether a mapping may hold pointers of the program: what it can write, and what it could once. Of files that is
-/// what the loader closes to writing, and lies beside code.
-fn counts(source: &dyn Source, mapping: &Mapping) -> bool {
+/// what the loader closes to writing, and is of a file in `code`.
+fn counts(mapping: &Mapping, code: &HashSet<&str>) -> bool {
     let memory = || MEMORY.iter().any(|name| mapping.name.starts_with(name));
     let device = mapping.name.starts_with("/dev/") && !memory();
     if !mapping.read || device || mapping.name.starts_with("[v") {
         return false;
     }
-    let beside_code = || {
-        let mut all = source.mappings().iter();
-        all.any(|other| other.execute && other.name == mapping.name)
-    };
+    let beside_code = || code.contains(&*mapping.name);
     mapping.write
         || !mapping.execute && !mapping.shared && (mapping.name.is_empty() || beside_code())
 }
@@ -185,18 +189,11 @@ fn heaps_own(source: &dyn Source, heap: &Heap) -> Vec<Span> {
 
 /// The variables of the library that the allocator is in, those that its file does not hold too.
 fn library(source: &dyn Source, symbols: &mut Symbols) -> Vec<Span> {
-    let mut paths: Vec<&str> = source
-        .mappings()
-        .iter()
-        .map(|mapping| mapping.name.as_str())
-        .filter(|name| short(name).starts_with(LIBRARY))
-        .collect();
-    paths.dedup();
     let mut all = Vec::new();
-    for path in paths {
-        let mapped = source.mappings().iter().filter(|one| one.name == path);
-        all.extend(mapped.map(|one| one.span));
-        all.extend(symbols.extent(source, path));
+    let ours = source.mappings().iter();
+    for mapping in ours.filter(|one| short(&one.name).starts_with(LIBRARY)) {
+        all.push(mapping.span);
+        all.extend(symbols.extent(source, mapping));
     }
     all
 }

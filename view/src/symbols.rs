@@ -1,6 +1,6 @@
 //! Names for addresses in the program's own files.
 
-use crate::source::{Source, Span};
+use crate::source::{Mapping, Source, Span};
 use object::{Object, ObjectSegment, ObjectSymbol};
 use std::collections::HashMap;
 
@@ -17,6 +17,14 @@ const CRATES: [&str; 4] = [
     "slabside_c",
     "slabside_preload",
     "slabside_static",
+];
+/// Modules of the allocator that no program names: where one stands among the types of a generic function, that is the
+/// allocator's too.
+const INTERNALS: [&str; 4] = [
+    "slabside::allocator::",
+    "slabside::heap::",
+    "slabside::os::",
+    "slabside::tls::",
 ];
 /// Functions through which a program calls the allocator.
 const ENTRIES: [&str; 21] = [
@@ -46,6 +54,9 @@ const ENTRIES: [&str; 21] = [
 /// Whether a function is the allocator's, or only stands between it and the program. Its name is as it is written in its
 /// language.
 pub fn is_allocators(function: &str) -> bool {
+    if INTERNALS.iter().any(|module| function.contains(module)) {
+        return true;
+    }
     let plain = function.split('(').next().unwrap_or(function);
     let plain = plain.trim_end_matches("[]").trim_start_matches('<');
     match plain.split_once("::") {
@@ -58,7 +69,8 @@ pub fn is_allocators(function: &str) -> bool {
 /// The symbols of the files that were asked for.
 #[derive(Default)]
 pub struct Symbols {
-    files: HashMap<String, Option<File>>,
+    /// By path, and where the first byte of it is mapped: a file may be mapped more than once.
+    files: HashMap<(String, u64), Option<File>>,
 }
 
 struct File {
@@ -99,7 +111,7 @@ impl Symbols {
         let read = || File::read(path, 0);
         let file = self
             .files
-            .entry(path.into())
+            .entry((path.into(), 0))
             .or_insert_with(read)
             .as_ref()?;
         let (name, offset) = file.symbol_at(offset.wrapping_add(file.first))?;
@@ -124,48 +136,48 @@ impl Symbols {
     /// The address of `symbol` in a file that is mapped, whose path contains `part`. Where `part` is empty, in the
     /// program's own file.
     pub fn address(&mut self, source: &dyn Source, part: &str, symbol: &str) -> Option<u64> {
-        let mut paths: Vec<&str> = source
+        let mut loads: Vec<(&str, u64)> = source
             .mappings()
             .iter()
-            .map(|mapping| mapping.name.as_str())
-            .filter(|path| path.starts_with('/') && path.contains(part))
+            .filter(|mapping| mapping.name.starts_with('/') && mapping.name.contains(part))
+            .map(|mapping| (&*mapping.name, first_byte(source, mapping)))
             .collect();
-        paths.dedup();
+        loads.dedup();
         if part.is_empty() {
             // It lies below all libraries.
-            paths.truncate(1);
+            loads.truncate(1);
         }
-        paths.into_iter().find_map(|path| {
-            let file = self.file(source, path)?;
+        loads.into_iter().find_map(|(path, low)| {
+            let file = self.file(source, path, low)?;
             let mut all = file.symbols.iter();
             let found = all.find(|one| one.2 == symbol)?;
             Some(found.0.wrapping_add(file.bias))
         })
     }
 
-    /// Where all of the file `path` is mapped, and what follows it as zero.
-    pub fn extent(&mut self, source: &dyn Source, path: &str) -> Option<Span> {
-        self.file(source, path).map(|file| file.extent)
+    /// Where all of the file that `mapping` is a part of is mapped, and what follows it as zero.
+    pub fn extent(&mut self, source: &dyn Source, mapping: &Mapping) -> Option<Span> {
+        let low = first_byte(source, mapping);
+        self.file(source, &mapping.name, low)
+            .map(|file| file.extent)
     }
 
     /// The name of the symbol that holds `address` as it is in its file, and how many bytes behind its start.
     fn mangled(&mut self, source: &dyn Source, address: u64) -> Option<(&str, u64)> {
         let mapping = source.mapping_at(address)?;
-        let file = self.file(source, &mapping.name)?;
+        let low = first_byte(source, mapping);
+        let file = self.file(source, &mapping.name, low)?;
         file.symbol_at(address.wrapping_sub(file.bias))
     }
 
-    /// The symbols of the file `path`, which is mapped.
-    fn file(&mut self, source: &dyn Source, path: &str) -> Option<&File> {
+    /// The symbols of the file `path`, whose first byte is mapped at `low`.
+    fn file(&mut self, source: &dyn Source, path: &str, low: u64) -> Option<&File> {
         if !is_file(path) {
             return None;
         }
-        if !self.files.contains_key(path) {
-            let low = lowest(source, path)?;
-            let file = File::read(&format!("{}{path}", source.root()), low);
-            self.files.insert(path.into(), file);
-        }
-        self.files.get(path)?.as_ref()
+        let key = (path.to_owned(), low);
+        let read = || File::read(&format!("{}{path}", source.root()), low);
+        self.files.entry(key).or_insert_with(read).as_ref()
     }
 }
 
@@ -223,15 +235,33 @@ pub(crate) fn contents(path: &str) -> Option<Vec<u8>> {
     std::fs::read(path).ok()
 }
 
-/// The address at which the first byte of the file `path` would be mapped.
-pub(crate) fn lowest(source: &dyn Source, path: &str) -> Option<u64> {
-    let mapped = source.mappings().iter().filter(|one| one.name == path);
-    let starts = mapped.map(|one| one.span.start.wrapping_sub(one.offset));
-    starts.min()
+/// The address at which the first byte of the file is mapped that `mapping` is a part of, or would be. A file may be mapped
+/// more than once: each time its parts lie in order.
+pub(crate) fn first_byte(source: &dyn Source, mapping: &Mapping) -> u64 {
+    let all = source.mappings();
+    let index = all.partition_point(|one| one.span.start < mapping.span.start);
+    let mut first = mapping;
+    for below in all[..index].iter().rev() {
+        if first.offset == 0 {
+            break;
+        }
+        if below.name != mapping.name {
+            // What was never to be touched, or follows a part as zero, lies between parts.
+            if below.name.is_empty() {
+                continue;
+            }
+            break;
+        }
+        if below.offset > first.offset {
+            break;
+        }
+        first = below;
+    }
+    first.span.start.wrapping_sub(first.offset)
 }
 
 /// The address of a file's first page, before anything is added.
-fn first(object: &object::File<'_>) -> Option<u64> {
+pub(crate) fn first(object: &object::File<'_>) -> Option<u64> {
     Some(object.segments().next()?.address() & !4095)
 }
 
@@ -277,6 +307,7 @@ mod tests {
             "<slabside::A as B>::c",
             "__rustc::__rust_alloc",
             "__rg_alloc",
+            "call_once<(&slabside::tls::ThreadCache, &slabside::heap::Heap), u8>",
         ] {
             assert!(is_allocators(own), "{own}");
         }

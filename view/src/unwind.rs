@@ -1,14 +1,15 @@
 //! From a raw stack to functions and lines: unwinds by the `.eh_frame` of the target's files, and names what it finds by
 //! their debug information, or their symbols.
 
+use crate::profile::{named, Sample};
 pub use crate::source::short;
 use crate::source::{Mapping, Source, Span};
-use crate::symbols::{bias, contents, is_file, lowest, Symbols};
+use crate::symbols::{bias, contents, first, first_byte, is_allocators, is_file, Symbols};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
 use gimli::{EndianArcSlice, RunTimeEndian};
 use object::{Object, ObjectSection};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The most frames of a stack.
@@ -19,7 +20,7 @@ const NAME_MOST: usize = 500;
 type Reader = EndianArcSlice<RunTimeEndian>;
 
 /// A function on a stack.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Frame {
     /// The function, made readable; or where it lies, if that is all that is known.
     pub function: String,
@@ -31,53 +32,77 @@ pub struct Frame {
     pub module: String,
 }
 
-/// Unwinds and names the stacks of one target.
+/// Unwinds and names the stacks of one target. By default, of none.
+#[derive(Default)]
 pub struct Unwinder {
     unwinder: UnwinderX86_64<Vec<u8>>,
     cache: CacheX86_64,
-    /// Where code is.
-    code: Vec<Span>,
-    lines: HashMap<String, Option<Lines>>,
+    /// Where code is, and of which files.
+    code: Vec<(Span, String)>,
+    /// By path, and where its first byte is mapped.
+    lines: HashMap<(String, u64), Option<Lines>>,
     symbols: Symbols,
     names: HashMap<u64, Vec<Frame>>,
+    stacks: HashMap<Vec<u64>, Vec<Frame>>,
 }
 
 /// A file's debug information.
 struct Lines {
     /// What is added to its addresses.
     bias: u64,
+    /// The address of its first page, before anything is added.
+    first: u64,
     context: addr2line::Context<Reader>,
 }
 
 impl Unwinder {
     /// For the files that `source` has mapped now.
     pub fn new(source: &dyn Source) -> Unwinder {
-        let code: Vec<&Mapping> = source
-            .mappings()
-            .iter()
-            .filter(|mapping| mapping.execute)
-            .collect();
+        let code: Vec<&Mapping> = code(source).collect();
         let mut unwinder = UnwinderX86_64::new();
-        let mut paths: Vec<&str> = code.iter().map(|mapping| &*mapping.name).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        for path in paths {
-            let spans = code.iter().filter(|mapping| mapping.name == path);
-            let (start, end) = spans.fold((u64::MAX, 0), |(start, end), mapping| {
-                (start.min(mapping.span.start), end.max(mapping.span.end))
-            });
-            if let Some(module) = module(source, path, Span { start, end }) {
+        let mut loads: BTreeMap<(&str, u64), Span> = BTreeMap::new();
+        for mapping in &code {
+            let low = first_byte(source, mapping);
+            let span = loads.entry((&mapping.name, low)).or_insert(mapping.span);
+            span.start = span.start.min(mapping.span.start);
+            span.end = span.end.max(mapping.span.end);
+        }
+        for ((path, low), span) in loads {
+            if let Some(module) = module(source, path, low, span) {
                 unwinder.add_module(module);
             }
         }
         Unwinder {
             unwinder,
             cache: CacheX86_64::new(),
-            code: code.iter().map(|mapping| mapping.span).collect(),
+            code: code
+                .iter()
+                .map(|mapping| (mapping.span, mapping.name.clone()))
+                .collect(),
             lines: HashMap::new(),
             symbols: Symbols::new(),
             names: HashMap::new(),
+            stacks: HashMap::new(),
         }
+    }
+
+    /// The same for what `source` has mapped now.
+    pub fn renew(&mut self, source: &dyn Source) {
+        let now = code(source).map(|mapping| (mapping.span, &mapping.name));
+        if !now.eq(self.code.iter().map(|(span, name)| (*span, name))) {
+            *self = Unwinder::new(source);
+        }
+    }
+
+    /// The functions on the stack of `sample`, innermost first, without the allocator's own.
+    pub fn stack(&mut self, source: &dyn Source, sample: &Sample) -> Vec<Frame> {
+        let calls = self.calls(&sample.registers, &sample.stack);
+        if let Some(known) = self.stacks.get(&calls) {
+            return known.clone();
+        }
+        let stack = named(source, &calls, self);
+        self.stacks.insert(calls, stack.clone());
+        stack
     }
 
     /// The addresses of the calls on a stack, innermost first: from the registers rip, rsp, rbp and so on as the layout
@@ -98,7 +123,7 @@ impl Unwinder {
             let address = frame.address_for_lookup();
             calls.push(address);
             // From a frame without code, or without unwind information, anything may be unwound.
-            let is_code = self.code.iter().any(|span| span.holds(address));
+            let is_code = self.code.iter().any(|(span, _)| span.holds(address));
             if !is_code || calls.len() >= FRAMES_MOST {
                 break;
             }
@@ -115,6 +140,25 @@ impl Unwinder {
         &self.names[&address]
     }
 
+    /// The functions at the byte which is mapped `offset` bytes after the first one of the file at `path`, innermost first.
+    /// None where they have no names.
+    pub fn frames_in(&mut self, path: &str, offset: u64) -> Vec<Frame> {
+        let read = || Lines::read(&contents(path)?, 0);
+        let lines = self.lines.entry((path.into(), 0)).or_insert_with(read);
+        let mut frames = lines
+            .as_ref()
+            .map_or_else(Vec::new, |lines| lines.at_offset(offset));
+        let symbol = self.symbols.name_in(path, offset);
+        if frames.is_empty() {
+            frames.extend(symbol.is_some().then(Frame::default));
+        }
+        if let (Some(outer), Some(symbol)) = (frames.last_mut(), symbol) {
+            outer.call(symbol.text);
+        }
+        frames.retain(|frame| !frame.function.is_empty());
+        frames
+    }
+
     fn name(&mut self, source: &dyn Source, address: u64) -> Vec<Frame> {
         let Some(mapping) = source.mapping_at(address).filter(|mapping| mapping.execute) else {
             return vec![Frame {
@@ -123,10 +167,11 @@ impl Unwinder {
             }];
         };
         let path = mapping.name.clone();
+        let low = first_byte(source, mapping);
         let lines = self
             .lines
-            .entry(path.clone())
-            .or_insert_with(|| Lines::of(source, &path));
+            .entry((path.clone(), low))
+            .or_insert_with(|| Lines::of(source, &path, low));
         let mut frames = lines
             .as_ref()
             .map_or_else(Vec::new, |lines| lines.at(address));
@@ -134,23 +179,31 @@ impl Unwinder {
         if frames.is_empty() {
             frames.push(Frame::default());
         }
-        let count = frames.len();
-        for (index, frame) in frames.iter_mut().enumerate() {
+        if let (Some(outer), Some(symbol)) = (frames.last_mut(), symbol) {
+            outer.call(symbol.text);
+        }
+        for frame in &mut frames {
             frame.module.clone_from(&path);
-            if !frame.function.is_empty() {
-                continue;
+            if frame.function.is_empty() {
+                let offset = address - mapping.span.start + mapping.offset;
+                frame.function = format!("{}+{offset:#x}", short(&path));
             }
-            frame.function = match &symbol {
-                Some(symbol) if index + 1 == count => symbol.text.clone(),
-                _ => format!(
-                    "{}+{:#x}",
-                    short(&path),
-                    address - mapping.span.start + mapping.offset
-                ),
-            };
         }
         frames
     }
+}
+
+impl Frame {
+    /// Names it by its symbol, if it has no name, or that tells that it is the allocator's.
+    fn call(&mut self, symbol: String) {
+        if self.function.is_empty() || is_allocators(&symbol) {
+            self.function = symbol;
+        }
+    }
+}
+
+fn code(source: &dyn Source) -> impl Iterator<Item = &Mapping> {
+    source.mappings().iter().filter(|mapping| mapping.execute)
 }
 
 /// The file `path` as the target sees it.
@@ -160,10 +213,10 @@ fn read(source: &dyn Source, path: &str) -> Option<Vec<u8>> {
 }
 
 /// A file's unwind information. Of the vdso none.
-fn module(source: &dyn Source, path: &str, span: Span) -> Option<Module<Vec<u8>>> {
+fn module(source: &dyn Source, path: &str, low: u64, span: Span) -> Option<Module<Vec<u8>>> {
     let data = read(source, path)?;
     let object = object::File::parse(&*data).ok()?;
-    let bias = bias(&object, lowest(source, path)?)?;
+    let bias = bias(&object, low)?;
     let section = |name: &str| object.section_by_name(name);
     let place =
         |name: &str| section(name).map(|found| found.address()..found.address() + found.size());
@@ -188,10 +241,15 @@ fn module(source: &dyn Source, path: &str, span: Span) -> Option<Module<Vec<u8>>
 }
 
 impl Lines {
-    fn of(source: &dyn Source, path: &str) -> Option<Lines> {
-        let data = read(source, path)?;
-        let object = object::File::parse(&*data).ok()?;
-        let bias = bias(&object, lowest(source, path)?)?;
+    fn of(source: &dyn Source, path: &str, low: u64) -> Option<Lines> {
+        Lines::read(&read(source, path)?, low)
+    }
+
+    /// Of the file with the contents `data`, whose first byte is mapped at `low`.
+    fn read(data: &[u8], low: u64) -> Option<Lines> {
+        let object = object::File::parse(data).ok()?;
+        let bias = bias(&object, low)?;
+        let first = first(&object)?;
         object.section_by_name(".debug_info")?;
         let load = |id: gimli::SectionId| -> Result<Reader, gimli::Error> {
             let bytes = object
@@ -202,7 +260,16 @@ impl Lines {
         };
         let dwarf = gimli::Dwarf::load(load).ok()?;
         let context = addr2line::Context::from_dwarf(dwarf).ok()?;
-        Some(Lines { bias, context })
+        Some(Lines {
+            bias,
+            first,
+            context,
+        })
+    }
+
+    /// The functions at the byte that is mapped `offset` bytes after the file's first one.
+    fn at_offset(&self, offset: u64) -> Vec<Frame> {
+        self.at(offset.wrapping_add(self.first).wrapping_add(self.bias))
     }
 
     /// The functions at `address`, innermost first, as far as they are told.

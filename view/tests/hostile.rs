@@ -5,11 +5,13 @@ use slabside_view::check::check;
 use slabside_view::diff::{diff, Moment};
 use slabside_view::explain::explain;
 use slabside_view::figures::Figures;
+use slabside_view::kinds::kinds;
+use slabside_view::leaks::{search, Proof, Search};
 use slabside_view::map::{pictures, pins, sparse};
 use slabside_view::model::{Buffers, Heap};
 use slabside_view::region::{find, Region};
 use slabside_view::source::file::Snapshot;
-use slabside_view::source::{About, Mapping, Source, Span, Thread};
+use slabside_view::source::{About, Mapping, Source, Span, Target, Thread};
 use slabside_view::types::Types;
 use slabside_view::{Error, Result};
 use std::path::Path;
@@ -135,6 +137,7 @@ fn ask_all(source: &dyn Source) -> Result<()> {
         for address in addresses {
             explain(source, &heap, &mut types, address, true);
         }
+        kinds(source, &heap, &mut types);
         let moment = Moment {
             source,
             heap: &heap,
@@ -143,6 +146,20 @@ fn ask_all(source: &dyn Source) -> Result<()> {
         let same = diff(&moment, &moment);
         assert_eq!((same.new, same.gone), (0, 0));
     }
+    Ok(())
+}
+
+/// What can be asked of a target that is handed over.
+fn ask_for_leaks(source: impl Source + 'static) -> Result<()> {
+    let mut target = Target::from(Box::new(source) as Box<dyn Source>);
+    let how = Search {
+        passes: None,
+        proof: Proof::Short,
+        track: None,
+        kinds: true,
+    };
+    let found = search(&mut target, None, &how)?;
+    assert!(found.lost.iter().all(|group| group.count > 0));
     Ok(())
 }
 
@@ -159,6 +176,7 @@ fn samples() -> &'static [Damaged] {
 fn what_is_whole_is_read() {
     for sample in samples() {
         ask_all(sample).expect("it is whole");
+        ask_for_leaks(sample.clone()).expect("it is whole");
     }
 }
 
@@ -205,6 +223,7 @@ proptest! {
         }
         if let Ok(snapshot) = Snapshot::read("damaged", &bytes[..]) {
             let _ = ask_all(&snapshot);
+            let _ = ask_for_leaks(snapshot);
         }
     }
 
@@ -229,7 +248,27 @@ proptest! {
         std::fs::write(file.path(), &bytes).expect("written");
         if let Ok(core) = slabside_view::source::core::Core::open(file.path()) {
             let _ = ask_all(&core);
+            let _ = ask_for_leaks(core);
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn lost_blocks_are_looked_for_in_whatever_a_region_says(
+        which in 0..4usize,
+        moving in any::<bool>(),
+        pokes in prop::collection::vec((any::<u32>(), any::<u8>()), 1..8),
+    ) {
+        let mut sample = samples()[which].clone();
+        sample.moving = moving;
+        let len = sample.len();
+        for (pick, byte) in pokes {
+            sample.poke(pick as usize % len, |old| old ^ byte);
+        }
+        let _ = ask_for_leaks(sample);
     }
 }
 

@@ -1,11 +1,14 @@
 //! `slabside diff`: what became more and less between two moments of a heap.
 
-use super::{grouped, human, json, print, signed, statuses, time, Common, Read};
+use super::{brief, grouped, human, json, print, signed, statuses, time, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::diff::{diff, Difference, Moment};
 use slabside_view::kinds::kinds;
+use slabside_view::profile::{self, samples, Kind, Sample as Sampled};
+use slabside_view::source::Source;
 use slabside_view::types::Types;
+use slabside_view::unwind::{Frame, Unwinder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -16,7 +19,8 @@ const LINES: usize = 20;
 /// Show which blocks became more and less between two moments of a heap
 ///
 /// Blocks are counted by size, and by type if both moments have contents (`slabside snapshot --contents heads`). So the
-/// kind of block that a program leaks stands on top.
+/// kind of block that a program leaks stands on top. Where both moments have samples of a heap profile, the code that holds
+/// more or less is listed too.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:
@@ -144,6 +148,18 @@ fn text(difference: &Difference) -> String {
             difference.changes.len() - LINES
         );
     }
+    for change in difference.stacks.iter().take(LINES) {
+        let sign = if change.count < 0 { '-' } else { '+' };
+        let _ = writeln!(
+            text,
+            "{sign} {:>9} blocks  {:>13}  by {} (samples {} -> {})",
+            grouped(change.count.unsigned_abs()),
+            signed(change.bytes),
+            brief(&change.frames),
+            grouped(change.samples[0]),
+            grouped(change.samples[1])
+        );
+    }
     let _ = writeln!(
         text,
         "survivors: {} blocks; new {}; gone {}",
@@ -190,17 +206,30 @@ fn text(difference: &Difference) -> String {
 
 // ---- growth -----------------------------------------------------------------------------------------
 
-/// Bytes by size and type.
-type Sums = BTreeMap<(u64, String), u64>;
+/// What grows: blocks of a size and type, or what code holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    /// The size, and the type.
+    Type(u64, String),
+    /// The functions of a stack, innermost first.
+    Stack(Vec<Frame>),
+}
+
+/// Bytes of each.
+type Sums = BTreeMap<Key, u64>;
 /// Those at a moment, in seconds since the first.
 type Sample = (f64, Sums);
 
-/// By how much a type grows.
+/// By how much a type or what code holds grows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Growth {
+    /// The type, or the functions in a line.
     what: String,
-    /// Bytes of a block; 0: of large blocks, which differ.
+    /// Bytes of a block; 0: of large blocks, which differ, or by stack.
     size: u64,
+    /// The functions, innermost first, if it is by stack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<Vec<Frame>>,
     /// Bytes at the first and at the last look.
     first: u64,
     last: u64,
@@ -217,6 +246,8 @@ struct Grown<'a> {
     looks: usize,
     seconds: f64,
     growth: &'a [Growth],
+    /// The same by stack, where a heap profile is taken.
+    stacks: &'a [Growth],
 }
 
 /// Looks at a process again and again. The exit status.
@@ -227,9 +258,10 @@ fn watch(args: &Args, every: Duration) -> Result<i32> {
     let begin = Instant::now();
     let mut samples: Vec<Sample> = Vec::new();
     let mut title = String::new();
+    let mut unwinder = Unwinder::default();
     loop {
         let now = begin.elapsed();
-        match look(args) {
+        match look(args, &mut unwinder) {
             Ok((name, kinds)) => {
                 samples.push((now.as_secs_f64(), kinds));
                 title = name;
@@ -244,7 +276,9 @@ fn watch(args: &Args, every: Duration) -> Result<i32> {
         let next = (every * samples.len() as u32).min(args.during);
         std::thread::sleep(next.saturating_sub(begin.elapsed()));
     }
-    let growth = growth(&samples);
+    let (growth, stacks): (Vec<Growth>, Vec<Growth>) = growth(&samples)
+        .into_iter()
+        .partition(|one| one.frames.is_none());
     let seconds = samples.last().map_or(0.0, |last| last.0);
     print(&match args.common.json {
         true => json(&Grown {
@@ -253,28 +287,44 @@ fn watch(args: &Args, every: Duration) -> Result<i32> {
             looks: samples.len(),
             seconds,
             growth: &growth,
+            stacks: &stacks,
         })?,
-        false => grown(&title, samples.len(), seconds, &growth),
+        false => grown(&title, samples.len(), seconds, &growth, &stacks),
     })?;
     Ok(0)
 }
 
-fn look(args: &Args) -> Result<(String, Sums)> {
+fn look(args: &Args, unwinder: &mut Unwinder) -> Result<(String, Sums)> {
     let mut read = Read::holding(&args.before, &args.common)?;
     let mut types = Types::new();
     let mut sums = BTreeMap::new();
     for heap in &read.heaps {
         for kind in kinds(&*read.target, heap, &mut types) {
-            *sums.entry((kind.size, kind.looks)).or_default() += kind.bytes;
+            *sums.entry(Key::Type(kind.size, kind.looks)).or_default() += kind.bytes;
         }
     }
+    let taken: Vec<Vec<Sampled>> = read
+        .heaps
+        .iter()
+        .map(|heap| samples(&*read.target, heap))
+        .collect();
     read.target.release();
+    let source: &dyn Source = &*read.target;
+    for (heap, taken) in read.heaps.iter().zip(&taken) {
+        if heap.region.profile.taken == 0 {
+            continue;
+        }
+        unwinder.renew(source);
+        for row in profile::sums(source, heap, taken, Kind::Live, unwinder).rows {
+            *sums.entry(Key::Stack(row.stack)).or_default() += row.bytes.round() as u64;
+        }
+    }
     Ok((read.title(), sums))
 }
 
 /// The growth of each type, the fastest first.
 fn growth(samples: &[Sample]) -> Vec<Growth> {
-    let keys: BTreeSet<&(u64, String)> = samples.iter().flat_map(|one| one.1.keys()).collect();
+    let keys: BTreeSet<&Key> = samples.iter().flat_map(|one| one.1.keys()).collect();
     let mut all: Vec<Growth> = keys
         .into_iter()
         .map(|key| {
@@ -284,9 +334,14 @@ fn growth(samples: &[Sample]) -> Vec<Growth> {
                 .map(|sample| (sample.0, bytes(sample) as f64))
                 .collect();
             let (slope, fit) = line(&points);
+            let (what, size, frames) = match key {
+                Key::Type(size, what) => (what.clone(), *size, None),
+                Key::Stack(frames) => (brief(frames), 0, Some(frames.clone())),
+            };
             Growth {
-                what: key.1.clone(),
-                size: key.0,
+                what,
+                size,
+                frames,
                 first: samples.first().map_or(0, bytes),
                 last: samples.last().map_or(0, bytes),
                 hourly: slope * 3600.0,
@@ -316,17 +371,29 @@ fn line(points: &[(f64, f64)]) -> (f64, f64) {
     (both / across, both * both / (across * up))
 }
 
-fn grown(title: &str, looks: usize, seconds: f64, growth: &[Growth]) -> String {
+fn grown(title: &str, looks: usize, seconds: f64, growth: &[Growth], stacks: &[Growth]) -> String {
     let mut text = format!("{title}: {looks} looks in {seconds:.0} s\n");
-    let _ = writeln!(
-        text,
-        "{:>14}  {:>4}  {:>10}  {:>10}  {:>10}  type",
+    text += &table(growth, "type");
+    if growth.iter().all(|one| one.hourly <= 0.0) {
+        text += "nothing grows\n";
+    }
+    if stacks.iter().any(|one| one.hourly > 0.0) {
+        text += &table(stacks, "code, by samples");
+    }
+    text
+}
+
+/// The lines of what grows.
+fn table(growth: &[Growth], title: &str) -> String {
+    let mut text = format!(
+        "{:>14}  {:>4}  {:>10}  {:>10}  {:>10}  {title}\n",
         "in an hour", "fit", "size", "first", "last"
     );
     for one in growth.iter().filter(|one| one.hourly > 0.0).take(LINES) {
-        let size = match one.size {
-            0 => "large".into(),
-            size => human(size),
+        let size = match (one.size, &one.frames) {
+            (_, Some(_)) => String::new(),
+            (0, None) => "large".into(),
+            (size, None) => human(size),
         };
         let _ = writeln!(
             text,
@@ -337,9 +404,6 @@ fn grown(title: &str, looks: usize, seconds: f64, growth: &[Growth]) -> String {
             human(one.last),
             one.what
         );
-    }
-    if growth.iter().all(|one| one.hourly <= 0.0) {
-        text += "nothing grows\n";
     }
     text
 }
@@ -353,9 +417,9 @@ mod tests {
         let sample = |at: u32| {
             let swings = if at.is_multiple_of(2) { 1000 } else { 5000 };
             let kinds = [
-                ((32, "leak".to_string()), u64::from(at) * 100),
-                ((64, "swings".to_string()), swings),
-                ((16, "still".to_string()), 160),
+                (Key::Type(32, "leak".into()), u64::from(at) * 100),
+                (Key::Type(64, "swings".into()), swings),
+                (Key::Type(16, "still".into()), 160),
             ];
             (f64::from(at) * 60.0, BTreeMap::from(kinds))
         };

@@ -1,12 +1,15 @@
 //! `slabside explain`: what an address is to the heap. Of a core file also a register or what it faulted at.
 
-use super::{grouped, json, print, statuses, Common, Read};
+use super::{grouped, json, place, print, statuses, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::explain::{explain, Explanation};
 use slabside_view::holders::{holders, Holder};
-use slabside_view::source::{About, Span, Thread};
+use slabside_view::profile::{by_address, Sample};
+use slabside_view::source::{About, Source, Span, Thread};
 use slabside_view::types::Types;
+use slabside_view::unwind::{Frame, Unwinder};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Pointers to a block that are listed.
@@ -15,7 +18,8 @@ const HOLDERS: usize = 8;
 /// Explain what an address is: a live block, a free slot, a free page, bookkeeping, or nothing of the heap's
 ///
 /// For a block it prints the size, the slab, the neighbours and their first words. With these one can tell whether a
-/// pointer that a program crashed on was freed, is too large, or never was a block.
+/// pointer that a program crashed on was freed, is too large, or never was a block. If the block is a sample of the heap
+/// profile, the functions that allocated it are listed.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Addresses: hexadecimal numbers, with 0x or without, or names of registers such as '$rdi'. The registers are those of \
@@ -67,6 +71,9 @@ struct Named {
     name: Option<String>,
     #[serde(flatten)]
     told: Explanation,
+    /// The functions that allocated the block, or had it last, where it was sampled. Innermost first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocated: Option<Vec<Frame>>,
     /// What points to the block, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     holders: Option<Vec<Holder>>,
@@ -93,18 +100,29 @@ pub fn run(args: &Args) -> Result<()> {
             let heap = read.heap_of(address)?;
             let looks = !args.no_contents;
             let told = explain(&*read.target, heap, &mut types, address, looks);
-            let holders = None;
             Some(Named {
                 name,
                 told,
-                holders,
+                allocated: None,
+                holders: None,
             })
         })
         .collect();
     if args.who {
         find_holders(&read, &mut types, &mut addresses);
     }
+    let mut sampled = samples(&read);
     read.target.release();
+    let mut unwinder = None;
+    for named in &mut addresses {
+        let block = named.told.block.filter(|_| named.told.what != "kept");
+        let sample = block.and_then(|block| sampled.remove(&block.address));
+        named.allocated = sample.map(|sample| {
+            let source: &dyn Source = &*read.target;
+            let unwinder = unwinder.get_or_insert_with(|| Unwinder::new(source));
+            unwinder.stack(source, &sample)
+        });
+    }
     if args.common.json {
         return print(&json(&Report {
             schema: "slabside.explain/1",
@@ -140,6 +158,14 @@ fn find_holders(read: &Read, types: &mut Types, addresses: &mut [Named]) {
     for ((_, named), found) in asked.iter_mut().zip(found) {
         named.holders = Some(found);
     }
+}
+
+/// The samples of the heap profile that have not ended, by their blocks' addresses.
+fn samples(read: &Read) -> HashMap<u64, Sample> {
+    let heaps = read.heaps.iter();
+    heaps
+        .flat_map(|heap| by_address(&*read.target, &heap.region))
+        .collect()
 }
 
 /// How a core file's program ended.
@@ -237,6 +263,17 @@ fn tell(named: &Named) -> String {
             None => "not kept (hardened only)".into(),
         };
         let _ = writeln!(text, "  asked for: {asked}");
+    }
+    if let Some(stack) = &named.allocated {
+        let when = match told.what {
+            "live" | "large" => "allocated by",
+            _ => "last allocated by",
+        };
+        for (index, frame) in stack.iter().enumerate() {
+            let title = if index == 0 { when } else { "" };
+            let width = when.len();
+            let _ = writeln!(text, "  {title:width$} {}", place(frame));
+        }
     }
     if let Some(holders) = &named.holders {
         if holders.is_empty() {

@@ -1,6 +1,6 @@
 //! `slabside leaks`: blocks that the program has lost.
 
-use super::{grouped, human, json, print, statuses, time, Common};
+use super::{brief, grouped, human, json, print, statuses, time, Common};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 use slabside_view::leaks::{search, Found, Group, Proof, Reachable, Search, Sum};
@@ -13,12 +13,15 @@ use std::time::Duration;
 /// Groups that are listed, and lines below each.
 const GROUPS: usize = 40;
 const BELOW: usize = 5;
+/// Stacks that are listed of each group.
+const STACKS: usize = 3;
 
 /// Find blocks that the program has lost: live, and no pointer leads to them
 ///
 /// The process goes on while it is searched. Then it is stopped for a moment, in which it is proved that nothing leads to
 /// the blocks that were found. With --stop it is stopped for the whole search, with --no-stop not at all. Blocks are
-/// listed by type: first those that no other block leads to, and below them what only they lead to.
+/// listed by type: first those that no other block leads to, and below them what only they lead to. Where the process takes
+/// a heap profile, the stacks of those that were sampled stand with them.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:
@@ -196,6 +199,7 @@ impl Told {
                 group.what,
                 group.example
             );
+            text += &stacks(group);
             for below in group.below.iter().take(BELOW) {
                 let _ = writeln!(
                     text,
@@ -257,6 +261,21 @@ fn row(before: &str, group: &Group) -> String {
         human(group.size),
         human(group.bytes)
     )
+}
+
+/// Who allocated the blocks that were sampled.
+fn stacks(group: &Group) -> String {
+    let shown = group.stacks.iter().take(STACKS);
+    let mut text: String = shown
+        .map(|one| {
+            let (samples, stack) = (grouped(one.samples), brief(&one.frames));
+            format!("        by {stack} ({samples} sampled)\n")
+        })
+        .collect();
+    if let Some(rest) = group.stacks.get(STACKS..).filter(|rest| !rest.is_empty()) {
+        let _ = writeln!(text, "        by {} other stacks", rest.len());
+    }
+    text
 }
 
 fn kinds(reachable: Reachable) -> String {

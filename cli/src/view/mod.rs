@@ -23,7 +23,8 @@ use serde::Serialize;
 use slabside_view::figures::Figures;
 use slabside_view::model::{Buffers, Heap, Hold};
 use slabside_view::region;
-use slabside_view::source::{Source, Target};
+use slabside_view::source::{short, Source, Target};
+use slabside_view::unwind::Frame;
 use slabside_view::Error;
 use std::io::{self, Write};
 use std::time::Duration;
@@ -175,6 +176,23 @@ pub(crate) fn time(text: &str) -> std::result::Result<Duration, String> {
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let all = number.checked_mul(unit).ok_or_else(wrong)?;
     Ok(Duration::from_millis(all))
+}
+
+/// A function of a stack and where it is, for people.
+pub(crate) fn place(frame: &Frame) -> String {
+    let place = match frame.line {
+        0 => short(&frame.module).to_owned(),
+        line => format!("{}:{line}", short(&frame.file)),
+    };
+    format!("{} {place}", frame.function).trim_end().to_owned()
+}
+
+/// The innermost functions of a stack in one line.
+pub(crate) fn brief(stack: &[Frame]) -> String {
+    const MOST: usize = 4;
+    let places: Vec<String> = stack.iter().take(MOST).map(place).collect();
+    let more = if stack.len() > MOST { " ..." } else { "" };
+    places.join(" < ") + more
 }
 
 /// Writes `text` on standard output. A reader that went away is no error.

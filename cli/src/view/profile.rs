@@ -1,16 +1,19 @@
 //! `slabside profile`: which code holds the memory, by the samples that the allocator took.
 
 use super::flame;
-use super::pprof::{self, Units};
-use super::{grouped, human, json, print, statuses, time, Common, Read};
+use super::pprof::{self, Values};
+use super::{grouped, human, json, place, print, statuses, time, Common, Read};
 use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
-use slabside_view::model::{Buffers, Heap};
-use slabside_view::profile::{samples, sums, switch, Kind, Sample, Sums};
-use slabside_view::source::{Source, Target};
-use slabside_view::unwind::{short, Unwinder};
+use slabside::options::PROFILE_MOST;
+use slabside_view::model::Heap;
+use slabside_view::profile::{samples, sums, switch, Kind, Sums, Watched};
+use slabside_view::region::Region;
+use slabside_view::source::Source;
+use slabside_view::unwind::{Frame, Unwinder};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +33,7 @@ const LOOKS: Duration = Duration::from_millis(50);
 /// the exact live bytes of each size class. Blocks from before the profile are shown as such.
 ///
 /// -o writes a file for `go tool pprof` and speedscope, --folded a line for each stack, --flame a flame graph. Without one of
-/// them the largest stacks are printed.
+/// them the largest stacks are printed. `slabside run --profile=FILE` profiles a whole run.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:
@@ -45,7 +48,7 @@ pub struct Args {
     /// A process number, a core file or a snapshot file
     target: String,
 
-    /// Write the profile for pprof (protobuf, compressed) to FILE
+    /// Write the profile to FILE: as a flame graph if it ends in .svg, as lines in .folded, as .json, else for pprof
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -68,7 +71,7 @@ pub struct Args {
     /// Have the process take a profile from now on, with a sample every BYTES bytes on average; k, m or g may follow
     ///
     /// It writes one word of the process's memory. With --for the profile is read after that time.
-    #[arg(long, value_name = "BYTES", value_parser = super::diff::amount, conflicts_with = "off")]
+    #[arg(long, value_name = "BYTES", value_parser = interval, conflicts_with = "off")]
     on: Option<u64>,
 
     /// Have the process take no samples any more
@@ -128,6 +131,17 @@ fn turn(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// A number of bytes that may be between two samples. k, m or g, small or large, may follow.
+pub fn interval(text: &str) -> std::result::Result<u64, String> {
+    match super::diff::amount(text)? {
+        0 => Err("at least 1 byte; --off ends the profile".into()),
+        bytes if bytes > PROFILE_MOST as u64 => {
+            Err(format!("at most {}", human(PROFILE_MOST as u64)))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
 /// What was taken of a process.
 pub struct Profile {
     title: String,
@@ -135,69 +149,81 @@ pub struct Profile {
     interval: u64,
     doubled: u32,
     lost: u64,
+    /// Samples that were written over before they were seen.
+    missed: u64,
     time: Duration,
     sums: Sums,
+    /// What is live too, where the sums are of all that was allocated.
+    live: Option<Sums>,
 }
 
 /// Reads the profile, after the time that was asked for.
 fn take(args: &Args) -> Result<Profile> {
     let begin = Instant::now();
-    let mut seen = Seen::default();
-    let first = if args.kind == What::Live {
-        if let Some(time) = args.time {
-            sleep(time);
+    let time = args.time.unwrap_or_default();
+    let kind = match args.kind {
+        What::Allocated => return watch(args, time),
+        What::Grown => {
+            let first = Read::new(&args.target, &args.common)?;
+            let after = one(&first)?.region.profile.taken;
+            Kind::Grown { after }
         }
-        None
-    } else {
-        let first = Read::new(&args.target, &args.common)?;
-        let after = one(&first)?.region.profile.taken;
-        let handed = first.figures().handed_out;
-        seen.watch(args, begin)?;
-        Some((after, handed))
+        What::Live => Kind::Live,
     };
-    let read = Read::holding(&args.target, &args.common)?;
-    let heap = one(&read)?;
-    let mut all = samples(&*read.target, heap);
-    let kind = match (args.kind, first) {
-        (What::Grown, Some((after, _))) => Kind::Grown { after },
-        (What::Allocated, Some((after, handed))) => {
-            seen.add(all);
-            all = seen.samples.into_values().collect();
-            let bytes = read.figures().handed_out.saturating_sub(handed);
-            Kind::Allocated { after, bytes }
-        }
-        _ => Kind::Live,
-    };
-    of(&read, heap, &all, kind, args.kind, begin.elapsed())
+    sleep(time);
+    let mut read = Read::holding(&args.target, &args.common)?;
+    let all = samples(&*read.target, one(&read)?);
+    // Names and lines take long to find, and need nothing of the process but its files.
+    read.target.release();
+    let (source, heap): (&dyn Source, &Heap) = (&*read.target, one(&read)?);
+    if heap.region.profile.interval == 0 && all.is_empty() {
+        return Err(takes_none(&source.name()));
+    }
+    let sums = sums(source, heap, &all, kind, &mut Unwinder::new(source));
+    let region = &heap.region;
+    let time = begin.elapsed();
+    Ok(Profile::new(read.title(), args.kind, region, time, sums))
 }
 
-fn of(
-    read: &Read,
-    heap: &Heap,
-    all: &[Sample],
-    kind: Kind,
-    what: What,
-    time: Duration,
-) -> Result<Profile> {
-    let stated = heap.region.profile;
-    if stated.interval == 0 && all.is_empty() {
-        let name = read.target.name();
-        bail!(
-            "{name}: it takes no heap profile: begin one by `slabside profile PID --on 512k`, or start it with the option \
-             profile:512k"
-        );
+fn takes_none(name: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{name}: it takes no heap profile: begin one by `slabside profile PID --on 512k`, or start it with the option \
+         profile:512k"
+    )
+}
+
+/// What is allocated in `time`, looked at as often as samples may be written over.
+fn watch(args: &Args, time: Duration) -> Result<Profile> {
+    let begin = Instant::now();
+    let first = Read::new(&args.target, &args.common)?;
+    let (mut region, handed) = (one(&first)?.region.clone(), first.figures().handed_out);
+    if region.profile.interval == 0 {
+        return Err(takes_none(&first.target.name()));
     }
-    let source: &dyn Source = &*read.target;
-    let sums = sums(source, heap, all, kind, &mut Unwinder::new(source));
-    Ok(Profile {
-        title: read.title(),
-        what,
-        interval: stated.interval,
-        doubled: stated.doubled,
-        lost: stated.lost,
-        time,
-        sums,
-    })
+    let mut watched = Watched::from_now(&region);
+    let mut target = first.target;
+    let mut unwinder = Unwinder::default();
+    loop {
+        let rest = time.saturating_sub(begin.elapsed());
+        sleep(rest.min(LOOKS));
+        let Some(now) = region.again(&*target) else {
+            bail!("{}: ended while it was watched", target.name());
+        };
+        region = now;
+        if watched.is_behind(&region) {
+            target.renew()?;
+            unwinder.renew(&*target);
+            watched.look(&*target, &region, &mut unwinder);
+        }
+        if rest.is_zero() {
+            break;
+        }
+    }
+    let read = Read::new(&args.target, &args.common)?;
+    let bytes = read.figures().handed_out.saturating_sub(handed);
+    let title = read.title();
+    let profile = Profile::of_run(title, &region, begin.elapsed(), &watched, Some(bytes));
+    Ok(profile)
 }
 
 fn one(read: &Read) -> Result<&Heap> {
@@ -207,57 +233,19 @@ fn one(read: &Read) -> Result<&Heap> {
     }
 }
 
-/// Samples that were seen, by number: those that end soon are gone at the end.
-#[derive(Default)]
-struct Seen {
-    samples: BTreeMap<u64, Sample>,
-}
-
-impl Seen {
-    fn add(&mut self, samples: Vec<Sample>) {
-        self.samples
-            .extend(samples.into_iter().map(|sample| (sample.number, sample)));
-    }
-
-    /// Until the time is over, as often as samples may be written over.
-    fn watch(&mut self, args: &Args, begin: Instant) -> Result<()> {
-        let time = args.time.unwrap_or_default();
-        while begin.elapsed() < time {
-            let rest = time.saturating_sub(begin.elapsed());
-            if args.kind != What::Allocated {
-                sleep(rest);
-                break;
-            }
-            sleep(rest.min(LOOKS));
-            let target = Target::open(&args.target, false)?;
-            let regions = slabside_view::region::find(&*target)?;
-            let wanted = args.common.heap.unwrap_or(0);
-            let Some(region) = regions.into_iter().nth(wanted) else {
-                continue;
-            };
-            if let Ok(heap) = Heap::of(&*target, region, &mut Buffers::default()) {
-                self.add(samples(&*target, &heap));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes the files that were asked for, or prints.
 fn write_out(args: &Args, profile: &Profile) -> Result<()> {
+    let files = [
+        (&args.output, None),
+        (&args.folded, Some(Format::Folded)),
+        (&args.flame, Some(Format::Flame)),
+    ];
     let mut done = false;
-    if let Some(path) = &args.output {
-        write(path, &profile.pprof()?)?;
-        done = true;
-    }
-    if let Some(path) = &args.folded {
-        write(path, folded(&profile.sums).as_bytes())?;
-        done = true;
-    }
-    if let Some(path) = &args.flame {
-        let page = flame::page(&profile.headline(), &profile.sums.rows);
-        write(path, page.as_bytes())?;
-        done = true;
+    for (path, format) in files {
+        if let Some(path) = path {
+            profile.save(path, format.unwrap_or_else(|| Format::of(path)))?;
+            done = true;
+        }
     }
     if args.common.json {
         return print(&json(&profile.report())?);
@@ -266,6 +254,31 @@ fn write_out(args: &Args, profile: &Profile) -> Result<()> {
         return print(&(profile.headline() + "\n"));
     }
     print(&profile.text())
+}
+
+/// How a profile is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For pprof.
+    Pprof,
+    /// A line for each stack.
+    Folded,
+    /// A flame graph.
+    Flame,
+    /// As `--json` prints it.
+    Json,
+}
+
+impl Format {
+    /// By how the file's name ends.
+    pub fn of(path: &Path) -> Format {
+        match path.extension().and_then(OsStr::to_str) {
+            Some("svg") => Format::Flame,
+            Some("folded" | "txt") => Format::Folded,
+            Some("json") => Format::Json,
+            _ => Format::Pprof,
+        }
+    }
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -280,9 +293,13 @@ struct Report<'a> {
     interval: u64,
     samples: u64,
     lost: u64,
+    missed: u64,
     count: u64,
     bytes: u64,
     stacks: Vec<Stack<'a>>,
+    /// What is live at the end, where the others are of all that was allocated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Vec<Stack<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -290,15 +307,7 @@ struct Stack<'a> {
     count: u64,
     bytes: u64,
     samples: u64,
-    frames: Vec<Function<'a>>,
-}
-
-#[derive(Serialize)]
-struct Function<'a> {
-    function: &'a str,
-    file: &'a str,
-    line: u32,
-    module: &'a str,
+    frames: &'a [Frame],
 }
 
 impl What {
@@ -312,13 +321,61 @@ impl What {
 }
 
 impl Profile {
+    fn new(title: String, what: What, region: &Region, time: Duration, sums: Sums) -> Profile {
+        let stated = region.profile;
+        Profile {
+            title,
+            what,
+            interval: stated.interval,
+            doubled: stated.doubled,
+            lost: stated.lost,
+            missed: 0,
+            time,
+            sums,
+            live: None,
+        }
+    }
+
+    /// Of all that was allocated while a process was `watched`: so many `bytes`, if that is known.
+    pub fn of_run(
+        title: String,
+        region: &Region,
+        time: Duration,
+        watched: &Watched,
+        bytes: Option<u64>,
+    ) -> Profile {
+        let all = watched.sums(bytes);
+        let mut profile = Profile::new(title, What::Allocated, region, time, all);
+        profile.missed = watched.missed();
+        profile
+    }
+
+    /// The same, and what is live at the end, if that is known.
+    pub fn with_live(self, live: Option<Sums>) -> Profile {
+        Profile { live, ..self }
+    }
+
+    /// Writes it to `path`.
+    pub fn save(&self, path: &Path, format: Format) -> Result<()> {
+        match format {
+            Format::Pprof => write(path, &self.pprof()?),
+            Format::Folded => write(path, folded(&self.sums).as_bytes()),
+            Format::Flame => {
+                let page = flame::page(&self.headline(), &self.sums.rows);
+                write(path, page.as_bytes())
+            }
+            Format::Json => write(path, json(&self.report())?.as_bytes()),
+        }
+    }
+
     /// The file for pprof.
-    pub fn pprof(&self) -> Result<Vec<u8>> {
-        let units = match self.what {
-            What::Allocated => Units::Allocated,
-            What::Live | What::Grown => Units::InUse,
+    fn pprof(&self) -> Result<Vec<u8>> {
+        let values = match (self.what, &self.live) {
+            (What::Allocated, Some(live)) => Values::Both(&self.sums, live),
+            (What::Allocated, None) => Values::Allocated(&self.sums),
+            (What::Live | What::Grown, _) => Values::InUse(&self.sums),
         };
-        pprof::file(&self.sums.rows, units, self.interval, self.time)
+        pprof::file(values, self.interval, self.time)
     }
 
     fn report(&self) -> Report<'_> {
@@ -329,32 +386,16 @@ impl Profile {
             interval: self.interval,
             samples: self.sums.samples,
             lost: self.lost,
+            missed: self.missed,
             count: self.sums.count.round() as u64,
             bytes: self.sums.bytes.round() as u64,
-            stacks: self
-                .sums
-                .rows
-                .iter()
-                .map(|row| Stack {
-                    count: row.count.round() as u64,
-                    bytes: row.bytes.round() as u64,
-                    samples: row.samples,
-                    frames: row
-                        .stack
-                        .iter()
-                        .map(|frame| Function {
-                            function: &frame.function,
-                            file: &frame.file,
-                            line: frame.line,
-                            module: &frame.module,
-                        })
-                        .collect(),
-                })
-                .collect(),
+            stacks: stacks(&self.sums),
+            live: self.live.as_ref().map(stacks),
         }
     }
 
-    fn headline(&self) -> String {
+    /// What it is of, in a line.
+    pub fn headline(&self) -> String {
         let mut line = format!(
             "{}: {} {} in {} blocks, by {} samples (one every {})",
             self.title,
@@ -364,6 +405,9 @@ impl Profile {
             grouped(self.sums.samples),
             human(self.interval.saturating_mul(1 << self.doubled.min(30))),
         );
+        if self.missed > 0 {
+            let _ = write!(line, "; {} more ended unseen", grouped(self.missed));
+        }
         if self.lost > 0 {
             let _ = write!(line, "; {} samples found no place", grouped(self.lost));
         }
@@ -382,11 +426,7 @@ impl Profile {
                 grouped(row.samples),
             );
             for frame in row.stack.iter().take(FUNCTIONS) {
-                let place = match frame.line {
-                    0 => short(&frame.module).to_owned(),
-                    line => format!("{}:{line}", short(&frame.file)),
-                };
-                let _ = writeln!(text, "                     {}  {place}", frame.function);
+                let _ = writeln!(text, "                     {}", place(frame));
             }
             if row.stack.len() > FUNCTIONS {
                 let more = row.stack.len() - FUNCTIONS;
@@ -405,6 +445,17 @@ impl Profile {
         }
         text
     }
+}
+
+fn stacks(sums: &Sums) -> Vec<Stack<'_>> {
+    let rows = sums.rows.iter();
+    rows.map(|row| Stack {
+        count: row.count.round() as u64,
+        bytes: row.bytes.round() as u64,
+        samples: row.samples,
+        frames: &row.stack,
+    })
+    .collect()
 }
 
 /// A line for each stack: functions from the outermost on, and bytes.
@@ -429,7 +480,6 @@ fn folded(sums: &Sums) -> String {
 mod tests {
     use super::*;
     use slabside_view::profile::Row;
-    use slabside_view::unwind::Frame;
 
     fn frame(function: &str) -> Frame {
         Frame {
@@ -455,6 +505,29 @@ mod tests {
             ..Sums::default()
         };
         assert_eq!(folded(&sums), "main 1\nmain;in:ner 15\n");
+    }
+
+    #[test]
+    fn the_ending_of_a_file_says_how_it_is_written() {
+        let of = |name: &str| Format::of(Path::new(name));
+        assert_eq!(of("a/heap.svg"), Format::Flame);
+        assert_eq!(
+            (of("x.folded"), of("x.txt")),
+            (Format::Folded, Format::Folded)
+        );
+        assert_eq!(of("x.json"), Format::Json);
+        assert_eq!(
+            (of("x.pb.gz"), of("x"), of("svg")),
+            (Format::Pprof, Format::Pprof, Format::Pprof)
+        );
+    }
+
+    #[test]
+    fn an_interval_is_some_number_of_bytes() {
+        assert_eq!((interval("1"), interval("512k")), (Ok(1), Ok(512 << 10)));
+        assert_eq!(interval("1024g"), Ok(1 << 40));
+        assert!(interval("0").is_err_and(|why| why.contains("--off")));
+        assert!(interval("1025g").is_err() && interval("").is_err());
     }
 
     #[test]

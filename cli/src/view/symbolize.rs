@@ -1,15 +1,17 @@
 //! `slabside symbolize`: the names of functions in the stacks of a report.
 
-use super::print;
+use super::{place, print};
 use anyhow::{Context, Result};
-use slabside_view::symbols::{is_allocators, Symbols};
+use slabside_view::symbols::is_allocators;
+use slabside_view::unwind::Unwinder;
 use std::io::Read;
 use std::path::PathBuf;
 
 /// Name the functions in the stacks of a report
 ///
-/// Reads a report that hardened mode or guard-sample wrote, and prints it with the names of functions. The programs and
-/// libraries must be the same files as when the report was written. Frames of the allocator itself are left out.
+/// Reads a report that hardened mode or guard-sample wrote, and prints it with the names of functions, and the lines of
+/// their source where there is debug information. The programs and libraries must be the same files as when the report was
+/// written. Frames of the allocator itself are left out. `slabside run --symbolize` does so by itself.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,9 +36,14 @@ pub fn run(args: &Args) -> Result<()> {
     print(&symbolize(&String::from_utf8_lossy(&report)))
 }
 
+/// Whether `report` has stacks.
+pub fn has_stacks(report: &str) -> bool {
+    report.lines().any(|line| frame(line).is_some())
+}
+
 /// The lines of `report`, with names for the frames.
-fn symbolize(report: &str) -> String {
-    let mut symbols = Symbols::new();
+pub fn symbolize(report: &str) -> String {
+    let mut unwinder = Unwinder::default();
     let mut text = String::new();
     let mut is_inner = true;
     for line in report.lines() {
@@ -47,14 +54,17 @@ fn symbolize(report: &str) -> String {
             continue;
         };
         // The address is that after the call, which may be the next function's first.
-        let name = symbols.name_in(file, offset.saturating_sub(1));
-        is_inner &= name.as_ref().is_some_and(|name| is_allocators(&name.text));
+        let frames = unwinder.frames_in(file, offset.saturating_sub(1));
+        is_inner &= frames
+            .last()
+            .is_some_and(|frame| is_allocators(&frame.function));
         if is_inner {
             continue;
         }
         text += line;
-        if let Some(name) = name {
-            text += &format!(" in {}", name.text);
+        if !frames.is_empty() {
+            let places: Vec<String> = frames.iter().map(place).collect();
+            text += &format!(" in {}", places.join(", inlined in "));
         }
         text += "\n";
     }
@@ -92,7 +102,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert_eq!(lines[0], "slabside: double free of 0x10");
-        assert!(lines[1].ends_with(" in getloadavg"), "{text}");
+        assert!(lines[1].contains(" in getloadavg"), "{text}");
         assert_eq!(lines[2], "    at 0x1");
     }
 
