@@ -11,6 +11,7 @@
 use crate::allocator::{mark_busy, Allocator, Target};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
+use crate::owner::Owner;
 use crate::tls::{Frame, ThreadCache};
 use core::cell::Cell;
 
@@ -82,7 +83,7 @@ impl<O: Os> Allocator<O> {
             let backend = &this.backend;
             if !block.is_null() && backend.pages.find(block as usize).is_none() {
                 let of = backend.arenas.of(backend, heap.0);
-                let owner = of.map_or(0, |(_, heap)| heap.me());
+                let owner = of.map_or(Owner::NONE, |(_, heap)| heap.me());
                 backend.large.set_owner(block as usize, owner);
             }
             block

@@ -148,7 +148,21 @@ pub mod sample {
 
 /// Owner words.
 pub mod owner {
-    pub use crate::remote::{heap_index as index, list_of, FULL, PENDING, RELEASED};
+    use crate::owner::Owner;
+    pub use crate::owner::{FULL, PENDING};
+
+    /// Owner word of a header that stands for no slab.
+    pub const RELEASED: u64 = crate::owner::RELEASED.word();
+
+    /// The heap's index in an owner word that is some heap's.
+    pub const fn index(word: u64) -> usize {
+        Owner::from_word(word).index()
+    }
+
+    /// The class on whose list a slab of this owner word is, if it is on one.
+    pub const fn list_of(word: u64) -> Option<usize> {
+        Owner::from_word(word).list()
+    }
 }
 
 /// Sizes of the classes of slots, by class.

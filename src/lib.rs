@@ -60,6 +60,8 @@ mod learnt;
 pub mod misuse;
 #[doc(hidden)]
 pub mod sync;
+#[doc(hidden)]
+pub mod owner;
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod mutex;

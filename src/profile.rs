@@ -20,7 +20,7 @@ use crate::meta::{Area, Meta, PROFILE_SHIFT, SAMPLE_BYTES, SAMPLE_LISTS_SHIFT};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::options::PROFILE_MOST;
 use crate::os::Os;
-use crate::remote::RELEASED;
+use crate::owner::{Owner, RELEASED};
 use crate::slab::{SlabPtr, SlabTable, SAMPLED};
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -104,7 +104,7 @@ pub struct Taken {
     /// The interval that it was drawn with.
     pub interval: u64,
     /// Owner word of the heap that hands it out.
-    pub owner: u64,
+    pub owner: Owner,
 }
 
 struct Inner {
@@ -269,7 +269,7 @@ impl Profile {
         sample.size.store(taken.size as u64, Relaxed);
         sample.interval.store(taken.interval, Relaxed);
         sample.time.store(os.clock(), Relaxed);
-        sample.owner.store(taken.owner, Relaxed);
+        sample.owner.store(taken.owner.word(), Relaxed);
         let begun = meta.header().profile.load(Relaxed) >> PROFILE_SHIFT;
         sample.begun.store(begun as u32, Relaxed);
         sample.slab.store(slab, Relaxed);

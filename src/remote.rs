@@ -25,107 +25,11 @@
 //! marked in `free` or in `remote` at every moment, so a second free that happens after the first is found at once.
 //! Overlapping ones are found by the collection at the latest.
 
+use crate::owner::Owner;
 use crate::slab::{SlabPtr, SlabTable};
 use crate::sync::{xor_owned, AtomicU32, AtomicU64};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{bit_of, word_of, SlabId};
-
-/// Set in an owner word while remote frees wait to be collected.
-pub const PENDING: u64 = 1;
-/// Owner word of a header that stands for no slab, and of the dummy that foreign pages lead to.
-pub const RELEASED: u64 = 2;
-/// Owner word, but for the class (see [`on_list`]), of a slab on the process's list that its owner left when it exited.
-pub const LISTED: u64 = 4;
-/// The same of a slab on that list into which several threads free.
-pub const SHARED: u64 = 6;
-/// As `SHARED`, of one with so many free slots that others serve first, until it is empty or no other has any.
-pub const DRAINING: u64 = 8;
-/// Set in an owner word while the slab is full, nobody's, and on no list. The rest of the word says who owned it
-/// last, if anybody. Never together with `PENDING`.
-pub const FULL: u64 = 1 << 62;
-static_assertions::const_assert!(FULL & ARENA == 0);
-
-/// Set in the owner word of a first-class heap.
-const ARENA: u64 = 1 << 63;
-
-/// Bits of a heap's index in an owner word.
-const INDEX_BITS: u32 = 20;
-/// The most heaps at one time.
-pub const HEAPS: usize = 1 << INDEX_BITS;
-
-/// The owner word of the heap numbered `index` in its `generation` >= 1, never used again.
-pub const fn owner_word(index: usize, generation: u64) -> u64 {
-    (generation << INDEX_BITS | index as u64) << 1
-}
-
-/// As [`owner_word`], of a first-class heap.
-pub const fn arena_word(index: usize, generation: u64) -> u64 {
-    ARENA | owner_word(index, generation)
-}
-
-/// Whether an owner word is a first-class heap's.
-#[inline(always)]
-pub const fn is_arena(owner: u64) -> bool {
-    owner & ARENA != 0
-}
-
-/// The heap's index in an owner word that is some heap's.
-pub const fn heap_index(owner: u64) -> usize {
-    (owner >> 1) as usize & (HEAPS - 1)
-}
-
-/// Whether an owner word is some heap's.
-pub const fn is_heap(owner: u64) -> bool {
-    owner >> (INDEX_BITS + 1) != 0 && owner & FULL == 0
-}
-
-/// Bits of an owner word below the class, where the slab is on a list.
-const LIST_BITS: u32 = 4;
-
-/// The owner word of a slab of `class` on the process's list of that class; `how` is `LISTED`, `SHARED` or `DRAINING`. The word
-/// names the class, so that whoever reads it knows which lock keeps the slab there.
-pub const fn on_list(how: u64, class: usize) -> u64 {
-    (class as u64) << LIST_BITS | how
-}
-
-/// The class on whose list a slab of this owner word is, if it is on one.
-pub const fn list_of(owner: u64) -> Option<usize> {
-    if owner >> (INDEX_BITS + 1) == 0 && matches!(how_listed(owner), LISTED | SHARED | DRAINING) {
-        return Some((owner >> LIST_BITS) as usize);
-    }
-    None
-}
-
-/// The owner word of a full slab of `class` that several threads free into: the first who does puts it on the process's
-/// list of that class, and does not claim it.
-pub const fn full_shared(class: usize) -> u64 {
-    FULL | on_list(SHARED, class)
-}
-
-/// Whether several threads free into a slab of this owner word, which is on the process's list, or full.
-pub const fn is_shared(owner: u64) -> bool {
-    (owner & !FULL) >> (INDEX_BITS + 1) == 0 && matches!(how_listed(owner), SHARED | DRAINING)
-}
-
-/// Whether a slab of this owner word is full, and its first free slot makes it the freeing thread's.
-pub const fn is_open(owner: u64) -> bool {
-    owner & FULL != 0 && !is_shared(owner)
-}
-
-/// Whether a slab of this owner word is full, and with its first free slot it goes on the process's list.
-pub const fn is_full_shared(owner: u64) -> bool {
-    owner & FULL != 0 && is_shared(owner)
-}
-
-/// How a slab of this owner word, which is on the process's list, is listed: `LISTED`, `SHARED` or `DRAINING`.
-pub const fn how_listed(owner: u64) -> u64 {
-    owner & ((1 << LIST_BITS) - 1)
-}
-
-/// Whether a slab of this owner word has no owner, and can be claimed.
-pub const fn is_nobodys(owner: u64) -> bool {
-    owner & FULL != 0 || list_of(owner).is_some()
-}
 
 /// Slots that are free twice: the word's number, and the bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +46,7 @@ pub enum Next {
     /// Nothing: the owner knows already, or has collected.
     Done,
     /// Queue the slab with the heap of this owner word.
-    Notify(u64),
+    Notify(Owner),
     /// The slab has no owner, and a free that waits to be collected, or nothing else: claim it, or list it where it is
     /// full and shared.
     Claim,
@@ -175,9 +79,9 @@ pub enum Given {
 /// The common half of a free by a thread whose owner word is `me`: of a slot that another heap owns, or all
 /// share. Touches no heap and takes no lock, and may be interrupted anywhere by a signal handler that frees as well.
 #[inline]
-pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: u64) -> Given {
+pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: Owner) -> Given {
     let owner = slab.owner.load(SeqCst);
-    if !is_shared(owner) && !is_heap(owner) || owner & !PENDING == me {
+    if !owner.is_shared() && !owner.is_heap() || owner.is_of(me) {
         return Given::Elsewhere;
     }
     if !free_remote(slab, slot) {
@@ -191,19 +95,19 @@ pub fn free_remote_fast(slab: SlabPtr, slot: usize, me: u64) -> Given {
 pub fn raise_pending(slab: SlabPtr) -> Next {
     let mut owner = slab.owner.load(SeqCst);
     loop {
-        if is_shared(owner) && owner & FULL == 0 && !is_all_free(slab) {
+        if owner.is_shared() && !owner.is_full() && !is_all_free(slab) {
             // Who adopts it collects.
             return Next::Done;
         }
-        if is_nobodys(owner) {
+        if owner.is_nobodys() {
             return Next::Claim;
         }
-        if !is_heap(owner) || owner & PENDING != 0 {
+        if !owner.is_heap() || owner.is_pending() {
             return Next::Done;
         }
         match slab
             .owner
-            .compare_exchange(owner, owner | PENDING, SeqCst, SeqCst)
+            .compare_exchange(owner, owner.with_pending(), SeqCst, SeqCst)
         {
             Ok(_) => return Next::Notify(owner),
             Err(now) => owner = now,
@@ -226,7 +130,7 @@ fn is_all_free(slab: SlabPtr) -> bool {
 ///
 /// The flag is cleared first, then the bits are read, all sequentially consistent: a freer that still
 /// saw the flag has set its bit before. The bit stays in `remote` until it is in `free`.
-pub fn collect(slab: SlabPtr, me: u64) -> Result<usize, Overlap> {
+pub fn collect(slab: SlabPtr, me: Owner) -> Result<usize, Overlap> {
     slab.owner.store(me, SeqCst);
     let mut collected = 0;
     let mut overlap = None;
@@ -252,19 +156,19 @@ pub fn collect(slab: SlabPtr, me: u64) -> Result<usize, Overlap> {
 
 /// Lets go of a slab owned by `me`: its owner word becomes `to`. False if remote frees wait to be
 /// collected first.
-pub fn release_ownership(slab: SlabPtr, me: u64, to: u64) -> bool {
+pub fn release_ownership(slab: SlabPtr, me: Owner, to: Owner) -> bool {
     slab.owner.compare_exchange(me, to, SeqCst, Relaxed).is_ok()
 }
 
 /// Lets go of a full slab owned by `me`: it is whose who frees into it first. False if remote frees wait to be
 /// collected first.
-pub fn open(slab: SlabPtr, me: u64) -> bool {
-    release_ownership(slab, me, me | FULL)
+pub fn open(slab: SlabPtr, me: Owner) -> bool {
+    release_ownership(slab, me, me.with_full())
 }
 
 /// Makes `me` the owner of a full slab that nobody owns, whose owner word was `from`. False if somebody was faster. The
 /// new owner collects, since frees from before the claim notified nobody.
-pub fn claim(slab: SlabPtr, from: u64, me: u64) -> bool {
+pub fn claim(slab: SlabPtr, from: Owner, me: Owner) -> bool {
     slab.owner
         .compare_exchange(from, me, SeqCst, Relaxed)
         .is_ok()

@@ -14,6 +14,7 @@
 //! lock and owns no memory. The page map leads to it.
 
 use crate::class::{PAIR, SPAN};
+use crate::owner::{AtomicOwner, Owner};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::units::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
@@ -28,7 +29,7 @@ pub struct Slab {
     /// Address of slot 0: the start of the slab's first page.
     pub base: AtomicUsize,
     /// Who may use line 0 (see `remote`).
-    pub owner: AtomicU64,
+    pub owner: AtomicOwner,
     /// Reciprocal of the slot size (see `class::reciprocal`). 1 for a span.
     pub recip: AtomicU32,
     /// Slot size in bytes. For a span its bytes.
@@ -136,7 +137,7 @@ impl Slab {
     pub fn blank() -> Slab {
         Slab {
             base: AtomicUsize::new(0),
-            owner: AtomicU64::new(0),
+            owner: AtomicOwner::none(),
             recip: AtomicU32::new(0),
             size: AtomicU32::new(0),
             frees_left: Cell::new(0),
@@ -473,7 +474,7 @@ impl SlabPtr {
 
     /// Makes the header stand for a new slab of `shape` at `base`, all slots free, owned by `owner`.
     /// Bits past the last slot read free, so that a free of what lies after it is found.
-    pub fn make(self, shape: &Shape, base: usize, owner: u64) {
+    pub fn make(self, shape: &Shape, base: usize, owner: Owner) {
         self.base.store(base, Relaxed);
         self.recip.store(shape.recip, Relaxed);
         self.size.store(shape.size as u32, Relaxed);

@@ -7,6 +7,7 @@
 
 use crate::arch::{self, Freed};
 use crate::class::{CACHE_SHIFT, LOCAL_CLASSES};
+use crate::owner::Owner;
 use crate::sync::{xor_owned, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
@@ -111,7 +112,7 @@ pub struct ThreadCache {
     /// Slot caches of the classes up to 1 KiB. The others lie in the thread's heap.
     pub caches: [SlotCache; LOCAL_CLASSES],
     /// The thread's owner word. 0 owns nothing.
-    pub me: Cell<u64>,
+    pub me: Cell<Owner>,
     /// The thread's heap, of `heap::Heap`. Null means none.
     pub heap: Cell<*const u8>,
     /// Where the thread stands.
@@ -142,7 +143,7 @@ impl ThreadCache {
     pub const fn new() -> ThreadCache {
         ThreadCache {
             caches: [const { SlotCache::new() }; LOCAL_CLASSES],
-            me: Cell::new(0),
+            me: Cell::new(Owner::NONE),
             heap: Cell::new(ptr::null()),
             phase: Cell::new(Phase::Fresh),
             rounds: Cell::new(0),
@@ -186,7 +187,7 @@ impl ThreadCache {
     /// Makes the block that of a thread which has not allocated: for the shared one, in a fork child.
     pub fn reset(&self) {
         self.caches.iter().for_each(SlotCache::drop_slots);
-        self.me.set(0);
+        self.me.set(Owner::NONE);
         self.heap.set(ptr::null());
         self.phase.set(Phase::Fresh);
         self.busy.set(0);

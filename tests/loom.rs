@@ -20,7 +20,7 @@
 //! give       test `free` before `remote`, or again after; mark by load and store, or not sequentially
 //!            consistent
 //! raise      done where the slab is full and nobody's, or listed; first load acquiring; no second try
-//! claim      by load and store; LISTED not looked at again under the lock
+//! claim      by load and store; the list not looked at again under the lock
 //! list       a full shared slab listed without a look at what it was; not looked at again once it is listed
 //! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
 //!            taken by load and store; not closed at exit; link freed only at the chain's end
@@ -39,8 +39,8 @@
 use loom::sync::Mutex;
 use loom::thread;
 use slabside::door::Door;
+use slabside::owner::{Listing, Owner, RELEASED};
 use slabside::remote::{self, Next, Overlap, Queue};
-use slabside::remote::{DRAINING, FULL, LISTED, PENDING, RELEASED, SHARED};
 use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
 use slabside::sync::Ordering::{Relaxed, SeqCst};
 use slabside::sync::{expect_fork, freeze, Frozen};
@@ -109,11 +109,11 @@ impl World {
     }
 
     /// Twin of `Heaps::notify`.
-    fn notify(&self, mut owner: u64, slab: SlabPtr) {
-        while !self.queues[remote::heap_index(owner)].push(slab) {
+    fn notify(&self, mut owner: Owner, slab: SlabPtr) {
+        while !self.queues[owner.index()].push(slab) {
             let now = slab.owner.load(SeqCst);
             // An owner that is exiting collects in any case.
-            if !remote::is_heap(now) || now & PENDING == 0 || (now ^ owner) & !PENDING == 0 {
+            if !now.is_heap() || !now.is_pending() || now.is_of(owner.without_pending()) {
                 return;
             }
             owner = now;
@@ -121,9 +121,9 @@ impl World {
     }
 
     /// Twin of `Abandoned::leave`.
-    fn leave(&self, slab: SlabPtr, me: u64, how: u64) -> bool {
+    fn leave(&self, slab: SlabPtr, me: Owner, how: Listing) -> bool {
         under(&self.abandoned, |list| {
-            let left = remote::release_ownership(slab, me, remote::on_list(how, CLASS));
+            let left = remote::release_ownership(slab, me, Owner::on_list(how, CLASS));
             if left {
                 slab.set_state(State::Abandoned);
                 list.push(slab.id());
@@ -133,9 +133,9 @@ impl World {
     }
 
     /// Twin of `Abandoned::list`.
-    fn list(&self, slab: SlabPtr, full: u64) {
+    fn list(&self, slab: SlabPtr, full: Owner) {
         under(&self.abandoned, |list| {
-            if remote::release_ownership(slab, full, full & !FULL) {
+            if remote::release_ownership(slab, full, full.without_full()) {
                 slab.set_state(State::Abandoned);
                 list.push(slab.id());
             }
@@ -147,8 +147,8 @@ impl World {
         under(&self.abandoned, |list| {
             if let Some(&id) = list.first() {
                 let slab = self.table().get(id);
-                if remote::how_listed(slab.owner.load(SeqCst)) == SHARED {
-                    let draining = remote::on_list(DRAINING, CLASS);
+                if slab.owner.load(SeqCst).listing() == Some(Listing::Shared) {
+                    let draining = Owner::on_list(Listing::Draining, CLASS);
                     slab.owner.store(draining, SeqCst);
                 }
             }
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// Twin of `Abandoned::take`.
-    fn take(list: &mut Vec<SlabId>, slab: SlabPtr, me: u64) {
+    fn take(list: &mut Vec<SlabId>, slab: SlabPtr, me: Owner) {
         let place = list.iter().position(|&id| id == slab.id()).unwrap();
         list.remove(place);
         slab.set_state(State::Unlisted);
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Twin of `Abandoned::adopt`.
-    fn adopt(&self, me: u64) -> Option<SlabPtr> {
+    fn adopt(&self, me: Owner) -> Option<SlabPtr> {
         under(&self.abandoned, |list| {
             let slab = self.table().get(*list.first()?);
             World::take(list, slab, me);
@@ -173,9 +173,9 @@ impl World {
     }
 
     /// Twin of `Abandoned::claim`.
-    fn claim(&self, slab: SlabPtr, me: u64) -> bool {
+    fn claim(&self, slab: SlabPtr, me: Owner) -> bool {
         under(&self.abandoned, |list| {
-            let listed = remote::list_of(slab.owner.load(SeqCst)) == Some(CLASS);
+            let listed = slab.owner.load(SeqCst).list() == Some(CLASS);
             if listed {
                 World::take(list, slab, me);
             }
@@ -196,7 +196,7 @@ fn under<T, R>(lock: &Mutex<T>, work: impl FnOnce(&mut T) -> R) -> R {
 /// Twin of `heap::Heap`: one thread's.
 struct Heap {
     world: Arc<World>,
-    me: u64,
+    me: Owner,
     /// Whether the slab is on one of the heap's lists: what it takes itself to own.
     owns: Cell<bool>,
     /// Frees that this heap entered in the bitmap.
@@ -213,7 +213,7 @@ impl Heap {
         world.queues[index].open();
         Heap {
             world: world.clone(),
-            me: remote::owner_word(index, 1),
+            me: Owner::of_heap(index, 1),
             owns: Cell::new(false),
             freed: Cell::new(0),
             over: Cell::new(false),
@@ -221,7 +221,7 @@ impl Heap {
     }
 
     fn queue(&self) -> &Queue {
-        &self.world.queues[remote::heap_index(self.me)]
+        &self.world.queues[self.me.index()]
     }
 
     /// Twin of `Pages::new_slab` and of malloc: a slab whose slots `live` are handed out.
@@ -257,7 +257,7 @@ impl Heap {
     /// Twin of `Allocator::free`, its fast path included.
     fn free(&self, slab: SlabPtr, slot: usize) -> Outcome {
         let owner = slab.owner.load(Relaxed);
-        if remote::is_open(owner) && self.free_into_full(slab, slot, owner) {
+        if owner.is_open() && self.free_into_full(slab, slot, owner) {
             return Ok(());
         }
         if slab.owner.load(Relaxed) != self.me {
@@ -267,7 +267,7 @@ impl Heap {
     }
 
     /// Twin of `Heap::free_into_full`.
-    fn free_into_full(&self, slab: SlabPtr, slot: usize, owner: u64) -> bool {
+    fn free_into_full(&self, slab: SlabPtr, slot: usize, owner: Owner) -> bool {
         if !remote::claim(slab, owner, self.me) {
             return false;
         }
@@ -303,8 +303,8 @@ impl Heap {
     fn free_elsewhere(&self, slab: SlabPtr, slot: usize) -> Outcome {
         loop {
             let owner = slab.owner.load(SeqCst);
-            if owner & !PENDING == self.me {
-                if owner & PENDING != 0 {
+            if owner.is_of(self.me) {
+                if owner.is_pending() {
                     self.collect(slab)?;
                 }
                 return self.free_mine(slab, slot);
@@ -312,7 +312,7 @@ impl Heap {
             if owner == RELEASED {
                 return Err(Misuse::Dead);
             }
-            if remote::is_nobodys(owner) && !remote::is_shared(owner) {
+            if owner.is_nobodys() && !owner.is_shared() {
                 if self.claim(slab, owner) {
                     self.collect(slab)?;
                     return self.free_mine(slab, slot);
@@ -337,9 +337,9 @@ impl Heap {
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if remote::is_full_shared(owner) {
+                    if owner.is_full_shared() {
                         self.world.list(slab, owner);
-                    } else if remote::is_nobodys(owner) && self.claim(slab, owner) {
+                    } else if owner.is_nobodys() && self.claim(slab, owner) {
                         self.collect(slab)?;
                         return self.requeue(slab);
                     }
@@ -349,10 +349,10 @@ impl Heap {
     }
 
     /// Twin of `Heap::claim`.
-    fn claim(&self, slab: SlabPtr, owner: u64) -> bool {
-        let claimed = match owner & FULL {
-            0 => self.world.claim(slab, self.me),
-            _ => remote::claim(slab, owner, self.me),
+    fn claim(&self, slab: SlabPtr, owner: Owner) -> bool {
+        let claimed = match owner.is_full() {
+            false => self.world.claim(slab, self.me),
+            true => remote::claim(slab, owner, self.me),
         };
         if claimed {
             slab.set_state(State::Unlisted);
@@ -414,13 +414,13 @@ impl Heap {
     /// Twin of `Heap::look_at_queued`.
     fn look_at_queued(&self, slab: SlabPtr) -> Outcome {
         let owner = slab.owner.load(SeqCst);
-        if owner == self.me | PENDING {
+        if owner == self.me.with_pending() {
             self.collect(slab)?;
             return self.requeue(slab);
-        } else if remote::is_nobodys(owner) && slab.count_remote() != 0 {
+        } else if owner.is_nobodys() && slab.count_remote() != 0 {
             // A signal handler freed into it that could not claim it.
             return self.notify(slab);
-        } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me {
+        } else if owner.is_heap() && owner.is_pending() && !owner.is_of(self.me) {
             // It changed hands while it was queued here.
             self.world.notify(owner, slab);
         }
@@ -441,7 +441,7 @@ impl Heap {
     /// Twin of `Heap::share`.
     fn share(&self, slab: SlabPtr) -> Outcome {
         slab.set_state(State::Unlisted);
-        self.leave(slab, SHARED)
+        self.leave(slab, Listing::Shared)
     }
 
     /// Twin of `Heap::adopt`.
@@ -460,13 +460,13 @@ impl Heap {
             self.look_at_queued(slab)?;
         }
         if self.owns.get() {
-            self.leave(slab, LISTED)?;
+            self.leave(slab, Listing::Listed)?;
         }
         Ok(())
     }
 
     /// Twin of `Heap::leave`.
-    fn leave(&self, slab: SlabPtr, how: u64) -> Outcome {
+    fn leave(&self, slab: SlabPtr, how: Listing) -> Outcome {
         loop {
             self.collect(slab)?;
             let (free, slots) = (slab.count_free(), slab.slots());
@@ -474,8 +474,8 @@ impl Heap {
                 return self.release(slab);
             }
             let full = match how {
-                LISTED => FULL,
-                _ => remote::full_shared(CLASS),
+                Listing::Listed => Owner::FULL,
+                _ => Owner::full_shared(CLASS),
             };
             let left = match free {
                 0 => remote::release_ownership(slab, self.me, full),
@@ -546,12 +546,12 @@ fn settled(world: &Arc<World>, heaps: &[&Heap], freed: u64) {
     let slab = world.slab();
     let owner = slab.owner.load(SeqCst);
     assert!(
-        !remote::is_heap(owner) || owner & PENDING == 0,
+        !owner.is_heap() || !owner.is_pending(),
         "flagged, and in no queue"
     );
     assert_eq!(slab.queue.load(SeqCst), 0, "still queued");
     // Frees into a shared slab wait for whoever adopts it.
-    let waiting = if remote::is_shared(owner) {
+    let waiting = if owner.is_shared() {
         slab.count_remote()
     } else {
         0
@@ -562,7 +562,7 @@ fn settled(world: &Arc<World>, heaps: &[&Heap], freed: u64) {
     for heap in heaps {
         assert_eq!(heap.owns.get(), owner == heap.me, "owned by two");
     }
-    let listed = remote::list_of(owner).is_some();
+    let listed = owner.list().is_some();
     assert_eq!(listed, !world.abandoned.lock().unwrap().is_empty());
     assert_eq!(owner == RELEASED, !world.spare.lock().unwrap().is_empty());
     if owner != RELEASED {
@@ -1159,7 +1159,7 @@ fn rebuild(world: &World, mine: &Heap) {
     world.spare.lock().unwrap().clear();
     for (index, queue) in world.queues.iter().enumerate() {
         let _ = queue.close(world.table());
-        if index == remote::heap_index(mine.me) {
+        if index == mine.me.index() {
             queue.open();
         }
     }
@@ -1172,19 +1172,20 @@ fn rebuild(world: &World, mine: &Heap) {
     }
     remote::repair(slab);
     slab.set_state(State::Unlisted);
-    if slab.owner.load(Relaxed) & !(PENDING | FULL) == mine.me {
+    if slab.owner.load(Relaxed).without_full().is_of(mine.me) {
         slab.owner.store(mine.me, SeqCst);
         mine.owns.set(true);
         return mine.requeue(slab).unwrap();
     }
     match slab.count_free() {
-        0 => slab.owner.store(FULL, SeqCst),
+        0 => slab.owner.store(Owner::FULL, SeqCst),
         free if free == slab.slots() => {
             slab.owner.store(RELEASED, SeqCst);
             world.spare.lock().unwrap().push(slab.id());
         }
         _ => {
-            slab.owner.store(remote::on_list(LISTED, CLASS), SeqCst);
+            slab.owner
+                .store(Owner::on_list(Listing::Listed, CLASS), SeqCst);
             slab.set_state(State::Abandoned);
             world.abandoned.lock().unwrap().push(slab.id());
         }

@@ -72,7 +72,7 @@ impl<O: Os> Allocator<O> {
         let owner = slab.owner.load(Relaxed);
         if owner == thread.me.get() {
             self.free_own(thread, slab, block);
-        } else if remote::is_open(owner) {
+        } else if owner.is_open() {
             self.free_into_full(block, slab, thread);
         } else {
             self.free_in_other(block, slab, thread);
@@ -271,7 +271,7 @@ impl<O: Os> Allocator<O> {
         let me = thread.me.get();
         // A thread without a heap is not counted yet, and a fork would take the process for single-threaded. One that
         // is late has the shared heap, whose slabs it frees into under the lock.
-        if me == 0 || self.has_forked() {
+        if me.is_none() || self.has_forked() {
             return self.free_elsewhere(slab, slot, thread);
         }
         match remote::free_remote_fast(slab, slot, me) {

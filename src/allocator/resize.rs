@@ -6,7 +6,7 @@ use crate::heap::{self, heap_of, Heap};
 use crate::large::Block;
 use crate::misuse::Call;
 use crate::os::{NextMalloc, Os};
-use crate::remote::{self, FULL};
+use crate::owner::Owner;
 use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
 use crate::sync::Ordering::Relaxed;
 use crate::tls::ThreadCache;
@@ -80,14 +80,14 @@ impl<O: Os> Allocator<O> {
     fn own_slab(&self, thread: &ThreadCache, block: *mut u8) -> Option<SlabPtr> {
         let slab = self.backend.pages.hot.slab_at(block as usize)?;
         let owner = slab.owner.load(Relaxed);
-        if owner & !FULL != thread.me.get() {
+        if owner.without_full() != thread.me.get() {
             return None;
         }
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
         // The bare mark is no thread's, and a thread without an owner word (hardened, late) would take it for its own.
         // A collection moves a bit from `remote` to `free`, so `remote` is read first.
-        let full = owner & FULL != 0;
-        if full && (owner == FULL || slab.is_span() || !exact || slab.is_remote(slot)) {
+        let full = owner.is_full();
+        if full && (owner == Owner::FULL || slab.is_span() || !exact || slab.is_remote(slot)) {
             return None;
         }
         let free = slab.free_word_at(slot).load(Relaxed);
@@ -304,7 +304,7 @@ impl<O: Os> Allocator<O> {
         if size > REQUEST_MAX || thread.busy.get() != 0 {
             return self.exhausted();
         }
-        let owner = heap_of(thread).map_or(0, Heap::arena_word);
+        let owner = heap_of(thread).map_or(Owner::NONE, Heap::arena_word);
         let remap = || {
             mark_busy!(thread);
             let backend = &self.backend;
@@ -351,20 +351,20 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Copies a large block into a larger one of the first-class heap `owner` (0: of none), if that is to be had at
+    /// Copies a large block into a larger one of the first-class heap `owner` (`Owner::NONE`: of none), if that is to be had at
     /// once. Pages of it that were never written to are left so in the copy.
     fn copy_large(
         &self,
         thread: &ThreadCache,
         large: Block,
         size: usize,
-        owner: u64,
+        owner: Owner,
     ) -> Option<*mut u8> {
         let backend = &self.backend;
         let (moved, fresh) = {
             mark_busy!(thread);
             let (moved, fresh) = backend.map_large(size, PAGE)?;
-            if owner != 0 {
+            if !owner.is_none() {
                 backend.large.set_owner(moved.address, owner);
             }
             if let Some(heap) = heap_of(thread) {
@@ -413,7 +413,7 @@ impl<O: Os> Allocator<O> {
     /// another bin's size, so that sizes that waver cost nothing.
     pub(crate) fn resize_span(&self, thread: &ThreadCache, slab: SlabPtr, size: usize) -> bool {
         let fits = size <= slab.size();
-        let mine = slab.owner.load(Relaxed) & !remote::PENDING == thread.me.get();
+        let mine = slab.owner.load(Relaxed).is_of(thread.me.get());
         let heap = match heap_of(thread) {
             Some(heap) if mine && size <= SPAN_MAX && thread.busy.get() == 0 => heap,
             _ => return fits,

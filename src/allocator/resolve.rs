@@ -13,7 +13,7 @@ use crate::heap::locate;
 use crate::large::{Block, Found};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
-use crate::remote::RELEASED;
+use crate::owner::RELEASED;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::ThreadCache;

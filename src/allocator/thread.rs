@@ -8,6 +8,7 @@ use crate::misuse::{Line, Misuse};
 use crate::mutex::{self, Held, Lock};
 use crate::options::{self, Name};
 use crate::os::Os;
+use crate::owner::Owner;
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Frame, Phase, SlotCache, ThreadCache, LEFT};
@@ -579,7 +580,7 @@ impl<O: Os> Allocator<O> {
             heap.unwatch();
         }
         thread.caches.iter().for_each(SlotCache::drop_slots);
-        thread.me.set(0);
+        thread.me.set(Owner::NONE);
         thread.heap.set(ptr::null());
         thread.hardened.set(0);
         if thread.phase.get() == Phase::Running {

@@ -31,8 +31,8 @@ use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Lock, Registry};
 use crate::options::Options;
 use crate::os::Os;
+use crate::owner::{Owner, RELEASED};
 use crate::read_only::ReadOnly;
-use crate::remote::{self, PENDING, RELEASED};
 use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
 use crate::sync::{xor_owned, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -676,7 +676,7 @@ impl Hardened {
         let Some(found) = self.live_fast(backend, addr, largest) else {
             return false;
         };
-        if remote::is_arena(found.slab.owner.load(Relaxed)) {
+        if found.slab.owner.load(Relaxed).is_arena() {
             return false;
         }
         let (bytes, size, noted) = (found.bytes, found.size, found.noted);
@@ -808,8 +808,8 @@ impl Hardened {
             slot: slot as u32,
             bytes: slab.size() as u32,
         };
-        let owner = slab.owner.load(Relaxed) & !PENDING;
-        if remote::is_arena(owner) && owner != heap.me() {
+        let owner = slab.owner.load(Relaxed).without_pending();
+        if owner.is_arena() && owner != heap.me() {
             return self.quarantine_in_arena(backend, owner, freed);
         }
         self.quarantine(backend, thread, heap, freed)
@@ -819,7 +819,7 @@ impl Hardened {
     fn quarantine_in_arena<O: Os>(
         &self,
         backend: &Backend<O>,
-        owner: u64,
+        owner: Owner,
         freed: Freed,
     ) -> Result<(), Misuse> {
         if let Some((arena, heap)) = backend.arenas.of_owner(backend, owner) {

@@ -12,6 +12,7 @@
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::{Hold, Os};
+use crate::owner::Owner;
 use crate::sync::{AtomicUsize, Ordering::Acquire, Ordering::Release};
 use crate::units::{align_down, MIN_ALIGN, PAGE};
 use core::ptr::NonNull;
@@ -61,8 +62,8 @@ struct Record {
     address: usize,
     size: usize,
     state: State,
-    /// Owner word of the first-class heap that the block goes with. 0 means none.
-    owner: u64,
+    /// Owner word of the first-class heap that the block goes with. `Owner::NONE` means none.
+    owner: Owner,
     allocated: Moment,
     freed: Moment,
 }
@@ -175,8 +176,8 @@ impl Samples {
     }
 
     /// A block of `size` bytes, zero, at the end of a page of its own, which goes with the first-class heap `owner`
-    /// (0: with none). `None` for more than a page, and where all pages are live.
-    pub fn take<O: Os>(&self, os: &O, size: usize, align: usize, owner: u64) -> Option<usize> {
+    /// (`Owner::NONE`: with none). `None` for more than a page, and where all pages are live.
+    pub fn take<O: Os>(&self, os: &O, size: usize, align: usize, owner: Owner) -> Option<usize> {
         let page_bytes = os.page_size();
         if size > page_bytes || align > page_bytes {
             return None;
@@ -252,7 +253,7 @@ impl Samples {
     }
 
     /// Frees all blocks of the first-class heap `owner`, which ends. The first misuse that they tell of comes back.
-    pub fn give_all_of<O: Os>(&self, os: &O, owner: u64) -> Result<(), Misuse> {
+    pub fn give_all_of<O: Os>(&self, os: &O, owner: Owner) -> Result<(), Misuse> {
         let mut outcome = Ok(());
         if self.start.load(Acquire) == 0 {
             return outcome;

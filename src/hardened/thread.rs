@@ -338,7 +338,9 @@ impl Threads {
         for index in 0..registry.made {
             let thread = self.at(start, index as usize);
             thread.quarantine.forget();
-            let of_arena = thread.heap().is_some_and(|heap| heap.arena_word() != 0);
+            let of_arena = thread
+                .heap()
+                .is_some_and(|heap| !heap.arena_word().is_none());
             if index + 1 != local.hardened.get() && !of_arena {
                 thread.local.reset();
                 thread.next.set(registry.unused);

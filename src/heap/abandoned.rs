@@ -4,7 +4,8 @@ use super::Backend;
 use crate::class::CLASSES;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::remote::{self, DRAINING, FULL, LISTED, RELEASED, SHARED};
+use crate::owner::{Listing, Owner, RELEASED};
+use crate::remote;
 use crate::slab::{List, SlabPtr, SlabTable, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
@@ -35,15 +36,15 @@ struct Shelf {
 
 /// Where they wait.
 struct Lists {
-    /// Those that are `LISTED` or `SHARED`: the one that waits longest serves first.
+    /// Those that are `Listed` or `Shared`: the one that waits longest serves first.
     waiting: List,
-    /// Those that are `DRAINING`: the one that was added last serves first.
+    /// Those that are `Draining`: the one that was added last serves first.
     draining: List,
 }
 
 impl Lists {
-    fn of(&self, how: u64) -> &List {
-        if how == DRAINING {
+    fn of(&self, how: Listing) -> &List {
+        if how == Listing::Draining {
             return &self.draining;
         }
         &self.waiting
@@ -70,8 +71,8 @@ impl Shelf {
     }
 
     /// Makes a listed slab `me`'s; how it was listed.
-    fn take(&self, lists: &Lists, table: SlabTable, slab: SlabPtr, me: u64) -> u64 {
-        let how = remote::how_listed(slab.owner.load(SeqCst));
+    fn take(&self, lists: &Lists, table: SlabTable, slab: SlabPtr, me: Owner) -> Listing {
+        let how = slab.owner.load(SeqCst).listing().unwrap_or(Listing::Listed);
         lists.of(how).unlink(table, slab);
         self.count.store(self.count.load(Relaxed) - 1, Relaxed);
         slab.set_state(State::Unlisted);
@@ -83,7 +84,7 @@ impl Shelf {
     fn next(&self, lists: &Lists, table: SlabTable, class: usize) -> Option<SlabPtr> {
         for _ in 0..LOOKS {
             let slab = lists.waiting.first(table)?;
-            if remote::how_listed(slab.owner.load(SeqCst)) != SHARED {
+            if slab.owner.load(SeqCst).listing() != Some(Listing::Shared) {
                 return Some(slab);
             }
             let (slots, free) = (slab.slots(), slab.count_free() + slab.count_remote());
@@ -94,7 +95,8 @@ impl Shelf {
             lists.waiting.unlink(table, slab);
             lists.draining.push_back(table, slab);
             // Others read the word, and change it where the list lets them.
-            slab.owner.store(remote::on_list(DRAINING, class), SeqCst);
+            slab.owner
+                .store(Owner::on_list(Listing::Draining, class), SeqCst);
         }
         lists.waiting.first(table)
     }
@@ -153,13 +155,13 @@ impl Abandoned {
         }
     }
 
-    /// Lets an unlisted slab of `me`'s go onto the list, `to` being `LISTED` or `SHARED`. False if remote frees wait to
+    /// Lets an unlisted slab of `me`'s go onto the list, `to` being `Listed` or `Shared`. False if remote frees wait to
     /// be collected.
-    pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: u64, to: u64) -> bool {
+    pub(super) fn leave(&self, table: SlabTable, slab: SlabPtr, me: Owner, to: Listing) -> bool {
         let class = slab.class();
         let shelf = &self.shelves[class];
         let lists = shelf.lists.lock();
-        let left = remote::release_ownership(slab, me, remote::on_list(to, class));
+        let left = remote::release_ownership(slab, me, Owner::on_list(to, class));
         if left {
             shelf.push(&lists, table, slab);
         }
@@ -167,9 +169,9 @@ impl Abandoned {
     }
 
     /// Lets a slab whose owner word is `full`, that of a full and shared one, onto its list, unless somebody was faster.
-    pub(super) fn list(&self, table: SlabTable, slab: SlabPtr, full: u64) {
-        let listed = full & !FULL;
-        let Some(class) = remote::list_of(listed) else {
+    pub(super) fn list(&self, table: SlabTable, slab: SlabPtr, full: Owner) {
+        let listed = full.without_full();
+        let Some(class) = listed.list() else {
             return;
         };
         let shelf = &self.shelves[class];
@@ -180,7 +182,12 @@ impl Abandoned {
     }
 
     /// The slab of `class` that serves next, made `me`'s, and how it was listed.
-    pub(super) fn adopt(&self, table: SlabTable, class: usize, me: u64) -> Option<(SlabPtr, u64)> {
+    pub(super) fn adopt(
+        &self,
+        table: SlabTable,
+        class: usize,
+        me: Owner,
+    ) -> Option<(SlabPtr, Listing)> {
         let shelf = &self.shelves[class];
         if shelf.count.load(Relaxed) == 0 {
             return None;
@@ -196,25 +203,28 @@ impl Abandoned {
         &self,
         table: SlabTable,
         class: usize,
-        me: u64,
-    ) -> Option<(SlabPtr, u64)> {
+        me: Owner,
+    ) -> Option<(SlabPtr, Listing)> {
         let shelf = &self.shelves[class];
         let lists = shelf.lists.lock();
         let draining = lists.draining.first(table);
         let slab = draining.or_else(|| lists.waiting.first(table))?;
-        let how = shelf.take(&lists, table, slab, me);
-        Some((slab, if how == LISTED { LISTED } else { SHARED }))
+        let how = match shelf.take(&lists, table, slab, me) {
+            Listing::Listed => Listing::Listed,
+            Listing::Shared | Listing::Draining => Listing::Shared,
+        };
+        Some((slab, how))
     }
 
     /// Makes a listed slab `me`'s. False if somebody was faster.
-    pub(super) fn claim(&self, table: SlabTable, slab: SlabPtr, me: u64) -> bool {
-        let Some(class) = remote::list_of(slab.owner.load(SeqCst)) else {
+    pub(super) fn claim(&self, table: SlabTable, slab: SlabPtr, me: Owner) -> bool {
+        let Some(class) = slab.owner.load(SeqCst).list() else {
             return false;
         };
         let shelf = &self.shelves[class];
         let lists = shelf.lists.lock();
         // By now the slab may be on another list, or be another one.
-        let listed = remote::list_of(slab.owner.load(SeqCst)) == Some(class);
+        let listed = slab.owner.load(SeqCst).list() == Some(class);
         if listed {
             shelf.take(&lists, table, slab, me);
         }
@@ -231,8 +241,9 @@ impl Abandoned {
                 let mut next = list.first(table);
                 while let Some(slab) = next {
                     let owner = slab.owner.load(Relaxed);
-                    let listed = remote::list_of(owner) == Some(class)
-                        && core::ptr::eq(lists.of(remote::how_listed(owner)), list);
+                    let is_here = |how| core::ptr::eq(lists.of(how), list);
+                    let listed =
+                        owner.list() == Some(class) && owner.listing().is_some_and(is_here);
                     let state = slab.state() == State::Abandoned && slab.class() == class;
                     wrong += usize::from(!listed || !state);
                     count += 1;
@@ -267,13 +278,13 @@ impl Abandoned {
         if free == 0 {
             slab.set_state(State::Unlisted);
             slab.frees_left.set(0);
-            slab.owner.store(FULL, SeqCst);
+            slab.owner.store(Owner::FULL, SeqCst);
         } else if free == slots {
             slab.owner.store(RELEASED, SeqCst);
             backend.release(slab);
         } else {
             slab.owner
-                .store(remote::on_list(LISTED, slab.class()), SeqCst);
+                .store(Owner::on_list(Listing::Listed, slab.class()), SeqCst);
             let shelf = &self.shelves[slab.class()];
             let lists = shelf.lists.lock();
             shelf.push(&lists, backend.table(), slab);

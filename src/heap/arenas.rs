@@ -14,7 +14,7 @@ use crate::meta::{Area, ARENA_BYTES};
 use crate::misuse::Misuse;
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::Os;
-use crate::remote::{self, HEAPS, PENDING};
+use crate::owner::{Owner, HEAPS};
 use crate::slab::SlabPtr;
 use crate::sync::{AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -128,12 +128,12 @@ impl Arenas {
     pub fn of_owner<'a, O: Os>(
         &self,
         backend: &'a Backend<O>,
-        owner: u64,
+        owner: Owner,
     ) -> Option<(&'a Arena, &'a Heap)> {
-        if !remote::is_arena(owner) {
+        if !owner.is_arena() {
             return None;
         }
-        let index = remote::heap_index(owner);
+        let index = owner.index();
         let heap = backend.heaps.at(backend, index);
         (heap.me() == owner && heap.arena.get()).then(|| (self.at(backend, index), heap))
     }
@@ -150,7 +150,7 @@ impl Arenas {
             return false;
         };
         match slab {
-            Some(slab) => slab.owner.load(Acquire) & !PENDING == heap.me(),
+            Some(slab) => slab.owner.load(Acquire).is_of(heap.me()),
             None => backend.large.owner_of(addr) == heap.me(),
         }
     }

@@ -2,7 +2,6 @@
 
 use super::{place, Backend, Heap};
 use crate::os::Os;
-use crate::remote::PENDING;
 use crate::slab::{List, SlabPtr, SlabTable, Stack, State};
 use crate::sync::Ordering::Relaxed;
 use crate::units::{bit_of, word_of, WORD_SLOTS};
@@ -26,9 +25,9 @@ impl Heap {
             wrong += usize::from(slab.state() != State::Active || !slab.is_span());
         }
         wrong += usize::from(bytes != self.binned_bytes.get());
-        backend.pages.each_slab(|slab| {
-            owned += usize::from(slab.owner.load(Relaxed) & !PENDING == self.me())
-        });
+        backend
+            .pages
+            .each_slab(|slab| owned += usize::from(slab.owner.load(Relaxed).is_of(self.me())));
         wrong + usize::from(listed != owned)
     }
 
@@ -60,7 +59,7 @@ impl Heap {
         let (free, slots) = (slab.count_free(), slab.slots());
         let tail = slab.words() * WORD_SLOTS > slots
             && slab.free_word(word_of(slots)).load(Relaxed) & bit_of(slots) == 0;
-        let ours = slab.owner.load(Relaxed) & !PENDING == self.me();
+        let ours = slab.owner.load(Relaxed).is_of(self.me());
         let placed = match slab.state() {
             State::Active => true,
             State::Sparse => place(free, slots) == (State::Partial, slab.frees_left.get()),

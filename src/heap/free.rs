@@ -5,7 +5,8 @@ use crate::class::{CLASSES, SPAN};
 use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::remote::{self, Next, FULL, PENDING, RELEASED, SHARED};
+use crate::owner::{Listing, Owner, RELEASED};
+use crate::remote::{self, Next};
 use crate::slab::{SlabPtr, SlabTable, State, SAMPLED};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{bit_of, word_of, PAGE};
@@ -86,7 +87,7 @@ impl Heap {
     /// Whether the slab is this heap's and its `frees_left` is zero.
     #[inline]
     pub fn is_spent(&self, slab: SlabPtr) -> bool {
-        slab.owner.load(Relaxed) & !PENDING == self.me() && slab.frees_left.get() <= 0
+        slab.owner.load(Relaxed).is_of(self.me()) && slab.frees_left.get() <= 0
     }
 
     /// A full slab of slots that the heap owns all the same got its first free one, and waits for its turn from now
@@ -118,7 +119,7 @@ impl Heap {
     pub fn free_into_full<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, slot: usize) -> bool {
         let owner = slab.owner.load(Relaxed);
         let word = slab.free_word(word_of(slot));
-        if !remote::is_open(owner) || slab.slots() == 1 || !remote::claim(slab, owner, self.me()) {
+        if !owner.is_open() || slab.slots() == 1 || !remote::claim(slab, owner, self.me()) {
             return false;
         }
         self.note_claimed(backend, slab, owner);
@@ -258,8 +259,8 @@ impl Heap {
     ) -> Result<(), Misuse> {
         loop {
             let owner = slab.owner.load(SeqCst);
-            if owner & !PENDING == self.me() {
-                let collected = if owner & PENDING != 0 {
+            if owner.is_of(self.me()) {
+                let collected = if owner.is_pending() {
                     self.collect(slab)?
                 } else {
                     0
@@ -269,7 +270,7 @@ impl Heap {
             if owner == RELEASED {
                 return Err(dead(slab, slot));
             }
-            if remote::is_nobodys(owner) && !remote::is_shared(owner) {
+            if owner.is_nobodys() && !owner.is_shared() {
                 if self.claim(backend, slab, owner) {
                     let collected = self.collect(slab)?;
                     return self.free_mine(backend, slab, slot, collected);
@@ -294,9 +295,9 @@ impl Heap {
                 }
                 Next::Claim => {
                     let owner = slab.owner.load(SeqCst);
-                    if remote::is_full_shared(owner) {
+                    if owner.is_full_shared() {
                         backend.abandoned.list(backend.table(), slab, owner);
-                    } else if remote::is_nobodys(owner) && self.claim(backend, slab, owner) {
+                    } else if owner.is_nobodys() && self.claim(backend, slab, owner) {
                         self.collect(slab)?;
                         return self.requeue(backend, slab);
                     }
@@ -306,8 +307,8 @@ impl Heap {
     }
 
     /// Makes a slab without owner this heap's: unlisted, its remote frees not collected yet.
-    pub(super) fn claim<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, owner: u64) -> bool {
-        let claimed = if owner & FULL != 0 {
+    pub(super) fn claim<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, owner: Owner) -> bool {
+        let claimed = if owner.is_full() {
             remote::claim(slab, owner, self.me())
         } else {
             backend.abandoned.claim(backend.table(), slab, self.me())
@@ -321,17 +322,19 @@ impl Heap {
 
     /// A slab that nobody owned, whose owner word was `from`, is this heap's from now on.
     #[inline(always)]
-    fn note_claimed<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, from: u64) {
-        if from != self.me() | FULL && !slab.is_span() {
+    fn note_claimed<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, from: Owner) {
+        if from != self.me().with_full() && !slab.is_span() {
             self.note_change_of_hands(backend, slab, from);
         }
     }
 
     #[inline(never)]
-    fn note_change_of_hands<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, from: u64) {
+    fn note_change_of_hands<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, from: Owner) {
         self.classes[slab.class()].own();
-        if remote::is_heap(from & !FULL) {
-            backend.heaps.lose(backend, from & !FULL, slab.class());
+        if from.without_full().is_heap() {
+            backend
+                .heaps
+                .lose(backend, from.without_full(), slab.class());
         }
     }
 
@@ -410,8 +413,8 @@ impl Heap {
         slab: SlabPtr,
     ) -> Result<(), Misuse> {
         let owner = slab.owner.load(SeqCst);
-        if owner & !PENDING == self.me() {
-            let collected = if owner & PENDING != 0 {
+        if owner.is_of(self.me()) {
+            let collected = if owner.is_pending() {
                 self.collect(slab)?
             } else {
                 0
@@ -424,10 +427,10 @@ impl Heap {
             if slab.frees_left.get() <= 1 {
                 return self.requeue(backend, slab);
             }
-        } else if remote::is_nobodys(owner) && slab.count_remote() != 0 {
+        } else if owner.is_nobodys() && slab.count_remote() != 0 {
             // A signal handler freed into it that could not claim it.
             return self.notify(backend, slab);
-        } else if remote::is_heap(owner) && owner & PENDING != 0 && owner & !PENDING != self.me() {
+        } else if owner.is_heap() && owner.is_pending() && !owner.is_of(self.me()) {
             // It changed hands while it was queued here.
             backend.heaps.notify(backend, owner, slab);
         }
@@ -447,6 +450,6 @@ impl Heap {
     /// Lets all threads have the free slots of `slab`: it waits on the process's list.
     fn share<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
         self.unlist(backend, slab);
-        self.leave(backend, slab, SHARED)
+        self.leave(backend, slab, Listing::Shared)
     }
 }

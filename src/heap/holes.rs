@@ -19,7 +19,6 @@ use crate::class::CLASSES;
 use crate::options::Name;
 use crate::os::Os;
 use crate::pages::is_zero;
-use crate::remote::PENDING;
 use crate::slab::{SlabPtr, SlabTable, State};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed};
 use crate::units::{SlabId, PAGE, WORD_SLOTS};
@@ -218,7 +217,7 @@ impl Heap {
         let id = SlabId(self.holes.slab.get());
         let slab = id.is_some().then(|| table.get(id))?;
         let waits = matches!(slab.state(), State::Partial | State::Sparse);
-        let mine = slab.owner.load(Relaxed) & !PENDING == self.me();
+        let mine = slab.owner.load(Relaxed).is_of(self.me());
         (mine && waits && slab.class() == class).then_some(slab)
     }
 

@@ -41,9 +41,10 @@ use crate::misuse::{Call, Misuse};
 use crate::mutex::{Lock, Registry};
 use crate::options::{Name, Options};
 use crate::os::Os;
+use crate::owner::{AtomicOwner, Listing, Owner, RELEASED};
 use crate::pages::Pages;
 use crate::profile::Profile;
-use crate::remote::{self, Overlap, Queue, LISTED, SHARED};
+use crate::remote::{self, Overlap, Queue};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL};
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::sync::{AtomicU32, AtomicU64};
@@ -152,7 +153,7 @@ impl<O: Os> Backend<O> {
     }
 
     /// A new slab, as [`Pages::new_slab`]. Freed large blocks give way where the heap grew for it.
-    fn new_slab(&self, shape: &Shape, owner: u64) -> Option<(SlabPtr, bool)> {
+    fn new_slab(&self, shape: &Shape, owner: Owner) -> Option<(SlabPtr, bool)> {
         let made = self.pages.new_slab(&self.os, &self.meta, shape, owner);
         let grown = self.pages.take_grown();
         if grown > 0 {
@@ -231,7 +232,7 @@ struct Class {
 #[repr(C, align(128))]
 pub struct Heap {
     /// The owner word. 0 means no thread's.
-    me: AtomicU64,
+    me: AtomicOwner,
     generation: Cell<u64>,
     /// Slabs with remote frees to collect.
     queue: Queue,
@@ -425,17 +426,17 @@ fn is_nearly_full(slab: SlabPtr, part: usize) -> bool {
 impl Heap {
     /// The owner word.
     #[inline(always)]
-    pub fn me(&self) -> u64 {
+    pub fn me(&self) -> Owner {
         self.me.load(Relaxed)
     }
 
-    /// The owner word of a first-class heap. 0 for a thread's.
+    /// The owner word of a first-class heap. `Owner::NONE` for a thread's.
     #[inline]
-    pub fn arena_word(&self) -> u64 {
+    pub fn arena_word(&self) -> Owner {
         if self.arena.get() {
             self.me()
         } else {
-            0
+            Owner::NONE
         }
     }
 
@@ -759,7 +760,7 @@ impl Heap {
         // A slab of the process's list is not in this heap's account of spare slots.
         let this = &self.classes[slab.class()];
         let spare = this.spare.get();
-        self.leave(backend, slab, SHARED)?;
+        self.leave(backend, slab, Listing::Shared)?;
         this.spare.set(spare);
         Ok(true)
     }
@@ -855,7 +856,7 @@ impl Heap {
                 return Ok(Some(carved));
             }
         }
-        this.shared.set(how != LISTED);
+        this.shared.set(how != Listing::Listed);
         Ok(Some(slab))
     }
 
@@ -911,7 +912,7 @@ fn refuse_twice(slab: SlabPtr, word: usize, bits: u64) -> Result<(), Misuse> {
 /// The slot of `slab` at `addr`, which lies in one of its pages. A slab that has gone back meanwhile was freed by
 /// another thread at the same time: its header still says what it was.
 pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<usize, Misuse> {
-    let gone = !slab.id().is_some() || slab.owner.load(Relaxed) == remote::RELEASED;
+    let gone = !slab.id().is_some() || slab.owner.load(Relaxed) == RELEASED;
     let offset = addr.wrapping_sub(slab.base());
     let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
     let (is_slot, size) = (exact && slot < slab.slots(), slab.size());

@@ -7,7 +7,8 @@ use crate::meta::{Area, Fact, HEAP_BYTES};
 use crate::misuse::Misuse;
 use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
-use crate::remote::{self, FULL, PENDING};
+use crate::owner::Owner;
+use crate::remote;
 use crate::slab::{SlabPtr, State};
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
@@ -65,12 +66,12 @@ impl Heaps {
     }
 
     /// The heap that `owner`, some heap's owner word, names. It may be another thread's by now.
-    fn of_owner<'a, O: Os>(&self, backend: &'a Backend<O>, owner: u64) -> &'a Heap {
-        self.at(backend, remote::heap_index(owner))
+    fn of_owner<'a, O: Os>(&self, backend: &'a Backend<O>, owner: Owner) -> &'a Heap {
+        self.at(backend, owner.index())
     }
 
     /// A slab of `class` that the heap of `owner` owned last is another's now. A hint: the heap may be put away.
-    pub(super) fn lose<O: Os>(&self, backend: &Backend<O>, owner: u64, class: usize) {
+    pub(super) fn lose<O: Os>(&self, backend: &Backend<O>, owner: Owner, class: usize) {
         let heap = self.of_owner(backend, owner);
         if heap.me() == owner {
             heap.lose(class);
@@ -78,11 +79,11 @@ impl Heaps {
     }
 
     /// Queues `slab` with the heap of `owner`, or with its owner since if that one has exited.
-    pub fn notify<O: Os>(&self, backend: &Backend<O>, mut owner: u64, slab: SlabPtr) {
+    pub fn notify<O: Os>(&self, backend: &Backend<O>, mut owner: Owner, slab: SlabPtr) {
         while !self.of_owner(backend, owner).queue.push(slab) {
             let now = slab.owner.load(SeqCst);
             // An owner that is exiting collects in any case.
-            if !remote::is_heap(now) || now & PENDING == 0 || (now ^ owner) & !PENDING == 0 {
+            if !now.is_heap() || !now.is_pending() || now.is_of(owner.without_pending()) {
                 return;
             }
             owner = now;
@@ -94,7 +95,7 @@ impl Heaps {
         let made = self.registry.lock().made;
         let heaps = (0..made as usize).map(|index| self.at(backend, index));
         heaps
-            .filter(|heap| heap.me() != 0)
+            .filter(|heap| !heap.me().is_none())
             .map(|heap| heap.validate(backend))
             .sum::<usize>()
             + validate_nobodys(backend)
@@ -122,7 +123,7 @@ impl Heaps {
             self.renumber(backend, heap);
         }
         heap.pointer.store(thread_pointer() as u64, SeqCst);
-        heap.watch(local.me.as_ptr().cast(), heap.me() as u32);
+        heap.watch(local.me.as_ptr().cast(), heap.me().word() as u32);
         Some(heap)
     }
 
@@ -160,9 +161,9 @@ impl Heaps {
         heap.local.set(local);
         let index = heap.index.get() as usize;
         let me = if heap.arena.get() {
-            remote::arena_word(index, generation)
+            Owner::of_arena(index, generation)
         } else {
-            remote::owner_word(index, generation)
+            Owner::of_heap(index, generation)
         };
         heap.me.store(me, SeqCst);
         heap.queue.open();
@@ -279,7 +280,7 @@ impl Heaps {
     /// Takes back the heap of a thread that ends, which has abandoned all.
     pub fn give<O: Os>(&self, backend: &Backend<O>, heap: &Heap, local: &ThreadCache) {
         heap.watched.store(0, SeqCst);
-        local.me.set(0);
+        local.me.set(Owner::NONE);
         local.heap.set(ptr::null());
         local.caches.iter().for_each(SlotCache::drop_slots);
         counters::subtract(&backend.meta.counters().heaps, 1);
@@ -292,7 +293,7 @@ impl Heaps {
             let _inside = heap.come_in_or_wait();
             heap.local.set(ptr::null());
             heap.forget_all();
-            heap.me.store(0, SeqCst);
+            heap.me.store(Owner::NONE, SeqCst);
         }
         let registry = &mut *self.registry.lock();
         heap.next.set(registry.unused);
@@ -313,14 +314,14 @@ impl Heaps {
             registry.made
         };
         backend.abandoned.reset();
-        let me = mine.map_or(0, Heap::me);
+        let me = mine.map_or(Owner::NONE, Heap::me);
         let mut kept = 0;
         for index in 0..made {
             let heap = self.at(backend, index as usize);
             heap.door.reset();
-            let arena = heap.me() != 0 && heap.arena.get();
+            let arena = !heap.me().is_none() && heap.arena.get();
             backend.arenas.repair(backend, index as usize, arena);
-            if arena || (heap.me() == me && me != 0) {
+            if arena || (heap.me() == me && !me.is_none()) {
                 heap.forget_all();
                 heap.queue.open();
                 kept += 1;
@@ -375,7 +376,7 @@ impl Heaps {
         mine: Option<&'a Heap>,
         slab: SlabPtr,
     ) -> Option<&'a Heap> {
-        let owner = slab.owner.load(Relaxed) & !(PENDING | FULL);
+        let owner = slab.owner.load(Relaxed).without_pending().without_full();
         mine.filter(|heap| heap.me() == owner).or_else(|| {
             backend
                 .arenas
@@ -414,7 +415,7 @@ impl Heaps {
 fn validate_nobodys<O: Os>(backend: &Backend<O>) -> usize {
     let mut wrong = backend.abandoned.validate(backend.table());
     backend.pages.each_slab(|slab| {
-        let full = slab.owner.load(Relaxed) & FULL != 0;
+        let full = slab.owner.load(Relaxed).is_full();
         // Slots that a signal handler freed as it became full have made `frees_left` negative.
         let free = -(slab.count_free() as i32);
         let whole = slab.state() == State::Unlisted && slab.frees_left.get() == free;

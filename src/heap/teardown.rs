@@ -5,7 +5,8 @@ use crate::class::CLASSES;
 use crate::misuse::Misuse;
 use crate::options::Name;
 use crate::os::Os;
-use crate::remote::{self, FULL, LISTED};
+use crate::owner::{Listing, Owner};
+use crate::remote;
 use crate::slab::{List, SlabPtr, SlabTable};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::SlotCache;
@@ -98,7 +99,7 @@ impl Heap {
         let mut result = Ok(());
         backend.pages.each_slab(|slab| {
             let owner = slab.owner.load(SeqCst);
-            if result.is_ok() && remote::is_nobodys(owner) && slab.count_remote() > 0 {
+            if result.is_ok() && owner.is_nobodys() && slab.count_remote() > 0 {
                 result = self.notify(backend, slab);
             }
         });
@@ -165,7 +166,7 @@ impl Heap {
 
     pub(super) fn abandon<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
         self.unlist(backend, slab);
-        self.leave(backend, slab, LISTED)
+        self.leave(backend, slab, Listing::Listed)
     }
 
     /// Lets go of an unlisted slab: it waits on the process's list as `how` says, or, where it is full, for whoever
@@ -174,7 +175,7 @@ impl Heap {
         &self,
         backend: &Backend<O>,
         slab: SlabPtr,
-        how: u64,
+        how: Listing,
     ) -> Result<(), Misuse> {
         loop {
             // Before slots are counted: from now on it says how many a signal handler frees.
@@ -207,18 +208,18 @@ impl Heap {
 
     /// The owner word of a full slab that is let go of and would be listed as `how`. One in some that were shared is
     /// whose who frees into it first: where one thread alone frees by now, its slabs become its own again by and by.
-    fn full_word<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, how: u64) -> u64 {
-        if how == LISTED || slab.is_span() {
-            return FULL;
+    fn full_word<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr, how: Listing) -> Owner {
+        if how == Listing::Listed || slab.is_span() {
+            return Owner::FULL;
         }
         let filled = self.filled_shared.get().wrapping_add(1);
         self.filled_shared.set(filled);
         let alone = || backend.meta.counters().heaps.load(Relaxed) <= 1;
         // One in this heap's queue still is nobody's own: who claimed it could not be told of frees (`Heap::can_open`).
         if (filled.is_multiple_of(OWNED_AGAIN) || alone()) && !remote::is_queued(slab) {
-            return FULL;
+            return Owner::FULL;
         }
-        remote::full_shared(slab.class())
+        Owner::full_shared(slab.class())
     }
 
     /// Forgets all lists and what is cached, without touching slabs.

@@ -13,7 +13,6 @@ use crate::class::CLASSES;
 use crate::misuse::Misuse;
 use crate::mutex::{self, Held};
 use crate::os::Os;
-use crate::remote;
 use crate::slab::{List, SlabPtr, SlabTable};
 use crate::sync::Ordering::Relaxed;
 
@@ -80,7 +79,7 @@ impl Heap {
             Whose::All => true,
             Whose::AsleepSince(then) => self.last_decay.load(Relaxed) <= then,
         };
-        me != 0 && !remote::is_arena(me) && asleep
+        !me.is_none() && !me.is_arena() && asleep
     }
 
     /// Discards what lies idle, unless the heap's thread is at work in it: then it is asked to give back itself.

@@ -26,6 +26,7 @@ use crate::meta::{Area, Meta, RECORD_BYTES};
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
 use crate::os::Vm;
+use crate::owner::Owner;
 use crate::units::PAGE;
 use core::ptr::NonNull;
 use range_cache::RangeCache;
@@ -374,14 +375,14 @@ impl Large {
     // ---- resizing -------------------------------------------------------------------------------
 
     /// Resizes the live `block`, moving it if need be. The contents stay up to the smaller size. A block that moves
-    /// belongs to the first-class heap `owner` from then on (0: to none). `None`: nothing changed.
+    /// belongs to the first-class heap `owner` from then on (`Owner::NONE`: to none). `None`: nothing changed.
     pub fn remap<O: Vm>(
         &self,
         os: &O,
         meta: &Meta,
         block: Block,
         size: usize,
-        owner: u64,
+        owner: Owner,
     ) -> Option<Block> {
         let bytes = size.checked_next_multiple_of(meta.os_page())?;
         if bytes == block.bytes {
@@ -416,7 +417,7 @@ impl Large {
         meta: &Meta,
         block: Block,
         bytes: usize,
-        owner: u64,
+        owner: Owner,
     ) -> Option<Block> {
         let record = {
             let inner = &mut *self.inner.lock();
@@ -508,7 +509,7 @@ impl Large {
 
     /// Notes that the live block at `address` belongs to the first-class heap `owner`. A block that moves
     /// is to be noted again.
-    pub fn set_owner(&self, address: usize, owner: u64) {
+    pub fn set_owner(&self, address: usize, owner: Owner) {
         if let Some(record) = self.inner.lock().table.at(address) {
             record.owner = owner;
         }
@@ -534,20 +535,23 @@ impl Large {
         self.inner.try_lock()?.noted(address)
     }
 
-    /// The first-class heap that the live block at `address` belongs to. 0 means none.
-    pub fn owner_of(&self, address: usize) -> u64 {
+    /// The first-class heap that the live block at `address` belongs to.
+    pub fn owner_of(&self, address: usize) -> Owner {
         let inner = &mut *self.inner.lock();
-        inner.table.at(address).map_or(0, |record| record.owner)
+        inner
+            .table
+            .at(address)
+            .map_or(Owner::NONE, |record| record.owner)
     }
 
     /// Calls `free`, which frees it, with the address of each live block of `owner`, which gets no more
     /// meanwhile.
-    pub fn each_of(&self, owner: u64, free: impl Fn(usize)) {
+    pub fn each_of(&self, owner: Owner, free: impl Fn(usize)) {
         // Records move while others come and go: over again until none was found.
         while self.some_of(owner, &free) {}
     }
 
-    fn some_of(&self, owner: u64, free: impl Fn(usize)) -> bool {
+    fn some_of(&self, owner: Owner, free: impl Fn(usize)) -> bool {
         let (mut index, mut found) = (0, false);
         loop {
             let next = self.inner.lock().table.next_of(index, owner);

@@ -5,6 +5,7 @@
 
 use super::Block;
 use crate::meta::{Area, Elsewhere, Fact, Header, Meta, RECORD_BYTES};
+use crate::owner::Owner;
 use crate::units::PAGE_SHIFT;
 use core::mem::offset_of;
 use core::ptr;
@@ -21,7 +22,7 @@ pub(super) struct Record {
     /// What hardened mode notes of the block: bytes that were not asked for, and whether it has guard pages.
     pub(super) note: u32,
     /// Owner word of the first-class heap that the block belongs to. 0 means none.
-    pub(super) owner: u64,
+    pub(super) owner: Owner,
 }
 
 static_assertions::const_assert_eq!(core::mem::size_of::<Record>(), RECORD_BYTES);
@@ -32,7 +33,7 @@ impl Record {
         bytes: 0,
         stray: 0,
         note: 0,
-        owner: 0,
+        owner: Owner::NONE,
     };
 
     pub(super) const fn of(block: Block, stray: u32) -> Record {
@@ -41,7 +42,7 @@ impl Record {
             bytes: block.bytes,
             stray,
             note: 0,
-            owner: 0,
+            owner: Owner::NONE,
         }
     }
 
@@ -186,7 +187,7 @@ impl Table {
     }
 
     /// Place and address of the first live block of `owner` from `index` on.
-    pub(super) fn next_of(&self, index: usize, owner: u64) -> Option<(usize, usize)> {
+    pub(super) fn next_of(&self, index: usize, owner: Owner) -> Option<(usize, usize)> {
         let end = if self.shift == 0 { 0 } else { 1 << self.shift };
         let mut records = (index..end).map(|index| (index, self.read(index)));
         records

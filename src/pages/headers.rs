@@ -2,7 +2,7 @@
 
 use crate::class::PAIR;
 use crate::meta::{Meta, SLAB_BYTES};
-use crate::remote::RELEASED;
+use crate::owner::RELEASED;
 use crate::slab::{SlabPtr, SlabTable};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 use crate::units::SlabId;

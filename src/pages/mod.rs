@@ -27,7 +27,7 @@ use crate::meta::{Area, Elsewhere, Meta, SLAB_BYTES, WINDOWS};
 use crate::mutex::{Mutex, Registry};
 use crate::options::Options;
 use crate::os::{Hold, Os};
-use crate::remote::RELEASED;
+use crate::owner::{Owner, RELEASED};
 use crate::slab::{Shape, SlabPtr, SlabTable, State};
 use crate::sync::{load_unsynchronized, AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -295,7 +295,7 @@ impl Pages {
         os: &O,
         meta: &Meta,
         shape: &Shape,
-        owner: u64,
+        owner: Owner,
     ) -> Option<(SlabPtr, bool)> {
         if self.is_keeping() {
             return self.new_slab_parked(os, meta, shape, owner);
@@ -308,7 +308,7 @@ impl Pages {
         os: &O,
         meta: &Meta,
         shape: &Shape,
-        owner: u64,
+        owner: Owner,
     ) -> Option<(SlabPtr, bool)> {
         loop {
             let missing = match self.take_run(shape) {

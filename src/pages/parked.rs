@@ -19,7 +19,7 @@ use crate::counters;
 use crate::learnt::Learnt;
 use crate::meta::Meta;
 use crate::os::Os;
-use crate::remote::RELEASED;
+use crate::owner::{Owner, RELEASED};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, State};
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use crate::units::{PageNo, SlabId, PAGE, SPAN_PAGES};
@@ -338,7 +338,7 @@ impl Pages {
         os: &O,
         meta: &Meta,
         shape: &Shape,
-        owner: u64,
+        owner: Owner,
     ) -> Option<(SlabPtr, bool)> {
         let pages = shape.pages;
         let among = among(kind(CLASSES, pages));
@@ -389,7 +389,7 @@ impl Pages {
         os: &O,
         meta: &Meta,
         shape: &Shape,
-        owner: u64,
+        owner: Owner,
     ) -> Option<(SlabPtr, bool)> {
         let is_guarded = self.guards_slabs(meta);
         if shape.class >= CLASSES && shape.align == 1 && is_guarded && self.draws_spans() {

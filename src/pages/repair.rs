@@ -5,7 +5,7 @@ use super::window::Window;
 use super::{Inner, Pages};
 use crate::class::slot_at;
 use crate::mutex::Lock;
-use crate::remote::RELEASED;
+use crate::owner::RELEASED;
 use crate::slab::{SlabPtr, State};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{PageNo, SlabId, PAGE};

@@ -22,7 +22,7 @@ use slabside::allocator::Allocator;
 use slabside::class::{size_of_class, CLASSES};
 use slabside::misuse::{Call, Misuse};
 use slabside::os::{Sim, SimConfig, Vm};
-use slabside::remote;
+use slabside::owner::{Owner, RELEASED};
 use slabside::slab::SlabPtr;
 use slabside::stats::{stats, Stats};
 use slabside::sync::Ordering::Relaxed;

@@ -58,7 +58,7 @@ fn a_double_free_is_found_in_abandoned_slabs() {
     heap.give(0, blocks[3]);
     heap.exit(0);
     let owner = heap.slab(blocks[3]).owner.load(Relaxed);
-    assert!(remote::list_of(owner).is_some() && !remote::is_shared(owner));
+    assert!(owner.list().is_some() && !owner.is_shared());
     assert_eq!(dead_in(heap.misuse_of_give(1, blocks[3])), blocks[3]);
     heap.give(1, blocks[4]);
     assert_eq!(dead_in(heap.misuse_of_give(2, blocks[4])), blocks[4]);
@@ -70,7 +70,7 @@ fn a_double_free_is_found_in_full_slabs_of_an_exited_thread() {
     let heap = Heap::new();
     let blocks = heap.take_slab(0, 500);
     heap.exit(0);
-    assert_ne!(heap.slab(blocks[0]).owner.load(Relaxed) & remote::FULL, 0);
+    assert!(heap.slab(blocks[0]).owner.load(Relaxed).is_full());
     heap.give(1, blocks[2]);
     assert_eq!(dead_in(heap.misuse_of_give(1, blocks[2])), blocks[2]);
     assert_eq!(dead_in(heap.misuse_of_give(2, blocks[2])), blocks[2]);
@@ -200,7 +200,8 @@ fn a_slot_freed_twice_at_the_same_time_is_found_by_the_collection() {
     heap.give(0, blocks[1]);
     let slab = heap.slab(blocks[1]);
     slab.remote_word(0).fetch_or(1 << 1, Relaxed);
-    slab.owner.fetch_or(remote::PENDING, Relaxed);
+    let owner = slab.owner.load(Relaxed);
+    slab.owner.store(owner.with_pending(), Relaxed);
     let found = heap.misuse_of_give(0, blocks[2]);
     assert!(
         matches!(found, Misuse::CollectedTwice { addr, slot: 1, size: 48 } if addr == blocks[1]),

@@ -47,7 +47,7 @@ fn a_thread_that_only_frees_has_a_heap_too() {
 fn full_slabs_belong_to_who_frees_into_them_first() {
     let heap = Heap::new();
     let blocks = heap.take_many(0, 64, 4096);
-    let full = |block: &usize| heap.slab(*block).owner.load(Relaxed) & remote::FULL != 0;
+    let full = |block: &usize| heap.slab(*block).owner.load(Relaxed).is_full();
     let full: Vec<usize> = blocks.iter().copied().filter(full).collect();
     assert!(full.len() > 3584, "{} slots lay in full slabs", full.len());
     let others = heap.take(1, 64);
@@ -81,7 +81,7 @@ fn a_slab_that_several_threads_free_into_serves_all() {
     }
     // The owner finds out when it next collects.
     heap.allocator.reclaim(&heap.threads[0]);
-    let shared = |slab: &&usize| remote::is_shared(heap.slab(**slab).owner.load(Relaxed));
+    let shared = |slab: &&usize| heap.slab(**slab).owner.load(Relaxed).is_shared();
     let shared: Vec<usize> = slabs.iter().copied().filter(|slab| shared(&slab)).collect();
     assert!(shared.len() >= slabs.len() / 2, "{} shared", shared.len());
     for &slab in &shared {
@@ -115,7 +115,7 @@ fn shared_slabs_of(heap: &Heap, size: usize, slots: usize) -> Vec<usize> {
         heap.give(1, slab + heap.slab(slab).size.load(Relaxed) as usize);
     }
     heap.allocator.reclaim(&heap.threads[0]);
-    let shared = |slab: &usize| remote::is_shared(heap.slab(*slab).owner.load(Relaxed));
+    let shared = |slab: &usize| heap.slab(*slab).owner.load(Relaxed).is_shared();
     let shared: Vec<usize> = slabs.into_iter().filter(shared).collect();
     assert!(shared.len() >= 16, "{} shared", shared.len());
     shared
@@ -136,16 +136,13 @@ fn fills_up(size: usize, slots: usize) {
     let third = |slab: usize| slab + 2 * heap.slab(slab).size.load(Relaxed) as usize;
     heap.take_many(2, size, 2 * slabs.len() + slots / 4);
     let owner = |slab: usize| heap.slab(slab).owner.load(Relaxed);
-    let full = |slab: &usize| remote::is_full_shared(owner(*slab));
+    let full = |slab: &usize| owner(*slab).is_full_shared();
     let full: Vec<usize> = slabs.iter().copied().filter(full).collect();
     assert!(full.len() >= slabs.len() * 3 / 4, "{} full", full.len());
     for block in full.iter().map(|&slab| third(slab)) {
         heap.give(1, block);
         let slab = heap.slab(block);
-        assert_eq!(
-            remote::list_of(slab.owner.load(Relaxed)),
-            Some(slab.class())
-        );
+        assert_eq!(slab.owner.load(Relaxed).list(), Some(slab.class()));
         assert_eq!(dead_in(heap.misuse_of_give(2, block)), block);
         assert_eq!(dead_in(heap.misuse_of_give(1, block)), block);
     }
@@ -175,7 +172,7 @@ fn of_shared_slabs_that_fill_up_some_are_their_first_freers() {
         assert!(set.is_ok());
         heap.take_many(2, 64, 2 * slabs.len() + 64);
         let owner = |slab: &&usize| heap.slab(**slab).owner.load(Relaxed);
-        let own = slabs.iter().filter(|slab| owner(slab) == remote::FULL);
+        let own = slabs.iter().filter(|slab| owner(slab) == Owner::FULL);
         let own = own.count();
         let most = slabs.len() / 8;
         assert!(
@@ -210,7 +207,7 @@ fn shared_slabs_of_which_much_is_free_drain() {
     for &slab in &sparse {
         let header = heap.slab(slab);
         heap.give_all(1, &slots(slab, 128, 256));
-        assert_eq!(header.owner.load(Relaxed), remote::RELEASED);
+        assert_eq!(header.owner.load(Relaxed), RELEASED);
     }
     heap.is_sound();
 }
@@ -244,10 +241,10 @@ fn the_last_free_into_a_shared_slab_releases_it() {
     heap.give(0, first[512]);
     heap.give(1, first[513]);
     heap.allocator.reclaim(&heap.threads[0]);
-    assert!(remote::is_shared(slab.owner.load(Relaxed)));
+    assert!(slab.owner.load(Relaxed).is_shared());
     heap.give_all(1, &first[..512]);
     heap.give_all(2, &first[514..]);
-    assert!(!remote::is_shared(slab.owner.load(Relaxed)));
+    assert!(!slab.owner.load(Relaxed).is_shared());
     heap.give_all(2, others);
     heap.is_sound();
 }
