@@ -8,7 +8,7 @@
 //! block of it is left in a quarantine, on a page of its own or between guard pages. The pages that go on to others are
 //! in the state of free blocks.
 
-use crate::allocator::{mark_busy, Allocator, Target};
+use crate::allocator::{mark_busy, Allocator, Region, Target};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::owner::Owner;
@@ -81,7 +81,8 @@ impl<O: Os> Allocator<O> {
         let block = self.in_arena(thread, heap, |this, local| {
             let block = work(this, local);
             let backend = &this.backend;
-            if !block.is_null() && backend.pages.find(block as usize).is_none() {
+            let is_large = || matches!(this.region(block as usize), Region::Apart);
+            if !block.is_null() && is_large() {
                 let of = backend.arenas.of(backend, heap.0);
                 let owner = of.map_or(Owner::NONE, |(_, heap)| heap.me());
                 backend.large.set_owner(block as usize, owner);
@@ -129,14 +130,18 @@ impl<O: Os> Allocator<O> {
         }
         self.notice_fork(thread);
         let live = match self.resolve(thread, block as usize, Call::Realloc) {
+            // A handler that interrupted a slow path may not ask for the locks that it would take.
+            Target::Live(_) if self.is_interrupted(thread) => return self.exhausted(),
             Target::Live(live) => live,
             target => return self.realloc_of_none(block, size, target),
         };
         let (backend, usable) = (&self.backend, live.bytes());
-        if backend
-            .arenas
-            .holds(backend, heap.0, live.slab(), block as usize)
-        {
+        let is_its_own = {
+            mark_busy!(thread);
+            let slab = live.slab();
+            backend.arenas.holds(backend, heap.0, slab, block as usize)
+        };
+        if is_its_own {
             return self.block_in(thread, heap, |this, local| {
                 this.realloc_live_aligned(local, block, live, (size, align))
             });

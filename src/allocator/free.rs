@@ -137,10 +137,10 @@ impl<O: Os> Allocator<O> {
             return self.put_off(addr);
         }
         self.notice_fork(thread);
+        self.free_put_off(thread);
         if let Region::Sampled = region {
             return self.free_sampled(thread, addr);
         }
-        self.free_put_off(thread);
         if self.hard.is_on() {
             return self.free_apart_hardened(thread, addr);
         }

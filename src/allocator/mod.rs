@@ -32,9 +32,8 @@ use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
-use resolve::Region;
 
-pub(crate) use resolve::{Live, Target};
+pub(crate) use resolve::{Live, Region, Target};
 
 /// An allocator over the system `O`. One is the process's. Tests make more.
 ///

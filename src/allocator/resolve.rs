@@ -88,7 +88,7 @@ impl From<Result<Live, Misuse>> for Target {
 impl<O: Os> Allocator<O> {
     /// Where `addr` lies. The header of a page that went back stands for no slab: a mapping may lie there now.
     #[inline(always)]
-    pub(super) fn region(&self, addr: usize) -> Region {
+    pub(crate) fn region(&self, addr: usize) -> Region {
         match self.backend.pages.find(addr) {
             Some((_, slab)) if slab.owner.load(Relaxed) != RELEASED => Region::Slab(slab),
             _ => self.region_without_slab(addr),

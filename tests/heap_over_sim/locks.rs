@@ -28,6 +28,40 @@ fn every_lock_that_is_made_is_one_that_a_fork_child_makes_free() {
     );
 }
 
+/// A signal handler may interrupt a slow path that holds any lock, so nothing that it asks of a block waits for one.
+#[test]
+fn a_handler_in_a_slow_path_waits_for_no_lock() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for options in ["", "hardened"] {
+            let heap = Heap::with(SimConfig {
+                options,
+                ..SimConfig::default()
+            });
+            let (allocator, thread) = (&heap.allocator, &heap.threads[0]);
+            let arena = allocator.create_arena(thread).expect("a heap");
+            let mut blocks = vec![0, 100, 20_000, 200_000];
+            blocks
+                .iter_mut()
+                .for_each(|size| *size = heap.take(0, *size));
+            thread.busy.set(1);
+            blocks.push(heap.take(0, 20_000));
+            allocator.each_lock(&mut |lock| lock.lose());
+            for block in blocks {
+                let block = block as *mut u8;
+                allocator.usable_size(thread, block);
+                allocator.should_move(thread, block);
+                assert!(!allocator.try_expand(thread, block, 1 << 20));
+                let moved = allocator.realloc_in(thread, arena, block, 100, 16);
+                assert!(moved.is_null());
+            }
+        }
+        done.send(()).expect("the test waits");
+    });
+    let minute = std::time::Duration::from_secs(60);
+    ended.recv_timeout(minute).expect("it waits for a lock");
+}
+
 /// Whichever lock a thread holds while another one forks: the child's thread takes it, and finds the heap whole. The
 /// forking thread is the only one with a heap, with two heaps, or has none itself.
 #[test]
