@@ -6,9 +6,9 @@
 //! is. The first is bounded. The second is noted in the slab's header (`slab::SIZE_AMBIGUOUS`), whose blocks are from
 //! then on only checked not to be smaller than is said.
 
-use crate::allocator::{Allocator, Live, Target};
+use crate::allocator::{Allocator, Caller, Live, Target};
 use crate::class::{bin_of, bin_pages, cache_offset, fit, size_of_class, Fit, CACHE_SHIFT};
-use crate::heap::{heap_of, may_serve};
+use crate::heap::may_serve;
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
 use crate::os::Os;
@@ -45,7 +45,7 @@ impl<O: Os> Allocator<O> {
 
     /// As [`Allocator::malloc`], and how many bytes may be used. 0 if it is null.
     pub fn malloc_at_least(&self, thread: &ThreadCache, size: usize) -> (*mut u8, usize) {
-        if heap_of(thread).is_none() && self.is_hardened(thread) {
+        if let Caller::Hardened = self.caller(thread) {
             // Known to the byte, and freed with any other size it would be a misuse.
             let block = self.malloc(thread, size);
             return (block, if block.is_null() { 0 } else { size });

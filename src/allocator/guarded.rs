@@ -85,6 +85,17 @@ impl<O: Os> Allocator<O> {
             .unwrap_or_else(|| self.exhausted())
     }
 
+    /// As `malloc_hardened`, and whether the block is all zero.
+    pub(super) fn malloc_hardened_fresh(
+        &self,
+        thread: &ThreadCache,
+        size: usize,
+        align: usize,
+    ) -> (*mut u8, bool) {
+        let block = self.malloc_hardened(thread, size, align);
+        (block, self.hard.is_clear(size))
+    }
+
     #[inline(never)]
     pub(super) fn free_hardened(&self, addr: usize, thread: &ThreadCache) {
         if !self.give_hardened::<false>(thread, addr) {

@@ -12,6 +12,7 @@
 //! for it. Or a signal handler interrupted one of its slow paths.
 
 mod background;
+mod caller;
 mod free;
 mod guarded;
 mod resize;
@@ -33,6 +34,7 @@ use background::Background;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
 
+pub(crate) use caller::Caller;
 pub(crate) use resolve::{Live, Region, Target};
 
 /// An allocator over the system `O`. One is the process's. Tests make more.
@@ -289,19 +291,19 @@ impl<O: Os> Allocator<O> {
         align: usize,
         thread: &ThreadCache,
     ) -> *mut u8 {
-        if self.is_interrupted(thread) {
-            return self.malloc_nested(size, align);
-        }
-        if let Some(heap) = heap_of(thread) {
-            mark_busy!(thread);
-            if let Some(_inside) = heap.come_in() {
-                let cache = cache_of(thread, heap, class);
-                if let Some(slot) = heap.refill_from_next(&self.backend, class, cache) {
-                    return slot;
+        match self.caller(thread) {
+            Caller::Nested => return self.malloc_nested(size, align),
+            Caller::Hardened => return self.malloc_hardened(thread, size, align),
+            Caller::Heap(heap) => {
+                mark_busy!(thread);
+                if let Some(_inside) = heap.come_in() {
+                    let cache = cache_of(thread, heap, class);
+                    if let Some(slot) = heap.refill_from_next(&self.backend, class, cache) {
+                        return slot;
+                    }
                 }
             }
-        } else if self.is_hardened(thread) {
-            return self.malloc_hardened(thread, size, align);
+            Caller::Bare => {}
         }
         self.heed_soft_limit(thread);
         self.with_reclaim(thread, |_, heap| {
@@ -329,17 +331,16 @@ impl<O: Os> Allocator<O> {
 
     /// A span or a large block, and whether it is all zero.
     fn malloc_big(&self, thread: &ThreadCache, size: usize) -> (*mut u8, bool) {
-        if self.is_interrupted(thread) {
-            return (self.malloc_nested(size, 1), true);
-        }
-        if heap_of(thread).is_none() && self.is_hardened(thread) {
-            let block = self.malloc_hardened(thread, size, 1);
-            return (block, self.hard.is_clear(size));
+        let caller = self.caller(thread);
+        match caller {
+            Caller::Nested => return (self.malloc_nested(size, 1), true),
+            Caller::Hardened => return self.malloc_hardened_fresh(thread, size, 1),
+            Caller::Heap(_) | Caller::Bare => {}
         }
         if size > SPAN_MAX {
             return self.malloc_large(thread, size, PAGE);
         }
-        if let Some(heap) = heap_of(thread) {
+        if let Caller::Heap(heap) = caller {
             mark_busy!(thread);
             if let Some(slab) = heap.take_active_span(size) {
                 return (slab.base() as *mut u8, false);
@@ -416,12 +417,10 @@ impl<O: Os> Allocator<O> {
 
     /// The block, and whether it is all zero.
     fn aligned_or_fresh(&self, thread: &ThreadCache, size: usize, align: usize) -> (*mut u8, bool) {
-        if self.is_interrupted(thread) {
-            return (self.malloc_nested(size, align), true);
-        }
-        if heap_of(thread).is_none() && self.is_hardened(thread) {
-            let block = self.malloc_hardened(thread, size, align);
-            return (block, self.hard.is_clear(size));
+        match self.caller(thread) {
+            Caller::Nested => return (self.malloc_nested(size, align), true),
+            Caller::Hardened => return self.malloc_hardened_fresh(thread, size, align),
+            Caller::Heap(_) | Caller::Bare => {}
         }
         match fit(size, align) {
             Fit::Slot(class) => (self.malloc_class(thread, class, size, align), false),
