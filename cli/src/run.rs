@@ -303,7 +303,8 @@ fn until_end(args: &Args, started: &Started) -> Result<(End, String)> {
         leaks: args.leaks,
         profiled: args.profile.clone().map(Profiled::new),
     };
-    let end = watch::until_end(started.child, started.traced.is_ok(), &mut looks);
+    let traced = args.traces() && started.traced.is_ok();
+    let end = watch::until_end(started.child, traced, &mut looks);
     let end = end.context("cannot wait for the program")?;
     if let Some(reports) = &started.reports {
         name_functions(reports);
