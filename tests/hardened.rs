@@ -273,6 +273,47 @@ fn it_is_uncertain_when_a_freed_span_is_used_again() {
     }
 }
 
+/// Kibibytes that 40 MB in use may take at their peak: below what a control group of 64 MB leaves a program. In slots of
+/// 80 bytes they are 50 MB.
+#[test]
+fn forty_megabytes_in_use_fit_into_sixty_four_whatever_their_sizes_become() {
+    for arguments in [
+        ["phases", "4000", "64000"],
+        ["again", "4000", "61000"],
+        ["mixed", "4000", "52000"],
+        ["mixed", "9000", "56000"],
+    ] {
+        for form in FORMS {
+            run_limits(form, &arguments);
+        }
+    }
+}
+
+#[test]
+fn a_limit_of_address_space_suffices_for_all_sizes_that_memory_has_in_turn() {
+    for arguments in [
+        ["phases", "100000", "68000", "144"],
+        ["again", "100000", "66000", "144"],
+    ] {
+        for form in FORMS {
+            run_limits(form, &arguments);
+        }
+    }
+    for form in FORMS {
+        let case = "pages_serve_another_class_under_a_limit";
+        run_case(form, case, "hardened").passed();
+        run_case(form, case, "guard,zero").passed();
+        run_case_on_an_older_kernel(form, case).passed();
+    }
+}
+
+#[track_caller]
+fn run_limits(form: Form, arguments: &[&str]) {
+    let program = compile_as(form, "hardened/limits.c", &[]);
+    let options = vec![("SLABSIDE_OPTIONS", "hardened")];
+    run(&program, arguments, &[environment(form), options].concat()).passed();
+}
+
 #[test]
 fn threads_exits_and_forks_are_survived_by_each_part() {
     for options in [

@@ -296,6 +296,11 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
         self.os.mappings()
     }
 
+    unsafe fn unfence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
+        unsafe { self.os.unfence(start, bytes) }
+    }
+
     fn fences_gone(&self, count: usize) {
         self.os.fences_gone(count);
     }

@@ -141,6 +141,7 @@ impl<O: Os> Backend<O> {
     /// Gives back what is kept for all heaps, as far as that makes room for something else.
     pub fn give_back_whole(&self) {
         self.large.give_back(&self.os, &self.meta);
+        self.pages.give_up_classes(&self.os, &self.meta);
         self.pages.trim(&self.os, &self.meta, 0);
     }
 
@@ -884,12 +885,11 @@ impl Heap {
         if backend.pages.is_refused() {
             pages = smallest;
         }
-        let (slab, _) = new_slab(pages).or_else(|| {
-            if pages > smallest {
-                new_slab(smallest)
-            } else {
-                None
-            }
+        // Small slabs would take more guard pages and headers than what waits for other classes can spare.
+        let is_last = |pages| pages > smallest && !backend.pages.can_give_up();
+        let (slab, _) = new_slab(pages).or_else(|| match is_last(pages) {
+            true => new_slab(smallest),
+            false => None,
         })?;
         this.own();
         this.grown.set(this.grown.get() + 1);

@@ -40,6 +40,8 @@ struct GuardPages {
     protected: AtomicUsize,
     /// How many there may be: half of `vm.max_map_count` in mappings.
     most: AtomicUsize,
+    /// Non-zero where some page was to be protected and is not: which ones are is not known then.
+    missing: AtomicU32,
 }
 
 const UNTRIED: u32 = 0;
@@ -48,6 +50,8 @@ const BY_PROTECTION: u32 = 2;
 
 /// madvise(2): `MADV_GUARD_INSTALL`, Linux 6.13: a mark in the page tables, no mapping of its own.
 const GUARD_INSTALL: libc::c_int = 102;
+/// madvise(2): `MADV_GUARD_REMOVE`: takes such marks away.
+const GUARD_REMOVE: libc::c_int = 103;
 /// mmap(2): `MAP_FIXED_NOREPLACE`, Linux 4.17.
 const ONLY_WHERE_FREE: libc::c_int = libc::MAP_FIXED_NOREPLACE;
 
@@ -87,6 +91,7 @@ impl Linux {
                 way: AtomicU32::new(UNTRIED),
                 protected: AtomicUsize::new(0),
                 most: AtomicUsize::new(0),
+                missing: AtomicU32::new(0),
             },
             backtrace: AtomicPtr::new(ptr::null_mut()),
             huge: AtomicU32::new(0),
@@ -393,10 +398,29 @@ impl Vm for Linux {
         }
         if fences.protected.fetch_add(1, Relaxed) >= fences.most.load(Relaxed) {
             fences.protected.fetch_sub(1, Relaxed);
+            fences.missing.store(1, Relaxed);
             return false;
         }
         // SAFETY: the caller guarantees that nobody uses the range from now on.
-        unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) }
+        let done = unsafe { calls::protect(at(start), bytes, libc::PROT_NONE) };
+        if !done {
+            fences.missing.store(1, Relaxed);
+        }
+        done
+    }
+
+    unsafe fn unfence(&self, start: NonNull<u8>, bytes: usize) -> bool {
+        if self.fences.way.load(Relaxed) != BY_PROTECTION {
+            // SAFETY: the caller owns the range, whose contents went with its marks.
+            return unsafe { calls::advise(at(start), bytes, GUARD_REMOVE) };
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the caller owns the range, and nobody relies on its faults.
+        let done = unsafe { calls::protect(at(start), bytes, access) };
+        if done && self.fences.missing.load(Relaxed) == 0 {
+            self.fences_gone(1);
+        }
+        done
     }
 
     fn mappings(&self) -> usize {

@@ -152,6 +152,12 @@ pub trait Vm: Sync {
     /// How many mappings a process may have.
     fn mappings(&self) -> usize;
 
+    /// Makes fenced pages usable again. They read as zero, as do those that the system could not fence.
+    ///
+    /// # Safety
+    /// The caller gave the range to [`Vm::fence`], and nobody has it.
+    unsafe fn unfence(&self, start: NonNull<u8>, bytes: usize) -> bool;
+
     /// Tells that `count` fences are gone, with the mappings that they were in.
     fn fences_gone(&self, count: usize);
 

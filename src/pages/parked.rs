@@ -12,10 +12,14 @@
 //!
 //! Pages of a kept slab are warm until they are discarded. A span is drawn among the warm ones of its kind first, so
 //! those that are used again and again stay warm. What is discarded is what was released longest ago.
+//!
+//! Where the system refuses memory, kept slabs give up their classes: a program must not run out of memory that lies
+//! there for another size.
 
 use super::Pages;
 use crate::class::{slots_in, CLASSES};
 use crate::counters;
+use crate::free_runs::Cleanness;
 use crate::learnt::Learnt;
 use crate::meta::Meta;
 use crate::os::Os;
@@ -34,7 +38,9 @@ const DISCARDED_BY_RELEASE: usize = 64;
 const WARM_LEAST: usize = 256;
 const WARM_MOST: usize = 4096;
 /// The part of the pages in use that may be warm besides.
-const WARM_PART: usize = 4;
+const WARM_PART: usize = 16;
+/// Warm pages that may be learnt to be kept beyond what was in use lately, and the spans that are drawn.
+const WARM_BEYOND: usize = 512;
 /// Pages of the guard after a slab.
 const GUARD: usize = 1;
 /// Kinds: a class each, and one for each number of pages that a span has.
@@ -77,14 +83,25 @@ pub(super) struct Parked {
     low: [usize; KINDS],
     was_used: [bool; KINDS],
     due: [usize; KINDS],
+    /// How many of each kind were discarded lately: whoever takes as many cold ones needs them again.
+    discarded: [usize; KINDS],
     /// Pages that are not discarded.
     warm_pages: usize,
-    /// Pages of all kept slabs, guards included.
+    /// Pages of all kept slabs.
     pages: usize,
+    /// As many of them could not be given up the last time.
+    stuck: usize,
+    /// Guard pages of all slabs, kept ones and others.
+    guards: usize,
     /// The kind whose turn it is to be discarded.
     turn: usize,
     /// Warm pages that are kept although few pages are in use.
     spare: Learnt,
+    /// The most pages that were in use lately.
+    used_lately: usize,
+    /// Pages of all spans that are drawn among, of the kinds that were used since the last tick and in the interval
+    /// before.
+    drawn: [usize; 2],
 }
 
 /// The list of slabs of a class, or of spans of that many pages.
@@ -114,10 +131,15 @@ impl Parked {
             low: [0; KINDS],
             was_used: [false; KINDS],
             due: [0; KINDS],
+            discarded: [0; KINDS],
             warm_pages: 0,
             pages: 0,
+            stuck: 0,
+            guards: 0,
             turn: 0,
             spare: Learnt::new(WARM_LEAST, WARM_MOST),
+            used_lately: 0,
+            drawn: [0; 2],
         }
     }
 
@@ -127,7 +149,7 @@ impl Parked {
         self.cold.iter().for_each(List::clear);
         (self.counts, self.warm_counts) = ([0; KINDS], [0; KINDS]);
         (self.low, self.due) = ([0; KINDS], [0; KINDS]);
-        (self.warm_pages, self.pages) = (0, 0);
+        (self.warm_pages, self.pages, self.stuck) = (0, 0, 0);
     }
 
     /// Adds a slab whose owner word says released, and whose pages are as `how` says.
@@ -146,7 +168,7 @@ impl Parked {
             _ => self.cold[kind].push_back(table, slab),
         }
         self.counts[kind] += 1;
-        self.pages += slab.pages() + GUARD;
+        self.pages += slab.pages();
     }
 
     /// In a fork child: adds a slab that was kept, with its pages as they are.
@@ -166,14 +188,20 @@ impl Parked {
             self.cold[kind].unlink(table, slab);
         }
         self.counts[kind] -= 1;
-        self.pages -= slab.pages() + GUARD;
+        self.pages -= slab.pages();
+        self.stuck = self.stuck.min(self.pages);
     }
 
     /// Takes a slab out of its list that is to be used.
     fn use_again(&mut self, table: SlabTable, slab: SlabPtr) {
         self.unlink(table, slab);
-        self.was_used[kind(slab.class(), slab.pages())] = true;
-        if slab.counted.load(Relaxed) == COLD {
+        let kind = kind(slab.class(), slab.pages());
+        if !self.was_used[kind] {
+            self.was_used[kind] = true;
+            self.drawn[0] += among(kind) * slab.pages();
+        }
+        if slab.counted.load(Relaxed) == COLD && self.discarded[kind] > 0 {
+            self.discarded[kind] -= 1;
             self.spare.take(slab.pages());
         }
     }
@@ -197,8 +225,9 @@ impl Parked {
         among: usize,
         lot: usize,
     ) -> Option<(SlabPtr, bool)> {
-        let place = (lot * among.min(self.spans(pages))) >> LOT_BITS;
-        let slab = self.of_kind(table, kind(CLASSES, pages)).nth(place)?;
+        let kind = kind(CLASSES, pages);
+        let place = (lot * among.min(self.counts[kind])) >> LOT_BITS;
+        let slab = self.of_kind(table, kind).nth(place)?;
         self.use_again(table, slab);
         Some((slab, slab.counted.load(Relaxed) == UNUSED))
     }
@@ -210,6 +239,13 @@ impl Parked {
             .take(LOOKED_AT)
             .find(fits)?;
         self.use_again(table, slab);
+        Some(slab)
+    }
+
+    /// Takes a slab of `kind` out that costs no memory, one that nobody has had yet first.
+    fn take_cold(&mut self, table: SlabTable, kind: usize) -> Option<SlabPtr> {
+        let slab = self.cold[kind].last(table)?;
+        self.unlink(table, slab);
         Some(slab)
     }
 
@@ -244,6 +280,9 @@ impl Parked {
         }
         self.low = self.warm_counts;
         self.was_used = [false; KINDS];
+        self.discarded.iter_mut().for_each(|count| *count /= 2);
+        self.used_lately /= 2;
+        self.drawn = [0, self.drawn[0]];
     }
 
     /// So many warm pages were discarded since nobody needed them.
@@ -251,14 +290,20 @@ impl Parked {
         self.spare.quieten(pages);
     }
 
-    /// Warm pages that are to be discarded at this release, where `used` pages are in use.
+    /// Warm pages that are to be discarded at this release, where `used` pages are in use. What is learnt to be kept
+    /// hardly takes more than what was in use before.
     fn excess(&mut self, used: usize, now: u64) -> usize {
+        self.used_lately = self.used_lately.max(used);
         let part = used / WARM_PART;
         if self.warm_pages <= WARM_LEAST.max(part) {
             return 0;
         }
         self.spare.learn(now);
-        let excess = self.warm_pages.saturating_sub(self.spare.bound().max(part));
+        let gone = self.used_lately - used;
+        // How many spans of each size are free goes up and down.
+        let drawn = self.drawn[0].max(self.drawn[1]) * 3 / 2;
+        let spare = self.spare.bound().min(gone.max(WARM_BEYOND + drawn));
+        let excess = self.warm_pages.saturating_sub(spare.max(part));
         if excess > 0 {
             self.spare.give(excess, now);
         }
@@ -270,9 +315,9 @@ impl Parked {
         self.warm_pages
     }
 
-    /// Pages of all kept slabs, guards included.
-    pub(super) fn held_pages(&self) -> usize {
-        self.pages
+    /// Pages in which nobody has anything: of kept slabs, and guards.
+    pub(super) fn unused_pages(&self) -> usize {
+        self.pages + self.guards
     }
 
     /// Pages of all kept slabs, as their lists say.
@@ -431,8 +476,9 @@ impl Pages {
     fn guard_end<O: Os>(&self, os: &O, slab: SlabPtr, shape: &Shape) {
         slab.set_pages(shape.pages);
         let end = slab.base() + shape.pages * PAGE;
-        self.set_map(self.page_of(end), 1, SlabId::FOREIGN);
+        self.set_map(self.page_of(end), GUARD, SlabId::FOREIGN);
         self.fence_page(os, end);
+        self.inner.lock().kept.guards += GUARD;
         if shape.align > 1 {
             self.guard_start(os, slab);
         }
@@ -450,6 +496,7 @@ impl Pages {
             }
             let before = PageNo(page.0 - 1);
             inner.take(before, 1);
+            inner.kept.guards += 1;
             before
         };
         self.set_map(before, 1, SlabId::FOREIGN);
@@ -474,7 +521,7 @@ impl Pages {
             let inner = &mut *self.inner.lock();
             inner.policy.last_release = now;
             inner.kept.put(self.table(), slab, WARM);
-            let used = inner.used_pages().saturating_sub(inner.kept.held_pages());
+            let used = inner.used_pages().saturating_sub(inner.kept.unused_pages());
             match inner.policy.keeps_all() {
                 true => 0,
                 false => inner.kept.excess(used, now),
@@ -491,7 +538,9 @@ impl Pages {
         // SAFETY: the slab is on no list and nobody's, and all of its slots are free.
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
         let how = if done { COLD } else { WARM };
-        self.inner.lock().kept.put(self.table(), slab, how);
+        let kept = &mut self.inner.lock().kept;
+        kept.put(self.table(), slab, how);
+        kept.discarded[kind(slab.class(), slab.pages())] += usize::from(done);
         match (done, evidence) {
             (true, _) => Discarded::Whole,
             (false, true) => Discarded::Evidence,
@@ -504,6 +553,61 @@ impl Pages {
         // Each has a page at least, and one that could not be discarded is kept as it was.
         let pages = self.inner.lock().kept.warm_pages();
         self.discard_kept(os, meta, pages, pages, false);
+    }
+
+    /// Whether there are kept slabs that could give up their classes.
+    pub fn can_give_up(&self) -> bool {
+        if !self.is_keeping() {
+            return false;
+        }
+        let kept = &self.inner.lock().kept;
+        kept.pages > kept.stuck
+    }
+
+    /// Memory was refused: kept slabs give up their classes. Their pages, guards included, serve anybody.
+    pub fn give_up_classes<O: Os>(&self, os: &O, meta: &Meta) {
+        if !self.can_give_up() {
+            return;
+        }
+        self.refused.store(0, Relaxed); // There may be room for slabs that are not the smallest.
+        self.discard_all_kept(os, meta);
+        for kind in 0..KINDS {
+            loop {
+                let cold = self.inner.lock().kept.take_cold(self.table(), kind);
+                let Some(slab) = cold else {
+                    break;
+                };
+                if !self.give_up_class(os, meta, slab) {
+                    self.inner.lock().kept.put(self.table(), slab, COLD);
+                    break;
+                }
+            }
+        }
+        let kept = &mut self.inner.lock().kept;
+        kept.stuck = kept.pages;
+    }
+
+    /// Makes the pages of a kept slab, which is on no list and all zero, free ones. False where its guard stays closed.
+    fn give_up_class<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> bool {
+        let (base, n) = (slab.base(), slab.pages());
+        let page = self.page_of(base);
+        let end = NonNull::new((base + n * PAGE) as *mut u8);
+        // In a fork child the guard may be missing.
+        let guard = self.guards_slabs(meta)
+            && self.map_entry(page.plus(n)).load(Relaxed) == SlabId::FOREIGN.0;
+        // SAFETY: the page after a kept slab that the map says is foreign is its guard, which `guard_end` closed.
+        if guard && !end.is_some_and(|end| unsafe { os.unfence(end, PAGE) }) {
+            return false;
+        }
+        let all = n + if guard { GUARD } else { 0 };
+        // First of all: for a fork child its pages are free from now on.
+        slab.set_state(State::Released);
+        self.set_map(page, all, SlabId::NONE);
+        let inner = &mut *self.inner.lock();
+        inner.headers.give(slab);
+        inner.give(page, all, Cleanness::Fresh);
+        inner.kept.guards = inner.kept.guards.saturating_sub(all - n);
+        true
     }
 
     /// Discards what nobody needed since the last tick.

@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -425,6 +426,31 @@ static void sizes_that_wrap_are_refused(void) {
     sound();
 }
 
+/* Under a limit pages give up their class before a program runs out of memory that lies there for another one. */
+static void pages_serve_another_class_under_a_limit(void) {
+    static const size_t sizes[] = {3000, 100, 20000, 500, 9000, 8, 300000, 60000, 1500};
+    rlim_t room = mapped_bytes() + 48 * MIB;
+    CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){room, room}) == 0);
+    for (int round = 0; round < 18; round++) {
+        size_t size = sizes[round % 9], bytes = 0;
+        void **last = NULL;
+        while (bytes < (size == 8 ? 2 : 16) * MIB) { /* a word of the list has 8 bytes */
+            void **p = take(size);
+            CHECK(p != NULL && all_are(p, 0, size));
+            memset(p, 1, size);
+            *p = last;
+            last = p;
+            bytes += size;
+        }
+        while (last != NULL) {
+            void **before = *last;
+            give(last);
+            last = before;
+        }
+    }
+    sound();
+}
+
 /* A correct program, and one whose misuse is to be found: where it comes to its end, nothing was. */
 #define CASE(name) {#name, name, false}
 #define MISUSE(name) {#name, name, true}
@@ -450,6 +476,7 @@ static const struct {
     MISUSE(sampled_use_after_free), MISUSE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
     CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
+    CASE(pages_serve_another_class_under_a_limit),
 };
 
 int main(int argc, char **argv) {
