@@ -216,6 +216,24 @@ fn the_report_tells_thread_slot_state_neighbour_and_stack() {
 }
 
 #[test]
+fn the_report_tells_how_long_ago_a_block_was_freed() {
+    for (case, options) in [
+        ("double_free", "hardened"),
+        ("double_free_of_a_span", "hardened"),
+        ("double_free_of_a_large_block", "hardened"),
+        ("realloc_after_free", "quarantine"),
+        ("sampled_double_free", "guard-sample:50"),
+        ("sampled_use_after_free", "guard-sample:50"),
+    ] {
+        let output = run_case(Form::Preloaded, case, options);
+        let told = output.stderr.contains("; freed ") && output.stderr.contains(" ago");
+        assert!(told, "{case}: {output:#?}");
+    }
+    let output = run_case(Form::Preloaded, "double_free_after_a_while", "hardened");
+    assert!(output.stderr.contains(" seconds ago"), "{output:#?}");
+}
+
+#[test]
 fn sizes_are_exact() {
     for (form, options) in FORMS.map(|form| (form, "hardened")) {
         let program = compile_as(form, "interface/sized.c", &[]);
@@ -482,6 +500,35 @@ fn real_programs_run_under_it() {
         assert_eq!(plain.stdout, hardened.stdout, "{script}: {hardened:#?}");
         assert!(hardened.stderr.is_empty() && !plain.stdout.is_empty(), "{hardened:#?}");
     }
+}
+
+/// First-class heaps are hardened like the rest.
+#[test]
+fn first_class_heaps_have_every_mitigation() {
+    let program = compile_as(Form::Prefixed, "hardened/heaps.c", &[]);
+    let run_heap = |case: &str| run(&program, &[case], &[("SLABSIDE_OPTIONS", "hardened")]);
+    for (case, said) in [
+        ("overflow_of_a_slot", "overflow of 0x"),
+        ("overflow_of_a_span", "overflow of 0x"),
+        ("overflow_of_a_large_block", "overflow of 0x"),
+        ("overflow_found_by_the_end", "overflow of 0x"),
+        ("write_after_free", "write after free to 0x"),
+        ("double_free_in_quarantine", "double free of 0x"),
+    ] {
+        let output = run_heap(case);
+        let told = output.stderr.starts_with(&format!("slabside: {said}"));
+        assert!(output.signal == Some(libc::SIGABRT) && told, "{output:#?}");
+    }
+    for case in [
+        "overflow_up_to_a_fault",
+        "overflow_of_whole_pages",
+        "underflow_of_whole_pages",
+        "touch_after_free_of_a_large_block",
+    ] {
+        let output = run_heap(case);
+        assert_eq!(output.signal, Some(libc::SIGSEGV), "{output:#?}");
+    }
+    run_heap("promises").passed();
 }
 
 // ---- where things lie ---------------------------------------------------------------------------

@@ -59,7 +59,8 @@ impl<O: Os> Allocator<O> {
         if !self.hard.is_on() && sampled.is_none() {
             backend.os.die(misuse);
         }
-        let details = self.hard.explain(backend, misuse);
+        let sampled_ago = sampled.as_ref().and_then(|sampled| sampled.ago);
+        let details = self.hard.explain(backend, misuse, sampled_ago);
         let Some(sampled) = sampled else {
             backend.os.die_telling(misuse, &details, &[]);
         };

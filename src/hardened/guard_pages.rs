@@ -8,6 +8,7 @@
 //! `large` keeps the records and knows nothing of this. It gets a system whose mappings have guard pages.
 
 use super::beds::{Beds, Wanted};
+use super::thread::Ago;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Hold, Huge, Limits, Os, Refusal, Vm};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
@@ -26,6 +27,8 @@ const FENCES: usize = 2;
 struct Range {
     start: usize,
     bytes: usize,
+    /// When the block in it was freed, in milliseconds.
+    freed: u64,
 }
 
 struct Ring {
@@ -69,7 +72,11 @@ impl AddressQuarantine {
     /// None.
     pub const fn new(locks: &mut Registry) -> AddressQuarantine {
         let ring = Ring {
-            ranges: [Range { start: 0, bytes: 0 }; HELD],
+            ranges: [Range {
+                start: 0,
+                bytes: 0,
+                freed: 0,
+            }; HELD],
             first: 0,
             count: 0,
             bytes: 0,
@@ -81,11 +88,20 @@ impl AddressQuarantine {
 
     /// The bytes of the freed block that began at `address`, if it is held.
     pub fn find(&self, address: usize, os_page: usize) -> Option<usize> {
+        let range = self.range_at(address, os_page)?;
+        Some(range.bytes - FENCES * os_page)
+    }
+
+    /// How long ago the block was freed that began at `address`, if it is held.
+    pub fn freed_ago(&self, address: usize, os_page: usize, now: u64) -> Option<Ago> {
+        let range = self.range_at(address, os_page)?;
+        Some(Ago::since(range.freed, now))
+    }
+
+    fn range_at(&self, address: usize, os_page: usize) -> Option<Range> {
         let ring = self.ring.lock();
-        let held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
-        held.filter(|range| range.start + os_page == address)
-            .map(|range| range.bytes - FENCES * os_page)
-            .next_back()
+        let mut held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
+        held.rfind(|range| range.start + os_page == address)
     }
 
     /// Puts the freed block of `bytes` bytes at `start` out of reach, with its guard pages. The oldest ones go back to
@@ -103,7 +119,12 @@ impl AddressQuarantine {
         // SAFETY: the caller's: the block and its guard pages are ours, and nobody uses them.
         let closed = unsafe { os.close(whole, bytes) };
         self.shrink(os, HELD_BYTES.saturating_sub(bytes));
-        let held = closed && self.ring.lock().put(Range { start, bytes });
+        let held = closed
+            && self.ring.lock().put(Range {
+                start,
+                bytes,
+                freed: os.clock(),
+            });
         if !held {
             // SAFETY: the caller gave up the block with its guard pages, and the quarantine did not take it.
             unsafe { os.unmap(whole, bytes) };

@@ -50,7 +50,7 @@ use thread::{Freed, Quarantine, Threads};
 
 pub use mitigations::Mitigations;
 pub use sample::Samples;
-pub use thread::Thread;
+pub use thread::{Ago, Thread};
 
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
@@ -420,6 +420,7 @@ impl Hardened {
         let (heap, table) = (thread.heap()?, backend.table());
         let random = self.fixed().mitigations.random;
         let byte = || if random { thread.random.byte() } else { 0 };
+        thread.quarantine.tell_time(backend.os.clock());
         if random {
             heap.shuffle(table, class, byte());
         }
@@ -731,6 +732,7 @@ impl Hardened {
         if !Quarantine::can_hold(bytes, most) {
             return false;
         }
+        quarantine.tell_time(backend.os.clock());
         quarantine.thin_out(bytes, most, |oldest, soon| {
             let slab = table.get(SlabId(oldest.slab));
             prefetch(table.get(SlabId(soon.slab)).as_ptr().cast());
@@ -849,6 +851,7 @@ impl Hardened {
         }
         let random = mitigations.random.then_some(&thread.random);
         thread.random.make_ready();
+        thread.quarantine.tell_time(backend.os.clock());
         while thread.quarantine.is_over(bytes, most) {
             match thread.quarantine.take(most) {
                 Some(freed) => self.release(backend, heap, freed)?,
@@ -1196,12 +1199,23 @@ impl Hardened {
         }
     }
 
-    /// What a report can add to a misuse: what lies at the address, and who is asking.
-    pub fn explain<O: Os>(&self, backend: &Backend<O>, misuse: &Misuse) -> Line {
+    /// What a report can add to a misuse: what lies at the address, when it was freed, and who is asking. `sampled_ago`
+    /// tells when a sampled block was freed.
+    pub fn explain<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        misuse: &Misuse,
+        sampled_ago: Option<Ago>,
+    ) -> Line {
         let mut line = Line::new();
         let addr = misuse.address();
         let thread = backend.os.thread_id() as u32 as usize;
         line.text("  in thread ").decimal(thread);
+        let now = backend.os.clock();
+        let held_ago = || self.held.freed_ago(addr, backend.meta.os_page(), now);
+        if let Some(ago) = sampled_ago.or_else(held_ago) {
+            ago.tell(&mut line);
+        }
         let slab = backend.pages.find(addr).map(|(_, slab)| slab);
         if let Some(slab) = slab.filter(|slab| slab.id().is_some() && slab.size() != 0) {
             let offset = addr.wrapping_sub(slab.base());
@@ -1219,6 +1233,11 @@ impl Hardened {
                     .text(" of a ")
                     .decimal(size)
                     .text("-byte slab");
+            }
+            let number = self.sizes().number(slab) as u32;
+            let start = self.fixed.threads;
+            if let Some(ago) = self.threads.freed_ago(start, number, slot as u32, now) {
+                ago.tell(&mut line);
             }
             let rest = (slot + 1) * size - offset.min((slot + 1) * size);
             line.text("; the next slot begins ")

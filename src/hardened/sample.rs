@@ -9,6 +9,7 @@
 //! A freed page faults until it is used again, after all others. No fast path knows of samples. A refill counts the
 //! slots handed out, and when there are enough it serves its one allocation from here.
 
+use super::thread::Ago;
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::{Hold, Os};
@@ -39,6 +40,8 @@ enum State {
 #[repr(C)]
 pub struct Moment {
     known: usize,
+    /// Milliseconds of the system's clock.
+    time: u64,
     frames: [usize; FRAMES],
 }
 
@@ -46,7 +49,12 @@ impl Moment {
     fn now<O: Os>(os: &O) -> Moment {
         let mut frames = [0; FRAMES];
         let known = os.stack(&mut frames);
-        Moment { known, frames }
+        let time = os.clock();
+        Moment {
+            known,
+            time,
+            frames,
+        }
     }
 
     /// The return addresses of its functions, innermost first.
@@ -81,6 +89,8 @@ pub struct Sampled {
     pub allocated: Moment,
     /// Where it was freed, if it was.
     pub freed: Option<Moment>,
+    /// How long ago that was.
+    pub ago: Option<Ago>,
 }
 
 /// The sampled blocks of the process.
@@ -312,11 +322,13 @@ impl Samples {
         let index = self.index(os, address);
         // SAFETY: opened when `start` was set, and a record is plain words: at worst it is half new.
         let record = unsafe { *(self.records.load(Acquire) as *const Record).add(index) };
-        (record.state != State::Unused).then_some(Sampled {
+        let freed = (record.state != State::Live).then_some(record.freed);
+        (record.state != State::Unused).then(|| Sampled {
             address: record.address,
             size: record.size,
             allocated: record.allocated,
-            freed: (record.state != State::Live).then_some(record.freed),
+            freed,
+            ago: freed.map(|freed| Ago::since(freed.time, os.clock())),
         })
     }
 
@@ -352,7 +364,11 @@ impl Sampled {
             line.decimal(address - self.address);
         }
         line.text(" of the ").decimal(self.size);
-        line.text("-byte block at ").hex(self.address).text("\n");
+        line.text("-byte block at ").hex(self.address);
+        if let Some(ago) = self.ago {
+            ago.tell(&mut line);
+        }
+        line.text("\n");
         line
     }
 }

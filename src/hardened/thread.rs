@@ -13,6 +13,7 @@ use crate::bitmap::any_bit;
 use crate::class::CLASSES;
 use crate::heap::{heap_of, Heap};
 use crate::meta::{Area, Meta, THREAD_BYTES};
+use crate::misuse::Line;
 use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
 use crate::sync::{AtomicU16, AtomicU32, Ordering::Relaxed};
@@ -41,23 +42,83 @@ pub struct Freed {
     pub bytes: u32,
 }
 
-/// Bits of a slot's number, and of a slot's size, in a packed [`Freed`].
+/// Bits of a packed [`Freed`]: of the slot's size in words, of its number, and of the span of time in which it was freed.
+const WORDS_BITS: u32 = 17;
 const SLOT_BITS: u32 = 10;
-const BYTES_BITS: u32 = 20;
+const TIME_BITS: u32 = 5;
+const TIME_SHIFT: u32 = WORDS_BITS + SLOT_BITS;
+const SLAB_SHIFT: u32 = TIME_SHIFT + TIME_BITS;
+/// Spans of time that are distinguished in a quarantine.
+const TIMES: usize = 1 << TIME_BITS;
+/// How long such a span is at least, in milliseconds.
+const TIME_MS: u64 = 100;
 
 impl Freed {
     fn pack(self) -> u64 {
-        u64::from(self.slab) << (SLOT_BITS + BYTES_BITS)
-            | u64::from(self.slot) << BYTES_BITS
-            | u64::from(self.bytes)
+        u64::from(self.slab) << SLAB_SHIFT
+            | u64::from(self.slot) << WORDS_BITS
+            | u64::from(self.bytes / 8)
     }
 
     fn unpack(word: u64) -> Freed {
         Freed {
-            slab: (word >> (SLOT_BITS + BYTES_BITS)) as u32,
-            slot: (word >> BYTES_BITS) as u32 % (1 << SLOT_BITS),
-            bytes: word as u32 % (1 << BYTES_BITS),
+            slab: (word >> SLAB_SHIFT) as u32,
+            slot: (word >> WORDS_BITS) as u32 % (1 << SLOT_BITS),
+            bytes: word as u32 % (1 << WORDS_BITS) * 8,
         }
+    }
+}
+
+/// The span of time that a packed [`Freed`] was freed in.
+fn time_of(word: u64) -> usize {
+    (word >> TIME_SHIFT) as usize % TIMES
+}
+
+/// A number of a thread's that another one may be changing.
+fn seen<T: Copy>(cell: &Cell<T>) -> T {
+    // SAFETY: the cell is there, and what it holds is a number, of which any bits are valid.
+    unsafe { core::ptr::read_volatile(cell.as_ptr()) }
+}
+
+/// How long ago something happened, in milliseconds: at least and at most so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ago {
+    /// At least.
+    pub least: u64,
+    /// At most.
+    pub most: u64,
+}
+
+impl Ago {
+    /// Something that happened at the time `then`.
+    pub fn since(then: u64, now: u64) -> Ago {
+        let ago = now.saturating_sub(then);
+        Ago {
+            least: ago,
+            most: ago,
+        }
+    }
+
+    /// Says when a block was freed, in plain words.
+    pub fn tell(self, line: &mut Line) {
+        const SECOND: u64 = 1000;
+        if self.most < SECOND {
+            line.text("; freed less than a second ago");
+            return;
+        }
+        let (unit, name) = match self.most {
+            0..120_000 => (SECOND, " seconds ago"),
+            120_000..7_200_000 => (60 * SECOND, " minutes ago"),
+            _ => (3600 * SECOND, " hours ago"),
+        };
+        let (least, most) = (self.least / unit, self.most.div_ceil(unit));
+        line.text("; freed ");
+        if least == 0 {
+            line.text("at most ");
+        } else if least + 1 < most {
+            line.decimal(least as usize).text(" to ");
+        }
+        line.decimal(most as usize).text(name);
     }
 }
 
@@ -76,8 +137,12 @@ pub struct Quarantine {
     bytes: Cell<usize>,
     /// What the blocks in the random stage are charged for.
     random_stage_bytes: Cell<usize>,
+    /// The span of time that is now, as it stands in a packed block.
+    time: Cell<u64>,
     random_stage: [Cell<u64>; RANDOM_STAGE],
     ring: [Cell<u64>; RING],
+    /// When each span of time began, in milliseconds. The one before ended then.
+    began: [Cell<u64>; TIMES],
 }
 
 /// The bytes that a block of `bytes` is charged for in a quarantine of `most` bytes. There is a least charge, so that
@@ -95,7 +160,7 @@ impl Quarantine {
     pub fn put(&self, freed: Freed, random: Option<&Random>, most: usize) {
         let charged = charge(freed.bytes, most);
         self.bytes.set(self.bytes.get() + charged);
-        let mut word = freed.pack();
+        let mut word = freed.pack() | self.time.get();
         // One of the larger blocks would fill the random stage, and the others never leave it.
         let random = random.filter(|_| charged <= most / 16);
         if let Some(random) = random {
@@ -175,6 +240,44 @@ impl Quarantine {
             .set(self.random_stage_bytes.get() - charged);
         self.bytes.set(self.bytes.get() - charged);
         Some(freed)
+    }
+
+    /// Tells that it is `now`, in a slow path. Another span of time begins where the last one is long enough, and none
+    /// of the blocks that wait was freed in the one whose number comes again.
+    pub fn tell_time(&self, now: u64) {
+        let time = time_of(self.time.get());
+        if now < self.began[time].get() + TIME_MS {
+            return;
+        }
+        let next = (time + 1) % TIMES;
+        if !self.waiting().any(|word| time_of(word) == next) {
+            self.began[next].set(now);
+            self.time.set((next as u64) << TIME_SHIFT);
+        }
+    }
+
+    /// The blocks that wait, as they are packed. A report may ask while the quarantine's thread is at work.
+    fn waiting(&self) -> impl Iterator<Item = u64> + '_ {
+        let (first, end) = (seen(&self.first), seen(&self.end));
+        let count = end.wrapping_sub(first).min(RING as u32);
+        let ring = (0..count).map(move |i| seen(&self.ring[first.wrapping_add(i) as usize % RING]));
+        let drawn = (seen(&self.drawn) as usize).min(RANDOM_STAGE);
+        ring.chain(self.random_stage[..drawn].iter().map(seen))
+    }
+
+    /// How long ago the slot of a slab, by numbers, was freed, if it waits here.
+    fn freed_ago(&self, slab: u32, slot: u32, now: u64) -> Option<Ago> {
+        let is_it = |&word: &u64| {
+            let freed = Freed::unpack(word);
+            freed.slab == slab && freed.slot == slot
+        };
+        let time = time_of(self.waiting().find(is_it)?);
+        let since = |time: usize| now.saturating_sub(seen(&self.began[time]));
+        let ended = (time != time_of(seen(&self.time))).then(|| since((time + 1) % TIMES));
+        Some(Ago {
+            least: ended.unwrap_or(0),
+            most: since(time),
+        })
     }
 
     /// Forgets all, in a fork child, where the blocks were freed by a walk over all slabs: perhaps by a signal
@@ -286,6 +389,7 @@ impl Threads {
         let thread = self.at(start, index);
         thread.index.set(index as u32);
         thread.quarantine.forget();
+        thread.quarantine.tell_time(os.clock());
         thread.random.seed(core::array::from_fn(|_| os.random()));
         local.hardened.set(index as u32 + 1);
         Some(thread)
@@ -306,6 +410,13 @@ impl Threads {
         registry.made += 1;
         self.made.store(registry.made, Relaxed);
         Some(index)
+    }
+
+    /// How long ago the slot of a slab, by numbers, was freed, if it waits in a quarantine. For a report: threads may be
+    /// at work there, so at worst nothing is found.
+    pub fn freed_ago(&self, start: usize, slab: u32, slot: u32, now: u64) -> Option<Ago> {
+        let made = self.made.load(Relaxed) as usize;
+        (0..made).find_map(|index| self.at(start, index).quarantine.freed_ago(slab, slot, now))
     }
 
     /// The one that a heap works on the `block` of. `None` means that the block is none of these.
@@ -403,6 +514,46 @@ mod tests {
             let held = n + 1 - out.get();
             assert!(held <= 640 && (n < 640 || held >= 640 - 2 * 640 / BATCHES as u32));
         }
+    }
+
+    #[test]
+    fn it_is_known_when_a_block_that_waits_was_freed() {
+        let (quarantine, most) = (empty(), 640 * 64);
+        quarantine.tell_time(1000);
+        (0..100).for_each(|n| {
+            quarantine.tell_time(1000 + 10 * u64::from(n));
+            quarantine.put(freed(n), None, most);
+        });
+        let ago = |n: u32, now| quarantine.freed_ago(2 + n, n % 512, now);
+        for n in 0..100 {
+            let (exact, ago) = (990 - 10 * u64::from(n), ago(n, 1990).expect("it waits"));
+            assert!(ago.least <= exact && exact <= ago.most, "{n} {ago:?}");
+            assert!(ago.most - ago.least <= TIME_MS + 10, "{n} {ago:?}");
+        }
+        assert_eq!(ago(100, 1990), None);
+        // Nothing leaves: the numbers of spans do not come again for others.
+        (0..1000).for_each(|i| quarantine.tell_time(2000 + 100 * i));
+        quarantine.put(freed(100), None, most);
+        let (old, young) = (ago(0, 200_000).unwrap(), ago(100, 200_000).unwrap());
+        assert!(
+            old.least >= 198_000 && young.least == 0,
+            "{old:?} {young:?}"
+        );
+    }
+
+    #[test]
+    fn how_long_ago_is_said_in_plain_words() {
+        let said = |least, most| {
+            let mut line = Line::new();
+            Ago { least, most }.tell(&mut line);
+            std::string::String::from_utf8(line.bytes().to_vec()).unwrap()
+        };
+        assert_eq!(said(0, 400), "; freed less than a second ago");
+        assert_eq!(said(0, 3100), "; freed at most 4 seconds ago");
+        assert_eq!(said(2100, 4100), "; freed 2 to 5 seconds ago");
+        assert_eq!(said(2100, 2900), "; freed 3 seconds ago");
+        assert_eq!(said(200_000, 300_000), "; freed 3 to 5 minutes ago");
+        assert_eq!(said(9_000_000, 9_000_000), "; freed 3 hours ago");
     }
 
     #[test]

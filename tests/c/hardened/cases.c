@@ -121,6 +121,12 @@ static void double_free_in_quarantine(void) {
     for (int i = 0; i < 100; i++) give(take(40));
     give(dead);
 }
+static void double_free_after_a_while(void) {
+    char *dead = freed(40);
+    wait_ms(1200);
+    for (int i = 0; i < 1000; i++) give(take(40));
+    give(dead);
+}
 static void double_free_of_a_span(void) { give(freed(20000)); }
 static void double_free_of_a_large_block(void) { give(freed(300000)); }
 static void double_free_of_nothing(void) { give(freed(0)); }
@@ -468,7 +474,7 @@ static const struct {
     MISUSE(overflow_of_a_large_block_up_to_a_fault), MISUSE(underflow_of_a_large_block), MISUSE(write_after_free),
     MISUSE(write_after_free_of_8_bytes), MISUSE(write_after_free_of_8000_bytes), MISUSE(write_after_free_of_a_span),
     MISUSE(write_after_free_on_an_idle_page), MISUSE(write_after_free_of_a_large_block), MISUSE(read_after_free_of_a_large_block), MISUSE(double_free),
-    MISUSE(double_free_in_quarantine), MISUSE(double_free_of_a_span), MISUSE(double_free_of_a_large_block),
+    MISUSE(double_free_in_quarantine), MISUSE(double_free_after_a_while), MISUSE(double_free_of_a_span), MISUSE(double_free_of_a_large_block),
     MISUSE(double_free_of_nothing), MISUSE(invalid_free), MISUSE(realloc_after_free), MISUSE(size_after_free),
     MISUSE(write_to_nothing), MISUSE(read_of_nothing), MISUSE(racing_double_free), CASE(sizes_are_exact),
     CASE(freed_blocks_are_cleared), CASE(reuse_waits_for_the_quarantine), CASE(reuse_waits_for_the_ring), CASE(some_order),
