@@ -4,7 +4,7 @@
 use super::{mark_busy, Allocator, Region};
 use crate::arch::{mark_free, Freed};
 use crate::class::slot_at;
-use crate::heap::{self, heap_of, locate};
+use crate::heap::{self, heap_of, locate, LARGE};
 use crate::large::Found;
 use crate::misuse::{Call, Misuse};
 use crate::options::{self, Name};
@@ -154,7 +154,7 @@ impl<O: Os> Allocator<O> {
             backend.profile.end_large(&backend.meta, addr);
             let found = backend.large.unmap(&backend.os, &backend.meta, addr);
             if let (Found::Live(block), Some(heap)) = (found, heap_of(thread)) {
-                heap.note_returned(block.bytes);
+                heap.note_returned(LARGE, block.bytes);
             }
             found
         } else {

@@ -21,7 +21,7 @@ mod thread;
 
 use crate::class::{cache_offset, class_of, fit, upper_class, Fit, LOCAL_CLASSES};
 use crate::hardened::{Hardened, Samples};
-use crate::heap::{heap_of, Backend, Heap};
+use crate::heap::{heap_of, Backend, Heap, LARGE};
 use crate::mutex::{Mutex, Registry};
 use crate::nested::Nested;
 use crate::occupancy::Sums;
@@ -370,6 +370,7 @@ impl<O: Os> Allocator<O> {
                 let backend = &self.backend;
                 let mapped = backend.map_large(size, align);
                 if let Some((block, _)) = mapped {
+                    heap.note_taken(LARGE, block.bytes);
                     heap.profile_large(backend, block);
                 }
                 Ok(mapped)

@@ -2,7 +2,7 @@
 
 use super::{cache_of, mark_busy, with_room, Allocator, Live, Target};
 use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
-use crate::heap::{self, heap_of, Heap};
+use crate::heap::{self, heap_of, Heap, LARGE};
 use crate::large::Block;
 use crate::misuse::Call;
 use crate::os::{NextMalloc, Os};
@@ -368,6 +368,7 @@ impl<O: Os> Allocator<O> {
                 backend.large.set_owner(moved.address, owner);
             }
             if let Some(heap) = heap_of(thread) {
+                heap.note_taken(LARGE, moved.bytes);
                 heap.profile_large(backend, moved);
             }
             (moved, fresh)

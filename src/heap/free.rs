@@ -1,6 +1,6 @@
 //! Freeing: requeuing slabs on their lists, and what other threads and exited ones have to do with it.
 
-use super::{dead, overlap, place, remote_overlap, Backend, Heap, SHARED_PART, WATCH_PAGES};
+use super::{dead, overlap, place, remote_overlap, Backend, Heap, SHARED_PART, SLABS, WATCH_PAGES};
 use crate::class::{CLASSES, SPAN};
 use crate::counters;
 use crate::misuse::Misuse;
@@ -200,7 +200,7 @@ impl Heap {
         self.account(slab, slab.slots());
         self.flush_stats(backend);
         let released = self.released.get() + slab.pages();
-        self.note_returned(slab.pages() * PAGE);
+        self.note_returned(SLABS, slab.pages() * PAGE);
         backend.release(slab);
         self.released.set(released % WATCH_PAGES);
         if released >= WATCH_PAGES {
@@ -209,9 +209,16 @@ impl Heap {
         Ok(())
     }
 
-    /// A free of this heap's thread returned `bytes` bytes to the process.
-    pub fn note_returned(&self, bytes: usize) {
-        self.returned.set(self.returned.get().saturating_add(bytes));
+    /// The heap's thread returned `bytes` bytes of a kind to the process.
+    pub fn note_returned(&self, kind: usize, bytes: usize) {
+        let returned = &self.returned[kind];
+        returned.set(returned.get().saturating_add(bytes));
+    }
+
+    /// The heap's thread took `bytes` bytes of a kind: so many of those that it returned are in use again.
+    pub fn note_taken(&self, kind: usize, bytes: usize) {
+        let returned = &self.returned[kind];
+        returned.set(returned.get().saturating_sub(bytes));
     }
 
     /// Much was released, so the heap's end may be near its return. Active slabs raise no event when they

@@ -49,7 +49,7 @@ use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED
 use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{SlotCache, ThreadCache};
-use crate::units::{SlabId, WORD_SLOTS};
+use crate::units::{SlabId, PAGE, WORD_SLOTS};
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::compiler_fence;
@@ -74,8 +74,11 @@ const OWNED_AGAIN: u32 = 16;
 const GOES_ON_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
-/// A thread whose frees returned so many bytes leaves nothing idle for others when it ends.
+/// A thread that leaves fewer bytes of slabs, or of large blocks, gives nothing back at its end.
 const RETURNED_LEAST: usize = 1 << 20;
+/// What a thread returns and takes: slabs and spans, and large blocks.
+const SLABS: usize = 0;
+pub(crate) const LARGE: usize = 1;
 /// A rate of sampling below which every refill asks. Above, one in `TICK_EVERY` does.
 const OFTEN: usize = 16 << 10;
 /// The largest rate of sampling that is distinguished.
@@ -157,7 +160,7 @@ impl<O: Os> Backend<O> {
     fn new_slab(&self, shape: &Shape, owner: Owner) -> Option<(SlabPtr, bool)> {
         let made = self.pages.new_slab(&self.os, &self.meta, shape, owner);
         let grown = self.pages.take_grown();
-        if grown > 0 {
+        if grown > 0 && !self.pages.keeps_all() {
             self.large.give_way(&self.os, &self.meta, grown);
         }
         made
@@ -172,14 +175,18 @@ impl<O: Os> Backend<O> {
         mapped
     }
 
-    /// A thread has ended whose frees returned `bytes` bytes of slabs and large blocks. Of few bytes nothing goes back: many
-    /// programs begin such threads again and again.
-    fn give_back_at_end(&self, bytes: usize) {
-        if bytes < RETURNED_LEAST {
+    /// A thread has ended that returned so many bytes of slabs, and of large blocks, more than it took. Of few bytes nothing
+    /// goes back: many programs begin such threads again and again.
+    fn give_back_at_end(&self, [slabs, large]: [usize; 2]) {
+        if self.pages.keeps_all() {
             return;
         }
-        self.pages.give_back_at_end(&self.os, &self.meta, bytes);
-        self.large.give_back_at_end(&self.os, &self.meta, bytes);
+        if slabs >= RETURNED_LEAST {
+            self.pages.give_back_at_end(&self.os, &self.meta, slabs);
+        }
+        if large >= RETURNED_LEAST {
+            self.large.give_back_at_end(&self.os, &self.meta, large);
+        }
     }
 
     /// What tells whether memory went back: bytes of the break and of mappings, and free pages of the heap's.
@@ -295,8 +302,8 @@ pub struct Heap {
     asking: Cell<bool>,
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
-    /// Bytes of slabs and large blocks that the thread's frees returned.
-    returned: Cell<usize>,
+    /// Bytes of slabs, and of large blocks, that the thread returned to the process and did not take again.
+    returned: [Cell<usize>; 2],
     /// When what lay unused was last looked for. Others read it.
     last_decay: AtomicU64,
     /// What the search for holes has learnt, and where it stopped.
@@ -892,6 +899,7 @@ impl Heap {
             false => None,
         })?;
         this.own();
+        self.note_taken(SLABS, slab.pages() * PAGE);
         this.grown.set(this.grown.get() + 1);
         counters::add(&backend.meta.counters().slabs[class], 1);
         self.flush_stats(backend);

@@ -9,7 +9,7 @@
 //! size uses one span and touches no list. A bin is last in, first out: the span freed last is the one whose bytes the
 //! caches still hold.
 
-use super::{remote_overlap, Backend, Heap, BINNED_BYTES, BINS_UP, TICK_SPAN_BYTES};
+use super::{remote_overlap, Backend, Heap, BINNED_BYTES, BINS_UP, SLABS, TICK_SPAN_BYTES};
 use crate::class::{bin_below, bin_of, bin_pages, span_bin};
 use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
@@ -219,6 +219,7 @@ impl Heap {
             align,
         };
         let carved = backend.new_slab(&shape, self.me())?;
+        self.note_taken(SLABS, pages * PAGE);
         counters::add(&backend.meta.counters().spans, 1);
         self.flush_stats(backend);
         Some(carved)

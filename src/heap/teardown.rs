@@ -127,7 +127,7 @@ impl Heap {
     /// others wait on the abandoned list. What the thread freed is nothing that it takes again, so it goes back.
     pub fn abandon_all<O: Os>(&self, backend: &Backend<O>) -> Result<(), Misuse> {
         self.part_with_all(backend, |slab| self.abandon(backend, slab))?;
-        backend.give_back_at_end(self.returned.replace(0));
+        backend.give_back_at_end([0, 1].map(|kind| self.returned[kind].replace(0)));
         Ok(())
     }
 
@@ -224,6 +224,7 @@ impl Heap {
 
     /// Forgets all lists and what is cached, without touching slabs.
     pub(super) fn forget_all(&self) {
+        self.returned.iter().for_each(|returned| returned.set(0));
         for class in 0..CLASSES {
             let this = &self.classes[class];
             this.full.clear();

@@ -172,6 +172,11 @@ impl Pages {
         }
     }
 
+    /// Whether all that is freed is kept until it has been idle for long.
+    pub fn keeps_all(&self) -> bool {
+        self.policy().keeps_all()
+    }
+
     /// Something else in the process grew by `bytes` bytes: as many free pages go back, unless the program took such
     /// pages again soon after an earlier time.
     pub fn give_way<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
@@ -197,19 +202,19 @@ impl Pages {
         meta: &Meta,
         left: impl FnOnce(&mut Policy, usize, usize) -> usize,
     ) {
-        let (left, pad) = {
+        let (left, pad, trimmed) = {
             let inner = &mut *self.inner.lock();
             let (dirty, used) = (inner.runs.dirty_pages(), inner.used_pages());
             let left = left(&mut inner.policy, dirty, used);
             if left >= dirty {
                 return;
             }
-            (left, inner.policy.pad())
+            (left, inner.policy.pad(), inner.policy.trimmed)
         };
         self.trim(os, meta, left.max(pad));
         let dirty = {
             let inner = &mut *self.inner.lock();
-            inner.policy.trimmed = false;
+            inner.policy.trimmed = trimmed;
             inner.runs.dirty_pages()
         };
         if dirty > left {

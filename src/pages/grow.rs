@@ -164,13 +164,16 @@ impl Pages {
     /// Asks for huge pages for the fresh `pages` at `start`, by which `window` grows, once it is large.
     fn advise_huge<O: Os>(&self, os: &O, window: &Window, start: usize, pages: usize) {
         let policy = self.policy();
-        let wanted = policy.fills && policy.is_for_huge(window);
-        let Some(start) = NonNull::new(start as *mut u8).filter(|_| wanted) else {
+        if !policy.is_for_huge(window) {
+            return;
+        }
+        // Where the system gives huge pages unasked, those of spans are to stay open as well once discarded.
+        self.inner.lock().policy.huge = true;
+        let Some(start) = NonNull::new(start as *mut u8).filter(|_| policy.fills) else {
             return;
         };
         // SAFETY: the heap grew by these pages just now: they are fresh, and ours.
         unsafe { os.advise_huge(start, pages * PAGE, Huge::Wanted) };
-        self.inner.lock().policy.huge = true;
     }
 
     pub(super) fn grow_mapped<O: Os>(&self, os: &O, meta: &Meta, need: usize) -> bool {

@@ -312,3 +312,25 @@ fn a_thread_that_ends_leaves_what_others_learnt_to_keep() {
     );
     heap.is_sound();
 }
+
+/// Nor where a thread ends that took and returned a little memory many times.
+#[test]
+fn a_thread_that_ends_leaves_what_others_learnt_to_keep_however_much_it_took_by_turns() {
+    for size in [8000, 1_000_000] {
+        let heap = Heap::new();
+        (0..20).for_each(|_| swell_by(&heap, 0, size));
+        let before = kept(&heap);
+        assert!(before >= 30_000_000, "it learnt to keep them");
+        for _ in 0..40 {
+            let blocks = heap.take_many(1, size, 900_000 / size + 1);
+            heap.give_all(1, &blocks);
+        }
+        heap.exit(1);
+        assert!(
+            kept(&heap) + 1_200_000 >= before,
+            "{size}: {} of {before} bytes stay",
+            kept(&heap)
+        );
+        heap.is_sound();
+    }
+}

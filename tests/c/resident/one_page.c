@@ -4,7 +4,20 @@
 
 enum { BLOCKS = 20000, LEAST = 9000, MOST = 36000 };
 
+/* Whether the kernel gives huge pages to whoever does not refuse them. */
+static int huge_pages_come_unasked(void) {
+    char line[64] = "";
+    int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY);
+    if (file >= 0) {
+        ssize_t bytes = read(file, line, sizeof line - 1);
+        line[bytes > 0 ? bytes : 0] = 0;
+        close(file);
+    }
+    return strstr(line, "[always]") != NULL;
+}
+
 int main(void) {
+    if (huge_pages_come_unasked()) small_pages_only();
     uint64_t random = 88172645463325252u;
     give(take(1));
     size_t before = resident_bytes();
