@@ -39,6 +39,12 @@ struct Ring {
 }
 
 impl Ring {
+    /// The range of the block that began at `address`.
+    fn range_at(&self, address: usize, os_page: usize) -> Option<Range> {
+        let mut held = (0..self.count).map(|i| self.ranges[(self.first + i) % HELD]);
+        held.rfind(|range| range.start + os_page == address)
+    }
+
     /// Whether there was a place for it.
     fn put(&mut self, range: Range) -> bool {
         if self.count == HELD {
@@ -92,16 +98,15 @@ impl AddressQuarantine {
         Some(range.bytes - FENCES * os_page)
     }
 
-    /// How long ago the block was freed that began at `address`, if it is held.
+    /// How long ago the block was freed that began at `address`, if it is held. Not known while the lock is taken: a signal
+    /// handler may report a misuse that has interrupted whoever holds it.
     pub fn freed_ago(&self, address: usize, os_page: usize, now: u64) -> Option<Ago> {
-        let range = self.range_at(address, os_page)?;
+        let range = self.ring.try_lock()?.range_at(address, os_page)?;
         Some(Ago::since(range.freed, now))
     }
 
     fn range_at(&self, address: usize, os_page: usize) -> Option<Range> {
-        let ring = self.ring.lock();
-        let mut held = (0..ring.count).map(|i| ring.ranges[(ring.first + i) % HELD]);
-        held.rfind(|range| range.start + os_page == address)
+        self.ring.lock().range_at(address, os_page)
     }
 
     /// Puts the freed block of `bytes` bytes at `start` out of reach, with its guard pages. The oldest ones go back to
@@ -119,11 +124,12 @@ impl AddressQuarantine {
         // SAFETY: the caller's: the block and its guard pages are ours, and nobody uses them.
         let closed = unsafe { os.close(whole, bytes) };
         self.shrink(os, HELD_BYTES.saturating_sub(bytes));
+        let freed = os.clock();
         let held = closed
             && self.ring.lock().put(Range {
                 start,
                 bytes,
-                freed: os.clock(),
+                freed,
             });
         if !held {
             // SAFETY: the caller gave up the block with its guard pages, and the quarantine did not take it.

@@ -155,8 +155,9 @@ impl Parked {
     /// Adds a slab whose owner word says released, and whose pages are as `how` says.
     pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr, how: u32) {
         slab.owner.store(RELEASED, Relaxed);
-        slab.set_state(State::Parked);
+        // A fork child believes it of every slab whose state says so.
         slab.counted.store(how, Relaxed);
+        slab.set_state(State::Parked);
         let kind = kind(slab.class(), slab.pages());
         match how {
             WARM => {
@@ -605,7 +606,8 @@ impl Pages {
         self.set_map(page, all, SlabId::NONE);
         let inner = &mut *self.inner.lock();
         inner.headers.give(slab);
-        inner.give(page, all, Cleanness::Fresh);
+        // Pointers that dangle may lead here, and nothing is closed: whoever takes them looks at what they hold.
+        inner.give(page, all, Cleanness::Dirty);
         inner.kept.guards = inner.kept.guards.saturating_sub(all - n);
         true
     }
