@@ -61,11 +61,18 @@ impl Page {
 /// A file to which the library adds its reports of misuse, beside standard error.
 pub struct Reports(File);
 
+/// Bytes of reports that are read at most.
+const REPORTS_MOST: u64 = 16 << 20;
+
 impl Reports {
     /// An empty one.
     pub fn create() -> Result<Reports> {
         let name = "slabside reports";
-        Ok(Reports(memfd_create(name, MemfdFlags::CLOEXEC)?.into()))
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file: File = memfd_create(name, flags)?.into();
+        // The library writes to a file that is sealed so, and to no other one.
+        fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK)?;
+        Ok(Reports(file))
     }
 
     /// The path by which other processes of the same user open it.
@@ -78,7 +85,7 @@ impl Reports {
         let mut bytes = Vec::new();
         let mut file = &self.0;
         file.seek(SeekFrom::Start(0))?;
-        file.read_to_end(&mut bytes)?;
+        file.take(REPORTS_MOST).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

@@ -177,6 +177,13 @@ pub unsafe fn close(file: c_int) {
     let _ = unsafe { ask(libc::SYS_close, [file as usize]) };
 }
 
+/// The seals of `file`: F_GET_SEALS of fcntl(2). 0 of a file that can have none.
+pub fn seals(file: c_int) -> c_int {
+    // SAFETY: fcntl(2) with this command reads and writes no memory of the process.
+    let seals = unsafe { ask(libc::SYS_fcntl, [file as usize, libc::F_GET_SEALS as usize]) };
+    seals.map_or(0, |seals| seals as c_int)
+}
+
 /// pread(2), or read(2) where `from` is `None`: how many bytes, 0 where that fails.
 pub fn read(file: c_int, place: &mut [u8], from: Option<usize>) -> usize {
     let (start, bytes) = (place.as_mut_ptr() as usize, place.len());

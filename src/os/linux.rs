@@ -14,7 +14,7 @@ use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{Acquire, Release};
-use core::sync::atomic::{AtomicBool, AtomicPtr};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8};
 
 /// The running Linux system.
 pub struct Linux {
@@ -476,6 +476,7 @@ impl Host for Linux {
     }
 
     fn options(&self) -> &'static [u8] {
+        REPORTS_PATH.keep();
         variable(crate::os::OPTIONS).map_or(&[], core::ffi::CStr::to_bytes)
     }
 
@@ -696,16 +697,55 @@ fn tell(line: &Line) {
 fn report(parts: &[&[u8]]) {
     let write = |file| parts.iter().for_each(|part| calls::write(file, part));
     write(libc::STDERR_FILENO);
-    let Some(path) = variable(crate::os::REPORTS) else {
+    let Some(path) = REPORTS_PATH.get() else {
         return;
     };
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC;
-    // SAFETY: a variable's value is a string, and the descriptor our own.
+    let flags =
+        libc::O_WRONLY | libc::O_APPEND | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    // SAFETY: the path ends with a nul, and the descriptor is our own.
     unsafe {
-        if let Ok(file) = calls::open(path.as_ptr(), flags, 0) {
-            write(file);
+        if let Ok(file) = calls::open(path.as_ptr().cast(), flags, 0) {
+            // Who made the file sealed it so. After the maker's end its number under /proc may be another process's.
+            if calls::seals(file) == libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK {
+                write(file);
+            }
             calls::close(file);
         }
+    }
+}
+
+/// Bytes of the longest path that names a file for reports, with the nul.
+const REPORTS_PATH_BYTES: usize = 64;
+
+/// The path that [`crate::os::REPORTS`] had at the start: a report does not look through an environment that the program
+/// may have changed or freed.
+struct ReportsPath {
+    bytes: [AtomicU8; REPORTS_PATH_BYTES],
+    is_set: AtomicU32,
+}
+
+static REPORTS_PATH: ReportsPath = ReportsPath {
+    bytes: [const { AtomicU8::new(0) }; REPORTS_PATH_BYTES],
+    is_set: AtomicU32::new(0),
+};
+
+impl ReportsPath {
+    /// Keeps what the variable says now, if that is not too long.
+    fn keep(&self) {
+        let path = variable(crate::os::REPORTS).map_or(&[][..], core::ffi::CStr::to_bytes);
+        if path.is_empty() || path.len() >= REPORTS_PATH_BYTES {
+            return;
+        }
+        for (kept, &byte) in self.bytes.iter().zip(path) {
+            kept.store(byte, Relaxed);
+        }
+        self.is_set.store(1, Release);
+    }
+
+    /// The path with a nul at its end.
+    fn get(&self) -> Option<[u8; REPORTS_PATH_BYTES]> {
+        let is_set = self.is_set.load(Acquire) != 0;
+        is_set.then(|| core::array::from_fn(|at| self.bytes[at].load(Relaxed)))
     }
 }
 
