@@ -77,29 +77,53 @@ pub fn ending(pid: u32) -> Ending {
     let thread = Pid::from_raw(pid as i32);
     let killed = ptrace::getevent(thread).is_ok_and(|status| status & 0x7f != 0);
     let alone = ptrace::getregs(thread).is_ok_and(|all| last_call(&all) == libc::SYS_exit as u64);
-    let tasks = procfs::process::Process::new(pid as i32).and_then(|own| own.tasks());
-    let tasks: Vec<i32> = tasks.map_or(Vec::new(), |all| {
-        all.flatten().map(|task| task.tid).collect()
-    });
-    let others = || tasks.iter().filter(|&&tid| tid != pid as i32);
-    if others().any(|&tid| executes(pid, tid)) {
-        return Ending::Exec;
+    if alone && others(pid).next().is_some() {
+        return Ending::Part;
     }
-    match killed || others().next().is_some() && alone {
+    let begin = Instant::now();
+    loop {
+        let calls: Vec<String> = others(pid).map(|tid| call_of(pid, tid)).collect();
+        if calls.iter().any(|call| is_exec(call)) {
+            return Ending::Exec;
+        }
+        // Which call a thread is in is not told while it runs. Those that are about to end are gone soon.
+        let is_told = calls.iter().all(|call| call != RUNS);
+        if is_told || begin.elapsed() > CALLS_MOST {
+            break;
+        }
+        thread::sleep(EXEC_LOOKS);
+    }
+    match killed {
         true => Ending::Part,
         false => Ending::Whole,
     }
 }
 
-/// Whether a thread is about to make another program of its process.
-fn executes(pid: u32, tid: i32) -> bool {
+/// The threads of `pid` beside its first one.
+fn others(pid: u32) -> impl Iterator<Item = i32> {
+    let tasks = procfs::process::Process::new(pid as i32).and_then(|own| own.tasks());
+    let tasks = tasks.into_iter().flat_map(|all| all.flatten());
+    tasks
+        .map(|task| task.tid)
+        .filter(move |&tid| tid != pid as i32)
+}
+
+/// What the kernel says of a thread that runs, instead of its system call.
+const RUNS: &str = "running";
+/// The longest wait for threads to end, or to say in which call they are.
+const CALLS_MOST: Duration = Duration::from_millis(100);
+
+/// The number of the system call that a thread is in, or [`RUNS`].
+fn call_of(pid: u32, tid: i32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"));
-    let call = text.unwrap_or_default();
-    let call = call
-        .split_whitespace()
-        .next()
-        .and_then(|call| call.parse().ok());
-    call.is_some_and(|call: libc::c_long| [libc::SYS_execve, libc::SYS_execveat].contains(&call))
+    let text = text.unwrap_or_default();
+    text.split_whitespace().next().unwrap_or_default().into()
+}
+
+/// Whether a thread in this call is about to make another program of its process.
+fn is_exec(call: &str) -> bool {
+    let call = call.parse();
+    call.is_ok_and(|call: libc::c_long| [libc::SYS_execve, libc::SYS_execveat].contains(&call))
 }
 
 /// The system call that a thread is in.

@@ -54,7 +54,13 @@ const ENTRIES: [&str; 21] = [
 /// Whether a function is the allocator's, or only stands between it and the program. Its name is as it is written in its
 /// language.
 pub fn is_allocators(function: &str) -> bool {
-    if INTERNALS.iter().any(|module| function.contains(module)) {
+    // A part of a longer name is another crate's.
+    let begins = |at: usize| {
+        let before = function[..at].chars().next_back();
+        before.is_none_or(|letter| !letter.is_alphanumeric() && letter != '_' && letter != ':')
+    };
+    let is_inside = |module: &str| function.match_indices(module).any(|(at, _)| begins(at));
+    if INTERNALS.iter().any(|module| is_inside(module)) {
         return true;
     }
     let plain = function.split('(').next().unwrap_or(function);
@@ -315,6 +321,7 @@ mod tests {
             "main",
             "free_list",
             "slabside_user::main",
+            "my_slabside::heap::grow",
             "Pool::operator new(unsigned long)",
             "__rustc::main",
         ] {
