@@ -3,7 +3,7 @@
 //! Registers the hooks and calls down. The counters' page is exchanged here too, if `slabside run` provides one. The
 //! library opens the file that the environment names, and maps it over the private page.
 
-use crate::allocator::Allocator;
+use crate::allocator::{mark_busy, Allocator};
 use crate::counters::{self, Counters, Each};
 use crate::meta::Area;
 use crate::misuse::Line;
@@ -59,9 +59,16 @@ fn fault(address: usize) {
 
 /// A thread is about to fork: the break stays where it is until it has. No lock is kept.
 unsafe extern "C" fn fork_prepare() {
+    let thread = local();
+    // First of all: a repair that this brings about frees the break.
+    let interrupted = GLOBAL.is_interrupted(thread);
+    if !interrupted {
+        GLOBAL.notice_fork(thread);
+    }
     GLOBAL.backend.pages.hold_break();
     // A thread in the middle of a slow path may be the one that moves it.
-    if !GLOBAL.is_interrupted(local()) {
+    if !interrupted {
+        mark_busy!(thread);
         GLOBAL.backend.pages.await_mover();
     }
 }

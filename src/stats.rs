@@ -1,8 +1,9 @@
 //! Read-only views of the heap: its figures, made exact by a walk over the slab headers.
 
-use crate::allocator::{Allocator, Target};
+use crate::allocator::{Allocator, Busy, Target};
 use crate::class::CLASSES;
 use crate::misuse::Call;
+use crate::mutex::Held;
 use crate::occupancy::Occupancy;
 use crate::os::Os;
 use crate::slab::SlabPtr;
@@ -50,11 +51,17 @@ pub struct Stats {
     pub idle_large: usize,
 }
 
+/// Whether a caller that `enter` answered with `busy` may take locks: it is in no slow path, or in one that holds none. A
+/// signal handler that interrupted such a path, or left it, would wait for itself.
+fn may_lock(busy: &Option<Busy>) -> bool {
+    busy.is_some() || Held::none()
+}
+
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
 pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Stats {
     let frame = Frame::new();
-    let _busy = allocator.enter(thread, &frame);
-    if !allocator.is_started() {
+    let busy = allocator.enter(thread, &frame);
+    if !allocator.is_started() || !may_lock(&busy) {
         return Stats::default();
     }
     let backend = &allocator.backend;
@@ -114,13 +121,13 @@ pub struct LiveByClass {
 /// What is live in `allocator`, by size class. Other threads may be at work: then it is a moment's mixture.
 pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> LiveByClass {
     let frame = Frame::new();
-    let _busy = allocator.enter(thread, &frame);
+    let busy = allocator.enter(thread, &frame);
     let mut live = LiveByClass {
         bytes: [0; CLASSES + 1],
         spans: 0,
         large: 0,
     };
-    if !allocator.is_started() {
+    if !allocator.is_started() || !may_lock(&busy) {
         return live;
     }
     allocator.backend.pages.each_slab(|slab| {
@@ -175,7 +182,7 @@ pub struct Census {
 /// Counts what `allocator` holds.
 pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
     let frame = Frame::new();
-    let _busy = allocator.enter(thread, &frame);
+    let busy = allocator.enter(thread, &frame);
     let mut census = Census {
         held: 0,
         held_most: 0,
@@ -190,7 +197,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
         large_bytes: 0,
         peak: 0,
     };
-    if !allocator.is_started() {
+    if !allocator.is_started() || !may_lock(&busy) {
         return census;
     }
     let backend = &allocator.backend;
@@ -222,7 +229,10 @@ impl<O: Os> Allocator<O> {
     /// How full the slab of the live block at `block` is. All zero for a block that has pages of its own, and for null.
     /// Other threads may be at work: then the figures are a moment's mixture. What is not a live block is a misuse.
     pub fn occupancy(&self, thread: &ThreadCache, block: *const u8) -> Occupancy {
-        self.slab_of_slots(thread, block)
+        let slab = self.slab_of_slots(thread, block);
+        let frame = Frame::new();
+        let busy = self.enter(thread, &frame);
+        slab.filter(|_| may_lock(&busy))
             .map_or_else(Occupancy::default, |slab| {
                 self.sums.measure(&self.backend.pages, slab)
             })
@@ -230,8 +240,10 @@ impl<O: Os> Allocator<O> {
 
     /// Whether to move the live block at `block` helps to give its slab back. See [`Allocator::occupancy`].
     pub fn should_move(&self, thread: &ThreadCache, block: *const u8) -> bool {
-        self.slab_of_slots(thread, block)
-            .is_some_and(|slab| self.sums.should_move(&self.backend.pages, slab))
+        let slab = self.slab_of_slots(thread, block);
+        let frame = Frame::new();
+        let busy = self.enter(thread, &frame);
+        slab.is_some_and(|slab| may_lock(&busy) && self.sums.should_move(&self.backend.pages, slab))
     }
 
     /// The slab that the live block at `block` is a slot of, if it is one.

@@ -100,6 +100,7 @@ impl<'a> Busy<'a> {
         // Of paths within others the outermost one counts.
         if before == 0 {
             frame.begin();
+            compiler_fence(SeqCst); // A mark leads to a frame that says so.
             local.busy.set(frame.address());
         }
         // A handler on this thread sees the mark before all that it guards.

@@ -529,6 +529,7 @@ impl<O: Os> Allocator<O> {
         // The thread is in a slow path at every moment of this: a handler must not mend as well.
         let frame = Frame::new();
         frame.begin();
+        compiler_fence(SeqCst); // A mark leads to a frame that says so.
         thread.busy.set(frame.address());
         compiler_fence(SeqCst);
         let mended = self.mend(thread);
