@@ -105,7 +105,7 @@ fn the_kth_call_of_a_preloaded_program_may_fail() {
 }
 
 /// How many system calls `calls.c` makes while it is refused a thousand times, on libc's heap or on slabside's, and how
-/// many instructions a refusal takes in the end.
+/// many instructions the shortest of three refusals takes in the end.
 fn cost_of_refusals(
     size: &str,
     limit: &str,

@@ -7,8 +7,8 @@
 //!
 //! `large` keeps the records and knows nothing of this. It gets a system whose mappings have guard pages.
 
+use super::ago::Ago;
 use super::beds::{Beds, Wanted};
-use super::thread::Ago;
 use crate::mutex::{Lock, Mutex, Registry};
 use crate::os::{Hold, Huge, Limits, Os, Refusal, Vm};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};

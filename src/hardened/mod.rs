@@ -11,6 +11,7 @@
 //!
 //! Each part works without the others. Knows nothing of entry points. A misuse comes back as an error.
 
+mod ago;
 mod bytes;
 mod beds;
 mod empty;
@@ -48,9 +49,10 @@ use guard_pages::{AddressQuarantine, IsClaimed, WithGuardPages};
 use sizes::{Sizes, Table, Words};
 use thread::{Freed, Quarantine, Threads};
 
+pub use ago::Ago;
 pub use mitigations::Mitigations;
 pub use sample::Samples;
-pub use thread::{Ago, Thread};
+pub use thread::Thread;
 
 /// Bytes of a line of the cache.
 const LINE: usize = 64;

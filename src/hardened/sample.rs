@@ -9,7 +9,7 @@
 //! A freed page faults until it is used again, after all others. No fast path knows of samples. A refill counts the
 //! slots handed out, and when there are enough it serves its one allocation from here.
 
-use super::thread::Ago;
+use super::ago::Ago;
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::{Hold, Os};

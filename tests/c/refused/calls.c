@@ -1,9 +1,10 @@
 /* usage: calls SIZE TIMES LIMIT - asks TIMES for SIZE bytes, which are refused each time. Between two writes to no file,
  * for whoever counts system calls. Below an address space of LIMIT bytes (0: any), which blocks of up to 100,000 bytes
- * use up before. Then counts the instructions of one more refusal, where the processor can be stepped, and prints how
- * many. */
+ * use up before. Then counts the instructions of three more refusals, where the processor can be stepped, and prints how
+ * many the shortest took: what the clock brings about now and then may fall into one. */
 #include "../tools.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -38,7 +39,12 @@ int main(int argc, char **argv) {
     size_t refused = 0;
     for (size_t i = 0; i < times; i++) refused += take(size) == NULL && errno == ENOMEM;
     CHECK(write(-1, "end", 3) == -1);
-    CHECK(refused_stepped(size));
-    printf("%ld\n", instructions);
+    long least = LONG_MAX;
+    for (int i = 0; i < 3; i++) {
+        instructions = 0;
+        CHECK(refused_stepped(size));
+        if (instructions < least) least = instructions;
+    }
+    printf("%ld\n", least);
     return refused == times ? 0 : 1;
 }
