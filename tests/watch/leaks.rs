@@ -278,8 +278,9 @@ fn of_real_programs_nothing_is_called_lost_that_is_not() {
         let _ = child.kill();
         let _ = child.wait();
         for report in reports {
-            let report: Value = serde_json::from_str(&text(&report)).expect("JSON");
-            assert_eq!(groups(&report), [], "{name}: {report}");
+            let json = serde_json::from_slice(&report.stdout);
+            let json: Value = json.unwrap_or_else(|why| panic!("{name}: {why}: {report:?}"));
+            assert_eq!(groups(&json), [], "{name}: {json}");
         }
     }
 }
