@@ -27,4 +27,4 @@ ask dbsize
 ask shutdown nosave
 wait $server
 echo "server ended with $?"
-grep -i -e 'crash' -e 'bug report' -e slabside log || echo 'nothing in the log'
+grep -i -e 'crash' -e 'bug report' -e 'slabside:' log || echo 'nothing in the log'

@@ -630,6 +630,18 @@ const KEPT: [(&str, u32, u64, u64); 4] = [
     ("4.slab", 4, 8_608_168, 19_939_328),
 ];
 
+/// Whether a process may be started in namespaces of its own. A container or a changed root may forbid it, which is said.
+fn has_namespaces() -> bool {
+    let mut command = common::command("unshare");
+    command.args(["--map-root-user", "--pid", "--mount", "--net", "--ipc"]);
+    let made = command.args(["--fork", "true"]).output();
+    let made = made.is_ok_and(|made| made.status.success());
+    if !made {
+        common::skipped("no namespaces can be made here");
+    }
+    made
+}
+
 fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/regions")

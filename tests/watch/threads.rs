@@ -1,6 +1,6 @@
 //! Each heap is told with its thread's number and name, wherever it is read.
 
-use super::{gdb, json, linked, slabside, text, Running};
+use super::{gdb, has_namespaces, json, linked, slabside, text, Running};
 use crate::common::{command, compile, compile_as, environment, Form, FORMS};
 use slabside_view::model::Heap;
 use slabside_view::source::{Source, Target};
@@ -73,6 +73,9 @@ fn a_snapshot_and_a_core_file_keep_the_threads_numbers() {
 /// A process in a PID namespace of its own has other numbers there: those of the reader are told.
 #[test]
 fn threads_in_a_namespace_are_told_by_the_numbers_outside() {
+    if !has_namespaces() {
+        return;
+    }
     let dir = tempfile::tempdir().expect("a folder");
     let mut command = command("unshare");
     command
