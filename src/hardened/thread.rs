@@ -52,6 +52,8 @@ const SLAB_SHIFT: u32 = TIME_SHIFT + TIME_BITS;
 const TIMES: usize = 1 << TIME_BITS;
 /// How long such a span is at least, in milliseconds.
 const TIME_MS: u64 = 100;
+/// Blocks of the ring that are looked at at a time.
+const LOOKED_AT: u32 = 64;
 
 impl Freed {
     fn pack(self) -> u64 {
@@ -97,6 +99,8 @@ pub struct Quarantine {
     random_stage_bytes: Cell<usize>,
     /// The span of time that is now, as it stands in a packed block.
     time: Cell<u64>,
+    /// Place of the ring up to which no block is of the span of time that is to begin next.
+    looked_at: Cell<u32>,
     random_stage: [Cell<u64>; RANDOM_STAGE],
     ring: [Cell<u64>; RING],
     /// When each span of time began, in milliseconds. The one before ended then.
@@ -208,10 +212,30 @@ impl Quarantine {
             return;
         }
         let next = (time + 1) % TIMES;
-        if !self.waiting().any(|word| time_of(word) == next) {
+        if self.none_waits_of(next) {
             self.began[next].set(now);
             self.time.set((next as u64) << TIME_SHIFT);
+            self.looked_at.set(self.first.get());
         }
+    }
+
+    /// Whether no block that waits was freed in the span of time `number`, as far as is known: a part of the blocks is
+    /// looked at by each call. Those that come meanwhile are of another span. A block that leaves the random stage comes
+    /// last in the ring, so the ring is looked at up to its end first.
+    fn none_waits_of(&self, number: usize) -> bool {
+        let (first, end) = (self.first.get(), self.end.get());
+        let mut at = self.looked_at.get();
+        if at.wrapping_sub(first) > end.wrapping_sub(first) {
+            at = first; // The block that was to be looked at has left.
+        }
+        let mut left = LOOKED_AT;
+        while at != end && left > 0 && time_of(self.ring[at as usize % RING].get()) != number {
+            at = at.wrapping_add(1);
+            left -= 1;
+        }
+        self.looked_at.set(at);
+        let stage = &self.random_stage[..self.drawn.get() as usize];
+        at == end && !stage.iter().any(|word| time_of(word.get()) == number)
     }
 
     /// The blocks that wait, as they are packed. A report may ask while the quarantine's thread is at work.
