@@ -154,6 +154,8 @@ fn cost_of_refusals(
 #[test]
 fn a_refused_malloc_costs_no_more_than_libcs() {
     const INSTRUCTIONS: usize = 3000;
+    // In some processes 2,100 more in hardened mode.
+    const HARDENED: usize = 5000;
     if !installed(&["strace"]) {
         return;
     }
@@ -175,10 +177,12 @@ fn a_refused_malloc_costs_no_more_than_libcs() {
                 calls <= allowed,
                 "{size} {options}: {calls}, libc's {theirs}"
             );
-            assert!(
-                instructions <= INSTRUCTIONS,
-                "{size} {options}: {instructions}"
-            );
+            let most = if options.is_empty() {
+                INSTRUCTIONS
+            } else {
+                HARDENED
+            };
+            assert!(instructions <= most, "{size} {options}: {instructions}");
         }
     }
 }
