@@ -111,15 +111,16 @@ impl Beds {
         if bytes.checked_add(wanted.align)? > BED_BYTES / BLOCK_PART {
             return None;
         }
-        (0..BEDS_TRIED).find_map(|_| {
+        for _ in 0..BEDS_TRIED {
+            // Where no bed can be claimed, no other try would help.
             let place = self.bed.lock().place(wanted, gap, &claim)?;
-            if is_claimed(place..place + bytes) {
-                // Whoever claimed it is to find it free. Most likely all below belongs to the same.
-                self.bed.lock().end = 0;
-                return None;
+            if !is_claimed(place..place + bytes) {
+                return Some(place);
             }
-            Some(place)
-        })
+            // Whoever claimed it is to find it free. Most likely all below belongs to the same.
+            self.bed.lock().end = 0;
+        }
+        None
     }
 
     /// Shows the lock.
@@ -184,6 +185,23 @@ mod tests {
         assert!(claims.get() > 3);
         // Where everything is, no place is found, and the search ends.
         assert_eq!(beds.place_apart(wanted, page, claim, &|_| true), None);
+    }
+
+    #[test]
+    fn a_system_that_refuses_a_bed_is_asked_once() {
+        let beds = Beds::new(&mut Registry::new());
+        let wanted = Wanted {
+            bytes: 1 << 20,
+            lead: 4096,
+            align: 4096,
+        };
+        let asked = core::cell::Cell::new(0);
+        let refuse = || {
+            asked.set(asked.get() + 1);
+            None
+        };
+        assert_eq!(beds.place_apart(wanted, 4096, refuse, &|_| false), None);
+        assert_eq!(asked.get(), 1);
     }
 
     #[test]

@@ -187,11 +187,15 @@ impl Large {
         align: usize,
     ) -> Option<(Block, bool)> {
         let bytes = size.checked_next_multiple_of(meta.os_page())?;
-        let reused = self.reuse(bytes, align).or_else(|| {
-            // A table without room must not keep what was freed from being used.
-            self.is_full().then(|| self.grow(os, meta))?;
-            self.reuse(bytes, align)
-        });
+        let mut reused = self.reuse(bytes, align);
+        // A table without room must not keep what was freed from being used.
+        if reused.is_none() && self.is_full() {
+            // What cannot be recorded need not be mapped.
+            if !self.grow(os, meta) {
+                return None;
+            }
+            reused = self.reuse(bytes, align);
+        }
         let (block, fresh) = match reused {
             Some(block) => (block, false),
             None => {
