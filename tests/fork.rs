@@ -2,7 +2,7 @@
 //! while libc takes its own.
 //!
 //! Every program of `tests/c/fork` runs in both forms, as the ones in `threads.rs` do. A program that
-//! hangs is ended by the harness, a child that hangs by its own alarm, and both are failures.
+//! hangs is ended by the harness with all of its children, which is a failure.
 
 mod common;
 

@@ -160,7 +160,6 @@ static void play(struct part *part) {
 
 /* In a child: the forking thread's blocks are whole, and it goes on with them. */
 static void child(struct part *part) {
-    alarm(60);
     for (size_t n = 0; n < BLOCKS; n++) check(part, n);
     play(part);
     clear(part);

@@ -1,4 +1,5 @@
-/* A storm of signals, whose handler does not allocate, over two threads' random work for a second. */
+/* A storm of signals, whose handler does not allocate, over two threads' random work, for a second and until some hundreds
+ * were caught. */
 #include "exercise.h"
 
 #include <pthread.h>
@@ -31,6 +32,7 @@ static void *stop(void *unused) {
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
     wait_ms(1000);
+    while (caught <= 500) wait_ms(10);
     over = true;
     return unused;
 }
@@ -47,7 +49,6 @@ int main(void) {
     CHECK(pthread_join(second, NULL) == 0);
     CHECK(pthread_join(clock, NULL) == 0);
     CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
-    CHECK(caught > 500);
     sound();
     return 0;
 }

@@ -159,7 +159,6 @@ static void fork_one(struct worker *me) {
     pid_t child = fork();
     CHECK(child >= 0);
     if (child == 0) {
-        alarm(300);
         sound();
         park = false;
         for (int i = 0; i < 300; i++) one_operation(me);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a program may run, by [`Clock`].
+/// How long a program may run, by [`Clock`]: far longer than any does, since a machine may be slow too.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the workspace builds for programs that are not written in Rust.
@@ -221,8 +221,8 @@ fn compile_to(program: &Path, c_file: &str, flags: &[&str]) {
     fs::rename(&fresh, program).expect("the program can be moved to its place");
 }
 
-/// Runs `program` with `args` and, beside this process's environment, `env`. Ends it after [`PATIENCE`]. No core is
-/// dumped.
+/// Runs `program` with `args` and, beside this process's environment, `env`. Ends it after [`PATIENCE`], and all that it
+/// has started. No core is dumped.
 pub fn run(program: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     run_for(PATIENCE, program, args, env)
 }
@@ -242,10 +242,12 @@ pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, 
     unsafe {
         command.pre_exec(|| {
             default_signals();
+            // A terminal's SIGINT does not reach another group.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
             no_core()
         })
     };
-    let mut child = command.spawn().unwrap_or_else(|e| {
+    let mut child = command.process_group(0).spawn().unwrap_or_else(|e| {
         panic!(
             "{} does not start: {e} (README.md has the command that installs what the tests need)",
             program.display()
@@ -268,11 +270,11 @@ pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, 
     }
 }
 
-/// A command for what [`run`] cannot do: it finds the signals as a terminal gives them, and ends at the latest
-/// when ten times [`PATIENCE`] is over.
+/// A command for what [`run`] cannot do: it finds the signals as a terminal gives them, and ends at the latest when ten
+/// times [`PATIENCE`] is over. That is no limit for what works: a test with such a command takes a minute at most.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    let limit = 10 * PATIENCE.as_secs() as u32;
+    let limit = (crowd() * 10.0 * PATIENCE.as_secs_f64()) as u32;
     // SAFETY: as in `run_for`. The alarm outlives exec (alarm(2)).
     unsafe {
         command.pre_exec(move || {
@@ -485,7 +487,9 @@ fn wait(child: &mut Child, patience: Duration) -> (Option<i32>, Option<i32>, boo
             return (status.code(), status.signal(), false);
         }
         if clock.read() >= patience {
-            child.kill().expect("the child can be ended");
+            // SAFETY: the child was not waited for, so that the group of its number is its own.
+            let ended = unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+            assert_eq!(ended, 0);
             let status = child.wait().expect("the child can be waited for");
             return (status.code(), status.signal(), true);
         }

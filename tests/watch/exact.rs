@@ -69,8 +69,9 @@ fn a_process_stopped_anywhere_has_live_what_it_logged_and_nothing_else() {
         let (before, _) = stopped(running.pid(), &file, &mut buffers);
         let log = File::options().write(true).open(&file).expect("the log");
         log.write_all_at(&[1], 0).expect("it goes on");
-        let mut most = 0;
-        for round in 0..40 {
+        let (mut most, mut round) = (0, 0);
+        // Where it is slow it may hold little after 40 rounds.
+        while round < 40 || most <= 1000 {
             std::thread::sleep(Duration::from_micros(500 + 977 * round % 7000));
             let (live, log) = stopped(running.pid(), &file, &mut buffers);
             for address in log.held.iter().chain(&before) {
@@ -83,7 +84,7 @@ fn a_process_stopped_anywhere_has_live_what_it_logged_and_nothing_else() {
                 log.moving
             );
             most = most.max(log.held.len());
+            round += 1;
         }
-        assert!(most > 1000, "{most} blocks were held");
     }
 }

@@ -208,6 +208,18 @@ fn lost_values_of_rust_are_found() {
     assert!(kinds.contains(&&"text".into()), "{report}");
 }
 
+/// Whether a process waits for its standard input, for events or for a signal: it has done what it had to.
+fn awaits_more(pid: u32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let mut words = call.split(' ');
+    match words.next().and_then(|word| word.parse().ok()) {
+        Some(libc::SYS_read) => words.next() == Some("0x0"),
+        Some(libc::SYS_select | libc::SYS_pselect6 | libc::SYS_poll) => true,
+        Some(libc::SYS_epoll_wait | libc::SYS_epoll_pwait | libc::SYS_rt_sigsuspend) => true,
+        _ => false,
+    }
+}
+
 /// Programs that are right, each as it waits for more to do. What one of them loses by itself is named.
 #[test]
 fn of_real_programs_nothing_is_called_lost_that_is_not() {
@@ -262,17 +274,9 @@ fn of_real_programs_nothing_is_called_lost_that_is_not() {
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         let mut child = command.spawn().expect("it starts");
-        let status = format!("/proc/{}/wchan", child.id());
-        // It has done what it had to, and waits for its next input.
-        let waits = || fs::read_to_string(&status).is_ok_and(|place| place.len() > 1);
-        wait_until(name, || {
-            waits()
-                && slabside(&["check", &child.id().to_string()])
-                    .status
-                    .success()
-        });
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        wait_until(name, || awaits_more(child.id()));
         let pid = child.id().to_string();
+        text(&slabside(&["check", &pid]));
         let reports =
             [&[][..], &["--stop"]].map(|how| slabside(&[&["leaks", "--json", &pid], how].concat()));
         let _ = child.kill();

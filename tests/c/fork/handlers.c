@@ -18,11 +18,6 @@ static void renew(void) {
     atomic_fetch_add(&handled, 1);
 }
 
-static void renew_in_child(void) {
-    alarm(PATIENCE); /* fork has not returned yet */
-    renew();
-}
-
 static void *churn(void *argument) {
     uint64_t state = 0x9e3779b97f4a7c15u * ((uintptr_t)argument + 1);
     while (!atomic_load(&over)) {
@@ -36,9 +31,9 @@ static void *churn(void *argument) {
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     long forks = atol(argv[1]);
-    CHECK(pthread_atfork(renew, renew, renew_in_child) == 0);
+    CHECK(pthread_atfork(renew, renew, renew) == 0);
     free(malloc(1));
-    CHECK(pthread_atfork(renew, renew, renew_in_child) == 0);
+    CHECK(pthread_atfork(renew, renew, renew) == 0);
     pthread_t threads[THREADS];
     for (long i = 0; i < THREADS; i++) threads[i] = thread_start(churn, (void *)i);
     for (long i = 0; i < forks; i++) {

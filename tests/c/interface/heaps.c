@@ -176,7 +176,6 @@ static void forked(void) {
         pid_t child = fork();
         CHECK(child >= 0);
         if (child == 0) {
-            alarm(20);
             CHECK(!strcmp(kept, "kept"));
             fill(heap, 100, 12);
             give(kept);

@@ -46,7 +46,7 @@ int main(int argc, char **argv) {
     }
     while (atomic_load(&ended) < count) sched_yield();
     slots_end(slots, SLOTS);
-    wait_ms(100); /* for the last ones' exit hooks: nothing tells when a detached thread is gone */
+    while (proc_figure("/proc/self/status", "\nThreads:") > 1) wait_ms(1); /* the last ones' exit hooks run */
     sound();
     for (long i = 0; i < 2; i++) detach(live_on, i);
     wait_ms(20);
