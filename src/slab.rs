@@ -14,7 +14,7 @@
 //! lock and owns no memory. The page map leads to it.
 
 use crate::class::{PAIR, SPAN};
-use crate::owner::{AtomicOwner, Owner};
+use crate::owner::{AtomicOwner, Owner, RELEASED};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::units::{bit_of, word_of, SlabId, WORDS, WORD_SLOTS};
@@ -53,7 +53,7 @@ pub struct Slab {
     links: [[AtomicU32; 2]; 2],
     /// Pages of the slab or span.
     pub(crate) pages: AtomicU8,
-    /// Bits: [`SIZE_AMBIGUOUS`], [`DUE`], [`SAMPLED`].
+    /// Bits: [`SIZE_AMBIGUOUS`], [`GUARDS`], [`DUE`], [`SAMPLED`].
     flags: AtomicU8,
     /// One bit for each page of a slab of slots: the page was discarded while no slot on it was live, and no
     /// slot on it was cached since. See `heap::holes`.
@@ -123,6 +123,12 @@ impl State {
 /// Bit of a header's flags: a realloc kept a block here that a smaller one would hold. From then on the size that a block
 /// was asked for cannot be told from its slot. Any thread sets it.
 pub const SIZE_AMBIGUOUS: u8 = 1;
+/// Bits of a header's flags: the page after the slab's last one is its guard, and the one before its first (see
+/// `pages::parked`). They are the pages', and stay for the next slab that is made of these.
+pub const GUARD_AFTER: u8 = 1 << 1;
+pub const GUARD_BEFORE: u8 = 1 << 2;
+/// Both.
+pub const GUARDS: u8 = GUARD_AFTER | GUARD_BEFORE;
 /// Bit of a header's flags: the next refill of the slab's class is to be a sample of the heap profile (see
 /// `heap::profiling`). A hint of its owner's.
 pub const DUE: u8 = 1 << 6;
@@ -492,6 +498,14 @@ impl SlabPtr {
         };
         (0..words).for_each(|word| self.free_word(word).store(u64::MAX, Relaxed));
         self.set_state(State::Unlisted);
+        self.owner.store(owner, Release);
+    }
+
+    /// As [`SlabPtr::make`], of the pages that the slab has already, with their guards.
+    pub fn make_again(self, shape: &Shape, owner: Owner) {
+        let guards = self.flags.load(Relaxed) & GUARDS;
+        self.make(shape, self.base(), RELEASED);
+        self.flags.store(guards, Relaxed);
         self.owner.store(owner, Release);
     }
 }

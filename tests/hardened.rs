@@ -5,7 +5,9 @@
 
 mod common;
 
-use common::{compile_as, environment, run, Form, Output, FORMS};
+use common::{compile_as, environment, run, skipped, Form, Output, FORMS};
+use std::fs;
+use std::path::Path;
 
 fn run_case(form: Form, case: &str, options: &str) -> Output {
     let program = compile_as(form, "hardened/cases.c", &[]);
@@ -297,6 +299,7 @@ fn it_is_uncertain_when_a_freed_span_is_used_again() {
 fn forty_megabytes_in_use_fit_into_sixty_four_whatever_their_sizes_become() {
     for arguments in [
         ["phases", "4000", "64000"],
+        ["again", "4000", "62000"],
         ["mixed", "4000", "52000"],
         ["mixed", "9000", "56000"],
     ] {
@@ -321,6 +324,81 @@ fn a_limit_of_address_space_suffices_for_all_sizes_that_memory_has_in_turn() {
         run_case(form, case, "hardened").passed();
         run_case(form, case, "guard,zero").passed();
         run_case_on_an_older_kernel(form, case).passed();
+    }
+}
+
+#[test]
+fn guards_before_aligned_blocks_serve_others_under_a_limit() {
+    for options in ["hardened", "guard"] {
+        holds(
+            "guards_before_aligned_blocks_serve_others_under_a_limit",
+            options,
+        );
+    }
+}
+
+#[test]
+fn locked_pages_serve_another_class_under_a_limit() {
+    for form in FORMS {
+        let case = "locked_pages_serve_another_class_under_a_limit";
+        if run_case(form, case, "hardened").passed() == "skipped\n" {
+            skipped("no memory can be locked here");
+        }
+    }
+}
+
+#[test]
+fn two_threads_that_are_refused_at_once_both_get_what_was_given_up() {
+    holds("threads_share_what_was_given_up_under_a_limit", "hardened");
+}
+
+/// The group's directory goes with this.
+struct MemoryGroup(String);
+
+impl MemoryGroup {
+    /// A memory control group of so many bytes, of version 2 or 1. `None` where none can be made.
+    fn of(bytes: usize) -> Option<MemoryGroup> {
+        let name = format!("slabside-hardened-{}", std::process::id());
+        for (place, limit) in [
+            ("/sys/fs/cgroup", "memory.max"),
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ] {
+            let group = MemoryGroup(format!("{place}/{name}"));
+            let limit = format!("{}/{limit}", group.0);
+            // In another file system than the groups' the limit would be a file like any other.
+            if fs::create_dir(&group.0).is_ok()
+                && fs::metadata(&limit).is_ok()
+                && fs::write(&limit, bytes.to_string()).is_ok()
+            {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0); // what is left says so by its name
+    }
+}
+
+/// The kernel would kill them.
+#[test]
+fn forty_megabytes_in_use_live_in_a_control_group_of_sixty_four() {
+    let Some(group) = MemoryGroup::of(64 << 20) else {
+        return skipped("no memory control group can be made here");
+    };
+    for form in FORMS {
+        let program = compile_as(form, "hardened/limits.c", &[]);
+        let program = program.to_str().expect("a path in UTF-8");
+        for how in ["phases", "again"] {
+            let join = "echo $$ > \"$0/cgroup.procs\" && exec \"$@\"";
+            let arguments = ["-c", join, &group.0, program, how, "4000", "64000"];
+            let options = vec![("SLABSIDE_OPTIONS", "hardened")];
+            let variables = [environment(form), options].concat();
+            run(Path::new("/bin/sh"), &arguments, &variables).passed();
+        }
     }
 }
 

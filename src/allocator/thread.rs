@@ -150,7 +150,8 @@ impl<O: Os> Allocator<O> {
                 None => false,
             };
             backend.give_back_whole();
-            Ok(freed || backend.held() != before)
+            let gave = freed || backend.held() != before;
+            Ok(heap.map_or(gave, |heap| heap.has_gained(backend, gave)))
         });
         reclaimed.unwrap_or(true)
     }

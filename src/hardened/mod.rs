@@ -602,9 +602,9 @@ impl Hardened {
             };
             let beds = is_apart.then_some((&self.beds, &is_claimed as IsClaimed));
             let os = WithGuardPages::new(&backend.os, beds);
-            backend.large.map(&os, &backend.meta, need, align)
+            backend.map_large_on(&os, need, align)
         } else {
-            backend.large.map(&backend.os, &backend.meta, need, align)
+            backend.map_large_on(&backend.os, need, align)
         };
         let (block, fresh) = mapped?;
         if self.fixed().mitigations.zero && !fresh {

@@ -40,7 +40,7 @@ use crate::meta::{Meta, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
 use crate::mutex::{Lock, Registry};
 use crate::options::{Name, Options};
-use crate::os::Os;
+use crate::os::{Os, Vm};
 use crate::owner::{AtomicOwner, Listing, Owner, RELEASED};
 use crate::pages::Pages;
 use crate::profile::Profile;
@@ -111,6 +111,8 @@ pub struct Backend<O: Os> {
     pub abandoned: Abandoned,
     /// Heaps that no thread owns.
     pub arenas: Arenas,
+    /// How often memory was given back to whoever was refused.
+    returns: AtomicU32,
 }
 
 impl<O: Os> Backend<O> {
@@ -126,6 +128,7 @@ impl<O: Os> Backend<O> {
             heaps: Heaps::new(locks),
             abandoned: Abandoned::new(locks),
             arenas: Arenas::new(locks),
+            returns: AtomicU32::new(0),
         }
     }
 
@@ -168,7 +171,12 @@ impl<O: Os> Backend<O> {
 
     /// A large block, as [`Large::map`]. Free pages of the heap give way where it was mapped afresh.
     pub fn map_large(&self, size: usize, align: usize) -> Option<(Block, bool)> {
-        let mapped = self.large.map(&self.os, &self.meta, size, align);
+        self.map_large_on(&self.os, size, align)
+    }
+
+    /// As [`Backend::map_large`], with mappings from `os`, which may be the system with something around them.
+    pub fn map_large_on<V: Vm>(&self, os: &V, size: usize, align: usize) -> Option<(Block, bool)> {
+        let mapped = self.large.map(os, &self.meta, size, align);
         if let Some((block, true)) = mapped {
             self.pages.give_way(&self.os, &self.meta, block.bytes);
         }
@@ -280,6 +288,10 @@ pub struct Heap {
     /// Nothing is kept for reuse, and an event tells when an active slab or span becomes free: see
     /// [`Heap::give_back_whole`].
     keeps_nothing: Cell<bool>,
+    /// All was given back since a slab was made: the next one that is refused may be a smaller one.
+    takes_smaller: Cell<bool>,
+    /// The last of the times that memory was given back which the heap knows of (see [`Heap::has_gained`]).
+    seen_returns: Cell<u32>,
     /// Bytes handed out and not told to the counters yet, and more where the heap is profiled (see `profiling`).
     bytes_allocated: Cell<u64>,
     profiling: Profiling,
@@ -892,12 +904,14 @@ impl Heap {
         if backend.pages.is_refused() {
             pages = smallest;
         }
-        // Small slabs would take more guard pages and headers than what waits for other classes can spare.
-        let is_last = |pages| pages > smallest && !backend.pages.can_give_up();
-        let (slab, _) = new_slab(pages).or_else(|| match is_last(pages) {
-            true => new_slab(smallest),
-            false => None,
+        // Small slabs would take more guard pages and headers than what waits for other classes can spare: that gives
+        // way first.
+        let gives_way = || !self.takes_smaller.get() && backend.pages.can_give_up();
+        let (slab, _) = new_slab(pages).or_else(|| match pages == smallest || gives_way() {
+            true => None,
+            false => new_slab(smallest),
         })?;
+        self.takes_smaller.set(false);
         this.own();
         self.note_taken(SLABS, slab.pages() * PAGE);
         this.grown.set(this.grown.get() + 1);

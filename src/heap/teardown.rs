@@ -90,7 +90,19 @@ impl Heap {
             self.shrink_bins(backend, 0)?;
             self.keeps_nothing.set(true);
         }
+        self.takes_smaller.set(true);
         Ok(waited || strayed)
+    }
+
+    /// Whether more can be had than when the heap last asked: `gave` says that its own thread just gave something back,
+    /// and another thread may have in between. So one of two threads that are refused at once does not go without what
+    /// the other gave back for both.
+    pub fn has_gained<O: Os>(&self, backend: &Backend<O>, gave: bool) -> bool {
+        if gave {
+            backend.returns.fetch_add(1, Relaxed);
+        }
+        let returns = backend.returns.load(Relaxed);
+        self.seen_returns.replace(returns) != returns
     }
 
     /// Takes up slabs without an owner that were freed into by threads without a heap, who could not claim
@@ -253,6 +265,7 @@ impl Heap {
         self.profiling.forget_due();
         self.forget_active_spans();
         self.keeps_nothing.set(false);
+        self.takes_smaller.set(false);
         self.binned.set(0);
         for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {
             bytes.set(0);

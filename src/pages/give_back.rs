@@ -181,6 +181,9 @@ impl Pages {
     /// pages again soon after an earlier time.
     pub fn give_way<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
         let now = os.clock();
+        if self.is_keeping() {
+            self.give_kept_way(os, meta, bytes);
+        }
         self.leave_dirty(os, meta, |policy, dirty, used| {
             policy.left_beside(bytes / PAGE, dirty, used, now)
         });

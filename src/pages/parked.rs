@@ -16,7 +16,7 @@
 //! Where the system refuses memory, kept slabs give up their classes: a program must not run out of memory that lies
 //! there for another size.
 
-use super::Pages;
+use super::{Inner, Pages};
 use crate::class::{slots_in, CLASSES};
 use crate::counters;
 use crate::free_runs::Cleanness;
@@ -24,7 +24,7 @@ use crate::learnt::Learnt;
 use crate::meta::Meta;
 use crate::os::Os;
 use crate::owner::{Owner, RELEASED};
-use crate::slab::{List, Shape, SlabPtr, SlabTable, State};
+use crate::slab::{List, Shape, SlabPtr, SlabTable, State, GUARD_AFTER, GUARD_BEFORE};
 use crate::sync::{Ordering::Relaxed, Ordering::Release};
 use crate::units::{PageNo, SlabId, PAGE, SPAN_PAGES};
 use core::ptr::NonNull;
@@ -41,8 +41,12 @@ const WARM_MOST: usize = 4096;
 const WARM_PART: usize = 16;
 /// Warm pages that may be learnt to be kept beyond what was in use lately, and the spans that are drawn.
 const WARM_BEYOND: usize = 512;
-/// Pages of the guard after a slab.
+/// Pages of a guard.
 const GUARD: usize = 1;
+/// Slabs of a kind whose guards stay closed before the others are not tried.
+const STUCK_MOST: usize = 8;
+/// So long after memory was refused no spans are carved only to be drawn among, in milliseconds.
+const SHORT_MS: u64 = 10_000;
 /// Kinds: a class each, and one for each number of pages that a span has.
 const KINDS: usize = CLASSES + SPAN_PAGES + 1;
 
@@ -91,12 +95,18 @@ pub(super) struct Parked {
     pages: usize,
     /// As many of them could not be given up the last time.
     stuck: usize,
+    /// When they were to give up their classes the last time. 0 means never.
+    gave_up_at: u64,
     /// Guard pages of all slabs, kept ones and others.
     guards: usize,
     /// The kind whose turn it is to be discarded.
     turn: usize,
     /// Warm pages that are kept although few pages are in use.
     spare: Learnt,
+    /// Warm pages that are kept although something else in the process grows.
+    way: Learnt,
+    /// Pages by which something else grew, and for which nothing went back yet.
+    pressed: usize,
     /// The most pages that were in use lately.
     used_lately: usize,
     /// Pages of all spans that are drawn among, of the kinds that were used since the last tick and in the interval
@@ -135,9 +145,12 @@ impl Parked {
             warm_pages: 0,
             pages: 0,
             stuck: 0,
+            gave_up_at: 0,
             guards: 0,
             turn: 0,
             spare: Learnt::new(WARM_LEAST, WARM_MOST),
+            way: Learnt::new(WARM_LEAST, WARM_MOST),
+            pressed: 0,
             used_lately: 0,
             drawn: [0; 2],
         }
@@ -204,6 +217,7 @@ impl Parked {
         if slab.counted.load(Relaxed) == COLD && self.discarded[kind] > 0 {
             self.discarded[kind] -= 1;
             self.spare.take(slab.pages());
+            self.way.take(slab.pages());
         }
     }
 
@@ -243,11 +257,19 @@ impl Parked {
         Some(slab)
     }
 
-    /// Takes a slab of `kind` out that costs no memory, one that nobody has had yet first.
-    fn take_cold(&mut self, table: SlabTable, kind: usize) -> Option<SlabPtr> {
-        let slab = self.cold[kind].last(table)?;
+    /// Takes a slab of `kind` out that is to give up its class: first one that nobody has had yet, last one that could
+    /// not be discarded.
+    fn take_last(&mut self, table: SlabTable, kind: usize) -> Option<SlabPtr> {
+        let slab = self.cold[kind]
+            .last(table)
+            .or_else(|| self.warm[kind].last(table))?;
         self.unlink(table, slab);
         Some(slab)
+    }
+
+    /// Whether memory was refused lately.
+    fn is_short(&self, now: impl Fn() -> u64) -> bool {
+        self.gave_up_at != 0 && now().saturating_sub(self.gave_up_at) < SHORT_MS
     }
 
     /// Takes out the warm slab of one kind that was released longest ago. With `is_due` it is a kind of which some
@@ -291,15 +313,17 @@ impl Parked {
         self.spare.quieten(pages);
     }
 
-    /// Warm pages that are to be discarded at this release, where `used` pages are in use. What is learnt to be kept
-    /// hardly takes more than what was in use before.
-    fn excess(&mut self, used: usize, now: u64) -> usize {
+    /// Warm pages that are to be discarded, where `used` pages are in use and a slab was released, or, not `released`,
+    /// was made of pages that held nothing. What is learnt to be kept hardly takes more than what was in use before.
+    fn excess(&mut self, used: usize, now: u64, released: bool) -> usize {
         self.used_lately = self.used_lately.max(used);
         let part = used / WARM_PART;
         if self.warm_pages <= WARM_LEAST.max(part) {
             return 0;
         }
-        self.spare.learn(now);
+        if released {
+            self.spare.learn(now);
+        }
         let gone = self.used_lately - used;
         // How many spans of each size are free goes up and down.
         let drawn = self.drawn[0].max(self.drawn[1]) * 3 / 2;
@@ -307,6 +331,23 @@ impl Parked {
         let excess = self.warm_pages.saturating_sub(spare.max(part));
         if excess > 0 {
             self.spare.give(excess, now);
+        }
+        excess
+    }
+
+    /// Something else in the process grew by `pages` pages at `now`: as many warm ones are to be discarded, but for those
+    /// that are kept whatever happens, and those that were soon taken again after an earlier time.
+    fn excess_beside(&mut self, pages: usize, used: usize, now: u64) -> usize {
+        self.pressed += pages;
+        if self.pressed < WARM_LEAST {
+            return 0;
+        }
+        let pressed = core::mem::take(&mut self.pressed);
+        self.way.learn(now);
+        let bound = self.way.bound().max(used / WARM_PART);
+        let excess = self.warm_pages.saturating_sub(bound).min(pressed);
+        if excess > 0 {
+            self.way.give(excess, now);
         }
         excess
     }
@@ -344,6 +385,22 @@ pub fn is_zero(start: usize, bytes: usize) -> bool {
     let words = unsafe { core::slice::from_raw_parts(start as *const u64, bytes / 8) };
     let mut lines = words.chunks_exact(8);
     lines.all(|line| line.iter().fold(0, |sum, word| sum | word) == 0)
+}
+
+impl Inner {
+    /// Pages that somebody has.
+    fn used_beside_kept(&mut self) -> usize {
+        self.used_pages().saturating_sub(self.kept.unused_pages())
+    }
+
+    /// As [`Parked::excess`], unless all is kept.
+    fn excess_kept(&mut self, now: u64, released: bool) -> usize {
+        let used = self.used_beside_kept();
+        match self.policy.keeps_all() {
+            true => 0,
+            false => self.kept.excess(used, now, released),
+        }
+    }
 }
 
 impl Pages {
@@ -400,14 +457,19 @@ impl Pages {
             .lock()
             .kept
             .draw(self.table(), pages, among, lot)?;
-        drawn.0.make(shape, drawn.0.base(), owner);
+        let was_cold = drawn.0.counted.load(Relaxed) != WARM;
+        drawn.0.make_again(shape, owner);
+        if was_cold {
+            self.make_way(os, meta);
+        }
         Some(drawn)
     }
 
-    /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives. None near a limit: a choice
-    /// of places must not use up what a program may have.
+    /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives. None near a limit, nor for a
+    /// while after one was met: a choice of places must not use up what a program may have.
     fn stock<O: Os>(&self, os: &O, meta: &Meta, shape: &Shape, count: usize) {
-        if self.is_refused() || !meta.budget.has(4 * count * (shape.pages + 1) * PAGE) {
+        let is_short = self.inner.lock().kept.is_short(|| os.clock());
+        if is_short || self.is_refused() || !meta.budget.has(4 * count * (shape.pages + 1) * PAGE) {
             return;
         }
         let guarded = Shape {
@@ -446,6 +508,7 @@ impl Pages {
         }
         let kept = self.inner.lock().kept.take(self.table(), shape);
         if let Some(slab) = kept {
+            let was_cold = slab.counted.load(Relaxed) != WARM;
             let pages = slab.pages();
             let of_class = shape.class < CLASSES;
             let again = Shape {
@@ -458,12 +521,16 @@ impl Pages {
                 },
                 ..*shape
             };
-            slab.make(&again, slab.base(), owner);
+            slab.make_again(&again, owner);
+            if was_cold {
+                self.make_way(os, meta);
+            }
             return Some((slab, false));
         }
         if !is_guarded {
             return self.new_slab_fresh(os, meta, shape, owner);
         }
+        self.make_way(os, meta);
         let guarded = Shape {
             pages: shape.pages + 1,
             ..*shape
@@ -478,6 +545,8 @@ impl Pages {
         slab.set_pages(shape.pages);
         let end = slab.base() + shape.pages * PAGE;
         self.set_map(self.page_of(end), GUARD, SlabId::FOREIGN);
+        // For a fork child, which frees what the map does not call foreign, not before.
+        slab.set_flags(GUARD_AFTER);
         self.fence_page(os, end);
         self.inner.lock().kept.guards += GUARD;
         if shape.align > 1 {
@@ -501,6 +570,7 @@ impl Pages {
             before
         };
         self.set_map(before, 1, SlabId::FOREIGN);
+        slab.set_flags(GUARD_BEFORE);
         self.fence_page(os, slab.base() - PAGE);
     }
 
@@ -522,10 +592,26 @@ impl Pages {
             let inner = &mut *self.inner.lock();
             inner.policy.last_release = now;
             inner.kept.put(self.table(), slab, WARM);
-            let used = inner.used_pages().saturating_sub(inner.kept.unused_pages());
+            inner.excess_kept(now, true)
+        };
+        self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
+    }
+
+    /// A slab was made of pages that held nothing: what other kinds keep makes way for it.
+    fn make_way<O: Os>(&self, os: &O, meta: &Meta) {
+        let excess = self.inner.lock().excess_kept(os.clock(), false);
+        self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
+    }
+
+    /// Something else in the process grew by `bytes` bytes: kept slabs make way for it.
+    pub(super) fn give_kept_way<O: Os>(&self, os: &O, meta: &Meta, bytes: usize) {
+        let now = os.clock();
+        let excess = {
+            let inner = &mut *self.inner.lock();
+            let used = inner.used_beside_kept();
             match inner.policy.keeps_all() {
                 true => 0,
-                false => inner.kept.excess(used, now),
+                false => inner.kept.excess_beside(bytes / PAGE, used, now),
             }
         };
         self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
@@ -534,7 +620,7 @@ impl Pages {
     /// Discards what a warm slab holds and puts it back.
     fn discard_one<O: Os>(&self, os: &O, slab: SlabPtr) -> Discarded {
         let bytes = slab.pages() * PAGE;
-        let evidence = self.keeping.load(Relaxed) & ZERO != 0 && !is_zero(slab.base(), bytes);
+        let evidence = self.is_evidence(slab);
         let start = NonNull::new(slab.base() as *mut u8).filter(|_| !evidence);
         // SAFETY: the slab is on no list and nobody's, and all of its slots are free.
         let done = start.is_some_and(|start| unsafe { os.discard(start, bytes) });
@@ -572,44 +658,72 @@ impl Pages {
         }
         self.refused.store(0, Relaxed); // There may be room for slabs that are not the smallest.
         self.discard_all_kept(os, meta);
-        for kind in 0..KINDS {
-            loop {
-                let cold = self.inner.lock().kept.take_cold(self.table(), kind);
-                let Some(slab) = cold else {
-                    break;
-                };
-                if !self.give_up_class(os, meta, slab) {
-                    self.inner.lock().kept.put(self.table(), slab, COLD);
-                    break;
-                }
-            }
-        }
+        (0..KINDS).for_each(|kind| self.give_up_kind(os, kind));
         let kept = &mut self.inner.lock().kept;
         kept.stuck = kept.pages;
+        kept.gave_up_at = os.clock().max(1);
     }
 
-    /// Makes the pages of a kept slab, which is on no list and all zero, free ones. False where its guard stays closed.
-    fn give_up_class<O: Os>(&self, os: &O, meta: &Meta, slab: SlabPtr) -> bool {
-        let (base, n) = (slab.base(), slab.pages());
-        let page = self.page_of(base);
-        let end = NonNull::new((base + n * PAGE) as *mut u8);
-        // In a fork child the guard may be missing.
-        let guard = self.guards_slabs(meta)
-            && self.map_entry(page.plus(n)).load(Relaxed) == SlabId::FOREIGN.0;
-        // SAFETY: the page after a kept slab that the map says is foreign is its guard, which `guard_end` closed.
-        if guard && !end.is_some_and(|end| unsafe { os.unfence(end, PAGE) }) {
+    /// As [`Pages::give_up_classes`], of one kind. What cannot be given up stays.
+    fn give_up_kind<O: Os>(&self, os: &O, kind: usize) {
+        let count = self.inner.lock().kept.counts[kind];
+        let mut stuck = 0;
+        for _ in 0..count {
+            let Some(slab) = self.inner.lock().kept.take_last(self.table(), kind) else {
+                return;
+            };
+            // Its contents may be there still: where memory is locked, and where somebody wrote after a free.
+            let how = slab.counted.load(Relaxed);
+            if how == WARM && self.is_evidence(slab) {
+                self.inner.lock().kept.put(self.table(), slab, how);
+            } else if !self.give_up_class(os, slab) {
+                // In front: the others' turn comes first.
+                let how = if how == WARM { WARM } else { COLD };
+                self.inner.lock().kept.put(self.table(), slab, how);
+                stuck += 1;
+            }
+            if stuck == STUCK_MOST {
+                return;
+            }
+        }
+    }
+
+    /// Whether a kept slab tells of a write after free: it is not zero as it was left.
+    fn is_evidence(&self, slab: SlabPtr) -> bool {
+        self.keeping.load(Relaxed) & ZERO != 0 && !is_zero(slab.base(), slab.pages() * PAGE)
+    }
+
+    /// Makes the pages of a kept slab, which is on no list, free ones. False where a guard of its own stays closed.
+    fn give_up_class<O: Os>(&self, os: &O, slab: SlabPtr) -> bool {
+        let (page, n) = (self.page_of(slab.base()), slab.pages());
+        let (before, after) = (slab.has(GUARD_BEFORE), slab.has(GUARD_AFTER));
+        let end = slab.base() + n * PAGE;
+        if after && !self.open_guard(os, end) {
             return false;
         }
-        let all = n + if guard { GUARD } else { 0 };
+        if before && !self.open_guard(os, slab.base() - PAGE) {
+            if after {
+                self.fence_page(os, end);
+            }
+            return false;
+        }
+        let first = PageNo(page.0 - u32::from(before));
+        let guards = GUARD * (usize::from(before) + usize::from(after));
         // First of all: for a fork child its pages are free from now on.
         slab.set_state(State::Released);
-        self.set_map(page, all, SlabId::NONE);
+        self.set_map(first, n + guards, SlabId::NONE);
         let inner = &mut *self.inner.lock();
         inner.headers.give(slab);
         // Pointers that dangle may lead here, and nothing is closed: whoever takes them looks at what they hold.
-        inner.give(page, all, Cleanness::Dirty);
-        inner.kept.guards = inner.kept.guards.saturating_sub(all - n);
+        inner.give(first, n + guards, Cleanness::Dirty);
+        inner.kept.guards = inner.kept.guards.saturating_sub(guards);
         true
+    }
+
+    /// Opens the guard page at `at` of a kept slab. Whether that could be done.
+    fn open_guard<O: Os>(&self, os: &O, at: usize) -> bool {
+        // SAFETY: the slab's flags say that the page is its guard, which `fence_page` closed, and nobody has the slab.
+        NonNull::new(at as *mut u8).is_some_and(|at| unsafe { os.unfence(at, PAGE) })
     }
 
     /// Discards what nobody needed since the last tick.

@@ -457,6 +457,83 @@ static void pages_serve_another_class_under_a_limit(void) {
     sound();
 }
 
+/* The same where the system discards nothing. */
+static void locked_pages_serve_another_class_under_a_limit(void) {
+    if (mlockall(MCL_CURRENT | MCL_FUTURE) != 0) {
+        puts("skipped");
+        return;
+    }
+    pages_serve_another_class_under_a_limit();
+}
+
+/* Blocks of `size` bytes at multiples of `align`, until no more are to be had; then all are freed. How many there were. */
+static size_t fill_and_empty(size_t size, size_t align) {
+    void **last = NULL;
+    size_t count = 0;
+    for (void **p; (p = align ? aligned_alloc(align, opaque_size(size)) : take(size)) != NULL; count++) {
+        *p = last;
+        last = p;
+    }
+    while (last != NULL) {
+        void **before = *last;
+        give(last);
+        last = before;
+    }
+    return count;
+}
+
+/* The guard page before a block at a chosen address serves others as well, once its slab has given up its class. It would
+ * lie in the midst of all larger runs. */
+static void guards_before_aligned_blocks_serve_others_under_a_limit(void) {
+    rlim_t room = mapped_bytes() + 48 * MIB;
+    CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){room, room}) == 0);
+    size_t first = fill_and_empty(40000, 0);
+    CHECK(first > 500);
+    for (int round = 0; round < 4; round++) {
+        CHECK(fill_and_empty(12000, 32768) > 500);
+        size_t again = fill_and_empty(40000, 0);
+        if (again < first * 9 / 10) fprintf(stderr, "%zu blocks, then %zu\n", first, again);
+        CHECK(again >= first * 9 / 10);
+    }
+    sound();
+}
+
+/* Two threads fill what a limit leaves, each with a size of its own in turn: what one of them has given up is there for
+ * the other too. */
+static pthread_barrier_t both;
+static void *turn_by_turn(void *which) {
+    static const size_t sizes[] = {3000, 700, 20000, 100};
+    for (size_t round = 0; round < 24; round++) {
+        size_t size = sizes[(round + (size_t)which) % 4], bytes = 0;
+        void **last = NULL;
+        pthread_barrier_wait(&both);
+        while (bytes < 6 * MIB) {
+            void **p = take(size);
+            CHECK(p != NULL);
+            *p = last;
+            last = p;
+            bytes += size;
+        }
+        while (last != NULL) {
+            void **before = *last;
+            give(last);
+            last = before;
+        }
+    }
+    return NULL;
+}
+static void threads_share_what_was_given_up_under_a_limit(void) {
+    pthread_t other;
+    pthread_barrier_init(&both, NULL, 2);
+    CHECK(pthread_create(&other, NULL, turn_by_turn, (void *)1) == 0);
+    give(take(1)); /* the thread and its stack are there */
+    rlim_t room = mapped_bytes() + 28 * MIB;
+    CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){room, room}) == 0);
+    turn_by_turn(NULL);
+    pthread_join(other, NULL);
+    sound();
+}
+
 /* A correct program, and one whose misuse is to be found: where it comes to its end, nothing was. */
 #define CASE(name) {#name, name, false}
 #define MISUSE(name) {#name, name, true}
@@ -482,7 +559,8 @@ static const struct {
     MISUSE(sampled_use_after_free), MISUSE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
     CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
-    CASE(pages_serve_another_class_under_a_limit),
+    CASE(pages_serve_another_class_under_a_limit), CASE(locked_pages_serve_another_class_under_a_limit),
+    CASE(guards_before_aligned_blocks_serve_others_under_a_limit), CASE(threads_share_what_was_given_up_under_a_limit),
 };
 
 int main(int argc, char **argv) {
