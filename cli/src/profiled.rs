@@ -5,12 +5,13 @@ use crate::view::profile::{Format, Profile};
 use anyhow::{Context, Result};
 use slabside_view::figures::Figures;
 use slabside_view::model::{Buffers, Heap};
-use slabside_view::profile::{samples, sums, Kind, Sums, Watched};
+use slabside_view::profile::{samples, sums, Kind, Sample, Watched};
 use slabside_view::region::{find, Region};
 use slabside_view::source::Target;
 use slabside_view::unwind::Unwinder;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Time between two looks.
@@ -18,27 +19,57 @@ const LOOKS: Duration = Duration::from_millis(15);
 
 /// What was seen of a program's profile so far.
 pub struct Profiled {
-    file: PathBuf,
+    file: Output,
     begin: Instant,
     next: Instant,
     /// The program, and its region as of the last look.
     seen: Option<(Target, Region)>,
     watched: Watched,
     unwinder: Unwinder,
-    /// What was live at its end, and the bytes that it was given in all.
-    end: Option<(Sums, u64)>,
+    /// Its heap at its end, and the samples of it.
+    end: Option<(Heap, Vec<Sample>)>,
+    /// The bytes that it was given in all.
+    handed_out: Option<u64>,
+    /// Why not all of the run was seen.
+    gap: Option<String>,
 }
 
-/// Whether a profile can be written to `file`, which is made.
-pub fn can_be_written(file: &Path) -> Result<()> {
-    let made = File::options().create(true).append(true).open(file);
-    made.with_context(|| format!("cannot write to '{}'", file.display()))?;
-    Ok(())
+/// The file that a profile goes to: a pipe is opened once.
+pub struct Output {
+    file: File,
+    format: Format,
+    name: String,
+}
+
+impl Output {
+    /// Opens `path`, which is made, and stays as it is until there is something to write. A pipe is waited for.
+    pub fn open(path: &Path) -> Result<Output> {
+        let name = path.display().to_string();
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).open(path);
+        Ok(Output {
+            file: file.with_context(|| format!("cannot write to '{name}'"))?,
+            format: Format::of(path),
+            name,
+        })
+    }
+
+    fn write(mut self, profile: &Profile) -> Result<()> {
+        let bytes = profile.bytes(self.format)?;
+        let is_file = self.file.metadata().is_ok_and(|one| one.is_file());
+        let emptied = if is_file {
+            self.file.set_len(0)
+        } else {
+            Ok(())
+        };
+        let written = emptied.and_then(|()| self.file.write_all(&bytes));
+        written.with_context(|| format!("cannot write to '{}'", self.name))
+    }
 }
 
 impl Profiled {
     /// Of a program that was just started. It goes to `file`.
-    pub fn new(file: PathBuf) -> Profiled {
+    pub fn new(file: Output) -> Profiled {
         Profiled {
             file,
             begin: Instant::now(),
@@ -47,7 +78,14 @@ impl Profiled {
             watched: Watched::new(),
             unwinder: Unwinder::default(),
             end: None,
+            handed_out: None,
+            gap: None,
         }
+    }
+
+    /// Notes why not all of the run is seen, unless that is known already.
+    pub fn miss(&mut self, why: &str) {
+        self.gap.get_or_insert_with(|| why.into());
     }
 
     /// Looks at the program, if it is time to.
@@ -86,21 +124,25 @@ impl Profiled {
         };
         let heap = Heap::of(&**target, region.clone(), &mut Buffers::default());
         self.end = heap.ok().map(|heap| {
+            self.handed_out = Some(Figures::of(&**target, &heap).handed_out);
             let all = samples(&**target, &heap);
-            let live = sums(&**target, &heap, &all, Kind::Live, &mut self.unwinder);
-            (live, Figures::of(&**target, &heap).handed_out)
+            (heap, all)
         });
     }
 
-    /// Writes the file. Returns a line about it.
-    pub fn write(self, title: &str) -> Result<String> {
+    /// Writes the file. Returns what is in it.
+    pub fn write(mut self, title: &str) -> Result<Profile> {
         let (_, region) = self.seen.context("it ran without slabside's heap")?;
-        let (live, bytes) = self.end.unzip();
+        let unwinder = &mut self.unwinder;
+        let all = self.watched.sums(self.handed_out, unwinder);
+        let end = self.end.as_ref();
+        let live = end.map(|(heap, samples)| sums(heap, samples, Kind::Live, unwinder));
         let time = self.begin.elapsed();
-        let profile = Profile::of_run(title.into(), &region, time, &self.watched, bytes);
-        let profile = profile.with_live(live);
-        profile.save(&self.file, Format::of(&self.file))?;
-        Ok(profile.headline())
+        let mut profile = Profile::of_run(title.into(), &region, time, all, self.watched.missed());
+        profile.live = live;
+        profile.gap = self.gap;
+        self.file.write(&profile)?;
+        Ok(profile)
     }
 }
 

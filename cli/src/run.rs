@@ -10,13 +10,14 @@ use crate::signals::{self, Inherited};
 use crate::status::CannotRun;
 use crate::trace::Ending;
 use crate::view::leaks::{Suppressions, Told};
+use crate::view::profile::Profile;
 use crate::view::symbolize::{has_stacks, symbolize};
 use crate::watch::{Beside, End};
 use crate::{library, options, program, trace, view, watch};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use slabside::counters::VARIABLE;
-use slabside_view::leaks::{search, Proof, Search};
+use slabside_view::leaks::{Proof, Search};
 use slabside_view::source::Target;
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -64,6 +65,9 @@ pub struct Args {
     stats: Option<Option<PathBuf>>,
 
     /// Print the figures as JSON. Implies --stats, unless --leaks or --profile is given
+    ///
+    /// With --leaks the lost blocks are printed, each report a line of its own. With --profile alone the profile is printed as
+    /// `slabside profile --json` does.
     #[arg(long)]
     json: bool,
 
@@ -81,11 +85,15 @@ pub struct Args {
     #[arg(long)]
     leaks: bool,
 
+    /// Leave out lost blocks whose types or stacks this file names, as with `slabside leaks`
+    #[arg(long, value_name = "FILE", requires = "leaks")]
+    suppressions: Option<PathBuf>,
+
     /// Write a heap profile of the whole run to FILE when the program ends: which code allocated, and what it still holds
     ///
     /// The form is that of `slabside profile -o`: for pprof, or a flame graph if FILE ends in .svg. The program takes a sample
     /// every 512 KiB, unless --profile-interval or --option profile says otherwise. It is traced as with --leaks. Programs
-    /// that it starts are not profiled.
+    /// that it starts are not profiled. FILE may be a pipe: it is opened before the program starts.
     #[arg(long, value_name = "FILE", require_equals = true)]
     profile: Option<PathBuf>,
 
@@ -208,13 +216,11 @@ fn replace(args: &Args, mut command: Command) -> CannotRun {
 
 fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
     let mut output = output(args.file())?;
-    args.profile
-        .as_deref()
-        .map_or(Ok(()), profiled::can_be_written)?;
+    let looks = Looks::new(args)?;
     let (text, status) = if args.children {
-        run_tree(args, command)?
+        run_tree(args, command, looks)?
     } else {
-        run_alone(args, command)?
+        run_alone(args, command, looks)?
     };
     // The program has run, so its exit status matters more than this failure.
     if let Err(error) = output.write_all(text.as_bytes()) {
@@ -224,11 +230,11 @@ fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
 }
 
 /// Runs the program with a page of its own. Returns the report and how it ended.
-fn run_alone(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
+fn run_alone(args: &Args, command: Command, looks: Looks) -> Result<(String, ExitStatus)> {
     let page = Page::create().context("cannot make a page for the counters")?;
     let counters = page.counters();
     let started = start(args, command, &page.path(), move || page::claim(counters))?;
-    let (end, mut text) = until_end(args, &started)?;
+    let (end, mut text) = until_end(args, &started, looks)?;
     if args.reports() {
         let report = Report::new(args.program(), started.child, &end, counters);
         text += &report.print(args.form());
@@ -237,14 +243,14 @@ fn run_alone(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
 }
 
 /// The same, where each process takes a page.
-fn run_tree(args: &Args, command: Command) -> Result<(String, ExitStatus)> {
+fn run_tree(args: &Args, command: Command, looks: Looks) -> Result<(String, ExitStatus)> {
     let pages = Pages::create().context("cannot make pages for the counters")?;
     let started = start(args, command, &pages.path(), || ())?;
-    let (end, lost) = until_end(args, &started)?;
+    let (end, told) = until_end(args, &started, looks)?;
     let taken = pages.taken().context("cannot read the counters")?;
     let left_out = pages.left_out();
     let tree = Tree::new(args.program(), started.child, &end, &taken, left_out);
-    Ok((lost + &tree.print(args.form()), end.status))
+    Ok((told + &tree.print(args.form()), end.status))
 }
 
 /// A program that runs.
@@ -262,7 +268,22 @@ struct Looks {
     /// What it has lost, once that is known.
     lost: Option<std::result::Result<String, String>>,
     leaks: bool,
+    suppressions: Suppressions,
     profiled: Option<Profiled>,
+}
+
+impl Looks {
+    /// Opens and reads the files that `args` name.
+    fn new(args: &Args) -> Result<Looks> {
+        let profile = args.profile.as_deref().map(profiled::Output::open);
+        Ok(Looks {
+            json: args.json,
+            lost: None,
+            leaks: args.leaks,
+            suppressions: Suppressions::read(args.suppressions.as_deref())?,
+            profiled: profile.transpose()?.map(Profiled::new),
+        })
+    }
 }
 
 impl Beside for Looks {
@@ -272,62 +293,92 @@ impl Beside for Looks {
         }
     }
 
-    fn at_end(&mut self, pid: u32) {
+    fn at_end(&mut self, pid: u32) -> bool {
         let ending = trace::ending(pid);
         if ending == Ending::Exec {
-            return trace::follow_exec(pid);
+            let followed = trace::follow_exec(pid);
+            if let Some(profiled) = self.profiled.as_mut().filter(|_| !followed) {
+                profiled.miss("it could not be traced any more when one of its threads became another program");
+            }
+            return followed;
         }
         if let Some(profiled) = &mut self.profiled {
             profiled.at_end(pid);
+            if ending == Ending::First {
+                profiled.miss("its first thread ended before others");
+            }
         }
         if self.leaks {
             let found = match ending {
-                Ending::Whole => lost(pid, self.json).map_err(|error| format!("{error:#}")),
-                _ => Err("a signal killed it, or its first thread ended before others".into()),
+                Ending::Whole => {
+                    lost(pid, self.json, &self.suppressions).map_err(|error| format!("{error:#}"))
+                }
+                Ending::First => Err("its first thread ended before others".into()),
+                _ => Err("a signal killed it".into()),
             };
             let goes_on = found.is_ok();
             self.lost = Some(found);
             if goes_on {
-                return;
+                return true;
             }
         }
         trace::go_on(pid, 0);
+        true
     }
 }
 
-/// Waits for the end of the program, and writes its profile. Returns how it ended, and what it has lost, if that is wanted.
-fn until_end(args: &Args, started: &Started) -> Result<(End, String)> {
-    let mut looks = Looks {
-        json: args.json,
-        lost: None,
-        leaks: args.leaks,
-        profiled: args.profile.clone().map(Profiled::new),
-    };
+/// Waits for the end of the program, and writes its profile. Returns how it ended, and what is told of its profile and of
+/// what it has lost.
+fn until_end(args: &Args, started: &Started, mut looks: Looks) -> Result<(End, String)> {
     let traced = args.traces() && started.traced.is_ok();
     let end = watch::until_end(started.child, traced, &mut looks);
     let end = end.context("cannot wait for the program")?;
     if let Some(reports) = &started.reports {
         name_functions(reports);
     }
-    if let Some(profiled) = looks.profiled {
+    let mut text = String::new();
+    if let Some(mut profiled) = looks.profiled {
+        if let Err(why) = &started.traced {
+            profiled.miss(why);
+        }
         let name = Path::new(args.program()).file_name();
         let name = name.unwrap_or(args.program()).to_string_lossy();
         let told = profiled.write(&format!("{name} ({})", started.child));
-        // Alone on standard error is what --json prints.
-        match told {
-            Ok(line) if !args.json => say(&line),
-            Ok(_) => {}
-            Err(error) => say(&format!("slabside: no heap profile: {error:#}")),
-        }
+        text += &told_of(args, told)?;
     }
     if !args.leaks {
-        return Ok((end, String::new()));
+        return Ok((end, text));
     }
     let told = looks.lost.unwrap_or_else(|| {
         let unseen = || "nobody saw its end".to_string();
         Err(started.traced.clone().err().unwrap_or_else(unseen))
     });
-    Ok((end, told.or_else(|why| not_known(args, &why))?))
+    text += &told.or_else(|why| not_known(args, &why))?;
+    Ok((end, text))
+}
+
+/// What is told of a profile that was written, or why it was not.
+fn told_of(args: &Args, profile: Result<Profile>) -> Result<String> {
+    let other = args.leaks || args.reports();
+    let failed = |error: &str| {
+        view::json(&NotKnown {
+            schema: "slabside.profile/1",
+            error,
+        })
+    };
+    match (profile, args.json) {
+        (Ok(profile), false) => say(&profile.headline()),
+        // Where another object is printed, that is alone. The file says the rest.
+        (Ok(profile), true) if other => {
+            let gap = profile.gap.as_ref();
+            let told = gap.map(|gap| failed(&format!("not all was seen: {gap}")));
+            return told.unwrap_or(Ok(String::new()));
+        }
+        (Ok(profile), true) => return profile.json(),
+        (Err(error), false) => say(&format!("slabside: no heap profile: {error:#}")),
+        (Err(error), true) => return failed(&format!("no heap profile: {error:#}")),
+    }
+    Ok(String::new())
 }
 
 /// That it is not known what the program has lost.
@@ -367,7 +418,7 @@ fn say(line: &str) {
 }
 
 /// What the program `pid`, which is at its end, has lost. It goes on, unless this fails.
-fn lost(pid: u32, as_json: bool) -> Result<String> {
+fn lost(pid: u32, as_json: bool, suppressions: &Suppressions) -> Result<String> {
     let mut target = Target::ending(pid)?;
     let about = target.about();
     let how = Search {
@@ -376,8 +427,8 @@ fn lost(pid: u32, as_json: bool) -> Result<String> {
         track: None,
         kinds: false,
     };
-    let found = search(&mut target, None, &how)?;
-    Told::new(&about, &target.name(), found, &Suppressions::default()).text(as_json)
+    let found = suppressions.search(&mut target, None, &how)?;
+    Told::new(&about, &target.name(), found).text(as_json)
 }
 
 /// Where the report goes: to the end of `file`, which is made before the program runs, or to standard error.

@@ -66,8 +66,10 @@ pub fn stay(pid: u32) {
 pub enum Ending {
     /// Not at all: it ends by itself and as a whole.
     Whole,
-    /// A signal kills it, or its first thread ends before others.
-    Part,
+    /// A signal kills it.
+    Killed,
+    /// Its other threads go on.
+    First,
     /// As another program: another thread calls execve(2), and gets the first one's number. Nobody traces it then.
     Exec,
 }
@@ -78,7 +80,7 @@ pub fn ending(pid: u32) -> Ending {
     let killed = ptrace::getevent(thread).is_ok_and(|status| status & 0x7f != 0);
     let alone = ptrace::getregs(thread).is_ok_and(|all| last_call(&all) == libc::SYS_exit as u64);
     if alone && others(pid).next().is_some() {
-        return Ending::Part;
+        return Ending::First;
     }
     let begin = Instant::now();
     loop {
@@ -94,7 +96,7 @@ pub fn ending(pid: u32) -> Ending {
         thread::sleep(EXEC_LOOKS);
     }
     match killed {
-        true => Ending::Part,
+        true => Ending::Killed,
         false => Ending::Whole,
     }
 }
@@ -143,13 +145,18 @@ const EXEC_MOST: Duration = Duration::from_secs(1);
 const EXEC_LOOKS: Duration = Duration::from_micros(20);
 
 /// Lets the program `pid` go on, whose first thread ends for another one to become another program, and traces that.
-pub fn follow_exec(pid: u32) {
+/// False if it could not.
+pub fn follow_exec(pid: u32) -> bool {
     go_on(pid, 0);
     let begin = Instant::now();
     // It is refused until the other thread has got the first one's number.
-    while follow(pid).is_err() && begin.elapsed() < EXEC_MOST {
+    while follow(pid).is_err() {
+        if begin.elapsed() > EXEC_MOST {
+            return false;
+        }
         thread::sleep(EXEC_LOOKS);
     }
+    true
 }
 
 /// Traces the program `pid` from now on, if it can be.

@@ -25,9 +25,10 @@ pub trait Beside {
     /// Called now and then.
     fn meanwhile(&mut self, _pid: u32) {}
 
-    /// Called when the traced program is about to end. Lets it go on.
-    fn at_end(&mut self, pid: u32) {
+    /// Called when the traced program is about to end. Lets it go on. Whether it is still traced.
+    fn at_end(&mut self, pid: u32) -> bool {
         trace::go_on(pid, 0);
+        true
     }
 }
 
@@ -35,7 +36,7 @@ pub trait Beside {
 impl Beside for () {}
 
 /// Waits for the end of `child`, which may be traced. Signals must be held back ([`signals::hold`]).
-pub fn until_end(child: u32, traced: bool, beside: &mut dyn Beside) -> Result<End> {
+pub fn until_end(child: u32, mut traced: bool, beside: &mut dyn Beside) -> Result<End> {
     let number = i32::try_from(child).map_err(|_| ErrorKind::InvalidInput)?;
     let process = Pid::from_raw(number).ok_or(ErrorKind::InvalidInput)?;
     let mut pause = FIRST_LOOK;
@@ -43,7 +44,7 @@ pub fn until_end(child: u32, traced: bool, beside: &mut dyn Beside) -> Result<En
     loop {
         peak = resident::peak(child).unwrap_or(0).max(peak);
         beside.meanwhile(child);
-        if let Some(status) = end_of(process, traced, beside)? {
+        if let Some(status) = end_of(process, &mut traced, beside)? {
             return Ok(End {
                 status,
                 resident: peak,
@@ -56,11 +57,12 @@ pub fn until_end(child: u32, traced: bool, beside: &mut dyn Beside) -> Result<En
     }
 }
 
-/// How `child` ended, if it has. Where it was stopped instead, stops with it.
-fn end_of(child: Pid, traced: bool, beside: &mut dyn Beside) -> Result<Option<ExitStatus>> {
+/// How `child` ended, if it has. Where it was stopped instead, stops with it. `traced` says whether it is traced, also
+/// afterwards.
+fn end_of(child: Pid, traced: &mut bool, beside: &mut dyn Beside) -> Result<Option<ExitStatus>> {
     while let Some(change) = change_of(child)? {
         let number = child.as_raw_nonzero().get() as u32;
-        match (trace::stopped(change.into_raw()), traced) {
+        match (trace::stopped(change.into_raw()), *traced) {
             (None, _) => return Ok(Some(change)),
             (Some(Stopped::Signal(signal)), false) => signals::stop(signal),
             (Some(_), false) => {}
@@ -69,7 +71,7 @@ fn end_of(child: Pid, traced: bool, beside: &mut dyn Beside) -> Result<Option<Ex
                 trace::stay(number);
                 signals::stop(signal);
             }
-            (Some(Stopped::End), true) => beside.at_end(number),
+            (Some(Stopped::End), true) => *traced = beside.at_end(number),
             (Some(Stopped::Other), true) => trace::go_on(number, 0),
         }
     }

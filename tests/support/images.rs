@@ -22,8 +22,8 @@ use slabside_view::source::file::Snapshot;
 use slabside_view::source::{About, Mapping, Source, Span, Target, Thread};
 use slabside_view::types::Types;
 use slabside_view::Error;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 /// Bytes in a page of an image.
 const PAGE: usize = 4096;
@@ -338,7 +338,7 @@ impl Source for Image {
 struct Recorder {
     target: Target,
     region: u64,
-    image: RefCell<Image>,
+    image: Mutex<Image>,
 }
 
 impl Source for Recorder {
@@ -347,7 +347,7 @@ impl Source for Recorder {
         // The image stands for 4 GiB from the region's start on, of which the region is a part.
         let offset = address.wrapping_sub(self.region) as usize;
         if there && !into.is_empty() && offset < 1 << 32 {
-            let mut image = self.image.borrow_mut();
+            let mut image = self.image.lock().expect("nobody panicked");
             for page in offset / PAGE..=(offset + into.len() - 1) / PAGE {
                 let at = self.region + (page * PAGE) as u64;
                 // Whole pages are open.
@@ -396,11 +396,12 @@ pub fn take(pid: libc::pid_t, base: usize) -> (Result<Seen, Broken>, Image) {
     let recorder = Recorder {
         target: Target::process(pid as u32).expect("it can be read"),
         region: base as u64,
-        image: RefCell::default(),
+        image: Mutex::default(),
     };
     let heap = Heap::once(&recorder, base as u64, &mut Buffers::default());
     let found = heap.map(|heap| Seen::of(&heap));
-    (found, recorder.image.into_inner())
+    let image = recorder.image.into_inner();
+    (found, image.expect("nobody panicked"))
 }
 
 /// Any bytes as a metadata region that is read from outside: an error, or what another count finds as well.
@@ -442,5 +443,5 @@ fn look_into(source: impl Source + 'static) {
         track: None,
         kinds: false,
     };
-    let _ = search(&mut target, None, &how);
+    let _ = search(&mut target, None, &how, None);
 }

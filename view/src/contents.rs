@@ -1,11 +1,19 @@
 //! The contents of blocks, read in batches: a look at each slab by itself would take a system call or two for each.
 
-use crate::model::Slab;
+use crate::model::{Heap, Slab};
 use crate::region::PAGE;
 use crate::source::{Source, Span};
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{available_parallelism, scope, Builder};
 
 /// Bytes read at once, unless one slab has more.
 const BATCH: u64 = 1 << 20;
+/// Addresses that one thread reads before it looks for more to read.
+const SHARE: u64 = 16 << 20;
+/// The most threads that read at once.
+const READERS: usize = 8;
 
 /// Which pages are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +185,67 @@ pub fn each_part(
         }
     }
     failed
+}
+
+/// A part of some heaps that one thread reads.
+pub enum Share<'a> {
+    /// Slabs that lie side by side.
+    Slabs(&'a [Slab]),
+    /// A part of a large block, and that block's place among all that were given.
+    Large(usize, Span),
+}
+
+impl<'a> Share<'a> {
+    /// All slabs of `heaps`, and the blocks `large`, in parts for [`at_once`].
+    pub fn all(heaps: &'a [Heap], large: &[Span]) -> Vec<Share<'a>> {
+        let mut all = Vec::new();
+        for heap in heaps {
+            let mut rest = &heap.slabs[..];
+            while let Some(first) = rest.first() {
+                let together = rest.partition_point(|slab| slab.base - first.base < SHARE);
+                let (part, behind) = rest.split_at(together);
+                all.push(Share::Slabs(part));
+                rest = behind;
+            }
+        }
+        for (at, block) in large.iter().enumerate() {
+            let mut start = block.start;
+            while start < block.end {
+                let end = block.end.min(start + SHARE);
+                all.push(Share::Large(at, Span { start, end }));
+                start = end;
+            }
+        }
+        all
+    }
+}
+
+/// Has as many threads as there are processors `work` on `shares`, each with what it got of `make`. What each has made of
+/// it.
+pub fn at_once<S: Sync, T: Send>(
+    shares: &[S],
+    make: impl Fn() -> T + Sync,
+    work: impl Fn(&mut T, &S) + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let one = || {
+        let mut made = make();
+        while let Some(share) = shares.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(&mut made, share);
+        }
+        made
+    };
+    let threads = available_parallelism().map_or(1, NonZero::get);
+    scope(|scope| {
+        // What a thread that cannot be started would have done the others do.
+        let others: Vec<_> = (1..threads.min(READERS).min(shares.len()))
+            .filter_map(|_| Builder::new().spawn_scoped(scope, one).ok())
+            .collect();
+        let mut all = vec![one()];
+        let joined = others.into_iter().map(|other| other.join());
+        all.extend(joined.map(|made| made.unwrap_or_else(|why| resume_unwind(why))));
+        all
+    })
 }
 
 impl Batch {

@@ -5,7 +5,7 @@ use crate::model::Heap;
 use crate::profile::{samples, sums, Kind, Sums};
 use crate::source::{Source, Span};
 use crate::types::{Types, HEAD};
-use crate::unwind::{Frame, Unwinder};
+use crate::unwind::{Frame, Stack, Unwinder};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -162,7 +162,7 @@ fn profile(moment: &Moment<'_>) -> (BTreeSet<u64>, Sums) {
     let live = all.iter().filter(|sample| sample.live.is_some());
     let numbers = live.map(|sample| sample.number).collect();
     let mut unwinder = Unwinder::new(moment.source);
-    let sums = sums(moment.source, moment.heap, &all, Kind::Live, &mut unwinder);
+    let sums = sums(moment.heap, &all, Kind::Live, &mut unwinder);
     (numbers, sums)
 }
 
@@ -176,14 +176,14 @@ fn stacks(before: &Moment<'_>, after: &Moment<'_>) -> Vec<ByStack> {
     if old == new {
         return Vec::new();
     }
-    let mut all: BTreeMap<Vec<Frame>, ByStack> = BTreeMap::new();
+    let mut all: BTreeMap<Stack, ByStack> = BTreeMap::new();
     for (rows, sign) in [(first.rows, -1.0), (last.rows, 1.0)] {
         for row in rows {
             let change = all.entry(row.stack.clone()).or_insert(ByStack {
                 count: 0,
                 bytes: 0,
                 samples: [0; 2],
-                frames: row.stack,
+                frames: row.stack.to_vec(),
             });
             let add = |to: &mut i64, value: f64| *to = to.saturating_add(value.round() as i64);
             add(&mut change.count, sign * row.count);

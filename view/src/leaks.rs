@@ -18,18 +18,22 @@ use crate::region::{self, Region};
 use crate::roots::Roots;
 use crate::source::{Source, Span, Target};
 use crate::types::{Type, Types, HEAD};
-use crate::unwind::{Frame, Unwinder};
+use crate::unwind::{Frame, Stack, Unwinder};
 use crate::{Error, Result};
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::{DiGraph, NodeIndex};
+use rustc_hash::{FxHashMap, FxHasher};
 use serde::Serialize;
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 /// The most passes where their number is not given.
 const PASSES_MOST: u32 = 8;
+/// So few candidates make the proof no longer: it reads all live blocks, however many are asked for.
+const FEW: u64 = 100_000;
+/// With more of them the proof takes longer than a search of all.
+const MANY: u64 = 2_000_000;
 /// Pauses between passes that look for what stays lost.
 const PAUSES: u32 = 10;
 /// Bytes that are looked at at once for zeros.
@@ -49,7 +53,8 @@ pub enum Proof {
 /// How it is searched.
 #[derive(Clone, Copy, Debug)]
 pub struct Search {
-    /// How many passes. None means that it goes on until they find nothing more to leave out.
+    /// How many passes. None means that it goes on until they find nothing more to leave out, or the proof takes no longer
+    /// for what is left.
     pub passes: Option<u32>,
     /// What is proved.
     pub proof: Proof,
@@ -90,23 +95,6 @@ pub struct Sampled {
 }
 
 impl Group {
-    /// Adds a block, which was allocated with `stack`, if that is known.
-    fn add(&mut self, span: Span, stack: Option<&Vec<Frame>>) {
-        self.count += 1;
-        self.bytes += span.bytes();
-        let Some(frames) = stack else { return };
-        let known = self.stacks.iter_mut().find(|one| one.frames == *frames);
-        match known {
-            Some(known) => known.samples += 1,
-            None => self.stacks.push(Sampled {
-                samples: 1,
-                frames: frames.clone(),
-            }),
-        }
-        self.stacks
-            .sort_by_key(|one| std::cmp::Reverse(one.samples));
-    }
-
     /// Blocks and bytes with all below.
     pub fn sum(&self) -> (u64, u64) {
         let below = self.below.iter();
@@ -115,6 +103,9 @@ impl Group {
         })
     }
 }
+
+/// Which blocks are not told: given the type and the stack, innermost first and empty where it is not known.
+pub type Suppressed<'a> = &'a dyn Fn(&str, &[Frame]) -> bool;
 
 /// A number of blocks and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -139,6 +130,8 @@ pub struct Reachable {
 pub struct Found {
     /// Lost blocks to which no lost block leads, with what is lost through them. Those of the most bytes first.
     pub lost: Vec<Group>,
+    /// Blocks that are not told, and what they lead to.
+    pub suppressed: Sum,
     /// How many blocks looked lost before the proof.
     pub candidates: u64,
     /// Whether it is proved that they are lost.
@@ -170,9 +163,14 @@ struct Pass {
     unscanned: u64,
 }
 
-/// Searches `target`. Of several heaps what is lost of the one numbered `heap`, or of all. A process goes on
-/// afterwards.
-pub fn search(target: &mut Target, heap: Option<usize>, how: &Search) -> Result<Found> {
+/// Searches `target`. Of several heaps what is lost of the one numbered `heap`, or of all, but for what is `suppressed`. A
+/// process goes on afterwards.
+pub fn search(
+    target: &mut Target,
+    heap: Option<usize>,
+    how: &Search,
+    suppressed: Option<Suppressed<'_>>,
+) -> Result<Found> {
     let regions = region::find(&**target)?;
     if !target.has_contents() {
         let name = target.name();
@@ -188,6 +186,7 @@ pub fn search(target: &mut Target, heap: Option<usize>, how: &Search) -> Result<
     let mut search = Searching {
         regions,
         wanted: heap,
+        suppressed,
         types: Types::new(),
         passes: 0,
         buffers: Vec::new(),
@@ -200,17 +199,18 @@ pub fn search(target: &mut Target, heap: Option<usize>, how: &Search) -> Result<
     Ok(found)
 }
 
-struct Searching {
+struct Searching<'a> {
     regions: Vec<Region>,
     /// The heap that is asked for. None means all.
     wanted: Option<usize>,
+    suppressed: Option<Suppressed<'a>>,
     types: Types,
     passes: u32,
     buffers: Vec<Buffers>,
     reachable: Option<Reachable>,
 }
 
-impl Searching {
+impl Searching<'_> {
     fn run(&mut self, target: &mut Target, how: &Search) -> Result<Found> {
         // What is read of files is read before a process stands still.
         Roots::of(&**target, &[], self.types.symbols());
@@ -220,17 +220,37 @@ impl Searching {
             let pass = self.confirmed(target, pass);
             return Ok(self.tell(&**target, &pass, candidates));
         }
+        if how.proof == Proof::Short {
+            Searching::see_registers(target);
+        }
         let pass = self.passes(target, how)?;
         let candidates = pass.left.count();
         if how.proof == Proof::None || candidates == 0 {
             return Ok(self.tell(&**target, &pass, candidates));
         }
-        let suspects = suspects(&pass);
-        drop(pass);
-        let pass = self.again(target, &suspects, true)?;
+        let pass = match candidates {
+            ..=MANY => {
+                let suspects = suspects(&pass);
+                drop(pass);
+                self.again(target, &suspects, true)?
+            }
+            _ => {
+                drop(pass);
+                let proof = Proof::Whole;
+                self.whole(target, &Search { proof, ..*how })?
+            }
+        };
         target.release();
         let pass = self.confirmed(target, pass);
         Ok(self.tell(&**target, &pass, candidates))
+    }
+
+    /// Has the target see the registers: a pointer that leads to all else may lie in one for as long as the program runs.
+    /// Where stacks ended then is known too. A process that cannot be stopped the proof tells of, where it is needed.
+    fn see_registers(target: &mut Target) {
+        if target.stop().is_ok() {
+            target.release();
+        }
     }
 
     /// What still nothing leads to when the process goes on. A thread that was stopped within malloc has no pointer yet
@@ -260,10 +280,11 @@ impl Searching {
         let mut pass = self.whole(target, how)?;
         loop {
             let left = pass.left.count();
+            let few = how.proof == Proof::Short && left <= FEW;
             let done = match (how.track, how.passes) {
                 (Some(track), _) => begin.elapsed() >= track,
                 (None, Some(passes)) => self.passes >= passes,
-                (None, None) => self.passes >= PASSES_MOST,
+                (None, None) => few || self.passes >= PASSES_MOST,
             };
             if left == 0 || done {
                 return Ok(pass);
@@ -330,20 +351,22 @@ impl Searching {
         let heaps = self.heaps(target, stop)?;
         let index = Index::of(&**target, &heaps);
         let mut asked = index.live().without(index.live());
-        let mut contents = BTreeMap::new();
+        let mut contents = Vec::with_capacity(suspects.len());
         for suspect in suspects {
             let number = index.find(suspect.span.start);
             if let Some(number) = number.filter(|&number| index.span(number) == suspect.span) {
                 asked.set(number);
-                contents.insert(number, suspect.contents);
+                contents.push((number, suspect.contents));
             }
         }
+        contents.sort_unstable();
         let roots = Roots::of(&**target, &heaps, self.types.symbols());
         let mut sieve = Sieve::new(&index, asked);
         let mut unscanned = sieve.look_through(&**target, &heaps);
         unscanned += roots.each_word(&**target, |value, _| sieve.word(value));
         let same = |number: Number, copy: &Copy| {
-            contents.get(&number) == Some(&hash(copy, index.span(number)))
+            let now = (number, hash(copy, index.span(number)));
+            contents.binary_search(&now).is_ok()
         };
         sieve.compare(|number, copy| !same(number, copy));
         let (left, copy) = sieve.finish();
@@ -361,8 +384,10 @@ impl Searching {
     // ---- what is told ---------------------------------------------------------------------------
 
     fn tell(&mut self, source: &dyn Source, pass: &Pass, candidates: u64) -> Found {
+        let (lost, suppressed) = self.groups(source, pass);
         Found {
-            lost: self.groups(source, pass),
+            lost,
+            suppressed,
             candidates,
             // Where nothing looks lost nothing has to be proved.
             proved: candidates == 0
@@ -374,8 +399,8 @@ impl Searching {
         }
     }
 
-    /// What is left, by type: blocks that no other leads to, and below them what they lead to.
-    fn groups(&mut self, source: &dyn Source, pass: &Pass) -> Vec<Group> {
+    /// What is left, by type: blocks that no other leads to, and below them what they lead to. And what is suppressed.
+    fn groups(&mut self, source: &dyn Source, pass: &Pass) -> (Vec<Group>, Sum) {
         let wanted = |&number: &Number| {
             let heap = pass.index.heap(number);
             self.wanted.is_none_or(|wanted| wanted == heap)
@@ -383,48 +408,75 @@ impl Searching {
         let numbers: Vec<Number> = pass.left.each().filter(wanted).collect();
         let stacks = self.stacks(source, pass);
         let (graph, pairs) = self.graph(source, pass, &numbers);
-        let first = first_of(&graph);
-        let mut groups: BTreeMap<(String, u64), (Group, Vec<usize>)> = BTreeMap::new();
-        let mut below: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (at, &first) in first.iter().enumerate() {
-            if first != at {
-                below.entry(first).or_default().push(at);
+        let mut block = |(at, number): (usize, &Number)| {
+            let span = pass.index.span(*number);
+            let known = pairs.get(&at).copied();
+            Block {
+                span,
+                kind: known.unwrap_or_else(|| self.type_of(source, pass, span)),
+                stack: stacks.get(number),
+            }
+        };
+        let blocks: Vec<Block<'_>> = numbers.iter().enumerate().map(&mut block).collect();
+        let out = self.suppressed_of(&blocks, &graph);
+        let left_out = blocks.iter().zip(&out).filter(|(_, &out)| out);
+        let left_out = left_out.fold(Sum::default(), |sum, (block, _)| Sum {
+            count: sum.count + 1,
+            bytes: sum.bytes + block.span.bytes(),
+        });
+        (self.by_type(&blocks, &first_of(&graph), &out), left_out)
+    }
+
+    /// Which blocks are suppressed, or led to by one that is.
+    fn suppressed_of(&self, blocks: &[Block<'_>], graph: &DiGraph<(), ()>) -> Vec<bool> {
+        let mut out = vec![false; blocks.len()];
+        let Some(suppressed) = self.suppressed else {
+            return out;
+        };
+        let is_out = |block: &Block<'_>| {
+            let stack = block.stack.map_or(&[][..], |stack| &stack[..]);
+            suppressed(self.types.name(block.kind), stack)
+        };
+        let mut waiting: Vec<usize> = (0..blocks.len())
+            .filter(|&at| is_out(&blocks[at]))
+            .collect();
+        while let Some(at) = waiting.pop() {
+            if !std::mem::replace(&mut out[at], true) {
+                let next = graph.neighbors(NodeIndex::new(at));
+                waiting.extend(next.map(NodeIndex::index));
             }
         }
-        let mut describe = |at: usize| {
-            let span = pass.index.span(numbers[at]);
-            let known = match pairs.get(&at) {
-                Some(&known) => known,
-                None => self.type_of(source, pass, span),
-            };
-            let stack = stacks.get(&numbers[at]);
-            (self.types.name(known).to_string(), span, stack)
-        };
-        let roots = first.iter().enumerate().filter(|(at, &first)| *at == first);
-        for (at, _) in roots {
-            let (what, span, stack) = describe(at);
-            let (group, under) = groups
-                .entry((what.clone(), span.bytes()))
-                .or_insert_with(|| (group(what, span), Vec::new()));
-            group.add(span, stack);
+        out
+    }
+
+    /// The blocks that are not `out`, each below its `first`: one that is not out has one that is not.
+    fn by_type(&self, blocks: &[Block<'_>], first: &[usize], out: &[bool]) -> Vec<Group> {
+        let mut below: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<(&str, u64), (Gathered, Vec<usize>)> = BTreeMap::new();
+        let told = || (0..blocks.len()).filter(|&at| !out[at]);
+        for at in told().filter(|&at| first[at] != at) {
+            below.entry(first[at]).or_default().push(at);
+        }
+        let key = |block: &Block<'_>| (self.types.name(block.kind), block.span.bytes());
+        for at in told().filter(|&at| first[at] == at) {
+            let (group, under) = groups.entry(key(&blocks[at])).or_default();
+            group.add(&blocks[at]);
             under.extend(below.get(&at).into_iter().flatten());
         }
+        let groups = groups.into_iter();
         let mut all: Vec<Group> = groups
-            .into_values()
-            .map(|(mut whole, under)| {
-                let mut kinds: BTreeMap<(String, u64), Group> = BTreeMap::new();
+            .map(|((what, size), (whole, under))| {
+                let mut kinds: BTreeMap<(&str, u64), Gathered> = BTreeMap::new();
                 for at in under {
-                    let (what, span, stack) = describe(at);
-                    let kind = kinds
-                        .entry((what.clone(), span.bytes()))
-                        .or_insert_with(|| group(what, span));
-                    kind.add(span, stack);
+                    let kind = kinds.entry(key(&blocks[at])).or_default();
+                    kind.add(&blocks[at]);
                 }
-                whole.below = kinds.into_values().collect();
-                whole
-                    .below
-                    .sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
-                whole
+                let kinds = kinds.into_iter();
+                let mut below: Vec<Group> = kinds
+                    .map(|((what, size), kind)| kind.group(what, size, Vec::new()))
+                    .collect();
+                below.sort_by_key(|kind| std::cmp::Reverse(kind.bytes));
+                whole.group(what, size, below)
             })
             .collect();
         all.sort_by_key(|group| std::cmp::Reverse(group.sum().1));
@@ -432,7 +484,7 @@ impl Searching {
     }
 
     /// Who allocated those of the blocks left that are samples.
-    fn stacks(&self, source: &dyn Source, pass: &Pass) -> HashMap<Number, Vec<Frame>> {
+    fn stacks(&self, source: &dyn Source, pass: &Pass) -> FxHashMap<Number, Stack> {
         let all = self.regions.iter();
         let all = all.flat_map(|region| by_address(source, region).into_values());
         let lost: Vec<(Number, Sample)> = all
@@ -443,11 +495,11 @@ impl Searching {
             })
             .collect();
         if lost.is_empty() {
-            return HashMap::new();
+            return FxHashMap::default();
         }
         let mut unwinder = Unwinder::new(source);
         let lost = lost.into_iter();
-        lost.map(|(number, sample)| (number, unwinder.stack(source, &sample)))
+        lost.map(|(number, sample)| (number, unwinder.stack(&sample)))
             .collect()
     }
 
@@ -490,15 +542,52 @@ impl Searching {
     }
 }
 
-fn group(what: String, span: Span) -> Group {
-    Group {
-        what,
-        count: 0,
-        size: span.bytes(),
-        bytes: 0,
-        example: span.start,
-        stacks: Vec::new(),
-        below: Vec::new(),
+/// A lost block.
+struct Block<'a> {
+    span: Span,
+    kind: Type,
+    /// Who allocated it, if it was sampled.
+    stack: Option<&'a Stack>,
+}
+
+/// Blocks of a type and size.
+#[derive(Default)]
+struct Gathered<'a> {
+    count: u64,
+    example: u64,
+    stacks: FxHashMap<&'a Stack, u64>,
+}
+
+impl<'a> Gathered<'a> {
+    fn add(&mut self, block: &Block<'a>) {
+        if self.count == 0 {
+            self.example = block.span.start;
+        }
+        self.count += 1;
+        if let Some(stack) = block.stack {
+            *self.stacks.entry(stack).or_default() += 1;
+        }
+    }
+
+    /// As it is told.
+    fn group(self, what: &str, size: u64, below: Vec<Group>) -> Group {
+        let stacks = self.stacks.into_iter();
+        let mut stacks: Vec<Sampled> = stacks
+            .map(|(stack, samples)| Sampled {
+                samples,
+                frames: stack.to_vec(),
+            })
+            .collect();
+        stacks.sort_by(|a, b| (b.samples, &a.frames).cmp(&(a.samples, &b.frames)));
+        Group {
+            what: what.into(),
+            count: self.count,
+            size,
+            bytes: self.count * size,
+            example: self.example,
+            stacks,
+            below,
+        }
     }
 }
 
@@ -559,7 +648,7 @@ fn suspects(pass: &Pass) -> Vec<Suspect> {
 
 /// A number for the contents of `span`. What is not there counts as zero.
 fn hash(copy: &Copy, span: Span) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     copy.each(span, |start, bytes| {
         for (at, piece) in (start..).step_by(PIECE).zip(bytes.chunks(PIECE)) {
             if piece.iter().any(|&byte| byte != 0) {

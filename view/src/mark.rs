@@ -5,9 +5,10 @@
 //!   roots --> reached --> slabs that wait to be looked through --> reached ...
 //! ```
 //!
-//! A pointer into the middle of a block counts as one to its start.
+//! A pointer into the middle of a block counts as one to its start. Where much waits, several threads look through it at
+//! once, and what they find is noted afterwards.
 
-use crate::contents::{each_batch, each_part, words, Batch, Which};
+use crate::contents::{at_once, each_batch, each_part, words, Batch, Share, Which};
 use crate::model::{Heap, Slab};
 use crate::region::PAGE;
 use crate::source::{Source, Span};
@@ -26,6 +27,22 @@ struct Entry {
     slots: u32,
     /// The number of its first slot, a multiple of 64.
     first: Number,
+}
+
+impl Entry {
+    /// Its slots.
+    fn span(&self) -> Span {
+        Span {
+            start: self.base,
+            end: self.base + u64::from(self.slots) * self.size,
+        }
+    }
+
+    /// Of `contents`, which are those of its slots, the part of one block.
+    fn part<'a>(&self, contents: &'a [u8], number: Number) -> &'a [u8] {
+        let at = (number - self.first) as usize * self.size as usize;
+        contents.get(at..at + self.size as usize).unwrap_or(&[])
+    }
 }
 
 /// Pages of a window, and for each the slab that it is of, by place plus one. What a window says of its length may be
@@ -295,6 +312,15 @@ impl Index {
         found.map(|_| (u32::MAX, self.first_large + at as u32))
     }
 
+    /// Which words of the blocks' bits are those of a slab.
+    fn bits_of(&self, slab: u32) -> std::ops::Range<usize> {
+        let slab = self.slabs.get(slab as usize);
+        slab.map_or(0..0, |slab| {
+            let first = slab.first as usize / 64;
+            first..first + (slab.slots as usize).div_ceil(64)
+        })
+    }
+
     fn entry(&self, number: Number) -> Option<&Entry> {
         let at = self.slabs.partition_point(|slab| slab.first <= number);
         self.slabs[..at].last()
@@ -357,17 +383,32 @@ pub struct Copy {
 impl Copy {
     /// The contents of all live blocks of `heaps`.
     pub fn of(source: &dyn Source, heaps: &[Heap]) -> Copy {
+        let large = heaps.iter().flat_map(|heap| &heap.large);
+        let large: Vec<Span> = large
+            .filter(|block| !block.stray)
+            .map(|block| block.span)
+            .collect();
+        let shares = Share::all(heaps, &large);
+        let parts = at_once(&shares, Copy::default, |copy, share| match *share {
+            Share::Slabs(slabs) => copy.add_slabs(source, slabs),
+            Share::Large(_, span) => copy.add_large(source, span),
+        });
         let mut copy = Copy::default();
-        for heap in heaps {
-            copy.failed += each_batch(source, &heap.slabs, Which::Held, |batch, _| {
-                copy.pieces.push(batch.into_piece());
-            });
-            for block in heap.large.iter().filter(|block| !block.stray) {
-                copy.add_large(source, block.span);
-            }
-        }
-        copy.pieces.sort_by_key(|piece| piece.0);
+        parts.into_iter().for_each(|part| copy.join(part));
         copy
+    }
+
+    /// What was copied apart.
+    fn join(&mut self, mut other: Copy) {
+        self.pieces.append(&mut other.pieces);
+        self.pieces.sort_by_key(|piece| piece.0);
+        self.failed += other.failed;
+    }
+
+    fn add_slabs(&mut self, source: &dyn Source, slabs: &[Slab]) {
+        self.failed += each_batch(source, slabs, Which::Held, |batch, _| {
+            self.pieces.push(batch.into_piece());
+        });
     }
 
     fn add(&mut self, start: u64, bytes: &[u8]) {
@@ -397,7 +438,7 @@ impl Copy {
     }
 
     /// Calls `visit` with what there is of `span` and where, by address. The rest is zero.
-    pub fn each(&self, span: Span, mut visit: impl FnMut(u64, &[u8])) {
+    pub fn each<'a>(&'a self, span: Span, mut visit: impl FnMut(u64, &'a [u8])) {
         let from = self
             .pieces
             .partition_point(|piece| piece.0 + piece.1.len() as u64 <= span.start);
@@ -436,6 +477,16 @@ pub enum Pointers {
     /// Those into its middle too.
     All,
 }
+
+/// So many slabs that wait, or bytes of a large block, are worth starting threads for.
+const MANY_SLABS: usize = 4096;
+const MANY_BYTES: usize = 4 << 20;
+/// So many each thread takes at a time.
+const SLABS: usize = 64;
+const BYTES: usize = 256 << 10;
+
+/// What a thread finds: blocks that were not reached before, each with its slab.
+type Finds = Vec<(u32, Number)>;
 
 /// Goes from block to block.
 pub struct Marker<'a> {
@@ -476,16 +527,20 @@ impl<'a> Marker<'a> {
     /// A word of the roots, or of a block that is reached.
     #[inline]
     pub fn word(&mut self, value: u64) {
-        if !self.bounds.holds(value) {
-            return;
-        }
-        let Some((slab, number)) = self.index.place(value) else {
-            return;
-        };
-        let counts = self.pointers == Pointers::All || self.index.span(number).start == value;
-        if counts && !self.reached.has(number) {
+        if let Some((slab, number)) = self.unreached(value) {
             self.reach(slab, number);
         }
+    }
+
+    /// The block that `value` leads to, with its slab, if it was not reached before.
+    #[inline]
+    fn unreached(&self, value: u64) -> Option<(u32, Number)> {
+        if !self.bounds.holds(value) {
+            return None;
+        }
+        let (slab, number) = self.index.place(value)?;
+        let counts = self.pointers == Pointers::All || self.index.span(number).start == value;
+        (counts && !self.reached.has(number)).then_some((slab, number))
     }
 
     fn reach(&mut self, slab: u32, number: Number) {
@@ -504,15 +559,79 @@ impl<'a> Marker<'a> {
 
     /// Looks through all that is reached. Returns which blocks are.
     pub fn finish(mut self) -> Bits {
-        let copy = self.copy;
         loop {
-            while let Some(at) = self.waiting.pop_front() {
+            if self.waiting.len() >= MANY_SLABS {
+                self.look_through_many();
+            } else if let Some(at) = self.waiting.pop_front() {
                 self.look_through(at);
-            }
-            let Some(number) = self.large.pop() else {
+            } else if let Some(number) = self.large.pop() {
+                self.look_through_large(number);
+            } else {
                 return self.reached;
-            };
-            copy.each(self.index.span(number), |_, bytes| self.words(bytes));
+            }
+        }
+    }
+
+    /// Looks through all slabs that wait.
+    fn look_through_many(&mut self) {
+        let slabs: Vec<u32> = self.waiting.drain(..).collect();
+        let shares: Vec<&[u32]> = slabs.chunks(SLABS).collect();
+        let marker = &*self;
+        let finds = at_once(&shares, Finds::new, |finds, slabs| {
+            for &at in *slabs {
+                marker.each_fresh(at, |bytes| marker.find(bytes, finds));
+            }
+        });
+        for &at in &slabs {
+            self.waits[at as usize] = false;
+            for word in self.index.bits_of(at) {
+                self.done.0[word] = self.reached.0[word];
+            }
+        }
+        self.note(finds);
+    }
+
+    fn look_through_large(&mut self, number: Number) {
+        let copy = self.copy;
+        let mut pieces: Vec<&[u8]> = Vec::new();
+        copy.each(self.index.span(number), |_, bytes| {
+            pieces.extend(bytes.chunks(BYTES));
+        });
+        if pieces.iter().map(|piece| piece.len()).sum::<usize>() < MANY_BYTES {
+            return pieces.into_iter().for_each(|piece| self.words(piece));
+        }
+        let marker = &*self;
+        let finds = at_once(&pieces, Finds::new, |finds, piece| {
+            marker.find(piece, finds);
+        });
+        self.note(finds);
+    }
+
+    /// Adds to `finds` what `bytes` lead to.
+    fn find(&self, bytes: &[u8], finds: &mut Finds) {
+        finds.extend(words(bytes).filter_map(|word| self.unreached(word)));
+    }
+
+    /// Notes what several threads have found.
+    fn note(&mut self, finds: Vec<Finds>) {
+        for (slab, number) in finds.into_iter().flatten() {
+            self.reach(slab, number);
+        }
+    }
+
+    /// Calls `visit` with the contents of the slab's blocks that are reached and were not looked through.
+    fn each_fresh(&self, at: u32, mut visit: impl FnMut(&[u8])) {
+        let Some(slab) = self.index.slabs.get(at as usize) else {
+            return;
+        };
+        let contents = self.copy.slice(slab.span());
+        for word in self.index.bits_of(at) {
+            let mut fresh = self.reached.0[word] & !self.done.0[word];
+            while fresh != 0 {
+                let number = word as u32 * 64 + fresh.trailing_zeros();
+                fresh &= fresh - 1;
+                visit(slab.part(contents, number));
+            }
         }
     }
 
@@ -522,19 +641,14 @@ impl<'a> Marker<'a> {
         let Some(slab) = index.slabs.get(at as usize) else {
             return;
         };
-        let contents = copy.slice(Span {
-            start: slab.base,
-            end: slab.base + u64::from(slab.slots) * slab.size,
-        });
-        let first = slab.first as usize / 64;
-        for word in first..first + (slab.slots as usize).div_ceil(64) {
+        let contents = copy.slice(slab.span());
+        for word in index.bits_of(at) {
             let mut fresh = self.reached.0[word] & !self.done.0[word];
             self.done.0[word] |= fresh;
             while fresh != 0 {
                 let number = word as u32 * 64 + fresh.trailing_zeros();
                 fresh &= fresh - 1;
-                let at = ((number - slab.first) as usize) * slab.size as usize;
-                self.words(contents.get(at..at + slab.size as usize).unwrap_or(&[]));
+                self.words(slab.part(contents, number));
             }
         }
     }
@@ -545,6 +659,7 @@ impl<'a> Marker<'a> {
 }
 
 /// Pages, of which some are noted. It may say so of others too. Small enough to stay in the processor's first cache.
+#[derive(Clone)]
 struct Pages(Vec<u64>);
 
 /// Bits of [`Pages`], as a power of 2.
@@ -633,32 +748,61 @@ impl<'a> Sieve<'a> {
 
     /// Reads all live blocks of `heaps`: what is not asked for may be reached. Bytes that could not be read.
     pub fn look_through(&mut self, source: &dyn Source, heaps: &[Heap]) -> u64 {
-        let mut failed = 0;
-        for &number in &self.index.kept {
+        self.drop_all(&self.index.kept);
+        let asked = self.left.clone();
+        let shares = Share::all(heaps, &self.index.large);
+        let parts = at_once(
+            &shares,
+            || self.part(),
+            |part, share| match *share {
+                Share::Slabs(slabs) => part.slabs(source, slabs, &asked),
+                Share::Large(at, span) => part.large(source, at, span, &asked),
+            },
+        );
+        for part in parts {
+            self.drop_all(&part.dropped);
+            self.copy.join(part.copy);
+        }
+        self.copy.failed
+    }
+
+    /// The same for another thread: what it drops is dropped here later.
+    fn part(&self) -> Sieve<'a> {
+        Sieve {
+            pages: self.pages.clone(),
+            left: self.left.clone(),
+            dropped: Vec::new(),
+            copy: Copy::default(),
+            ..*self
+        }
+    }
+
+    fn drop_all(&mut self, numbers: &[Number]) {
+        for &number in numbers {
             if self.left.clear(number) {
                 self.dropped.push(number);
             }
         }
-        let asked = self.left.clone();
-        for heap in heaps {
-            failed += each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
-                for slab in slabs {
-                    self.slab(batch, slab, &asked);
-                }
-            });
-        }
-        for (at, &block) in self.index.large.iter().enumerate() {
-            let number = self.index.first_large + at as u32;
-            failed += each_part(source, block, Which::Held, |batch, part| {
-                let bytes = batch.bytes(part);
-                match asked.has(number) {
-                    true => self.copy.add(part.start, bytes),
-                    false => self.words(bytes),
-                }
-            });
-        }
-        self.copy.pieces.sort_by_key(|piece| piece.0);
-        failed
+    }
+
+    fn slabs(&mut self, source: &dyn Source, slabs: &[Slab], asked: &Bits) {
+        self.copy.failed += each_batch(source, slabs, Which::Held, |batch, slabs| {
+            for slab in slabs {
+                self.slab(batch, slab, asked);
+            }
+        });
+    }
+
+    /// Looks through `span`, a part of a large block.
+    fn large(&mut self, source: &dyn Source, at: usize, span: Span, asked: &Bits) {
+        let number = self.index.first_large + at as u32;
+        self.copy.failed += each_part(source, span, Which::Held, |batch, part| {
+            let bytes = batch.bytes(part);
+            match asked.has(number) {
+                true => self.copy.add(part.start, bytes),
+                false => self.words(bytes),
+            }
+        });
     }
 
     fn slab(&mut self, batch: &Batch, slab: &Slab, asked: &Bits) {
@@ -679,10 +823,7 @@ impl<'a> Sieve<'a> {
             == entry.slots
         {
             // All slots count.
-            return self.words(batch.bytes(Span {
-                start: slab.base,
-                end: slab.base + u64::from(entry.slots) * entry.size,
-            }));
+            return self.words(batch.bytes(entry.span()));
         }
         for number in numbers {
             if index.live.has(number) && !asked.has(number) {

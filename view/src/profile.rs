@@ -8,8 +8,9 @@ use crate::model::Heap;
 use crate::region::{Profile as Stated, Region};
 use crate::source::{Source, Span};
 use crate::symbols::{is_allocators, LIBRARY};
-use crate::unwind::{short, Frame, Unwinder};
+use crate::unwind::{short, Call, Frame, Stack, Unwinder};
 use crate::{Error, Result};
+use rustc_hash::FxHashMap;
 use slabside::layout::{offset, sample as field};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -17,6 +18,8 @@ use std::os::unix::fs::FileExt;
 
 /// Standard errors by which a sum of samples may differ from the exact one before another reason is looked for.
 const ERRORS: f64 = 5.0;
+/// The most by which sums are multiplied for samples that were missed: what half of all were may stand for the rest.
+const SCALE_MOST: f64 = 2.0;
 
 /// A class of blocks whose exact sum is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,7 +185,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The functions, innermost first. Those of the allocator are left out.
-    pub stack: Vec<Frame>,
+    pub stack: Stack,
     /// Blocks.
     pub count: f64,
     /// Bytes.
@@ -206,6 +209,8 @@ pub struct Sums {
 
 /// Blocks, bytes, samples.
 type Sum = (f64, f64, u64);
+/// What each stack stands for.
+type Stacks = FxHashMap<Stack, Sum>;
 
 /// What a class's samples stand for before they are scaled, and the variance of that, in bytes.
 #[derive(Default)]
@@ -225,14 +230,8 @@ impl Estimate {
 }
 
 /// The sums by stack of `samples`, which are of `heap`.
-pub fn sums(
-    source: &dyn Source,
-    heap: &Heap,
-    samples: &[Sample],
-    kind: Kind,
-    unwinder: &mut Unwinder,
-) -> Sums {
-    let mut stacks: HashMap<Vec<Frame>, Sum> = HashMap::new();
+pub fn sums(heap: &Heap, samples: &[Sample], kind: Kind, unwinder: &mut Unwinder) -> Sums {
+    let mut stacks = Stacks::default();
     let mut estimates: BTreeMap<Class, Estimate> = BTreeMap::new();
     let chosen: Vec<(&Sample, Class, f64)> = samples
         .iter()
@@ -247,7 +246,7 @@ pub fn sums(
         Kind::Grown { .. } => HashMap::new(),
     };
     for (sample, class, bytes) in chosen {
-        let stack = unwinder.stack(source, sample);
+        let stack = unwinder.stack(sample);
         let (count_scale, byte_scale) = scales.get(&class).copied().unwrap_or((1.0, 1.0));
         let weight = sample.weight();
         let sum = stacks.entry(stack).or_default();
@@ -255,19 +254,18 @@ pub fn sums(
         sum.1 += weight * bytes * byte_scale;
         sum.2 += 1;
     }
-    summed(&stacks, (1.0, 1.0))
+    summed(stacks)
 }
 
-/// The sums of all `stacks`, whose counts and bytes are multiplied.
-fn summed(stacks: &HashMap<Vec<Frame>, Sum>, (counts, amounts): (f64, f64)) -> Sums {
+/// The sums of all `stacks`.
+fn summed(stacks: Stacks) -> Sums {
     let mut all = Sums::default();
-    for (stack, &(count, bytes, samples)) in stacks {
-        let (count, bytes) = (count * counts, bytes * amounts);
+    for (stack, (count, bytes, samples)) in stacks {
         all.count += count;
         all.bytes += bytes;
         all.samples += samples;
         all.rows.push(Row {
-            stack: stack.clone(),
+            stack,
             count,
             bytes,
             samples,
@@ -299,7 +297,7 @@ fn choose(sample: &Sample, kind: Kind) -> Option<(&Sample, Class, f64)> {
 fn scale_live(
     heap: &Heap,
     estimates: &mut BTreeMap<Class, Estimate>,
-    stacks: &mut HashMap<Vec<Frame>, Sum>,
+    stacks: &mut Stacks,
 ) -> HashMap<Class, (f64, f64)> {
     let exact = exact(heap);
     let interval = heap.region.profile.interval.max(1) as f64;
@@ -315,15 +313,20 @@ fn scale_live(
             true => "(allocated before the profile began)",
             false => "(too few to be sampled)",
         };
-        let frame = Frame {
-            function: what.into(),
-            ..Frame::default()
-        };
-        let sum = stacks.entry(vec![frame]).or_default();
+        let sum = stacks.entry(apart(what)).or_default();
         sum.0 += (count - estimate.count).max(0.0);
         sum.1 += bytes - estimate.bytes;
     }
     scales
+}
+
+/// In the place of the functions of what no sample stands for.
+fn apart(what: &str) -> Stack {
+    let frame = Frame {
+        function: what.into(),
+        ..Frame::default()
+    };
+    Stack::from([frame])
 }
 
 /// What was allocated while a process was watched, live or not, by stack. Grows with each look: samples that end soon are
@@ -339,7 +342,8 @@ pub struct Watched {
     begin: u64,
     /// The numbers above `floor` that were seen.
     seen: HashSet<u64>,
-    stacks: HashMap<Vec<Frame>, Sum>,
+    /// By calls, as the unwinder counts what they are of.
+    stacks: FxHashMap<Vec<Call>, Sum>,
     estimate: Estimate,
 }
 
@@ -367,7 +371,7 @@ impl Watched {
     }
 
     /// Adds the samples that `region`, as it is now, has and had not before. Those of another program, or of a profile
-    /// before, are forgotten.
+    /// before, are forgotten. `unwinder` is the same at each look, and knows what is mapped now.
     pub fn look(&mut self, source: &dyn Source, region: &Region, unwinder: &mut Unwinder) {
         if self.of != identity(region) {
             *self = Watched {
@@ -379,8 +383,8 @@ impl Watched {
             if self.seen.insert(sample.number) {
                 let (weight, bytes) = (sample.weight(), sample.size as f64);
                 self.estimate.add(weight, bytes);
-                let sum = self.stacks.entry(unwinder.stack(source, &sample));
-                let sum = sum.or_default();
+                // Their names take long to find, and samples end meanwhile.
+                let sum = self.stacks.entry(unwinder.calls(&sample)).or_default();
                 *sum = (sum.0 + weight, sum.1 + weight * bytes, sum.2 + 1);
             }
         }
@@ -398,21 +402,42 @@ impl Watched {
     }
 
     /// The sums, scaled to the `bytes` that the allocator counted meanwhile, where the samples, with those that were missed,
-    /// can stand for as many.
-    pub fn sums(&self, bytes: Option<u64>) -> Sums {
+    /// can stand for as many. What those that were seen cannot stand for is put aside. `unwinder` is that of the looks.
+    pub fn sums(&self, bytes: Option<u64>, unwinder: &mut Unwinder) -> Sums {
+        let (scale, rest) = self.scale(bytes);
+        let mut stacks = Stacks::default();
+        for (calls, &(count, bytes, samples)) in &self.stacks {
+            let sum = stacks.entry(unwinder.functions(calls)).or_default();
+            sum.0 += count * scale;
+            sum.1 += bytes * scale;
+            sum.2 += samples;
+        }
+        if rest >= 1.0 {
+            let blocks = rest * self.estimate.count / self.estimate.bytes;
+            stacks.insert(apart(UNSEEN), (blocks, rest, 0));
+        }
+        summed(stacks)
+    }
+
+    /// By how much counts and bytes are multiplied, and the bytes that are put aside.
+    fn scale(&self, bytes: Option<u64>) -> (f64, f64) {
         let Estimate {
             bytes: sum,
             variance,
             ..
         } = self.estimate;
         let exact = bytes.map(|bytes| bytes as f64);
-        let missed = self.missed() > 0;
-        let fits = |exact: &f64| {
-            let near = (exact - sum).abs() <= ERRORS * variance.sqrt();
-            sum > 0.0 && (near || missed && *exact > sum)
+        let Some(exact) = exact.filter(|_| sum > 0.0) else {
+            return (1.0, 0.0);
         };
-        let scale = exact.filter(fits).map_or(1.0, |exact| exact / sum);
-        summed(&self.stacks, (scale, scale))
+        if (exact - sum).abs() <= ERRORS * variance.sqrt() {
+            return (exact / sum, 0.0);
+        }
+        if self.missed() == 0 || exact < sum {
+            return (1.0, 0.0);
+        }
+        let scale = (exact / sum).min(SCALE_MOST);
+        (scale, exact - scale * sum)
     }
 }
 
@@ -420,17 +445,20 @@ fn identity(region: &Region) -> (u64, u64, u32) {
     (region.base, region.started, region.profile.begun)
 }
 
+/// In the place of the functions of samples that ended before they were seen.
+const UNSEEN: &str = "(ended before it was seen)";
+
 /// The most functions of a stack: what files state of inlined calls may be anything.
 const FRAMES: usize = 512;
 
 /// The functions of the stack with the calls `calls`, without the allocator's own.
-pub(crate) fn named(source: &dyn Source, calls: &[u64], unwinder: &mut Unwinder) -> Vec<Frame> {
+pub(crate) fn named(calls: &[Call], unwinder: &mut Unwinder) -> Vec<Frame> {
     let mut stack: Vec<Frame> = Vec::new();
     for &call in calls {
-        let frames = unwinder.frames(source, call);
+        let frames = unwinder.frames(call);
         // What is inlined into a function of the allocator's is too, whatever its name.
         if !stack.is_empty() || !frames.last().is_some_and(is_ours) {
-            stack.extend_from_slice(frames);
+            stack.extend_from_slice(&frames);
         }
     }
     stack.truncate(FRAMES);

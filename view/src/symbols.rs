@@ -112,6 +112,15 @@ impl Symbols {
         Some(Name { text, offset })
     }
 
+    /// The symbol that holds `address` in the file `path` of a target that sees its files under `root`. The file's first byte
+    /// is mapped at `low`.
+    pub fn name_under(&mut self, root: &str, path: &str, low: u64, address: u64) -> Option<Name> {
+        let file = self.file(root, path, low)?;
+        let (name, offset) = file.symbol_at(address.wrapping_sub(file.bias))?;
+        let text = readable(name);
+        Some(Name { text, offset })
+    }
+
     /// The symbol that holds the byte which is mapped `offset` bytes after the first one of the file at `path`.
     pub fn name_in(&mut self, path: &str, offset: u64) -> Option<Name> {
         let read = || File::read(path, 0);
@@ -154,7 +163,7 @@ impl Symbols {
             loads.truncate(1);
         }
         loads.into_iter().find_map(|(path, low)| {
-            let file = self.file(source, path, low)?;
+            let file = self.file(&source.root(), path, low)?;
             let mut all = file.symbols.iter();
             let found = all.find(|one| one.2 == symbol)?;
             Some(found.0.wrapping_add(file.bias))
@@ -164,7 +173,7 @@ impl Symbols {
     /// Where all of the file that `mapping` is a part of is mapped, and what follows it as zero.
     pub fn extent(&mut self, source: &dyn Source, mapping: &Mapping) -> Option<Span> {
         let low = first_byte(source, mapping);
-        self.file(source, &mapping.name, low)
+        self.file(&source.root(), &mapping.name, low)
             .map(|file| file.extent)
     }
 
@@ -172,17 +181,17 @@ impl Symbols {
     fn mangled(&mut self, source: &dyn Source, address: u64) -> Option<(&str, u64)> {
         let mapping = source.mapping_at(address)?;
         let low = first_byte(source, mapping);
-        let file = self.file(source, &mapping.name, low)?;
+        let file = self.file(&source.root(), &mapping.name, low)?;
         file.symbol_at(address.wrapping_sub(file.bias))
     }
 
-    /// The symbols of the file `path`, whose first byte is mapped at `low`.
-    fn file(&mut self, source: &dyn Source, path: &str, low: u64) -> Option<&File> {
+    /// The symbols of the file `path` under `root`, whose first byte is mapped at `low`.
+    fn file(&mut self, root: &str, path: &str, low: u64) -> Option<&File> {
         if !is_file(path) {
             return None;
         }
         let key = (path.to_owned(), low);
-        let read = || File::read(&format!("{}{path}", source.root()), low);
+        let read = || File::read(&format!("{root}{path}"), low);
         self.files.entry(key).or_insert_with(read).as_ref()
     }
 }

@@ -1,5 +1,10 @@
 //! From a raw stack to functions and lines: unwinds by the `.eh_frame` of the target's files, and names what it finds by
 //! their debug information, or their symbols.
+//!
+//! ```text
+//!   sample --> calls    while the code is mapped: an address, and the file that it was of
+//!   calls  --> stack    at any time later: functions, files, lines
+//! ```
 
 use crate::profile::{named, Sample};
 pub use crate::source::short;
@@ -8,8 +13,13 @@ use crate::symbols::{bias, contents, first, first_byte, is_allocators, is_file, 
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
 use gimli::{EndianArcSlice, RunTimeEndian};
+use nix::libc::O_PATH;
 use object::{Object, ObjectSection};
-use std::collections::{BTreeMap, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 /// The most frames of a stack.
@@ -32,18 +42,69 @@ pub struct Frame {
     pub module: String,
 }
 
+/// The functions of a stack, innermost first.
+pub type Stack = Arc<[Frame]>;
+
+/// A call on a stack: its address, and what code was there when the stack was unwound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Call {
+    address: u64,
+    /// The number of the [`Load`]. None: no code was there.
+    load: Option<u32>,
+}
+
+/// A file that was mapped as code once, or other such memory.
+struct Load {
+    path: String,
+    /// Where its first byte is mapped.
+    low: u64,
+}
+
 /// Unwinds and names the stacks of one target. By default, of none.
 #[derive(Default)]
 pub struct Unwinder {
     unwinder: UnwinderX86_64<Vec<u8>>,
     cache: CacheX86_64,
-    /// Where code is, and of which files.
-    code: Vec<(Span, String)>,
+    root: Root,
+    /// Where code is now, by address, and of which load.
+    code: Vec<(Span, u32)>,
+    /// What was ever mapped: a call keeps its name when its code is gone.
+    loads: Vec<Load>,
+    /// The number of each.
+    numbers: FxHashMap<(String, u64), u32>,
+    /// Where those are that are mapped now, and whether they have unwind information.
+    modules: BTreeMap<u32, (Span, bool)>,
     /// By path, and where its first byte is mapped.
-    lines: HashMap<(String, u64), Option<Lines>>,
+    lines: FxHashMap<(String, u64), Option<Lines>>,
     symbols: Symbols,
-    names: HashMap<u64, Vec<Frame>>,
-    stacks: HashMap<Vec<u64>, Vec<Frame>>,
+    names: FxHashMap<Call, Stack>,
+    stacks: FxHashMap<Vec<Call>, Stack>,
+}
+
+/// The folder under which a target sees its files. It stays open when the target has ended.
+#[derive(Default)]
+struct Root {
+    path: String,
+    open: Option<File>,
+}
+
+impl Root {
+    fn of(path: String) -> Root {
+        let mut options = File::options();
+        let open = options.read(true).custom_flags(O_PATH).open(&path);
+        Root {
+            open: open.ok().filter(|_| !path.is_empty()),
+            path,
+        }
+    }
+
+    /// Its name for this process.
+    fn name(&self) -> String {
+        match &self.open {
+            Some(open) => format!("/proc/self/fd/{}", open.as_raw_fd()),
+            None => self.path.clone(),
+        }
+    }
 }
 
 /// A file's debug information.
@@ -58,60 +119,95 @@ struct Lines {
 impl Unwinder {
     /// For the files that `source` has mapped now.
     pub fn new(source: &dyn Source) -> Unwinder {
-        let code: Vec<&Mapping> = code(source).collect();
-        let mut unwinder = UnwinderX86_64::new();
-        let mut loads: BTreeMap<(&str, u64), Span> = BTreeMap::new();
-        for mapping in &code {
-            let low = first_byte(source, mapping);
-            let span = loads.entry((&mapping.name, low)).or_insert(mapping.span);
+        let mut unwinder = Unwinder::default();
+        unwinder.renew(source);
+        unwinder
+    }
+
+    /// The same for what `source` has mapped now. Only what is new is read.
+    pub fn renew(&mut self, source: &dyn Source) {
+        let root = source.root();
+        if self.root.path != root {
+            self.root = Root::of(root);
+        }
+        let now = code(source).map(|mapping| (mapping.span, &*mapping.name));
+        let known = self.code.iter();
+        if now.eq(known.map(|&(span, load)| (span, &*self.loads[load as usize].path))) {
+            return;
+        }
+        self.code.clear();
+        let mut spans: BTreeMap<u32, Span> = BTreeMap::new();
+        for mapping in code(source) {
+            let load = self.load(&mapping.name, first_byte(source, mapping));
+            self.code.push((mapping.span, load));
+            let span = spans.entry(load).or_insert(mapping.span);
             span.start = span.start.min(mapping.span.start);
             span.end = span.end.max(mapping.span.end);
         }
-        for ((path, low), span) in loads {
-            if let Some(module) = module(source, path, low, span) {
-                unwinder.add_module(module);
-            }
-        }
-        Unwinder {
-            unwinder,
-            cache: CacheX86_64::new(),
-            code: code
-                .iter()
-                .map(|mapping| (mapping.span, mapping.name.clone()))
-                .collect(),
-            lines: HashMap::new(),
-            symbols: Symbols::new(),
-            names: HashMap::new(),
-            stacks: HashMap::new(),
-        }
+        self.take_modules(&spans);
     }
 
-    /// The same for what `source` has mapped now.
-    pub fn renew(&mut self, source: &dyn Source) {
-        let now = code(source).map(|mapping| (mapping.span, &mapping.name));
-        if !now.eq(self.code.iter().map(|(span, name)| (*span, name))) {
-            *self = Unwinder::new(source);
+    /// The number of what is mapped of `path`, with its first byte at `low`.
+    fn load(&mut self, path: &str, low: u64) -> u32 {
+        let next = self.loads.len() as u32;
+        let number = *self.numbers.entry((path.into(), low)).or_insert(next);
+        if number == next {
+            let path = path.into();
+            self.loads.push(Load { path, low });
+        }
+        number
+    }
+
+    /// Has the unwinder know what is mapped at `spans`, by load.
+    fn take_modules(&mut self, spans: &BTreeMap<u32, Span>) {
+        let unwinder = &mut self.unwinder;
+        self.modules.retain(|load, &mut (span, known)| {
+            let stays = spans.get(load) == Some(&span);
+            if !stays && known {
+                unwinder.remove_module(span.start);
+            }
+            stays
+        });
+        let root = self.root.name();
+        for (&load, &span) in spans {
+            if self.modules.contains_key(&load) {
+                continue;
+            }
+            let Load { path, low } = &self.loads[load as usize];
+            let module = module(&root, path, *low, span);
+            self.modules.insert(load, (span, module.is_some()));
+            module
+                .into_iter()
+                .for_each(|one| self.unwinder.add_module(one));
         }
     }
 
     /// The functions on the stack of `sample`, innermost first, without the allocator's own.
-    pub fn stack(&mut self, source: &dyn Source, sample: &Sample) -> Vec<Frame> {
-        let calls = self.calls(&sample.registers, &sample.stack);
-        if let Some(known) = self.stacks.get(&calls) {
+    pub fn stack(&mut self, sample: &Sample) -> Stack {
+        let calls = self.calls(sample);
+        self.functions(&calls)
+    }
+
+    /// The functions of a stack with these calls, without the allocator's own.
+    pub fn functions(&mut self, calls: &[Call]) -> Stack {
+        if let Some(known) = self.stacks.get(calls) {
             return known.clone();
         }
-        let stack = named(source, &calls, self);
-        self.stacks.insert(calls, stack.clone());
+        let stack: Stack = named(calls, self).into();
+        self.stacks.insert(calls.to_vec(), stack.clone());
         stack
     }
 
-    /// The addresses of the calls on a stack, innermost first: from the registers rip, rsp, rbp and so on as the layout
-    /// orders them, and the bytes from rsp on.
-    pub fn calls(&mut self, registers: &[u64; 8], stack: &[u8]) -> Vec<u64> {
-        let [rip, rsp, rbp, ..] = *registers;
+    /// The calls on the stack of `sample`, innermost first.
+    pub fn calls(&mut self, sample: &Sample) -> Vec<Call> {
+        let [rip, rsp, rbp, ..] = sample.registers;
         let mut read = |address: u64| {
             let at = address.checked_sub(rsp).ok_or(())? as usize;
-            let word = stack.get(at..).and_then(|rest| rest.get(..8)).ok_or(())?;
+            let word = sample
+                .stack
+                .get(at..)
+                .and_then(|rest| rest.get(..8))
+                .ok_or(())?;
             word.try_into().map(u64::from_le_bytes).map_err(|_| ())
         };
         let start = UnwindRegsX86_64::new(rip, rsp, rbp);
@@ -121,23 +217,26 @@ impl Unwinder {
         let mut calls = Vec::new();
         while let Ok(Some(frame)) = frames.next() {
             let address = frame.address_for_lookup();
-            calls.push(address);
+            let at = self.code.partition_point(|(span, _)| span.end <= address);
+            let code = self.code.get(at).filter(|(span, _)| span.holds(address));
+            let load = code.map(|&(_, load)| load);
+            calls.push(Call { address, load });
             // From a frame without code, or without unwind information, anything may be unwound.
-            let is_code = self.code.iter().any(|(span, _)| span.holds(address));
-            if !is_code || calls.len() >= FRAMES_MOST {
+            if load.is_none() || calls.len() >= FRAMES_MOST {
                 break;
             }
         }
         calls
     }
 
-    /// The functions at `address`, innermost first: more than one where calls were inlined.
-    pub fn frames(&mut self, source: &dyn Source, address: u64) -> &[Frame] {
-        if !self.names.contains_key(&address) {
-            let frames = self.name(source, address);
-            self.names.insert(address, frames);
+    /// The functions of a call, innermost first: more than one where calls were inlined.
+    pub(crate) fn frames(&mut self, call: Call) -> Stack {
+        if let Some(known) = self.names.get(&call) {
+            return known.clone();
         }
-        &self.names[&address]
+        let frames: Stack = self.name(call).into();
+        self.names.insert(call, frames.clone());
+        frames
     }
 
     /// The functions at the byte which is mapped `offset` bytes after the first one of the file at `path`, innermost first.
@@ -159,23 +258,21 @@ impl Unwinder {
         frames
     }
 
-    fn name(&mut self, source: &dyn Source, address: u64) -> Vec<Frame> {
-        let Some(mapping) = source.mapping_at(address).filter(|mapping| mapping.execute) else {
+    fn name(&mut self, call: Call) -> Vec<Frame> {
+        let load = call.load.and_then(|load| self.loads.get(load as usize));
+        let Some(Load { path, low }) = load else {
             return vec![Frame {
                 function: "(no code there now)".into(),
                 ..Frame::default()
             }];
         };
-        let path = mapping.name.clone();
-        let low = first_byte(source, mapping);
-        let lines = self
-            .lines
-            .entry((path.clone(), low))
-            .or_insert_with(|| Lines::of(source, &path, low));
+        let (root, low) = (self.root.name(), *low);
+        let read = || Lines::read(&read(&root, path)?, low);
+        let lines = self.lines.entry((path.clone(), low)).or_insert_with(read);
         let mut frames = lines
             .as_ref()
-            .map_or_else(Vec::new, |lines| lines.at(address));
-        let symbol = self.symbols.name(source, address);
+            .map_or_else(Vec::new, |lines| lines.at(call.address));
+        let symbol = self.symbols.name_under(&root, path, low, call.address);
         if frames.is_empty() {
             frames.push(Frame::default());
         }
@@ -183,10 +280,10 @@ impl Unwinder {
             outer.call(symbol.text);
         }
         for frame in &mut frames {
-            frame.module.clone_from(&path);
+            frame.module.clone_from(path);
             if frame.function.is_empty() {
-                let offset = address - mapping.span.start + mapping.offset;
-                frame.function = format!("{}+{offset:#x}", short(&path));
+                let offset = call.address.wrapping_sub(low);
+                frame.function = format!("{}+{offset:#x}", short(path));
             }
         }
         frames
@@ -206,15 +303,15 @@ fn code(source: &dyn Source) -> impl Iterator<Item = &Mapping> {
     source.mappings().iter().filter(|mapping| mapping.execute)
 }
 
-/// The file `path` as the target sees it.
-fn read(source: &dyn Source, path: &str) -> Option<Vec<u8>> {
-    let there = is_file(path).then(|| format!("{}{path}", source.root()))?;
+/// The file `path` of a target that sees its files under `root`.
+fn read(root: &str, path: &str) -> Option<Vec<u8>> {
+    let there = is_file(path).then(|| format!("{root}{path}"))?;
     contents(&there)
 }
 
 /// A file's unwind information. Of the vdso none.
-fn module(source: &dyn Source, path: &str, low: u64, span: Span) -> Option<Module<Vec<u8>>> {
-    let data = read(source, path)?;
+fn module(root: &str, path: &str, low: u64, span: Span) -> Option<Module<Vec<u8>>> {
+    let data = read(root, path)?;
     let object = object::File::parse(&*data).ok()?;
     let bias = bias(&object, low)?;
     let section = |name: &str| object.section_by_name(name);
@@ -241,10 +338,6 @@ fn module(source: &dyn Source, path: &str, low: u64, span: Span) -> Option<Modul
 }
 
 impl Lines {
-    fn of(source: &dyn Source, path: &str, low: u64) -> Option<Lines> {
-        Lines::read(&read(source, path)?, low)
-    }
-
     /// Of the file with the contents `data`, whose first byte is mapped at `low`.
     fn read(data: &[u8], low: u64) -> Option<Lines> {
         let object = object::File::parse(data).ok()?;

@@ -158,7 +158,7 @@ fn ask_for_leaks(source: impl Source + 'static) -> Result<()> {
         track: None,
         kinds: true,
     };
-    let found = search(&mut target, None, &how)?;
+    let found = search(&mut target, None, &how, None)?;
     assert!(found.lost.iter().all(|group| group.count > 0));
     Ok(())
 }

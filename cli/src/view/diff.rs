@@ -8,7 +8,7 @@ use slabside_view::kinds::kinds;
 use slabside_view::profile::{self, samples, Kind, Sample as Sampled};
 use slabside_view::source::Source;
 use slabside_view::types::Types;
-use slabside_view::unwind::{Frame, Unwinder};
+use slabside_view::unwind::{Frame, Stack, Unwinder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
@@ -211,8 +211,8 @@ fn text(difference: &Difference) -> String {
 enum Key {
     /// The size, and the type.
     Type(u64, String),
-    /// The functions of a stack, innermost first.
-    Stack(Vec<Frame>),
+    /// Code that holds blocks.
+    Stack(Stack),
 }
 
 /// Bytes of each.
@@ -315,7 +315,7 @@ fn look(args: &Args, unwinder: &mut Unwinder) -> Result<(String, Sums)> {
             continue;
         }
         unwinder.renew(source);
-        for row in profile::sums(source, heap, taken, Kind::Live, unwinder).rows {
+        for row in profile::sums(heap, taken, Kind::Live, unwinder).rows {
             *sums.entry(Key::Stack(row.stack)).or_default() += row.bytes.round() as u64;
         }
     }
@@ -336,7 +336,7 @@ fn growth(samples: &[Sample]) -> Vec<Growth> {
             let (slope, fit) = line(&points);
             let (what, size, frames) = match key {
                 Key::Type(size, what) => (what.clone(), *size, None),
-                Key::Stack(frames) => (brief(frames), 0, Some(frames.clone())),
+                Key::Stack(frames) => (brief(frames), 0, Some(frames.to_vec())),
             };
             Growth {
                 what,

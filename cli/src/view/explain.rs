@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
         named.allocated = sample.map(|sample| {
             let source: &dyn Source = &*read.target;
             let unwinder = unwinder.get_or_insert_with(|| Unwinder::new(source));
-            unwinder.stack(source, &sample)
+            unwinder.stack(&sample).to_vec()
         });
     }
     if args.common.json {

@@ -3,8 +3,9 @@
 use super::{brief, grouped, human, json, print, statuses, time, Common};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
-use slabside_view::leaks::{search, Found, Group, Proof, Reachable, Search, Sum};
+use slabside_view::leaks::{search, Found, Group, Proof, Reachable, Search, Sum, Suppressed};
 use slabside_view::source::{About, Target};
+use slabside_view::unwind::Frame;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,8 @@ const STACKS: usize = 3;
 
 /// Find blocks that the program has lost: live, and no pointer leads to them
 ///
-/// The process goes on while it is searched. Then it is stopped for a moment, in which it is proved that nothing leads to
-/// the blocks that were found. With --stop it is stopped for the whole search, with --no-stop not at all. Blocks are
+/// The process goes on while it is searched. Before, it is stopped for as long as it takes to read its registers. Then it is
+/// stopped for a moment, in which it is proved that nothing leads to the blocks that were found. With --stop it is stopped for the whole search, with --no-stop not at all. Blocks are
 /// listed by type: first those that no other block leads to, and below them what only they lead to. Where the process takes
 /// a heap profile, the stacks of those that were sampled stand with them.
 #[derive(clap::Args)]
@@ -31,16 +32,18 @@ Examples:
   slabside leaks 7444 --fail --suppressions known.txt
 
 Files:
-  A file of suppressions has lines of the form leak:NAME, as LeakSanitizer reads them. Blocks whose type has NAME in it
-  are left out. In NAME * stands for anything, ^ at its start and $ at its end for those of the type. Lines that begin
-  with # are comments.
+  A file of suppressions has lines of the form leak:NAME, as LeakSanitizer reads them. Left out are blocks whose type has
+  NAME in it, or of whose stack a function, its source file, or its program or library has, where they were sampled, and
+  what those blocks lead to. In NAME * stands for anything, ^ at its start and $ at its end for those of the name. Lines
+  that begin with # are comments.
 
 ", statuses!("0, or 1 if --fail is given and blocks are lost")))]
 pub struct Args {
     /// What to read: a process number, a core file or a snapshot file with all contents
     target: String,
 
-    /// How often the running process is searched before the proof: a number, or auto: until nothing more is left out
+    /// How often the running process is searched before the proof: a number, or auto: until few blocks are left or nothing
+    /// more is left out
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = passes)]
     passes: Passes,
 
@@ -56,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = time)]
     track: Option<Duration>,
 
-    /// Leave out blocks whose types this file names
+    /// Leave out blocks whose types or stacks this file names
     #[arg(long, value_name = "FILE")]
     suppressions: Option<PathBuf>,
 
@@ -100,10 +103,7 @@ struct Report<'a> {
 
 /// Prints what is lost. Returns the exit status.
 pub fn run(args: &Args) -> Result<i32> {
-    let suppressed = match &args.suppressions {
-        Some(file) => Suppressions::read(file)?,
-        None => Suppressions::default(),
-    };
+    let suppressions = Suppressions::read(args.suppressions.as_deref())?;
     let mut target = Target::open(&args.target, false)?;
     let how = Search {
         passes: args.passes.0,
@@ -116,8 +116,8 @@ pub fn run(args: &Args) -> Result<i32> {
         kinds: args.kinds,
     };
     let about = target.about();
-    let found = search(&mut target, args.common.heap, &how)?;
-    let told = Told::new(&about, &target.name(), found, &suppressed);
+    let found = suppressions.search(&mut target, args.common.heap, &how)?;
+    let told = Told::new(&about, &target.name(), found);
     print(&told.text(args.common.json)?)?;
     Ok(i32::from(args.fail && !told.found.lost.is_empty()))
 }
@@ -127,29 +127,21 @@ pub struct Told {
     about: About,
     title: String,
     found: Found,
-    left_out: Sum,
 }
 
 impl Told {
-    /// Of the program that `about` tells of, without what is suppressed.
-    pub fn new(about: &About, name: &str, found: Found, suppressed: &Suppressions) -> Told {
+    /// Of the program that `about` tells of.
+    pub fn new(about: &About, name: &str, found: Found) -> Told {
         let title = match (about.program.as_str(), about.pid) {
             ("", _) => name.into(),
             (program, 0) => program.into(),
             (program, pid) => format!("{program} ({pid})"),
         };
-        let mut told = Told {
+        Told {
             about: about.clone(),
             title,
             found,
-            left_out: Sum::default(),
-        };
-        let (out, lost) = std::mem::take(&mut told.found.lost)
-            .into_iter()
-            .partition(|group| suppressed.name(&group.what));
-        told.found.lost = lost;
-        told.left_out = sum(&out);
-        told
+        }
     }
 
     /// For people, or as JSON.
@@ -169,7 +161,7 @@ impl Told {
             lost: &found.lost,
             count: all.count,
             bytes: all.bytes,
-            suppressed: self.left_out,
+            suppressed: found.suppressed,
             candidates: found.candidates,
             proved: found.proved,
             passes: found.passes,
@@ -222,8 +214,8 @@ impl Told {
             let count = grouped(rest.len() as u64);
             let _ = writeln!(text, "and {count} more types (--json lists all)");
         }
-        if self.left_out.count > 0 {
-            let Sum { count, bytes } = self.left_out;
+        if found.suppressed.count > 0 {
+            let Sum { count, bytes } = found.suppressed;
             let _ = writeln!(
                 text,
                 "suppressed: {} blocks, {}",
@@ -297,13 +289,16 @@ fn sum(groups: &[Group]) -> Sum {
     })
 }
 
-/// Types that are not to be told.
+/// Which blocks are not to be told.
 #[derive(Default)]
 pub struct Suppressions(Vec<String>);
 
 impl Suppressions {
-    /// Reads a file in the form of LeakSanitizer's.
-    pub fn read(file: &Path) -> Result<Suppressions> {
+    /// Reads a file in the form of LeakSanitizer's. None where no file is given.
+    pub fn read(file: Option<&Path>) -> Result<Suppressions> {
+        let Some(file) = file else {
+            return Ok(Suppressions::default());
+        };
         let text = fs::read_to_string(file);
         let text = text.with_context(|| format!("cannot read '{}'", file.display()))?;
         Suppressions::parse(&text)
@@ -323,8 +318,28 @@ impl Suppressions {
         Ok(Suppressions(all))
     }
 
-    fn name(&self, what: &str) -> bool {
-        self.0.iter().any(|pattern| matches(pattern, what))
+    /// Whether a block of the type `what`, allocated by `stack`, is one of them.
+    fn hold(&self, what: &str, stack: &[Frame]) -> bool {
+        let frames = stack
+            .iter()
+            .flat_map(|frame| [&frame.function, &frame.file, &frame.module]);
+        let mut names = frames.map(String::as_str).chain([what]);
+        names.any(|name| self.0.iter().any(|pattern| matches(pattern, name)))
+    }
+
+    /// Searches with them.
+    pub fn search(
+        &self,
+        target: &mut Target,
+        heap: Option<usize>,
+        how: &Search,
+    ) -> slabside_view::Result<Found> {
+        let hold = |what: &str, stack: &[Frame]| self.hold(what, stack);
+        let suppressed: Option<Suppressed<'_>> = match self.0.is_empty() {
+            true => None,
+            false => Some(&hold),
+        };
+        search(target, heap, how, suppressed)
     }
 }
 
@@ -365,12 +380,45 @@ mod tests {
     #[test]
     fn suppressions_are_read_as_leaksanitizer_reads_them() {
         let all = Suppressions::parse("# known\n\nleak:Circle\n leak:^python *list$\n").unwrap();
-        assert!(all.name("Circle object") && all.name("my::Circle object"));
-        assert!(all.name("python list") && all.name("python my_list"));
-        assert!(!all.name("a python list") && !all.name("python lists"));
+        let name = |what: &str| all.hold(what, &[]);
+        assert!(name("Circle object") && name("my::Circle object"));
+        assert!(name("python list") && name("python my_list"));
+        assert!(!name("a python list") && !name("python lists"));
         assert!(Suppressions::parse("race:x").is_err());
         assert!(matches("^all zero$", "all zero") && !matches("^all$", "all zero"));
         assert!(matches("a*b*c", "xaybzc!") && !matches("a*b*c", "acb"));
+    }
+
+    #[test]
+    fn a_suppression_holds_for_any_name_of_a_stack() {
+        let frame = |function: &str, file: &str, module: &str| Frame {
+            function: function.into(),
+            file: file.into(),
+            module: module.into(),
+            line: 7,
+        };
+        let stack = [
+            frame("inner", "/build/src/inner.c", "/usr/lib/libother.so.1"),
+            frame("ns::outer(int)", "", "/usr/bin/program"),
+        ];
+        let holds = |pattern: &str| {
+            let all = Suppressions::parse(&format!("leak:{pattern}")).unwrap();
+            all.hold("text", &stack)
+        };
+        for right in [
+            "inner",
+            "^inner$",
+            "outer",
+            "src/*.c$",
+            "libother.so",
+            "^/usr/bin/",
+            "text",
+        ] {
+            assert!(holds(right), "{right}");
+        }
+        for wrong in ["^nner", "outer$", "inner.cc", "object", "^usr"] {
+            assert!(!holds(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -264,7 +264,7 @@ mod tests {
             module: "/bin/a".into(),
         };
         let row = |&(line, bytes): &(u32, f64)| Row {
-            stack: vec![frame(line)],
+            stack: [frame(line)].into(),
             count: 1.0,
             bytes,
             samples: 1,

@@ -154,7 +154,9 @@ pub struct Profile {
     time: Duration,
     sums: Sums,
     /// What is live too, where the sums are of all that was allocated.
-    live: Option<Sums>,
+    pub live: Option<Sums>,
+    /// Why not all of a run was seen.
+    pub gap: Option<String>,
 }
 
 /// Reads the profile, after the time that was asked for.
@@ -179,7 +181,7 @@ fn take(args: &Args) -> Result<Profile> {
     if heap.region.profile.interval == 0 && all.is_empty() {
         return Err(takes_none(&source.name()));
     }
-    let sums = sums(source, heap, &all, kind, &mut Unwinder::new(source));
+    let sums = sums(heap, &all, kind, &mut Unwinder::new(source));
     let region = &heap.region;
     let time = begin.elapsed();
     Ok(Profile::new(read.title(), args.kind, region, time, sums))
@@ -222,8 +224,15 @@ fn watch(args: &Args, time: Duration) -> Result<Profile> {
     let read = Read::new(&args.target, &args.common)?;
     let bytes = read.figures().handed_out.saturating_sub(handed);
     let title = read.title();
-    let profile = Profile::of_run(title, &region, begin.elapsed(), &watched, Some(bytes));
-    Ok(profile)
+    let sums = watched.sums(Some(bytes), &mut unwinder);
+    let missed = watched.missed();
+    Ok(Profile::of_run(
+        title,
+        &region,
+        begin.elapsed(),
+        sums,
+        missed,
+    ))
 }
 
 fn one(read: &Read) -> Result<&Heap> {
@@ -243,12 +252,15 @@ fn write_out(args: &Args, profile: &Profile) -> Result<()> {
     let mut done = false;
     for (path, format) in files {
         if let Some(path) = path {
-            profile.save(path, format.unwrap_or_else(|| Format::of(path)))?;
+            write(
+                path,
+                &profile.bytes(format.unwrap_or_else(|| Format::of(path)))?,
+            )?;
             done = true;
         }
     }
     if args.common.json {
-        return print(&json(&profile.report())?);
+        return print(&profile.json()?);
     }
     if done {
         return print(&(profile.headline() + "\n"));
@@ -300,6 +312,9 @@ struct Report<'a> {
     /// What is live at the end, where the others are of all that was allocated.
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<Vec<Stack<'a>>>,
+    /// Why not all of a run was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -333,39 +348,35 @@ impl Profile {
             time,
             sums,
             live: None,
+            gap: None,
         }
     }
 
-    /// Of all that was allocated while a process was `watched`: so many `bytes`, if that is known.
+    /// Of all that was allocated while a process was watched, but for so many samples that were missed.
     pub fn of_run(
         title: String,
         region: &Region,
         time: Duration,
-        watched: &Watched,
-        bytes: Option<u64>,
+        sums: Sums,
+        missed: u64,
     ) -> Profile {
-        let all = watched.sums(bytes);
-        let mut profile = Profile::new(title, What::Allocated, region, time, all);
-        profile.missed = watched.missed();
-        profile
+        let profile = Profile::new(title, What::Allocated, region, time, sums);
+        Profile { missed, ..profile }
     }
 
-    /// The same, and what is live at the end, if that is known.
-    pub fn with_live(self, live: Option<Sums>) -> Profile {
-        Profile { live, ..self }
+    /// What a file in that form holds.
+    pub fn bytes(&self, format: Format) -> Result<Vec<u8>> {
+        Ok(match format {
+            Format::Pprof => self.pprof()?,
+            Format::Folded => folded(&self.sums).into(),
+            Format::Flame => flame::page(&self.headline(), &self.sums.rows).into(),
+            Format::Json => self.json()?.into(),
+        })
     }
 
-    /// Writes it to `path`.
-    pub fn save(&self, path: &Path, format: Format) -> Result<()> {
-        match format {
-            Format::Pprof => write(path, &self.pprof()?),
-            Format::Folded => write(path, folded(&self.sums).as_bytes()),
-            Format::Flame => {
-                let page = flame::page(&self.headline(), &self.sums.rows);
-                write(path, page.as_bytes())
-            }
-            Format::Json => write(path, json(&self.report())?.as_bytes()),
-        }
+    /// All of it, as `--json` prints it.
+    pub fn json(&self) -> Result<String> {
+        json(&self.report())
     }
 
     /// The file for pprof.
@@ -391,6 +402,7 @@ impl Profile {
             bytes: self.sums.bytes.round() as u64,
             stacks: stacks(&self.sums),
             live: self.live.as_ref().map(stacks),
+            gap: self.gap.as_deref(),
         }
     }
 
@@ -410,6 +422,9 @@ impl Profile {
         }
         if self.lost > 0 {
             let _ = write!(line, "; {} samples found no place", grouped(self.lost));
+        }
+        if let Some(gap) = &self.gap {
+            let _ = write!(line, "; not all was seen: {gap}");
         }
         line
     }

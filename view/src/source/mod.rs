@@ -124,8 +124,8 @@ pub fn short(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A target's bytes.
-pub trait Source {
+/// A target's bytes. Several threads may read them at once.
+pub trait Source: Sync {
     /// Copies the bytes at `address`. False if one is not there. `into` is filled as far as they were.
     fn read(&self, address: u64, into: &mut [u8]) -> bool;
 
