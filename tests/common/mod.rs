@@ -354,11 +354,12 @@ impl Clock {
 }
 
 /// The Debian package that a program is in, where it has another name.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("awk", "mawk"),
     ("cksum", "coreutils"),
     ("ls", "coreutils"),
     ("mkfifo", "coreutils"),
+    ("nginx", "nginx-light"),
     ("nm", "binutils"),
     ("node", "nodejs"),
     ("php", "php-cli"),

@@ -3,11 +3,17 @@
 use super::types::{rust_program, waiting};
 use super::{json, slabside, text, Running};
 use crate::common::{
-    artifacts, command, compile, compile_as, environment, installed, wait_until, Form, FORMS,
+    artifacts, command, compile, compile_as, environment, installed, is_there, wait_until, Form,
+    FORMS,
 };
 use serde_json::Value;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::chown;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tempfile::TempDir;
 
 /// `lost` in `form`, with threads that do `what`.
 fn losing(form: Form, threads: u32, what: &str, options: &str) -> Running {
@@ -196,6 +202,48 @@ fn lost_objects_are_told_by_class_and_can_be_suppressed() {
 }
 
 #[test]
+fn lost_blocks_are_suppressed_by_the_functions_and_files_of_their_stacks() {
+    let program = compile("watch/ending.c", &["-g", "-fno-inline"]);
+    let program = program.to_str().expect("UTF-8");
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("known");
+    let name = program.rsplit('/').next().expect("a name");
+    for (pattern, lost) in [
+        ("^lose$", 0),
+        ("watch/ending.c$", 0),
+        (name, 0),
+        ("^os", 10),
+        ("another.c", 10),
+    ] {
+        fs::write(&file, format!("leak:{pattern}\n")).expect("written");
+        let file = file.to_str().expect("UTF-8");
+        let start = [
+            "run",
+            "--library",
+            library,
+            "--leaks",
+            "--option",
+            "profile:1",
+        ];
+        let output = slabside(
+            &[
+                &start[..],
+                &["--json", "--suppressions", file, "--", program],
+            ]
+            .concat(),
+        );
+        let report: Value = serde_json::from_slice(&output.stderr).expect("JSON and nothing else");
+        let counts = (&report["count"], &report["suppressed"]["count"]);
+        assert_eq!(
+            counts,
+            (&lost.into(), &(10 - lost).into()),
+            "{pattern}: {report}"
+        );
+    }
+}
+
+#[test]
 fn lost_values_of_rust_are_found() {
     let running = waiting(&mut command(rust_program("watch/lost.rs")));
     let report = json(&["leaks", "--json", &running.pid().to_string()]);
@@ -287,6 +335,151 @@ fn of_real_programs_nothing_is_called_lost_that_is_not() {
             assert_eq!(groups(&json), [], "{name}: {json}");
         }
     }
+}
+
+/// A server of postgres, and the folder that it is in. Both end together.
+struct Postgres {
+    server: Child,
+    dir: TempDir,
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // SAFETY: the process is a child that was not waited for, so nobody else has its number.
+        unsafe { libc::kill(self.server.id() as i32, libc::SIGQUIT) };
+        let _ = self.server.wait();
+    }
+}
+
+/// A user who may run it: root may not.
+const NOBODY: u32 = 65_534;
+
+/// Where its programs are.
+fn folder_of_postgres() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut all: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
+    all.retain(|folder| folder.join("initdb").is_file() && folder.join("psql").is_file());
+    all.sort();
+    is_there(!all.is_empty(), "postgres", "postgresql").then_some(all.pop()?)
+}
+
+impl Postgres {
+    /// Starts one, each of whose blocks is sampled.
+    fn start(programs: &Path) -> Postgres {
+        let dir = tempfile::tempdir().expect("a folder");
+        let library = dir.path().join("libslabside_preload.so");
+        fs::copy(&artifacts().preload, &library).expect("copied");
+        // SAFETY: geteuid(2) takes no arguments and cannot fail.
+        let is_root = unsafe { libc::geteuid() } == 0;
+        if is_root {
+            chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("given away");
+        }
+        let start = |name: &str| {
+            let mut command = command(programs.join(name));
+            command
+                .current_dir(dir.path())
+                .arg("-D")
+                .arg(dir.path().join("data"));
+            if is_root {
+                command.uid(NOBODY).gid(NOBODY);
+            }
+            command.stdout(Stdio::null());
+            command
+        };
+        let mut init = start("initdb");
+        let made = init
+            .args(["-N", "-A", "trust", "-U", "postgres", "--no-locale"])
+            .output();
+        let made = made.expect("initdb starts");
+        assert!(made.status.success(), "{made:?}");
+        let mut server = start("postgres");
+        server
+            .arg("-k")
+            .arg(dir.path())
+            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+            .env("LD_PRELOAD", &library)
+            .env("SLABSIDE_OPTIONS", "profile:1")
+            .stderr(Stdio::null());
+        let server = server.spawn().expect("it starts");
+        Postgres { server, dir }
+    }
+
+    /// A session, which stays open.
+    fn session(&self, programs: &Path) -> Command {
+        let mut command = command(programs.join("psql"));
+        command.args(["-h"]).arg(self.dir.path());
+        command.args(["-U", "postgres", "-d", "postgres", "-AtqX"]);
+        command
+    }
+}
+
+/// Who may have lost a block: the copy of the arguments that ps(1) shows, and what the server reads once.
+const LOST_BY_POSTGRES: [&str; 2] = ["save_ps_display_args", "PostmasterMain"];
+
+#[test]
+fn of_postgres_nothing_is_called_lost_but_what_it_loses_when_it_starts() {
+    let Some(programs) = folder_of_postgres() else {
+        return;
+    };
+    let postgres = Postgres::start(&programs);
+    wait_until("postgres", || {
+        let asked = postgres
+            .session(&programs)
+            .args(["-c", "select 1"])
+            .output();
+        asked.is_ok_and(|asked| asked.status.success())
+    });
+    let mut session = postgres
+        .session(&programs)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("psql starts");
+    let mut to = session.stdin.take().expect("piped");
+    writeln!(
+        to,
+        "create table t(a int, b text); insert into t select i, md5(i::text) from generate_series(1, 20000) i; \
+         create index on t(b); select count(*) from t x join t y using (b); select pg_backend_pid();"
+    )
+    .expect("written");
+    let mut lines = BufReader::new(session.stdout.take().expect("piped")).lines();
+    let mut next = || lines.next().expect("a line").expect("it can be read");
+    assert_eq!(next(), "20000");
+    let backend = next();
+    let server = postgres.server.id().to_string();
+    for (pid, how) in [
+        (&server, ""),
+        (&server, "--stop"),
+        (&backend, ""),
+        (&backend, "--stop"),
+    ] {
+        let how = [how].into_iter().filter(|how| !how.is_empty());
+        let args: Vec<&str> = ["leaks", "--json", pid].into_iter().chain(how).collect();
+        let report = json(&args);
+        assert_eq!(report["proved"], true, "{report}");
+        for group in report["lost"].as_array().expect("a list") {
+            let stacks = group["stacks"].as_array().expect("each block is sampled");
+            let known = stacks.iter().filter(|stack| {
+                let frames = stack["frames"].as_array().expect("frames");
+                let mut own = frames.iter().filter(|frame| {
+                    frame["module"]
+                        .as_str()
+                        .is_some_and(|name| name.ends_with("/postgres"))
+                });
+                let own = own.next().and_then(|frame| frame["function"].as_str());
+                own.is_some_and(|own| LOST_BY_POSTGRES.contains(&own))
+            });
+            let samples: u64 = known
+                .map(|stack| stack["samples"].as_u64().expect("a number"))
+                .sum();
+            assert_eq!(Some(samples), group["count"].as_u64(), "{report}");
+        }
+    }
+    drop(to);
+    session.wait().expect("it ends");
 }
 
 #[test]

@@ -26,13 +26,7 @@ fn profile(running: &Running) -> (Sums, f64) {
     let heap = Heap::read(&*target).expect("it is read");
     let allocated = Figures::of(&*target, &heap).allocated as f64;
     let all = samples(&*target, &heap);
-    let sums = sums(
-        &*target,
-        &heap,
-        &all,
-        Kind::Live,
-        &mut Unwinder::new(&*target),
-    );
+    let sums = sums(&heap, &all, Kind::Live, &mut Unwinder::new(&*target));
     (sums, allocated)
 }
 
@@ -305,6 +299,96 @@ fn a_whole_run_is_profiled_with_what_was_freed_and_what_is_left() {
     }
 }
 
+/// What `slabside run --profile` does with `options`, of a program.
+fn run_profiled(file: &Path, options: &[&str], program: &[&str]) -> Output {
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let to = format!("--profile={}", file.display());
+    let start = ["run", "--library", library, &to, "--profile-interval", "1k"];
+    slabside(&[&start, options, &["--"], program].concat())
+}
+
+#[test]
+fn what_run_says_of_its_profile_is_json_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let program = compile("watch/ending.c", &[]);
+    let program = program.to_str().expect("UTF-8");
+    let output = run_profiled(&dir.path().join("a.pb.gz"), &["--json"], &[program]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stderr).expect("JSON and nothing else");
+    assert_eq!(report["schema"], "slabside.profile/1");
+    assert!(
+        report["bytes"].as_u64() > Some(1000) && report["live"].is_array(),
+        "{report}"
+    );
+    assert!(report["gap"].is_null(), "{report}");
+    let archive = compile("watch/handed.c", &["-static"]);
+    let archive = archive.to_str().expect("UTF-8");
+    let output = run_profiled(&dir.path().join("b.pb.gz"), &["--json"], &[archive, "1"]);
+    let report: Value = serde_json::from_slice(&output.stderr).expect("JSON and nothing else");
+    assert_eq!(report["schema"], "slabside.profile/1");
+    let why = report["error"].as_str().expect("a reason");
+    assert!(why.contains("without slabside's heap"), "{why}");
+}
+
+/// Where the program cannot be traced, or goes on without its first thread.
+#[test]
+fn a_profile_says_what_of_the_run_was_not_seen() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a.json");
+    let program = compile("watch/first.c", &["-pthread"]);
+    let program = program.to_str().expect("UTF-8");
+    let output = run_profiled(&file, &[], &[program]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    let why = "not all was seen: its first thread ended before others";
+    assert!(told.contains(why), "{told}");
+    let profile: Value = serde_json::from_slice(&fs::read(&file).expect("written")).expect("JSON");
+    assert!(bytes_by(&profile["stacks"], "hold") > 0.0, "{profile}");
+    assert_eq!(profile["gap"], "its first thread ended before others");
+    if !installed(&["strace"]) {
+        return;
+    }
+    let library = artifacts().preload.to_str().expect("UTF-8");
+    let ending = compile("watch/ending.c", &[]);
+    let output = command("strace")
+        .args([
+            "-f",
+            "-qq",
+            "-e",
+            "trace=none",
+            "-e",
+            "signal=none",
+            "-o",
+            "/dev/null",
+        ])
+        .arg(&artifacts().command)
+        .args(["run", "--library", library])
+        .arg(format!("--profile={}", file.display()))
+        .arg("--")
+        .arg(&ending)
+        .output()
+        .expect("strace starts");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(7), "{told}");
+    assert!(told.contains("it cannot be traced: "), "{told}");
+}
+
+#[test]
+fn a_profile_may_go_to_a_pipe() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pipe = dir.path().join("heap.json");
+    let made = command("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo starts").success());
+    let reader = command("cat").arg(&pipe).stdout(Stdio::piped()).spawn();
+    let reader = reader.expect("cat starts");
+    let program = compile("watch/ending.c", &[]);
+    let output = run_profiled(&pipe, &[], &[program.to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let read = reader.wait_with_output().expect("it ends");
+    let profile: Value = serde_json::from_slice(&read.stdout).expect("JSON");
+    assert_eq!(profile["schema"], "slabside.profile/1");
+}
+
 #[test]
 fn lost_blocks_have_the_stacks_of_their_samples() {
     let program = compile("watch/ending.c", &["-fno-inline"]);
@@ -412,6 +496,45 @@ fn growth_is_told_by_stack_too() {
     );
     let told = text(&slabside(&["diff", &file, &pid]));
     assert!(told.contains("  by ") && told.contains("grow "), "{told}");
+}
+
+/// It grows by itself: how fast does not matter, nor when it is looked at.
+#[test]
+fn growth_in_an_hour_is_told_by_stack_too() {
+    let program = compile("watch/grower.c", &[]);
+    let running = sampled(&program, &["steadily"], &environment(Form::Preloaded));
+    let pid = running.pid().to_string();
+    let args = ["diff", &pid, "--every", "300ms", "--for", "900ms"];
+    let report = text(&slabside(&[&args[..], &["--json"]].concat()));
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let holds = |one: &&Value, function: &str| {
+        let frames = one["frames"].as_array().expect("a stack");
+        frames.iter().any(|frame| frame["function"] == function)
+    };
+    let stacks = report["stacks"].as_array().expect("stacks");
+    let grown = stacks.iter().find(|one| holds(one, "grow"));
+    let grown = grown.unwrap_or_else(|| panic!("{report}"));
+    let number = |field: &str| grown[field].as_f64().expect("a number");
+    assert!(number("hourly") > 0.0 && number("fit") > 0.0, "{report}");
+    assert!(number("last") > number("first"), "{report}");
+    assert!(
+        stacks
+            .iter()
+            .all(|one| holds(&one, "grow") || one["hourly"].as_f64() < Some(number("hourly"))),
+        "{report}"
+    );
+    let told = text(&slabside(&args));
+    let table = told
+        .split("code, by samples\n")
+        .nth(1)
+        .expect("a table by stack");
+    assert!(
+        table
+            .lines()
+            .next()
+            .is_some_and(|line| line.contains("  grow ")),
+        "{told}"
+    );
 }
 
 #[test]

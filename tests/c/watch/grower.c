@@ -1,4 +1,7 @@
-/* Holds some blocks and says "ready". At SIGUSR1 it holds 4,000 of 1,000 bytes more, and calls itself "grown". */
+/* Holds some blocks and says "ready". At SIGUSR1 it holds 4,000 of 1,000 bytes more, and calls itself "grown". With
+ * "steadily" it holds some more every 5 ms, 100 MB in all.
+ *
+ * grower [steadily] */
 #include "../tools.h"
 
 #include <signal.h>
@@ -14,11 +17,12 @@ __attribute__((noipa)) void hold(void) {
     for (int i = 0; i < 4000; i++) CHECK(take(500));
 }
 
-__attribute__((noipa)) void grow(void) {
-    for (int i = 0; i < 4000; i++) CHECK(take(1000));
+__attribute__((noipa)) void grow(int blocks) {
+    for (int i = 0; i < blocks; i++) CHECK(take(1000));
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argv;
     sigset_t blocked, open;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGUSR1);
@@ -28,8 +32,12 @@ int main(void) {
     hold();
     puts("ready");
     fflush(stdout);
+    for (int left = argc > 1 ? 5000 : 0; left > 0; left--) {
+        grow(20);
+        CHECK(nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL) == 0);
+    }
     while (!wanted) sigsuspend(&open);
-    grow();
+    grow(4000);
     CHECK(prctl(PR_SET_NAME, "grown") == 0);
     for (;;) pause();
 }
