@@ -1,6 +1,7 @@
-/* Holds BLOCKS blocks of 88 bytes and replaces them, a part of a second at a time, to be watched meanwhile.
+/* Holds BLOCKS blocks of 88 bytes and replaces them, a part of a second at a time, to be watched meanwhile. Loses LOST
+ * blocks of 112 bytes first.
  *
- * target BLOCKS PACE
+ * target BLOCKS PACE [LOST]
  *
  * PACE is how many millions of blocks it replaces a second at most; 0: as many as it can. Each line that it prints is how
  * many it has replaced in half a second of its own processor time. */
@@ -19,8 +20,10 @@ static double seconds(clockid_t clock) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3)
+    if (argc != 3 && argc != 4)
         return 2;
+    for (int lost = argc == 4 ? atoi(argv[3]) : 0; lost > 0; lost--)
+        *(volatile uint64_t *)malloc(112) = lost;
     long blocks = atol(argv[1]);
     double pace = atof(argv[2]) * 1e6;
     void **held = malloc(blocks * sizeof *held);
