@@ -95,9 +95,8 @@ impl<O: Os> Allocator<O> {
     fn frees_used_up(&self, slab: SlabPtr, thread: &ThreadCache) {
         let mut done = false;
         if !self.is_interrupted(thread) {
-            if self.notice_fork(thread) {
-                return; // All slabs were requeued, this one among them.
-            }
+            // Perhaps all slabs are requeued then, this one among them.
+            self.notice_fork(thread);
             // A span takes the long way.
             if let Some(heap) = heap_of(thread).filter(|_| !slab.is_span()) {
                 mark_busy!(thread);

@@ -18,10 +18,19 @@ use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// Values of the fork mark: the kernel's in a fork child,
 const FORKED: u32 = 0;
-/// that of a process in which all is whole (see `Os::fork_mark`),
+/// and that of a process in which all is whole (see `Host::fork_mark`). All others are [`repairing`].
 const WHOLE: u32 = 1;
-/// and while the child's first thread repairs.
-const REPAIRING: u32 = 2;
+
+/// The mark while the thread of this number repairs. It names the thread, which may leave the repair by longjmp, and has
+/// to know then that it was its own.
+fn repairing(thread: u64) -> u32 {
+    (thread as u32) << 2 | 2
+}
+
+/// Whether the thread of this number is the first one of its process: in a fork child, the one that forked.
+fn is_first(thread: u64) -> bool {
+    thread as u32 == (thread >> 32) as u32
+}
 
 /// Bytes of stack that whoever calls the allocator has left at least: a slow path needs as many.
 const FREE_STACK: usize = 1024;
@@ -34,16 +43,28 @@ fn is_in_free_stack(address: usize) -> bool {
     address.wrapping_sub(start) < FREE_STACK
 }
 
+/// Begins the repair as the thread of this number. False where another thread has begun, or all is whole. True where the
+/// thread itself had begun and left it.
+fn begin_repair(mark: &AtomicU32, thread: u64) -> bool {
+    let now = mark.compare_exchange(FORKED, repairing(thread), Acquire, Acquire);
+    now.is_ok() || now == Err(repairing(thread))
+}
+
 /// All is whole, unless a handler has forked once more in the middle of the repair: then the mark says so still.
-fn end_repair(mark: &AtomicU32) {
-    let _ = mark.compare_exchange(REPAIRING, WHOLE, Release, Relaxed);
+fn end_repair(mark: &AtomicU32, thread: u64) {
+    let _ = mark.compare_exchange(repairing(thread), WHOLE, Release, Relaxed);
     mutex::wake_all(mark);
 }
 
-/// Waits while another thread repairs. Not in a slow path: who leaves the wait by longjmp has nothing half done.
+/// Waits while another thread repairs. Who leaves the wait by longjmp has nothing half done. A handler may fork in the
+/// middle of it: then the mark says afterwards that nobody has repaired.
 fn await_repair(mark: &AtomicU32) {
-    while mark.load(Acquire) == REPAIRING {
-        mutex::wait(mark, REPAIRING);
+    loop {
+        let now = mark.load(Acquire);
+        if now == FORKED || now == WHOLE {
+            return;
+        }
+        mutex::wait(mark, now);
     }
 }
 
@@ -402,6 +423,7 @@ impl<O: Os> Allocator<O> {
             // What the path was at is half done for good, and nobody takes it up.
             return self.heap_in_use(thread).map_or((), Heap::unwatch);
         }
+        self.notice_fork(thread);
         if thread.hardened.get() != 0 {
             let outcome = {
                 mark_busy!(thread);
@@ -429,9 +451,10 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// In a fork child, whose one thread is `thread`: derives everything from the slab headers again, unless the parent
-    /// never had a second heap. If a signal handler that interrupted a slow path forked, the repair waits for the first
-    /// slow path after that one. Otherwise it would be derived from half-done work.
+    /// In a fork child: derives everything from the slab headers again, unless the parent never had a second heap. If a
+    /// signal handler that interrupted a slow path forked, the repair waits for the first slow path after that one.
+    /// Otherwise it would be derived from half-done work. Of several threads of the child one repairs, and the others
+    /// wait for it.
     pub fn repair_after_fork(&self, thread: &ThreadCache) {
         // Where there is no mark nobody would come back to it, and there may be nothing to come back to.
         let later = self.mark().is_some() || self.backend.heaps.given.load(Relaxed) == 1;
@@ -441,34 +464,48 @@ impl<O: Os> Allocator<O> {
             }
             return;
         }
-        let mark = self.mark();
-        let outcome = {
-            // From before the mark on: a signal handler must not take the heap for repaired.
-            mark_busy!(thread);
-            match mark {
-                Some(mark) => self.repair_first(thread, mark),
-                None => Some(self.repair(thread, false)),
-            }
+        let Some(mark) = self.mark() else {
+            let outcome = {
+                mark_busy!(thread);
+                // Only the hook for forks comes here.
+                self.repair(thread, true, false)
+            };
+            return outcome.unwrap_or_else(|misuse| self.misuse(&misuse));
         };
-        if let Some(Err(misuse)) = &outcome {
-            self.misuse(misuse);
-        }
-        if let Some(mark) = mark.filter(|_| outcome.is_none()) {
-            await_repair(mark);
+        while mark.load(Acquire) != WHOLE {
+            let outcome = {
+                // From before the mark on: a signal handler must not take the heap for repaired.
+                mark_busy!(thread);
+                self.repair_marked(thread, mark, false)
+            };
+            match outcome {
+                Some(Err(misuse)) => self.misuse(&misuse),
+                Some(Ok(())) => {}
+                None => await_repair(mark),
+            }
         }
     }
 
-    /// Repairs, unless another thread of the fork child has begun to.
-    fn repair_first(&self, thread: &ThreadCache, mark: &AtomicU32) -> Option<Result<(), Misuse>> {
-        mark.compare_exchange(FORKED, REPAIRING, Acquire, Acquire)
-            .ok()?;
-        let outcome = self.repair(thread, false);
-        end_repair(mark);
-        Some(outcome)
+    /// Repairs, unless another thread of the fork child has begun to. `left`: see `repair`.
+    fn repair_marked(
+        &self,
+        thread: &ThreadCache,
+        mark: &AtomicU32,
+        left: bool,
+    ) -> Option<Result<(), Misuse>> {
+        let number = self.backend.os.thread_id();
+        begin_repair(mark, number).then(|| {
+            let outcome = self.repair(thread, is_first(number), left);
+            end_repair(mark, number);
+            outcome
+        })
     }
 
+    /// `first`: the thread is the child's first one. Another one comes first where the child made it before it came to a
+    /// slow path itself. Then the first one may be at work on its heap, by fast paths, and all heaps stay as they are.
+    ///
     /// `left`: the thread has left a slow path, which may have been the parent's one thread's.
-    fn repair(&self, thread: &ThreadCache, left: bool) -> Result<(), Misuse> {
+    fn repair(&self, thread: &ThreadCache, first: bool, left: bool) -> Result<(), Misuse> {
         self.backend.os.forked();
         self.background.lose();
         // Another thread of the parent's may have been about to fork: nobody is here.
@@ -491,11 +528,17 @@ impl<O: Os> Allocator<O> {
         if !self.is_started() {
             return Ok(());
         }
-        self.rebuild(thread, mine)
+        self.rebuild(thread, mine, first)
     }
 
-    /// Derives everything from the slab headers again, while there is no other thread and no lock is held.
-    fn rebuild(&self, thread: &ThreadCache, mine: Option<&Heap>) -> Result<(), Misuse> {
+    /// Derives everything from the slab headers again, while no lock is held, and there is no other thread or none that
+    /// does more than fast paths on its own slabs. Unless this thread is the `first` one, those stay as they are.
+    fn rebuild(
+        &self,
+        thread: &ThreadCache,
+        mine: Option<&Heap>,
+        first: bool,
+    ) -> Result<(), Misuse> {
         // Whoever allocates in the middle of this gets nested blocks, and no slot of a slab that is being put in order.
         thread.caches.iter().for_each(SlotCache::drop_slots);
         self.backend.large.rebuild(&self.backend.meta);
@@ -504,9 +547,9 @@ impl<O: Os> Allocator<O> {
         self.shared.lock().reset();
         self.backend.pages.rebuild();
         if self.hard.is_on() {
-            self.hard.repair(&self.backend, thread);
+            self.hard.repair(&self.backend, thread, first);
         }
-        self.backend.heaps.rebuild(&self.backend, mine)
+        self.backend.heaps.rebuild(&self.backend, mine, first)
     }
 
     // ---- slow paths that were left -------------------------------------------------------------
@@ -555,17 +598,21 @@ impl<O: Os> Allocator<O> {
         let backend = &self.backend;
         if let Some(mark) = self.mark().filter(|mark| mark.load(Relaxed) != WHOLE) {
             // The handler had forked, or the path was the repair.
-            mark.store(REPAIRING, Relaxed);
-            let outcome = self.repair(thread, true);
-            end_repair(mark);
-            return Some(outcome);
+            let outcome = self.repair_marked(thread, mark, true);
+            return Some(outcome.unwrap_or_else(|| {
+                // Another thread of the child was faster, and makes all locks free. It leaves this one's heap as it is.
+                await_repair(mark);
+                Held::forget();
+                self.begin_anew(thread);
+                Ok(())
+            }));
         }
         if backend.os.is_alone() && backend.heaps.given.load(Relaxed) <= 1 {
             self.each_lock(&mut Lock::reset);
             Held::forget();
             let mine = self.heap_in_use(thread);
             return Some(match self.is_started() {
-                true => self.rebuild(thread, mine),
+                true => self.rebuild(thread, mine, true),
                 false => Ok(()),
             });
         }

@@ -1254,9 +1254,12 @@ impl Hardened {
 
     /// In a fork child, before the heaps are rebuilt: whatever was in a quarantine, or between a heap and
     /// the program, is free. What was being cleared is cleared.
-    pub fn repair<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache) {
-        self.threads.rebuild(self.fixed.threads, local);
+    pub fn repair<O: Os>(&self, backend: &Backend<O>, local: &ThreadCache, first: bool) {
         self.part_ways(backend);
+        if !first {
+            return self.threads.leave();
+        }
+        self.threads.rebuild(self.fixed.threads, local);
         backend.pages.each_slab(|slab| self.repair_slab(slab));
     }
 

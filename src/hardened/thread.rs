@@ -442,6 +442,12 @@ impl Threads {
         }
     }
 
+    /// In a fork child whose first thread may be at work: all stay with whoever has them. Those that nobody had are lost,
+    /// since the parent may have been giving one out.
+    pub fn leave(&self) {
+        self.registry.lock().unused = 0;
+    }
+
     /// In a fork child: the random numbers of all go on otherwise than in the parent, also what was chosen ahead.
     pub fn stir(&self, start: usize, words: [u64; 4]) {
         for index in 0..self.made.load(Relaxed) as usize {

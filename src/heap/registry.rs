@@ -261,8 +261,7 @@ impl Heaps {
     pub fn renumber<O: Os>(&self, backend: &Backend<O>, heap: &Heap) {
         let thread = backend.os.thread_id();
         heap.thread.store(thread, SeqCst);
-        let pid = (thread >> 32) as u32;
-        backend.meta.header().pid.store(pid, Relaxed);
+        note_process(backend, thread);
     }
 
     /// States in the region's header how thread heaps are laid out.
@@ -307,7 +306,16 @@ impl Heaps {
 
     /// For a fork child, after the pages were rebuilt. The forking thread's heap gets its lists from the headers. All
     /// other heaps are put away, and what they owned is abandoned.
-    pub fn rebuild<O: Os>(&self, backend: &Backend<O>, mine: Option<&Heap>) -> Result<(), Misuse> {
+    ///
+    /// By another thread than the `first` one: the heaps of threads stay as they are, and what they own. One of them may
+    /// be the first thread's, which goes on with it. The others are in use for good, since a thread of theirs may have
+    /// stood anywhere.
+    pub fn rebuild<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        mine: Option<&Heap>,
+        first: bool,
+    ) -> Result<(), Misuse> {
         let made = {
             let registry = &mut *self.registry.lock();
             registry.unused = 0;
@@ -318,9 +326,14 @@ impl Heaps {
         let mut kept = 0;
         for index in 0..made {
             let heap = self.at(backend, index as usize);
-            heap.door.reset();
             let arena = !heap.me().is_none() && heap.arena.get();
             backend.arenas.repair(backend, index as usize, arena);
+            if !first && !arena && !heap.me().is_none() {
+                heap.stay_as_is();
+                kept += 1;
+                continue;
+            }
+            heap.door.reset();
             if arena || (heap.me() == me && !me.is_none()) {
                 heap.forget_all();
                 heap.queue.open();
@@ -336,23 +349,38 @@ impl Heaps {
             }
         }
         backend.meta.counters().heaps.store(kept, Relaxed);
+        let stays = |slab| !first && self.is_of_thread(backend, slab);
         // All are unlisted before the first is requeued: requeuing one may look at its neighbours.
-        backend
-            .pages
-            .each_slab(|slab| self.unlist(backend, mine, slab));
+        backend.pages.each_slab(|slab| {
+            if !stays(slab) {
+                self.unlist(backend, mine, slab);
+            }
+        });
         let mut result = Ok(());
         backend.pages.each_slab(|slab| {
-            if result.is_ok() {
+            if result.is_ok() && !stays(slab) {
                 result = self.rehome(backend, mine, slab);
             }
         });
-        self.recount(backend, made);
+        if first {
+            self.recount_live(backend, made);
+        } else {
+            note_process(backend, backend.os.thread_id());
+        }
+        recount_mapped(backend);
         result
+    }
+
+    /// Whether `slab` is that of a thread's heap in use, or full and was it last.
+    fn is_of_thread<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> bool {
+        let owner = slab.owner.load(Relaxed).without_pending().without_full();
+        let is_heap = owner.is_heap() && !owner.is_arena();
+        is_heap && self.of_owner(backend, owner).me() == owner
     }
 
     /// In a fork child: what is live is counted anew. The parent's threads were in the middle of telling, and their
     /// heaps hold what they had not told yet.
-    fn recount<O: Os>(&self, backend: &Backend<O>, made: u32) {
+    fn recount_live<O: Os>(&self, backend: &Backend<O>, made: u32) {
         (0..made as usize).for_each(|index| self.at(backend, index).live.set(0));
         let (mut live, _) = backend.large.live();
         backend.pages.each_slab(|slab| {
@@ -363,10 +391,6 @@ impl Heaps {
         let counters = backend.meta.counters();
         counters.live.store(live as u64, Relaxed);
         counters.peak.fetch_max(live as u64, Relaxed);
-        let mapped = backend.large.mapped_bytes() + backend.pages.mapped_bytes();
-        counters.mapped.store(mapped as u64, Relaxed);
-        let broken = counters.break_bytes.load(Relaxed) as usize;
-        backend.meta.budget.recount(broken + mapped);
     }
 
     /// The heap that owns `slab`, if it is still there: the thread's, or an arena.
@@ -411,6 +435,22 @@ impl Heaps {
         }
     }
 }
+
+/// Says whose region it is: the process's of the thread with this number.
+fn note_process<O: Os>(backend: &Backend<O>, thread: u64) {
+    let process = (thread >> 32) as u32;
+    backend.meta.header().pid.store(process, Relaxed);
+}
+
+/// In a fork child: what is mapped is counted anew, since the parent's threads were in the middle of telling.
+fn recount_mapped<O: Os>(backend: &Backend<O>) {
+    let counters = backend.meta.counters();
+    let mapped = backend.large.mapped_bytes() + backend.pages.mapped_bytes();
+    counters.mapped.store(mapped as u64, Relaxed);
+    let broken = counters.break_bytes.load(Relaxed) as usize;
+    backend.meta.budget.recount(broken + mapped);
+}
+
 /// Number of slabs without an owner that are not as they should be, while nobody is at work.
 fn validate_nobodys<O: Os>(backend: &Backend<O>) -> usize {
     let mut wrong = backend.abandoned.validate(backend.table());

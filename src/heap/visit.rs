@@ -72,6 +72,13 @@ impl Heap {
         }
     }
 
+    /// In a fork child in which the heap's thread may be at work, unless it is gone. A visitor is gone in any case. It
+    /// has changed no list.
+    pub(super) fn stay_as_is(&self) {
+        self.unwatch();
+        self.door.release();
+    }
+
     /// Whether a thread has the heap, and it is one of those that are `whose`.
     fn is_one(&self, whose: Whose) -> bool {
         let me = self.me();

@@ -4,6 +4,7 @@ use super::headers::{Headers, Numbers};
 use super::window::Window;
 use super::{Inner, Pages};
 use crate::class::slot_at;
+use crate::free_runs::Runs;
 use crate::mutex::Lock;
 use crate::owner::RELEASED;
 use crate::slab::{SlabPtr, State};
@@ -50,7 +51,8 @@ impl Pages {
         self.inner.as_lock().is_free()
     }
 
-    /// In a fork child: derives everything from the headers again.
+    /// In a fork child: derives everything from the headers again. The map says of each slab's pages what it did all the
+    /// while: another thread may be freeing there by the fast path.
     pub fn rebuild(&self) {
         let inner = &mut *self.inner.lock();
         inner.runs.reset_counts();
@@ -80,6 +82,9 @@ impl Pages {
                 self.set_map(page, slab.pages(), slab.id());
             }
         });
+        for window in &inner.windows[..inner.used] {
+            self.clear_free(&inner.runs, window);
+        }
         for index in 0..inner.used {
             let end = inner.windows[index].end();
             inner.windows[index].tail = PageNo(
@@ -88,15 +93,21 @@ impl Pages {
         }
     }
 
-    /// Takes foreign pages again, and makes the map say nothing of all others.
-    pub(super) fn retake_foreign(&self, inner: &mut Inner, window: Window) {
+    /// Takes foreign pages again.
+    fn retake_foreign(&self, inner: &mut Inner, window: Window) {
         for i in 0..window.len {
             let page = window.first.plus(i);
             if self.map_entry(page).load(Relaxed) == SlabId::FOREIGN.0 {
                 inner.runs.take(page, 1);
-            } else {
-                self.map_entry(page).store(SlabId::NONE.0, Relaxed);
             }
+        }
+    }
+
+    /// Makes the map say nothing of all free pages.
+    fn clear_free(&self, runs: &Runs, window: &Window) {
+        let pages = (0..window.len).map(|i| window.first.plus(i));
+        for page in pages.filter(|&page| runs.is_free(page, 1)) {
+            self.map_entry(page).store(SlabId::NONE.0, Relaxed);
         }
     }
 

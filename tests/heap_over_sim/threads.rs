@@ -1,6 +1,7 @@
 //! Threads that exit and are adopted, late ones, handlers, fork children.
 
 use super::*;
+use slabside::os::Host;
 
 /// A new thread takes up what an exited one left before it asks for pages.
 #[test]
@@ -391,6 +392,90 @@ fn a_fork_child_takes_up_what_the_other_threads_left() {
         "{:?}",
         heap.stats()
     );
+    heap.is_sound();
+}
+
+/// Another thread than the child's first one may come first to a slow path. The first one's heap stays its own.
+#[test]
+fn a_fork_child_repaired_by_its_second_thread_leaves_the_first_ones_heap_alone() {
+    for options in ["", "hardened"] {
+        let heap = Heap::with(SimConfig {
+            options,
+            ..sim_with(|config| config.marks_forks = true)
+        });
+        let blocks = heap.take_many(0, 100, 100);
+        let large = heap.take(0, 200_000);
+        let others = heap.take_many(1, 100, 100);
+        heap.give(1, others[3]);
+        assert!(heap.sim().fork());
+        let (first, second) = (7 << 32 | 7, 7 << 32 | 8);
+        heap.sim().call_as(second);
+        let new = heap.take_many(2, 100, 200);
+        heap.sim().call_as(first);
+        let mut more = heap.take_many(0, 100, 200);
+        more.extend([&new[..], &blocks, &others[..3], &others[4..]].concat());
+        let count = more.len();
+        more.sort_unstable();
+        more.dedup();
+        assert_eq!(more.len(), count, "one slot was handed out twice");
+        heap.give_all(0, &more);
+        heap.give(0, large);
+        heap.is_sound();
+    }
+}
+
+/// Who waits for another thread's repair repairs itself, if its own handler has forked meanwhile: in that child nobody
+/// else is there.
+#[test]
+fn a_fork_by_the_handler_of_a_thread_that_waits_for_the_repair_is_noticed() {
+    let heap = Heap::with(sim_with(|config| config.marks_forks = true));
+    let blocks = heap.take_many(0, 100, 100);
+    heap.take_many(1, 100, 100);
+    let mark = heap.sim().fork_mark().expect("one was made");
+    // Thread 5 is at it.
+    mark.store(5 << 2 | 2, Relaxed);
+    let sim = heap.sim();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Most often the other one waits by then. Where it does not, it finds at once that it was forked.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(sim.fork());
+            slabside::mutex::wake_all(mark);
+        });
+        let block = blocks[0] as *const u8;
+        assert!(heap.allocator.usable_size(&heap.threads[0], block) >= 100);
+    });
+    assert_eq!(mark.load(Relaxed), 1, "all is whole");
+    heap.give_all(0, &blocks);
+    heap.is_sound();
+}
+
+/// A thread that has left a slow path in which its handler had forked repairs, unless another thread of the child is at
+/// it: then it waits for that one, and leaves its heap as it is.
+#[test]
+fn a_thread_that_left_a_path_lets_another_ones_repair_come_to_its_end() {
+    let heap = Heap::with(sim_with(|config| config.marks_forks = true));
+    let blocks = heap.take_many(0, 100, 100);
+    heap.take_many(1, 100, 100);
+    let mark = heap.sim().fork_mark().expect("one was made");
+    let at_it = 5 << 2 | 2;
+    mark.store(at_it, Relaxed);
+    // A block is no frame of a path at work.
+    heap.threads[0].busy.set(blocks[0]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(mark.swap(1, Relaxed), at_it, "two repair at once");
+            slabside::mutex::wake_all(mark);
+        });
+        let left = heap.threads[0].heap.get();
+        heap.take(0, 20_000);
+        assert_ne!(heap.threads[0].heap.get(), left);
+    });
+    assert_eq!(mark.load(Relaxed), 1);
+    let more = heap.take_many(0, 100, 100);
+    assert!(more.iter().all(|block| !blocks.contains(block)));
+    heap.give_all(0, &[more, blocks].concat());
     heap.is_sound();
 }
 

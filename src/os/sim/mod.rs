@@ -29,7 +29,7 @@ mod tests;
 
 use super::{Hold, Host, Huge, Limits, Refusal, Vm};
 use crate::misuse::Misuse;
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::units::PAGE;
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -131,6 +131,8 @@ impl SimConfig {
 pub struct Sim {
     state: Mutex<State>,
     promise: OnceLock<Promise>,
+    /// The number of whoever calls.
+    thread: AtomicU64,
 }
 
 /// Every system's mark, which stays for good.
@@ -213,6 +215,7 @@ impl Sim {
         Sim {
             state: Mutex::new(State::new(config)),
             promise: OnceLock::new(),
+            thread: AtomicU64::new(0),
         }
     }
 
@@ -220,6 +223,11 @@ impl Sim {
     pub fn fork(&self) -> bool {
         let mark = self.lock().mark;
         mark.inspect(|mark| mark.store(0, Relaxed)).is_some()
+    }
+
+    /// From now on whoever calls has this number (see [`Host::thread_id`]).
+    pub fn call_as(&self, thread: u64) {
+        self.thread.store(thread, Relaxed);
     }
 
     /// From now on panics at each call that moves the break, or takes, changes or gives back memory, unless `promise`
@@ -451,6 +459,10 @@ impl Vm for Sim {
 }
 
 impl Host for Sim {
+    fn thread_id(&self) -> u64 {
+        self.thread.load(Relaxed)
+    }
+
     fn fork_mark(&self) -> Option<&'static AtomicU32> {
         // Kept with the state: thread sanitizer does not see how a `OnceLock` hands its value on.
         let mut state = self.lock();
