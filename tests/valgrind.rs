@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{example, installed, run, Output};
+use common::{compile_as, environment, example, installed, run, Form, Output};
 use std::path::Path;
 
 /// Runs the example under memcheck. Status 9 where it found something. `None`: there is no memcheck.
@@ -68,4 +68,21 @@ fn bytes_never_written_are_undefined() {
 #[test]
 fn lost_blocks_are_leaks() {
     tells("leak", &["blocks are definitely lost"]);
+}
+
+/// valgrind has an address space of its own making, where few of our questions get the system's answer.
+#[test]
+fn a_preloaded_heap_grows_beyond_the_break() {
+    if !installed(&["valgrind"]) {
+        return;
+    }
+    let program = compile_as(Form::Preloaded, "valgrind/grows.c", &[]);
+    let program = program.to_str().expect("a path in UTF-8");
+    let args = ["-q", "--tool=none", program];
+    run(
+        Path::new("/usr/bin/valgrind"),
+        &args,
+        &environment(Form::Preloaded),
+    )
+    .passed();
 }

@@ -242,7 +242,13 @@ impl Vm for Linux {
                 Err(_) => return None,
             }
         }
-        None
+        // valgrind(1) answers EEXIST to every question. There only a mapping of the whole range tells.
+        let place = self.places(bytes).find(|&place| {
+            map_where_free(place, bytes, libc::PROT_NONE, libc::MAP_NORESERVE).is_ok()
+        })?;
+        // SAFETY: our own fresh range.
+        unsafe { calls::unmap(place, bytes) };
+        NonNull::new(place as *mut u8)
     }
 
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {
