@@ -318,6 +318,25 @@ pub const fn bin_below(pages: usize) -> Option<usize> {
     Some(if bin_pages(bin) > pages { bin - 1 } else { bin })
 }
 
+static BIN_BELOW: [u8; SPAN_PAGES + 1] = {
+    let mut table = [SPAN_BINS as u8; SPAN_PAGES + 1];
+    let mut pages = 0;
+    while pages <= SPAN_PAGES {
+        if let Some(bin) = bin_below(pages) {
+            table[pages] = bin as u8;
+        }
+        pages += 1;
+    }
+    table
+};
+
+/// As [`bin_below`], by one load.
+#[inline(always)]
+pub fn span_bin_below(pages: usize) -> Option<usize> {
+    let bin = BIN_BELOW.get(pages).map(|&bin| bin as usize);
+    bin.filter(|&bin| bin < SPAN_BINS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

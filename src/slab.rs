@@ -529,9 +529,9 @@ impl SlabTable {
     }
 }
 
-/// The links that [`List`]s of what a heap or nobody owns, of spans and of bins go through: a slab is on one.
+/// The links that [`List`]s of what a heap or nobody owns, and of spans, go through: a slab is on one.
 pub const HOME: usize = 0;
-/// The links that the lists of slabs which wait for their turn go through.
+/// The links that the lists of slabs which wait for their turn, and of free spans, go through.
 pub const PARTIAL: usize = 1;
 
 const BEFORE: usize = 0;

@@ -35,7 +35,7 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn free_event(&self, block: *mut u8, thread: &ThreadCache) {
-        if let Some((_, slab)) = self.backend.pages.find(block as usize) {
+        if let Some(slab) = self.backend.pages.slab_at(block as usize) {
             self.frees_used_up(slab, thread);
         }
     }
@@ -97,13 +97,12 @@ impl<O: Os> Allocator<O> {
         if !self.is_interrupted(thread) {
             // Perhaps all slabs are requeued then, this one among them.
             self.notice_fork(thread);
-            // A span takes the long way.
-            if let Some(heap) = heap_of(thread).filter(|_| !slab.is_span()) {
+            if let Some(heap) = heap_of(thread) {
                 mark_busy!(thread);
                 let inside = heap.come_in();
                 // A signal handler may have requeued it meanwhile, and even given it back.
                 done = inside.is_some()
-                    && (!heap.is_spent(slab) || heap.requeue_fast(self.backend.table(), slab));
+                    && (!heap.is_spent(slab) || heap.requeue_fast(&self.backend, slab));
             }
             if done {
                 return self.stir();

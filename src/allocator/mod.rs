@@ -204,6 +204,21 @@ impl<O: Os> Allocator<O> {
             if let Some(slab) = heap.take_active_span(size) {
                 return slab.base() as *mut u8;
             }
+            return self.malloc_kept_span(thread, size);
+        }
+        self.malloc_upper_slow(thread, size)
+    }
+
+    /// The active span for `size` bytes is live: another one that was freed is taken.
+    #[inline(never)]
+    fn malloc_kept_span(&self, thread: &ThreadCache, size: usize) -> *mut u8 {
+        if let Some(heap) = heap_of(thread) {
+            mark_busy!(thread);
+            if let Some(_inside) = heap.come_in() {
+                if let Some(slab) = heap.take_binned(&self.backend, pages_for(size)) {
+                    return slab.base() as *mut u8;
+                }
+            }
         }
         self.malloc_upper_slow(thread, size)
     }

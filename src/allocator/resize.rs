@@ -425,7 +425,7 @@ impl<O: Os> Allocator<O> {
         let Some(_inside) = heap.come_in() else {
             return fits;
         };
-        heap.retire_span(self.backend.table(), slab);
+        heap.retire_span(slab);
         let old = slab.size();
         if rounded < pages {
             self.backend.pages.shorten(slab, rounded);

@@ -17,11 +17,22 @@ impl Heap {
         let mut bytes = 0;
         for bin in &self.bins {
             bytes += each(bin, backend.table()).map(SlabPtr::size).sum::<usize>();
-            listed += each(bin, backend.table()).count();
+            let kept = |slab: &SlabPtr| slab.state() == State::Binned && slab.is_free(0);
+            wrong += each(bin, backend.table())
+                .filter(|slab| !kept(slab))
+                .count();
         }
-        listed += each(&self.spans, backend.table()).count();
+        let spans = || each(&self.spans, backend.table());
+        listed += spans().count();
+        let known = |slab: &SlabPtr| match slab.state() {
+            State::Active => self.active_spans().any(|active| active == *slab),
+            State::Full => !slab.is_free(0) || slab.frees_left.get() <= 0,
+            state => state == State::Binned,
+        };
+        wrong += spans().filter(|slab| !known(slab)).count();
+        let live = spans().filter(|slab| slab.state() == State::Full);
+        wrong += usize::from(live.map(SlabPtr::size).sum::<usize>() != self.span_bytes.get());
         for slab in self.active_spans() {
-            listed += 1;
             wrong += usize::from(slab.state() != State::Active || !slab.is_span());
         }
         wrong += usize::from(bytes != self.binned_bytes.get());

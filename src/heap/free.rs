@@ -1,7 +1,7 @@
 //! Freeing: requeuing slabs on their lists, and what other threads and exited ones have to do with it.
 
 use super::{dead, overlap, place, remote_overlap, Backend, Heap, SHARED_PART, SLABS, WATCH_PAGES};
-use crate::class::{CLASSES, SPAN};
+use crate::class::CLASSES;
 use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
@@ -90,15 +90,23 @@ impl Heap {
         slab.owner.load(Relaxed).is_of(self.me()) && slab.frees_left.get() <= 0
     }
 
-    /// A full slab of slots that the heap owns all the same got its first free one, and waits for its turn from now
-    /// on. False where that is not all there is to do.
+    /// The common half of [`Heap::requeue`]: false where more is to be done.
     #[inline]
-    pub fn requeue_fast(&self, table: SlabTable, slab: SlabPtr) -> bool {
-        let class = slab.class();
-        if slab.state() != State::Full || class == SPAN {
+    pub fn requeue_fast<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> bool {
+        if slab.is_span() {
+            return self.span_freed_fast(backend, slab);
+        }
+        self.requeue_full(backend.table(), slab)
+    }
+
+    /// A full slab of slots that the heap owns all the same got its first free one, and waits for its turn from now
+    /// on. False where it is none.
+    #[inline]
+    pub(super) fn requeue_full(&self, table: SlabTable, slab: SlabPtr) -> bool {
+        if slab.state() != State::Full {
             return false;
         }
-        self.classes[class].full.unlink(table, slab);
+        self.classes[slab.class()].full.unlink(table, slab);
         self.queue_as_partial(table, slab);
         true
     }
@@ -139,20 +147,15 @@ impl Heap {
     pub(super) fn unlist<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) {
         let table = backend.table();
         match slab.state() {
-            State::Active if slab.is_span() => self.deactivate_span(slab),
+            _ if slab.is_span() => self.unlist_span(table, slab),
             State::Active => {
                 self.classes[slab.class()].active.set(0);
                 self.cache(slab.class()).drop_slots();
             }
             State::Partial => self.classes[slab.class()].partial.unlink(table, slab),
             State::Sparse => self.classes[slab.class()].sparse.unlink(table, slab),
-            State::Full if slab.is_span() => {
-                self.spans.unlink(table, slab);
-                self.span_bytes.set(self.span_bytes.get() - slab.size());
-            }
-            State::Binned => self.unbin(table, slab),
             State::Full => self.classes[slab.class()].full.unlink(table, slab),
-            State::Unlisted | State::Abandoned | State::Released | State::Parked => {}
+            _ => {}
         }
         slab.set_state(State::Unlisted);
     }

@@ -274,16 +274,17 @@ pub struct Heap {
     /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
     /// which its thread needs all the time.
     lost: [AtomicU32; CLASSES],
-    /// Spans in use that are not the active one of their bin.
+    /// All spans of the heap's.
     spans: List,
     /// The span of each bin that is taken and freed without an event.
     active_spans: [Cell<Option<SlabPtr>>; SPAN_BINS],
     /// Bins that are not empty.
     binned: Cell<u32>,
-    bins: [List; SPAN_BINS],
+    bins: [List<PARTIAL>; SPAN_BINS],
     binned_bytes: Cell<usize>,
     /// The least value of `binned_bytes` since the last decay.
     binned_low: Cell<usize>,
+    /// Bytes of live spans that are not the active one of their bin.
     span_bytes: Cell<usize>,
     /// Nothing is kept for reuse, and an event tells when an active slab or span becomes free: see
     /// [`Heap::give_back_whole`].
@@ -799,7 +800,7 @@ impl Heap {
         slab.set_state(State::Full);
         add_owned(&slab.frees_left, 1);
         if slab.frees_left.get() <= 0 {
-            self.requeue_fast(table, slab);
+            self.requeue_full(table, slab);
         }
     }
 

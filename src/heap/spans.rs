@@ -1,16 +1,20 @@
 //! Spans: slabs of one slot, kept in bins for reuse after they were freed.
 //!
 //! ```text
-//!   live:  Active, one a bin  |  Full, on one list        a free of an active span is no event
+//!   live:  Active, one a bin  |  Full                      a free of an active span is no event
 //!   free:  Active             |  Binned, on its bin's list
 //! ```
+//!
+//! One list holds all spans that a heap owns, from when it makes or claims one until it lets go of it. The bins' lists
+//! go through links of their own. So a span that is taken from a bin or freed touches no header of a live one.
 //!
 //! The span freed last takes the place of its bin's active one, if that is live. So a program that takes and frees one
 //! size uses one span and touches no list. A bin is last in, first out: the span freed last is the one whose bytes the
 //! caches still hold.
 
-use super::{remote_overlap, Backend, Heap, BINNED_BYTES, BINS_UP, SLABS, TICK_SPAN_BYTES};
-use crate::class::{bin_below, bin_of, bin_pages, span_bin};
+use super::{remote_overlap, Backend, Heap, BINNED_BYTES, BINS_UP, SLABS};
+use super::{TICK_EVERY, TICK_SPAN_BYTES};
+use crate::class::{bin_below, bin_of, bin_pages, span_bin, span_bin_below};
 use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
 use crate::misuse::Misuse;
@@ -25,6 +29,12 @@ use core::cell::Cell;
 pub fn may_serve(pages: usize, wanted: usize) -> bool {
     let most = bin_of(wanted) + BINS_UP;
     wanted <= pages && bin_below(pages).is_none_or(|bin| bin <= most)
+}
+
+/// Whether the one slot of a span is free.
+#[inline(always)]
+fn is_first_free(span: SlabPtr) -> bool {
+    span.first_free_word().load(Relaxed) & bit_of(0) != 0
 }
 
 impl Heap {
@@ -57,9 +67,9 @@ impl Heap {
             self.record_error(remote_overlap(slab));
             slab.drop_remote();
         }
-        self.begin_span(backend.table(), slab);
+        self.begin_span(slab);
         if drawn {
-            self.retire_span(backend.table(), slab);
+            self.retire_span(slab);
         }
         self.profile_span(backend, slab);
         Ok(Some((slab, fresh)))
@@ -93,12 +103,13 @@ impl Heap {
         self.active_spans.iter().for_each(|active| active.set(None));
     }
 
-    /// The active span `slab` is none any more: it is on no list.
-    pub(super) fn deactivate_span(&self, slab: SlabPtr) {
-        self.active_spans[bin_below(slab.pages()).unwrap_or(0)].set(None);
+    /// The active span `slab` is none any more.
+    fn deactivate_span(&self, slab: SlabPtr) {
+        self.active_spans[span_bin_below(slab.pages()).unwrap_or(0)].set(None);
         slab.set_state(State::Unlisted);
     }
 
+    #[inline(always)]
     fn activate_span(&self, slab: SlabPtr, bin: usize) {
         slab.set_state(State::Active);
         self.count_no_frees(slab);
@@ -106,12 +117,32 @@ impl Heap {
     }
 
     /// Takes `slab`, live, off its place in a bin's front, before its size changes.
-    pub fn retire_span(&self, table: SlabTable, slab: SlabPtr) {
+    pub fn retire_span(&self, slab: SlabPtr) {
         if slab.state() == State::Active {
             self.deactivate_span(slab);
             self.account(slab, 0);
-            self.list_span(table, slab);
+            self.await_free(slab);
         }
+    }
+
+    /// The free of `slab`, which is live and not active, is an event from now on.
+    #[inline(always)]
+    fn await_free(&self, slab: SlabPtr) {
+        slab.set_state(State::Full);
+        slab.frees_left.set(1);
+        self.span_bytes.set(self.span_bytes.get() + slab.size());
+    }
+
+    /// Takes `slab` off the lists, before the heap lets go of it or finds another place for it.
+    pub(super) fn unlist_span(&self, table: SlabTable, slab: SlabPtr) {
+        match slab.state() {
+            State::Active => self.deactivate_span(slab),
+            State::Full => self.span_bytes.set(self.span_bytes.get() - slab.size()),
+            State::Binned => self.unbin(table, slab),
+            _ => return,
+        }
+        self.spans.unlink(table, slab);
+        slab.set_state(State::Unlisted);
     }
 
     /// The common half of [`Heap::take_span`]: a span of at least `pages` pages from the bins, unless
@@ -129,17 +160,29 @@ impl Heap {
         Some(slab)
     }
 
-    /// A free span of at least `pages` pages that is kept: the active one of a bin, or one in a bin.
+    /// The active span of `bin`, if it is free.
+    #[inline(always)]
+    fn free_active_span(&self, bin: usize) -> Option<SlabPtr> {
+        let slab = self.active_spans[bin].get()?;
+        (is_first_free(slab) && slab.first_remote_word().load(Relaxed) == 0).then_some(slab)
+    }
+
+    /// A free span of at least `pages` pages that is kept. The fitting bin comes first: a span that served smaller
+    /// requests would be missing where it belongs.
     #[inline]
     fn find_binned(&self, table: SlabTable, pages: usize) -> Option<SlabPtr> {
         let bin = bin_of(pages);
-        for bin in bin..(bin + BINS_UP + 1).min(SPAN_BINS) {
-            let active = self.active_spans[bin].get();
-            if let Some(slab) = active.filter(|slab| slab.is_free(0) && !slab.is_remote(0)) {
-                return Some(slab);
-            }
-        }
         let fitting = self.binned.get() >> bin & ((2 << BINS_UP) - 1);
+        if let Some(slab) = self.free_active_span(bin) {
+            return Some(slab);
+        }
+        if fitting & 1 != 0 {
+            return self.bins[bin].first(table);
+        }
+        let mut larger = bin + 1..(bin + BINS_UP + 1).min(SPAN_BINS);
+        if let Some(slab) = larger.find_map(|bin| self.free_active_span(bin)) {
+            return Some(slab);
+        }
         if fitting == 0 {
             return None;
         }
@@ -150,32 +193,26 @@ impl Heap {
     #[inline]
     fn take_found(&self, table: SlabTable, slab: SlabPtr) {
         if slab.state() == State::Active {
-            xor_owned(slab.free_word(0), bit_of(0));
+            xor_owned(slab.first_free_word(), bit_of(0));
             self.bytes_allocated
                 .set(self.bytes_allocated.get() + slab.size() as u64);
             return;
         }
         self.unbin(table, slab);
-        self.begin_span(table, slab);
+        self.begin_span(slab);
     }
 
-    /// Marks the one slot of an unlisted span as live. It becomes the active one where its bin has none.
-    fn begin_span(&self, table: SlabTable, slab: SlabPtr) {
-        xor_owned(slab.free_word(0), bit_of(0));
-        match bin_below(slab.pages()) {
+    /// Marks the one slot of a span in no bin as live. It becomes the active one where its bin has none.
+    #[inline]
+    fn begin_span(&self, slab: SlabPtr) {
+        xor_owned(slab.first_free_word(), bit_of(0));
+        match span_bin_below(slab.pages()) {
             Some(bin) if self.active_spans[bin].get().is_none() => self.activate_span(slab, bin),
-            _ => self.list_span(table, slab),
+            _ => self.await_free(slab),
         }
         self.bytes_allocated
             .set(self.bytes_allocated.get() + slab.size() as u64);
         self.account(slab, 0);
-    }
-
-    pub(super) fn list_span(&self, table: SlabTable, slab: SlabPtr) {
-        slab.set_state(State::Full);
-        slab.frees_left.set(1);
-        self.spans.push_front(table, slab);
-        self.span_bytes.set(self.span_bytes.get() + slab.size());
     }
 
     /// A span of `pages` pages whose address is a multiple of `align` pages, and whether it is all zero.
@@ -195,9 +232,9 @@ impl Heap {
         };
         let carved = self.new_span(backend, pages, align);
         if let Some((slab, _)) = carved {
-            self.begin_span(backend.table(), slab);
+            self.begin_span(slab);
             if drawn {
-                self.retire_span(backend.table(), slab);
+                self.retire_span(slab);
             }
             self.profile_span(backend, slab);
         }
@@ -219,32 +256,71 @@ impl Heap {
             align,
         };
         let carved = backend.new_slab(&shape, self.me())?;
+        self.spans.push_front(backend.table(), carved.0);
         self.note_taken(SLABS, pages * PAGE);
         counters::add(&backend.meta.counters().spans, 1);
         self.flush_stats(backend);
         Some(carved)
     }
 
-    /// The one slot of a live span was freed by its owner.
-    #[inline]
+    /// The bin of a freed span that is kept for reuse, if it may be.
+    #[inline(always)]
+    fn bin_to_keep<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Option<usize> {
+        span_bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans())
+    }
+
+    /// How many bytes of freed spans are kept, at most.
+    #[inline(always)]
+    fn most_binned(&self) -> usize {
+        BINNED_BYTES + self.span_bytes.get() / 2
+    }
+
+    /// The one slot of a span was freed by its owner.
     pub fn span_freed<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> Result<(), Misuse> {
-        self.account(slab, 1);
-        slab.discarded.store(0, Relaxed);
-        self.spans.unlink(backend.table(), slab);
-        self.span_bytes.set(self.span_bytes.get() - slab.size());
-        slab.set_state(State::Unlisted);
-        let bin = bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans());
-        let Some(bin) = bin else {
+        let Some(bin) = self.bin_to_keep(backend, slab) else {
+            self.unlist_span(backend.table(), slab);
             return self.release(backend, slab);
         };
-        match self.active_spans[bin].get() {
-            Some(active) if active.is_free(0) => return self.bin_span(backend, slab, bin),
-            Some(active) => self.retire_span(backend.table(), active),
-            None => {}
+        self.keep_span(backend.table(), slab, bin);
+        self.shrink_bins(backend, self.most_binned())?;
+        self.tick(backend)
+    }
+
+    /// As [`Heap::span_freed`], where nothing is to go back and the clock need not be looked at. False where more is to
+    /// be done.
+    #[inline]
+    pub fn span_freed_fast<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) -> bool {
+        let ticks = self.ticks.get();
+        if slab.state() != State::Full || !is_first_free(slab) || ticks.is_multiple_of(TICK_EVERY) {
+            return false;
+        }
+        let Some(bin) = self.bin_to_keep(backend, slab) else {
+            return false;
+        };
+        let is_binned = self.active_spans[bin].get().is_some_and(is_first_free);
+        let binned = self.binned_bytes.get() + if is_binned { slab.size() } else { 0 };
+        if binned > self.most_binned() - slab.size() / 2 {
+            return false;
+        }
+        self.ticks.set(ticks.wrapping_add(1));
+        self.keep_span(backend.table(), slab, bin);
+        true
+    }
+
+    /// A live span that was freed is the active one from now on, unless that is free as well.
+    #[inline(always)]
+    fn keep_span(&self, table: SlabTable, slab: SlabPtr, bin: usize) {
+        self.account(slab, 1);
+        slab.discarded.store(0, Relaxed);
+        self.span_bytes.set(self.span_bytes.get() - slab.size());
+        if let Some(active) = self.active_spans[bin].get() {
+            if is_first_free(active) {
+                return self.bin_span(table, slab, bin);
+            }
+            self.account(active, 0);
+            self.await_free(active);
         }
         self.activate_span(slab, bin);
-        self.shrink_bins(backend, BINNED_BYTES + self.span_bytes.get() / 2)?;
-        self.tick(backend)
     }
 
     /// Bins the active spans that are free, so that they decay with the others.
@@ -265,34 +341,34 @@ impl Heap {
         slab: SlabPtr,
         free: bool,
     ) -> Result<(), Misuse> {
-        if !free {
-            self.list_span(backend.table(), slab);
-            return Ok(());
-        }
-        let bin = bin_below(slab.pages()).filter(|_| !backend.pages.draws_spans());
-        let Some(bin) = bin else {
+        let kept = self.bin_to_keep(backend, slab);
+        if free && kept.is_none() {
             return self.release(backend, slab);
-        };
-        self.bin_span(backend, slab, bin)
-    }
-
-    fn bin_span<O: Os>(
-        &self,
-        backend: &Backend<O>,
-        slab: SlabPtr,
-        bin: usize,
-    ) -> Result<(), Misuse> {
-        slab.set_state(State::Binned);
-        self.count_no_frees(slab);
-        self.bins[bin].push_front(backend.table(), slab);
-        self.binned.set(self.binned.get() | 1 << bin);
-        self.binned_bytes.set(self.binned_bytes.get() + slab.size());
-        self.shrink_bins(backend, BINNED_BYTES + self.span_bytes.get() / 2)?;
+        }
+        self.spans.push_front(backend.table(), slab);
+        match kept.filter(|_| free) {
+            Some(bin) => self.bin_span(backend.table(), slab, bin),
+            None => {
+                self.await_free(slab);
+                return Ok(());
+            }
+        }
+        self.shrink_bins(backend, self.most_binned())?;
         self.tick(backend)
     }
 
-    pub(super) fn unbin(&self, table: SlabTable, slab: SlabPtr) {
-        let bin = bin_below(slab.pages()).unwrap_or(0);
+    #[inline(always)]
+    fn bin_span(&self, table: SlabTable, slab: SlabPtr, bin: usize) {
+        slab.set_state(State::Binned);
+        self.count_no_frees(slab);
+        self.bins[bin].push_front(table, slab);
+        self.binned.set(self.binned.get() | 1 << bin);
+        self.binned_bytes.set(self.binned_bytes.get() + slab.size());
+    }
+
+    #[inline]
+    fn unbin(&self, table: SlabTable, slab: SlabPtr) {
+        let bin = span_bin_below(slab.pages()).unwrap_or(0);
         slab.discarded.store(0, Relaxed);
         self.bins[bin].unlink(table, slab);
         if self.bins[bin].is_empty() {

@@ -166,9 +166,6 @@ impl Heap {
         }
         self.bin_active_spans(backend)?;
         self.shrink_bins(backend, 0)?;
-        for slab in self.active_spans() {
-            part(slab)?;
-        }
         while let Some(slab) = self.spans.first(table) {
             part(slab)?;
         }

@@ -13,7 +13,7 @@ use crate::class::CLASSES;
 use crate::misuse::Misuse;
 use crate::mutex::{self, Held};
 use crate::os::Os;
-use crate::slab::{List, SlabPtr, SlabTable};
+use crate::slab::{SlabPtr, SlabTable, State};
 use crate::sync::Ordering::Relaxed;
 
 /// The heap's thread is inside the door, until this is dropped.
@@ -137,16 +137,17 @@ impl Heap {
                 each(stack.first(table), &|slab| stack.after(table, slab));
             }
         }
-        for list in self.bins.iter().chain([&self.spans]) {
-            each(list.first(table), &|slab| List::after(list, table, slab));
-        }
+        each(self.spans.first(table), &|slab| {
+            self.spans.after(table, slab)
+        });
     }
 
     /// Discards all pages of `slab` on which no slot is live.
     fn discard_unused<O: Os>(&self, backend: &Backend<O>, slab: SlabPtr) {
         if !slab.is_span() {
             self.discard_pages(backend, slab, idle_pages(slab));
-        } else if slab.is_remote(0) || slab.is_free(0) {
+        } else if slab.state() != State::Active && (slab.is_remote(0) || slab.is_free(0)) {
+            // The heap's thread takes an active span without coming in.
             self.discard_span(backend, slab);
         }
     }
