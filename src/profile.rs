@@ -439,6 +439,13 @@ impl Profile {
         }
     }
 
+    /// Whether no sample is to be taken and none may end.
+    #[inline]
+    pub fn is_idle(&self, meta: &Meta) -> bool {
+        let interval = meta.header().profile.load(Relaxed) & INTERVAL;
+        interval == 0 && self.listed.load(Relaxed) == 0
+    }
+
     /// How many samples were taken so far: the number of the last one.
     #[inline]
     pub fn taken(&self, meta: &Meta) -> u64 {

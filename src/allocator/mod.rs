@@ -32,7 +32,7 @@ use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr;
-use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::SeqCst};
+use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::Relaxed, Ordering::SeqCst};
 
 pub(crate) use caller::Caller;
 pub(crate) use resolve::{Live, Region, Target};
@@ -354,7 +354,14 @@ impl<O: Os> Allocator<O> {
             Caller::Heap(_) | Caller::Bare => {}
         }
         if size > SPAN_MAX {
-            return self.malloc_large(thread, size, PAGE);
+            let again = match caller {
+                Caller::Heap(heap) => self.malloc_large_again(thread, heap, size),
+                _ => None,
+            };
+            return match again {
+                Some(block) => (block, false),
+                None => self.malloc_large(thread, size, PAGE),
+            };
         }
         if let Caller::Heap(heap) = caller {
             mark_busy!(thread);
@@ -374,6 +381,26 @@ impl<O: Os> Allocator<O> {
             Some((slab, fresh)) => (slab.base() as *mut u8, fresh),
             None => (self.exhausted(), false),
         }
+    }
+
+    /// The common half of [`Allocator::malloc_large`]: a block that was freed. `None` where there is none, or where
+    /// more is to be done.
+    #[inline]
+    fn malloc_large_again(
+        &self,
+        thread: &ThreadCache,
+        heap: &Heap,
+        size: usize,
+    ) -> Option<*mut u8> {
+        let backend = &self.backend;
+        let put_off = self.any_put_off.load(Relaxed) != 0;
+        if size >= ADDRESSES || put_off || self.has_forked() || heap.may_profile_large(backend) {
+            return None;
+        }
+        mark_busy!(thread);
+        let block = backend.large.map_again(&backend.meta, size)?;
+        heap.note_taken(LARGE, block.bytes);
+        Some(block.address as *mut u8)
     }
 
     fn malloc_large(&self, thread: &ThreadCache, size: usize, align: usize) -> (*mut u8, bool) {

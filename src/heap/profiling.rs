@@ -307,6 +307,12 @@ impl Heap {
         self.profile_span(backend, slab);
     }
 
+    /// Whether the profile is to be told of a large block.
+    #[inline]
+    pub fn may_profile_large<O: Os>(&self, backend: &Backend<O>) -> bool {
+        self.is_profiled() || !backend.profile.is_idle(&backend.meta)
+    }
+
     /// A large block was mapped, or grew: it may be a sample. With no lock held.
     pub fn profile_large<O: Os>(&self, backend: &Backend<O>, block: Block) {
         self.heed_profile(backend);

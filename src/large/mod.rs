@@ -212,7 +212,17 @@ impl Large {
         Some((block, fresh))
     }
 
+    /// The common half of [`Large::map`]: `size` freed bytes again, if there are as many, and without a system call.
+    #[inline]
+    pub fn map_again(&self, meta: &Meta, size: usize) -> Option<Block> {
+        let block = self.reuse(meta.os_pages(size), 1)?;
+        counters::add(&meta.counters().large, 1);
+        count_live(meta, block.bytes);
+        Some(block)
+    }
+
     /// Freed bytes made a live block.
+    #[inline]
     fn reuse(&self, bytes: usize, align: usize) -> Option<Block> {
         let inner = &mut *self.inner.lock();
         if !inner.table.has_room() {
@@ -275,18 +285,16 @@ impl Large {
         let now = os.clock();
         let (found, dropped, over, due) = {
             let inner = &mut *self.inner.lock();
-            let found = inner.find(address);
-            let dropped = match found {
-                Found::Live(block) => inner.end(block, now),
-                _ => None,
-            };
+            let (found, dropped) = inner.free(address, now);
             (found, dropped, inner.surplus() > 0, inner.is_due(now))
         };
         if let Found::Live(block) = found {
             counters::subtract(&meta.counters().large, 1);
             counters::subtract(&meta.counters().live, block.bytes as u64);
         }
-        self.unmap_dropped(os, meta, dropped);
+        if dropped.is_some() {
+            self.unmap_dropped(os, meta, dropped);
+        }
         if over {
             self.shed(os, meta, now);
         }
@@ -643,11 +651,20 @@ impl Large {
             let then = now.checked_sub(KEPT_INTERVALS * inner.interval);
             (inner.tick(now), then)
         };
+        if let Some(then) = then {
+            self.drop_while(os, meta, |inner| {
+                let dropped = inner.kept.drop_older(then)?;
+                idle = idle.saturating_sub(dropped.dirty_bytes());
+                Some(dropped)
+            });
+        }
         self.drop_while(os, meta, |inner| {
-            let old = then.and_then(|then| inner.kept.drop_older(then));
-            let dropped = old.or_else(|| inner.kept.drop_oldest(idle).filter(|_| idle > 0));
-            idle = idle.saturating_sub(dropped.map_or(0, |range| range.dirty_bytes()));
-            dropped
+            if idle == 0 {
+                return None;
+            }
+            let dropped = inner.kept.drop_oldest(idle)?;
+            idle = idle.saturating_sub(dropped.dirty_bytes());
+            Some(dropped)
         });
         self.unmap_strays(os, meta, STRAYS_A_TICK);
     }
@@ -824,11 +841,15 @@ impl Inner {
         self.most[0] = self.most[0].max(self.live_bytes);
     }
 
-    /// Takes a live block's record out and keeps its mapping. What is to be unmapped instead comes back.
-    fn end(&mut self, block: Block, now: u64) -> Option<Range> {
-        self.table.remove(block.address)?;
-        self.live_bytes -= block.bytes;
-        self.put(block, now)
+    /// Takes the record of a live block at `address` out and keeps the block's mapping. What it found, and what is to be
+    /// unmapped instead.
+    #[inline]
+    fn free(&mut self, address: usize, now: u64) -> (Found, Option<Range>) {
+        let Some(record) = self.table.remove_live(address) else {
+            return (self.find(address), None);
+        };
+        self.live_bytes -= record.bytes;
+        (Found::Live(record.block()), self.put(record.block(), now))
     }
 
     fn put(&mut self, block: Block, now: u64) -> Option<Range> {

@@ -173,11 +173,22 @@ impl Table {
             return None;
         }
         let home = self.home(address);
-        let probe = (home..=home + self.mask()).map(|index| (index, self.read(index).address));
-        probe
-            .take_while(|&(_, at)| at != 0)
-            .find(|&(_, at)| at == address)
-            .map(|(index, _)| index)
+        for index in home..home + (1 << self.shift) {
+            let at = self.address_at(index);
+            if at == address {
+                return Some(index);
+            }
+            if at == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn address_at(&self, index: usize) -> usize {
+        // SAFETY: the table has 2^shift records, and `place` masks the index.
+        unsafe { (*self.place(index)).address }
     }
 
     pub(super) fn at(&mut self, address: usize) -> Option<&mut Record> {
@@ -202,7 +213,7 @@ impl Table {
             return false;
         }
         let mut index = self.home(record.address);
-        while self.read(index).address != 0 {
+        while self.address_at(index) != 0 {
             index += 1;
         }
         self.write(index, record);
@@ -224,28 +235,51 @@ impl Table {
         debug_assert!(entered);
     }
 
-    /// Takes a record out and closes the gap by moving later ones back (Knuth, TAOCP 3, 6.4, R).
+    /// Takes a record out.
     pub(super) fn remove(&mut self, address: usize) -> Option<Record> {
-        let mut hole = self.index_of(address)?;
-        let removed = self.read(hole);
-        let mut index = hole;
-        self.raise_epoch();
+        let index = self.index_of(address)?;
+        let removed = self.read(index);
+        self.close(index);
+        Some(removed)
+    }
+
+    /// As [`Table::remove`], of a live block.
+    #[inline]
+    pub(super) fn remove_live(&mut self, address: usize) -> Option<Record> {
+        let index = self.index_of(address)?;
+        let removed = self.read(index);
+        if removed.stray != 0 {
+            return None;
+        }
+        self.close(index);
+        Some(removed)
+    }
+
+    /// Empties a place and closes the gap by moving later records back (Knuth, TAOCP 3, 6.4, R).
+    #[inline]
+    fn close(&mut self, mut hole: usize) {
+        let (mut index, first) = (hole, hole);
         loop {
             index += 1;
-            let record = self.read(index);
-            if record.address == 0 {
+            let address = self.address_at(index);
+            if address == 0 {
                 break;
             }
-            let distance = index.wrapping_sub(self.home(record.address)) & self.mask();
+            let distance = index.wrapping_sub(self.home(address)) & self.mask();
             if distance >= (index.wrapping_sub(hole) & self.mask()) {
-                self.write(hole, record);
+                if hole == first {
+                    self.raise_epoch();
+                }
+                self.write(hole, self.read(index));
                 hole = index;
             }
         }
-        self.write(hole, Record::NONE);
-        self.raise_epoch();
+        // SAFETY: within the open table, under the lock.
+        unsafe { (*self.place(hole)).address = 0 };
+        if hole != first {
+            self.raise_epoch();
+        }
         self.count -= 1;
-        Some(removed)
     }
 
     /// Copies the records to the stale table at `table`, which becomes the table once it is whole. A fork in between
