@@ -1,6 +1,8 @@
 //! The pages for people: their links lead somewhere, the files, items and tests that they name exist, the book's summary
 //! lists them all, and the README keeps what others rely on.
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,6 +129,60 @@ fn long_pages_begin_with_a_summary() {
             .take(5)
             .any(|line| line.starts_with("**In short.**"));
         assert!(top || text.lines().count() <= SHORT, "{}", page.display());
+    }
+}
+
+/// The lines of each table that a program wrote between its marks, by the table's name.
+fn written_tables<'a>(text: &'a str, program: &str) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mark = format!(", written by {program} -->");
+    let mut tables = Vec::new();
+    for part in text.split("<!-- ").skip(1) {
+        let (first, rest) = part.split_once('\n').unwrap_or((part, ""));
+        if let Some(name) = first.strip_suffix(mark.as_str()) {
+            let lines = rest.lines().filter(|line| !line.is_empty());
+            tables.push((name, lines.collect()));
+        }
+    }
+    tables
+}
+
+/// Whether `line` is as `shape`, in which a dash stands for a figure.
+fn is_shaped_like(line: &str, shape: &str) -> bool {
+    let parts = |line: &'_ str| -> Vec<String> {
+        let parts: Vec<&str> = match line.starts_with('|') {
+            true => line.split('|').collect(),
+            false => line.split(' ').collect(),
+        };
+        let bare = |part: &&str| part.trim_matches([' ', ',', '.']).to_owned();
+        parts.iter().map(bare).collect()
+    };
+    let (parts, shape) = (parts(line), parts(shape));
+    let fits =
+        |(part, shape): (&String, &String)| shape == "-" && !part.is_empty() || part == shape;
+    parts.len() == shape.len() && parts.iter().zip(&shape).all(fits)
+}
+
+#[test]
+fn the_tables_on_security_are_as_their_program_writes_them() {
+    let program = root().join("bench/security.sh");
+    let wanted = common::run(&program, &["--shape"], &[]).passed();
+    let page = read(&root().join("docs/security.md"));
+    let wanted = written_tables(&wanted, "bench/security.sh");
+    let found = written_tables(&page, "bench/security.sh");
+    let names = |tables: &[(&str, Vec<&str>)]| -> BTreeSet<String> {
+        tables.iter().map(|(name, _)| (*name).to_owned()).collect()
+    };
+    assert_eq!(names(&wanted), names(&found));
+    assert!(wanted.len() >= 3);
+    for (name, shape) in wanted {
+        let (_, lines) = found
+            .iter()
+            .find(|found| found.0 == name)
+            .expect("as asserted");
+        assert_eq!(lines.len(), shape.len(), "{name}");
+        for (line, shape) in lines.iter().zip(shape) {
+            assert!(is_shaped_like(line, shape), "{name}: {line} is not {shape}");
+        }
     }
 }
 

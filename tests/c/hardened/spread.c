@@ -66,7 +66,7 @@ int main(int count, char **words) {
         return count == 4 && share > bound;
     }
     static uint64_t after[TIMES];
-    uint64_t most = size <= 8192 ? 40000 : 2000;
+    uint64_t most = size <= 8192 ? 40000 : size <= 131072 ? 2000 : 500;
     for (size_t i = 0; i < TIMES; i++) after[i] = pairs(size, most);
     qsort(after, TIMES, sizeof *after, compare);
     printf("%zu: used again after %zu to %zu%s pairs\n", size, (size_t)after[2], (size_t)after[TIMES - 3],
