@@ -246,7 +246,7 @@ impl Vm for Linux {
         let place = self.places(bytes).find(|&place| {
             map_where_free(place, bytes, libc::PROT_NONE, libc::MAP_NORESERVE).is_ok()
         })?;
-        // SAFETY: our own fresh range.
+        // SAFETY: the range was mapped just now, so nobody else knows of it.
         unsafe { calls::unmap(place, bytes) };
         NonNull::new(place as *mut u8)
     }
