@@ -89,6 +89,7 @@ impl<O: Os> Allocator<O> {
             }
             block
         });
+        self.look_after_background(thread);
         block.unwrap_or_else(|| self.exhausted())
     }
 
@@ -128,10 +129,9 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return self.aligned_in(thread, heap, size, align);
         }
-        self.notice_fork(thread);
         let live = match self.resolve(thread, block as usize, Call::Realloc) {
             // A handler that interrupted a slow path may not ask for the locks that it would take.
-            Target::Live(_) if self.is_interrupted(thread) => return self.exhausted(),
+            Target::Live(_) if thread.busy.get() != 0 => return self.exhausted(),
             Target::Live(live) => live,
             target => return self.realloc_of_none(block, size, target),
         };

@@ -70,7 +70,6 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return false;
         }
-        self.notice_fork(thread);
         let call = Call::Realloc;
         match self.resolve(thread, block as usize, call) {
             Target::Live(live) => size <= live.bytes() || self.resize_in_place(thread, live, size),
@@ -96,7 +95,6 @@ impl<O: Os> Allocator<O> {
         if (block as usize).is_multiple_of(align) && align <= MIN_ALIGN {
             return self.realloc(thread, block, size.max(align));
         }
-        self.notice_fork(thread);
         match self.resolve(thread, block as usize, Call::Realloc) {
             Target::Live(live) => self.realloc_live_aligned(thread, block, live, (size, align)),
             target => self.realloc_of_none(block, size, target),
@@ -177,7 +175,6 @@ impl<O: Os> Allocator<O> {
         if !self.heeds_size(said) {
             return self.free(thread, block);
         }
-        self.notice_fork(thread);
         match self.resolve(thread, block as usize, Call::Free) {
             Target::Live(live)
                 if !self.may_be(live, size, align)

@@ -252,7 +252,6 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return None;
         }
-        self.notice_fork(thread);
         match self.resolve(thread, block as usize, call) {
             Target::Live(live) => live.slab().filter(|slab| slab.class() < CLASSES),
             target => {

@@ -5,8 +5,9 @@
 
 mod common;
 
-use common::{artifacts, compile, compile_as, dumped, environment, holds, passes, run, run_as};
+use common::{artifacts, compile, compile_as, dumped, environment, holds, passes, passes_alone};
 use common::{command, installed, skipped, Form, FORMS};
+use common::{run, run_as};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -254,6 +255,11 @@ fn a_handler_allocates_while_the_library_is_dying_and_the_program_ends() {
 #[test]
 fn a_filter_that_kills_at_all_but_the_usual_memory_calls_kills_nobody() {
     passes("citizen/seccomp.c", &[]);
+}
+
+#[test]
+fn a_filter_that_does_not_tell_whether_a_range_is_free_costs_no_reserve() {
+    passes_alone("citizen/untold.c", &[]);
 }
 
 #[test]

@@ -48,6 +48,12 @@ fn a_thread_in_the_background_gives_back_from_the_heaps_of_threads_that_sleep() 
     }
 }
 
+#[test]
+fn a_thread_in_the_background_is_made_under_no_lock_of_a_first_class_heap() {
+    let form = Form::Prefixed;
+    under(form, "background:on", "options/background_heap.c", &[]).passed();
+}
+
 /// setuid(3) waits until each thread of the process has answered a signal of libc's own.
 #[test]
 fn a_thread_in_the_background_lets_a_process_change_its_user() {

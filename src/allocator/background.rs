@@ -19,7 +19,7 @@ use crate::mutex;
 use crate::options::Name;
 use crate::os::Os;
 use crate::sync::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::{Frame, ThreadCache};
+use crate::tls::{Frame, Phase, ThreadCache};
 
 /// There is no such thread and will be none.
 const OFF: u32 = 0;
@@ -88,7 +88,7 @@ impl<O: Os> Allocator<O> {
 
     /// A slow path that allocates has ended: makes the thread if it is wanted. With no lock held.
     #[inline(always)]
-    pub(super) fn look_after_background(&self, thread: &ThreadCache) {
+    pub(crate) fn look_after_background(&self, thread: &ThreadCache) {
         if self.background.0.load(Relaxed) == ABSENT {
             self.begin_background(thread);
         }
@@ -101,7 +101,9 @@ impl<O: Os> Allocator<O> {
         let counters = self.backend.meta.counters();
         let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
         let background = &self.background;
-        if held < HELD_LEAST || thread.busy.get() != 0 || !background.change(ABSENT, AWAKE) {
+        // A first-class heap's block speaks for a thread that is busy and holds the heap's lock.
+        let is_free = thread.busy.get() == 0 && thread.phase.get() != Phase::Arena;
+        if held < HELD_LEAST || !is_free || !background.change(ABSENT, AWAKE) {
             return;
         }
         // It may be in the middle of something when another thread forks.

@@ -99,9 +99,6 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return self.malloc(thread, size);
         }
-        // What a slow path left half done is mended first.
-        self.is_interrupted(thread);
-        self.notice_fork(thread);
         match self.resolve(thread, block as usize, Call::Realloc) {
             Target::Live(live) => self.realloc_live(thread, block, live, size),
             target => self.realloc_of_none(block, size, target),
@@ -448,7 +445,6 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return 0;
         }
-        self.notice_fork(thread);
         let call = Call::UsableSize;
         match self.resolve(thread, block as usize, call) {
             Target::Live(live) => live.bytes(),
@@ -466,7 +462,6 @@ impl<O: Os> Allocator<O> {
         if block.is_null() {
             return 0;
         }
-        self.notice_fork(thread);
         match self.resolve(thread, block as usize, Call::UsableSize) {
             Target::Live(live) => return live.bytes(),
             Target::Wrong(misuse) => self.misuse(&misuse),

@@ -107,8 +107,11 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// What lies at `addr`.
+    /// What lies at `addr`. First a path that the thread has left is mended, and a fork child repaired.
     pub(crate) fn resolve(&self, thread: &ThreadCache, addr: usize, call: Call) -> Target {
+        if !self.is_interrupted(thread) {
+            self.notice_fork(thread);
+        }
         match self.region(addr) {
             Region::Slab(slab) => self.live_in(slab, addr, call).into(),
             Region::Nested => self.nested.size(addr, call).map(Live::Nested).into(),

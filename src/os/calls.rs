@@ -73,14 +73,15 @@ pub unsafe fn map_file(
     unsafe { ask(libc::SYS_mmap, arguments) }
 }
 
-/// What lies in a range: `Ok` where nothing does, else an error, as `EEXIST`. An mmap(2) that is neither private nor
-/// shared maps nothing. The kernel looks at the range before it refuses that (Linux 4.17), and before any limit.
+/// What lies in a range: `Ok` where nothing does, or where the system does not tell. `EEXIST` where something does,
+/// `ENOMEM` where the range has no place among all addresses. An mmap(2) that is neither private nor shared maps nothing.
+/// The kernel looks at the range before it refuses that (Linux 4.17), and before any limit.
 pub(super) fn is_range_free(start: usize, bytes: usize) -> Result<(), c_int> {
     let flags = libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: a mapping that replaces none touches nobody's memory.
     match unsafe { map_as(start, bytes, libc::PROT_NONE, flags) } {
-        Err(libc::EINVAL | libc::EAGAIN) => Ok(()),
-        Err(error) => Err(error),
+        Err(error @ (libc::EEXIST | libc::ENOMEM)) => Err(error),
+        Err(_) => Ok(()),
         Ok(got) => {
             // SAFETY: a fresh mapping of a system that asks for no type.
             unsafe { unmap(got, bytes) };

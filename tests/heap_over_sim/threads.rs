@@ -1,7 +1,9 @@
 //! Threads that exit and are adopted, late ones, handlers, fork children.
 
 use super::*;
+use slabside::arena::Handle;
 use slabside::os::Host;
+use slabside::sized_free::Said;
 
 /// A new thread takes up what an exited one left before it asks for pages.
 #[test]
@@ -477,6 +479,50 @@ fn a_thread_that_left_a_path_lets_another_ones_repair_come_to_its_end() {
     assert!(more.iter().all(|block| !blocks.contains(block)));
     heap.give_all(0, &[more, blocks].concat());
     heap.is_sound();
+}
+
+type Question = fn(&Heap, Handle, *mut u8) -> bool;
+
+/// Whoever left a slow path is in none: what it asks of a block is answered as ever.
+#[test]
+fn every_question_about_a_block_mends_first_what_the_thread_left() {
+    let questions: [Question; 7] = [
+        |heap, _, block| heap.allocator.usable_size(&heap.threads[0], block) >= 200_000,
+        |heap, _, block| heap.allocator.usable_size_if_ours(&heap.threads[0], block) >= 200_000,
+        |heap, _, block| heap.allocator.try_expand(&heap.threads[0], block, 200_000),
+        |heap, _, block| !heap.allocator.should_move(&heap.threads[0], block),
+        |heap, _, block| {
+            let moved = heap
+                .allocator
+                .realloc_aligned(&heap.threads[0], block, 400_000, 8192);
+            !moved.is_null()
+        },
+        |heap, arena, block| {
+            let moved = heap
+                .allocator
+                .realloc_in(&heap.threads[0], arena, block, 400_000, 16);
+            !moved.is_null()
+        },
+        |heap, _, block| {
+            let said = Said::ByHand;
+            heap.allocator
+                .free_sized_aligned(&heap.threads[0], block, 200_000, 16, said);
+            heap.stats().large == 0
+        },
+    ];
+    for (number, question) in questions.iter().enumerate() {
+        let heap = Heap::new();
+        let arena = heap.allocator.create_arena(&heap.threads[0]);
+        let (small, large) = (heap.take(0, 100), heap.take(0, 200_000));
+        // A block is no frame of a path at work.
+        heap.threads[0].busy.set(small);
+        let answer = question(&heap, arena.expect("a heap"), large as *mut u8);
+        assert!(
+            answer && heap.threads[0].busy.get() == 0,
+            "question {number}"
+        );
+        heap.is_sound();
+    }
 }
 
 /// The parent's only heap may be another thread's than the one that forks.
