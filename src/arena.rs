@@ -8,11 +8,11 @@
 //! block of it is left in a quarantine, on a page of its own or between guard pages. The pages that go on to others are
 //! in the state of free blocks.
 
-use crate::allocator::{mark_busy, Allocator, Region, Target};
+use crate::allocator::{Allocator, Region, Target};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::owner::Owner;
-use crate::tls::{Frame, ThreadCache};
+use crate::tls::{mark_busy, ThreadCache};
 use core::cell::Cell;
 
 /// Names a first-class heap: a random number, of no use after its destruction.
@@ -32,13 +32,13 @@ impl<O: Os> Allocator<O> {
         if !self.attach(thread) {
             return None;
         }
-        let frame = Frame::new();
-        let _busy = self.enter(thread, &frame);
         let backend = &self.backend;
-        let handle = backend.arenas.create(backend, |heap, local| {
-            self.hard.begin_arena(backend, heap, local)
+        let handle = self.enter(thread, |_| {
+            backend.arenas.create(backend, |heap, local| {
+                self.hard.begin_arena(backend, heap, local)
+            })
         })?;
-        Some(Handle(handle))
+        handle.map(Handle)
     }
 
     /// Runs `work` with the caches of a heap, under its lock (and with `self`, which a closure would hide

@@ -3,7 +3,7 @@
 //! Registers the hooks and calls down. The counters' page is exchanged here too, if `slabside run` provides one. The
 //! library opens the file that the environment names, and maps it over the private page.
 
-use crate::allocator::{mark_busy, Allocator};
+use crate::allocator::Allocator;
 use crate::counters::{self, Counters, Each};
 use crate::meta::Area;
 use crate::misuse::Line;
@@ -11,7 +11,7 @@ use crate::options::{self, Name};
 use crate::os::{self, calls, Hooks, Host, Linux};
 use crate::stats;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
-use crate::tls::local;
+use crate::tls::{local, mark_busy};
 use crate::units::PAGE;
 use core::ffi::{c_int, c_void, CStr};
 use core::ptr;

@@ -1,14 +1,14 @@
 //! Read-only views of the heap: its figures, made exact by a walk over the slab headers.
 
-use crate::allocator::{Allocator, Busy, Target};
+use crate::allocator::{Allocator, Target};
 use crate::class::CLASSES;
+use crate::heap::Backend;
 use crate::misuse::Call;
-use crate::mutex::Held;
 use crate::occupancy::Occupancy;
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
-use crate::tls::{Frame, ThreadCache};
+use crate::tls::ThreadCache;
 use crate::units::PAGE;
 
 /// The heap's figures, in bytes and counts. The layout is that of `struct slabside_stats`.
@@ -51,17 +51,14 @@ pub struct Stats {
     pub idle_large: usize,
 }
 
-/// Whether a caller that `enter` answered with `busy` may take locks: it is in no slow path, or in one that holds none. A
-/// signal handler that interrupted such a path, or left it, would wait for itself.
-fn may_lock(busy: &Option<Busy>) -> bool {
-    busy.is_some() || Held::none()
-}
-
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
 pub fn stats<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Stats {
-    let frame = Frame::new();
-    let busy = allocator.enter(thread, &frame);
-    if !allocator.is_started() || !may_lock(&busy) {
+    let figures = allocator.look(thread, || count(allocator));
+    figures.unwrap_or_default()
+}
+
+fn count<O: Os>(allocator: &Allocator<O>) -> Stats {
+    if !allocator.is_started() {
         return Stats::default();
     }
     let backend = &allocator.backend;
@@ -120,23 +117,23 @@ pub struct LiveByClass {
 
 /// What is live in `allocator`, by size class. Other threads may be at work: then it is a moment's mixture.
 pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> LiveByClass {
-    let frame = Frame::new();
-    let busy = allocator.enter(thread, &frame);
     let mut live = LiveByClass {
         bytes: [0; CLASSES + 1],
         spans: 0,
         large: 0,
     };
-    if !allocator.is_started() || !may_lock(&busy) {
-        return live;
-    }
-    allocator.backend.pages.each_slab(|slab| {
-        let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
-        let slots = slab.slots() - free;
-        live.bytes[slab.class().min(CLASSES)] += slots * slab.size();
-        live.spans += usize::from(slab.is_span()) * slots;
+    allocator.look(thread, || {
+        if !allocator.is_started() {
+            return;
+        }
+        allocator.backend.pages.each_slab(|slab| {
+            let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
+            let slots = slab.slots() - free;
+            live.bytes[slab.class().min(CLASSES)] += slots * slab.size();
+            live.spans += usize::from(slab.is_span()) * slots;
+        });
+        live.large = allocator.backend.large.live().0;
     });
-    live.large = allocator.backend.large.live().0;
     live
 }
 
@@ -181,8 +178,6 @@ pub struct Census {
 
 /// Counts what `allocator` holds.
 pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
-    let frame = Frame::new();
-    let busy = allocator.enter(thread, &frame);
     let mut census = Census {
         held: 0,
         held_most: 0,
@@ -197,53 +192,57 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
         large_bytes: 0,
         peak: 0,
     };
-    if !allocator.is_started() || !may_lock(&busy) {
-        return census;
-    }
-    let backend = &allocator.backend;
-    backend.pages.each_slab(|slab| {
-        let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
-        census.live += (slab.slots() - free) * slab.size();
-        if slab.is_span() {
-            census.free_spans += free;
-            census.free_span_bytes += free * slab.size();
-        } else if let Some(slots) = census.free_slots.get_mut(slab.class()) {
-            *slots += free;
-            census.free_slot_bytes += (free * slab.size()).saturating_sub(hole_bytes(slab));
+    allocator.look(thread, || {
+        if allocator.is_started() {
+            census.take(&allocator.backend);
         }
     });
-    let counters = backend.meta.counters();
-    census.free_runs = backend.pages.free_runs();
-    (census.held, census.top) = backend.pages.held(&backend.os, &backend.meta);
-    let moved = counters.break_bytes.load(Relaxed) as usize;
-    let moved_most = counters.break_peak.load(Relaxed) as usize;
-    census.held_most = census.held + moved_most.saturating_sub(moved);
-    (census.large_bytes, census.large) = backend.large.live();
-    // What was seen to be live is not to be forgotten by the next census.
-    let live = census.live + census.large_bytes;
-    census.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
     census
+}
+
+impl Census {
+    /// Counts what the heaps of `backend` hold.
+    fn take<O: Os>(&mut self, backend: &Backend<O>) {
+        backend.pages.each_slab(|slab| {
+            let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
+            self.live += (slab.slots() - free) * slab.size();
+            if slab.is_span() {
+                self.free_spans += free;
+                self.free_span_bytes += free * slab.size();
+            } else if let Some(slots) = self.free_slots.get_mut(slab.class()) {
+                *slots += free;
+                self.free_slot_bytes += (free * slab.size()).saturating_sub(hole_bytes(slab));
+            }
+        });
+        let counters = backend.meta.counters();
+        self.free_runs = backend.pages.free_runs();
+        (self.held, self.top) = backend.pages.held(&backend.os, &backend.meta);
+        let moved = counters.break_bytes.load(Relaxed) as usize;
+        let moved_most = counters.break_peak.load(Relaxed) as usize;
+        self.held_most = self.held + moved_most.saturating_sub(moved);
+        (self.large_bytes, self.large) = backend.large.live();
+        // What was seen to be live is not to be forgotten by the next self.
+        let live = self.live + self.large_bytes;
+        self.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
+    }
 }
 
 impl<O: Os> Allocator<O> {
     /// How full the slab of the live block at `block` is. All zero for a block that has pages of its own, and for null.
     /// Other threads may be at work: then the figures are a moment's mixture. What is not a live block is a misuse.
     pub fn occupancy(&self, thread: &ThreadCache, block: *const u8) -> Occupancy {
-        let slab = self.slab_of_slots(thread, block);
-        let frame = Frame::new();
-        let busy = self.enter(thread, &frame);
-        slab.filter(|_| may_lock(&busy))
-            .map_or_else(Occupancy::default, |slab| {
-                self.sums.measure(&self.backend.pages, slab)
-            })
+        let measured = self
+            .slab_of_slots(thread, block)
+            .and_then(|slab| self.look(thread, || self.sums.measure(&self.backend.pages, slab)));
+        measured.unwrap_or_default()
     }
 
     /// Whether to move the live block at `block` helps to give its slab back. See [`Allocator::occupancy`].
     pub fn should_move(&self, thread: &ThreadCache, block: *const u8) -> bool {
-        let slab = self.slab_of_slots(thread, block);
-        let frame = Frame::new();
-        let busy = self.enter(thread, &frame);
-        slab.is_some_and(|slab| may_lock(&busy) && self.sums.should_move(&self.backend.pages, slab))
+        let should = self.slab_of_slots(thread, block).and_then(|slab| {
+            self.look(thread, || self.sums.should_move(&self.backend.pages, slab))
+        });
+        should == Some(true)
     }
 
     /// The slab that the live block at `block` is a slot of, if it is one.

@@ -183,6 +183,46 @@ impl Frame {
     }
 }
 
+/// Marks a thread as being in a slow path, until dropped. What only a busy thread may do asks for one.
+pub struct Busy<'a>(&'a ThreadCache, usize);
+
+/// Marks the thread as being in a slow path until the end of the enclosing block, on whose stack the frame lies.
+/// `mark_busy!(thread => busy)` gives the mark a name.
+macro_rules! mark_busy {
+    ($thread:expr) => {
+        $crate::tls::mark_busy!($thread => _busy)
+    };
+    ($thread:expr => $busy:ident) => {
+        let frame = $crate::tls::Frame::new();
+        let $busy = &$crate::tls::Busy::mark($thread, &frame);
+    };
+}
+pub(crate) use mark_busy;
+
+impl<'a> Busy<'a> {
+    /// `frame` is the path's own, which stays where it is.
+    #[inline(always)]
+    pub fn mark(local: &'a ThreadCache, frame: &'a Frame) -> Busy<'a> {
+        let before = local.busy.get();
+        // Of paths within others the outermost one counts.
+        if before == 0 {
+            frame.begin();
+            compiler_fence(SeqCst); // A mark leads to a frame that says so.
+            local.busy.set(frame.address());
+        }
+        // A handler on this thread sees the mark before all that it guards.
+        compiler_fence(SeqCst);
+        Busy(local, before)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        compiler_fence(SeqCst);
+        self.0.busy.set(self.1);
+    }
+}
+
 impl ThreadCache {
     /// Makes the block that of a thread which has not allocated: for the shared one, in a fork child.
     pub fn reset(&self) {

@@ -19,7 +19,7 @@ use crate::mutex;
 use crate::options::Name;
 use crate::os::Os;
 use crate::sync::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::{Frame, Phase, ThreadCache};
+use crate::tls::{Phase, ThreadCache};
 
 /// There is no such thread and will be none.
 const OFF: u32 = 0;
@@ -144,11 +144,9 @@ impl<O: Os> Allocator<O> {
                 Ok(Some(()))
             });
         }
-        let frame = Frame::new();
-        let busy = self.enter(thread, &frame);
-        if busy.is_some() {
+        self.enter(thread, |_| {
             backend.large.decay(&backend.os, &backend.meta, now);
             backend.pages.tick(&backend.os, &backend.meta, now, quiet);
-        }
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! free: what the fast path does not do itself. These are slots of other threads' slabs, large blocks, and pointers to
 //! nothing of ours.
 
-use super::{mark_busy, Allocator, Region};
+use super::{heap_at_hand, Allocator, Region};
 use crate::arch::{mark_free, Freed};
 use crate::class::slot_at;
 use crate::heap::{self, heap_of, locate, LARGE};
@@ -13,7 +13,7 @@ use crate::remote::{self, Given, Next};
 use crate::slab::SlabPtr;
 use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Thread, ThreadCache};
+use crate::tls::{mark_busy, Thread, ThreadCache};
 use core::ffi::c_void;
 use core::ptr;
 
@@ -98,8 +98,8 @@ impl<O: Os> Allocator<O> {
             // Perhaps all slabs are requeued then, this one among them.
             self.notice_fork(thread);
             if let Some(heap) = heap_of(thread) {
-                mark_busy!(thread);
-                let inside = heap.come_in();
+                mark_busy!(thread => busy);
+                let inside = heap.come_in(busy);
                 // A signal handler may have requeued it meanwhile, and even given it back.
                 done = inside.is_some()
                     && (!heap.is_spent(slab) || heap.requeue_fast(&self.backend, slab));
@@ -245,10 +245,10 @@ impl<O: Os> Allocator<O> {
     fn free_into_full(&self, block: *mut u8, slab: SlabPtr, thread: &ThreadCache) {
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
         let mut done = false;
-        if let Some(heap) = heap_of(thread).filter(|_| exact && thread.busy.get() == 0) {
+        if let Some(heap) = heap_at_hand(thread).filter(|_| exact) {
             if slot < slab.slots() && !self.has_forked() {
-                mark_busy!(thread);
-                let inside = heap.come_in();
+                mark_busy!(thread => busy);
+                let inside = heap.come_in(busy);
                 done = inside.is_some() && heap.free_into_full(&self.backend, slab, slot);
             }
         }

@@ -1,12 +1,12 @@
 //! What a hardened thread does in place of the fast paths, and blocks that were sampled.
 
-use super::{mark_busy, Allocator, Region};
+use super::{Allocator, Region};
 use crate::hardened;
 use crate::heap::locate;
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::tls::ThreadCache;
+use crate::tls::{mark_busy, ThreadCache};
 use core::ptr;
 
 impl<O: Os> Allocator<O> {

@@ -19,7 +19,7 @@ mod resize;
 mod resolve;
 mod thread;
 
-use crate::class::{cache_offset, class_of, fit, upper_class, Fit, LOCAL_CLASSES};
+use crate::class::{cache_offset, class_of, fit, upper_class, Fit};
 use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Backend, Heap, LARGE};
 use crate::mutex::{Mutex, Registry};
@@ -27,12 +27,12 @@ use crate::nested::Nested;
 use crate::occupancy::Sums;
 use crate::os::Os;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
-use crate::tls::{Frame, SlotCache, Thread, ThreadCache};
+use crate::tls::{mark_busy, SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr;
-use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::Relaxed, Ordering::SeqCst};
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 pub(crate) use caller::Caller;
 pub(crate) use resolve::{Live, Region, Target};
@@ -80,40 +80,10 @@ const UNSTARTED: u32 = 0;
 const STARTED: u32 = 1;
 const HOOKED: u32 = 2;
 
-/// Marks the thread as being in a slow path, until dropped.
-pub(crate) struct Busy<'a>(&'a ThreadCache, usize);
-
-/// Marks the thread as being in a slow path until the end of the enclosing block, on whose stack the frame lies.
-macro_rules! mark_busy {
-    ($thread:expr) => {
-        let frame = $crate::tls::Frame::new();
-        let _busy = $crate::allocator::Busy::mark($thread, &frame);
-    };
-}
-pub(crate) use mark_busy;
-
-impl<'a> Busy<'a> {
-    /// `frame` is the path's own, which stays where it is.
-    #[inline(always)]
-    pub(crate) fn mark(local: &'a ThreadCache, frame: &'a Frame) -> Busy<'a> {
-        let before = local.busy.get();
-        // Of paths within others the outermost one counts.
-        if before == 0 {
-            frame.begin();
-            compiler_fence(SeqCst); // A mark leads to a frame that says so.
-            local.busy.set(frame.address());
-        }
-        // A handler on this thread sees the mark before all that it guards.
-        compiler_fence(SeqCst);
-        Busy(local, before)
-    }
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        compiler_fence(SeqCst);
-        self.0.busy.set(self.1);
-    }
+/// The thread's heap, unless a signal handler interrupted a slow path that may be at work on it.
+#[inline(always)]
+fn heap_at_hand(thread: &ThreadCache) -> Option<&Heap> {
+    heap_of(thread).filter(|_| thread.busy.get() == 0)
 }
 
 /// The cache of `class`.
@@ -187,9 +157,8 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::malloc`] for more than 1 KiB.
     #[inline(never)]
     fn malloc_upper(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
-        let heap = match heap_of(thread) {
-            Some(heap) if thread.busy.get() == 0 => heap,
-            _ => return self.malloc_upper_slow(thread, size),
+        let Some(heap) = heap_at_hand(thread) else {
+            return self.malloc_upper_slow(thread, size);
         };
         if size <= SMALL_MAX {
             let upper = upper_class(size);
@@ -213,8 +182,8 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_kept_span(&self, thread: &ThreadCache, size: usize) -> *mut u8 {
         if let Some(heap) = heap_of(thread) {
-            mark_busy!(thread);
-            if let Some(_inside) = heap.come_in() {
+            mark_busy!(thread => busy);
+            if let Some(_inside) = heap.come_in(busy) {
                 if let Some(slab) = heap.take_binned(&self.backend, pages_for(size)) {
                     return slab.base() as *mut u8;
                 }
@@ -227,13 +196,13 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn refill_upper(&self, thread: &ThreadCache, size: usize, upper: usize) -> *mut u8 {
         if let Some(heap) = heap_of(thread) {
-            mark_busy!(thread);
+            mark_busy!(thread => busy);
             // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
-            let slot = unsafe { heap.refill_upper(&self.backend, upper) };
+            let slot = unsafe { heap.refill_upper(busy, &self.backend, upper) };
             if let Some(slot) = slot {
                 return slot;
             }
-            if let Some(_inside) = heap.come_in() {
+            if let Some(_inside) = heap.come_in(busy) {
                 // SAFETY: below CLASSES - LOCAL_CLASSES, as the caller found it.
                 let slot = unsafe { heap.refill_upper_from_next(&self.backend, upper) };
                 if let Some(slot) = slot {
@@ -264,10 +233,9 @@ impl<O: Os> Allocator<O> {
         size: usize,
         align: usize,
     ) -> *mut u8 {
-        let slot = match heap_of(thread) {
-            _ if class < LOCAL_CLASSES => thread.caches[class].take(),
-            Some(heap) if thread.busy.get() == 0 => heap.upper_cache(class).take(),
-            _ => None,
+        let slot = match thread.caches.get(class) {
+            Some(cache) => cache.take(),
+            None => heap_at_hand(thread).and_then(|heap| heap.upper_cache(class).take()),
         };
         slot.unwrap_or_else(|| self.refill_cold(class, size, align, thread))
     }
@@ -287,7 +255,7 @@ impl<O: Os> Allocator<O> {
     /// The cache is used up: another word of slots is cached, most often of the same slab.
     #[inline(always)]
     fn refill(&self, class: usize, size: usize, align: usize, thread: &ThreadCache) -> *mut u8 {
-        if let Some(heap) = heap_of(thread).filter(|_| thread.busy.get() == 0) {
+        if let Some(heap) = heap_at_hand(thread) {
             mark_busy!(thread);
             let cache = cache_of(thread, heap, class);
             if let Some(slot) = heap.next_word(&self.backend, class, cache) {
@@ -311,8 +279,8 @@ impl<O: Os> Allocator<O> {
             Caller::Nested => return self.malloc_nested(size, align),
             Caller::Hardened => return self.malloc_hardened(thread, size, align),
             Caller::Heap(heap) => {
-                mark_busy!(thread);
-                if let Some(_inside) = heap.come_in() {
+                mark_busy!(thread => busy);
+                if let Some(_inside) = heap.come_in(busy) {
                     let cache = cache_of(thread, heap, class);
                     if let Some(slot) = heap.refill_from_next(&self.backend, class, cache) {
                         return slot;
@@ -364,11 +332,11 @@ impl<O: Os> Allocator<O> {
             };
         }
         if let Caller::Heap(heap) = caller {
-            mark_busy!(thread);
+            mark_busy!(thread => busy);
             if let Some(slab) = heap.take_active_span(size) {
                 return (slab.base() as *mut u8, false);
             }
-            if let Some(_inside) = heap.come_in() {
+            if let Some(_inside) = heap.come_in(busy) {
                 if let Some(slab) = heap.take_binned(&self.backend, pages_for(size)) {
                     return (slab.base() as *mut u8, false);
                 }
@@ -538,16 +506,17 @@ impl<O: Os> Allocator<O> {
 
     /// Number of broken invariants, while no other thread is at work.
     pub fn validate(&self, thread: &ThreadCache) -> usize {
-        let frame = Frame::new();
-        let _busy = self.enter(thread, &frame);
-        if !self.is_started() {
-            return 0;
-        }
         let backend = &self.backend;
-        backend.pages.validate()
-            + backend.large.validate()
-            + backend.profile.validate(&backend.meta, backend.table())
-            + backend.heaps.validate(backend)
+        let wrong = self.enter(thread, |_| {
+            if !self.is_started() {
+                return 0;
+            }
+            backend.pages.validate()
+                + backend.large.validate()
+                + backend.profile.validate(&backend.meta, backend.table())
+                + backend.heaps.validate(backend)
+        });
+        wrong.unwrap_or(0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! realloc and usable size.
 
-use super::{cache_of, mark_busy, with_room, Allocator, Live, Target};
+use super::{cache_of, heap_at_hand, with_room, Allocator, Live, Target};
 use crate::class::{bin_of, bin_pages, class_of, fit, slot_at, Fit};
 use crate::heap::{self, heap_of, Heap, LARGE};
 use crate::large::Block;
@@ -9,7 +9,7 @@ use crate::os::{NextMalloc, Os};
 use crate::owner::Owner;
 use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
 use crate::sync::Ordering::Relaxed;
-use crate::tls::ThreadCache;
+use crate::tls::{mark_busy, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{REQUEST_MAX, SMALL_MAX, SPAN_MAX};
 use core::ptr;
@@ -199,7 +199,7 @@ impl<O: Os> Allocator<O> {
         if !fits || !is_too_roomy(live.bytes(), size) {
             return None;
         }
-        let heap = heap_of(thread).filter(|heap| thread.busy.get() == 0 && heap.shrunk.moves())?;
+        let heap = heap_at_hand(thread).filter(|heap| heap.shrunk.moves())?;
         let moved = self.take_fast(thread, size, align)?;
         heap.shrunk.moved_to(moved as usize);
         Some(self.move_to(thread, block, size, moved))
@@ -294,11 +294,14 @@ impl<O: Os> Allocator<O> {
         size: usize,
         align: usize,
     ) -> *mut u8 {
-        if size <= large.bytes && thread.busy.get() != 0 {
+        let block = large.address as *mut u8;
+        // A handler that interrupted a slow path may not ask for the lock.
+        let is_barred = thread.busy.get() != 0;
+        if is_barred && size <= large.bytes {
             self.note_room(Live::Large(large), size);
-            return large.address as *mut u8;
+            return block;
         }
-        if size > REQUEST_MAX || thread.busy.get() != 0 {
+        if is_barred || size > REQUEST_MAX {
             return self.exhausted();
         }
         let owner = heap_of(thread).map_or(Owner::NONE, Heap::arena_word);
@@ -311,7 +314,6 @@ impl<O: Os> Allocator<O> {
             self.profile_resized(thread, large, resized, taken);
             Some(resized)
         };
-        let block = large.address as *mut u8;
         if let Some(resized) = remap() {
             return resized.address as *mut u8;
         }
@@ -412,14 +414,13 @@ impl<O: Os> Allocator<O> {
     pub(crate) fn resize_span(&self, thread: &ThreadCache, slab: SlabPtr, size: usize) -> bool {
         let fits = size <= slab.size();
         let mine = slab.owner.load(Relaxed).is_of(thread.me.get());
-        let heap = match heap_of(thread) {
-            Some(heap) if mine && size <= SPAN_MAX && thread.busy.get() == 0 => heap,
-            _ => return fits,
+        let Some(heap) = heap_at_hand(thread).filter(|_| mine && size <= SPAN_MAX) else {
+            return fits;
         };
         let (pages, wanted) = (slab.pages(), pages_for(size.max(1)));
         let rounded = bin_pages(bin_of(wanted));
-        mark_busy!(thread);
-        let Some(_inside) = heap.come_in() else {
+        mark_busy!(thread => busy);
+        let Some(_inside) = heap.come_in(busy) else {
             return fits;
         };
         heap.retire_span(slab);

@@ -7,7 +7,7 @@
 //! `free` needs the region alone, since the free itself finds out whether the block is live. All others get a
 //! [`Target`], match it, and hand the live block on instead of its address.
 
-use super::{mark_busy, Allocator};
+use super::Allocator;
 use crate::hardened;
 use crate::heap::locate;
 use crate::large::{Block, Found};
@@ -16,7 +16,7 @@ use crate::os::Os;
 use crate::owner::RELEASED;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
-use crate::tls::ThreadCache;
+use crate::tls::{mark_busy, ThreadCache};
 
 /// Where an address lies. Known without a lock.
 #[derive(Clone, Copy)]

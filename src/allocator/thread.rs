@@ -1,7 +1,7 @@
 //! Who the thread is, and which heap it uses: its own, the shared one under a lock, or none. Also a thread's start and
 //! end, and the repair in a fork child.
 
-use super::{mark_busy, Allocator, Busy, HOOKED, STARTED, UNSTARTED};
+use super::{Allocator, HOOKED, STARTED, UNSTARTED};
 use crate::hardened::{self};
 use crate::heap::{heap_of, Heap, Whose};
 use crate::misuse::{Line, Misuse};
@@ -11,7 +11,7 @@ use crate::os::Os;
 use crate::owner::Owner;
 use crate::sync::AtomicU32;
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use crate::tls::{Frame, Phase, SlotCache, ThreadCache, LEFT};
+use crate::tls::{mark_busy, Busy, Frame, Phase, SlotCache, ThreadCache, LEFT};
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
@@ -110,8 +110,8 @@ impl<O: Os> Allocator<O> {
         }
         let (outcome, noted) = match heap_of(thread) {
             Some(heap) => {
-                mark_busy!(thread);
-                let _inside = heap.come_in_or_wait();
+                mark_busy!(thread => busy);
+                let _inside = heap.come_in_or_wait(busy);
                 (work(thread, heap), heap.recorded_error())
             }
             None if self.hard.is_on() => return None,
@@ -132,11 +132,11 @@ impl<O: Os> Allocator<O> {
         thread: &ThreadCache,
         work: impl FnOnce(&ThreadCache, &Heap) -> Result<Option<R>, Misuse>,
     ) -> (Result<Option<R>, Misuse>, Option<Misuse>) {
-        mark_busy!(thread);
+        mark_busy!(thread => busy);
         let local = &*self.shared.lock();
         match heap_of(local).or_else(|| self.backend.heaps.take_shared(&self.backend, local)) {
             Some(heap) => {
-                let _inside = heap.come_in_or_wait();
+                let _inside = heap.come_in_or_wait(busy);
                 (work(local, heap), heap.recorded_error())
             }
             None => (Ok(None), None),
@@ -223,12 +223,10 @@ impl<O: Os> Allocator<O> {
             // Whoever forks meanwhile leaves the child a door that is held.
             self.count_as_two();
         }
-        let frame = Frame::new();
-        let busy = self.enter(thread, &frame);
-        if busy.is_some() {
+        self.enter(thread, |_| {
             let mine = heap_of(thread);
             self.backend.heaps.visit_others(&self.backend, mine, whose);
-        }
+        });
     }
 
     /// As [`Allocator::reclaim`], but for `keep` free pages at the heap's end.
@@ -306,14 +304,11 @@ impl<O: Os> Allocator<O> {
     }
 
     /// Sets the option that `item` (`name:value`) says, as [`options::Options::set`]. Where blocks are sampled from
-    /// now on, their stacks are to be told.
+    /// now on, their stacks are to be told. A signal handler that interrupted a path with a lock comes too late.
     pub fn set_option(&self, thread: &ThreadCache, item: &[u8]) -> Result<(), options::Mistake> {
-        let set = {
-            let frame = Frame::new();
-            let _busy = self.enter(thread, &frame);
-            self.backend.options.set(item)
-        };
-        set.map(|()| self.option_changed())
+        let set = self.look(thread, || self.backend.options.set(item));
+        set.unwrap_or(Err(options::Mistake::Frozen))
+            .map(|()| self.option_changed())
     }
 
     /// Takes a heap profile from now on, with a sample every `interval` bytes on average, or none where that is 0. The
@@ -322,9 +317,9 @@ impl<O: Os> Allocator<O> {
         if !self.attach(thread) {
             return 0;
         }
-        let frame = Frame::new();
-        let _busy = self.enter(thread, &frame);
-        self.backend.profile.set(&self.backend.meta, interval)
+        let backend = &self.backend;
+        let before = self.look(thread, || backend.profile.set(&backend.meta, interval));
+        before.unwrap_or(0)
     }
 
     fn option_changed(&self) {
@@ -436,9 +431,9 @@ impl<O: Os> Allocator<O> {
             return;
         };
         let (outcome, noted) = {
-            mark_busy!(thread);
+            mark_busy!(thread => busy);
             let outcome = {
-                let _inside = heap.come_in_or_wait();
+                let _inside = heap.come_in_or_wait(busy);
                 heap.abandon_all(&self.backend)
             };
             let noted = heap.recorded_error();
@@ -665,14 +660,30 @@ impl<O: Os> Allocator<O> {
     }
 
     /// The way into a slow path for those that need no heap. A fork child that has not been repaired yet is repaired
-    /// first. Then the thread is busy for as long as the returned value lives. `None` in a signal handler that
-    /// interrupted a slow path. (`with_heap` is the way for those that need one.)
-    pub(crate) fn enter<'a>(&self, thread: &'a ThreadCache, frame: &'a Frame) -> Option<Busy<'a>> {
+    /// first. Then the thread is busy during `work`. `None` in a signal handler that interrupted a slow path.
+    /// (`with_heap` is the way for those that need a heap.)
+    #[inline(always)]
+    pub(crate) fn enter<R>(
+        &self,
+        thread: &ThreadCache,
+        work: impl FnOnce(&Busy<'_>) -> R,
+    ) -> Option<R> {
         if self.is_interrupted(thread) {
             return None;
         }
         self.notice_fork(thread);
-        Some(Busy::mark(thread, frame))
+        mark_busy!(thread => busy);
+        Some(work(busy))
+    }
+
+    /// As [`Allocator::enter`] for work that takes locks, and touches nothing else that a slow path is in the middle of.
+    /// It is done also in a signal handler that interrupted a path which holds no lock, or left it.
+    #[inline(always)]
+    pub(crate) fn look<R>(&self, thread: &ThreadCache, work: impl FnOnce() -> R) -> Option<R> {
+        if self.is_interrupted(thread) {
+            return Held::none().then(work);
+        }
+        self.enter(thread, |_| work())
     }
 
     /// Whether this is a fork child that has not been repaired yet.

@@ -218,7 +218,7 @@ impl Heaps {
         let block = ThreadCache::new();
         heap.local.set(&block);
         let outcome = {
-            let _inside = heap.come_in_or_wait();
+            let _inside = heap.stand_in();
             heap.abandon_all(backend)
         };
         if let Err(misuse) = outcome {
@@ -289,7 +289,7 @@ impl Heaps {
     pub(super) fn put_away(&self, heap: &Heap) {
         {
             // Left before the heap may be another thread's.
-            let _inside = heap.come_in_or_wait();
+            let _inside = heap.stand_in();
             heap.local.set(ptr::null());
             heap.forget_all();
             heap.me.store(Owner::NONE, SeqCst);

@@ -9,7 +9,7 @@ use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{unlinked, Ordering::Relaxed, Ordering::SeqCst};
-use crate::tls::SlotCache;
+use crate::tls::{Busy, SlotCache};
 use crate::units::{SlabId, SLAB_PAGES, WORD_SLOTS};
 use core::sync::atomic::compiler_fence;
 
@@ -29,13 +29,14 @@ impl Heap {
 
     /// Checks out the word of the active slab of the `upper`-th class above the thread-local ones and takes
     /// its first slot. `None` where it has none, where the clock is to be looked at, and where something is
-    /// wrong. The thread is marked busy.
+    /// wrong.
     ///
     /// # Safety
     /// As [`Heap::upper_cache_at`].
     #[inline(always)]
     pub unsafe fn refill_upper<O: Os>(
         &self,
+        _: &Busy,
         backend: &Backend<O>,
         upper: usize,
     ) -> Option<*mut u8> {

@@ -15,6 +15,7 @@ use crate::mutex::{self, Held};
 use crate::os::Os;
 use crate::slab::{SlabPtr, SlabTable, State};
 use crate::sync::Ordering::Relaxed;
+use crate::tls::Busy;
 
 /// The heap's thread is inside the door, until this is dropped.
 pub struct Inside<'a>(&'a Heap);
@@ -50,15 +51,26 @@ impl Heap {
     /// Goes inside, which every slow path of the heap's thread does that uses a list of the heap's. `None` while another
     /// thread visits: then the long way is to be taken, by [`Heap::come_in_or_wait`].
     #[inline(always)]
-    pub fn come_in(&self) -> Option<Inside<'_>> {
+    pub fn come_in(&self, _: &Busy) -> Option<Inside<'_>> {
+        self.go_in()
+    }
+
+    #[inline(always)]
+    fn go_in(&self) -> Option<Inside<'_>> {
         self.door.enter().then(|| Inside(self))
     }
 
     /// Goes inside, as soon as no other thread visits. A visitor that is waited for goes after one system call at most.
     #[inline]
-    pub fn come_in_or_wait(&self) -> Inside<'_> {
+    pub fn come_in_or_wait(&self, _: &Busy) -> Inside<'_> {
+        self.stand_in()
+    }
+
+    /// As [`Heap::come_in_or_wait`], in place of the heap's thread, which is gone or lets go of it.
+    #[inline]
+    pub(super) fn stand_in(&self) -> Inside<'_> {
         loop {
-            if let Some(inside) = self.come_in() {
+            if let Some(inside) = self.go_in() {
                 return inside;
             }
             self.wait_outside();
