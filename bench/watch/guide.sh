@@ -14,7 +14,7 @@ ln -s "$here/target/release/slabside" "$work/bin/slabside"
 export PATH=$work/bin:$PATH SLABSIDE_LIBRARY=$here/target/release/libslabside_preload.so PYTHONMALLOC=malloc
 g++ -O1 -g -std=c++17 -o "$work/server" bench/watch/server.cpp
 rustc -O -g --edition 2021 -o "$work/rust-server" bench/watch/server.rs
-gcc -O1 -g -fno-builtin -o "$work/ending" tests/c/watch/ending.c
+gcc -O1 -g -fno-builtin -Iinclude -o "$work/ending" tests/c/watch/ending.c
 cp bench/watch/server.py "$work"
 cd "$work"
 

@@ -693,6 +693,16 @@ impl Pages {
     }
 }
 
+/// Where set bits of `word` that lie side by side begin and end.
+fn runs(mut word: u64) -> impl Iterator<Item = (usize, usize)> {
+    std::iter::from_fn(move || {
+        let from = word.trailing_zeros();
+        let to = from + word.checked_shr(from)?.trailing_ones();
+        word &= u64::MAX.checked_shl(to).unwrap_or(0);
+        Some((from as usize, to as usize))
+    })
+}
+
 /// Blocks of which it is asked whether anything leads to them, and their contents as they are read.
 pub struct Sieve<'a> {
     index: &'a Index,
@@ -810,25 +820,25 @@ impl<'a> Sieve<'a> {
         let Some(entry) = index.find_slab(slab.base) else {
             return;
         };
-        let numbers = entry.first..entry.first + entry.slots;
-        let words =
-            entry.first as usize / 64..(entry.first as usize + entry.slots as usize).div_ceil(64);
-        if asked.0[words.clone()].iter().any(|&word| word != 0) {
-            let bytes = batch.bytes(slab.span());
-            self.copy.add(slab.base, bytes);
-        } else if index.live.0[words]
-            .iter()
-            .map(|word| word.count_ones())
-            .sum::<u32>()
-            == entry.slots
-        {
-            // All slots count.
-            return self.words(batch.bytes(entry.span()));
-        }
-        for number in numbers {
-            if index.live.has(number) && !asked.has(number) {
-                self.words(batch.bytes(index.span_in(entry, number)));
+        let (first, size) = (entry.first as usize, entry.size);
+        let bits = first / 64..(first + entry.slots as usize).div_ceil(64);
+        let blocks = |from: usize, to: usize| Span {
+            start: slab.base + (from - first) as u64 * size,
+            end: slab.base + (to - first) as u64 * size,
+        };
+        let mut kept: Option<(usize, usize)> = None;
+        for at in bits {
+            for (from, to) in runs(asked.0[at]) {
+                let (from, to) = (64 * at + from, 64 * at + to);
+                kept = Some((kept.map_or(from, |kept| kept.0), to));
             }
+            for (from, to) in runs(index.live.0[at] & !asked.0[at]) {
+                self.words(batch.bytes(blocks(64 * at + from, 64 * at + to)));
+            }
+        }
+        if let Some((from, to)) = kept {
+            let span = blocks(from, to);
+            self.copy.add(span.start, batch.bytes(span));
         }
     }
 
@@ -863,17 +873,25 @@ impl Index {
             self.slabs.get((entry as usize).wrapping_sub(1))
         })
     }
-
-    fn span_in(&self, slab: &Entry, number: Number) -> Span {
-        let start = slab.base + u64::from(number - slab.first) * slab.size;
-        let end = start + slab.size;
-        Span { start, end }
-    }
 }
 
 impl Blocks for Index {
     fn block_at(&self, address: u64) -> Option<Option<u64>> {
         let (slab, _) = self.place(address)?;
         Some(self.slabs.get(slab as usize).map(|slab| slab.size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_bits_are_told_each_once() {
+        let all = |word: u64| runs(word).collect::<Vec<_>>();
+        assert_eq!(all(0), []);
+        assert_eq!(all(u64::MAX), [(0, 64)]);
+        assert_eq!(all(0b1011), [(0, 2), (3, 4)]);
+        assert_eq!(all(1 << 63 | 1), [(0, 1), (63, 64)]);
     }
 }
