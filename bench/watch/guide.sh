@@ -22,7 +22,7 @@ cd "$work"
 begin() {
     local name=$1
     shift
-    slabside run --option profile:64k -- "$@" > "$name.out" 2>&1 &
+    slabside run --option profile:8k -- "$@" > "$name.out" 2>&1 &
     pids+=($!)
     printf -v "$name" %s $!
 }
@@ -57,7 +57,7 @@ leaks() {
     show 'cat known.txt'
     show "slabside leaks $cpp --suppressions known.txt --fail; echo \$?"
     for pid in $cpp $rust $python $redis; do
-        show "slabside diff $pid --every 2s --for 10s | cut -c 1-130"
+        show "slabside diff $pid --every 2s --for 10s | cut -c 1-120"
     done
 }
 
@@ -81,13 +81,13 @@ fat() {
 
 profile() {
     for pid in $cpp $rust $python $redis; do
-        show "slabside profile $pid | head -n 24"
+        show "slabside profile $pid | head -n 14"
     done
     show "slabside profile $cpp --kind grown --for 10s | head -n 16"
-    show "slabside profile $cpp --folded heap.folded && cat heap.folded | cut -c 1-150 | head"
+    show "slabside profile $redis --folded heap.folded && head -n 6 heap.folded | cut -c 1-150"
     show "slabside profile $cpp --on 16k"
     show "slabside profile $cpp --off"
-    show 'slabside run --profile=heap.folded -- ./ending && cat heap.folded'
+    show 'slabside run --profile=heap.folded --profile-interval 1k -- ./ending; cat heap.folded'
     show 'slabside run --profile=heap.json --profile-interval 1k -- ./ending; jq -c "del(.stacks, .live)" heap.json'
     show "slabside profile $rust --json | jq -c 'del(.stacks), .stacks[0].frames[0], (.stacks[0] | del(.frames))'"
 }

@@ -187,9 +187,32 @@ pub(crate) fn place(frame: &Frame) -> String {
     format!("{} {place}", frame.function).trim_end().to_owned()
 }
 
-/// The innermost functions of a stack in one line.
+/// Crates of Rust's standard library, as their functions' names begin.
+const STANDARD: [&str; 4] = ["alloc::", "core::", "hashbrown::", "std::"];
+
+/// Whether a function is of the standard library of C++ or Rust. A name in C++ may begin with the type of what it returns,
+/// so there the file says it.
+fn is_standard(frame: &Frame) -> bool {
+    let name = frame.function.trim_start_matches('<');
+    match frame.file.ends_with(".rs") {
+        true => STANDARD.iter().any(|crate_| name.starts_with(crate_)),
+        false => {
+            frame.file.contains("/include/c++/")
+                || frame.file.is_empty() && short(&frame.module).starts_with("libstdc++")
+        }
+    }
+}
+
+/// How many of the innermost functions of a stack are of a standard library, unless all are.
+pub(crate) fn standard(stack: &[Frame]) -> usize {
+    let own = stack.iter().position(|frame| !is_standard(frame));
+    own.unwrap_or(0)
+}
+
+/// The innermost functions of a stack in one line. Without those of a standard library: who calls it says more.
 pub(crate) fn brief(stack: &[Frame]) -> String {
     const MOST: usize = 4;
+    let stack = &stack[standard(stack)..];
     let places: Vec<String> = stack.iter().take(MOST).map(place).collect();
     let more = if stack.len() > MOST { " ..." } else { "" };
     places.join(" < ") + more
@@ -239,6 +262,40 @@ pub use slabside_view::region::grouped;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_begins_with_the_programs_own_function() {
+        let frame = |function: &str, file: &str, module: &str| Frame {
+            function: function.into(),
+            file: file.into(),
+            line: u32::from(!file.is_empty()),
+            module: module.into(),
+        };
+        let rust = [
+            frame(
+                "<alloc::raw_vec::RawVecInner>::grow",
+                "/rustc/1/alloc.rs",
+                "/p",
+            ),
+            frame("core::iter::fold", "/rustc/1/iter.rs", "/p"),
+            frame("server::fill", "/src/server.rs", "/p"),
+        ];
+        assert_eq!(brief(&rust), "server::fill server.rs:1");
+        let cplusplus = [
+            frame("std::string::append", "", "/lib/libstdc++.so.6.0.30"),
+            frame(
+                "std::vector<int>::push_back",
+                "/usr/include/c++/12/v.h",
+                "/p",
+            ),
+            frame("std::string my::make<int>()", "/src/my.cpp", "/p"),
+        ];
+        assert_eq!(brief(&cplusplus), "std::string my::make<int>() my.cpp:1");
+        assert_eq!(
+            brief(&rust[..1]),
+            "<alloc::raw_vec::RawVecInner>::grow alloc.rs:1"
+        );
+    }
 
     #[test]
     fn differences_have_a_sign() {

@@ -2,7 +2,7 @@
 
 use super::flame;
 use super::pprof::{self, Values};
-use super::{grouped, human, json, place, print, statuses, time, Common, Read};
+use super::{grouped, human, json, place, print, standard, statuses, time, Common, Read};
 use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -440,11 +440,23 @@ impl Profile {
                 grouped(row.count.round() as u64),
                 grouped(row.samples),
             );
-            for frame in row.stack.iter().take(FUNCTIONS) {
+            let inner = standard(&row.stack);
+            if inner > 0 {
+                let innermost = place(&row.stack[0]);
+                let _ = writeln!(text, "                     {innermost}");
+            }
+            if inner > 1 {
+                let more = inner - 1;
+                let _ = writeln!(
+                    text,
+                    "                     and {more} more of the standard library"
+                );
+            }
+            for frame in row.stack.iter().skip(inner).take(FUNCTIONS) {
                 let _ = writeln!(text, "                     {}", place(frame));
             }
-            if row.stack.len() > FUNCTIONS {
-                let more = row.stack.len() - FUNCTIONS;
+            if row.stack.len() > inner + FUNCTIONS {
+                let more = row.stack.len() - inner - FUNCTIONS;
                 let _ = writeln!(text, "                     and {more} more");
             }
         }
