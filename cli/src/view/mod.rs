@@ -187,20 +187,20 @@ pub(crate) fn place(frame: &Frame) -> String {
     format!("{} {place}", frame.function).trim_end().to_owned()
 }
 
-/// Crates of Rust's standard library, as their functions' names begin.
-const STANDARD: [&str; 4] = ["alloc::", "core::", "hashbrown::", "std::"];
+/// Crates of Rust's standard library whose names no namespace of C++ has.
+const STANDARD: [&str; 3] = ["alloc::", "core::", "hashbrown::"];
 
 /// Whether a function is of the standard library of C++ or Rust. A name in C++ may begin with the type of what it returns,
-/// so there the file says it.
+/// so the file says it where that is known.
 fn is_standard(frame: &Frame) -> bool {
-    let name = frame.function.trim_start_matches('<');
-    match frame.file.ends_with(".rs") {
-        true => STANDARD.iter().any(|crate_| name.starts_with(crate_)),
-        false => {
-            frame.file.contains("/include/c++/")
-                || frame.file.is_empty() && short(&frame.module).starts_with("libstdc++")
-        }
+    if frame.file.is_empty() {
+        let name = frame.function.trim_start_matches('<');
+        return short(&frame.module).starts_with("libstdc++")
+            || STANDARD.iter().any(|one| name.starts_with(one));
     }
+    frame.file.starts_with("/rustc/")
+        || frame.file.starts_with("/rust/deps/")
+        || frame.file.contains("/include/c++/")
 }
 
 /// How many of the innermost functions of a stack are of a standard library, unless all are.
@@ -277,7 +277,8 @@ mod tests {
                 "/rustc/1/alloc.rs",
                 "/p",
             ),
-            frame("core::iter::fold", "/rustc/1/iter.rs", "/p"),
+            frame("<u64 as core::fmt::Display>::fmt", "/rustc/1/num.rs", "/p"),
+            frame("core::fmt::write", "", "/p"),
             frame("server::fill", "/src/server.rs", "/p"),
         ];
         assert_eq!(brief(&rust), "server::fill server.rs:1");
