@@ -255,7 +255,8 @@ pub fn run_for(patience: Duration, program: &Path, args: &[&str], env: &[(&str, 
     });
     let stdout = read_all(child.stdout.take().expect("piped"));
     let stderr = read_all(child.stderr.take().expect("piped"));
-    let (status, signal, late) = wait(&mut child, patience);
+    let is_read = || stdout.is_finished() && stderr.is_finished();
+    let (status, signal, late) = wait(&mut child, is_read, patience);
     let mut said = stderr.join().expect("the reader ends");
     if late {
         said.push_str("\n[ended by the harness: out of time]\n");
@@ -479,23 +480,42 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> 
     })
 }
 
-/// The child's exit status, the signal that ended it, and whether that was for want of time.
-fn wait(child: &mut Child, patience: Duration) -> (Option<i32>, Option<i32>, bool) {
+/// The child's exit status, the signal that ended it, and whether what it started, or itself, had to be ended for want of
+/// time. What it started holds its pipes: `is_read` says whether all of them are closed.
+fn wait(
+    child: &mut Child,
+    is_read: impl Fn() -> bool,
+    patience: Duration,
+) -> (Option<i32>, Option<i32>, bool) {
     let mut clock = Clock::start();
     let mut pause = Duration::from_micros(500);
-    loop {
-        if let Some(status) = child.try_wait().expect("the child can be waited for") {
-            return (status.code(), status.signal(), false);
-        }
-        if clock.read() >= patience {
-            // SAFETY: the child was not waited for, so that the group of its number is its own.
-            let ended = unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
-            assert_eq!(ended, 0);
-            let status = child.wait().expect("the child can be waited for");
-            return (status.code(), status.signal(), true);
-        }
+    let mut late = false;
+    while !late && !(has_ended(child) && is_read()) {
+        late = clock.read() >= patience;
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    if late {
+        // SAFETY: the child was not waited for, so that the group of its number is its own.
+        let ended = unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
+        if ended != 0 {
+            // It has left the group.
+            let _ = child.kill();
+        }
+    }
+    let status = child.wait().expect("the child can be waited for");
+    (status.code(), status.signal(), late)
+}
+
+/// Whether the child has ended. It stays to be waited for, so that nobody else gets its number.
+fn has_ended(child: &Child) -> bool {
+    // SAFETY: all zero is a value of the structure, and waitid(2) writes to it alone.
+    unsafe {
+        let mut told: libc::siginfo_t = std::mem::zeroed();
+        let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let done = libc::waitid(libc::P_PID, child.id(), &mut told, how);
+        assert_eq!(done, 0, "the child can be waited for");
+        told.si_pid() != 0
     }
 }
 
