@@ -1,14 +1,10 @@
 //! Freed mappings kept for reuse: ranges of addresses, each one or more mappings side by side.
 //!
 //! ```text
-//!   free   [ kept ][ freed ][ kept ]  ->  [ kept ][ loose ][ kept ]
-//!   join   [ kept ][ loose ][ kept ]  ->  [ kept                  ]     neighbours become one range
+//!   free   [ kept ][ freed ][ kept ]  ->  [ kept                  ]     neighbours become one range
 //!   map    [ kept                  ]  ->  [ block ][ kept         ]     the smallest that fits, cut
 //!   grow   [ block ][ kept         ]  ->  [ block      ][ kept    ]     in place, without a system call
 //! ```
-//!
-//! What was freed is *loose* at first. Most often the next block of about its size takes it whole. It is joined with
-//! its neighbours as soon as no range fits a request, and before something goes back.
 //!
 //! A *clean* range was never touched and costs address space alone: it is room for the block before it to
 //! grow into, and is given to no other block. No lock and no system call here.
@@ -22,7 +18,6 @@
 use super::range_index::{By, Range, RangeIndex, PLACES};
 use super::Block;
 use crate::meta::{Elsewhere, Fact, Header};
-use crate::units::{bit_of, word_of};
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{compiler_fence, Ordering::Release};
 
@@ -41,17 +36,8 @@ pub(super) struct RangeCache {
     pub(super) bytes: usize,
     /// The least that was left of them by a block that took some, since the last [`RangeCache::idle`].
     low: usize,
-    /// A bit for the place of each loose range.
-    loose: [u64; LOOSE_WORDS],
-    /// How many are loose.
-    loosened: usize,
     index: RangeIndex,
 }
-
-/// A block gets all of a range of which a smaller part would be left than one in so many of what it asks for.
-const WHOLE_PART: usize = 8;
-/// Words of `RangeCache::loose`.
-const LOOSE_WORDS: usize = PLACES.div_ceil(u64::BITS as usize);
 
 impl RangeCache {
     pub(super) const fn new() -> RangeCache {
@@ -63,8 +49,6 @@ impl RangeCache {
             vacancies: 0,
             bytes: 0,
             low: 0,
-            loose: [0; LOOSE_WORDS],
-            loosened: 0,
             index: RangeIndex::new(),
         }
     }
@@ -85,10 +69,14 @@ impl RangeCache {
         header.state(Fact::KeptClean, offset_of!(Range, clean));
     }
 
-    /// Keeps `range`. What had to make place for it, if anything, is to be unmapped.
-    pub(super) fn put(&mut self, range: Range) -> Option<Range> {
-        if !self.has_place() {
-            self.join_all();
+    /// Keeps `range`, as one with its neighbours of the same kind. What had to make place for it, if
+    /// anything, is to be unmapped.
+    pub(super) fn put(&mut self, mut range: Range) -> Option<Range> {
+        while let Some(place) = self.neighbour(&range) {
+            let other = self.take(place);
+            range.address = range.address.min(other.address);
+            range.bytes += other.bytes;
+            range.since = range.since.max(other.since);
         }
         let full = if self.has_place() {
             None
@@ -96,39 +84,8 @@ impl RangeCache {
             self.oldest(|_| true)
         };
         let replaced = full.map(|place| self.take(place));
-        if range.clean {
-            self.join(range);
-        } else {
-            self.add_loose(range);
-        }
-        replaced
-    }
-
-    /// Adds `range`, as one with its neighbours of the same kind that are not loose. There is place.
-    fn join(&mut self, mut range: Range) {
-        while let Some(place) = self.neighbour(&range) {
-            let other = self.take(place);
-            range.address = range.address.min(other.address);
-            range.bytes += other.bytes;
-            range.since = range.since.max(other.since);
-        }
         self.add(range);
-    }
-
-    /// Leaves no range loose.
-    fn join_all(&mut self) {
-        for word in 0..LOOSE_WORDS {
-            while self.loose[word] != 0 {
-                let place = word * u64::BITS as usize + self.loose[word].trailing_zeros() as usize;
-                let range = self.take(place);
-                self.join(range);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn is_loose(&self, place: usize) -> bool {
-        self.loose[word_of(place)] & bit_of(place) != 0
+        replaced
     }
 
     /// The place of a range of the same kind that ends where `range` begins, or begins where it ends.
@@ -142,26 +99,11 @@ impl RangeCache {
 
     /// Puts `range` where none is. There is place.
     fn add(&mut self, range: Range) {
-        let place = self.enter(range);
-        self.index.insert(place, &range);
-    }
-
-    /// As [`RangeCache::add`], as a loose one.
-    #[inline]
-    fn add_loose(&mut self, range: Range) {
-        let place = self.enter(range);
-        self.loose[word_of(place)] |= bit_of(place);
-        self.loosened += 1;
-        self.index.insert_loose(place, &range);
-    }
-
-    #[inline]
-    fn enter(&mut self, range: Range) -> usize {
         let place = self.vacancy();
         self.put_at(place, range);
+        self.index.insert(place, &range);
         self.used += 1;
         self.bytes += range.dirty_bytes();
-        place
     }
 
     fn vacancy(&mut self) -> usize {
@@ -188,13 +130,7 @@ impl RangeCache {
         let range = self.ranges[place];
         self.ranges[place].bytes = 0;
         compiler_fence(Release);
-        if self.is_loose(place) {
-            self.loose[word_of(place)] ^= bit_of(place);
-            self.loosened -= 1;
-            self.index.remove_loose(place, &range);
-        } else {
-            self.index.remove(place, &range);
-        }
+        self.index.remove(place, &range);
         self.vacant[self.vacancies] = place as u16;
         self.vacancies += 1;
         self.used -= 1;
@@ -225,8 +161,7 @@ impl RangeCache {
             bytes: old.bytes - bytes,
             ..old
         };
-        self.index
-            .begin_elsewhere(place, [&old, &new], self.is_loose(place));
+        self.index.begin_elsewhere(place, &old, &new);
         self.put_at(place, new);
         self.bytes -= old.dirty_bytes() - new.dirty_bytes();
     }
@@ -237,28 +172,15 @@ impl RangeCache {
         if self.bytes < bytes {
             return None;
         }
-        let place = self.find_fit(bytes, align).or_else(|| {
-            self.has_loose().then(|| self.join_all())?;
-            self.find_fit(bytes, align)
-        })?;
-        let rest = self.ranges[place].bytes - bytes;
-        let whole = rest < bytes / WHOLE_PART;
-        Some(self.cut(place, if whole { bytes + rest } else { bytes }))
-    }
-
-    #[inline]
-    fn find_fit(&self, bytes: usize, align: usize) -> Option<usize> {
         let fits = |range: &Range| range.address & (align - 1) == 0;
-        self.index.smallest(bytes, &self.ranges, fits)
-    }
-
-    fn has_loose(&self) -> bool {
-        self.loosened != 0
+        let place = self.index.smallest(bytes, &self.ranges, fits)?;
+        let rest = self.ranges[place].bytes - bytes;
+        let whole = rest < bytes / 16;
+        Some(self.cut(place, if whole { bytes + rest } else { bytes }))
     }
 
     /// Takes out the largest range, if it has so many bytes.
     pub(super) fn take_largest(&mut self, sizes: core::ops::Range<usize>) -> Option<Range> {
-        self.join_all();
         let place = self.index.largest(&self.ranges)?;
         let range = self.ranges[place];
         if !sizes.contains(&range.bytes) {
@@ -270,7 +192,6 @@ impl RangeCache {
 
     /// Takes the `more` bytes from `end` on, if all of them are kept.
     pub(super) fn take_behind(&mut self, end: usize, more: usize) -> bool {
-        self.join_all();
         let mut at = end;
         while at < end + more {
             match self.index.at(By::Start, at, &self.ranges) {
@@ -298,7 +219,6 @@ impl RangeCache {
 
     /// Takes out what has been kept longest, at most `bytes` bytes.
     pub(super) fn drop_oldest(&mut self, bytes: usize) -> Option<Range> {
-        self.join_all();
         let range = self.take(self.oldest(|range| !range.clean)?);
         let left = range.bytes.saturating_sub(bytes);
         if left > 0 {
@@ -316,7 +236,6 @@ impl RangeCache {
 
     /// Takes out a range that was freed at `then` or before.
     pub(super) fn drop_older(&mut self, then: u64) -> Option<Range> {
-        self.join_all();
         let place = self.oldest(|range| range.since <= then)?;
         Some(self.take(place))
     }
@@ -356,7 +275,6 @@ impl RangeCache {
     pub(super) fn rebuild(&mut self) {
         self.index.clear();
         (self.used, self.bytes, self.vacancies) = (0, 0, 0);
-        (self.loose, self.loosened) = ([0; LOOSE_WORDS], 0);
         self.top = PLACES;
         for place in 1..PLACES {
             let range = self.ranges[place];
@@ -365,15 +283,9 @@ impl RangeCache {
                 self.vacancies += 1;
                 continue;
             }
+            self.index.insert(place, &range);
             self.used += 1;
             self.bytes += range.dirty_bytes();
-            if range.clean {
-                self.index.insert(place, &range);
-                continue;
-            }
-            self.loose[word_of(place)] |= bit_of(place);
-            self.loosened += 1;
-            self.index.insert_loose(place, &range);
         }
         self.low = self.bytes;
     }
@@ -400,16 +312,7 @@ impl RangeCache {
             + taken.count()
             + usize::from(bytes != self.bytes || self.used != self.all().count())
             + usize::from(!places)
-            + self
-                .index
-                .validate(&self.ranges, |place| self.is_loose(place))
-            + self.validate_loose()
-    }
-
-    fn validate_loose(&self) -> usize {
-        let loose = (0..PLACES).filter(|&place| self.is_loose(place));
-        let stray = loose.clone().filter(|&place| self.ranges[place].bytes == 0);
-        stray.count() + loose.count().abs_diff(self.loosened)
+            + self.index.validate(&self.ranges)
     }
 }
 
@@ -475,11 +378,10 @@ mod tests {
         ]
     }
 
-    /// The same as plain lists, searched from end to end.
+    /// The same as a plain list, searched from end to end.
     #[derive(Default)]
     struct Model {
         ranges: Vec<Range>,
-        loose: Vec<Range>,
     }
 
     fn key(range: &Range) -> (usize, usize, u64, bool) {
@@ -487,24 +389,12 @@ mod tests {
     }
 
     impl Model {
-        fn all(&self) -> impl Iterator<Item = Range> + Clone + '_ {
-            self.ranges.iter().chain(&self.loose).copied()
-        }
-
         fn is_kept(&self, address: usize, bytes: usize) -> bool {
-            let meets = |range: Range| range.address < address + bytes && address < range.end();
-            self.all().any(meets)
+            let meets = |range: &Range| range.address < address + bytes && address < range.end();
+            self.ranges.iter().any(meets)
         }
 
-        fn put(&mut self, range: Range) {
-            if range.clean {
-                self.join(range);
-            } else {
-                self.loose.push(range);
-            }
-        }
-
-        fn join(&mut self, mut range: Range) {
+        fn put(&mut self, mut range: Range) {
             while let Some(at) = self.ranges.iter().position(|other| {
                 other.clean == range.clean
                     && (other.end() == range.address || range.end() == other.address)
@@ -517,32 +407,24 @@ mod tests {
             self.ranges.push(range);
         }
 
-        fn join_all(&mut self) {
-            for range in core::mem::take(&mut self.loose) {
-                self.join(range);
-            }
-        }
-
         /// Takes out what of any range lies within `block`, all of which is kept.
         fn take(&mut self, block: Block) {
             let mut left = block.bytes;
-            for list in [&mut self.ranges, &mut self.loose] {
-                for range in core::mem::take(list) {
-                    let from = range.address.max(block.address);
-                    let to = range.end().min(block.end());
-                    left -= to.saturating_sub(from);
-                    if from >= to {
-                        list.push(range);
-                        continue;
-                    }
-                    for (address, end) in [(range.address, from), (to, range.end())] {
-                        if address < end {
-                            list.push(Range {
-                                address,
-                                bytes: end - address,
-                                ..range
-                            });
-                        }
+            for range in core::mem::take(&mut self.ranges) {
+                let from = range.address.max(block.address);
+                let to = range.end().min(block.end());
+                left -= to.saturating_sub(from);
+                if from >= to {
+                    self.ranges.push(range);
+                    continue;
+                }
+                for (address, end) in [(range.address, from), (to, range.end())] {
+                    if address < end {
+                        self.ranges.push(Range {
+                            address,
+                            bytes: end - address,
+                            ..range
+                        });
                     }
                 }
             }
@@ -550,11 +432,11 @@ mod tests {
         }
 
         fn oldest(&self) -> Option<Range> {
-            self.all().min_by_key(|range| range.since)
+            self.ranges.iter().copied().min_by_key(|range| range.since)
         }
 
         fn sorted(&self) -> Vec<(usize, usize, u64, bool)> {
-            let mut all: Vec<_> = self.all().map(|range| key(&range)).collect();
+            let mut all: Vec<_> = self.ranges.iter().map(key).collect();
             all.sort_unstable();
             all
         }
@@ -573,9 +455,6 @@ mod tests {
                     since: now,
                     clean,
                 };
-                if model.all().count() == PLACES - 1 {
-                    model.join_all();
-                }
                 if let Some(replaced) = cache.put(range) {
                     assert_eq!(
                         model.oldest().map(|range| key(&range)),
@@ -587,17 +466,23 @@ mod tests {
             }
             Op::Fit { pages, align } => {
                 let bytes = pages * PAGE;
-                let fits = |range: &Range| {
+                let fits = |range: &&Range| {
                     !range.clean && range.bytes >= bytes && range.address.is_multiple_of(align)
                 };
-                if model.all().all(|range| !fits(&range)) && cache.bytes >= bytes {
-                    model.join_all();
-                }
-                let fitting = || model.all().filter(fits);
-                let least = fitting().map(|range| range.bytes).min();
+                let least = model
+                    .ranges
+                    .iter()
+                    .filter(fits)
+                    .map(|range| range.bytes)
+                    .min();
                 let all = |block: &Block| {
-                    let mut from = fitting().filter(|range| range.address == block.address);
-                    from.next().map(|range| range.bytes)
+                    let from = |range: &&Range| range.address == block.address;
+                    model
+                        .ranges
+                        .iter()
+                        .filter(fits)
+                        .find(from)
+                        .map(|range| range.bytes)
                 };
                 let Some(block) = cache.fit(bytes, align) else {
                     assert!(least.is_none_or(|_| cache.bytes < bytes));
@@ -608,13 +493,12 @@ mod tests {
                     least.unwrap(),
                 );
                 assert!(all <= least + least / 32, "{all} {least}");
-                let whole = all - bytes < bytes / WHOLE_PART;
+                let whole = all - bytes < bytes / 16;
                 assert_eq!(block.bytes, if whole { all } else { bytes });
                 model.take(block);
             }
             Op::Largest { from, to } => {
                 let sizes = from * PAGE..to * PAGE;
-                model.join_all();
                 let dirty = model.ranges.iter().filter(|range| !range.clean);
                 let largest = dirty.map(|range| range.bytes).max();
                 let taken = cache.take_largest(sizes.clone());
@@ -625,7 +509,6 @@ mod tests {
                 }
             }
             Op::Behind { at, pages } => {
-                model.join_all();
                 // Half of the time behind some range's first byte, where there is something to find.
                 let begins = model.ranges.get(at / 2).map(|range| range.address);
                 let end = begins.unwrap_or((FIRST + at) * PAGE);
@@ -642,7 +525,6 @@ mod tests {
                 }
             }
             Op::DropOldest { pages } => {
-                model.join_all();
                 let dirty = model.ranges.iter().filter(|range| !range.clean);
                 let oldest = dirty.copied().min_by_key(|range| range.since);
                 let dropped = cache.drop_oldest(pages * PAGE);
@@ -655,7 +537,6 @@ mod tests {
                 }
             }
             Op::DropOlder { ago } => {
-                model.join_all();
                 let then = now.saturating_sub(ago);
                 let oldest = model.oldest().filter(|range| range.since <= then);
                 let dropped = cache.drop_older(then);
@@ -730,7 +611,6 @@ mod tests {
             };
             assert!(cache.put(Range::freed(block, n as u64)).is_none());
         }
-        cache.join_all();
         // Another thread was taking these out, and had come to the index of the second.
         cache.ranges[3].bytes = 0;
         cache.ranges[5].bytes = 0;

@@ -5,8 +5,6 @@
 //!   ends    chains of ranges whose first byte, and whose end, hashes to the same number
 //! ```
 //!
-//! A *loose* range is in its bin alone. So one that is soon taken whole again costs no look at what lies beside it.
-//!
 //! It lies beside the ranges and is derived from them: a fork child makes it anew. Places are numbered from 1 on, so
 //! that an index of nothing is all zero and costs a process that frees no large block no memory.
 
@@ -178,12 +176,6 @@ impl RangeIndex {
         }
     }
 
-    /// Enters the range at `place`, which is not clean, as a loose one.
-    #[inline]
-    pub(super) fn insert_loose(&mut self, place: usize, range: &Range) {
-        self.enter_bin(place, range);
-    }
-
     /// Takes the range at `place` out.
     #[inline]
     pub(super) fn remove(&mut self, place: usize, range: &Range) {
@@ -194,19 +186,11 @@ impl RangeIndex {
         }
     }
 
-    /// Takes the loose range at `place` out.
-    #[inline]
-    pub(super) fn remove_loose(&mut self, place: usize, range: &Range) {
-        self.leave_bin(place, range);
-    }
-
     /// The range at `place` begins at another address from now on, and ends where it did.
     #[inline]
-    pub(super) fn begin_elsewhere(&mut self, place: usize, [old, new]: [&Range; 2], loose: bool) {
-        if !loose {
-            self.unchain(By::Start, place, old);
-            self.chain(By::Start, place, new);
-        }
+    pub(super) fn begin_elsewhere(&mut self, place: usize, old: &Range, new: &Range) {
+        self.unchain(By::Start, place, old);
+        self.chain(By::Start, place, new);
         if !new.clean && bin_of(old.bytes) != bin_of(new.bytes) {
             self.leave_bin(place, old);
             self.enter_bin(place, new);
@@ -233,8 +217,7 @@ impl RangeIndex {
         fits: impl Fn(&Range) -> bool,
     ) -> Option<usize> {
         let fits = |range: &Range| range.bytes >= bytes && fits(range);
-        let least = bin_of(bytes);
-        let first = self.filled_from(least)?;
+        let first = self.filled_from(bin_of(bytes))?;
         if first < EXACT {
             // Most often the first one will do, and all of its bin have one size.
             let place = self.bins[first] as usize;
@@ -336,18 +319,13 @@ impl RangeIndex {
     }
 
     /// Number of ranges that are not where they belong, and of entries that stand for none.
-    pub(super) fn validate(
-        &self,
-        ranges: &[Range; PLACES],
-        is_loose: impl Fn(usize) -> bool,
-    ) -> usize {
+    pub(super) fn validate(&self, ranges: &[Range; PLACES]) -> usize {
         let used = || (1..PLACES).filter(|&place| ranges[place].bytes != 0);
         let mut wrong = 0;
         for place in used() {
             let range = &ranges[place];
             for by in [By::Start, By::End] {
-                let chained = self.at(by, by.of(range), ranges) == Some(place);
-                wrong += usize::from(chained == is_loose(place));
+                wrong += usize::from(self.at(by, by.of(range), ranges) != Some(place));
             }
             let mut same = self.in_bin(bin_of(range.bytes)).take(PLACES);
             wrong += usize::from(same.any(|other| other == place) == range.clean);
@@ -368,8 +346,7 @@ impl RangeIndex {
                 .take(PLACES)
                 .count()
             });
-            let apart = used().filter(|&place| !is_loose(place));
-            wrong += chained.sum::<usize>().abs_diff(apart.count());
+            wrong += chained.sum::<usize>().abs_diff(used().count());
         }
         wrong
     }
