@@ -490,7 +490,7 @@ fn wait(
     let mut clock = Clock::start();
     let mut pause = Duration::from_micros(500);
     let mut late = false;
-    while !late && !(has_ended(child) && is_read()) {
+    while !(late || has_ended(child) && is_read()) {
         late = clock.read() >= patience;
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
