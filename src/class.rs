@@ -4,7 +4,8 @@
 //!   class 0          8 bytes
 //!   classes 1..=16   16, 32 ... 256         steps of 16
 //!   classes 17..=56  288 ... 8192           8 per doubling
-//!   class 57         spans: one slot, as large as its pages
+//!   classes 57..=74  8704, 9216 ... 32768   8 per doubling, and half a step above 8 and 16 KiB
+//!   class 75         spans: one slot, as large as its pages
 //! ```
 //!
 //! One table and one function each way. The tables are computed at compile time and checked
@@ -14,7 +15,7 @@ use crate::units::{pages_for, LOCAL_MAX, MIN_ALIGN, PAGE, PAIR_SLOTS, SLAB_PAGES
 use crate::units::{SLOTS, SMALL_MAX, SPAN_MAX, SPAN_PAGES};
 
 /// Number of size classes of slabs with many slots.
-pub const CLASSES: usize = 57;
+pub const CLASSES: usize = 75;
 /// Number of classes whose slot caches lie in thread-local storage: those up to [`LOCAL_MAX`].
 pub const LOCAL_CLASSES: usize = 33;
 /// The class number of spans.
@@ -23,6 +24,18 @@ pub const SPAN: usize = CLASSES;
 pub const PAIR: usize = 0;
 /// Number of page classes that spans are rounded to: 3..=16 each, then 8 per doubling to 32.
 pub const SPAN_BINS: usize = 22;
+
+/// The largest slots of which half of [`SLAB_PAGES`] holds enough, in bytes: slabs of larger ones have up to all.
+pub const MANY_MAX: u32 = 8 << 10;
+
+/// Number of classes of slots of up to [`MANY_MAX`] bytes.
+pub const MANY_CLASSES: usize = {
+    let mut class = 0;
+    while SIZES[class] <= MANY_MAX {
+        class += 1;
+    }
+    class
+};
 
 /// Slot sizes in bytes, by class.
 pub const SIZES: [u32; CLASSES] = sizes();
@@ -35,9 +48,16 @@ const fn sizes() -> [u32; CLASSES] {
         table[class] = 16 * class as u32;
         class += 1;
     }
+    let mut size: u32 = 256;
     while class < CLASSES {
-        let step = 32 << ((class - 17) / 8);
-        table[class] = table[class - 1] + step;
+        let doubling = size.ilog2();
+        // Blocks of 8 or 16 KiB and a header of their program's waste a sixteenth at most.
+        if size >= MANY_MAX && size.is_power_of_two() {
+            table[class] = size + (1 << (doubling - 4));
+            class += 1;
+        }
+        size += 1 << (doubling - 3);
+        table[class] = size;
         class += 1;
     }
     table
@@ -160,8 +180,8 @@ pub fn fit(size: usize, align: usize) -> Fit {
 }
 
 /// `ceil(2^32 / size)`. Multiplying an offset by it gives the slot number in the upper 32 bits. The lower half is below
-/// it exactly if the offset is a multiple of `size`, as long as `slab_bytes * size < 2^32` (Lemire, Kaser, Kurz,
-/// "Faster remainder by direct computation", 2019).
+/// it exactly if the offset is a multiple of `size`, as long as `slab_bytes * size < 2^32` or `size` is a power of two
+/// (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019).
 #[inline(always)]
 pub const fn reciprocal(size: u32) -> u32 {
     ((1u64 << 32).div_ceil(size as u64)) as u32
@@ -211,12 +231,27 @@ const fn best_pages(class: usize, least: usize, most: usize) -> usize {
     best
 }
 
-/// The fewest slots of a slab, so that the slow path is not taken for every other one.
+/// The most pages of a slab of `class`.
+pub const fn most_pages(class: usize) -> usize {
+    if SIZES[class] > MANY_MAX {
+        SLAB_PAGES
+    } else {
+        SLAB_PAGES / 2
+    }
+}
+
+/// The fewest slots of a slab, so that the slow path is not taken for every other one. Of slots above [`MANY_MAX`] half
+/// as many are enough: a program may need only one.
 const FIRST_SLOTS: usize = 4;
 
 const fn first_pages(class: usize) -> usize {
     let mut pages = 1;
-    while slots_in(class, pages) < FIRST_SLOTS || waste(class, pages) * 8 >= pages * PAGE {
+    let least = if SIZES[class] > MANY_MAX {
+        FIRST_SLOTS / 2
+    } else {
+        FIRST_SLOTS
+    };
+    while slots_in(class, pages) < least || waste(class, pages) * 8 >= pages * PAGE {
         pages += 1;
     }
     pages
@@ -227,7 +262,7 @@ const fn shapes() -> [[u8; STEPS]; CLASSES] {
     let mut class = 0;
     while class < CLASSES {
         let first = first_pages(class);
-        let mut full = SLAB_PAGES;
+        let mut full = most_pages(class);
         while waste(class, full) >= SIZES[class] as usize {
             full -= 1;
         }
@@ -377,7 +412,7 @@ mod tests {
         for class in 0..CLASSES {
             let size = size_of_class(class);
             let recip = reciprocal(size as u32);
-            for offset in 0..SLAB_PAGES * PAGE {
+            for offset in 0..most_pages(class) * PAGE {
                 let (slot, exact) = slot_at(offset, recip);
                 assert_eq!(
                     (slot, exact),
@@ -392,6 +427,13 @@ mod tests {
     fn a_span_has_one_exact_offset() {
         for offset in 0..SPAN_MAX {
             assert_eq!(slot_at(offset, SPAN_RECIPROCAL), (0, offset == 0));
+        }
+    }
+
+    #[test]
+    fn blocks_of_a_page_and_little_more_waste_at_most_an_eighth() {
+        for size in [4200, 8200, 16_400] {
+            assert!(size_of_class(class_of(size)) * 100 <= size * 112, "{size}");
         }
     }
 
@@ -436,7 +478,7 @@ mod tests {
         for shift in 0..=12 {
             let align = 1 << shift;
             for size in (0..=SMALL_MAX).step_by(7) {
-                let class = aligned_class(size, align).expect("8 KiB is a multiple of all");
+                let class = aligned_class(size, align).expect("32 KiB is a multiple of all");
                 assert!(size_of_class(class) >= size && size_of_class(class).is_multiple_of(align));
             }
         }
@@ -455,6 +497,6 @@ mod tests {
             }
         }
         assert_eq!(bin_pages(SPAN_BINS - 1), SPAN_PAGES);
-        assert_eq!(pages_for(SMALL_MAX + 1), 3);
+        assert_eq!(pages_for(SMALL_MAX + 1), 9);
     }
 }

@@ -11,7 +11,7 @@ use static_assertions::const_assert;
 /// First word of a page of counters: "slabsctr" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabsctr");
 /// Version of the layout of [`Counters`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Where the counters begin within their page, in bytes. The region's header stands before them.
 pub const OFFSET: usize = 1024;
 /// First word of a file in which each process that opens it takes a page of its own: "slabseac".

@@ -34,7 +34,7 @@ use core::ptr::NonNull;
 /// First word of the region: "slabside" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabside");
 /// Version of the region's layout: of the header, the slab headers, and what the areas mean.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// The parts of the region, in order of address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub const AREAS: usize = 15;
 const ALL_AREAS: usize = AREAS + 2;
 
 /// Bytes reserved for a thread heap.
-pub const HEAP_BYTES: usize = 4096;
+pub const HEAP_BYTES: usize = 8192;
 /// Bytes reserved for a first-class heap beside its thread heap.
 pub const ARENA_BYTES: usize = 1280;
 /// Bytes reserved for the bitmaps of a group of pages.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0, the owner's:       base | owner | recip size | frees_left slots class state | free[4]
-//!   line 1, everybody's:       remote[4] | id | queue | links | pages flags discarded counted
+//!   line 1, everybody's:       remote[4] | id | queue | links | pages flags counted discarded
 //!
 //!   the 8-byte class has a header pair, with eight words of each bitmap:
 //!   line 0  as above           line 1  free[4..8] | as above
@@ -55,11 +55,11 @@ pub struct Slab {
     pub(crate) pages: AtomicU8,
     /// Bits: [`SIZE_AMBIGUOUS`], [`GUARDS`], [`DUE`], [`SAMPLED`].
     flags: AtomicU8,
+    /// Live slots when the counters were last told.
+    pub counted: AtomicU16,
     /// One bit for each page of a slab of slots: the page was discarded while no slot on it was live, and no
     /// slot on it was cached since. See `heap::holes`.
-    pub discarded: AtomicU16,
-    /// Live slots when the counters were last told.
-    pub counted: AtomicU32,
+    pub discarded: AtomicU32,
 }
 
 #[cfg(not(loom))]
@@ -157,8 +157,8 @@ impl Slab {
             links: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU32::new(0))),
             pages: AtomicU8::new(0),
             flags: AtomicU8::new(0),
-            discarded: AtomicU16::new(0),
-            counted: AtomicU32::new(0),
+            counted: AtomicU16::new(0),
+            discarded: AtomicU32::new(0),
         }
     }
 }
@@ -273,20 +273,20 @@ impl SlabPtr {
                 core::mem::offset_of!(Slab, pages),
                 core::mem::offset_of!(Slab, flags),
             );
-            assert!(pages.is_multiple_of(4) && flags == pages + 1);
-            assert!(core::mem::offset_of!(Slab, discarded) == pages + 2);
+            assert!(pages.is_multiple_of(8) && flags == pages + 1);
+            assert!(core::mem::offset_of!(Slab, discarded) == pages + 4);
         };
         if cfg!(miri) || cfg!(target_endian = "big") {
             return !self.has(DUE | SAMPLED) && self.discarded.load(Relaxed) == 0;
         }
-        let all = ((DUE | SAMPLED) as u32) << 8 | 0xffff << 16;
-        // SAFETY: the four bytes from `pages` on lie in the header, at a multiple of four.
+        let all = ((DUE | SAMPLED) as u64) << 8 | 0xffff_ffff << 32;
+        // SAFETY: the eight bytes from `pages` on lie in the header, at a multiple of eight.
         let word = unsafe {
             &*self
                 .0
                 .as_ptr()
                 .byte_add(core::mem::offset_of!(Slab, pages))
-                .cast::<AtomicU32>()
+                .cast::<AtomicU64>()
         };
         word.load(Relaxed) & all == 0
     }
@@ -637,7 +637,7 @@ impl<const LINKS: usize> List<LINKS> {
 
 /// A doubly linked list through the [`PARTIAL`] links of its slabs, last in first out. One thread at a time.
 ///
-/// It has no tail: a heap has one for each class, and all of a heap fits a page.
+/// It has no tail: a heap has one for each class, and those of up to 8 KiB lie in one page.
 #[derive(Default)]
 pub struct Stack {
     head: Cell<u32>,
@@ -690,6 +690,11 @@ impl Stack {
         let slab = self.first(table)?;
         self.unlink(table, slab);
         Some(slab)
+    }
+
+    /// Whether no slab is on it.
+    pub fn is_empty(&self) -> bool {
+        self.head.get() == 0
     }
 
     /// Forgets all, without touching the slabs.

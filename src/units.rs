@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   page    4 KiB of heap, named by a PageNo counted from the heap's base
-//!   slab    1..=16 pages of slots of one size class, named by a SlabId
+//!   slab    1..=32 pages of slots of one size class, named by a SlabId
 //!   span    3..=32 pages that hold one block: a slab of one slot
 //!   large   anything bigger, a mapping of its own
 //! ```
@@ -14,7 +14,7 @@ pub const PAGE_SHIFT: u32 = 12;
 /// Bytes in one page of the heap. Ours, and not the system's: an OS page may be larger.
 pub const PAGE: usize = 1 << PAGE_SHIFT;
 /// The most pages that a slab of many slots spans.
-pub const SLAB_PAGES: usize = 16;
+pub const SLAB_PAGES: usize = 32;
 /// Slots in one bitmap word.
 pub const WORD_SLOTS: usize = 64;
 /// Bitmap words in an ordinary slab header.
@@ -26,7 +26,7 @@ pub const SLOTS: usize = WORDS * WORD_SLOTS;
 /// The most slots of a slab of the 8-byte class: one page of them.
 pub const PAIR_SLOTS: usize = PAIR_WORDS * WORD_SLOTS;
 /// The largest request served from a slab of many slots, in bytes.
-pub const SMALL_MAX: usize = 8 << 10;
+pub const SMALL_MAX: usize = 32 << 10;
 /// The largest request whose class has its slot cache in thread-local storage, in bytes.
 pub const LOCAL_MAX: usize = 1 << 10;
 /// The most pages of a span.

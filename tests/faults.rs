@@ -164,11 +164,11 @@ fn large_blocks_one_by_one() {
 fn spans_resized_binned_and_given_back() {
     let mut script = Vec::new();
     for i in 0..20 {
-        script.push(many(i % 3, 9_000 + i * 5_000, 3));
+        script.push(many(i % 3, 33_000 + i * 5_000, 3));
         script.push(Op::Realloc {
             thread: i % 3,
             pick: i * 2,
-            size: 10_000 + i * 6_000,
+            size: 34_000 + i * 5_000,
         });
         script.push(Op::Realloc {
             thread: 0,
@@ -184,7 +184,7 @@ fn spans_resized_binned_and_given_back() {
     script.extend([
         free(0, 0, 100, 1),
         Op::Clock(300),
-        many(0, 30_000, 3),
+        many(0, 50_000, 3),
         Op::Clock(300),
         Op::Reclaim(0),
     ]);

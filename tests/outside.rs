@@ -87,7 +87,7 @@ fn a_class_has_the_bytes_of_its_live_slots() {
     let blocks: Vec<*mut u8> = (0..1000)
         .map(|_| world.allocator.malloc(&one, 48))
         .collect();
-    let span = world.allocator.malloc(&one, 20_000);
+    let span = world.allocator.malloc(&one, 50_000);
     let look = || {
         let header = world.allocator.backend.meta.header();
         let seen = take(own_pid(), header as *const _ as usize)
@@ -95,7 +95,7 @@ fn a_class_has_the_bytes_of_its_live_slots() {
             .expect("read");
         (seen.live_of[3], seen.live_of[SPAN])
     };
-    assert_eq!(look(), (48_000, 20_480));
+    assert_eq!(look(), (48_000, 53_248));
     world.allocator.free(&one, blocks[0]);
     world.allocator.free(&other, blocks[1]);
     world.allocator.free(&other, blocks[999]);
@@ -201,7 +201,17 @@ fn sample() -> &'static (Seen, Image) {
             size: 8,
             count: 300,
         };
+        // A thread's first slabs of these have two pages each.
+        let sizes = (1100..2000).step_by(100);
+        let twos = sizes.flat_map(|size| {
+            (0..3).map(move |thread| Op::Malloc {
+                thread,
+                size,
+                count: 4,
+            })
+        });
         world.play(Random(7).take(2000));
+        world.play(twos);
         world.play([eights]);
         let (found, image) = take(own_pid(), region(&world));
         (found.expect("an honest region is read"), image)

@@ -21,6 +21,14 @@ fn phases_with_blocks_of_other_sizes_take_what_is_live() {
     passes_alone("resident/phases.c", &["5000", "300000", "20000", "2100000"]);
 }
 
+/// What a program asks for is hardly ever a power of two: a header of its own comes before the bytes.
+#[test]
+fn blocks_a_little_above_a_power_of_two_take_little_more() {
+    for size in ["4200", "8200", "16400"] {
+        passes_alone("resident/little_more.c", &[size]);
+    }
+}
+
 /// Also while the thread that made them sleeps.
 #[test]
 fn small_blocks_that_are_replaced_at_random_take_what_is_live() {

@@ -38,9 +38,7 @@ use crate::slab::{SlabPtr, SIZE_AMBIGUOUS};
 use crate::sync::{xor_owned, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Phase, SlotCache, ThreadCache};
-use crate::units::{
-    bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, REQUEST_MAX, SMALL_MAX, SPAN_MAX,
-};
+use crate::units::{bit_of, pages_for, word_of, SlabId, MIN_ALIGN, PAGE, REQUEST_MAX, SPAN_MAX};
 use crate::wide::Wide;
 use beds::{apart_most, Beds};
 use bytes::{Secret, CANARY, FEW};
@@ -54,6 +52,8 @@ pub use mitigations::Mitigations;
 pub use sample::Samples;
 pub use thread::Thread;
 
+/// The largest block that gets a slot, in bytes: a larger one has pages of its own, and a guard page right behind.
+const SLOT_MAX: usize = 8 << 10;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
@@ -342,7 +342,7 @@ impl Hardened {
         size: usize,
     ) -> Option<usize> {
         let fixed = self.fixed();
-        let most = if MANY { SMALL_MAX } else { FEW };
+        let most = if MANY { SLOT_MAX } else { FEW };
         if size > most || size == 0 {
             return None;
         }
@@ -509,7 +509,7 @@ impl Hardened {
     #[inline]
     fn need(&self, size: usize) -> usize {
         let guard = self.fixed().mitigations.guard;
-        if guard && size > SMALL_MAX && size.is_multiple_of(PAGE) {
+        if guard && size > SLOT_MAX && size.is_multiple_of(PAGE) {
             return size;
         }
         size.saturating_add(self.behind()).max(1)
@@ -626,7 +626,7 @@ impl Hardened {
 
     /// Whether a new block of `size` bytes is all zero.
     pub fn is_clear(&self, size: usize) -> bool {
-        self.fixed().mitigations.zero && size > SMALL_MAX
+        self.fixed().mitigations.zero && size > SLOT_MAX
     }
 
     // ---- free -----------------------------------------------------------------------------------
@@ -764,7 +764,7 @@ impl Hardened {
     #[inline(always)]
     unsafe fn is_whole(&self, addr: usize, size: usize, bytes: usize) -> bool {
         let fixed = self.fixed();
-        if bytes > SMALL_MAX {
+        if bytes > SLOT_MAX {
             // SAFETY: the caller guarantees that the slot is live.
             return unsafe { self.is_room_whole(addr, size, bytes) };
         }
@@ -1308,7 +1308,7 @@ fn put_back(cache: &SlotCache, slot: *mut u8) {
 /// The class of the slot for a block that needs `need` bytes at a multiple of `align`. `None` means it needs a span.
 fn slot_class(need: usize, align: usize) -> Option<usize> {
     match align {
-        _ if need > SMALL_MAX || align > PAGE => None,
+        _ if need > SLOT_MAX || align > PAGE => None,
         0..=8 => Some(class_of(need)),
         9..=MIN_ALIGN => Some(class_of(need.max(MIN_ALIGN))),
         _ => aligned_class(need, align),
@@ -1318,11 +1318,11 @@ fn slot_class(need: usize, align: usize) -> Option<usize> {
 /// Whether a block that needs `need` bytes would be given a slot of `slab`'s kind.
 fn fits_as_well(slab: SlabPtr, need: usize) -> bool {
     if slab.is_span() {
-        let span = need > SMALL_MAX && need <= SPAN_MAX;
+        let span = need > SLOT_MAX && need <= SPAN_MAX;
         let pages = pages_for(need);
         return span && (pages == slab.pages() || shared_pages(pages) == slab.pages());
     }
-    need <= SMALL_MAX && class_of(need) == slab.class()
+    need <= SLOT_MAX && class_of(need) == slab.class()
 }
 
 /// A free slot was written to at its byte `at`.

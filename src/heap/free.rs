@@ -165,7 +165,7 @@ impl Heap {
     pub(super) fn account(&self, slab: SlabPtr, free: usize) {
         let live = slab.slots() - free;
         let told = slab.counted.load(Relaxed) as usize;
-        slab.counted.store(live as u32, Relaxed);
+        slab.counted.store(live as u16, Relaxed);
         let more = (live as isize - told as isize) * slab.size() as isize;
         self.live.set(self.live.get() + more as i64);
     }

@@ -33,7 +33,7 @@ const LOOKS: usize = 512;
 const LOOKS_PER_MS: usize = 16;
 const CALLS: usize = 64;
 const CALLS_PER_MS: usize = 10;
-/// A slab with a smaller part of its slots free is not looked at closely.
+/// A slab of small slots with a smaller part of them free is not looked at closely.
 const FREE_PART: usize = 4;
 
 /// What the search for holes has learnt, and where it stopped.
@@ -76,8 +76,18 @@ struct Allowance {
     calls: usize,
 }
 
+/// Whether `slab`, with `free` slots free, may have pages to discard: enough are free, or each has a page to itself.
+fn is_worth_a_look(slab: SlabPtr, free: usize) -> bool {
+    let least = if slab.size() > 2 * PAGE {
+        1
+    } else {
+        slab.slots() / FREE_PART
+    };
+    slab.pages() > 1 && free >= least
+}
+
 /// One bit for each page of `slab` on which a slot is live.
-fn live_pages(slab: SlabPtr) -> u16 {
+fn live_pages(slab: SlabPtr) -> u32 {
     let (size, slots) = (slab.size(), slab.slots());
     let mut pages = 0;
     for word in 0..slab.words() {
@@ -96,29 +106,28 @@ fn live_pages(slab: SlabPtr) -> u16 {
 
 /// One bit for each page of `slab` on which no slot is live. None of a slab that has one page, or so few free slots
 /// that it is not worth a look.
-pub(super) fn idle_pages(slab: SlabPtr) -> u16 {
-    let free = slab.count_free() + slab.count_remote();
-    if slab.pages() < 2 || free < slab.slots() / FREE_PART {
+pub(super) fn idle_pages(slab: SlabPtr) -> u32 {
+    if !is_worth_a_look(slab, slab.count_free() + slab.count_remote()) {
         return 0;
     }
     pages_between(0, slab.pages() * PAGE) & !live_pages(slab)
 }
 
 /// One bit for each page that a byte from `start` to before `end` lies on, counted from the slab's start.
-fn pages_between(start: usize, end: usize) -> u16 {
+fn pages_between(start: usize, end: usize) -> u32 {
     let (first, last) = (start / PAGE, (end - 1) / PAGE);
-    (u32::MAX >> (31 - last) & u32::MAX << first) as u16
+    u32::MAX >> (31 - last) & u32::MAX << first
 }
 
 /// The runs of set bits of `pages`: first page and number.
-fn runs(mut pages: u16) -> impl Iterator<Item = (usize, usize)> {
+fn runs(mut pages: u32) -> impl Iterator<Item = (usize, usize)> {
     core::iter::from_fn(move || {
         if pages == 0 {
             return None;
         }
         let first = pages.trailing_zeros();
         let n = (pages >> first).trailing_ones();
-        pages &= !((((1u32 << n) - 1) << first) as u16);
+        pages &= !(u32::MAX >> (32 - n) << first);
         Some((first as usize, n as usize))
     })
 }
@@ -178,9 +187,7 @@ impl Heap {
             calls: CALLS.saturating_add(since.saturating_mul(CALLS_PER_MS)),
         };
         self.search(backend, patience, &mut allowance);
-        for class in &self.classes {
-            class.taken.set(class.taken.get() / 2);
-        }
+        self.classes.iter().for_each(Class::halve_taken);
     }
 
     /// Discards all pages on which no slot is live.
@@ -262,8 +269,7 @@ impl Heap {
         allowance: &mut Allowance,
     ) -> bool {
         let live = slab.frees_left.get().max(0) as usize;
-        let slots = slab.slots();
-        if slab.pages() < 2 || slots.saturating_sub(live) < slots / FREE_PART {
+        if !is_worth_a_look(slab, slab.slots().saturating_sub(live)) {
             return false;
         }
         let before = slab.discarded.load(Relaxed);
@@ -281,7 +287,7 @@ impl Heap {
         &self,
         backend: &Backend<O>,
         slab: SlabPtr,
-        pages: u16,
+        pages: u32,
     ) -> usize {
         let mut bytes = 0;
         for (first, n) in runs(pages & !slab.discarded.load(Relaxed)) {
@@ -313,7 +319,7 @@ impl Heap {
         let (os, meta) = (&backend.os, &backend.meta);
         let gone = backend.pages.discard_within(os, meta, slab, 0, pages);
         let any = gone.is_some_and(|gone| !gone.is_empty());
-        slab.discarded.store(u16::from(any), Relaxed);
+        slab.discarded.store(u32::from(any), Relaxed);
     }
 
     /// Discards the pages of the active slab of `class` on which no slot is live or cached.
@@ -346,12 +352,13 @@ impl Heap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::SLAB_PAGES;
 
     #[test]
     fn pages_between_are_those_that_a_byte_lies_on() {
-        for start in (0..16 * PAGE).step_by(1000) {
-            for end in (start + 1..=16 * PAGE).step_by(999) {
-                let expected = (0..16)
+        for start in (0..SLAB_PAGES * PAGE).step_by(1000) {
+            for end in (start + 1..=SLAB_PAGES * PAGE).step_by(999) {
+                let expected = (0..SLAB_PAGES)
                     .filter(|page| page * PAGE < end && (page + 1) * PAGE > start)
                     .fold(0, |pages, page| pages | 1 << page);
                 assert_eq!(pages_between(start, end), expected, "{start} to {end}");
@@ -361,13 +368,15 @@ mod tests {
 
     #[test]
     fn runs_cover_just_the_set_bits() {
-        for pages in 0..=u16::MAX {
+        let halves = (0..=u32::from(u16::MAX)).step_by(7);
+        let mixed = halves.flat_map(|low| [low, low << 16, !low, low | low.reverse_bits()]);
+        for pages in mixed {
             let mut covered = 0;
             for (first, n) in runs(pages) {
-                let run = (((1u32 << n) - 1) << first) as u16;
+                let run = (((1u64 << n) - 1) << first) as u32;
                 assert_eq!(covered & run, 0);
                 assert_eq!(
-                    (u32::from(pages) >> (first + n)) & 1,
+                    u64::from(pages) >> (first + n) & 1,
                     0,
                     "a run is as long as can be"
                 );

@@ -32,7 +32,7 @@ mod arenas;
 mod profiling;
 
 use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_at, slots_in};
-use crate::class::{CLASSES, LOCAL_CLASSES, SPAN_BINS};
+use crate::class::{CLASSES, LOCAL_CLASSES, MANY_CLASSES, SPAN_BINS};
 use crate::counters;
 use crate::door::Door;
 use crate::large::{Block, Large};
@@ -269,18 +269,12 @@ pub struct Heap {
     arena: Cell<bool>,
     /// The thread's block, which holds the caches of the smaller classes.
     local: Cell<*const ThreadCache>,
-    caches: [SlotCache; CLASSES - LOCAL_CLASSES],
-    classes: [Class; CLASSES],
-    /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
-    /// which its thread needs all the time.
-    lost: [AtomicU32; CLASSES],
     /// All spans of the heap's.
     spans: List,
     /// The span of each bin that is taken and freed without an event.
     active_spans: [Cell<Option<SlabPtr>>; SPAN_BINS],
     /// Bins that are not empty.
     binned: Cell<u32>,
-    bins: [List<PARTIAL>; SPAN_BINS],
     binned_bytes: Cell<usize>,
     /// The least value of `binned_bytes` since the last decay.
     binned_low: Cell<usize>,
@@ -321,13 +315,25 @@ pub struct Heap {
     last_decay: AtomicU64,
     /// What the search for holes has learnt, and where it stopped.
     holes: holes::Search,
-    /// Blocks that realloc moved to smaller slots.
-    pub shrunk: Shrunk,
     /// Address, number and size of a slot that was found freed twice and mended. Address 0: none.
     twice: [Cell<usize>; 3],
+    caches: [SlotCache; CLASSES - LOCAL_CLASSES],
+    /// The first page ends after those of up to 8 KiB. What lies after it is written to only for larger slots, when spans
+    /// are freed, and when a realloc moves a block that shrinks. So the heap of a thread without these takes one page.
+    classes: [Class; CLASSES],
+    /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
+    /// which its thread needs all the time.
+    lost: [AtomicU32; CLASSES],
+    /// Free spans that are kept, by bin.
+    bins: [List<PARTIAL>; SPAN_BINS],
+    /// Blocks that realloc moved to smaller slots.
+    pub shrunk: Shrunk,
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
+static_assertions::const_assert!(
+    core::mem::offset_of!(Heap, classes) + MANY_CLASSES * core::mem::size_of::<Class>() <= PAGE
+);
 
 /// What part of its `slots`, one of so many, a class may have as spare slots. None for few slots, since refill goes
 /// round those in no time. A slab with less than that free when its turn comes is nearly full.
@@ -361,6 +367,40 @@ fn place(free: usize, slots: usize) -> (State, i32) {
 }
 
 impl Class {
+    /// Forgets all, without touching slabs. What is forgotten already is not written to (see [`Heap::classes`]).
+    fn forget(&self) {
+        let counters = [
+            &self.active,
+            &self.owned,
+            &self.grown,
+            &self.nearly_full,
+            &self.spare,
+        ];
+        let unused = counters.iter().all(|counter| counter.get() == 0)
+            && self.partial.is_empty()
+            && self.full.is_empty()
+            && self.sparse.is_empty()
+            && self.taken.get() == 0;
+        if unused {
+            return;
+        }
+        counters.iter().for_each(|counter| counter.set(0));
+        self.partial.clear();
+        self.full.clear();
+        self.sparse.clear();
+        self.cursor.set(0);
+        self.taken.set(0);
+        self.shared.set(false);
+    }
+
+    /// Half as many slabs count as those whose turn came lately.
+    fn halve_taken(&self) {
+        let taken = self.taken.get();
+        if taken != 0 {
+            self.taken.set(taken / 2);
+        }
+    }
+
     /// Notes that the heap owns one slab more of this class.
     fn own(&self) {
         self.owned.set(self.owned.get() + 1);

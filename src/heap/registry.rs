@@ -385,7 +385,7 @@ impl Heaps {
         let (mut live, _) = backend.large.live();
         backend.pages.each_slab(|slab| {
             let slots = slab.slots() - slab.count_free();
-            slab.counted.store(slots as u32, Relaxed);
+            slab.counted.store(slots as u16, Relaxed);
             live += slots * slab.size();
         });
         let counters = backend.meta.counters();

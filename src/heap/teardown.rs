@@ -235,29 +235,17 @@ impl Heap {
     pub(super) fn forget_all(&self) {
         self.returned.iter().for_each(|returned| returned.set(0));
         for class in 0..CLASSES {
-            let this = &self.classes[class];
-            this.full.clear();
-            self.lost[class].store(0, Relaxed);
-            this.partial.clear();
-            this.sparse.clear();
-            this.cursor.set(0);
-            this.taken.set(0);
-            this.shared.set(false);
-            for counter in [
-                &this.active,
-                &this.owned,
-                &this.grown,
-                &this.nearly_full,
-                &this.spare,
-            ] {
-                counter.set(0);
+            self.classes[class].forget();
+            if self.lost[class].load(Relaxed) != 0 {
+                self.lost[class].store(0, Relaxed);
             }
             if !self.local.get().is_null() {
                 self.cache(class).drop_slots();
             }
         }
         self.caches.iter().for_each(SlotCache::drop_slots);
-        self.bins.iter().for_each(List::clear);
+        let used = self.bins.iter().filter(|bin| !bin.is_empty());
+        used.for_each(List::clear);
         self.spans.clear();
         self.profiling.forget_due();
         self.forget_active_spans();

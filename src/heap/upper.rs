@@ -5,15 +5,21 @@
 
 use super::{Backend, Heap, TICK_EVERY};
 use crate::bitmap::slots_of_word;
-use crate::class::{slots_in, CLASSES, LOCAL_CLASSES};
+use crate::class::{most_pages, slots_in, CLASSES, LOCAL_CLASSES};
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{unlinked, Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Busy, SlotCache};
-use crate::units::{SlabId, SLAB_PAGES, WORD_SLOTS};
+use crate::units::{SlabId, WORD_SLOTS};
 use core::sync::atomic::compiler_fence;
 
-static_assertions::const_assert!(slots_in(LOCAL_CLASSES, SLAB_PAGES) <= WORD_SLOTS);
+const _: () = {
+    let mut class = LOCAL_CLASSES;
+    while class < CLASSES {
+        assert!(slots_in(class, most_pages(class)) <= WORD_SLOTS);
+        class += 1;
+    }
+};
 
 impl Heap {
     /// The cache of the `upper`-th class above the thread-local ones.

@@ -3,7 +3,7 @@
 use super::policy::Policy;
 use super::window::{Kind, Window};
 use super::Pages;
-use crate::class::SPAN;
+use crate::class::MANY_MAX;
 use crate::counters;
 use crate::free_runs::Cleanness;
 use crate::meta::{Area, Meta, WINDOWS};
@@ -25,7 +25,7 @@ impl Pages {
                 self.refused.store(0, Relaxed);
                 return true;
             }
-            inner.policy.begin_growth(shape.class == SPAN);
+            inner.policy.begin_growth(shape.size > MANY_MAX as usize);
         }
         let grown = self.grow_break(os, meta, need) || self.grow_mapped(os, meta, need);
         self.refused.store(u32::from(!grown), Relaxed);

@@ -100,7 +100,7 @@ impl Headers {
         let kind = Headers::kind(class);
         if self.spare[kind] != 0 {
             let slab = table.get(SlabId(self.spare[kind]));
-            self.spare[kind] = slab.counted.load(Relaxed);
+            self.spare[kind] = slab.discarded.load(Relaxed);
             return Some(slab);
         }
         let n = kind + 1;
@@ -119,7 +119,7 @@ impl Headers {
     pub(super) fn give(&mut self, slab: SlabPtr) {
         self.raise_epoch();
         let kind = Headers::kind(slab.class());
-        slab.counted.store(self.spare[kind], Relaxed);
+        slab.discarded.store(self.spare[kind], Relaxed);
         self.spare[kind] = slab.id().0;
     }
 }

@@ -61,10 +61,10 @@ enum Discarded {
 
 /// `counted` of a kept slab: its contents are gone, or may lie in memory. They stay there where they are not zero as
 /// they were left: the next allocation from it will tell of a write after free.
-const COLD: u32 = 0;
-const WARM: u32 = 1;
+const COLD: u16 = 0;
+const WARM: u16 = 1;
 /// `counted` of a span that nobody has had yet: it is all zero.
-const UNUSED: u32 = 2;
+const UNUSED: u16 = 2;
 
 /// Random bits that a span is drawn by.
 const LOT_BITS: usize = 4;
@@ -166,7 +166,7 @@ impl Parked {
     }
 
     /// Adds a slab whose owner word says released, and whose pages are as `how` says.
-    pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr, how: u32) {
+    pub(super) fn put(&mut self, table: SlabTable, slab: SlabPtr, how: u16) {
         slab.owner.store(RELEASED, Relaxed);
         // A fork child believes it of every slab whose state says so.
         slab.counted.store(how, Relaxed);

@@ -121,11 +121,12 @@ impl Policy {
             || self.largest >= self.huge_from && window.kind == Kind::Break && window.len >= again
     }
 
-    /// The heap is about to grow for a span, or for a slab. A program writes to few pages of a large block at times, and
-    /// the first write to a huge page makes all of it resident. A slab of small slots has a block on each page. So huge
-    /// pages are asked for where slabs are to lie, and for spans only if the user wants them everywhere.
-    pub(super) fn begin_growth(&mut self, is_span: bool) {
-        self.fills = !is_span || self.huge_from == HUGE_PAGES;
+    /// The heap is about to grow, for blocks of more than two pages or for smaller ones. A program writes to few pages of
+    /// a large block at times, and the first write to a huge page makes all of it resident. A slab of small slots has a
+    /// block on each page. So huge pages are asked for where such slabs are to lie, and for larger blocks only if the user
+    /// wants them everywhere.
+    pub(super) fn begin_growth(&mut self, for_large: bool) {
+        self.fills = !for_large || self.huge_from == HUGE_PAGES;
     }
 
     /// Something else in the process grew by `pages` pages at `now`: how many of `dirty` free pages may stay, where

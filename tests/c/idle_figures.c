@@ -6,7 +6,7 @@
 
 enum { KINDS = 3, TOTAL = 40000000, KEPT = 32 };
 
-static const size_t sizes[KINDS] = {300, 20000, 1000000};
+static const size_t sizes[KINDS] = {300, 40000, 1000000};
 static void *block[KINDS][TOTAL / 300];
 
 /* Resident bytes that no figure names are at most a twentieth and 1 MiB, and so are named ones that are not resident. */

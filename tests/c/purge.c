@@ -11,7 +11,7 @@ static bool comes_down_to(size_t most) {
     for (int i = 0; i < 100; i++) {
         if (resident_bytes() < most) return true;
         for (int j = 0; j < 1000; j++) give(take(64));
-        give(take(20000));
+        give(take(50000));
         wait_ms(20);
     }
     return false;

@@ -50,7 +50,7 @@ static void into_free_pages_behind(void) {
     unsigned char *block;
     int tries = 0;
     do { /* the break grows in batches: soon free pages lie behind the last span */
-        block = take(12288);
+        block = take(40960);
         CHECK(++tries <= 200);
     } while ((unsigned char *)break_now() - (block + room(block)) < 8 * PAGE_BYTES);
     size_t size = room(block);

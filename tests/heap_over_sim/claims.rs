@@ -98,12 +98,12 @@ fn headers_that_others_map_into_end_there_and_the_heap_stays_whole() {
     heap.take(0, 100);
     let page = page_of(&heap, Area::Slabs, 4);
     assert!(heap.sim().intrude(page));
-    let blocks = take_until_refused(&heap, 20_000, 5000);
+    let blocks = take_until_refused(&heap, 50_000, 5000);
     assert!((100..200).contains(&blocks.len()), "{}", blocks.len());
     heap.is_sound();
     heap.give_all(0, &blocks);
     heap.is_sound();
-    let again = take_until_refused(&heap, 20_000, 5000);
+    let again = take_until_refused(&heap, 50_000, 5000);
     assert_eq!(again.len(), blocks.len());
     heap.is_sound();
 }

@@ -87,7 +87,7 @@ fn a_child_is_served_whichever_lock_was_held() {
                 assert!(lock.is_free(), "lock {held} of {count}, {heaps} heaps");
             });
             heap.is_sound();
-            let blocks = heap.take_many(forking, 20_000, 20);
+            let blocks = heap.take_many(forking, 50_000, 20);
             heap.give_all(forking, &blocks);
             heap.is_sound();
         }
@@ -109,7 +109,7 @@ type SlotCache = fn(&Allocator<Sim>, &ThreadCache, [*mut u8; 3]) -> bool;
 /// Every other function, as far as it goes into the allocator. Returns whether it did what it is for.
 const ENTRIES: &[(&str, SlotCache)] = &[
     ("slabside_malloc", |a, t, _| {
-        [100, 5000, 20_000, 200_000]
+        [100, 5000, 20_000, 50_000, 200_000]
             .iter()
             .all(|&size| !a.malloc(t, size).is_null())
     }),
@@ -126,13 +126,13 @@ const ENTRIES: &[(&str, SlotCache)] = &[
         a.occupancy(t, blocks[0]).live > 0 && a.occupancy(t, blocks[1]).slots == 0
     }),
     ("slabside_zalloc", |a, t, _| {
-        !a.calloc(t, 1, 20_000).is_null()
+        !a.calloc(t, 1, 50_000).is_null()
     }),
     ("slabside_realloc", |a, t, blocks| {
         !a.realloc(t, blocks[2], 400_000).is_null()
     }),
     ("slabside_reallocarray", |a, t, blocks| {
-        !a.realloc(t, blocks[1], 40_000).is_null()
+        !a.realloc(t, blocks[1], 80_000).is_null()
     }),
     ("slabside_free", |a, t, blocks| {
         blocks.into_iter().for_each(|block| a.free(t, block));
@@ -155,7 +155,7 @@ const ENTRIES: &[(&str, SlotCache)] = &[
         stats(a, t).large == 0
     }),
     ("slabside_aligned_alloc", |a, t, _| {
-        !a.aligned(t, 20_000, 8192).is_null()
+        !a.aligned(t, 50_000, 8192).is_null()
     }),
     ("slabside_memalign", |a, t, _| {
         !a.aligned(t, 100, 8192).is_null()
@@ -164,7 +164,7 @@ const ENTRIES: &[(&str, SlotCache)] = &[
         !a.aligned(t, 200_000, 64).is_null()
     }),
     ("slabside_valloc", |a, t, _| {
-        !a.aligned(t, 20_000, 4096).is_null()
+        !a.aligned(t, 50_000, 4096).is_null()
     }),
     ("slabside_pvalloc", |a, t, _| {
         !a.aligned(t, 24_576, 4096).is_null()
@@ -184,7 +184,7 @@ const ENTRIES: &[(&str, SlotCache)] = &[
         a.malloc_at_least(t, 200_000).1 >= 200_000
     }),
     ("slabside_aligned_realloc", |a, t, blocks| {
-        !a.realloc_aligned(t, blocks[1], 40_000, 64).is_null()
+        !a.realloc_aligned(t, blocks[1], 80_000, 64).is_null()
     }),
     ("slabside_try_expand", |a, t, blocks| {
         a.try_expand(t, blocks[2], 200_000)
@@ -216,7 +216,7 @@ const OF_HEAPS: &[(&str, OfHeap)] = &[
         !a.aligned_in(t, heap, 200_000, 1).is_null()
     }),
     ("slabside_heap_calloc", |a, t, heap| {
-        !a.zeroed_in(t, heap, 20_000, 1).is_null()
+        !a.zeroed_in(t, heap, 50_000, 1).is_null()
     }),
     ("slabside_heap_aligned_alloc", |a, t, heap| {
         !a.aligned_in(t, heap, 100, 64).is_null()
@@ -239,9 +239,9 @@ fn child_goes_through(
 ) {
     let heap = Heap::with(sim_with(|config| config.marks_forks = true));
     let (allocator, thread) = (&heap.allocator, &heap.threads[0]);
-    let blocks = [100, 20_000, 200_000].map(|size| heap.take(0, size) as *mut u8);
+    let blocks = [100, 50_000, 200_000].map(|size| heap.take(0, size) as *mut u8);
     let first_class = allocator.create_arena(thread).expect("a heap");
-    heap.take_many(1, 20_000, 3);
+    heap.take_many(1, 50_000, 3);
     allocator.each_lock(&mut |lock| lock.lose());
     assert!(heap.sim().fork(), "nothing would tell the child");
     assert!(work(allocator, thread, blocks, first_class), "{name}");

@@ -93,7 +93,7 @@ fn spans_kept_for_reuse_decay() {
     assert!(heap.stats().spans >= 8);
     for _ in 0..4 {
         heap.sim().advance_clock(600);
-        (0..130).for_each(|_| heap.give(0, heap.take(0, 9000)));
+        (0..130).for_each(|_| heap.give(0, heap.take(0, 40_000)));
     }
     assert!(heap.stats().spans <= 2, "{:?}", heap.stats());
 }
@@ -103,24 +103,25 @@ fn a_span_grows_and_shrinks_in_place() {
     let heap = Heap::new();
     heap.take(0, 1);
     let block = heap.take(0, 100_000);
-    let grown = heap.take(0, 10_000); // Behind it nothing but the heap's free end.
+    let grown = heap.take(0, 40_000); // Behind it nothing but the heap's free end.
     heap.give(0, heap.take(0, SPAN_MAX)); // The break is moved far enough.
     heap.allocator
         .backend
         .pages
         .trim(heap.sim(), &heap.allocator.backend.meta, 64);
-    assert_eq!(heap.resize(0, block, 20_000), block, "shrinks in place");
-    assert_eq!(heap.usable(block), 5 * PAGE);
+    assert_eq!(heap.resize(0, block, 60_000), block, "shrinks in place");
+    assert_eq!(heap.usable(block), 15 * PAGE);
     assert_eq!(
         heap.resize(0, block, 90_000),
         block,
         "grows over what it gave back"
     );
     assert_eq!(heap.usable(block), 22 * PAGE);
-    assert_eq!(heap.resize(0, block, 10_000), block);
-    assert_eq!(heap.usable(block), 3 * PAGE, "the smallest span");
-    assert_eq!(heap.resize(0, block, 7000), block, "more than half of it");
-    for inner in [3 * PAGE, 5 * PAGE] {
+    assert_eq!(heap.resize(0, block, 50_000), block);
+    assert_eq!(heap.resize(0, block, 33_000), block);
+    assert_eq!(heap.usable(block), 9 * PAGE, "the smallest span");
+    assert_eq!(heap.resize(0, block, 30_000), block, "more than half of it");
+    for inner in [9 * PAGE, 15 * PAGE] {
         let addr = block + inner;
         assert_eq!(
             heap.misuse_of_give(0, addr),
@@ -178,14 +179,14 @@ fn a_realloc_in_place_of_a_freed_block_is_found() {
 #[test]
 fn a_span_that_cannot_grow_in_place_moves() {
     let heap = Heap::new();
-    let (block, neighbour) = (heap.take(0, 20_000), heap.take(0, 20_000));
+    let (block, neighbour) = (heap.take(0, 50_000), heap.take(0, 50_000));
     // SAFETY: the test holds the block, which is live and has that size.
-    unsafe { (block as *mut u8).write_bytes(0x77, 20_000) };
-    let moved = heap.resize(0, block, 40_000);
+    unsafe { (block as *mut u8).write_bytes(0x77, 50_000) };
+    let moved = heap.resize(0, block, 100_000);
     assert_ne!(moved, block);
     let large = heap.resize(0, moved, 400_000);
     // SAFETY: live, and at least as long as what was copied.
-    let kept = unsafe { std::slice::from_raw_parts(large as *const u8, 20_000) };
+    let kept = unsafe { std::slice::from_raw_parts(large as *const u8, 50_000) };
     assert!(kept.iter().all(|&byte| byte == 0x77));
     heap.give_all(0, &[large, neighbour]);
     heap.is_sound();

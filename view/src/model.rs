@@ -633,13 +633,16 @@ impl Heap {
             && u64::from(slab.pages) <= self.region.fact(Fact::SlabPages)
     }
 
-    /// Whether a slot is as large as those of the class: of the newest layout the sizes are known.
+    /// Whether a slot is as large as those of the class: from layout 4 on the sizes are known.
     fn has_size_of_class(&self, slab: &Slab) -> bool {
         let known = layout::SIZES.get(usize::from(slab.class));
         match self.region.version {
-            region::NEWEST => known.is_some_and(|&size| u64::from(size) == slab.size),
+            4 | region::NEWEST => {
+                usize::from(slab.class) < self.region.span_class()
+                    && known.is_some_and(|&size| u64::from(size) == slab.size)
+            }
             _ => {
-                usize::from(slab.class) < layout::SPAN
+                usize::from(slab.class) < self.region.span_class()
                     && slab.size >= 8
                     && slab.size.is_multiple_of(8)
             }

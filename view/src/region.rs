@@ -1,7 +1,8 @@
 //! The header of a metadata region: where areas, windows and tables lie, by what it states of itself.
 //!
-//! Layouts 3 and 4 state what a reader needs. Layout 2 left most of it to be known, and that is written down here. Layout 4
-//! is 3 with the heap profile after it. Nothing is taken from a header before it was compared with what it may be.
+//! Layouts 3 to 5 state what a reader needs. Layout 2 left most of it to be known, and that is written down here. Layout 4
+//! is 3 with the heap profile after it. Layout 5 has slots of up to 32 KiB. Nothing is taken from a header before it was
+//! compared with what it may be.
 
 use crate::source::{Source, Span, ADDRESSES};
 use crate::{Error, Result};
@@ -22,6 +23,8 @@ pub const WINDOW_PAGES: u64 = 64 << 10;
 const HEADER_2: usize = 296;
 /// Bytes of a header of layout 3.
 const HEADER_3: usize = 656;
+/// The class number of spans up to layout 4, whose largest slots have 8 KiB. The classes below are those of today.
+const SPAN_4: usize = 57;
 /// Bytes of a slab header, in all layouts.
 pub const SLAB_BYTES: usize = layout::SLAB_BYTES;
 
@@ -187,7 +190,7 @@ impl Region {
         let version = word32(bytes, offset::VERSION);
         let (header, facts) = match version {
             2 => (HEADER_2, FACTS_2),
-            3 | NEWEST => (
+            3 | 4 | NEWEST => (
                 if version == 3 {
                     HEADER_3
                 } else {
@@ -331,8 +334,8 @@ impl Region {
             && os_page.is_power_of_two()
             && (PAGE..=1 << 20).contains(&os_page)
             && self.fact(Fact::Slots) == layout::SLOTS as u64
+            && self.fact(Fact::SpanClass) == self.span_class() as u64
             // The same in every layout read here.
-            && self.fact(Fact::SpanClass) == layout::SPAN as u64
             && self.fact(Fact::PairClass) == layout::PAIR as u64
             && (1..=1024).contains(&self.fact(Fact::SlabPages))
             && (1..=1 << 15).contains(&self.fact(Fact::SpanPages))
@@ -360,6 +363,14 @@ impl Region {
             Ok(())
         } else {
             Err(Broken::Sizes)
+        }
+    }
+
+    /// The class number of spans.
+    pub(crate) fn span_class(&self) -> usize {
+        match self.version {
+            5.. => layout::SPAN,
+            _ => SPAN_4,
         }
     }
 

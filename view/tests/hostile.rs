@@ -166,7 +166,7 @@ fn ask_for_leaks(source: impl Source + 'static) -> Result<()> {
 fn samples() -> &'static [Damaged] {
     static SAMPLES: OnceLock<Vec<Damaged>> = OnceLock::new();
     SAMPLES.get_or_init(|| {
-        ["2.slab", "3.slab", "hardened.slab", "4.slab"]
+        ["2.slab", "3.slab", "hardened.slab", "4.slab", "5.slab"]
             .map(Damaged::of)
             .to_vec()
     })

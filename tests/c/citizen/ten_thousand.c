@@ -11,7 +11,7 @@ static sem_t ready, go;
 static bool at_once;
 
 static void *run(void *number) {
-    unsigned char *small = take(24 + (uintptr_t)number % 100), *span = take(9000);
+    unsigned char *small = take(24 + (uintptr_t)number % 100), *span = take(33000);
     CHECK(small != NULL && span != NULL);
     memset(small, 3, 24);
     memset(span, 4, 100);

@@ -81,8 +81,8 @@ static void expanding(void) {
     CHECK(!slabside_try_expand(slot, 113));
     give(slot);
     size_t spans = 0;
-    for (size_t size = 10000; size < 60000; size += 1000) {
-        char *span = take(size), *behind = take(2 * size), *last = take(20000);
+    for (size_t size = 33000; size < 65000; size += 640) {
+        char *span = take(size), *behind = take(2 * size), *last = take(50000);
         give(behind);
         malloc_trim(0); /* so that its pages are free */
         memset(span, 1, size);

@@ -8,11 +8,11 @@ static struct mallinfo2 info(void) { return mallinfo2(); }
 
 /* Every change is seen to the byte. */
 static void true_figures(void) {
-    give(take(20000)), give(take(300000));
+    give(take(50000)), give(take(300000));
     struct mallinfo2 before = info();
     CHECK(before.arena == before.uordblks + before.fordblks);
     for (int i = 0; i < BLOCKS; i++) block[i] = take(1000);
-    void *span = take(20000), *large = take(300000);
+    void *span = take(50000), *large = take(300000);
     struct mallinfo2 full = info();
     size_t each = room(block[0]);
     CHECK(full.uordblks - before.uordblks == BLOCKS * each + room(span));

@@ -33,7 +33,7 @@ static void edges(void) {
     CHECK(!slabside_should_move(NULL));
     slabside_occupancy(NULL, &of);
     CHECK(of.live == 0 && of.slots == 0 && of.class_live == 0 && of.class_slots == 0);
-    for (size_t size = 20000; size < 2 * MIB; size *= 4) {
+    for (size_t size = 40000; size < 2 * MIB; size *= 4) {
         void *large = take(size);
         CHECK(!slabside_should_move(large));
         slabside_occupancy(large, &of);

@@ -69,9 +69,9 @@ int main(int argc, char **argv) {
     if (!strcmp(wrong, "larger")) free_sized(block = take(100), 113);
     if (!strcmp(wrong, "huge")) free_sized(block = take(100), SIZE_MAX);
     if (!strcmp(wrong, "zero")) free_sized(block = take(100), 0);
-    if (!strcmp(wrong, "span-as-slot")) free_sized(block = take(20000), 100);
-    if (!strcmp(wrong, "span-larger")) free_sized(block = take(20000), 30000);
-    if (!strcmp(wrong, "span-smaller")) free_sized(block = take(100000), 20000);
+    if (!strcmp(wrong, "span-as-slot")) free_sized(block = take(50000), 100);
+    if (!strcmp(wrong, "span-larger")) free_sized(block = take(50000), 70000);
+    if (!strcmp(wrong, "span-smaller")) free_sized(block = take(100000), 50000);
     if (!strcmp(wrong, "large-larger")) free_sized(block = take(300000), 400000);
     if (!strcmp(wrong, "large-smaller")) free_sized(block = take(3000000), 100);
     if (!strcmp(wrong, "alignment")) free_aligned_sized(block = aligned_alloc(64, 100), 256, 100);

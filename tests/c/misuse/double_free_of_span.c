@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    void *p = one_of_some(20000);
+    void *p = one_of_some(40000);
     give(p);
     give(p);
     return go_on("it was not found");

@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = one_of_some(20480);
+    char *p = one_of_some(40960);
     for (int i = 1; i <= 16; i++) ((size_t *)p)[-i] = 0xffffffffffffffff;
     for (int i = 0; i < SOME; i++) give(block[i]);
     return go_on("no header is read");

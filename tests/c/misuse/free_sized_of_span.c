@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    void *p = one_of_some(20000);
+    void *p = one_of_some(40000);
     free_sized(p, 48);
     return go_on("the size was not looked at");
 }

@@ -6,6 +6,6 @@
 #include "misuse.h"
 
 int main(void) {
-    give((char *)one_of_some(20000) + PAGE_BYTES);
+    give((char *)one_of_some(40000) + PAGE_BYTES);
     return go_on("it was not found");
 }

@@ -6,8 +6,8 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = one_of_some(20480);
-    fill(p + 20480, 1);
+    char *p = one_of_some(40960);
+    fill(p + 40960, 1);
     give(p);
     return go_on("only neighbours' bytes were reached");
 }

@@ -7,8 +7,8 @@
 
 int main(void) {
     static const char source[4096] = "a message";
-    char *p = one_of_some(20480);
-    copy(p + 20480, source, sizeof source);
+    char *p = one_of_some(40960);
+    copy(p + 40960, source, sizeof source);
     for (int i = 0; i < SOME; i++) give(block[i]);
     return go_on("only neighbours' bytes were reached");
 }

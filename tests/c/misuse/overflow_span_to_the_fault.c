@@ -14,7 +14,7 @@ static _Thread_local sigjmp_buf stopped;
 static void at_fault(int signal) { siglongjmp(stopped, signal); }
 
 int main(void) {
-    char *p = one_of_some(20480);
+    char *p = one_of_some(40960);
     signal(SIGSEGV, at_fault);
     if (sigsetjmp(stopped, 1) == 0)
         for (volatile char *at = p;; at++) *at = 0x5a;

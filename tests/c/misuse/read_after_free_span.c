@@ -6,7 +6,7 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = one_of_some(20000);
+    char *p = one_of_some(40000);
     give(p);
-    return go_on(reads_as(p, 0xee, 20000) ? "the old bytes" : reads_as(p, 0, 20000) ? "zeros" : "something else");
+    return go_on(reads_as(p, 0xee, 40000) ? "the old bytes" : reads_as(p, 0, 40000) ? "zeros" : "something else");
 }

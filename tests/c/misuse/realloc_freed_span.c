@@ -6,8 +6,8 @@
 #include "misuse.h"
 
 int main(void) {
-    void *p = one_of_some(20000);
+    void *p = one_of_some(40000);
     give(p);
-    resize(p, 30000);
+    resize(p, 60000);
     return go_on("it was not found");
 }

@@ -6,9 +6,9 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = one_of_some(20480);
+    char *p = one_of_some(40960);
     fill(p - 1, 1);
     for (int i = 0; i < SOME; i++) give(block[i]);
-    use_again(20480);
+    use_again(40960);
     return go_on("only neighbours' bytes were reached");
 }

@@ -6,6 +6,6 @@
 #include "misuse.h"
 
 int main(void) {
-    give(memset(take(20000), 0xee, 20000));
-    return go_on(reads_as(take(20000), 0, 20000) ? "zeros" : "old bytes were read");
+    give(memset(take(40000), 0xee, 40000));
+    return go_on(reads_as(take(40000), 0, 40000) ? "zeros" : "old bytes were read");
 }

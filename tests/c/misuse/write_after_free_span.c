@@ -6,9 +6,9 @@
 #include "misuse.h"
 
 int main(void) {
-    char *p = one_of_some(20000);
+    char *p = one_of_some(40000);
     give(p);
-    fill(p, 20000);
-    use_again(20000);
+    fill(p, 40000);
+    use_again(40000);
     return go_on("nothing of the heap lies there");
 }

@@ -18,7 +18,7 @@ int main(int argc, char **argv) {
         CHECK(count <= MOST);
         for (size_t i = 0; i < count; i++) {
             blocks[i] = take(size);
-            live += room(blocks[i]);
+            live += size;
             memset(blocks[i], 1, room(blocks[i]));
         }
         size_t resident = resident_bytes() - before;

@@ -6,7 +6,7 @@
 
 enum { THREADS = 4, SIZES = 3, BYTES = 16 << 20, KEPT = 64, ROUNDS = 60, TRIMS = 400 };
 
-static const size_t sizes[SIZES] = {400, 2000, 20000};
+static const size_t sizes[SIZES] = {400, 2000, 50000};
 static void **blocks[THREADS][SIZES];
 static pthread_barrier_t step;
 static volatile int over;
