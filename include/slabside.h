@@ -180,7 +180,8 @@ void slabside_occupancy(const void *block, struct slabside_occupancy *out);
  * slabside_usable_size. */
 bool slabside_should_move(const void *block);
 /* Walks every slab header, list and bitmap. Returns the number of broken invariants found (0: sound). No other
- * thread may allocate or free meanwhile. */
+ * thread may allocate or free meanwhile. SIZE_MAX: a signal handler asks that interrupted malloc or free, and nothing
+ * was looked at. */
 size_t slabside_validate(void);
 /* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. Returns 0, EINVAL if
  * there is no such option or value, or EBUSY if memory was allocated already and the options are frozen. The

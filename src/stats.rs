@@ -221,7 +221,7 @@ impl Census {
         let moved_most = counters.break_peak.load(Relaxed) as usize;
         self.held_most = self.held + moved_most.saturating_sub(moved);
         (self.large_bytes, self.large) = backend.large.live();
-        // What was seen to be live is not to be forgotten by the next self.
+        // What was seen to be live is not to be forgotten by the next census.
         let live = self.live + self.large_bytes;
         self.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
     }

@@ -196,6 +196,15 @@ fn a_handler_may_allocate_between_any_two_instructions_outside_the_fast_paths() 
     }
 }
 
+/// By the static library, whose functions the program calls by name.
+#[test]
+fn a_handler_in_a_slow_path_loses_no_span_and_waits_for_nobody() {
+    let program = compile_as(Form::Prefixed, "citizen/interrupted.c", &["-pthread"]);
+    for way in ["span", "start", "fork"] {
+        run(&program, &[way], &[]).passed();
+    }
+}
+
 /// Runs `citizen/left.c` in both forms.
 #[track_caller]
 fn left(way: &str, place: &str, options: &str) {

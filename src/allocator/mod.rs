@@ -504,7 +504,8 @@ impl<O: Os> Allocator<O> {
         block
     }
 
-    /// Number of broken invariants, while no other thread is at work.
+    /// Number of broken invariants, while no other thread is at work. The largest number in a signal handler that
+    /// interrupted a slow path, where nothing can be looked at.
     pub fn validate(&self, thread: &ThreadCache) -> usize {
         let backend = &self.backend;
         let wrong = self.enter(thread, |_| {
@@ -516,7 +517,7 @@ impl<O: Os> Allocator<O> {
                 + backend.profile.validate(&backend.meta, backend.table())
                 + backend.heaps.validate(backend)
         });
-        wrong.unwrap_or(0)
+        wrong.unwrap_or(usize::MAX)
     }
 }
 

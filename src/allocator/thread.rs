@@ -241,13 +241,16 @@ impl<O: Os> Allocator<O> {
         });
     }
 
-    /// Sees to it that the thread has a heap, or is late. False where nothing can be started.
+    /// Sees to it that the thread has a heap, or is late. False where nothing can be started, and in a signal handler
+    /// that interrupted this: it must neither ask for the lock of the start once more nor for another heap.
     pub(crate) fn attach(&self, thread: &ThreadCache) -> bool {
         if thread.phase.get() != Phase::Fresh {
             return true;
         }
+        if self.is_interrupted(thread) {
+            return false;
+        }
         let has_heap = {
-            // A signal handler must neither ask for the lock of the start once more nor for another heap.
             mark_busy!(thread);
             if !self.start() {
                 return false;
@@ -677,11 +680,12 @@ impl<O: Os> Allocator<O> {
     }
 
     /// As [`Allocator::enter`] for work that takes locks, and touches nothing else that a slow path is in the middle of.
-    /// It is done also in a signal handler that interrupted a path which holds no lock, or left it.
+    /// It is done also in a signal handler that interrupted a path which holds no lock, or left it. Not so in a fork child
+    /// that such a handler made and that is not repaired yet: locks of threads that are gone are held there.
     #[inline(always)]
     pub(crate) fn look<R>(&self, thread: &ThreadCache, work: impl FnOnce() -> R) -> Option<R> {
         if self.is_interrupted(thread) {
-            return Held::none().then(work);
+            return (Held::none() && !self.has_forked()).then(work);
         }
         self.enter(thread, |_| work())
     }

@@ -23,6 +23,7 @@ use crate::slab::{Shape, SlabPtr, SlabTable, State};
 use crate::sync::{xor_owned, Ordering::Relaxed};
 use crate::units::{bit_of, PAGE};
 use core::cell::Cell;
+use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
 
 /// Whether a request for `wanted` pages may have been served by a span of `pages` pages (see
 /// [`Heap::take_binned`]).
@@ -314,7 +315,12 @@ impl Heap {
         slab.discarded.store(0, Relaxed);
         self.span_bytes.set(self.span_bytes.get() - slab.size());
         if let Some(active) = self.active_spans[bin].get() {
+            // A signal handler may free it at any moment. From here on that is an event, which queues it. Before, the
+            // question below sees it.
+            active.frees_left.set(1);
+            compiler_fence(SeqCst);
             if is_first_free(active) {
+                self.count_no_frees(active);
                 return self.bin_span(table, slab, bin);
             }
             self.account(active, 0);
