@@ -273,9 +273,12 @@ fn awaits_more(pid: u32) -> bool {
 fn of_real_programs_nothing_is_called_lost_that_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
-    // A worker would outlive its master, which is killed.
-    let nginx = "daemon off; master_process off; pid nginx.pid; error_log stderr; events {} http { access_log off; \
-                 server { listen unix:nginx.sock; } }";
+    // A worker would outlive its master, which is killed. The socket would stay where it is made.
+    let nginx = format!(
+        "daemon off; master_process off; pid nginx.pid; error_log stderr; events {{}} http {{ access_log off; \
+         server {{ listen unix:{}; }} }}",
+        path("nginx.sock")
+    );
     fs::write(path("nginx.conf"), nginx).expect("written");
     let python = "import json, re, sys\nd = [json.loads('{\"a\": [1, 2, {\"b\": \"text\"}]}') for _ in range(2000)]\n\
                   sys.stdin.read()";
