@@ -7,12 +7,14 @@ use crate::common::{
     FORMS,
 };
 use serde_json::Value;
+use slabside_view::source::Target;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// `lost` in `form`, with threads that do `what`.
@@ -107,6 +109,35 @@ fn exactly_what_is_lost_is_found_at_full_speed() {
             expect_known(&json(&[&["leaks", "--json", &pid], how].concat()));
         }
     }
+}
+
+/// A thread that waits for the child of its vfork(2) cannot be stopped: the others are not kept until it can.
+#[test]
+fn a_process_that_cannot_be_stopped_is_not_held_where_nothing_looks_lost() {
+    let program = compile("watch/vforking.c", &["-pthread"]);
+    let mut command = command(&program);
+    command.envs(environment(Form::Preloaded));
+    let running = Running::start(&mut command, tempfile::tempdir().expect("a folder"));
+    let report = json(&["leaks", "--json", &running.pid().to_string()]);
+    assert_eq!(report["candidates"], 0, "{report}");
+    let held = report["held_ms"].as_f64();
+    assert!(held.is_none_or(|held| held < 1000.0), "{report}");
+    // Where its registers were to be seen, it is not stopped once it could be.
+    let mut target = Target::process(running.pid()).expect("it is there");
+    target.see_registers(Duration::from_millis(50));
+    assert!(target
+        .threads()
+        .iter()
+        .all(|thread| thread.registers.is_empty()));
+    // SAFETY: the process is a child that was not waited for, so nobody else has its number.
+    let sent = unsafe { libc::kill(running.pid() as i32, libc::SIGUSR1) };
+    assert_eq!(sent, 0);
+    wait_until("it goes on", || running.status("Name:") == "goes on");
+    target.see_registers(Duration::from_secs(60));
+    assert!(target
+        .threads()
+        .iter()
+        .all(|thread| !thread.registers.is_empty()));
 }
 
 /// What a quarantine holds is not lost: the program has freed it.

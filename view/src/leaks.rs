@@ -36,6 +36,8 @@ const FEW: u64 = 100_000;
 const MANY: u64 = 2_000_000;
 /// Pauses between passes that look for what stays lost.
 const PAUSES: u32 = 10;
+/// The longest wait for all threads to stop before the first pass.
+const REGISTERS_MOST: Duration = Duration::from_millis(50);
 /// Bytes that are looked at at once for zeros.
 const PIECE: usize = 4096;
 
@@ -221,7 +223,9 @@ impl Searching<'_> {
             return Ok(self.tell(&**target, &pass, candidates));
         }
         if how.proof == Proof::Short {
-            Searching::see_registers(target);
+            // A pointer that leads to all else may lie in a register for as long as the program runs. A process that
+            // cannot be stopped the proof tells of, where it is needed.
+            target.see_registers(REGISTERS_MOST);
         }
         let pass = self.passes(target, how)?;
         let candidates = pass.left.count();
@@ -243,14 +247,6 @@ impl Searching<'_> {
         target.release();
         let pass = self.confirmed(target, pass);
         Ok(self.tell(&**target, &pass, candidates))
-    }
-
-    /// Has the target see the registers: a pointer that leads to all else may lie in one for as long as the program runs.
-    /// Where stacks ended then is known too. A process that cannot be stopped the proof tells of, where it is needed.
-    fn see_registers(target: &mut Target) {
-        if target.stop().is_ok() {
-            target.release();
-        }
     }
 
     /// What still nothing leads to when the process goes on. A thread that was stopped within malloc has no pointer yet

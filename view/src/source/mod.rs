@@ -214,6 +214,12 @@ pub trait Source: Sync {
         Ok(())
     }
 
+    /// Stops a process for a moment, `most` at most, to see its registers and where its stacks end. They are told of its
+    /// threads from then on, until it is stopped again.
+    fn see_registers(&mut self, most: Duration) {
+        let _ = most;
+    }
+
     /// Whether the registers of all threads are known, if it stands still. Not those of other threads at a process's end.
     fn knows_registers(&self) -> bool {
         true
@@ -293,6 +299,12 @@ impl Target {
     /// [`Target::renew`] reads that anew.
     pub fn stop(&mut self) -> Result<()> {
         self.0.stop()
+    }
+
+    /// Stops a process for a moment, `most` at most, to see its registers and where its stacks end. They are told of its
+    /// threads from then on, until it is stopped again.
+    pub fn see_registers(&mut self, most: Duration) {
+        self.0.see_registers(most);
     }
 
     /// Lets a process that was stopped go on: what is read from now on can change meanwhile.

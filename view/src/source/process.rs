@@ -196,11 +196,16 @@ impl Process {
     /// Where a thread cannot be stopped, or not within [`STOP_MOST`]: one that waits for the child of its vfork(2) or for
     /// a device. All others go on then.
     pub fn stop(&mut self) -> Result<()> {
+        self.stop_within(STOP_MOST)
+    }
+
+    fn stop_within(&mut self, most: Duration) -> Result<()> {
         self.held.clear();
-        let stopped = self.stop_all();
+        let stopped = self.stop_all(Instant::now() + most);
         self.stands = true;
         if let Err(error) = stopped {
             self.let_go();
+            self.held.clear();
             return Err(error);
         }
         if self.held.is_empty() {
@@ -210,8 +215,32 @@ impl Process {
         Ok(())
     }
 
-    fn stop_all(&mut self) -> Result<()> {
-        let until = Instant::now() + STOP_MOST;
+    /// Stops all threads for a moment, and notes their registers and where their stacks end. Where they do not all stop
+    /// within `most`, nothing is noted.
+    pub fn see_registers(&mut self, most: Duration) {
+        // A thread that did not stop would stop later, and nobody would let it go on: a tracer can let go of none that
+        // runs. The system lets go of all when their tracer ends, and here that is this thread.
+        let see = || {
+            let stopped = self.stop_within(most);
+            self.let_go();
+            (stopped.is_ok(), nix::unistd::gettid())
+        };
+        let seen = std::thread::scope(|scope| {
+            let started = std::thread::Builder::new().spawn_scoped(scope, see);
+            started.ok().and_then(|tracer| tracer.join().ok())
+        });
+        if let Some((false, tracer)) = seen {
+            // It lets go of them after it is joined.
+            let tracer = format!("/proc/self/task/{tracer}");
+            let until = Instant::now() + STOP_MOST;
+            while fs::metadata(&tracer).is_ok() && Instant::now() < until {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        }
+    }
+
+    /// Stops all threads, by `until`.
+    fn stop_all(&mut self, until: Instant) -> Result<()> {
         // New ones may come while the first are stopped: over again until none does.
         let mut seen = BTreeSet::new();
         loop {
@@ -544,6 +573,10 @@ impl Source for Process {
 
     fn stop(&mut self) -> Result<()> {
         Process::stop(self)
+    }
+
+    fn see_registers(&mut self, most: Duration) {
+        Process::see_registers(self, most);
     }
 
     fn renew(&mut self) -> Result<()> {
