@@ -401,7 +401,8 @@ impl Copy {
     /// What was copied apart.
     fn join(&mut self, mut other: Copy) {
         self.pieces.append(&mut other.pieces);
-        self.pieces.sort_by_key(|piece| piece.0);
+        // Two may begin at one address: one of them holds nothing.
+        self.pieces.sort_by_key(|piece| (piece.0, piece.1.len()));
         self.failed += other.failed;
     }
 
@@ -484,6 +485,10 @@ const MANY_BYTES: usize = 4 << 20;
 /// So many each thread takes at a time.
 const SLABS: usize = 64;
 const BYTES: usize = 256 << 10;
+
+/// So many bytes all threads look through before what they found is noted: where each word leads to a block, it takes
+/// as many bytes again.
+const ROUND: u64 = 64 << 20;
 
 /// What a thread finds: blocks that were not reached before, each with its slab.
 type Finds = Vec<(u32, Number)>;
@@ -572,9 +577,24 @@ impl<'a> Marker<'a> {
         }
     }
 
-    /// Looks through all slabs that wait.
+    /// Takes the first slabs of those that wait, as many as are looked through before what they lead to is noted.
+    fn take_round(&mut self) -> Vec<u32> {
+        let mut bytes = 0;
+        let mut slabs = Vec::new();
+        while let Some(at) = self.waiting.pop_front() {
+            slabs.push(at);
+            let slab = self.index.slabs.get(at as usize);
+            bytes += slab.map_or(0, |slab| slab.span().bytes());
+            if bytes >= ROUND {
+                break;
+            }
+        }
+        slabs
+    }
+
+    /// Looks through many of the slabs that wait.
     fn look_through_many(&mut self) {
-        let slabs: Vec<u32> = self.waiting.drain(..).collect();
+        let slabs = self.take_round();
         let shares: Vec<&[u32]> = slabs.chunks(SLABS).collect();
         let marker = &*self;
         let finds = at_once(&shares, Finds::new, |finds, slabs| {
@@ -600,11 +620,13 @@ impl<'a> Marker<'a> {
         if pieces.iter().map(|piece| piece.len()).sum::<usize>() < MANY_BYTES {
             return pieces.into_iter().for_each(|piece| self.words(piece));
         }
-        let marker = &*self;
-        let finds = at_once(&pieces, Finds::new, |finds, piece| {
-            marker.find(piece, finds);
-        });
-        self.note(finds);
+        for pieces in pieces.chunks(ROUND as usize / BYTES) {
+            let marker = &*self;
+            let finds = at_once(pieces, Finds::new, |finds, piece| {
+                marker.find(piece, finds);
+            });
+            self.note(finds);
+        }
     }
 
     /// Adds to `finds` what `bytes` lead to.
@@ -885,6 +907,35 @@ impl Blocks for Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However much waits, what is found in one round is not as large as the heap.
+    #[test]
+    fn a_round_is_no_longer_than_what_it_finds_may_take() {
+        let slab = |at: u64| Entry {
+            base: at << 20,
+            size: 64,
+            reciprocal: 1 << 58,
+            slots: 1 << 14,
+            first: (at as u32) << 14,
+        };
+        let index = Index {
+            tables: Vec::new(),
+            slabs: (0..100).map(slab).collect(),
+            large: Vec::new(),
+            first_large: 100 << 14,
+            live: Bits::new(100 << 14),
+            kept: Vec::new(),
+            heap_of: vec![0; 100],
+            large_of: Vec::new(),
+        };
+        let copy = Copy::default();
+        let mut marker = Marker::new(&index, &copy, Pointers::All);
+        marker.waiting.extend(0..100);
+        let rounds = [(); 3].map(|()| marker.take_round());
+        assert!(rounds[0].iter().copied().eq(0..64));
+        assert!(rounds[1].iter().copied().eq(64..100));
+        assert!(rounds[2].is_empty());
+    }
 
     #[test]
     fn runs_of_bits_are_told_each_once() {
