@@ -190,7 +190,7 @@ impl Symbols {
         if !is_file(path) {
             return None;
         }
-        let key = (path.to_owned(), low);
+        let key = (format!("{root}{path}"), low);
         let read = || File::read(&format!("{root}{path}"), low);
         self.files.entry(key).or_insert_with(read).as_ref()
     }

@@ -17,9 +17,10 @@ use nix::libc::O_PATH;
 use object::{Object, ObjectSection};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The most frames of a stack.
@@ -55,6 +56,8 @@ pub struct Call {
 
 /// A file that was mapped as code once, or other such memory.
 struct Load {
+    /// Where the target saw its files then.
+    root: Arc<Root>,
     path: String,
     /// Where its first byte is mapped.
     low: u64,
@@ -65,12 +68,12 @@ struct Load {
 pub struct Unwinder {
     unwinder: UnwinderX86_64<Vec<u8>>,
     cache: CacheX86_64,
-    root: Root,
+    root: Arc<Root>,
     /// Where code is now, by address, and of which load.
     code: Vec<(Span, u32)>,
     /// What was ever mapped: a call keeps its name when its code is gone.
     loads: Vec<Load>,
-    /// The number of each.
+    /// The number of each that was mapped while the target had this root.
     numbers: FxHashMap<(String, u64), u32>,
     /// Where those are that are mapped now, and whether they have unwind information.
     modules: BTreeMap<u32, (Span, bool)>,
@@ -86,16 +89,36 @@ pub struct Unwinder {
 struct Root {
     path: String,
     open: Option<File>,
+    identity: Option<Identity>,
 }
+
+/// Which folder it is, and how the target sees the file systems in it: device, number, mount namespace.
+type Identity = (u64, u64, Option<PathBuf>);
 
 impl Root {
     fn of(path: String) -> Root {
         let mut options = File::options();
+        let identity = Root::identity(&path);
         let open = options.read(true).custom_flags(O_PATH).open(&path);
         Root {
             open: open.ok().filter(|_| !path.is_empty()),
             path,
+            identity,
         }
+    }
+
+    /// What is at `path` now. None: nothing, or the target has ended.
+    fn identity(path: &str) -> Option<Identity> {
+        let folder = fs::metadata(path).ok()?;
+        let mounts = Path::new(path).with_file_name("ns").join("mnt");
+        Some((folder.dev(), folder.ino(), fs::read_link(mounts).ok()))
+    }
+
+    /// Whether the target, which sees its files at `path`, has this root still, as far as can be told. A process may get
+    /// another one (pivot_root(2), setns(2)) without another path.
+    fn is_of(&self, path: &str) -> bool {
+        let now = Root::identity(path);
+        self.path == path && (now.is_none() || now == self.identity)
     }
 
     /// Its name for this process.
@@ -127,12 +150,15 @@ impl Unwinder {
     /// The same for what `source` has mapped now. Only what is new is read.
     pub fn renew(&mut self, source: &dyn Source) {
         let root = source.root();
-        if self.root.path != root {
-            self.root = Root::of(root);
+        let same = self.root.is_of(&root);
+        if !same {
+            self.root = Root::of(root).into();
+            // A file of the same path is another one. What was mapped before is still found under the root of before.
+            self.numbers.clear();
         }
         let now = code(source).map(|mapping| (mapping.span, &*mapping.name));
         let known = self.code.iter();
-        if now.eq(known.map(|&(span, load)| (span, &*self.loads[load as usize].path))) {
+        if same && now.eq(known.map(|&(span, load)| (span, &*self.loads[load as usize].path))) {
             return;
         }
         self.code.clear();
@@ -152,8 +178,8 @@ impl Unwinder {
         let next = self.loads.len() as u32;
         let number = *self.numbers.entry((path.into(), low)).or_insert(next);
         if number == next {
-            let path = path.into();
-            self.loads.push(Load { path, low });
+            let (root, path) = (self.root.clone(), path.into());
+            self.loads.push(Load { root, path, low });
         }
         number
     }
@@ -173,7 +199,7 @@ impl Unwinder {
             if self.modules.contains_key(&load) {
                 continue;
             }
-            let Load { path, low } = &self.loads[load as usize];
+            let Load { path, low, .. } = &self.loads[load as usize];
             let module = module(&root, path, *low, span);
             self.modules.insert(load, (span, module.is_some()));
             module
@@ -260,15 +286,16 @@ impl Unwinder {
 
     fn name(&mut self, call: Call) -> Vec<Frame> {
         let load = call.load.and_then(|load| self.loads.get(load as usize));
-        let Some(Load { path, low }) = load else {
+        let Some(Load { root, path, low }) = load else {
             return vec![Frame {
                 function: "(no code there now)".into(),
                 ..Frame::default()
             }];
         };
-        let (root, low) = (self.root.name(), *low);
+        let (root, low) = (root.name(), *low);
         let read = || Lines::read(&read(&root, path)?, low);
-        let lines = self.lines.entry((path.clone(), low)).or_insert_with(read);
+        let key = (format!("{root}{path}"), low);
+        let lines = self.lines.entry(key).or_insert_with(read);
         let mut frames = lines
             .as_ref()
             .map_or_else(Vec::new, |lines| lines.at(call.address));
@@ -397,5 +424,96 @@ impl Lines {
             }
         }
         frames
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{About, Thread};
+    use crate::Error;
+    use std::os::unix::fs::symlink;
+
+    /// A target that sees its files at the path.
+    struct Rooted(PathBuf, [Mapping; 1]);
+
+    impl Source for Rooted {
+        fn read(&self, _: u64, _: &mut [u8]) -> bool {
+            false
+        }
+
+        fn mappings(&self) -> &[Mapping] {
+            &self.1
+        }
+
+        fn present(&self, _: Span, _: &mut dyn FnMut(Span)) {}
+
+        fn about(&self) -> About {
+            About::default()
+        }
+
+        fn threads(&self) -> Vec<Thread> {
+            Vec::new()
+        }
+
+        fn name(&self) -> String {
+            "rooted".into()
+        }
+
+        fn is_moving(&self) -> bool {
+            true
+        }
+
+        fn no_heap(&self) -> Error {
+            Error::Ended { name: self.name() }
+        }
+
+        fn root(&self) -> String {
+            self.0.display().to_string()
+        }
+    }
+
+    /// A program that gets another root maps a file of the same path at the same place.
+    #[test]
+    fn each_file_is_read_under_the_root_that_it_was_mapped_under() {
+        let folder = std::env::temp_dir().join(format!("slabside-roots-{}", std::process::id()));
+        for name in ["one", "other"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+            fs::write(folder.join(name).join("program"), name).unwrap();
+        }
+        let path = folder.join("root");
+        symlink(folder.join("one"), &path).unwrap();
+        let mapping = Mapping {
+            span: Span {
+                start: 4096,
+                end: 8192,
+            },
+            read: true,
+            write: false,
+            execute: true,
+            shared: false,
+            offset: 0,
+            name: "/program".into(),
+        };
+        let target = Rooted(path.clone(), [mapping]);
+        let mut unwinder = Unwinder::new(&target);
+        unwinder.renew(&target);
+        assert_eq!(unwinder.loads.len(), 1);
+        fs::remove_file(&path).unwrap();
+        unwinder.renew(&target);
+        assert_eq!(
+            unwinder.loads.len(),
+            1,
+            "a target that has ended keeps its root"
+        );
+        symlink(folder.join("other"), &path).unwrap();
+        unwinder.renew(&target);
+        let loads = unwinder.loads.iter();
+        let read: Vec<_> = loads
+            .map(|load| read(&load.root.name(), &load.path))
+            .collect();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(read, [Some(b"one".to_vec()), Some(b"other".to_vec())]);
+        assert_eq!(unwinder.code[0].1, 1, "what is mapped now is the other");
     }
 }
