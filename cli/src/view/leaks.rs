@@ -343,34 +343,34 @@ impl Suppressions {
     }
 }
 
-/// Whether `pattern` lies in `text`: its parts between stars one behind the other.
+/// Whether `pattern` lies in `text`, as LeakSanitizer decides it: its parts between stars one behind the other, each at the
+/// first place where it lies. Nothing lies in an empty text.
 fn matches(pattern: &str, text: &str) -> bool {
-    let (start, pattern) = match pattern.strip_prefix('^') {
+    let (mut start, mut pattern) = match pattern.strip_prefix('^') {
         Some(rest) => (true, rest),
         None => (false, pattern),
     };
-    let (end, pattern) = match pattern.strip_suffix('$') {
-        Some(rest) => (true, rest),
-        None => (false, pattern),
-    };
-    let mut parts: Vec<&str> = pattern.split('*').collect();
-    let last = parts.pop().unwrap_or("");
     let mut rest = text;
-    let whole = parts.is_empty();
-    for (index, part) in parts.into_iter().enumerate() {
-        let at = match index == 0 && start {
-            true => rest.starts_with(part).then_some(0),
-            false => rest.find(part),
+    let mut star = false;
+    while let Some(first) = pattern.chars().next().filter(|_| !text.is_empty()) {
+        match first {
+            '*' => {
+                (start, star) = (false, true);
+                pattern = &pattern[1..];
+                continue;
+            }
+            '$' => return star || rest.is_empty(),
+            _ => {}
+        }
+        let end = pattern.find(['*', '$']).unwrap_or(pattern.len());
+        let (part, behind) = pattern.split_at(end);
+        let Some(at) = rest.find(part).filter(|&at| at == 0 || !start) else {
+            return false;
         };
-        let Some(at) = at else { return false };
         rest = &rest[at + part.len()..];
+        (start, star, pattern) = (false, false, behind);
     }
-    match (start && whole, end) {
-        (true, true) => rest == last,
-        (true, false) => rest.starts_with(last),
-        (false, true) => rest.ends_with(last),
-        (false, false) => rest.contains(last),
-    }
+    !text.is_empty()
 }
 
 #[cfg(test)]
@@ -387,6 +387,24 @@ mod tests {
         assert!(Suppressions::parse("race:x").is_err());
         assert!(matches("^all zero$", "all zero") && !matches("^all$", "all zero"));
         assert!(matches("a*b*c", "xaybzc!") && !matches("a*b*c", "acb"));
+    }
+
+    /// A source file that is not known has an empty name.
+    #[test]
+    fn no_suppression_holds_for_an_empty_name() {
+        for pattern in ["", "^", "$", "^$", "*", "*$", "a"] {
+            assert!(!matches(pattern, ""), "{pattern}");
+        }
+        let all = Suppressions::parse("leak:^$\nleak:$\n").unwrap();
+        let nameless = [Frame::default()];
+        assert!(!all.hold("text", &nameless) && !all.hold("", &nameless));
+    }
+
+    #[test]
+    fn an_end_without_anything_before_it_lies_in_no_name() {
+        assert!(!matches("$", "text") && !matches("^$", "text"));
+        assert!(matches("*$", "text") && matches("^*$", "text"));
+        assert!(matches("", "text") && matches("text$", "text"));
     }
 
     #[test]
