@@ -13,18 +13,18 @@ trap 'kill $target 2>/dev/null; rm -rf "$work"' EXIT
 gcc -O2 -fno-builtin -o "$work/target" bench/watch/target.c
 TIMEFORMAT='%R %U %S'
 
-# row TITLE OPTION...: the least times of five searches.
+# row TITLE OPTION...: the times of the fastest of five searches.
 row() {
     local title=$1
     shift
     : > "$work/times"
     for _ in 1 2 3 4 5; do
-        { time "$command" leaks $target --json "$@" > "$work/report"; } 2>> "$work/times"
+        { time "$command" leaks $target --json "$@" > "$work/report"; } 2> "$work/time"
         jq -e '.proved and .count == 10' "$work/report" > "$work/exact" || { cat "$work/report"; exit 1; }
+        printf '%s %s\n' "$(cat "$work/time")" "$(jq -r '"\(.passes) \(.held_ms)"' "$work/report")" >> "$work/times"
     done
-    sort -n "$work/times" | head -n 1 | awk -v title="$title" -v held="$(jq .held_ms "$work/report")" \
-        -v passes="$(jq .passes "$work/report")" \
-        '{ printf "%-32s %.2f s, %.2f s of processors, %d passes, stopped for %.0f ms\n", title, $1, $2 + $3, passes, held }'
+    sort -n "$work/times" | head -n 1 | awk -v title="$title" \
+        '{ printf "%-32s %.2f s, %.2f s of processors, %d passes, stopped for %.0f ms\n", title, $1, $2 + $3, $4, $5 }'
 }
 
 for pace in 0.000001 0; do
