@@ -362,7 +362,7 @@ fn told_of(args: &Args, profile: Result<Profile>) -> Result<String> {
     let other = args.leaks || args.reports();
     let failed = |error: &str| {
         view::json(&NotKnown {
-            schema: "slabside.profile/1",
+            schema: PROFILE,
             error,
         })
     };
@@ -371,7 +371,12 @@ fn told_of(args: &Args, profile: Result<Profile>) -> Result<String> {
         // Where another object is printed, that is alone. The file says the rest.
         (Ok(profile), true) if other => {
             let gap = profile.gap.as_ref();
-            let told = gap.map(|gap| failed(&format!("not all was seen: {gap}")));
+            let told = gap.map(|gap| {
+                view::json(&Gap {
+                    schema: PROFILE,
+                    gap,
+                })
+            });
             return told.unwrap_or(Ok(String::new()));
         }
         (Ok(profile), true) => return profile.json(),
@@ -391,6 +396,16 @@ fn not_known(args: &Args, why: &str) -> Result<String> {
         }),
         false => Ok(format!("slabside: {error}\n")),
     }
+}
+
+/// The schema of what is told of a profile.
+const PROFILE: &str = "slabside.profile/1";
+
+/// What is told of a profile that is in its file, where not all of the run was seen.
+#[derive(Serialize)]
+struct Gap<'a> {
+    schema: &'static str,
+    gap: &'a str,
 }
 
 /// What stands in the place of a report.

@@ -345,6 +345,15 @@ fn a_profile_says_what_of_the_run_was_not_seen() {
     let profile: Value = serde_json::from_slice(&fs::read(&file).expect("written")).expect("JSON");
     assert!(bytes_by(&profile["stacks"], "hold") > 0.0, "{profile}");
     assert_eq!(profile["gap"], "its first thread ended before others");
+    // Beside another report the profile is in its file alone.
+    let output = run_profiled(&file, &["--leaks", "--json"], &[program]);
+    let objects = serde_json::Deserializer::from_slice(&output.stderr);
+    let objects: Result<Vec<Value>, _> = objects.into_iter().collect();
+    let objects = objects.expect("JSON and nothing else");
+    let told: Vec<_> = objects.iter().map(|one| &one["schema"]).collect();
+    assert_eq!(told, ["slabside.profile/1", "slabside.leaks/1"]);
+    assert_eq!(objects[0]["gap"], "its first thread ended before others");
+    assert!(objects[0]["error"].is_null(), "{}", objects[0]);
     if !installed(&["strace"]) {
         return;
     }

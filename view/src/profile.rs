@@ -311,7 +311,7 @@ fn scale_live(
         }
         let what = match estimate.count > 0.0 || bytes > error {
             true => "(allocated before the profile began)",
-            false => "(too few to be sampled)",
+            false => TOO_FEW,
         };
         let sum = stacks.entry(apart(what)).or_default();
         sum.0 += (count - estimate.count).max(0.0);
@@ -414,7 +414,11 @@ impl Watched {
         }
         if rest >= 1.0 {
             let blocks = rest * self.estimate.count / self.estimate.bytes;
-            stacks.insert(apart(UNSEEN), (blocks, rest, 0));
+            let name = match self.missed() {
+                0 => TOO_FEW,
+                _ => UNSEEN,
+            };
+            stacks.insert(apart(name), (blocks, rest, 0));
         }
         summed(stacks)
     }
@@ -431,13 +435,18 @@ impl Watched {
             return (1.0, 0.0);
         };
         if (exact - sum).abs() <= ERRORS * variance.sqrt() {
-            return (exact / sum, 0.0);
+            return self.scale_to(exact);
         }
         if self.missed() == 0 || exact < sum {
             return (1.0, 0.0);
         }
-        let scale = (exact / sum).min(SCALE_MOST);
-        (scale, exact - scale * sum)
+        self.scale_to(exact)
+    }
+
+    /// The same for `exact` bytes.
+    fn scale_to(&self, exact: f64) -> (f64, f64) {
+        let scale = (exact / self.estimate.bytes).min(SCALE_MOST);
+        (scale, exact - scale * self.estimate.bytes)
     }
 }
 
@@ -445,6 +454,8 @@ fn identity(region: &Region) -> (u64, u64, u32) {
     (region.base, region.started, region.profile.begun)
 }
 
+/// In the place of the functions of what too few samples stand for.
+const TOO_FEW: &str = "(too few to be sampled)";
 /// In the place of the functions of samples that ended before they were seen.
 const UNSEEN: &str = "(ended before it was seen)";
 
