@@ -352,6 +352,12 @@ fn two_threads_that_are_refused_at_once_both_get_what_was_given_up() {
     holds("threads_share_what_was_given_up_under_a_limit", "hardened");
 }
 
+#[test]
+fn a_free_by_a_thread_that_gets_no_heap_under_a_limit_counts() {
+    let case = "double_free_by_a_late_thread_without_memory";
+    dies(case, "hardened", "double free of 0x");
+}
+
 /// The group's directory goes with this.
 struct MemoryGroup(String);
 

@@ -150,21 +150,22 @@ impl<O: Os> Allocator<O> {
         self.free_hardened_late(thread, slab, slot);
     }
 
-    /// By a thread that has no heap yet or any more, or in a signal handler that interrupted a slow path.
+    /// By a thread that has no heap yet or any more, or in a signal handler that interrupted a slow path. Where there is
+    /// no memory for what even late threads need, the free is marked all the same.
     #[cold]
     #[inline(never)]
     fn free_hardened_late(&self, thread: &ThreadCache, slab: SlabPtr, slot: usize) {
-        if self.is_interrupted(thread) || !self.attach(thread) {
-            return match self.hard.end(slab, slot, true) {
-                Ok(()) => self.free_without_heap(slab, slot, thread),
-                Err(misuse) => self.misuse(&misuse),
-            };
-        }
-        self.with_hardened(thread, |hardened| {
-            self.hard
-                .free(&self.backend, hardened, slab, slot)
-                .map(Some)
+        let freed = self.with_hardened(thread, |hardened| {
+            Ok(Some(self.hard.free(&self.backend, hardened, slab, slot)))
         });
+        let freed = freed.unwrap_or_else(|| {
+            self.hard
+                .end(slab, slot, true)
+                .map(|()| self.free_without_heap(slab, slot, thread))
+        });
+        if let Err(misuse) = freed {
+            self.misuse(&misuse);
+        }
     }
 
     /// Frees a hardened block that lies in no slab.

@@ -534,6 +534,52 @@ static void threads_share_what_was_given_up_under_a_limit(void) {
     sound();
 }
 
+/* Threads that first free when no memory is left for a heap of theirs, and live on. */
+enum { LATE = 64 };
+static void *late_block[LATE];
+static pthread_barrier_t used_up, all_freed;
+static void *free_late(void *block) {
+    pthread_barrier_wait(&used_up);
+    give(*(void **)block);
+    pthread_barrier_wait(&all_freed);
+    pause();
+    return NULL;
+}
+static void use_all_memory_up_and_free_late(void) {
+    pthread_barrier_init(&used_up, NULL, LATE + 1);
+    pthread_barrier_init(&all_freed, NULL, LATE + 1);
+    pthread_t thread;
+    for (int i = 0; i < LATE; i++) {
+        CHECK((late_block[i] = take(100)) != NULL);
+        CHECK(pthread_create(&thread, NULL, free_late, &late_block[i]) == 0);
+    }
+    rlim_t room = mapped_bytes() + MIB;
+    CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){room, room}) == 0);
+    for (size_t size = 1 << 16; size >= 16; size /= 2) {
+        while (take(size)) continue;
+    }
+    pthread_barrier_wait(&used_up);
+    pthread_barrier_wait(&all_freed);
+}
+static void double_free_by_a_late_thread_without_memory(void) {
+    use_all_memory_up_and_free_late();
+    for (int i = LATE; i-- > 0;) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            give(late_block[i]);
+            _exit(3); /* nothing was found */
+        }
+        int status;
+        CHECK(waitpid(child, &status, 0) == child);
+        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT) {
+            fprintf(stderr, "the double free of block %d was not found\n", i);
+            return;
+        }
+    }
+    abort();
+}
+
 /* A correct program, and one whose misuse is to be found: where it comes to its end, nothing was. */
 #define CASE(name) {#name, name, false}
 #define MISUSE(name) {#name, name, true}
@@ -561,6 +607,7 @@ static const struct {
     CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
     CASE(pages_serve_another_class_under_a_limit), CASE(locked_pages_serve_another_class_under_a_limit),
     CASE(guards_before_aligned_blocks_serve_others_under_a_limit), CASE(threads_share_what_was_given_up_under_a_limit),
+    MISUSE(double_free_by_a_late_thread_without_memory),
 };
 
 int main(int argc, char **argv) {
