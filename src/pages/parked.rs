@@ -93,7 +93,9 @@ pub(super) struct Parked {
     warm_pages: usize,
     /// Pages of all kept slabs.
     pages: usize,
-    /// As many of them could not be given up the last time.
+    /// Pages of the kept slabs of each kind.
+    kind_pages: [usize; KINDS],
+    /// As many pages of them could not be given up the last time.
     stuck: usize,
     /// When they were to give up their classes the last time. 0 means never.
     gave_up_at: u64,
@@ -144,6 +146,7 @@ impl Parked {
             discarded: [0; KINDS],
             warm_pages: 0,
             pages: 0,
+            kind_pages: [0; KINDS],
             stuck: 0,
             gave_up_at: 0,
             guards: 0,
@@ -162,6 +165,7 @@ impl Parked {
         self.cold.iter().for_each(List::clear);
         (self.counts, self.warm_counts) = ([0; KINDS], [0; KINDS]);
         (self.low, self.due) = ([0; KINDS], [0; KINDS]);
+        self.kind_pages = [0; KINDS];
         (self.warm_pages, self.pages, self.stuck) = (0, 0, 0);
     }
 
@@ -182,6 +186,7 @@ impl Parked {
             _ => self.cold[kind].push_back(table, slab),
         }
         self.counts[kind] += 1;
+        self.kind_pages[kind] += slab.pages();
         self.pages += slab.pages();
     }
 
@@ -202,6 +207,7 @@ impl Parked {
             self.cold[kind].unlink(table, slab);
         }
         self.counts[kind] -= 1;
+        self.kind_pages[kind] -= slab.pages();
         self.pages -= slab.pages();
         self.stuck = self.stuck.min(self.pages);
     }
@@ -658,34 +664,40 @@ impl Pages {
         }
         self.refused.store(0, Relaxed); // There may be room for slabs that are not the smallest.
         self.discard_all_kept(os, meta);
-        (0..KINDS).for_each(|kind| self.give_up_kind(os, kind));
+        let stuck = (0..KINDS).map(|kind| self.give_up_kind(os, kind)).sum();
+        let now = os.clock();
         let kept = &mut self.inner.lock().kept;
-        kept.stuck = kept.pages;
-        kept.gave_up_at = os.clock().max(1);
+        // What was released meanwhile has not been tried.
+        kept.stuck = kept.pages.min(stuck);
+        kept.gave_up_at = now.max(1);
     }
 
-    /// As [`Pages::give_up_classes`], of one kind. What cannot be given up stays.
-    fn give_up_kind<O: Os>(&self, os: &O, kind: usize) {
+    /// As [`Pages::give_up_classes`], of one kind. What cannot be given up stays: so many pages, with those of slabs
+    /// that are not tried any more.
+    fn give_up_kind<O: Os>(&self, os: &O, kind: usize) -> usize {
         let count = self.inner.lock().kept.counts[kind];
-        let mut stuck = 0;
+        let (mut stuck, mut stuck_pages) = (0, 0);
         for _ in 0..count {
             let Some(slab) = self.inner.lock().kept.take_last(self.table(), kind) else {
-                return;
+                break;
             };
             // Its contents may be there still: where memory is locked, and where somebody wrote after a free.
-            let how = slab.counted.load(Relaxed);
+            let (how, pages) = (slab.counted.load(Relaxed), slab.pages());
             if how == WARM && self.is_evidence(slab) {
                 self.inner.lock().kept.put(self.table(), slab, how);
+                stuck_pages += pages;
             } else if !self.give_up_class(os, slab) {
                 // In front: the others' turn comes first.
                 let how = if how == WARM { WARM } else { COLD };
                 self.inner.lock().kept.put(self.table(), slab, how);
+                stuck_pages += pages;
                 stuck += 1;
             }
             if stuck == STUCK_MOST {
-                return;
+                return self.inner.lock().kept.kind_pages[kind];
             }
         }
+        stuck_pages
     }
 
     /// Whether a kept slab tells of a write after free: it is not zero as it was left.
