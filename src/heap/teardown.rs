@@ -101,7 +101,9 @@ impl Heap {
         if gave {
             backend.returns.fetch_add(1, Relaxed);
         }
-        let returns = backend.returns.load(Relaxed);
+        // Another thread's pages are free one by one, and its `gave` comes late.
+        let given_up = backend.pages.given_up();
+        let returns = backend.returns.load(Relaxed).wrapping_add(given_up);
         self.seen_returns.replace(returns) != returns
     }
 

@@ -137,6 +137,8 @@ pub struct Pages {
     forking: AtomicU32,
     /// Non-zero where the system refused the last growth, and no slab went back since.
     refused: AtomicU32,
+    /// How many kept slabs gave up their classes. Raised under the page lock.
+    given_up: AtomicU32,
     /// Bytes by which the heap grew since [`Pages::take_grown`]. Stored to under the page lock.
     grown: AtomicUsize,
     /// Non-zero where pages stay with their class, a guard page after each slab (see `parked`).
@@ -194,6 +196,7 @@ impl Pages {
             ticking: Mutex::new(locks, ()),
             forking: AtomicU32::new(0),
             refused: AtomicU32::new(0),
+            given_up: AtomicU32::new(0),
             grown: AtomicUsize::new(0),
             keeping: AtomicU32::new(0),
             lots: AtomicU64::new(0),

@@ -657,6 +657,11 @@ impl Pages {
         kept.pages > kept.stuck
     }
 
+    /// How many kept slabs have given up their classes. Their pages are free when this tells of them.
+    pub fn given_up(&self) -> u32 {
+        self.given_up.load(Relaxed)
+    }
+
     /// Memory was refused: kept slabs give up their classes. Their pages, guards included, serve anybody.
     pub fn give_up_classes<O: Os>(&self, os: &O, meta: &Meta) {
         if !self.can_give_up() {
@@ -729,6 +734,8 @@ impl Pages {
         // Pointers that dangle may lead here, and nothing is closed: whoever takes them looks at what they hold.
         inner.give(first, n + guards, Cleanness::Dirty);
         inner.kept.guards = inner.kept.guards.saturating_sub(guards);
+        // Under the lock: who finds nothing more to give up knows that pages came.
+        self.given_up.fetch_add(1, Relaxed);
         true
     }
 
