@@ -273,11 +273,6 @@ impl Parked {
         Some(slab)
     }
 
-    /// Whether memory was refused lately.
-    fn is_short(&self, now: impl Fn() -> u64) -> bool {
-        self.gave_up_at != 0 && now().saturating_sub(self.gave_up_at) < SHORT_MS
-    }
-
     /// Takes out the warm slab of one kind that was released longest ago. With `is_due` it is a kind of which some
     /// slabs were not needed. Otherwise a kind comes first that has more slabs than spans are drawn among. The kinds
     /// take turns.
@@ -474,8 +469,10 @@ impl Pages {
     /// Carves `count` spans of `shape` that nobody has yet, or as many as the system gives. None near a limit, nor for a
     /// while after one was met: a choice of places must not use up what a program may have.
     fn stock<O: Os>(&self, os: &O, meta: &Meta, shape: &Shape, count: usize) {
-        let is_short = self.inner.lock().kept.is_short(|| os.clock());
-        if is_short || self.is_refused() || !meta.budget.has(4 * count * (shape.pages + 1) * PAGE) {
+        if self.is_short(os)
+            || self.is_refused()
+            || !meta.budget.has(4 * count * (shape.pages + 1) * PAGE)
+        {
             return;
         }
         let guarded = Shape {
@@ -490,6 +487,12 @@ impl Pages {
             let how = if fresh { UNUSED } else { COLD };
             self.inner.lock().kept.put(self.table(), slab, how);
         }
+    }
+
+    /// Whether memory was refused lately.
+    fn is_short<O: Os>(&self, os: &O) -> bool {
+        let gave_up_at = self.inner.lock().kept.gave_up_at;
+        gave_up_at != 0 && os.clock().saturating_sub(gave_up_at) < SHORT_MS
     }
 
     #[inline]
@@ -605,7 +608,8 @@ impl Pages {
 
     /// A slab was made of pages that held nothing: what other kinds keep makes way for it.
     fn make_way<O: Os>(&self, os: &O, meta: &Meta) {
-        let excess = self.inner.lock().excess_kept(os.clock(), false);
+        let now = os.clock();
+        let excess = self.inner.lock().excess_kept(now, false);
         self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
     }
 
