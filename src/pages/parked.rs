@@ -346,11 +346,7 @@ impl Parked {
         let pressed = core::mem::take(&mut self.pressed);
         self.way.learn(now);
         let bound = self.way.bound().max(used / WARM_PART);
-        let excess = self.warm_pages.saturating_sub(bound).min(pressed);
-        if excess > 0 {
-            self.way.give(excess, now);
-        }
-        excess
+        self.warm_pages.saturating_sub(bound).min(pressed)
     }
 
     /// Pages of kept slabs that are not discarded.
@@ -624,7 +620,11 @@ impl Pages {
                 false => inner.kept.excess_beside(bytes / PAGE, used, now),
             }
         };
-        self.discard_kept(os, meta, excess, DISCARDED_BY_RELEASE, false);
+        // Each slab has a page at least. The growth costs more than this.
+        let done = self.discard_kept(os, meta, excess, excess, false);
+        if done > 0 {
+            self.inner.lock().kept.way.give(done, now);
+        }
     }
 
     /// Discards what a warm slab holds and puts it back.

@@ -259,6 +259,26 @@ fn what_is_kept_gives_way_to_what_grows() {
     }
 }
 
+/// What hardened mode keeps in many slabs gives way at once to one block that is as large.
+#[test]
+fn many_kept_slabs_give_way_to_one_large_block() {
+    let heap = Heap::with(SimConfig {
+        options: "hardened",
+        ..SimConfig::default()
+    });
+    (0..20).for_each(|_| swell_by(&heap, 0, 1000));
+    let before = kept(&heap);
+    assert!(before >= 8_000_000, "it learnt to keep them: {before}");
+    let block = heap.take(0, 60_000_000);
+    assert!(
+        kept(&heap) <= 4_000_000,
+        "{} of {before} bytes stay",
+        kept(&heap)
+    );
+    heap.give(0, block);
+    heap.is_sound();
+}
+
 /// A program that needs small and large blocks by turns pays for few turns.
 #[test]
 fn what_gave_way_and_was_taken_again_stays() {
