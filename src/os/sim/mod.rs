@@ -230,8 +230,8 @@ impl Sim {
         self.thread.store(thread, Relaxed);
     }
 
-    /// From now on panics at each call that moves the break, or takes, changes or gives back memory, unless `promise`
-    /// holds. So tests can see what the caller does not do over a system call. Once.
+    /// From now on panics at each call that moves the break, takes, changes, opens or gives back memory, or reads the
+    /// clock, unless `promise` holds. So tests can see what the caller does not do over a system call. Once.
     pub fn expect_at_calls(&self, promise: impl Fn() -> bool + Send + Sync + 'static) {
         let known = self.promise.set(Promise(Box::new(promise)));
         assert!(known.is_ok(), "sim: there is a promise already");
@@ -321,7 +321,7 @@ impl Sim {
         self.lock().watched
     }
 
-    /// The state, for a call that changes memory.
+    /// The state, for a call over which no lock may be held.
     fn call(&self) -> MutexGuard<'_, State> {
         let kept = self.promise.get().is_none_or(|promise| promise.0());
         assert!(kept, "sim: called while what was promised does not hold");
@@ -410,7 +410,7 @@ impl Vm for Sim {
     }
 
     fn clock(&self) -> u64 {
-        self.lock().clock
+        self.call().clock
     }
 
     fn limits(&self) -> Limits {
@@ -428,6 +428,7 @@ impl Vm for Sim {
     }
 
     unsafe fn unfence(&self, _: NonNull<u8>, _: usize) -> bool {
+        drop(self.call());
         true // None was closed.
     }
 
