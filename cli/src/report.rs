@@ -513,7 +513,7 @@ slabside: prog (process 42), exit status: 3
   metadata                 20.0 KiB       20,480 B
   purged                        0 B            0 B
   peak resident, sampled    4.0 MiB    4,194,304 B
-  slabs                         196
+  slabs                         333
   spans                           4
   large blocks                    0
   thread heaps                    1
@@ -527,14 +527,16 @@ slabside: prog (process 42), exit status: 3
   resident at the end       2.9 MiB    3,000,000 B
   fragmentation              75.0 %
 slabs and live blocks by slot size:
-     size  slabs  live  bytes
-     16 B      1   256  4,096
-    160 B     10     0      0
-    352 B     19     0      0
-    768 B     28     0      0
-  1,664 B     37     0      0
-  3,584 B     46     0      0
-  7,680 B     55     0      0
+      size  slabs  live  bytes
+      16 B      1   256  4,096
+     160 B     10     0      0
+     352 B     19     0      0
+     768 B     28     0      0
+   1,664 B     37     0      0
+   3,584 B     46     0      0
+   7,680 B     55     0      0
+  15,360 B     64     0      0
+  30,720 B     73     0      0
 ";
 
     #[test]
@@ -614,7 +616,7 @@ slabs and live blocks by slot size:
         assert_eq!(json["heap"]["slabs"][0]["size"], 16);
         assert_eq!(json["heap"]["slabs"][0]["live"], 256);
         assert_eq!(json["heap"]["at_end"]["fragmentation"], 0.75);
-        assert_eq!(json["heap"]["slabs"].as_array().unwrap().len(), 7);
+        assert_eq!(json["heap"]["slabs"].as_array().unwrap().len(), 9);
     }
 
     #[test]

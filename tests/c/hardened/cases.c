@@ -498,6 +498,14 @@ static void guards_before_aligned_blocks_serve_others_under_a_limit(void) {
     sound();
 }
 
+/* A block, at the latest when the other thread has given back what it is about to: a refusal may come in the midst of
+ * that. */
+static void *take_in_the_end(size_t size) {
+    void *block;
+    for (int tries = 0; (block = take(size)) == NULL && tries < 1000; tries++) wait_ms(1);
+    return block;
+}
+
 /* Two threads fill what a limit leaves, each with a size of its own in turn: what one of them has given up is there for
  * the other too. */
 static pthread_barrier_t both;
@@ -508,7 +516,7 @@ static void *turn_by_turn(void *which) {
         void **last = NULL;
         pthread_barrier_wait(&both);
         while (bytes < 6 * MIB) {
-            void **p = take(size);
+            void **p = take_in_the_end(size);
             CHECK(p != NULL);
             *p = last;
             last = p;
