@@ -68,10 +68,16 @@ impl Budget {
         self.used.store(used, Relaxed);
     }
 
+    /// Whether the alarm waits for a slow path that takes it.
+    #[inline]
+    pub fn is_alarmed(&self) -> bool {
+        self.alarm.load(Relaxed) != 0
+    }
+
     /// Whether the soft limit was exceeded by a charge since the last call.
     #[inline]
     pub fn take_alarm(&self) -> bool {
-        self.alarm.load(Relaxed) != 0 && self.alarm.swap(0, Relaxed) != 0
+        self.is_alarmed() && self.alarm.swap(0, Relaxed) != 0
     }
 }
 

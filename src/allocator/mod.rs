@@ -361,8 +361,8 @@ impl<O: Os> Allocator<O> {
         size: usize,
     ) -> Option<*mut u8> {
         let backend = &self.backend;
-        let put_off = self.any_put_off.load(Relaxed) != 0;
-        if size >= ADDRESSES || put_off || self.has_forked() || heap.may_profile_large(backend) {
+        let waits = self.any_put_off.load(Relaxed) != 0 || backend.meta.budget.is_alarmed();
+        if size >= ADDRESSES || waits || self.has_forked() || heap.may_profile_large(backend) {
             return None;
         }
         mark_busy!(thread);

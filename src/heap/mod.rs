@@ -319,7 +319,8 @@ pub struct Heap {
     twice: [Cell<usize>; 3],
     caches: [SlotCache; CLASSES - LOCAL_CLASSES],
     /// The first page ends after those of up to 8 KiB. What lies after it is written to only for larger slots, when spans
-    /// are freed, and when a realloc moves a block that shrinks. So the heap of a thread without these takes one page.
+    /// are freed, when a realloc moves a block that shrinks, and when another thread claims a full slab. So the heap of a
+    /// thread without these takes one page.
     classes: [Class; CLASSES],
     /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
     /// which its thread needs all the time.

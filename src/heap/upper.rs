@@ -1,6 +1,6 @@
 //! The classes above 1 KiB, whose caches lie in the heap and whose slabs have one bitmap word.
 //!
-//! A slab has four slots at first and seldom more than sixteen, so its word is cached often: what
+//! A slab has four slots at first, two above 8 KiB, and seldom more than sixteen, so its word is cached often: what
 //! [`Heap::refill_upper`] does for it has no loop.
 
 use super::{Backend, Heap, TICK_EVERY};

@@ -190,7 +190,7 @@ impl Region {
         let version = word32(bytes, offset::VERSION);
         let (header, facts) = match version {
             2 => (HEADER_2, FACTS_2),
-            3 | 4 | NEWEST => (
+            3..=NEWEST => (
                 if version == 3 {
                     HEADER_3
                 } else {

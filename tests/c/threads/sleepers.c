@@ -4,9 +4,9 @@
  *        sleepers awake         they allocate and free all the while that another thread trims */
 #include "work.h"
 
-enum { THREADS = 4, SIZES = 3, BYTES = 16 << 20, KEPT = 64, ROUNDS = 60, TRIMS = 400 };
+enum { THREADS = 4, SIZES = 4, BYTES = 16 << 20, KEPT = 64, ROUNDS = 60, TRIMS = 400 };
 
-static const size_t sizes[SIZES] = {400, 2000, 50000};
+static const size_t sizes[SIZES] = {400, 2000, 20000, 50000};
 static void **blocks[THREADS][SIZES];
 static pthread_barrier_t step;
 static volatile int over;
