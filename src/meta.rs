@@ -578,7 +578,7 @@ impl Meta {
         let (extents, end) = lay_out(os, plan)?;
         let bytes = end + 2 * os_page;
         let whole = match hold {
-            Hold::Claimed => os.claim(bytes)?,
+            Hold::Claimed => os.claim(bytes).ok()?,
             Hold::Reserved => os.reserve(bytes)?,
         };
         // SAFETY: the mapping `whole` is longer than an OS page, so the sum stays inside it.

@@ -154,6 +154,8 @@ fn cost_of_refusals(
 #[test]
 fn a_refused_malloc_costs_no_more_than_libcs() {
     const INSTRUCTIONS: usize = 3000;
+    // After parked slabs gave up their classes, smaller slabs are asked for as well.
+    const HARDENED: usize = 4000;
     if !installed(&["strace"]) {
         return;
     }
@@ -175,8 +177,13 @@ fn a_refused_malloc_costs_no_more_than_libcs() {
                 calls <= allowed,
                 "{size} {options}: {calls} system calls, libc's {theirs}"
             );
+            let most = if options.is_empty() {
+                INSTRUCTIONS
+            } else {
+                HARDENED
+            };
             assert!(
-                instructions <= INSTRUCTIONS,
+                instructions <= most,
                 "{size} {options}: {instructions} instructions"
             );
         }

@@ -96,7 +96,7 @@ impl Beds {
         is_claimed: &dyn Fn(Range<usize>) -> bool,
     ) -> Option<usize> {
         let gap = (1 + os.random() as usize % GAP_PAGES) * os.page_size();
-        let claim = || Some(os.claim(BED_BYTES)?.as_ptr() as usize);
+        let claim = || Some(os.claim(BED_BYTES).ok()?.as_ptr() as usize);
         self.place_apart(wanted, gap, claim, is_claimed)
     }
 

@@ -261,7 +261,7 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
         unsafe { self.os.open(start, bytes, hold) }
     }
 
-    fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn claim(&self, bytes: usize) -> Result<NonNull<u8>, Refusal> {
         self.os.claim(bytes)
     }
 

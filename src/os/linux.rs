@@ -225,8 +225,13 @@ impl Vm for Linux {
         Some(old as usize)
     }
 
-    fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn claim(&self, bytes: usize) -> Result<NonNull<u8>, Refusal> {
         let page = self.page_size();
+        // Where a limit leaves not even a page, one call tells so, and no place is drawn.
+        let probe = map_anonymous(page, libc::PROT_NONE, libc::MAP_NORESERVE);
+        let probe = probe.ok_or(Refusal::NoMemory)?;
+        // SAFETY: our own fresh mapping. It has no contents, and nobody else knows it.
+        unsafe { calls::unmap(at(probe), page) };
         for place in self.places(bytes) {
             let free = calls::is_range_free(place, bytes)
                 .and_then(|()| map_where_free(place, page, libc::PROT_NONE, libc::MAP_NORESERVE));
@@ -235,20 +240,23 @@ impl Vm for Linux {
                     // SAFETY: our own fresh page, which has shown that the system maps where it is told to. The whole
                     // range would count for a limit, and another thread be refused meanwhile.
                     unsafe { calls::unmap(place, page) };
-                    return NonNull::new(place as *mut u8);
+                    return NonNull::new(place as *mut u8).ok_or(Refusal::Taken);
                 }
                 Err(libc::EEXIST) => {}
-                // No other place would help.
-                Err(_) => return None,
+                // No other place would help, nor less.
+                Err(libc::ENOMEM) => return Err(Refusal::NoMemory),
+                Err(_) => return Err(Refusal::Taken),
             }
         }
         // valgrind(1) answers EEXIST to every question. There only a mapping of the whole range tells.
-        let place = self.places(bytes).find(|&place| {
+        let mut places = self.places(bytes);
+        let maps = |&place: &usize| {
             map_where_free(place, bytes, libc::PROT_NONE, libc::MAP_NORESERVE).is_ok()
-        })?;
-        // SAFETY: the range was mapped just now, so nobody else knows of it.
+        };
+        let place = places.find(maps).ok_or(Refusal::Taken)?;
+        // SAFETY: our own fresh mapping. It has no contents, and nobody else knows it.
         unsafe { calls::unmap(place, bytes) };
-        NonNull::new(place as *mut u8)
+        NonNull::new(place as *mut u8).ok_or(Refusal::Taken)
     }
 
     fn reserve(&self, bytes: usize) -> Option<NonNull<u8>> {

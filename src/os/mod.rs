@@ -69,7 +69,7 @@ pub enum Hold {
     Reserved,
 }
 
-/// Why [`Vm::open`] opened nothing.
+/// Why [`Vm::claim`] or [`Vm::open`] did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The system gives no more memory.
@@ -96,9 +96,9 @@ pub trait Vm: Sync {
     /// Moves the break by `delta` bytes (sbrk(2)) and returns where it stood before. New pages are zero.
     fn move_break(&self, delta: isize) -> Option<usize>;
 
-    /// Chooses address space where nothing lies, at a random place, and takes none of it. `None` where the system does
-    /// not map where it is told to.
-    fn claim(&self, bytes: usize) -> Option<NonNull<u8>>;
+    /// Chooses address space where nothing lies, at a random place, and takes none of it. `Taken` where no place was
+    /// found, or the system does not map where it is told to. `NoMemory` where it maps not even a page.
+    fn claim(&self, bytes: usize) -> Result<NonNull<u8>, Refusal>;
 
     /// Takes address space without memory, at a random place where the system can: touching it faults. It counts for a
     /// limit of address space, but not as committed memory, and is left out of core dumps.

@@ -293,7 +293,12 @@ impl Pages {
             whole.take_while(move |&cap| cap >= need.max(1))
         };
         let claimed = || {
-            let found = |cap| Some((os.claim(cap * PAGE)?, cap, Hold::Claimed));
+            let found = |cap| match os.claim(cap * PAGE) {
+                Ok(start) => Some(Some((start, cap, Hold::Claimed))),
+                Err(Refusal::Taken) => None,
+                // Where the system maps not even a page, no smaller window would help.
+                Err(Refusal::NoMemory) => Some(None),
+            };
             caps(room).find_map(found)
         };
         let reserved = || {
@@ -306,7 +311,7 @@ impl Pages {
             let found = |cap| Some((os.reserve(cap * PAGE)?, cap, Hold::Reserved));
             caps(most).find_map(found)
         };
-        let (start, cap, hold) = claimed().or_else(reserved)?;
+        let (start, cap, hold) = claimed().unwrap_or_else(reserved)?;
         if let Some(last) = used.checked_sub(1) {
             // It had no room, or somebody else lies there: it stays as it is for good.
             let last = &mut self.inner.lock().windows[last];

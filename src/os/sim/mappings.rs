@@ -5,15 +5,20 @@ use core::ops::Range;
 use core::ptr::{self, NonNull};
 
 impl State {
-    pub(super) fn claim(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+    pub(super) fn claim(&mut self, bytes: usize) -> Result<NonNull<u8>, Refusal> {
         let count = self.whole("claim", bytes);
-        if self.fails() || !self.config.claims {
-            return None;
+        if self.fails() {
+            return Err(Refusal::NoMemory);
         }
-        let at = self.place_on(count, 1, |&page| page == Page::Absent)?;
+        if !self.config.claims {
+            return Err(Refusal::Taken);
+        }
+        let at = self
+            .place_on(count, 1, |&page| page == Page::Absent)
+            .ok_or(Refusal::Taken)?;
         self.paint(at..at + count, Page::Claimed);
         self.claims.push(at..at + count);
-        Some(self.pointer(at))
+        Ok(self.pointer(at))
     }
 
     pub(super) fn intrude(&mut self, address: usize) -> bool {

@@ -360,7 +360,7 @@ impl Vm for Sim {
         self.call().move_break(delta)
     }
 
-    fn claim(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn claim(&self, bytes: usize) -> Result<NonNull<u8>, Refusal> {
         self.call().claim(bytes)
     }
 

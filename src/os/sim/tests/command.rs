@@ -19,7 +19,7 @@ fn script(sim: &Sim) -> usize {
     let unmapped = block.is_some_and(|(block, bytes)| unmap(sim, block, bytes));
     let sized = block.is_some_and(|(_, bytes)| bytes == 2 * PAGE);
     let results = [
-        claimed.is_some(),
+        claimed.is_ok(),
         region.is_some(),
         opened,
         block.is_some(),

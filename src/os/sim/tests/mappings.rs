@@ -207,7 +207,7 @@ fn mappings_come_to_lie_on_claimed_pages_only_where_there_is_no_other_place() {
     assert!(others[0] > block && others[1] < block);
     assert_eq!(
         sim.claim(512 << 10),
-        None,
+        Err(Refusal::Taken),
         "what is claimed is not claimed again"
     );
 }
@@ -215,6 +215,6 @@ fn mappings_come_to_lie_on_claimed_pages_only_where_there_is_no_other_place() {
 #[test]
 fn a_system_may_know_no_claims() {
     let sim = sim_with(|config| config.claims = false);
-    assert_eq!(sim.claim(PAGE), None);
+    assert_eq!(sim.claim(PAGE), Err(Refusal::Taken));
     assert!(sim.reserve(PAGE).is_some());
 }
