@@ -2,6 +2,7 @@
 
 use super::{place, Backend, Heap};
 use crate::os::Os;
+use crate::remote::is_queued;
 use crate::slab::{List, SlabPtr, SlabTable, Stack, State};
 use crate::sync::Ordering::Relaxed;
 use crate::units::{bit_of, word_of, WORD_SLOTS};
@@ -26,7 +27,8 @@ impl Heap {
         listed += spans().count();
         let known = |slab: &SlabPtr| match slab.state() {
             State::Active => self.active_spans().any(|active| active == *slab),
-            State::Full => !slab.is_free(0) || slab.frees_left.get() <= 0,
+            // What a handler in a slow path freed waits in the queue.
+            State::Full => !slab.is_free(0) || slab.frees_left.get() <= 0 || is_queued(*slab),
             state => state == State::Binned,
         };
         wrong += spans().filter(|slab| !known(slab)).count();

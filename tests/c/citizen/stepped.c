@@ -114,7 +114,7 @@ int main(int argc, char **argv) {
     }
     struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_NODEFER};
     CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
-    for (int i = 0; i < 600; i++) work();
+    for (int i = 0; i < 1000; i++) work();
     sound();
     for (int i = 0; i < HELD; i++)
         if (held[i].start != NULL) {
