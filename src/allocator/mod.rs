@@ -26,8 +26,9 @@ use crate::mutex::{Mutex, Registry};
 use crate::nested::Nested;
 use crate::occupancy::Sums;
 use crate::os::Os;
+use crate::slab::SlabPtr;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
-use crate::tls::{mark_busy, SlotCache, Thread, ThreadCache};
+use crate::tls::{mark_busy, Busy, SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, SMALL_MAX, SPAN_MAX};
 use background::Background;
@@ -183,13 +184,18 @@ impl<O: Os> Allocator<O> {
     fn malloc_kept_span(&self, thread: &ThreadCache, size: usize) -> *mut u8 {
         if let Some(heap) = heap_of(thread) {
             mark_busy!(thread => busy);
-            if let Some(_inside) = heap.come_in(busy) {
-                if let Some(slab) = heap.take_binned(&self.backend, pages_for(size)) {
-                    return slab.base() as *mut u8;
-                }
+            if let Some(slab) = self.take_kept_span(busy, heap, size) {
+                return slab.base() as *mut u8;
             }
         }
         self.malloc_upper_slow(thread, size)
+    }
+
+    /// A freed span for `size` bytes that the heap keeps, unless another thread visits the heap.
+    #[inline(always)]
+    fn take_kept_span(&self, busy: &Busy, heap: &Heap, size: usize) -> Option<SlabPtr> {
+        let _inside = heap.come_in(busy)?;
+        heap.take_binned(&self.backend, pages_for(size))
     }
 
     /// The cache of the `upper`-th class above 1 KiB is used up: its slab's word is cached again.
@@ -333,13 +339,11 @@ impl<O: Os> Allocator<O> {
         }
         if let Caller::Heap(heap) = caller {
             mark_busy!(thread => busy);
-            if let Some(slab) = heap.take_active_span(size) {
+            let kept = heap
+                .take_active_span(size)
+                .or_else(|| self.take_kept_span(busy, heap, size));
+            if let Some(slab) = kept {
                 return (slab.base() as *mut u8, false);
-            }
-            if let Some(_inside) = heap.come_in(busy) {
-                if let Some(slab) = heap.take_binned(&self.backend, pages_for(size)) {
-                    return (slab.base() as *mut u8, false);
-                }
             }
         }
         let span = self.with_reclaim(thread, |_, heap| {

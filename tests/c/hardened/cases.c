@@ -432,6 +432,15 @@ static void sizes_that_wrap_are_refused(void) {
     sound();
 }
 
+/* Frees blocks each of which begins with the address of the next one. */
+static void give_list(void **first) {
+    while (first != NULL) {
+        void **next = *first;
+        give(first);
+        first = next;
+    }
+}
+
 /* Under a limit pages give up their class before a program runs out of memory that lies there for another one. */
 static void pages_serve_another_class_under_a_limit(void) {
     static const size_t sizes[] = {3000, 100, 20000, 500, 9000, 8, 300000, 60000, 1500};
@@ -448,11 +457,7 @@ static void pages_serve_another_class_under_a_limit(void) {
             last = p;
             bytes += size;
         }
-        while (last != NULL) {
-            void **before = *last;
-            give(last);
-            last = before;
-        }
+        give_list(last);
     }
     sound();
 }
@@ -474,11 +479,7 @@ static size_t fill_and_empty(size_t size, size_t align) {
         *p = last;
         last = p;
     }
-    while (last != NULL) {
-        void **before = *last;
-        give(last);
-        last = before;
-    }
+    give_list(last);
     return count;
 }
 
@@ -522,11 +523,7 @@ static void *turn_by_turn(void *which) {
             last = p;
             bytes += size;
         }
-        while (last != NULL) {
-            void **before = *last;
-            give(last);
-            last = before;
-        }
+        give_list(last);
     }
     return NULL;
 }
