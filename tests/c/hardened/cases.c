@@ -499,14 +499,6 @@ static void guards_before_aligned_blocks_serve_others_under_a_limit(void) {
     sound();
 }
 
-/* A block, at the latest when the other thread has given back what it is about to: a refusal may come in the midst of
- * that. */
-static void *take_in_the_end(size_t size) {
-    void *block;
-    for (int tries = 0; (block = take(size)) == NULL && tries < 1000; tries++) wait_ms(1);
-    return block;
-}
-
 /* Two threads fill what a limit leaves, each with a size of its own in turn: what one of them has given up is there for
  * the other too. */
 static pthread_barrier_t both;
@@ -517,7 +509,7 @@ static void *turn_by_turn(void *which) {
         void **last = NULL;
         pthread_barrier_wait(&both);
         while (bytes < 6 * MIB) {
-            void **p = take_in_the_end(size);
+            void **p = take(size);
             CHECK(p != NULL);
             *p = last;
             last = p;
@@ -531,7 +523,16 @@ static void threads_share_what_was_given_up_under_a_limit(void) {
     pthread_t other;
     pthread_barrier_init(&both, NULL, 2);
     CHECK(pthread_create(&other, NULL, turn_by_turn, (void *)1) == 0);
-    give(take(1)); /* the thread and its stack are there */
+    /* Near the limit slabs are small, and bookkeeping for more of them than there ever were needs fresh address space. */
+    void **last = NULL;
+    for (size_t bytes = 0; bytes < 96 * MIB; bytes += 100) {
+        void **p = take(100);
+        CHECK(p != NULL);
+        *p = last;
+        last = p;
+    }
+    give_list(last);
+    malloc_trim(0);
     rlim_t room = mapped_bytes() + 28 * MIB;
     CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){room, room}) == 0);
     turn_by_turn(NULL);
