@@ -113,7 +113,7 @@ check-install: $(built)
 quick:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace -- -D warnings
-	$(CARGO) test -p slabside --lib --test layers --test heap_over_sim --test arena_over_sim
+	$(CARGO) test -p slabside-base -p slabside-core -p slabside-sim -p slabside --lib --test layers --test heap_over_sim --test arena_over_sim
 
 c:
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_TARGET_DIR=target/quick \

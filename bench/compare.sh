@@ -5,7 +5,7 @@
 # Needs: a C and a C++ compiler, cmake, valgrind, and of Debian's packages libjemalloc2 libtcmalloc-minimal4.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target}
+export CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$here/target}")
 "$here/peers.sh"
 cd "$here"
 cargo build --release --quiet --no-default-features --features report --bins

@@ -7,7 +7,7 @@
 # Debian's packages: libjemalloc2 libtcmalloc-minimal4.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target}
+export CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$here/target}")
 peers=$CARGO_TARGET_DIR/peers
 mkdir -p "$peers"
 cd "$here"
@@ -25,7 +25,7 @@ link() {
         aliases+=("-Wl,--defsym=$name=$prefix$name")
     done
     cc -shared -o "$library" -Wl,--whole-archive "$archive" -Wl,--no-whole-archive,--as-needed "${aliases[@]}" -lstdc++
-    echo "built $library"
+    echo "built $library" >&2
 }
 
 locked() { grep -A1 "^name = \"$1\"" Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p'; }
@@ -47,7 +47,7 @@ link librpmalloc "$(archive rpmalloc-preload rpmalloc-sys)/librpmalloc.a" rp
 if [ -e ../preload/Cargo.toml ]; then
     cargo build --release --quiet --manifest-path ../preload/Cargo.toml
     cp "$CARGO_TARGET_DIR/release/libslabside_preload.so" "$peers/"
-    echo "built $peers/libslabside_preload.so"
+    echo "built $peers/libslabside_preload.so" >&2
 fi
 
 {

@@ -71,7 +71,7 @@ allocators() {
 }
 
 build() {
-    export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$here/target}
+    export CARGO_TARGET_DIR=$(realpath -m "${CARGO_TARGET_DIR:-$here/target}")
     cd "$here"
     cargo build --release --quiet --no-default-features --features report --bins
     cargo build --release --quiet --manifest-path ../preload/Cargo.toml

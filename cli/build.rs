@@ -1,7 +1,7 @@
 //! Builds the preload library that the command carries, so that what `cargo install` makes runs programs at once.
 //!
 //! ```text
-//!   slabside's source (DEP_SLABSIDE_SOURCE) --.
+//!   the allocator's source (DEP_SLABSIDE_*) --.
 //!   preload/*, all of that crate --------------+--> OUT_DIR/library --> src/embedded.rs
 //!   Cargo.toml, written here -----------------'
 //! ```
@@ -50,11 +50,13 @@ fn wanted() -> Result<bool> {
 
 /// The library, built by a cargo of its own below `out`: offline, since what it needs was fetched for this build.
 fn build(out: &Path) -> Result<Vec<u8>> {
-    let source = variable("DEP_SLABSIDE_SOURCE")?;
-    println!("cargo:rerun-if-changed={source}/src");
+    let core = variable("DEP_SLABSIDE_SOURCE")?;
+    let base = variable("DEP_SLABSIDE_BASE_SOURCE")?;
+    println!("cargo:rerun-if-changed={core}/src");
+    println!("cargo:rerun-if-changed={base}/src");
     let package = out.join("preload");
     fs::create_dir_all(package.join("src"))?;
-    fs::write(package.join("Cargo.toml"), manifest(&source))?;
+    fs::write(package.join("Cargo.toml"), manifest(&core, &base))?;
     for (from, to) in [
         ("lib.rs", "src/lib.rs"),
         ("open.rs", "src/open.rs"),
@@ -100,7 +102,7 @@ fn build(out: &Path) -> Result<Vec<u8>> {
 }
 
 /// The preload crate's manifest, and the release profile of slabside's workspace.
-fn manifest(source: &str) -> String {
+fn manifest(core: &str, base: &str) -> String {
     format!(
         r#"[package]
 name = "slabside-preload"
@@ -115,8 +117,13 @@ test = false
 doctest = false
 
 [dependencies]
-slabside = {{ path = {source:?} }}
+slabside-base = {{ path = {base:?} }}
+slabside-core = {{ path = {core:?} }}
 libc = {{ version = "0.2", default-features = false }}
+
+# The core of a registry asks the registry for the base: it is the same one.
+[patch.crates-io]
+slabside-base = {{ path = {base:?} }}
 
 [profile.release]
 panic = "abort"

@@ -7,7 +7,7 @@
 # Needs: gcc make pkg-config cmake meson ninja-build man-db dpkg binutils lintian mmdebstrap
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for needed in gcc make pkg-config cmake meson ninja:ninja-build man:man-db dpkg readelf:binutils debootstrap lintian; do
+for needed in gcc make pkg-config cmake meson ninja:ninja-build man:man-db dpkg readelf:binutils mmdebstrap lintian; do
     command -v "${needed%:*}" > /dev/null && continue
     echo "install check: ${needed%:*} is not installed: apt-get install ${needed#*:}" >&2
     exit 1
@@ -141,8 +141,13 @@ root=$scratch/debian
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
 # shellcheck source=/dev/null
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-mmdebstrap --variant=essential --include=libc6-dev "$suite" "$root" "$mirror" > "$scratch/log" 2>&1 ||
-    fail "$(tail "$scratch/log")"
+# A mirror may fail to answer once.
+for attempt in 1 2 3; do
+    mmdebstrap --variant=essential --include=libc6-dev "$suite" "$root" "$mirror" > "$scratch/log" 2>&1 && break
+    [ "$attempt" != 3 ] || fail "$(tail "$scratch/log")"
+    rm -rf "$root"
+    sleep 5
+done
 # inside COMMAND...: in that Debian, which has its own /proc.
 inside() {
     # shellcheck disable=SC2016 # the inner shell's

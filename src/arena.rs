@@ -1,194 +1,128 @@
-//! First-class heaps: create one, allocate from it on any thread, and destroy it with all its objects.
-//!
-//! Each is a heap under a lock of its own. An operation costs the lock's two atomic operations more than the same on a
-//! thread's own heap. The ordinary free gives a block back, from any thread and without the lock, like another thread's
-//! block. In hardened mode it takes the lock and uses the heap's own quarantine.
-//!
-//! What hardened mode and sampling keep of a heap ends with it, in [`Allocator::destroy_arena`] and nowhere else. No
-//! block of it is left in a quarantine, on a page of its own or between guard pages. The pages that go on to others are
-//! in the state of free blocks.
+//! First-class heaps, by a type whose lifetime its blocks borrow.
 
-use crate::allocator::{Allocator, Region, Target};
-use crate::misuse::{Call, Misuse};
-use crate::os::Os;
-use crate::owner::Owner;
-use crate::tls::{mark_busy, ThreadCache};
-use core::cell::Cell;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+use slabside_core::arena::Handle;
+use slabside_core::process::GLOBAL;
+use slabside_core::tls::local;
 
-/// Names a first-class heap: a random number, of no use after its destruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Handle(pub u64);
+/// A first-class heap: what is allocated from it borrows it, and goes all at once when it is dropped.
+///
+/// Any thread may allocate from it. Each operation takes the heap's own lock. Giving a block back does not. Values are
+/// not dropped with it, as with other arenas. A collection that lives in it (feature `allocator-api2`) drops its
+/// elements as usual.
+///
+/// ```
+/// # fn main() -> Option<()> {
+/// let arena = slabside::Arena::new()?;
+/// let numbers = arena.alloc_slice_copy(&[1, 2, 3]).ok()?;
+/// let name = arena.alloc_str("slab").ok()?;
+/// numbers[0] = name.len();
+/// assert_eq!(numbers, [4, 2, 3]);
+/// # Some(()) }
+/// # main().unwrap();
+/// ```
+///
+/// Nothing outlives it:
+///
+/// ```compile_fail,E0505
+/// let arena = slabside::Arena::new().unwrap();
+/// let number = arena.alloc(7).unwrap();
+/// drop(arena); // error[E0505]: cannot move out of `arena` because it is borrowed
+/// *number += 1;
+/// ```
+///
+/// ```compile_fail,E0597
+/// let number = {
+///     let arena = slabside::Arena::new().unwrap();
+///     arena.alloc(7).unwrap()
+/// }; // error[E0597]: `arena` does not live long enough
+/// *number += 1;
+/// ```
+#[derive(Debug)]
+pub struct Arena {
+    handle: Handle,
+}
 
-impl<O: Os> Allocator<O> {
-    /// A new heap. `None` in three cases. Memory has run out. There are too many heaps: the metadata provide for at
-    /// least 64, and for 32,768 on a machine of common size. Or a signal handler that interrupted the allocator calls
-    /// it.
-    pub fn create_arena(&self, thread: &ThreadCache) -> Option<Handle> {
-        if self.is_interrupted(thread) {
-            return None;
-        }
-        self.notice_fork(thread);
-        if !self.attach(thread) {
-            return None;
-        }
-        let backend = &self.backend;
-        let handle = self.enter(thread, |_| {
-            backend.arenas.create(backend, |heap, local| {
-                self.hard.begin_arena(backend, heap, local)
-            })
-        })?;
-        handle.map(Handle)
+/// There was no memory. What was to be stored comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Full<T>(pub T);
+
+impl<T> core::fmt::Debug for Full<T> {
+    fn fmt(&self, to: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        to.write_str("Full")
+    }
+}
+
+impl Arena {
+    /// A new heap. `None` where memory has run out or there are too many (32,767 on most machines).
+    pub fn new() -> Option<Arena> {
+        GLOBAL.create_arena(local()).map(|handle| Arena { handle })
     }
 
-    /// Runs `work` with the caches of a heap, under its lock (and with `self`, which a closure would hide
-    /// from the compiler, to whom it is a constant). `None` in a signal
-    /// handler that interrupted the allocator. A heap that does not exist is a misuse.
-    fn in_arena<R>(
-        &self,
-        thread: &ThreadCache,
-        heap: Handle,
-        work: impl FnOnce(&Self, &ThreadCache) -> R,
-    ) -> Option<R> {
-        if self.is_interrupted(thread) {
-            return None;
+    /// Moves `value` into the heap. It is not dropped with it.
+    #[allow(clippy::mut_from_ref)] // Each call gives a block of its own.
+    pub fn alloc<T>(&self, value: T) -> Result<&mut T, Full<T>> {
+        match self.alloc_layout(Layout::new::<T>()) {
+            // SAFETY: a fresh block of T's layout, which lives as long as the heap that `self` borrows.
+            Some(block) => unsafe {
+                let place = block.cast::<T>();
+                place.write(value);
+                Ok(&mut *place.as_ptr())
+            },
+            None => Err(Full(value)),
         }
-        self.notice_fork(thread);
-        let backend = &self.backend;
-        if self.is_started() {
-            mark_busy!(thread);
-            if let Some((arena, _)) = backend.arenas.of(backend, heap.0) {
-                let local = arena.lock();
-                // It may have been destroyed while this thread waited.
-                if backend.arenas.of(backend, heap.0).is_some() {
-                    return Some(work(self, &local));
-                }
-            }
-        }
-        self.misuse(&Misuse::NoHeap {
-            heap: heap.0 as usize,
-        });
-        None
     }
 
-    /// As `in_arena` for what gives a block, which is the heap's from then on.
-    fn block_in(
-        &self,
-        thread: &ThreadCache,
-        heap: Handle,
-        work: impl FnOnce(&Self, &ThreadCache) -> *mut u8,
-    ) -> *mut u8 {
-        let block = self.in_arena(thread, heap, |this, local| {
-            let block = work(this, local);
-            let backend = &this.backend;
-            let is_large = || matches!(this.region(block as usize), Region::Apart);
-            if !block.is_null() && is_large() {
-                let of = backend.arenas.of(backend, heap.0);
-                let owner = of.map_or(Owner::NONE, |(_, heap)| heap.me());
-                backend.large.set_owner(block as usize, owner);
-            }
-            block
-        });
-        self.look_after_background(thread);
-        block.unwrap_or_else(|| self.exhausted())
+    /// Copies `values` into the heap.
+    #[allow(clippy::mut_from_ref)]
+    pub fn alloc_slice_copy<T: Copy>(&self, values: &[T]) -> Result<&mut [T], Full<()>> {
+        let block = self.alloc_layout(Layout::for_value(values));
+        let place = block.ok_or(Full(()))?.cast::<T>().as_ptr();
+        // SAFETY: a fresh block of the slice's layout, which lives as long as the heap.
+        unsafe {
+            core::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len());
+            Ok(core::slice::from_raw_parts_mut(place, values.len()))
+        }
     }
 
-    /// As [`Allocator::aligned`], from `heap`.
-    pub fn aligned_in(
+    /// Copies `text` into the heap.
+    #[allow(clippy::mut_from_ref)]
+    pub fn alloc_str(&self, text: &str) -> Result<&mut str, Full<()>> {
+        let bytes = self.alloc_slice_copy(text.as_bytes())?;
+        // SAFETY: the bytes are a copy of a string's, so they are UTF-8.
+        Ok(unsafe { core::str::from_utf8_unchecked_mut(bytes) })
+    }
+
+    /// A block of `layout`, which lives until the heap is dropped or `Slabside` gives it back.
+    pub fn alloc_layout(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let (size, align) = (layout.size(), layout.align());
+        NonNull::new(GLOBAL.aligned_in(local(), self.handle, size, align))
+    }
+
+    /// As [`Arena::alloc_layout`], all zero.
+    pub fn alloc_layout_zeroed(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let (size, align) = (layout.size(), layout.align());
+        NonNull::new(GLOBAL.zeroed_in(local(), self.handle, size, align))
+    }
+
+    /// Resizes a block of this heap, at the same address where it has room.
+    ///
+    /// # Safety
+    /// `block` is a live block, and nobody uses the old address afterwards.
+    pub unsafe fn realloc(
         &self,
-        thread: &ThreadCache,
-        heap: Handle,
-        size: usize,
+        block: NonNull<u8>,
         align: usize,
-    ) -> *mut u8 {
-        self.block_in(thread, heap, |this, local| this.aligned(local, size, align))
-    }
-
-    /// As [`Allocator::aligned_zeroed`], from `heap`.
-    pub fn zeroed_in(
-        &self,
-        thread: &ThreadCache,
-        heap: Handle,
         size: usize,
-        align: usize,
-    ) -> *mut u8 {
-        self.block_in(thread, heap, |this, local| {
-            this.aligned_zeroed(local, size, align)
-        })
+    ) -> Option<NonNull<u8>> {
+        let moved = GLOBAL.realloc_in(local(), self.handle, block.as_ptr(), size, align);
+        NonNull::new(moved)
     }
+}
 
-    /// As [`Allocator::realloc_aligned`], from `heap`. A block that is not of this heap is copied into it.
-    pub fn realloc_in(
-        &self,
-        thread: &ThreadCache,
-        heap: Handle,
-        block: *mut u8,
-        size: usize,
-        align: usize,
-    ) -> *mut u8 {
-        if block.is_null() {
-            return self.aligned_in(thread, heap, size, align);
-        }
-        let live = match self.resolve(thread, block as usize, Call::Realloc) {
-            // A handler that interrupted a slow path may not ask for the locks that it would take.
-            Target::Live(_) if thread.busy.get() != 0 => return self.exhausted(),
-            Target::Live(live) => live,
-            target => return self.realloc_of_none(block, size, target),
-        };
-        let (backend, usable) = (&self.backend, live.bytes());
-        let is_its_own = {
-            mark_busy!(thread);
-            let slab = live.slab();
-            backend.arenas.holds(backend, heap.0, slab, block as usize)
-        };
-        if is_its_own {
-            return self.block_in(thread, heap, |this, local| {
-                this.realloc_live_aligned(local, block, live, (size, align))
-            });
-        }
-        let moved = self.aligned_in(thread, heap, size, align);
-        self.move_to(thread, block, usable.min(size), moved)
-    }
-
-    /// Ends `heap` and gives back all of its blocks. Nobody may use the heap or its blocks any more. A free of one ends
-    /// the program like a free of any pointer to nothing, until its memory serves somebody else.
-    pub fn destroy_arena(&self, thread: &ThreadCache, heap: Handle) {
-        let outcome = self.in_arena(thread, heap, |this, local| this.end_arena(heap, local));
-        if let Some(Err(misuse)) = outcome {
-            self.misuse(&misuse);
-        }
-    }
-
-    /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back. All of
-    /// them are given back in any case.
-    fn end_arena(&self, heap: Handle, local: &ThreadCache) -> Result<(), Misuse> {
-        let (backend, hard) = (&self.backend, &self.hard);
-        let Some((arena, of)) = backend.arenas.of(backend, heap.0) else {
-            return Ok(());
-        };
-        let (owner, first) = (of.me(), Cell::new(Ok(())));
-        let note = |outcome: Result<(), Misuse>| first.set(first.get().and(outcome));
-        hard.end_quarantine(local);
-        note(backend.arenas.destroy(
-            backend,
-            (arena, of),
-            hard.caches(local),
-            |slab| note(hard.end_slots(slab)),
-            |addr| note(self.end_large(addr)),
-        ));
-        note(self.samples.give_all_of(&backend.os, owner));
-        hard.give_back(local);
-        first.get()
-    }
-
-    /// Frees a large block of a heap that ends, whatever is wrong with it.
-    fn end_large(&self, addr: usize) -> Result<(), Misuse> {
-        let backend = &self.backend;
-        if self.hard.is_on() {
-            return self.hard.end_apart(backend, addr);
-        }
-        backend.profile.end_large(&backend.meta, addr);
-        backend.large.unmap(&backend.os, &backend.meta, addr);
-        Ok(())
+impl Drop for Arena {
+    fn drop(&mut self) {
+        GLOBAL.destroy_arena(local(), self.handle);
     }
 }

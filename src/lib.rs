@@ -15,11 +15,13 @@
 //! }
 //! ```
 //!
-//! With the feature `override` the program's C libraries use slabside as well. Debug builds need a third of the
-//! instructions for a `Box` where `Cargo.toml` has slabside compiled with optimization:
+//! With the feature `override` the program's C libraries use slabside as well. Debug builds take fewer instructions for
+//! a `Box` where `Cargo.toml` has the allocator compiled with optimization:
 //!
 //! ```toml
-//! [profile.dev.package.slabside]
+//! [profile.dev.package.slabside-core]
+//! opt-level = 3
+//! [profile.dev.package.slabside-base]
 //! opt-level = 3
 //! ```
 //!
@@ -32,119 +34,36 @@
 //! | [`options!`](crate::options!), [`set_option`] | options of the program's own (docs/tuning.md) |
 //! | [`profile`](profile()) | a heap profile while the program runs |
 //!
-//! All other modules are hidden or private. Hidden ones serve the workspace's other crates and the tests, and may change
-//! with any version. The modules are declared bottom first: each names only modules declared before it
-//! (tests/layers.rs). ARCHITECTURE.md is the way in.
+//! The allocator itself is the crate `slabside-core`.
 #![no_std]
 
-#[cfg(any(test, loom, feature = "sim"))]
-extern crate std;
-
-// What size is what: arithmetic alone.
-#[doc(hidden)]
-pub mod units;
 #[cfg(not(loom))]
-#[doc(hidden)]
-pub mod arch;
+mod global;
 #[cfg(not(loom))]
-mod wide;
-#[doc(hidden)]
-pub mod class;
-#[cfg_attr(loom, allow(dead_code))]
-mod bitmap;
-#[cfg(not(loom))]
-mod learnt;
-
-// What a caller can do wrong, and what the system can be asked for.
-#[doc(hidden)]
-pub mod misuse;
-#[doc(hidden)]
-pub mod sync;
-#[doc(hidden)]
-pub mod owner;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod mutex;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod os;
-#[cfg(not(loom))]
-mod read_only;
-
-// What the user may choose.
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod options;
-#[cfg(not(loom))]
-mod budget;
-
-// The thread's own block, and the metadata region.
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod counters;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod tls;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod meta;
-
-// Slab headers, and how threads share them.
-#[doc(hidden)]
-pub mod slab;
-#[doc(hidden)]
-pub mod remote;
-#[doc(hidden)]
-pub mod door;
-
-// Pages, large blocks, heaps.
-#[cfg(not(loom))]
-mod free_runs;
-#[cfg(not(loom))]
-mod pages;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod profile;
-#[cfg(not(loom))]
-mod large;
-#[cfg(not(loom))]
-mod occupancy;
-#[cfg(not(loom))]
-mod heap;
-#[cfg(not(loom))]
-mod nested;
-#[cfg(not(loom))]
-mod hardened;
-
-// The whole, from outside and inside.
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod allocator;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod sized_free;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod arena;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod stats;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod layout;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod process;
-#[cfg(not(loom))]
-#[doc(hidden)]
-pub mod api;
+mod arena;
+#[cfg(all(feature = "allocator-api2", not(loom)))]
+mod collections;
 #[cfg(all(feature = "valgrind", not(loom)))]
 pub mod valgrind;
 
 #[cfg(not(loom))]
-pub use api::{profile, set_option, stats, trim, Arena, OptionError, Slabside};
+pub use arena::{Arena, Full};
 #[cfg(not(loom))]
-pub use stats::Stats;
+pub use global::{set_option, trim, OptionsText, Slabside};
+#[cfg(not(loom))]
+#[doc(inline)]
+pub use slabside_core::api::{profile, stats, OptionError};
+#[cfg(not(loom))]
+#[doc(inline)]
+pub use slabside_core::stats::Stats;
+
+/// With the feature `override` every C library of the program allocates from slabside too.
+#[cfg(all(feature = "override", not(loom)))]
+mod replacement {
+    use slabside_core::api::table::types::*;
+
+    slabside_core::replace_malloc!();
+}
 
 /// The README's example.
 #[cfg(doctest)]

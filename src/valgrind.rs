@@ -7,9 +7,10 @@
 //! A request is a sequence of instructions that does nothing on a processor and that valgrind knows (its manual,
 //! "The Client Request mechanism"). Without valgrind it costs a few instructions and changes nothing.
 
-use crate::api::{self, Slabside};
+use crate::global::Slabside;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
+use slabside_core::api;
 
 /// `VALGRIND_MALLOCLIKE_BLOCK`: address, bytes, bytes of red zone, whether zeroed.
 const MALLOCLIKE: usize = 0x1301;

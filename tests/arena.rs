@@ -3,7 +3,8 @@
 
 use allocator_api2::alloc::{Allocator, Layout};
 use allocator_api2::vec::Vec as VecIn;
-use slabside::{api, Arena, Slabside};
+use slabside::{Arena, Slabside};
+use slabside_core::api;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -3,12 +3,12 @@
 
 mod support;
 
-use slabside::allocator::Allocator;
-use slabside::arena::Handle;
-use slabside::misuse::Misuse;
-use slabside::os::{Sim, SimConfig};
-use slabside::stats::{stats, Stats};
-use slabside::tls::ThreadCache;
+use slabside_base::misuse::Misuse;
+use slabside_core::allocator::Allocator;
+use slabside_core::arena::Handle;
+use slabside_core::stats::{stats, Stats};
+use slabside_core::tls::ThreadCache;
+use slabside_sim::{Sim, SimConfig};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 /// Sizes of every kind of block.

@@ -41,6 +41,11 @@ fn fresh_pages_are_not_cleared_again_even_after_shrink_and_regrowth() {
 }
 
 #[test]
+fn slots_that_nobody_had_are_not_cleared_again() {
+    passes_alone("zeroed_slots.c", &[]);
+}
+
+#[test]
 fn realloc_keeps_the_address_while_there_is_room_and_grows_spans_in_place() {
     passes("realloc.c", &[]);
 }

@@ -328,7 +328,11 @@ fn core_dumps_hold_blocks_and_metadata() {
                 return;
             };
             assert!(holds(&dump, MARK), "{name} {options}: the block");
-            let header = [&b"slabside"[..], &slabside::meta::VERSION.to_le_bytes()].concat();
+            let header = [
+                &b"slabside"[..],
+                &slabside_core::meta::VERSION.to_le_bytes(),
+            ]
+            .concat();
             assert!(holds(&dump, &header), "{name} {options}: the header");
             assert!((HEAP..64 << 20).contains(&dump.len()));
             if options.is_empty() {
@@ -352,10 +356,10 @@ fn dumped_metadata(core: &[u8]) -> usize {
         .map(|at| [word(at + 8), word(at + 16), word(at + 32)])
         .collect();
     let begins = |segment: &&[usize; 3]| {
-        segment[2] >= 4096 && word(segment[0]) == slabside::meta::MAGIC as usize
+        segment[2] >= 4096 && word(segment[0]) == slabside_core::meta::MAGIC as usize
     };
     let [at, base, _] = *segments.iter().find(begins).expect("a region");
-    let region = base..base + word(at + slabside::layout::offset::REGION_BYTES);
+    let region = base..base + word(at + slabside_base::layout::offset::REGION_BYTES);
     let parts = segments.iter().filter(|part| region.contains(&part[1]));
     parts.map(|part| part[2]).sum()
 }

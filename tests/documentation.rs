@@ -211,10 +211,33 @@ fn sources(directory: &Path, text: &mut String) {
     }
 }
 
+/// The directories of the crates that the allocator is made of. Pages name files by their place in one of them.
+const SOURCES: [&str; 4] = [
+    "src",
+    "crates/core/src",
+    "crates/base/src",
+    "crates/sim/src",
+];
+
+/// The allocator's source.
+fn source_of_the_allocator() -> String {
+    let mut source = String::new();
+    for directory in SOURCES {
+        sources(&root().join(directory), &mut source);
+    }
+    source
+}
+
+/// The places where a file that a page names may lie: the root, and the allocator's crates.
+fn places() -> impl Iterator<Item = PathBuf> {
+    let top = std::iter::once(root().to_path_buf());
+    top.chain(SOURCES.map(|directory| root().join(directory)))
+}
+
 /// Whether the source has what ARCHITECTURE.md names so: a file, or an item.
 fn is_in_source(name: &str, source: &str) -> bool {
     if name.ends_with(".rs") || name.ends_with('/') || name.ends_with(".toml") {
-        return root().join("src").join(name).exists() || root().join(name).exists();
+        return places().any(|place| place.join(name).exists());
     }
     let item = name.rsplit("::").next().expect("a last part");
     let ends = |rest: &str| !rest.starts_with(|c: char| c == '_' || c.is_alphanumeric());
@@ -228,8 +251,7 @@ fn is_in_source(name: &str, source: &str) -> bool {
 
 #[test]
 fn the_architecture_names_what_the_source_has() {
-    let mut source = String::new();
-    sources(&root().join("src"), &mut source);
+    let source = source_of_the_allocator();
     let page = prose(&read(&root().join("ARCHITECTURE.md")));
     let names: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
     let is_name = |name: &&&str| {
@@ -287,7 +309,7 @@ fn check_names(belongs: impl Fn(&str) -> bool, exists: impl Fn(&Path, &str) -> b
 fn every_file_that_a_page_names_exists() {
     let places = |page: &Path| {
         let beside = page.with_file_name("");
-        [root().to_path_buf(), root().join("src"), beside]
+        places().chain([beside]).collect::<Vec<_>>()
     };
     // `target/` and what the build puts there are no part of the source.
     let belongs = |name: &str| {
@@ -307,13 +329,13 @@ fn every_file_that_a_page_names_exists() {
 
 #[test]
 fn every_item_that_a_page_names_by_its_path_exists() {
-    let mut source = String::new();
-    sources(&root().join("src"), &mut source);
+    let source = source_of_the_allocator();
     // CMake's targets look alike.
     let targets = ["slabside::slabside", "slabside::static"];
     let belongs = |name: &str| {
         let (first, rest) = name.split_once("::").unwrap_or(("", name));
-        let is_ours = first == "slabside" || first != "std" && is_in_source(first, &source);
+        let is_ours =
+            first.starts_with("slabside") || first != "std" && is_in_source(first, &source);
         !first.is_empty() && !rest.contains(['.', '-']) && is_ours && !targets.contains(&name)
     };
     let exists = |_: &Path, name: &str| {
@@ -327,7 +349,7 @@ fn every_item_that_a_page_names_by_its_path_exists() {
 #[test]
 fn every_test_that_a_page_names_exists() {
     let mut source = String::new();
-    for directory in ["src", "tests", "cli", "view"] {
+    for directory in ["src", "crates", "tests", "cli", "view"] {
         sources(&root().join(directory), &mut source);
     }
     let is_word = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -350,10 +372,13 @@ fn the_architecture_names_each_function_with_the_file_that_has_it() {
             continue;
         }
         let item = name.rsplit("::").next().expect("a last part");
-        let text = read(&root().join("src").join(file));
-        let found = ["fn", "struct", "enum", "trait", "const"]
-            .into_iter()
-            .any(|kind| text.contains(&format!("{kind} {item}")));
+        let files: Vec<PathBuf> = places().map(|place| place.join(file)).collect();
+        let found = files.iter().filter(|path| path.exists()).any(|path| {
+            let text = read(path);
+            ["fn", "struct", "enum", "trait", "const"]
+                .into_iter()
+                .any(|kind| text.contains(&format!("{kind} {item}")))
+        });
         assert!(found, "{name} is not in {file}");
         checked += 1;
     }
@@ -388,6 +413,7 @@ fn safety_notes_name_a_condition_and_who_guarantees_it() {
     let mut checked = 0;
     for directory in [
         "src",
+        "crates",
         "cli",
         "view",
         "capi",

@@ -1,4 +1,4 @@
-//! The names that programs see are those of the table (src/api/table.rs) and no others. The header declares each. The
+//! The names that programs see are those of the table (crates/core/src/api/table.rs) and no others. The header declares each. The
 //! library needs nothing but libc, and a static program gets one heap.
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 use common::{artifacts, compile, installed, run};
 use object::read::archive::ArchiveFile;
 use object::{File, Object, ObjectSymbol};
-use slabside::api::table::EXPORTS;
+use slabside_core::api::table::EXPORTS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

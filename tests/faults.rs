@@ -7,7 +7,7 @@
 
 mod support;
 
-use slabside::os::{Sim, SimConfig};
+use slabside_sim::{Sim, SimConfig};
 use support::parallel::Parallel;
 use support::{address_limit, sim_with, Memory, Op, Random, World};
 

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{dumped, holds};
-use slabside::{api, Slabside};
+use slabside::Slabside;
+use slabside_core::api;
 use std::alloc::{alloc, alloc_zeroed, dealloc, realloc, Layout};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc;
@@ -177,7 +178,11 @@ fn core_dumps_of_a_program_with_threads_hold_blocks_and_metadata() {
             return;
         };
         assert!(holds(&dump, &mark()), "{options}: the block");
-        let header = [&b"slabside"[..], &slabside::meta::VERSION.to_le_bytes()].concat();
+        let header = [
+            &b"slabside"[..],
+            &slabside_core::meta::VERSION.to_le_bytes(),
+        ]
+        .concat();
         assert!(holds(&dump, &header), "{options}: the header");
     }
 }

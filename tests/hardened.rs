@@ -67,6 +67,24 @@ fn an_overflow_by_a_single_byte_is_found_by_free_and_by_realloc() {
 }
 
 #[test]
+fn an_overflow_in_the_room_of_a_block_that_grew_is_found() {
+    for case in [
+        "overflow_that_growth_takes_in",
+        "overflow_of_a_block_with_room",
+    ] {
+        dies(case, "hardened", "overflow of 0x");
+        dies(case, "canary,zero", "overflow of 0x");
+    }
+}
+
+#[test]
+fn a_block_that_grows_by_little_stays_where_it_is() {
+    for options in ["hardened", "canary,zero", "zero,quarantine"] {
+        holds("blocks_grow_where_they_are", options);
+    }
+}
+
+#[test]
 fn a_long_overflow_faults() {
     for case in [
         "overflow_up_to_a_fault",

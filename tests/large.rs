@@ -43,6 +43,16 @@ fn locked_room() {
 }
 
 #[test]
+fn moved_blocks_add_few_mappings() {
+    passes("large/moved.c", &[]);
+}
+
+#[test]
+fn moved_blocks_of_a_locked_process_are_counted_right() {
+    passes("large/moved.c", &["locked"]);
+}
+
+#[test]
 fn records_under_limit() {
     passes("large/records_under_limit.c", &[]);
 }

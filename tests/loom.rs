@@ -1,4 +1,4 @@
-//! Models of the ownership protocol, run by loom over the real code of `slabside::remote` on real headers.
+//! Models of the ownership protocol, run by loom over the real code of `slabside_core::remote` on real headers.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --test loom
@@ -38,13 +38,14 @@
 
 use loom::sync::Mutex;
 use loom::thread;
-use slabside::door::Door;
-use slabside::owner::{Listing, Owner, RELEASED};
-use slabside::remote::{self, Next, Overlap, Queue};
-use slabside::slab::{Shape, Slab, SlabPtr, SlabTable, State};
-use slabside::sync::Ordering::{Relaxed, SeqCst};
-use slabside::sync::{expect_fork, freeze, Frozen};
-use slabside::units::{bit_of, word_of, SlabId};
+use slabside_base::class::ClassId;
+use slabside_base::owner::{Listing, Owner, RELEASED};
+use slabside_base::sync::Ordering::{Relaxed, SeqCst};
+use slabside_base::sync::{expect_fork, freeze, Frozen};
+use slabside_base::units::{bit_of, SlabId, Slot};
+use slabside_core::door::Door;
+use slabside_core::remote::{self, Next, Overlap, Queue};
+use slabside_core::slab::{Shape, Slab, SlabPtr, SlabTable, State};
 use std::cell::Cell;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::ptr::NonNull;
@@ -59,7 +60,7 @@ const SLABS: usize = 4;
 const SLOTS: usize = 4;
 const HEAPS: usize = 4;
 /// The slab's size class.
-const CLASS: usize = 3;
+const CLASS: ClassId = ClassId::new(3);
 
 /// A misuse, as the twins of `heap` report it.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ impl World {
         self.table().get(SLAB)
     }
 
-    /// Twin of `Heaps::notify`.
+    /// Twin of `Backend::notify`.
     fn notify(&self, mut owner: Owner, slab: SlabPtr) {
         while !self.queues[owner.index()].push(slab) {
             let now = slab.owner.load(SeqCst);
@@ -208,7 +209,7 @@ struct Heap {
 type Outcome = Result<(), Misuse>;
 
 impl Heap {
-    /// Twin of `Heaps::take`.
+    /// Twin of `Backend::take_heap`.
     fn new(world: &Arc<World>, index: usize) -> Heap {
         world.queues[index].open();
         Heap {
@@ -256,6 +257,7 @@ impl Heap {
 
     /// Twin of `Allocator::free`, its fast path included.
     fn free(&self, slab: SlabPtr, slot: usize) -> Outcome {
+        let slot = Slot::new(slot);
         let owner = slab.owner.load(Relaxed);
         if owner.is_open() && self.free_into_full(slab, slot, owner) {
             return Ok(());
@@ -266,26 +268,26 @@ impl Heap {
         self.free_mine(slab, slot)
     }
 
-    /// Twin of `Heap::free_into_full`.
-    fn free_into_full(&self, slab: SlabPtr, slot: usize, owner: Owner) -> bool {
+    /// Twin of `HeapRef::free_into_full`.
+    fn free_into_full(&self, slab: SlabPtr, slot: Slot, owner: Owner) -> bool {
         if !remote::claim(slab, owner, self.me) {
             return false;
         }
         self.owns.set(true);
-        let word = slab.free_word(word_of(slot));
+        let word = slab.free_word(slot.word());
         let bits = word.load(Relaxed);
-        if slab.any_remote() || bits & bit_of(slot) != 0 {
+        if slab.any_remote() || bits & slot.bit() != 0 {
             self.collect(slab).unwrap();
             return false;
         }
-        word.store(bits | bit_of(slot), Relaxed);
+        word.store(bits | slot.bit(), Relaxed);
         self.freed.set(self.freed.get() + 1);
         slab.set_state(State::Partial);
         true
     }
 
     /// Twin of `Allocator::free_without_heap`: by a signal handler that interrupted a slow path of the thread.
-    fn free_by_handler(&self, slab: SlabPtr, slot: usize) -> Outcome {
+    fn free_by_handler(&self, slab: SlabPtr, slot: Slot) -> Outcome {
         if !remote::free_remote(slab, slot) {
             return Err(Misuse::Dead);
         }
@@ -299,8 +301,8 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::free_elsewhere`.
-    fn free_elsewhere(&self, slab: SlabPtr, slot: usize) -> Outcome {
+    /// Twin of `HeapRef::free_elsewhere`.
+    fn free_elsewhere(&self, slab: SlabPtr, slot: Slot) -> Outcome {
         loop {
             let owner = slab.owner.load(SeqCst);
             if owner.is_of(self.me) {
@@ -322,11 +324,15 @@ impl Heap {
             if !remote::free_remote(slab, slot) {
                 return Err(Misuse::Dead);
             }
+            // As `Allocator::free_into_others` does.
+            if remote::is_known(slab, slot) {
+                return Ok(());
+            }
             return self.notify(slab);
         }
     }
 
-    /// Twin of `Heap::notify`.
+    /// Twin of `HeapRef::notify`.
     fn notify(&self, slab: SlabPtr) -> Outcome {
         loop {
             match remote::raise_pending(slab) {
@@ -348,7 +354,7 @@ impl Heap {
         }
     }
 
-    /// Twin of `Heap::claim`.
+    /// Twin of `HeapRef::claim`.
     fn claim(&self, slab: SlabPtr, owner: Owner) -> bool {
         let claimed = match owner.is_full() {
             false => self.world.claim(slab, self.me),
@@ -361,14 +367,14 @@ impl Heap {
         claimed
     }
 
-    /// Twin of `Heap::free_mine`, and of the fast path's end.
-    fn free_mine(&self, slab: SlabPtr, slot: usize) -> Outcome {
-        let word = slab.free_word(word_of(slot));
+    /// Twin of `HeapRef::free_mine`, and of the fast path's end.
+    fn free_mine(&self, slab: SlabPtr, slot: Slot) -> Outcome {
+        let word = slab.free_word(slot.word());
         let bits = word.load(Relaxed);
-        if bits & bit_of(slot) != 0 {
+        if bits & slot.bit() != 0 {
             return Err(Misuse::Dead);
         }
-        word.store(bits | bit_of(slot), Relaxed);
+        word.store(bits | slot.bit(), Relaxed);
         self.freed.set(self.freed.get() + 1);
         self.requeue(slab)
     }
@@ -380,7 +386,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::requeue`: of the lists, only whether the slab is on one.
+    /// Twin of `HeapRef::requeue`: of the lists, only whether the slab is on one.
     fn requeue(&self, slab: SlabPtr) -> Outcome {
         if slab.count_free() == slab.slots() {
             return self.release(slab);
@@ -388,7 +394,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::release`.
+    /// Twin of `HeapRef::release`.
     fn release(&self, slab: SlabPtr) -> Outcome {
         while !remote::release_ownership(slab, self.me, RELEASED) {
             self.collect(slab)?;
@@ -403,7 +409,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::drain`.
+    /// Twin of `HeapRef::drain`.
     fn drain(&self) -> Outcome {
         for slab in self.queue().take(self.world.table()) {
             self.look_at_queued(slab)?;
@@ -411,7 +417,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::look_at_queued`.
+    /// Twin of `HeapRef::look_at_queued`.
     fn look_at_queued(&self, slab: SlabPtr) -> Outcome {
         let owner = slab.owner.load(SeqCst);
         if owner == self.me.with_pending() {
@@ -427,7 +433,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::fill_up`: the full slab is nobody's from now on, unless frees wait.
+    /// Twin of `HeapRef::fill_up`: the full slab is nobody's from now on, unless frees wait.
     fn fill_up(&self, slab: SlabPtr) {
         slab.set_state(State::Unlisted);
         // What the heap takes itself to own it must know before it lets go.
@@ -438,13 +444,13 @@ impl Heap {
         slab.set_state(State::Full);
     }
 
-    /// Twin of `Heap::share`.
+    /// Twin of `HeapRef::share`.
     fn share(&self, slab: SlabPtr) -> Outcome {
         slab.set_state(State::Unlisted);
         self.leave(slab, Listing::Shared)
     }
 
-    /// Twin of `Heap::adopt`.
+    /// Twin of `HeapRef::adopt`.
     fn adopt(&self) -> Outcome {
         if let Some(slab) = self.world.adopt(self.me) {
             self.owns.set(true);
@@ -453,7 +459,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::abandon_all`, with one slab at the most.
+    /// Twin of `HeapRef::abandon_all`, with one slab at the most.
     fn abandon_all(&self, slab: SlabPtr) -> Outcome {
         self.over.set(true);
         for slab in self.queue().close(self.world.table()) {
@@ -465,7 +471,7 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `Heap::leave`.
+    /// Twin of `HeapRef::leave`.
     fn leave(&self, slab: SlabPtr, how: Listing) -> Outcome {
         loop {
             self.collect(slab)?;
@@ -891,7 +897,7 @@ fn a_handlers_free_into_a_full_shared_slab_is_listed_by_its_own_thread() {
     explore_slab(3, 0b1111, |world, owner, slab| {
         owner.share(slab).unwrap();
         let other = freer(world, 1, 0);
-        owner.free_by_handler(slab, 1).unwrap();
+        owner.free_by_handler(slab, Slot::new(1)).unwrap();
         owner.drain().unwrap();
         let other = join(other);
         settled(world, &[&owner, &other], 0b0011);
@@ -905,7 +911,7 @@ fn a_handlers_free_into_a_full_slab_is_found_by_its_own_thread() {
     explore_slab(3, 0b1111, |world, owner, slab| {
         owner.fill_up(slab);
         let other = freer(world, 1, 0);
-        owner.free_by_handler(slab, 1).unwrap();
+        owner.free_by_handler(slab, Slot::new(1)).unwrap();
         owner.drain().unwrap();
         let other = join(other);
         settled(world, &[&owner, &other], 0b0011);
@@ -917,7 +923,7 @@ fn a_handlers_free_while_a_slab_fills_up_is_found_by_its_own_thread() {
     explore_slab(3, 0b1111, |world, owner, slab| {
         let handler = Heap::new(world, 1);
         let other = thread::spawn(move || {
-            let outcome = handler.free_by_handler(handler.world.slab(), 1);
+            let outcome = handler.free_by_handler(handler.world.slab(), Slot::new(1));
             (handler, outcome)
         });
         owner.fill_up(slab);
@@ -1090,7 +1096,7 @@ fn a_freed_slot_reads_free_while_its_owner_collects() {
             let slab = one.world.slab();
             one.free(slab, 0).unwrap();
             // Twin of the test in `Allocator::live`.
-            slab.is_remote(0) || slab.is_free(0)
+            slab.is_remote(Slot::FIRST) || slab.is_free(Slot::FIRST)
         });
         owner.drain().unwrap();
         assert!(asked.join().unwrap(), "read as live");
@@ -1153,7 +1159,7 @@ fn fork(others: impl IntoIterator<Item = thread::JoinHandle<()>>) {
     expect_fork(false);
 }
 
-/// Twin of `Pages::rebuild`, of `Heaps::rebuild`, and of `Abandoned::list_again`, over one slab.
+/// Twin of `Pages::rebuild`, of `Backend::rebuild`, and of `Backend::list_again`, over one slab.
 fn rebuild(world: &World, mine: &Heap) {
     world.abandoned.lock().unwrap().clear();
     world.spare.lock().unwrap().clear();
@@ -1333,7 +1339,7 @@ impl Lists {
         self.door.leave();
     }
 
-    /// Twin of `Heap::visit`. Whether the visitor was let in.
+    /// Twin of `HeapRef::visit`. Whether the visitor was let in.
     fn visit(&self) -> bool {
         if !self.door.hold() {
             return false;

@@ -7,7 +7,7 @@
 mod support;
 
 use proptest::prelude::*;
-use slabside::os::SimConfig;
+use slabside_sim::SimConfig;
 use support::fuzzing::replay;
 use support::parallel::Parallel;
 use support::{fuzzing, sim_with, Memory, Op, Random, World};

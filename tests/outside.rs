@@ -11,13 +11,13 @@ mod support;
 
 use images::{take, Image, Seen};
 use proptest::prelude::*;
-use slabside::class::SPAN;
-use slabside::meta::{Area, AREAS};
-use slabside::os::SimConfig;
-use slabside::process::GLOBAL;
-use slabside::stats::{stats, Stats};
-use slabside::units::WINDOW_PAGES;
 use slabside::Slabside;
+use slabside_base::class::SPAN;
+use slabside_base::units::WINDOW_PAGES;
+use slabside_core::meta::{Area, AREAS};
+use slabside_core::process::GLOBAL;
+use slabside_core::stats::{stats, Stats};
+use slabside_sim::SimConfig;
 use slabside_view::region::Broken;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -81,8 +81,8 @@ fn an_honest_region_says_what_the_allocator_counts() {
 fn a_class_has_the_bytes_of_its_live_slots() {
     let world = World::new(SimConfig::default(), Memory::Ample, 1);
     let (one, other) = (
-        slabside::tls::ThreadCache::new(),
-        slabside::tls::ThreadCache::new(),
+        slabside_core::tls::ThreadCache::new(),
+        slabside_core::tls::ThreadCache::new(),
     );
     let blocks: Vec<*mut u8> = (0..1000)
         .map(|_| world.allocator.malloc(&one, 48))
@@ -93,7 +93,7 @@ fn a_class_has_the_bytes_of_its_live_slots() {
         let seen = take(own_pid(), header as *const _ as usize)
             .0
             .expect("read");
-        (seen.live_of[3], seen.live_of[SPAN])
+        (seen.live_of[3], seen.live_of[SPAN.index()])
     };
     assert_eq!(look(), (48_000, 53_248));
     world.allocator.free(&one, blocks[0]);
@@ -145,7 +145,7 @@ impl Child {
             at % 3 != 0
         });
         let mut message = (
-            stats(&GLOBAL, slabside::tls::local()),
+            stats(&GLOBAL, slabside_core::tls::local()),
             GLOBAL.backend.large.live().0,
         );
         // SAFETY: the message's bytes; and this process is nobody else's.
@@ -331,7 +331,7 @@ fn a_header_must_fit_its_pages_and_its_class() {
         }
         expect_broken(header + at, n, u64::MAX, |_| true);
     }
-    for class in SPAN as u64 + 1..=255 {
+    for class in SPAN.index() as u64 + 1..=255 {
         expect_broken(header + 30, 1, class, is_slab);
     }
     expect_broken(header + 31, 1, 0, is_slab);

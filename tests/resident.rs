@@ -38,12 +38,17 @@ fn small_blocks_that_are_replaced_at_random_take_what_is_live() {
 
 #[test]
 fn a_server_takes_what_is_live_however_its_sizes_change() {
-    passes_alone("resident/server.c", &["150"]);
+    passes_alone("resident/server.c", &["135"]);
 }
 
 #[test]
 fn a_sleeping_thread_takes_few_pages() {
-    passes_alone("resident/idle_thread.c", &[]);
+    passes_alone("resident/idle_thread.c", &["16000"]);
+}
+
+#[test]
+fn sleeping_threads_that_began_at_once_take_few_pages() {
+    passes_alone("resident/idle_thread.c", &["16000", "together"]);
 }
 
 #[test]
@@ -51,4 +56,29 @@ fn threads_in_turn_leave_little_behind() {
     for size in ["200", "5000", "50000", "1000000"] {
         passes_alone("resident/turns.c", &[size]);
     }
+}
+
+/// The frees of such a block and its neighbours leave whole pages free, and no later call is needed for them to go.
+#[test]
+fn blocks_freed_beside_scattered_survivors_go_back_although_no_call_follows() {
+    for order in ["in-order", "random"] {
+        passes_alone("resident/survivors.c", &["burst", "16384", "16", order]);
+        passes_alone("resident/survivors.c", &["burst", "16384", "8", order]);
+        passes_alone("resident/survivors.c", &["burst", "9000", "14", order]);
+        passes_alone("resident/survivors.c", &["burst", "30000", "16", order]);
+        for size in ["1100", "2000", "4096", "8192"] {
+            passes_alone("resident/survivors.c", &["burst", size, "16", order]);
+        }
+    }
+}
+
+#[test]
+fn swells_beside_scattered_survivors_pay_for_few_rounds() {
+    passes_alone("resident/survivors.c", &["swell", "16384", "16"]);
+    passes_alone("resident/survivors.c", &["swell", "9000", "14", "random"]);
+    passes_alone("resident/survivors.c", &["swell", "16384", "0", "random"]);
+    passes_alone("resident/survivors.c", &["swell", "30000", "0", "random"]);
+    passes_alone("resident/survivors.c", &["swell", "2000", "16", "random"]);
+    passes_alone("resident/survivors.c", &["swell", "8192", "16"]);
+    passes_alone("resident/survivors.c", &["swell", "4096", "0", "random"]);
 }

@@ -55,6 +55,22 @@ fn a_thousand_live_threads_with_fifty_objects_each_stay_under_400_megabytes() {
 }
 
 #[test]
+fn guests_that_begin_at_once_free_each_others_blocks_and_lose_no_byte() {
+    passes("threads/guests.c", &["meet", "400"]);
+}
+
+#[test]
+fn a_fork_while_others_are_guests_leaves_a_child_that_has_guests_again() {
+    passes("threads/guests.c", &["fork", "300"]);
+}
+
+/// Its call holds the lock of the guests' heap. Nobody waits for that for good.
+#[test]
+fn a_guest_that_leaves_a_call_by_longjmp_holds_nobody_up() {
+    passes("threads/guests.c", &["left"]);
+}
+
+#[test]
 fn a_thread_of_a_dozen_size_classes_costs_at_most_64_kib() {
     passes("threads/cost.c", &[]);
 }

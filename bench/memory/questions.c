@@ -86,6 +86,18 @@ static double idle_1000(void) { return idle(1000); }
 static double idle_50000(void) { return idle(50000); }
 static double idle_large(void) { return idle(1000000); }
 
+/* 100 MB of blocks of several pages, each sixteenth of which stays. No call follows. */
+static double idle_sixteenth(void) {
+    size_t size = 16384, count = 100000000 / size;
+    void **p = table_of(count * sizeof *p);
+    begin();
+    for (size_t i = 0; i < count; i++) p[i] = filled(size);
+    for (size_t i = 0; i < count; i++)
+        if (i % 16 != 0) free(p[i]);
+    rest(3);
+    return held() / MB;
+}
+
 /* The main thread makes 100 MB and sleeps; another one frees them, a third makes as much. */
 enum { SLEPT = 1000000 };
 static void **slept;
@@ -268,6 +280,7 @@ static const struct {
     {"idle-1000", "MB", "200 MB of 1,000 bytes freed, no call for 3 s", idle_1000},
     {"idle-50000", "MB", "… of 50,000 bytes", idle_50000},
     {"idle-1000000", "MB", "… of 1,000,000 bytes", idle_large},
+    {"idle-16384-sixteenth", "MB", "100 MB of 16,384 bytes freed but each sixteenth, no call for 3 s", idle_sixteenth},
     {"sleeping-owner", "MB", "100 MB made by a thread that sleeps, freed by another", sleeping_owner},
     {"sleeping-again", "MB", "… and made again by a third", sleeping_again},
     {"worker", "x", "500 MB made by a thread that sleeps, replaced at random by another: resident / live", worker_replaces},

@@ -1,5 +1,5 @@
 //! What slabside tells of itself: the page of counters that it keeps in a file it is handed, laid out as
-//! `slabside::counters` says. The programs that measure do not link slabside, so the four numbers they need stand here
+//! `slabside_base::counters` says. The programs that measure do not link slabside, so the four numbers they need stand here
 //! again. Where they do not fit, slabside does not attach and the figure stays zero.
 
 use std::ffi::CString;

@@ -1,11 +1,11 @@
 //! slabside's prefixed C functions, declared in include/slabside.h.
 //!
-//! Which they are is stated in `slabside::api::table`.
+//! Which they are is stated in `slabside_core::api::table`.
 #![no_std]
 
-use core_slabside::api::table::types::*;
+use slabside_core::api::table::types::*;
 
-core_slabside::c_interface!(prefixed);
+slabside_core::c_interface!(prefixed);
 
 // Without link-time optimization a piece of Rust's core library may name the routine that unwinds through Rust's frames.
 // Panics abort here, so nobody calls it.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use clap::{Command, CommandFactory};
 use clap_mangen::roff::{bold, roman, Roff};
 use clap_mangen::Man;
-use slabside::options::TABLE;
+use slabside_base::options::TABLE;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -359,7 +359,7 @@ mod tests {
             .filter(|line| line.contains('(') && !line.starts_with('#'))
             .collect();
         assert_eq!(functions, on_the_page);
-        for (_, names) in slabside::api::table::EXPORTS {
+        for (_, names) in slabside_core::api::table::EXPORTS {
             for name in names.iter() {
                 assert!(synopsis.contains(name) && text.contains(name), "{name}");
             }

@@ -5,7 +5,7 @@
 use anyhow::{bail, Context, Result};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use slabside::options::{parse, Kind, Name, Spec, Unit, TABLE};
+use slabside_base::options::{parse, Kind, Name, Spec, Unit, TABLE};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write};

@@ -12,8 +12,8 @@
 
 use rustix::fs::{fcntl_add_seals, memfd_create, MemfdFlags, SealFlags};
 use rustix::mm::{mmap, MapFlags, ProtFlags};
-use slabside::counters::{Counters, Each, MAGIC, MAGIC_EACH, OFFSET, VERSION};
-use slabside::units::PAGE;
+use slabside_base::counters::{Counters, Each, MAGIC, MAGIC_EACH, OFFSET, VERSION};
+use slabside_base::units::PAGE;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};

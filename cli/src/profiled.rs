@@ -2,7 +2,7 @@
 //! looked at again and again, and a last time when it ends.
 
 use crate::view::profile::{Format, Profile};
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use slabside_view::figures::Figures;
 use slabside_view::model::{Buffers, Heap};
 use slabside_view::profile::{samples, sums, Kind, Sample, Watched};
@@ -132,7 +132,9 @@ impl Profiled {
 
     /// Writes the file. Returns what is in it.
     pub fn write(mut self, title: &str) -> Result<Profile> {
-        let (_, region) = self.seen.context("it ran without slabside's heap")?;
+        let Some((_, region)) = self.seen else {
+            bail!(unseen(self.gap.as_deref()));
+        };
         let unwinder = &mut self.unwinder;
         let all = self.watched.sums(self.handed_out, unwinder);
         let end = self.end.as_ref();
@@ -143,6 +145,14 @@ impl Profiled {
         profile.gap = self.gap;
         self.file.write(&profile)?;
         Ok(profile)
+    }
+}
+
+/// Why there is no profile of a program in which no heap was seen, if all of its run was seen but for `gap`.
+fn unseen(gap: Option<&str>) -> String {
+    match gap {
+        None => "it ran without slabside's heap".into(),
+        Some(gap) => format!("{gap}, and no heap of slabside was seen in it before it ended"),
     }
 }
 

@@ -5,8 +5,8 @@
 use crate::watch::End;
 use comfy_table::{presets, Cell, CellAlignment, Table};
 use serde::Serialize;
-use slabside::class::{SIZES, SPAN};
-use slabside::counters::Counters;
+use slabside_base::class::{SIZES, SPAN};
+use slabside_base::counters::Counters;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::process::ExitStatusExt;
@@ -152,7 +152,7 @@ impl AtEnd {
         let part = idle as f64 / (live + idle).max(1) as f64;
         AtEnd {
             live_spans: value(&counters.live_spans),
-            live_in_spans: value(&counters.live_of[SPAN]),
+            live_in_spans: value(&counters.live_of[SPAN.index()]),
             live_in_large: value(&counters.live_large),
             idle_slots: value(&counters.idle_slots),
             idle_spans: value(&counters.idle_spans),

@@ -16,7 +16,7 @@ use crate::watch::{Beside, End};
 use crate::{library, options, program, trace, view, watch};
 use anyhow::{Context, Result};
 use serde::Serialize;
-use slabside::counters::VARIABLE;
+use slabside_base::counters::VARIABLE;
 use slabside_view::leaks::{Proof, Search};
 use slabside_view::source::Target;
 use std::env;
@@ -473,7 +473,7 @@ fn start(
         false => None,
     };
     if let Some(reports) = &reports {
-        let variable = OsStr::from_bytes(slabside::os::REPORTS.to_bytes());
+        let variable = OsStr::from_bytes(slabside_base::os::REPORTS.to_bytes());
         command.env(variable, reports.path());
     }
     before_exec(&mut command, move || {

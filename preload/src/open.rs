@@ -14,9 +14,10 @@
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use slabside::options::{Name, DEEPBIND_KEPT};
-use slabside::process::GLOBAL;
-use slabside::{api, os};
+use slabside_base::options::{Name, DEEPBIND_KEPT};
+use slabside_base::os;
+use slabside_core::api;
+use slabside_core::process::GLOBAL;
 
 /// Where to jump, and by which flags: in two registers.
 #[repr(C)]

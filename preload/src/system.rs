@@ -1,12 +1,12 @@
 //! The system's malloc: the functions that glibc's manual lists for a replacement ("Replacing malloc"),
 //! C++'s operators, and slabside's own functions beside them.
 //!
-//! Which they are is stated in `slabside::api::table`. `static/` makes an archive of the same file, for static programs.
+//! Which they are is stated in `slabside_core::api::table`. `static/` makes an archive of the same file, for static programs.
 
-use slabside::api::table::types::*;
-use slabside::os;
+use slabside_base::os;
+use slabside_core::api::table::types::*;
 
-slabside::replace_malloc!();
+slabside_core::replace_malloc!();
 
 // What pthread_atfork(3) names the library by: it is linked without the start files that have it, but for a static
 // program, which has its own.

@@ -57,7 +57,8 @@ static void overflow(void) {
 int main(void) {
     overflow();
     churn(1, 300, 100000);
-    churn(2, 50000, 70000);
+    churn(2, 20000, 30000);
+    churn(5, 50000, 50000);
     churn(3, 300000, 5000);
     same_size_again();
     churn(4, 9000, 70000);

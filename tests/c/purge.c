@@ -1,5 +1,5 @@
 /* What lies free inside the heap, behind a live object at its end, costs no memory for long; nor do
- * freed spans. */
+ * freed blocks of several pages. */
 #include "tools.h"
 
 enum { OBJECTS = 40960 };
@@ -17,19 +17,20 @@ static bool comes_down_to(size_t most) {
     return false;
 }
 
-/* Spans are kept for reuse, but not for ever. */
-static void spans_too(void) {
-    size_t before = resident_bytes();
-    for (int i = 0; i < 1000; i++) object[i] = memset(take(40000), 0xee, 40000);
+/* Slots of several pages and spans are kept for reuse, but not for ever. */
+static void larger_ones_too(size_t size) {
+    size_t before = resident_bytes(), count = 40 * MIB / size;
+    for (size_t i = 0; i < count; i++) object[i] = memset(take(size), 0xee, size);
     CHECK(resident_bytes() > before + 36 * MIB);
-    for (int i = 0; i < 1000; i++) give(object[i]);
+    for (size_t i = 0; i < count; i++) give(object[i]);
     wait_ms(1200);
     CHECK(comes_down_to(before + 6 * MIB));
 }
 
 int main(void) {
     small_pages_only();
-    spans_too();
+    larger_ones_too(20000);
+    larger_ones_too(40000);
     for (int i = 0; i < OBJECTS; i++) object[i] = memset(take(1024), 0xee, 1024);
     sort_addresses(object, OBJECTS);
     size_t swollen = resident_bytes();

@@ -2,7 +2,7 @@
 //! theirs.
 
 use super::*;
-use slabside::meta::Area;
+use slabside_core::meta::Area;
 
 /// Bytes of a mapping, so that the place of the first one can be asked for.
 const MIB: usize = 1 << 20;
@@ -75,6 +75,46 @@ fn a_window_that_others_map_into_ends_there_and_the_heap_goes_on_elsewhere() {
     heap.take(0, 100_000);
 }
 
+/// free looks for a block in the first window, then in the second one, then in the others.
+#[test]
+fn blocks_of_every_window_are_freed_and_freed_twice() {
+    for size in [100, 4000, 10_000, 50_000] {
+        let heap = Heap::with(sim_with(|config| {
+            config.break_fails = true;
+            config.bytes = 1 << 30;
+        }));
+        let mut blocks = heap.take_many(0, size, MIB / size);
+        while windows(&heap) < 3 {
+            let before = windows(&heap);
+            let last = blocks.iter().max().expect("there are some");
+            let mut page = (last + MIB) & !(PAGE - 1);
+            while !heap.sim().intrude(page) {
+                page += MIB;
+            }
+            while windows(&heap) == before {
+                blocks.push(heap.take(0, size));
+            }
+            blocks.extend(heap.take_many(0, size, MIB / size));
+        }
+        let (freed, rest): (Vec<_>, Vec<_>) = (0..blocks.len()).partition(|place| place % 3 == 0);
+        let of = |places: &[usize]| {
+            places
+                .iter()
+                .map(|&place| blocks[place])
+                .collect::<Vec<_>>()
+        };
+        heap.give_all(0, &of(&freed));
+        for block in of(&freed).into_iter().step_by(97) {
+            assert_eq!(dead_in(heap.misuse_of_give(0, block)), block);
+            heap.misuse_of_give(0, block + 8);
+        }
+        heap.is_sound();
+        heap.give_all(0, &of(&rest));
+        heap.is_sound();
+        assert_eq!(heap.stats().live, 0);
+    }
+}
+
 /// Somebody maps a page where the page map was to grow: the break cannot grow past what the map says of it.
 #[test]
 fn a_page_map_that_others_map_into_sends_the_heap_to_a_window() {
@@ -106,4 +146,38 @@ fn headers_that_others_map_into_end_there_and_the_heap_stays_whole() {
     let again = take_until_refused(&heap, 50_000, 5000);
     assert_eq!(again.len(), blocks.len());
     heap.is_sound();
+}
+
+/// Where the system gives not even a page for the break's metadata, no window is asked for, which needs one as well.
+#[test]
+fn a_refusal_of_metadata_asks_for_no_window() {
+    let heap = Heap::with(SimConfig::default());
+    let granule = 4 * MIB / 100_000;
+    heap.take_many(0, 100_000, granule / 2);
+    let (mut least, mut most) = (usize::MAX, 0);
+    for _ in 0..granule {
+        heap.sim().fail_from(0);
+        while take_until_refused(&heap, 100_000, 1).len() == 1 {}
+        let before = heap.sim().calls();
+        take_until_refused(&heap, 100_000, 1);
+        let calls = heap.sim().calls() - before;
+        (least, most) = (least.min(calls), most.max(calls));
+        heap.sim().never_fail();
+        heap.take(0, 100_000);
+    }
+    heap.is_sound();
+    // Elsewhere the break is asked for, and then a window.
+    assert_eq!((least, most), (1, 2));
+}
+
+/// Where the allocator cannot start, there is no table of slabs to be asked whether a block is fresh.
+#[test]
+fn a_calloc_that_cannot_start_the_allocator_is_refused() {
+    let sim = Sim::new(sim_with(|_| {}));
+    sim.fail_from(0);
+    let allocator = Allocator::new(sim);
+    let own = ThreadCache::new();
+    for size in [16, 5000, 20_000, 100_000, 1_000_000] {
+        assert!(allocator.calloc(&own, 1, size).is_null(), "{size} bytes");
+    }
 }

@@ -60,6 +60,37 @@ fn trimming_learns_from_swelling_and_forgets_in_quiet() {
     heap.is_sound();
 }
 
+/// What came down and was soon wanted again, twice in a row, stays the next time, however much it is.
+#[test]
+fn a_swell_that_comes_again_and_again_is_kept_from_the_third_time_on() {
+    let heap = Heap::new();
+    let swell = |blocks| {
+        let blocks = heap.take_many(0, 8000, blocks);
+        heap.give_all(0, &blocks);
+        heap.sim().advance_clock(10);
+    };
+    (0..2).for_each(|_| swell(5000));
+    assert!(heap.break_bytes() < 2 << 20, "two may be the last ones");
+    swell(5000);
+    let learnt = heap.stats().break_moves;
+    [5000, 4500, 4800, 5000].into_iter().for_each(swell);
+    assert_eq!(heap.stats().break_moves, learnt);
+    heap.is_sound();
+}
+
+/// Where hardly anything of what came down is wanted again, it does not stay.
+#[test]
+fn a_large_swell_is_not_kept_for_small_ones() {
+    let heap = Heap::new();
+    let large = heap.take_many(0, 8000, 5000);
+    heap.give_all(0, &large);
+    heap.sim().advance_clock(10);
+    let small = heap.take_many(0, 8000, 100);
+    heap.give_all(0, &small);
+    assert!(heap.break_bytes() < 2 << 20, "{}", heap.break_bytes());
+    heap.is_sound();
+}
+
 /// One look at the clock after a quiet while gives the whole end back, also what lies below pages that were
 /// added by the huge page and never written to.
 #[test]
@@ -111,6 +142,26 @@ fn many_free_pages_inside_the_heap_are_discarded_as_they_are_freed() {
         heap.give(0, top);
         heap.is_sound();
     }
+}
+
+/// Slabs that were set aside when the heap grew, since a part of their slots was free, give back as others do when the
+/// rest is freed and no call follows.
+#[test]
+fn slabs_set_aside_at_growth_give_back_what_is_freed_in_them_later() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 1100, 40_000);
+    let (third, rest): (Vec<usize>, Vec<usize>) =
+        (0..blocks.len()).partition(|i| i * 7919 % 3 == 0);
+    third.iter().for_each(|&i| heap.give(0, blocks[i]));
+    let others = heap.take_many(0, 300, 100_000);
+    let before = heap.stats().purged;
+    let (kept, freed): (Vec<usize>, Vec<usize>) = rest.iter().partition(|&i| i % 16 == 0);
+    freed.iter().for_each(|&i| heap.give(0, blocks[i]));
+    let purged = heap.stats().purged - before;
+    assert!(purged >= 20_000_000, "{purged} bytes went");
+    kept.iter().for_each(|&i| heap.give(0, blocks[i]));
+    heap.give_all(0, &others);
+    heap.is_sound();
 }
 
 /// What one large burst left must not hide that small ones follow again and again.

@@ -70,6 +70,38 @@ fn a_large_block_grows_in_place_after_the_first_time() {
     heap.is_sound();
 }
 
+/// A block that must move goes over one that was freed, and grows into the pages behind it.
+#[test]
+fn a_block_that_must_move_takes_the_place_of_a_freed_one() {
+    let heap = Heap::new();
+    let sizes = [1 << 20, 1 << 20, 2 << 20, 1 << 20];
+    let [block, _wall, freed, _end] = sizes.map(|size| heap.take(0, size));
+    // SAFETY: a live block of as many bytes.
+    unsafe { (block as *mut u8).write_bytes(0x5a, 1 << 20) };
+    heap.give(0, freed);
+    let mapped = heap.stats().mapped;
+    assert_eq!(heap.resize(0, block, 3 << 19), freed);
+    assert_eq!(heap.stats().mapped, mapped - (1 << 20));
+    // SAFETY: a live block of as many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(freed as *const u8, 1 << 20) };
+    assert!(bytes.iter().all(|&byte| byte == 0x5a));
+    assert_eq!(heap.resize(0, freed, 2 << 20), freed);
+    assert_eq!(heap.stats().mapped, mapped - (1 << 20));
+    heap.is_sound();
+}
+
+/// Where no range is long enough, what was freed moves to where it is needed.
+#[test]
+fn pages_of_freed_blocks_are_used_again_in_a_larger_one() {
+    let heap = Heap::new();
+    let sizes = [1 << 20, 1 << 20, 3 << 18, 1 << 20];
+    let [first, _wall, second, _end] = sizes.map(|size| heap.take(0, size));
+    heap.give_all(0, &[first, second]);
+    heap.take(0, 8 << 20);
+    assert_eq!(heap.stats().mapped, (2 + 8) << 20);
+    heap.is_sound();
+}
+
 /// What a block gives up by shrinking is what it grows into again. An address in it is a freed one.
 #[test]
 fn a_large_block_shrinks_and_grows_in_place() {
@@ -96,6 +128,111 @@ fn a_second_free_is_found_in_a_range_of_several_blocks() {
     for block in blocks {
         assert_eq!(dead_in(heap.misuse_of_give(0, block)), block);
     }
+}
+
+/// Many live blocks, and eight of 160 KiB side by side that were one mapping.
+fn many_and_eight(heap: &Heap) -> ([usize; 8], usize) {
+    heap.take_many(0, 300 << 10, 60);
+    let whole = heap.take(0, 8 * (160 << 10));
+    heap.give(0, whole);
+    let parts = [0; 8].map(|_| heap.take(0, 160 << 10));
+    assert_eq!(parts[7], whole + 7 * (160 << 10));
+    (parts, whole)
+}
+
+/// Among many live blocks a freed one rests: it serves its own size, and a little less, the last one first.
+#[test]
+fn among_many_a_freed_block_rests_and_serves_its_size_again() {
+    let heap = Heap::new();
+    let (parts, _) = many_and_eight(&heap);
+    heap.give_all(0, &parts[..3]);
+    heap.is_sound();
+    assert_eq!(heap.take(0, 160 << 10), parts[2]);
+    assert_eq!(heap.take(0, 156 << 10), parts[1], "little is left of it");
+    assert_eq!(heap.usable(parts[1]), 160 << 10);
+    assert_eq!(heap.take(0, 160 << 10), parts[0]);
+    heap.is_sound();
+}
+
+/// Where no range fits, the front of a longer block at rest serves. What is behind it is free, and is found to be.
+#[test]
+fn the_front_of_a_longer_block_at_rest_serves_where_no_range_fits() {
+    let heap = Heap::new();
+    many_and_eight(&heap);
+    let block = heap.take(0, 300 << 10);
+    heap.give(0, block);
+    let front = heap.take(0, 220 << 10);
+    assert_eq!((front, heap.usable(front)), (block, 220 << 10));
+    let behind = block + (220 << 10);
+    assert_eq!(dead_in(heap.misuse_of_give(0, behind)), behind);
+    heap.is_sound();
+    heap.give(0, front);
+    assert_eq!(dead_in(heap.misuse_of_give(0, front)), front);
+    assert_eq!(heap.take(0, 300 << 10), block, "joined again");
+    heap.is_sound();
+}
+
+/// The record says that it rests, so a second free is found at once, and so is an address inside.
+#[test]
+fn a_second_free_of_a_block_at_rest_is_found() {
+    let heap = Heap::new();
+    let (parts, _) = many_and_eight(&heap);
+    heap.give_all(0, &parts[..3]);
+    for part in &parts[..3] {
+        assert_eq!(dead_in(heap.misuse_of_give(0, *part)), *part);
+        let addr = part + (64 << 10);
+        assert_eq!(dead_in(heap.misuse_of_give(0, addr)), addr);
+    }
+    let again = heap.take(0, 160 << 10);
+    assert_eq!(again, parts[2]);
+    heap.give(0, again);
+    assert_eq!(dead_in(heap.misuse_of_give(0, again)), again);
+    heap.is_sound();
+}
+
+/// Blocks at rest become one range where a longer one is asked for.
+#[test]
+fn blocks_at_rest_are_joined_for_a_longer_one() {
+    let heap = Heap::new();
+    let (parts, whole) = many_and_eight(&heap);
+    let mapped = heap.stats().mapped;
+    for part in [1, 3, 5, 7, 0, 2, 4, 6] {
+        heap.give(0, parts[part]);
+    }
+    assert_eq!(heap.take(0, 8 * (160 << 10)), whole);
+    assert_eq!(heap.stats().mapped, mapped);
+    heap.is_sound();
+}
+
+/// A block grows over one at rest behind it.
+#[test]
+fn a_large_block_grows_over_one_at_rest() {
+    let heap = Heap::new();
+    let (parts, _) = many_and_eight(&heap);
+    heap.give_all(0, &[parts[4], parts[3]]);
+    assert_eq!(heap.resize(0, parts[2], 480 << 10), parts[2]);
+    heap.is_sound();
+}
+
+/// What rests counts as kept: it goes back at the tick, and at once when all is to.
+#[test]
+fn blocks_at_rest_go_back_like_other_kept_ones() {
+    let heap = Heap::new();
+    let live = heap.take_many(0, 160 << 10, 100);
+    let mapped = heap.stats().mapped;
+    heap.give_all(0, &live[..10]);
+    assert_eq!(
+        heap.stats().mapped,
+        mapped,
+        "an eighth of the live bytes stays"
+    );
+    assert_eq!(heap.stats().idle_large, 10 * (160 << 10));
+    for _ in 0..3 {
+        heap.sim().advance_clock(400);
+        heap.take_many(0, 1000, 64 * 20);
+    }
+    assert_eq!(heap.stats().mapped, mapped - 10 * (160 << 10));
+    heap.is_sound();
 }
 
 /// A kept mapping holds old contents: calloc must clear it.

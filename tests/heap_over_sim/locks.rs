@@ -1,10 +1,10 @@
 //! The locks of an allocator, and a fork while somebody holds one.
 
 use super::*;
-use slabside::api::table::EXPORTS;
-use slabside::arena::Handle;
-use slabside::sized_free::Said;
-use slabside::stats::census;
+use slabside_core::api::table::EXPORTS;
+use slabside_core::arena::Handle;
+use slabside_core::sized_free::Said;
+use slabside_core::stats::census;
 
 fn locks_of(heap: &Heap) -> Vec<usize> {
     let mut found = Vec::new();

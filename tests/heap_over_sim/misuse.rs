@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn a_double_free_is_found_in_every_class() {
     let heap = Heap::new();
-    let sizes = (0..CLASSES)
+    let sizes = ClassId::all()
         .map(size_of_class)
         .chain([9000, SPAN_MAX, SPAN_MAX + 1, 3 << 20]);
     for size in sizes {
@@ -44,7 +44,8 @@ fn a_double_free_is_found_after_collection() {
     let blocks = heap.take_many(0, 40, 10);
     heap.give(1, blocks[4]);
     heap.give(0, blocks[5]); // The pending flag diverts this free, which collects.
-    assert!(heap.slab(blocks[4]).is_free(4) && !heap.slab(blocks[4]).is_remote(4));
+    let (slab, slot) = (heap.slab(blocks[4]), Slot::new(4));
+    assert!(slab.is_free(slot) && !slab.is_remote(slot));
     for thread in 0..3 {
         assert_eq!(dead_in(heap.misuse_of_give(thread, blocks[4])), blocks[4]);
     }
@@ -101,7 +102,7 @@ fn a_free_into_a_released_slab_is_found() {
 #[test]
 fn a_free_one_past_the_last_slot_is_found_in_every_class() {
     let heap = Heap::new();
-    for class in 0..CLASSES {
+    for class in ClassId::all() {
         let size = size_of_class(class);
         let slab = heap.slab(heap.take(0, size));
         let past = slab.base() + slab.slots() * size;
@@ -204,7 +205,7 @@ fn a_slot_freed_twice_at_the_same_time_is_found_by_the_collection() {
     slab.owner.store(owner.with_pending(), Relaxed);
     let found = heap.misuse_of_give(0, blocks[2]);
     assert!(
-        matches!(found, Misuse::CollectedTwice { addr, slot: 1, size: 48 } if addr == blocks[1]),
+        matches!(found, Misuse::CollectedTwice { addr, slot, size: 48 } if addr == blocks[1] && slot == Slot::new(1)),
         "{found:?}"
     );
 }
@@ -222,8 +223,28 @@ fn a_slot_freed_twice_at_the_same_time_is_found_by_the_refill_that_comes_to_its_
             .fetch_or(1 << 1, Relaxed);
         let found = misuse(|| _ = heap.take_many(0, wanted, 2));
         assert!(
-            matches!(found, Misuse::CollectedTwice { addr, slot: 1, .. } if addr == blocks[1]),
+            matches!(found, Misuse::CollectedTwice { addr, slot, .. } if addr == blocks[1] && slot == Slot::new(1)),
             "{wanted}: {found:?}"
         );
+    }
+}
+
+/// A full slab or a live span that an ended thread left is nobody's, as a hardened thread's owner word says of that thread
+/// itself. What is freed there goes the hardened way all the same.
+#[test]
+fn a_hardened_free_of_what_an_ended_thread_left_looks_at_the_canary() {
+    for size in [100, 20_000] {
+        let heap = Heap::with(sim_with(|config| config.options = "hardened"));
+        heap.take(0, 16);
+        let block = heap.take(1, size);
+        while heap.slab(block).count_free() != 0 {
+            heap.take(1, size);
+        }
+        heap.exit(1);
+        assert!(heap.slab(block).owner.load(Relaxed).is_full());
+        // SAFETY: the bytes after those asked for are the block's own: its slot is larger.
+        unsafe { ((block + size) as *mut u8).write_bytes(0xff, 4) };
+        let found = heap.misuse_of_give(0, block);
+        assert!(matches!(found, Misuse::Overflow { .. }), "{found:?}");
     }
 }

@@ -5,8 +5,8 @@
 //! ones exceeds them less than once in a million times.
 
 use super::*;
-use slabside::profile::Sample;
-use slabside::units::SlabId;
+use slabside_base::units::SlabId;
+use slabside_core::profile::Sample;
 use std::collections::HashMap;
 
 /// A sample: the block's address and bytes, the interval, and whether the block's slot is live.
@@ -54,10 +54,10 @@ impl Heap {
     fn samples(&self) -> Vec<Seen> {
         let backend = &self.allocator.backend;
         let is_live = |sample: &Sample| {
-            let (slab, slot) = (sample.slab.load(Relaxed), sample.slot.load(Relaxed));
+            let (slab, slot) = (sample.slab.load(Relaxed), sample.slot());
             slab == 0 || {
                 let slab = backend.table().get(SlabId(slab));
-                !slab.is_remote(slot as usize) && !slab.is_free(slot as usize)
+                !slab.is_remote(slot) && !slab.is_free(slot)
             }
         };
         let mut seen = Vec::new();
@@ -91,6 +91,20 @@ fn assert_near(found: f64, exact: f64, interval: f64, what: &str) {
 fn chi_square_most(freedom: f64) -> f64 {
     let part = 2.0 / (9.0 * freedom);
     freedom * (1.0 - part + 5.2 * part.sqrt()).powi(3)
+}
+
+/// The span freed last serves first here as well, whatever else is kept.
+#[test]
+fn in_a_profiled_heap_the_span_freed_last_is_taken_first() {
+    let heap = Heap::profiled(1 << 30);
+    let longer = heap.take(0, 60_000);
+    let blocks = heap.take_many(0, 50_000, 3);
+    heap.give(0, longer);
+    for &block in blocks.iter().chain(blocks.iter().rev()) {
+        heap.give(0, block);
+        assert_eq!(heap.take(0, 50_000), block);
+        heap.is_sound();
+    }
 }
 
 #[test]
@@ -447,4 +461,27 @@ fn hardened_mode_and_first_class_heaps_take_samples_too() {
         assert!(seen.count() > 300, "{options}");
         heap.assert_whole(0);
     }
+}
+
+/// Blocks of threads that have no heap yet are as likely samples as others.
+#[test]
+fn guests_blocks_are_samples_too() {
+    let (heap, guests) = super::guests::crowded_with("profile:1");
+    let blocks: Vec<usize> = guests
+        .iter()
+        .flat_map(|guest| [40, 200, 900].map(|size| heap.allocator.malloc(guest, size) as usize))
+        .collect();
+    assert!(guests.iter().all(|guest| guest.phase.get() == Phase::Fresh));
+    let seen = heap.samples();
+    for block in &blocks {
+        assert!(seen.iter().any(|seen| seen.address == *block && seen.live));
+    }
+    for (at, &block) in blocks.iter().enumerate() {
+        heap.allocator.free(&guests[at % 40], block as *mut u8);
+    }
+    assert!(!heap
+        .samples()
+        .iter()
+        .any(|seen| seen.live && blocks.contains(&seen.address)));
+    heap.is_sound();
 }

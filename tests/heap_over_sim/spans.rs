@@ -108,7 +108,7 @@ fn a_span_grows_and_shrinks_in_place() {
     heap.allocator
         .backend
         .pages
-        .trim(heap.sim(), &heap.allocator.backend.meta, 64);
+        .trim(heap.allocator.backend.supply(), 64);
     assert_eq!(heap.resize(0, block, 60_000), block, "shrinks in place");
     assert_eq!(heap.usable(block), 15 * PAGE);
     assert_eq!(

@@ -122,7 +122,7 @@ fn tens_of_thousands_of_slabs_work() {
         config.bytes = 2 << 30;
         config.break_bytes = 1 << 30;
     }));
-    let blocks = heap.take_many(0, 4096, 70_000);
+    let blocks = heap.take_many(0, 4096, 140_000);
     assert!(heap.stats().slabs > 4000);
     let pairs = heap.take_many(0, 8, 512 * 1000);
     assert!(heap.stats().slabs > 5000);

@@ -1,9 +1,12 @@
 //! Threads that exit and are adopted, late ones, handlers, fork children.
 
 use super::*;
-use slabside::arena::Handle;
-use slabside::os::Host;
-use slabside::sized_free::Said;
+use slabside_base::os::Host;
+use slabside_core::arena::Handle;
+use slabside_core::sized_free::Said;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{mpsc, Mutex};
+use std::time::Duration;
 
 /// A new thread takes up what an exited one left before it asks for pages.
 #[test]
@@ -130,7 +133,7 @@ fn shared_slabs_of(heap: &Heap, size: usize, slots: usize) -> Vec<usize> {
 fn a_shared_slab_that_fills_up_stays_everybodys() {
     fills_up(64, 256);
     // Of slots of more than 1 KiB there are few to a slab: another path changes to the next one.
-    fills_up(5000, 8);
+    fills_up(5000, 24);
 }
 
 fn fills_up(size: usize, slots: usize) {
@@ -336,6 +339,44 @@ fn a_handler_in_a_slow_path_frees_without_loss() {
     assert_eq!((heap.stats().slabs, heap.stats().spans), (0, 0));
 }
 
+/// What a handler frees in a full slab, which nobody owns, is marked and no more. The next free there claims the slab and
+/// finds the mark.
+#[test]
+fn a_free_into_a_full_slab_finds_what_a_handler_has_freed_there() {
+    for size in [16, 1000, 4096, 16_384] {
+        let heap = Heap::new();
+        heap.take_slab(0, size);
+        heap.take_slab(0, size);
+        let blocks = heap.take_slab(0, size); // Slabs grow: of three slots at least.
+        heap.take(0, size); // The slab is full, and changed for the next one.
+        heap.threads[0].busy.set(1);
+        heap.give(0, blocks[0]);
+        heap.threads[0].busy.set(0);
+        heap.give(0, blocks[1]);
+        assert_eq!(heap.slab(blocks[0]).count_free(), 2, "{size} bytes");
+        assert_eq!(heap.slab(blocks[0]).count_remote(), 0, "{size} bytes");
+        heap.is_sound();
+        heap.give_all(0, &blocks[2..]);
+        heap.is_sound();
+    }
+}
+
+/// A pointer to no slot is found before the full slab is claimed.
+#[test]
+fn a_misuse_of_a_full_slab_leaves_it_nobodys() {
+    let heap = Heap::new();
+    let blocks = heap.take_slab(0, 4096);
+    heap.take(0, 4096);
+    let slab = heap.slab(blocks[0]);
+    let owner = slab.owner.load(Relaxed);
+    assert!(owner.is_full());
+    for wrong in [blocks[0] + 16, blocks[blocks.len() - 1] + 2048] {
+        heap.misuse_of_give(0, wrong);
+        assert!(slab.owner.load(Relaxed) == owner);
+    }
+    heap.is_sound();
+}
+
 /// A signal handler that interrupts a slow path may name a block of any kind: what it cannot know without a lock is no
 /// misuse, and a large block of hardened mode does not grow unnoticed.
 #[test]
@@ -442,7 +483,7 @@ fn a_fork_by_the_handler_of_a_thread_that_waits_for_the_repair_is_noticed() {
             // Most often the other one waits by then. Where it does not, it finds at once that it was forked.
             std::thread::sleep(std::time::Duration::from_millis(20));
             assert!(sim.fork());
-            slabside::mutex::wake_all(mark);
+            slabside_base::mutex::wake_all(mark);
         });
         let block = blocks[0] as *const u8;
         assert!(heap.allocator.usable_size(&heap.threads[0], block) >= 100);
@@ -468,7 +509,7 @@ fn a_thread_that_left_a_path_lets_another_ones_repair_come_to_its_end() {
         scope.spawn(|| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             assert_eq!(mark.swap(1, Relaxed), at_it, "two repair at once");
-            slabside::mutex::wake_all(mark);
+            slabside_base::mutex::wake_all(mark);
         });
         let left = heap.threads[0].heap.get();
         heap.take(0, 20_000);
@@ -534,4 +575,63 @@ fn a_fork_child_of_a_thread_without_a_heap_repairs_too() {
     heap.give_all(1, &blocks);
     heap.exit(1);
     assert_eq!(heap.stats().slabs, 0);
+}
+
+/// A thread that is refused gives back what is kept. Another one, which is refused in the midst of that and finds nothing
+/// that it could give back itself, waits for the first one and gets of it: whichever call of the system is the midst.
+#[test]
+fn who_is_refused_while_another_thread_gives_back_gets_of_it() {
+    let reached = (0..60).take_while(|&call| is_served_in_the_midst(call));
+    assert!((1..20).contains(&reached.count()));
+}
+
+/// False where the first thread makes fewer calls.
+fn is_served_in_the_midst(call: usize) -> bool {
+    let sim = Sim::new(sim_with(|config| config.options = "hardened,limit-hard:4m"));
+    let allocator: &'static Allocator<Sim> = Box::leak(Box::new(Allocator::new(sim)));
+    let own = ThreadCache::new();
+    let take = |size| Some(allocator.malloc(&own, size)).filter(|block| !block.is_null());
+    let kept = take(120_000).expect("a span");
+    let (ask, asked) = mpsc::channel();
+    let (answer, answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        let own = ThreadCache::new();
+        for size in asked {
+            let block = allocator.malloc(&own, size);
+            answer.send(block as usize).expect("the test waits");
+        }
+    });
+    ask.send(64).expect("the other thread waits");
+    assert_ne!(answered.recv(), Ok(0), "the other thread has a heap");
+    for size in [100_000, 1000] {
+        while take(size).is_some() {}
+    }
+    allocator.free(&own, kept);
+    let (calls, ask) = (AtomicUsize::new(0), Mutex::new(ask));
+    let answered: &'static Mutex<mpsc::Receiver<usize>> = Box::leak(Box::new(Mutex::new(answered)));
+    let midst: &'static Mutex<Option<usize>> = Box::leak(Box::new(Mutex::new(None)));
+    let is_asked: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+    allocator.backend.os.expect_at_calls(move || {
+        if allocator.backend.is_giving() && calls.fetch_add(1, Relaxed) == call {
+            is_asked.store(1, Relaxed);
+            ask.lock().unwrap().send(3000).expect("it waits");
+            // Long enough for one that is refused at once. One that waits is served whenever this ends.
+            let soon = Duration::from_millis(100);
+            *midst.lock().unwrap() = answered.lock().unwrap().recv_timeout(soon).ok();
+        }
+        true
+    });
+    assert!(take(3000).is_some());
+    if is_asked.load(Relaxed) == 0 {
+        return false;
+    }
+    let early = midst.lock().unwrap().take();
+    let block = early.unwrap_or_else(|| answered.lock().unwrap().recv().expect("an answer"));
+    assert_ne!(
+        block,
+        0,
+        "refused at call {call}, at once: {}",
+        early.is_some()
+    );
+    true
 }

@@ -8,9 +8,9 @@
 
 use super::parallel::Parallel;
 use super::{address_limit, sim_with, Memory, Op, Random, World, THREADS};
-use slabside::misuse::LINE;
-use slabside::options::{parse, Kind, Mistake, Options, TABLE, TEXT};
-use slabside::os::SimConfig;
+use slabside_base::misuse::LINE;
+use slabside_base::options::{parse, Kind, Mistake, Options, TABLE, TEXT};
+use slabside_sim::SimConfig;
 use std::fs;
 use std::path::Path;
 
@@ -103,7 +103,7 @@ pub fn faults(bytes: &[u8]) {
 /// Any options string: what is taken is in its range, what is not is told in one line, and nothing changes
 /// once the options are frozen.
 pub fn options(bytes: &[u8]) {
-    let options = Options::new(&mut slabside::mutex::Registry::new());
+    let options = Options::new(&mut slabside_base::mutex::Registry::new());
     let mut told = 0;
     options.freeze(bytes, |line| {
         let text = line.bytes();

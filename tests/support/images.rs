@@ -7,10 +7,10 @@
 //! ```
 #![allow(dead_code)] // Each test and fuzz target uses a part.
 
-use slabside::class::{size_of_class, CLASSES, SPAN};
-use slabside::layout;
-use slabside::meta::Area;
-use slabside::slab::State;
+use slabside_base::class::{size_of_class, ClassId, CLASSES, SPAN};
+use slabside_base::layout;
+use slabside_core::meta::Area;
+use slabside_core::slab::State;
 use slabside_view::check::check;
 use slabside_view::figures::Figures;
 use slabside_view::kinds::kinds;
@@ -267,9 +267,9 @@ impl Image {
         };
         let live = (0..slots).filter(|&slot| !bit(32, slot) && !bit(remote, slot));
         let version = self.word(layout::offset::VERSION, 4);
-        let is_span = class == if version < 5 { SPAN_4 } else { SPAN };
+        let is_span = class == if version < 5 { SPAN_4 } else { SPAN.index() };
         // Of the layouts before the reader does not know the sizes.
-        assert!(is_span || version < 4 || size == size_of_class(class));
+        assert!(is_span || version < 4 || size == size_of_class(ClassId::new(class)));
         *(if is_span {
             &mut seen.spans
         } else {

@@ -15,11 +15,12 @@
 pub mod fuzzing;
 pub mod parallel;
 
-use slabside::allocator::Allocator;
-use slabside::os::{Limits, Sim, SimConfig, Vm};
-use slabside::stats::{census, stats, Stats};
-use slabside::tls::ThreadCache;
-use slabside::units::{PAGE, SPAN_MAX};
+use slabside_base::os::{Limits, Vm};
+use slabside_base::units::{PAGE, SPAN_MAX};
+use slabside_core::allocator::Allocator;
+use slabside_core::stats::{census, stats, Stats};
+use slabside_core::tls::ThreadCache;
+use slabside_sim::{Sim, SimConfig};
 use std::collections::BTreeMap;
 use std::slice;
 
@@ -497,7 +498,7 @@ impl World {
     }
 
     fn usable(&self, address: usize) -> usize {
-        let thread = slabside::tls::ThreadCache::new();
+        let thread = slabside_core::tls::ThreadCache::new();
         self.allocator.usable_size(&thread, address as *const u8)
     }
 

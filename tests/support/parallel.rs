@@ -11,9 +11,9 @@
 //! sanitizer reads these runs too.
 
 use super::{expect_pattern, write_pattern, Memory, Op};
-use slabside::allocator::Allocator;
-use slabside::os::{Sim, SimConfig};
-use slabside::tls::ThreadCache;
+use slabside_core::allocator::Allocator;
+use slabside_core::tls::ThreadCache;
+use slabside_sim::{Sim, SimConfig};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
@@ -127,7 +127,7 @@ impl Parallel {
         }
         allocator.reclaim(&self.players[0].local);
         self.check();
-        let stats = slabside::stats::stats(allocator, &ThreadCache::new());
+        let stats = slabside_core::stats::stats(allocator, &ThreadCache::new());
         let left = (stats.live, stats.slabs, stats.spans, stats.large);
         assert_eq!(left, (0, 0, 0, 0), "{stats:?}");
     }

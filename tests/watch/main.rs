@@ -16,7 +16,7 @@ mod who;
 use common::{artifacts, command, compile, compile_as, environment, Form, FORMS};
 use common::{installed, skipped, started, wait_until};
 use serde_json::Value;
-use slabside::layout::Fact;
+use slabside_base::layout::Fact;
 use slabside_view::figures::Figures;
 use slabside_view::model::{Buffers, Heap};
 use slabside_view::region::find;

@@ -133,7 +133,7 @@ fn owners(heap: &Heap, checked: &mut Checked) {
         checked.tell(format!("two heaps have the owner word {:#x}", pair[0]));
     }
     for owner in &heap.owners {
-        let index = slabside::layout::owner::index(owner.word) as u64;
+        let index = slabside_base::layout::owner::index(owner.word) as u64;
         if index != owner.index {
             checked.tell(format!(
                 "heap {} has the owner word of heap {index}",

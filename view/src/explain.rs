@@ -4,7 +4,7 @@ use crate::model::{Heap, Holder, Slab};
 use crate::source::{Source, Span};
 use crate::types::{Types, HEAD};
 use serde::Serialize;
-use slabside::layout::AREAS;
+use slabside_base::layout::AREAS;
 
 /// Words of a block that are shown.
 const WORDS: usize = 4;
@@ -124,7 +124,12 @@ pub fn explain(
         in_large(source, heap, types, block.span, looks, &mut told);
         if block.stray {
             told.what = "kept";
-            told.line = format!("{}, freed; it could not be unmapped", told.line);
+            let why = if block.rests {
+                "it is kept for the next block of its size"
+            } else {
+                "it could not be unmapped"
+            };
+            told.line = format!("{}, freed; {why}", told.line);
         } else if block.owner != 0 {
             told.line = format!(
                 "{}, of {}",

@@ -10,7 +10,7 @@
 use crate::model::{Heap, Holder, Slab};
 use crate::source::{Source, Span, Thread};
 use serde::Serialize;
-use slabside::layout::{counters, Fact};
+use slabside_base::layout::{counters, Fact};
 use std::collections::HashMap;
 
 /// A slab is sparse where at most one in so many of its slots is live.

@@ -16,7 +16,7 @@ use crate::region::{self, Broken, Region, Window, PAGE, SLAB_BYTES, WINDOW_PAGES
 use crate::source::{Source, Span, Target, ADDRESSES};
 use crate::threads;
 use crate::{Error, Result};
-use slabside::layout::{self, slab as field, Area, Elsewhere, Fact};
+use slabside_base::layout::{self, slab as field, Area, Elsewhere, Fact};
 use std::collections::BTreeMap;
 
 /// How often something that does not fit is looked at.
@@ -137,6 +137,9 @@ impl Slab {
     }
 }
 
+/// What the record says of a large block that was freed and rests.
+const AT_REST: u32 = 2;
+
 /// A large block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Large {
@@ -144,8 +147,10 @@ pub struct Large {
     pub span: Span,
     /// Owner word of its first-class heap. 0 means none.
     pub owner: u64,
-    /// Whether it was freed, and could not be unmapped.
+    /// Whether it was freed. It could not be unmapped, or it rests.
     pub stray: bool,
+    /// Whether it was freed and is kept as it is for the next block of its size.
+    pub rests: bool,
 }
 
 /// A freed mapping that is kept for reuse.
@@ -1088,13 +1093,18 @@ fn records(region: &Region, image: &Image, table: Span, found: &mut BTreeMap<u64
                     .checked_add(length)
                     .is_some_and(|end| end <= ADDRESSES);
             if possible {
+                let freed = word(Fact::RecordStray) as u32;
                 let block = Large {
                     span: Span {
                         start: address,
                         end: address + length,
                     },
-                    owner: word(Fact::RecordOwner),
-                    stray: word(Fact::RecordStray) as u32 != 0,
+                    // A record at rest has a link there.
+                    owner: Some(word(Fact::RecordOwner))
+                        .filter(|word| word & layout::owner::ARENA != 0)
+                        .unwrap_or(0),
+                    stray: freed != 0,
+                    rests: freed == AT_REST,
                 };
                 found.insert(address, block);
             }

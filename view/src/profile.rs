@@ -11,7 +11,7 @@ use crate::symbols::{is_allocators, LIBRARY};
 use crate::unwind::{short, Call, Frame, Stack, Unwinder};
 use crate::{Error, Result};
 use rustc_hash::FxHashMap;
-use slabside::layout::{offset, sample as field};
+use slabside_base::layout::{offset, sample as field};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;

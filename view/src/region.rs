@@ -6,7 +6,7 @@
 
 use crate::source::{Source, Span, ADDRESSES};
 use crate::{Error, Result};
-use slabside::layout::{self, Area, Elsewhere, Fact, AREAS, ELSEWHERE, FACTS, MAGIC, WINDOWS};
+use slabside_base::layout::{self, Area, Elsewhere, Fact, AREAS, ELSEWHERE, FACTS, MAGIC, WINDOWS};
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -336,7 +336,7 @@ impl Region {
             && self.fact(Fact::Slots) == layout::SLOTS as u64
             && self.fact(Fact::SpanClass) == self.span_class() as u64
             // The same in every layout read here.
-            && self.fact(Fact::PairClass) == layout::PAIR as u64
+            && self.fact(Fact::PairClass) == layout::PAIR.index() as u64
             && (1..=1024).contains(&self.fact(Fact::SlabPages))
             && (1..=1 << 15).contains(&self.fact(Fact::SpanPages))
             && self.fact(Fact::HeapBytes) <= 1 << 20
@@ -369,7 +369,7 @@ impl Region {
     /// The class number of spans.
     pub(crate) fn span_class(&self) -> usize {
         match self.version {
-            5.. => layout::SPAN,
+            5.. => layout::SPAN.index(),
             _ => SPAN_4,
         }
     }

@@ -12,7 +12,7 @@ use crate::figures::ours;
 use crate::model::Heap;
 use crate::source::{short, Mapping, Source, Span, Thread};
 use crate::symbols::{Symbols, LIBRARY};
-use slabside::layout::thread_block;
+use slabside_base::layout::thread_block;
 use std::collections::HashSet;
 
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, x86-64).

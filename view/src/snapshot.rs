@@ -8,7 +8,7 @@ use crate::symbols::Symbols;
 use crate::threads::words;
 use crate::types::HEAD;
 use crate::{Error, Result};
-use slabside::layout::{sample, Elsewhere, Fact};
+use slabside_base::layout::{sample, Elsewhere, Fact};
 use std::fs::File;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -12,15 +12,22 @@ const NAME_MOST: usize = 200;
 /// How the name of a library begins that brings the allocator.
 pub(crate) const LIBRARY: &str = "libslabside";
 /// The crates that the allocator is built of.
-const CRATES: [&str; 4] = [
+const CRATES: [&str; 6] = [
     "slabside",
+    "slabside_base",
+    "slabside_core",
     "slabside_c",
     "slabside_preload",
     "slabside_static",
 ];
 /// Modules of the allocator that no program names: where one stands among the types of a generic function, that is the
 /// allocator's too.
-const INTERNALS: [&str; 4] = [
+const INTERNALS: [&str; 8] = [
+    "slabside_core::allocator::",
+    "slabside_core::heap::",
+    "slabside_base::os::",
+    "slabside_core::tls::",
+    // As they were named while all was one crate: a core file may be older than this reader.
     "slabside::allocator::",
     "slabside::heap::",
     "slabside::os::",
@@ -317,11 +324,14 @@ mod tests {
             "operator new(unsigned long)",
             "operator new[](unsigned long, std::nothrow_t const&)",
             "operator delete[](void*)",
+            "slabside_base::os::die",
+            "slabside_core::api::c::malloc",
             "slabside::os::die",
             "slabside_static::malloc",
             "<slabside::A as B>::c",
             "__rustc::__rust_alloc",
             "__rg_alloc",
+            "call_once<(&slabside_core::tls::ThreadCache, &slabside_core::heap::Heap), u8>",
             "call_once<(&slabside::tls::ThreadCache, &slabside::heap::Heap), u8>",
         ] {
             assert!(is_allocators(own), "{own}");

@@ -38,15 +38,21 @@ fn print(outcome: Outcome) {
 }
 
 /// Touches as many bytes as the most that a row holds and gives them back: the machine's own page faults are not
-/// the next process's.
+/// the next process's. Once by small pages and once by huge ones, which the system takes from other places.
 fn warm(bytes: usize) {
-    // SAFETY: a fresh mapping, written to and unmapped here.
-    unsafe {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-        let at = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
-        if at != libc::MAP_FAILED {
-            libc::munmap(at, bytes);
+    for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_HUGEPAGE] {
+        // SAFETY: a fresh mapping, written to and unmapped here.
+        unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let at = libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0);
+            if at != libc::MAP_FAILED {
+                libc::madvise(at, bytes, advice);
+                (0..bytes)
+                    .step_by(4096)
+                    .for_each(|offset| at.cast::<u8>().add(offset).write_volatile(1));
+                libc::munmap(at, bytes);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{grouped, human, json, place, print, standard, statuses, time, Common
 use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
-use slabside::options::PROFILE_MOST;
+use slabside_base::options::PROFILE_MOST;
 use slabside_view::model::Heap;
 use slabside_view::profile::{samples, sums, switch, Kind, Sums, Watched};
 use slabside_view::region::Region;

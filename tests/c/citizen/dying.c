@@ -29,7 +29,7 @@ static void spoil(void) {
         if (sscanf(line, "%lx-%lx %4s", &start, &end, access) != 3 || strcmp(access, "rw-p") != 0) continue;
         const uint64_t *words = (const uint64_t *)start;
         if (words[0] != 0x6564697362616c73u) continue; /* "slabside" */
-        const uint64_t *groups = words + 4 + 2 * 2;     /* offset and bytes of the third area (src/meta.rs) */
+        const uint64_t *groups = words + 4 + 2 * 2;     /* offset and bytes of the third area (region.rs) */
         CHECK(mprotect((char *)start + groups[0], PAGE_BYTES, PROT_NONE) == 0);
         return;
     }

@@ -55,6 +55,18 @@ static void overflow_found_by_realloc(void) {
     p[40] ^= 1;
     resize(p, 41);
 }
+/* Neither the canary nor the slot's last bytes are hit, and the block grows over it. */
+static void overflow_that_growth_takes_in(void) {
+    char *p = take(1000);
+    p[1010] = 1;
+    resize(p, 1004);
+}
+/* The room is a number of whole pages, at whose end there would be a guard page. */
+static void overflow_of_a_block_with_room(void) {
+    char *p = resize(take(60000), 65530);
+    p[65530] ^= 1;
+    give(p);
+}
 static void overflow_up_to_a_fault(void) { memset(take(40), 1, opaque_size(1 << 20)); }
 static void overflow_of_a_span_up_to_a_fault(void) { memset(take(20000), 1, opaque_size(40000)); }
 static void overflow_of_a_large_block_up_to_a_fault(void) { memset(take(300000), 1, opaque_size(310000)); }
@@ -586,6 +598,26 @@ static void double_free_by_a_late_thread_without_memory(void) {
     abort();
 }
 
+/* A block that grows by little gets room, with its size known to the byte and what is added clear. */
+static void blocks_grow_where_they_are(void) {
+    char *p = take(16);
+    int moves = 0;
+    for (size_t size = 48; size <= 20000; size += 32) {
+        char *grown = resize(p, size);
+        moves += grown != p;
+        p = grown;
+        CHECK(room(p) == size);
+        for (size_t i = size - 32; i < size; i++) CHECK(p[i] == 0);
+        memset(p + size - 32, 1, 32);
+    }
+    CHECK(moves < 40);
+    for (size_t i = 16; i < 20000 - 32; i++) CHECK(p[i] == 1);
+    /* One of whole pages ends at its guard page wherever it comes from. */
+    p = resize(p, 24576);
+    CHECK((uintptr_t)p % PAGE_BYTES == 0 && room(p) == 24576);
+    give(p);
+}
+
 /* A correct program, and one whose misuse is to be found: where it comes to its end, nothing was. */
 #define CASE(name) {#name, name, false}
 #define MISUSE(name) {#name, name, true}
@@ -599,7 +631,7 @@ static const struct {
     MISUSE(overflow_of_whole_pages), MISUSE(underflow_of_whole_pages), MISUSE(overflow_of_large_whole_pages),
     MISUSE(overflow_of_aligned_whole_pages), MISUSE(overflow_of_large_aligned_pages),
     MISUSE(overflow_past_the_canary_of_a_span), MISUSE(overflow_past_the_canary_of_a_large_block),
-    MISUSE(overflow_found_by_realloc), MISUSE(overflow_up_to_a_fault), MISUSE(overflow_of_a_span_up_to_a_fault),
+    MISUSE(overflow_found_by_realloc), MISUSE(overflow_that_growth_takes_in), MISUSE(overflow_of_a_block_with_room), MISUSE(overflow_up_to_a_fault), MISUSE(overflow_of_a_span_up_to_a_fault),
     MISUSE(overflow_of_a_large_block_up_to_a_fault), MISUSE(underflow_of_a_large_block), MISUSE(write_after_free),
     MISUSE(write_after_free_of_8_bytes), MISUSE(write_after_free_of_8000_bytes), MISUSE(write_after_free_of_a_span),
     MISUSE(write_after_free_on_an_idle_page), MISUSE(write_after_free_of_a_large_block), MISUSE(read_after_free_of_a_large_block), MISUSE(double_free),
@@ -613,7 +645,7 @@ static const struct {
     CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
     CASE(pages_serve_another_class_under_a_limit), CASE(locked_pages_serve_another_class_under_a_limit),
     CASE(guards_before_aligned_blocks_serve_others_under_a_limit), CASE(threads_share_what_was_given_up_under_a_limit),
-    MISUSE(double_free_by_a_late_thread_without_memory),
+    MISUSE(double_free_by_a_late_thread_without_memory), CASE(blocks_grow_where_they_are),
 };
 
 int main(int argc, char **argv) {

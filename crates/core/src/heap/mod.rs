@@ -1,0 +1,1301 @@
+//! One thread's slabs by size class, and its spans: refill, collect, abandon, adopt.
+//!
+//! ```text
+//!   new slab --> Active --no slot left--> full, nobody's --first free--> Partial --all free--> released
+//!               ^                                                        |  |
+//!               |------------------ first in, first out -----------------'  | others free into it as well
+//!               `------------------ first in, first out ---- shared <-------'
+//! ```
+//!
+//! A full slab has no owner. The first thread that frees into it owns it from then on (see `remote`). A slab that
+//! several threads free into goes to the process's list. So neither a thread that frees more than it allocates nor one
+//! that sleeps keeps free slots from the others.
+//!
+//! Refill goes round the words of the active slab and round the partial slabs, first in first out. So the slots freed
+//! longest ago are handed out first, sweep by sweep, and a slab gathers free slots until its turn. Then come slabs that
+//! exited threads left, and only then a new one. One kind of class is an exception: it has gone round its slabs again
+//! and again and found them nearly full (see `Class::spare_for`).
+//!
+//! Knows nothing of entry points, hooks or errno. A misuse that it finds comes back as an error.
+
+mod thin;
+mod free;
+mod spans;
+mod upper;
+mod shrunk;
+mod teardown;
+mod holes;
+mod check;
+mod abandoned;
+mod registry;
+mod visit;
+mod arenas;
+mod profiling;
+
+use crate::arch;
+use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_at, slots_in};
+use crate::class::{ClassId, CLASSES, LOCAL_CLASSES, MANY_CLASSES, SPAN_BINS, UPPER_CLASSES};
+use crate::counters;
+use crate::door::Door;
+use crate::large::{Block, Large};
+use crate::layout::WATCHED_SHIFT;
+use crate::meta::{Meta, Supply, HEAP_BYTES};
+use crate::misuse::{Call, Misuse};
+use crate::mutex::{Guard, Lock, Mutex, Registry};
+use crate::options::{Name, Options};
+use crate::os::{Os, Vm};
+use crate::owner::{AtomicOwner, HeapId, Listing, Owner, RELEASED};
+use crate::pages::Pages;
+use crate::profile::Profile;
+use crate::remote::{self, Overlap, Queue};
+use crate::slab::{
+    List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL, UNTOUCHED,
+};
+use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use crate::sync::{AtomicU32, AtomicU64};
+use crate::tls::{SlotCache, ThreadCache};
+use crate::units::{SlabId, Slot, PAGE, WORD_SLOTS};
+use core::cell::Cell;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{compiler_fence, AtomicBool};
+
+pub use abandoned::Abandoned;
+pub use arenas::Arenas;
+use profiling::Profiling;
+pub use registry::Heaps;
+use shrunk::Shrunk;
+pub use spans::may_serve;
+use thin::{frees_until_event, live_of_waiting};
+pub use visit::Whose;
+
+/// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
+const BINNED_BYTES: usize = 512 << 10;
+/// How many bins above the fitting one are looked at.
+const BINS_UP: usize = 3;
+/// A slab is shared once others have freed one in so many of the slots that its owner has freed, or more.
+const SHARED_PART: usize = 4;
+/// Of so many shared slabs that become full, one is its first freer's.
+const OWNED_AGAIN: u32 = 16;
+/// An active slab that is shared goes on serving with so large a part of its slots free, one in so many.
+const GOES_ON_PART: usize = 4;
+/// Pages released between two looks at the active slabs.
+const WATCH_PAGES: usize = 64;
+/// A thread that leaves fewer bytes of slabs, or of large blocks, gives nothing back at its end.
+const RETURNED_LEAST: usize = 1 << 20;
+/// What a thread returns and takes: slabs and spans, and large blocks.
+const SLABS: usize = 0;
+pub(crate) const LARGE: usize = 1;
+/// A rate of sampling below which every refill asks. Above, one in `TICK_EVERY` does.
+const OFTEN: usize = 16 << 10;
+/// The largest rate of sampling that is distinguished.
+const RATE_MOST: usize = 1 << 30;
+/// Slow paths between two looks at the clock.
+const TICK_EVERY: u32 = 16;
+/// Slow paths of a thread after which it asks what instructions the processor has.
+const LEARNS_AFTER: u32 = 256;
+/// How long a refused thread waits for another one that gives back, in milliseconds.
+const GIVING_MS: u64 = 1000;
+/// Bytes that active spans hand out between two looks at the clock.
+const TICK_SPAN_BYTES: u64 = 1 << 20;
+
+/// All that the heaps of a process stand on.
+///
+/// What every start writes to comes first: each page of it that is written to costs a start a fault and a copy.
+#[repr(C)]
+pub struct Backend<O: Os> {
+    /// The system.
+    pub os: O,
+    /// The thread heaps.
+    pub heaps: Heaps,
+    /// The metadata region.
+    pub meta: Meta,
+    /// What the user chose.
+    pub options: Options,
+    /// Pages and slab headers.
+    pub pages: Pages,
+    /// Large blocks.
+    pub large: Large,
+    /// Samples of the heap profile.
+    pub profile: Profile,
+    /// Slabs that exited threads left, with free slots.
+    pub abandoned: Abandoned,
+    /// Heaps that no thread owns.
+    pub arenas: Arenas,
+    /// How often memory was given back to whoever was refused.
+    returns: AtomicU32,
+    /// Held by a thread that was refused while it gives back what is kept. Another one that was refused meanwhile waits
+    /// for it, and asks again after that. Taken after the locks of a first-class heap and of the threads without a heap,
+    /// and before every other one.
+    giving: Mutex<()>,
+    /// Whether a thread waited in vain: one that left by longjmp in the midst may never give the lock back.
+    gives_late: AtomicBool,
+}
+
+impl<O: Os> Backend<O> {
+    /// A backend of nothing yet.
+    pub const fn new(locks: &mut Registry, os: O) -> Backend<O> {
+        Backend {
+            os,
+            options: Options::new(locks),
+            meta: Meta::new(locks),
+            pages: Pages::new(locks),
+            large: Large::new(locks),
+            profile: Profile::new(locks),
+            heaps: Heaps::new(locks),
+            abandoned: Abandoned::new(locks),
+            arenas: Arenas::new(locks),
+            returns: AtomicU32::new(0),
+            giving: Mutex::new(locks, ()),
+            gives_late: AtomicBool::new(false),
+        }
+    }
+
+    /// Shows every lock but those of the first-class heaps, which the repair of the heaps makes free.
+    pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
+        self.options.each_lock(visit);
+        self.meta.each_lock(visit);
+        self.pages.each_lock(visit);
+        self.large.each_lock(visit);
+        self.profile.each_lock(visit);
+        self.heaps.each_lock(visit);
+        self.abandoned.each_lock(visit);
+        self.arenas.each_lock(visit);
+        visit(self.giving.as_lock());
+    }
+
+    /// Until the guard goes, no other thread that is refused gives anything back. Without a guard one may: it had the
+    /// lock for [`GIVING_MS`].
+    pub fn begin_giving(&self) -> Option<Guard<'_, ()>> {
+        let patience = match self.gives_late.load(Relaxed) {
+            true => 0,
+            false => GIVING_MS,
+        };
+        let guard = self.giving.lock_within(patience);
+        self.gives_late.store(guard.is_none(), Relaxed);
+        guard
+    }
+
+    /// Whether a thread gives back now, since it was refused or told to.
+    pub fn is_giving(&self) -> bool {
+        !self.giving.as_lock().is_free()
+    }
+
+    /// Gives back what is kept for all heaps, as far as that makes room for something else.
+    pub fn give_back_whole(&self) {
+        self.large.give_back(self.supply());
+        self.pages.give_up_classes(self.supply());
+        self.pages.trim(self.supply(), 0);
+    }
+
+    /// Gives back what is kept for all heaps, but for `keep` free pages at the heap's end.
+    pub fn give_back(&self, keep: usize) {
+        self.large.give_back(self.supply());
+        self.pages.discard_all_kept(self.supply());
+        self.pages.trim(self.supply(), keep);
+        self.pages.purge(self.supply(), usize::MAX);
+    }
+
+    /// A new slab, as [`Pages::new_slab`]. Freed large blocks give way where the heap grew for it.
+    fn new_slab(&self, shape: &Shape, owner: Owner) -> Option<(SlabPtr, bool)> {
+        let made = self.pages.new_slab(self.supply(), shape, owner);
+        let grown = self.pages.take_grown();
+        if grown > 0 && !self.pages.keeps_all() {
+            self.large.give_way(self.supply(), grown);
+        }
+        made
+    }
+
+    /// A large block, as [`Large::map`]. Free pages of the heap give way where it was mapped afresh.
+    pub fn map_large(&self, size: usize, align: usize) -> Option<(Block, bool)> {
+        self.map_large_on(&self.os, size, align)
+    }
+
+    /// As [`Backend::map_large`], with mappings from `os`, which may be the system with something around them.
+    pub fn map_large_on<V: Vm>(&self, os: &V, size: usize, align: usize) -> Option<(Block, bool)> {
+        let supply = Supply {
+            os,
+            meta: &self.meta,
+        };
+        let mapped = self.large.map(supply, size, align);
+        if let Some((block, true)) = mapped {
+            self.pages.give_way(self.supply(), block.bytes);
+        }
+        mapped
+    }
+
+    /// A thread has ended that returned so many bytes of slabs, and of large blocks, more than it took. Of few bytes nothing
+    /// goes back: many programs begin such threads again and again.
+    fn give_back_at_end(&self, [slabs, large]: [usize; 2]) {
+        if self.pages.keeps_all() {
+            return;
+        }
+        if slabs >= RETURNED_LEAST {
+            self.pages.give_back_at_end(self.supply(), slabs);
+        }
+        if large >= RETURNED_LEAST {
+            self.large.give_back_at_end(self.supply(), large);
+        }
+    }
+
+    /// What tells whether memory went back: bytes of the break and of mappings, and free pages of the heap's.
+    pub fn held(&self) -> [usize; 2] {
+        let counters = self.meta.counters();
+        let held = counters.break_bytes.load(Relaxed) + counters.mapped.load(Relaxed);
+        [held as usize, self.pages.free_pages()]
+    }
+
+    /// Whether slots are chosen at random.
+    pub fn draws(&self) -> bool {
+        self.options.is_on(Name::Hardened) || self.options.is_on(Name::Random)
+    }
+
+    /// Where memory comes from.
+    #[inline(always)]
+    pub fn supply(&self) -> Supply<'_, O> {
+        Supply {
+            os: &self.os,
+            meta: &self.meta,
+        }
+    }
+
+    /// The header table.
+    #[inline(always)]
+    pub fn table(&self) -> SlabTable {
+        self.pages.table()
+    }
+}
+
+/// A heap with the backend that it stands on: what its slow paths work with. Two words, by value.
+pub struct HeapRef<'a, O: Os> {
+    heap: &'a Heap,
+    /// What it stands on.
+    pub backend: &'a Backend<O>,
+}
+
+impl<O: Os> Clone for HeapRef<'_, O> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<O: Os> Copy for HeapRef<'_, O> {}
+
+impl<O: Os> Deref for HeapRef<'_, O> {
+    type Target = Heap;
+
+    #[inline(always)]
+    fn deref(&self) -> &Heap {
+        self.heap
+    }
+}
+
+impl Heap {
+    /// The heap, on `backend`.
+    #[inline(always)]
+    pub fn on<'a, O: Os>(&'a self, backend: &'a Backend<O>) -> HeapRef<'a, O> {
+        HeapRef {
+            heap: self,
+            backend,
+        }
+    }
+}
+
+/// A size class of one heap.
+struct Class {
+    /// The slab that slots are taken from. 0 means none.
+    active: Cell<SlabId>,
+    /// The word of the active slab that was cached last.
+    cursor: Cell<u8>,
+    /// Several threads free into the active slab, which came from the process's list.
+    shared: Cell<bool>,
+    /// Slabs whose turn came since holes were last looked for, as far as they fit.
+    taken: Cell<u16>,
+    /// Slabs of this class that the heap owns, or owned last. Those that others have claimed since are counted until
+    /// [`HeapRef::forget_lost`].
+    owned: Cell<u32>,
+    /// Slabs carved and not released by this heap: how large the next one is to be.
+    grown: Cell<u32>,
+    /// Slabs whose turn came while they were all but full, less those that had more to give.
+    nearly_full: Cell<u32>,
+    /// Slots of slabs that were carved while others had free slots, since a slab was carved for want of any.
+    spare: Cell<u32>,
+    /// Full slabs that the heap owns all the same: others' frees waited when they became full, or it is an arena's.
+    full: Stack,
+    /// Slabs with free slots, but the active one. First in, first out.
+    partial: List<PARTIAL>,
+    /// Slabs with free slots some of whose pages were discarded: taken from when `partial` is empty.
+    sparse: Stack,
+}
+
+/// One thread's heap, in the metadata region: type-stable, never unmapped. Used by its thread alone, but
+/// for the queue, and for what visitors read (see `visit`).
+#[repr(C, align(128))]
+pub struct Heap {
+    /// The owner word. 0 means no thread's.
+    me: AtomicOwner,
+    generation: Cell<u64>,
+    /// Slabs with remote frees to collect.
+    queue: Queue,
+    /// The next unused heap.
+    next: Cell<Option<HeapId>>,
+    index: Cell<u32>,
+    /// The system's number of the heap's thread, for readers outside, where it is known. 0 means that it is not, or
+    /// none.
+    thread: AtomicU64,
+    /// The thread pointer of the heap's thread, by which a reader outside finds its number: no system call is needed.
+    pointer: AtomicU64,
+    /// Where the heap's thread keeps a word that tells of this heap (see [`Heap::watch`]). 0 means nowhere, or another
+    /// thread looks after it.
+    watched: AtomicU64,
+    /// The value of that word.
+    watched_value: AtomicU32,
+    /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
+    arena: Cell<bool>,
+    /// The thread's block, which holds the caches of the smaller classes.
+    local: Cell<*const ThreadCache>,
+    /// All spans of the heap's.
+    spans: List,
+    /// The span of each bin that is taken and freed without an event.
+    active_spans: [Cell<Option<SlabPtr>>; SPAN_BINS],
+    /// Bins that are not empty.
+    binned: Cell<u32>,
+    binned_bytes: Cell<usize>,
+    /// The least value of `binned_bytes` since the last decay.
+    binned_low: Cell<usize>,
+    /// Bytes of live spans that are not the active one of their bin.
+    span_bytes: Cell<usize>,
+    /// Nothing is kept for reuse, and an event tells when an active slab or span becomes free: see
+    /// [`HeapRef::give_back_whole`].
+    keeps_nothing: Cell<bool>,
+    /// All was given back since a slab was made: the next one that is refused may be a smaller one.
+    takes_smaller: Cell<bool>,
+    /// The last of the times that memory was given back which the heap knows of (see [`HeapRef::has_gained`]).
+    seen_returns: Cell<u32>,
+    /// Bytes handed out and not told to the counters yet, and more where the heap is profiled (see `profiling`).
+    bytes_allocated: Cell<u64>,
+    profiling: Profiling,
+    /// Slots cached, and sampled blocks, as far as they are not accounted for by `is_due`.
+    slots: Cell<u32>,
+    /// The count of slots at which the next block is sampled. 0 means not chosen yet.
+    sample_at: Cell<u32>,
+    /// How often the rate of sampling had changed when `slots` began to count.
+    rate_changes: Cell<u32>,
+    /// Bytes by which live slots became more, or fewer, and that were not yet added to the counters.
+    live: Cell<i64>,
+    /// Keeps the lists to one thread: the heap's own, or a visitor.
+    door: Door,
+    ticks: Cell<u32>,
+    /// Shared slabs that this heap's thread filled up.
+    filled_shared: Cell<u32>,
+    /// Set where a visitor found the thread at work: it is to give back all that it keeps.
+    asked: AtomicU32,
+    /// Set for the next refill to come the long way, which asks whether it is to be sampled.
+    asking: Cell<bool>,
+    /// Set for the next refill to carve spare slots to draw among (see [`HeapRef::widen_choice`]).
+    lacks_choice: Cell<bool>,
+    /// Pages released since the active slabs were last looked at.
+    released: Cell<usize>,
+    /// Bytes of slabs, and of large blocks, that the thread returned to the process and did not take again.
+    returned: [Cell<usize>; 2],
+    /// When what lay unused was last looked for. Others read it.
+    last_decay: AtomicU64,
+    /// What the search for holes has learnt, and where it stopped.
+    holes: holes::Search,
+    /// Address, number and size of a slot that was found freed twice and mended. Address 0: none.
+    twice: [Cell<usize>; 3],
+    caches: [SlotCache; UPPER_CLASSES],
+    /// The first page ends after those of up to 8 KiB. What lies after it is written to only for larger slots, when spans
+    /// are freed, when a realloc moves a block that shrinks, and when another thread claims a full slab. So the heap of a
+    /// thread without these takes one page.
+    classes: [Class; CLASSES],
+    /// Full slabs that the heap owned last and others have claimed, by class. Not beside the rest of the class,
+    /// which its thread needs all the time.
+    lost: [AtomicU32; CLASSES],
+    /// Free spans that are kept, by bin.
+    bins: [List<PARTIAL>; SPAN_BINS],
+    /// Blocks that realloc moved to smaller slots.
+    pub shrunk: Shrunk,
+    thin: thin::Thin,
+    growth: holes::Growth,
+}
+
+static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
+static_assertions::const_assert!(
+    core::mem::offset_of!(Heap, classes) + MANY_CLASSES * core::mem::size_of::<Class>() <= PAGE
+);
+
+/// What became of a refill that looks at the active slab alone.
+#[derive(Clone, Copy, Debug)]
+pub enum NextWord {
+    /// The next word with free slots is cached, and this is its first one.
+    Taken(NonNull<u8>),
+    /// The slab has no free slot.
+    UsedUp,
+    /// Nothing was cached: there is no active slab, or more is to be done.
+    Elsewhere,
+}
+
+/// What part of its `slots`, one of so many, a class may have as spare slots. None for few slots, since refill goes
+/// round those in no time. A slab with less than that free when its turn comes is nearly full.
+#[inline]
+fn spare_part(slots: usize) -> usize {
+    match slots {
+        0..FEW_SLOTS => NO_PART,
+        FEW_SLOTS..16_384 => LEAST_PART,
+        _ => 16,
+    }
+}
+
+/// A class of fewer slots has no spare ones. They are counted as if all its slabs were as large as the last one, which
+/// finds a third too many among so few, or more.
+const FEW_SLOTS: usize = 1280;
+/// The largest part of a class's slots that may be spare, one in so many.
+const LEAST_PART: usize = 6;
+/// A part of no slots, however many there are.
+const NO_PART: usize = 1 << 32;
+
+/// The fewest slots of a slab, where there is room for as many, whose slots are chosen at random.
+const DRAWN_SLOTS: usize = 16;
+/// The fewest spare slots that a slab is carved for.
+const SPARE_SLOTS: usize = 16;
+/// The most spare slots of a class, as a part of its slots and in bytes, that are carved to draw among, and the fewest.
+const DRAWN_PART: usize = 4;
+const DRAWN_BYTES: usize = 64 << 10;
+const DRAWN_LEAST: usize = 4;
+/// How many times a class goes round its slabs and finds them nearly full before it may have spare slots.
+const ROUNDS: u32 = 4;
+/// And how many nearly full slabs it finds at least.
+const PATIENCE: u32 = 64;
+
+/// The slab's free slots and its `frees_left` at the same moment: a signal handler may free in between, which
+/// counts `frees_left` down.
+fn count_steadily(slab: SlabPtr) -> (usize, i32) {
+    loop {
+        let before = slab.frees_left.get();
+        compiler_fence(SeqCst);
+        let free = slab.count_free();
+        compiler_fence(SeqCst);
+        if slab.frees_left.get() == before {
+            return (free, before);
+        }
+    }
+}
+
+/// Where `slab` belongs, `free` of whose slots are free, and how many frees it may stay there.
+fn place(slab: SlabPtr, free: usize) -> (State, i32) {
+    let slots = slab.slots();
+    if free == slots {
+        (State::Released, 0)
+    } else if free == 0 {
+        (State::Full, 1)
+    } else {
+        (State::Partial, frees_until_event(slab, slots, slots - free))
+    }
+}
+
+impl Class {
+    /// Forgets all, without touching slabs. What is forgotten already is not written to (see [`Heap::classes`]).
+    fn forget(&self) {
+        let counters = [&self.owned, &self.grown, &self.nearly_full, &self.spare];
+        let unused = counters.iter().all(|counter| counter.get() == 0)
+            && self.partial.is_empty()
+            && self.full.is_empty()
+            && self.sparse.is_empty()
+            && self.active.get() == SlabId::NONE
+            && self.taken.get() == 0;
+        if unused {
+            return;
+        }
+        self.active.set(SlabId::NONE);
+        counters.iter().for_each(|counter| counter.set(0));
+        self.partial.clear();
+        self.full.clear();
+        self.sparse.clear();
+        self.cursor.set(0);
+        self.taken.set(0);
+        self.shared.set(false);
+    }
+
+    /// Half as many slabs count as those whose turn came lately.
+    fn halve_taken(&self) {
+        let taken = self.taken.get();
+        if taken != 0 {
+            self.taken.set(taken / 2);
+        }
+    }
+
+    /// Notes that the heap owns one slab more of this class.
+    fn own(&self) {
+        self.owned.set(self.owned.get() + 1);
+    }
+
+    /// Notes that the heap owns `slab`, of this class, no more.
+    fn count_lost(&self, slab: SlabPtr) {
+        self.owned.set(self.owned.get().saturating_sub(1));
+        let slots = slab.slots() as u32;
+        self.spare.set(self.spare.get().saturating_sub(slots));
+    }
+
+    /// The slab whose turn it is. Notes whether it was nearly full.
+    #[inline(always)]
+    fn next_partial(&self, table: SlabTable) -> Option<SlabPtr> {
+        let (slab, next) = self.partial.pop_front(table)?;
+        self.taken.set(self.taken.get().saturating_add(1));
+        if let Some(next) = next {
+            next.prefetch();
+        }
+        self.note_fill(self.is_nearly_full(slab));
+        Some(slab)
+    }
+
+    /// Notes whether the slab whose turn has come is nearly full.
+    #[inline(always)]
+    fn note_fill(&self, is_nearly_full: bool) {
+        let nearly_full = self.nearly_full.get();
+        self.nearly_full.set(if is_nearly_full {
+            nearly_full.saturating_add(1)
+        } else {
+            nearly_full.saturating_sub(1)
+        });
+    }
+
+    /// Slots of all slabs, if they are as large as `slab`, and what part of them may be spare slots.
+    #[inline(always)]
+    fn slots_and_part(&self, slab: SlabPtr) -> (usize, usize) {
+        let all = self.owned.get() as usize * slab.slots();
+        (all, spare_part(all))
+    }
+
+    /// Whether `slab`, whose turn comes, has less free than its part of the spare slots.
+    #[inline(always)]
+    fn is_nearly_full(&self, slab: SlabPtr) -> bool {
+        let (all, part) = self.slots_and_part(slab);
+        // Asked first: most classes have so few slots.
+        all >= FEW_SLOTS && is_nearly_full(slab, part)
+    }
+
+    /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
+    ///
+    /// A heap that was filled to the last slot and then replaces blocks one by one has no spare slots. Each freed slot
+    /// is the only one, and nearly every call would change slabs. So a class that has gone round its slabs `ROUNDS`
+    /// times and found them nearly full may have spare slots, no sooner. Every program that does not pay for it again
+    /// and again uses freed slots first.
+    #[inline(always)]
+    fn spare_for(&self, slab: SlabPtr) -> usize {
+        let nearly_full = self.nearly_full.get();
+        if nearly_full < PATIENCE
+            || nearly_full < self.owned.get().saturating_mul(ROUNDS)
+            || !self.is_nearly_full(slab)
+        {
+            return 0;
+        }
+        let (all, part) = self.slots_and_part(slab);
+        (all / part).saturating_sub(self.spare.get() as usize)
+    }
+
+    /// Whether the short way may change from the active slab of this class, numbered `number`, to `next`, whose turn it
+    /// is, once the active one is used up. Where it may not, there is more to be looked at first.
+    #[inline(always)]
+    fn may_change<O: Os>(&self, backend: &Backend<O>, class: ClassId, next: SlabPtr) -> bool {
+        backend.abandoned.count(class) == 0
+            && !remote::is_queued(next)
+            && !self.shared.get()
+            && self.spare_for(next) < SPARE_SLOTS
+    }
+}
+
+/// Whether `slab`, which waits on a list, has less free than one in `part` of its slots.
+#[inline(always)]
+fn is_nearly_full(slab: SlabPtr, part: usize) -> bool {
+    let slots = slab.slots();
+    if slots < 2 * LEAST_PART {
+        return false; // since one slot at least is free
+    }
+    let free = slots.wrapping_sub(live_of_waiting(slab));
+    is_less(free, slots, part)
+}
+
+/// Whether `free` < `slots / part`, without a division.
+#[inline(always)]
+const fn is_less(free: usize, slots: usize, part: usize) -> bool {
+    free.wrapping_add(1).wrapping_mul(part) <= slots
+}
+
+impl Heap {
+    /// The owner word.
+    #[inline(always)]
+    pub fn me(&self) -> Owner {
+        self.me.load(Relaxed)
+    }
+
+    /// The heap's number.
+    fn id(&self) -> HeapId {
+        HeapId::new(self.index.get() as usize)
+    }
+
+    /// The owner word of a first-class heap. `Owner::NONE` for a thread's.
+    #[inline]
+    pub fn arena_word(&self) -> Owner {
+        if self.arena.get() {
+            self.me()
+        } else {
+            Owner::NONE
+        }
+    }
+
+    /// The block that the heap works on, of which nothing is read here: a thread's own goes with it.
+    pub fn block(&self) -> *const ThreadCache {
+        self.local.get()
+    }
+
+    /// The cache of a class above the thread-local ones.
+    #[inline(always)]
+    pub fn upper_cache(&self, class: ClassId) -> &SlotCache {
+        &self.caches[class.index() - LOCAL_CLASSES]
+    }
+
+    /// The cache of any class of slots.
+    pub fn cache(&self, class: ClassId) -> &SlotCache {
+        if class.index() >= LOCAL_CLASSES {
+            return self.upper_cache(class);
+        }
+        // SAFETY: set when the thread got this heap, whose thread is the caller, and cleared at its end.
+        unsafe { &(*self.local.get()).caches[class.index()] }
+    }
+
+    /// Whether the allocation that asks for a refill is the one to be sampled, of one in `rate`: by the slots
+    /// handed out since the last one, so that the rate is right although only refills ask. `random` is asked
+    /// for once a sample.
+    pub fn is_due(&self, options: &Options, random: impl Fn() -> u64) -> bool {
+        let rate = options.get(Name::GuardSample);
+        if rate == 0 {
+            return false;
+        }
+        self.heed_rate(options.changes());
+        if rate < OFTEN {
+            // So that the next refill asks as well. The clock need not be looked at for that.
+            let next = self.ticks.get().wrapping_add(TICK_EVERY - 1);
+            self.ticks.set(next - next % TICK_EVERY);
+            self.asking.set(true);
+        }
+        let rate = rate.min(RATE_MOST) as u64;
+        if self.sample_at.get() == 0 {
+            self.sample_at.set((1 + random() % (2 * rate - 1)) as u32);
+        }
+        let Some(over) = self.slots.get().checked_sub(self.sample_at.get()) else {
+            return false;
+        };
+        self.slots.set(over);
+        self.sample_at.set(0);
+        true
+    }
+
+    /// Slots count from when the rate of sampling was set, which has been `changes` times.
+    fn heed_rate(&self, changes: u32) {
+        if self.rate_changes.replace(changes) != changes {
+            self.slots.set(0);
+            self.sample_at.set(0);
+        }
+    }
+
+    /// In a fork child: other blocks are sampled than in the parent.
+    pub fn sample_anew(&self) {
+        self.sample_at.set(0);
+        self.profile_anew();
+    }
+
+    /// A block was sampled, which counts as a slot.
+    pub fn was_sampled(&self) {
+        self.count_slots(1);
+    }
+
+    /// Counts slots on the way to the next block that is sampled.
+    #[inline(always)]
+    fn count_slots(&self, count: u64) {
+        self.slots.set(self.slots.get().wrapping_add(count as u32));
+    }
+}
+
+// ---- taking slots -----------------------------------------------------------------------------------
+
+impl<O: Os> HeapRef<'_, O> {
+    /// The header table.
+    #[inline(always)]
+    fn table(self) -> SlabTable {
+        self.backend.table()
+    }
+
+    /// Takes a slot of `class`, and caches the free slots of its word into the class's cache. `None`
+    /// where memory has run out.
+    pub fn refill(self, class: ClassId) -> Result<Option<*mut u8>, Misuse> {
+        self.tick()?;
+        let cache = self.cache(class);
+        loop {
+            match self.refill_from_active(class, cache) {
+                Ok(Some(slot)) => return Ok(Some(slot.as_ptr())),
+                Ok(None) => {}
+                Err(misuse) => {
+                    self.record_error(misuse);
+                    if let Some(slab) = self.active(class) {
+                        self.collect(slab)?;
+                    }
+                    continue;
+                }
+            }
+            if let Some(slab) = self.active(class) {
+                if !self.retire(slab)? {
+                    continue;
+                }
+            }
+            match self.next_slab(class)? {
+                Some(slab) => self.activate(slab),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The common part of [`HeapRef::refill`]: caches the next word of the active slab and takes its first slot. Where
+    /// something is wrong, the other one finds it again. `cache` is that of `class`. About sixty instructions.
+    #[inline(always)]
+    pub fn next_word(self, class: ClassId, cache: &SlotCache) -> NextWord {
+        let ticks = self.ticks.get();
+        let Some(this) = self.classes.get(class.index()) else {
+            return NextWord::Elsewhere;
+        };
+        let slab = this.active.get();
+        if ticks.is_multiple_of(TICK_EVERY) || !slab.is_some() {
+            return NextWord::Elsewhere;
+        }
+        let slab = self.table().get(slab);
+        cache.hide();
+        let Some((word, bits)) = slab.next_word(this.cursor.get() as usize) else {
+            return NextWord::UsedUp;
+        };
+        if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
+            return NextWord::Elsewhere;
+        }
+        self.ticks.set(ticks.wrapping_add(1));
+        match self.check_out(slab, cache, word, bits) {
+            Some(slot) => {
+                this.cursor.set(word as u8);
+                NextWord::Taken(slot)
+            }
+            None => NextWord::Elsewhere,
+        }
+    }
+
+    /// As [`HeapRef::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where that is
+    /// not all there is to do.
+    #[inline(always)]
+    pub fn refill_from_next(self, class: ClassId, cache: &SlotCache) -> Option<NonNull<u8>> {
+        let this = self.classes.get(class.index())?;
+        let (slab, next) = (self.active(class)?, this.partial.first(self.table())?);
+        cache.hide();
+        let frees_left = slab.frees_left.get();
+        compiler_fence(SeqCst); // before the bits are read
+        if slab.next_word(0).is_some() || !this.may_change(self.backend, class, next) {
+            return None;
+        }
+        self.ticks.set(self.ticks.get().wrapping_add(1));
+        let next = self.change(this, slab, frees_left)?;
+        let words = next.words();
+        self.activate_in(this, next, words);
+        let (word, bits) = next.next_word(words - 1)?;
+        if next.remote_at(word, class).load(Relaxed) & bits != 0 {
+            return None;
+        }
+        let slot = self.check_out(next, cache, word, bits)?;
+        this.cursor.set(word as u8);
+        Some(slot)
+    }
+
+    /// Both short ways of [`HeapRef::refill`], one after the other.
+    #[inline(never)]
+    pub fn refill_short(self, class: ClassId, cache: &SlotCache) -> Option<NonNull<u8>> {
+        match self.next_word(class, cache) {
+            NextWord::Taken(slot) => Some(slot),
+            NextWord::UsedUp => self.refill_from_next(class, cache),
+            NextWord::Elsewhere => None,
+        }
+    }
+
+    /// Checks out the next word of the active slab and takes its first slot. `None` if it has no free slot, or there is
+    /// none.
+    fn refill_from_active(
+        self,
+        class: ClassId,
+        cache: &SlotCache,
+    ) -> Result<Option<NonNull<u8>>, Misuse> {
+        let Some(slab) = self.active(class) else {
+            return Ok(None);
+        };
+        cache.hide();
+        let cursor = &self.classes[class.index()].cursor;
+        let Some((word, bits)) = slab.next_word(cursor.get() as usize) else {
+            return Ok(None);
+        };
+        refuse_twice(slab, word, bits)?;
+        let bits = self.pass_samples(slab, word, bits);
+        self.count_slots(arch::count_ones(bits));
+        cursor.set(word as u8);
+        Ok(Some(self.fill_cache(slab, cache, word, bits, slab.size())))
+    }
+
+    /// Counts the free slots `bits` of `word` as handed out, caches them and takes the first. `None`, and nothing was
+    /// done, where the profile asks for the long way.
+    #[inline(always)]
+    fn check_out(
+        self,
+        slab: SlabPtr,
+        cache: &SlotCache,
+        word: usize,
+        bits: u64,
+    ) -> Option<NonNull<u8>> {
+        let size = slab.size();
+        let count = arch::count_ones(bits);
+        if !self.count(slab, count * size as u64) {
+            return self.cache_warily(slab, cache, word, bits);
+        }
+        self.count_slots(count);
+        Some(self.fill_cache(slab, cache, word, bits, size))
+    }
+
+    /// `slab`, the active one of the class `this`, is used up: the one whose turn is next is to become active instead.
+    #[inline(always)]
+    fn change(self, this: &Class, slab: SlabPtr, frees_left: i32) -> Option<SlabPtr> {
+        this.active.set(SlabId::NONE);
+        self.fill_up(slab, frees_left);
+        this.next_partial(self.table())
+    }
+
+    /// Takes the lowest of the free slots `bits`, which were counted, and puts the others into the cache. In this order:
+    /// a signal handler that allocates in between finds an empty cache, or a whole one.
+    #[inline(always)]
+    fn fill_cache(
+        self,
+        slab: SlabPtr,
+        cache: &SlotCache,
+        word: usize,
+        bits: u64,
+        size: usize,
+    ) -> NonNull<u8> {
+        let rest = bits & (bits - 1);
+        let free = slab.free_at(word);
+        xor_owned(free, bits ^ rest);
+        let base = (slab.base() + word * WORD_SLOTS * size) as *mut u8;
+        cache.word.set(free);
+        cache.base.set(base);
+        cache.size.set(size);
+        compiler_fence(Release);
+        cache.bits.set(rest);
+        let slot = base.wrapping_add(bits.trailing_zeros() as usize * size);
+        // SAFETY: a slot lies in the heap, where address 0 is not.
+        unsafe { NonNull::new_unchecked(slot) }
+    }
+
+    /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked
+    /// out of it.
+    #[inline]
+    pub fn cached_word(self, class: ClassId) -> Option<(SlabPtr, Slot)> {
+        let word = self.classes[class.index()].cursor.get() as usize;
+        Some((self.active(class)?, Slot::in_word(word, 0)))
+    }
+
+    /// Lets the next refill of `class` begin its search at another word: `random` chooses which.
+    #[inline]
+    pub fn shuffle(self, class: ClassId, random: usize) {
+        if let Some(slab) = self.active(class) {
+            let cursor = random % slab.words().max(1);
+            self.classes[class.index()].cursor.set(cursor as u8);
+        }
+    }
+
+    #[inline]
+    fn activate(self, slab: SlabPtr) {
+        self.activate_in(&self.classes[slab.class().index()], slab, slab.words());
+    }
+
+    /// `slab`, of `words` bitmap words, is the one that its class `this` takes slots from.
+    #[inline(always)]
+    fn activate_in(self, this: &Class, slab: SlabPtr, words: usize) {
+        slab.set_state(State::Active);
+        self.count_no_frees(slab);
+        self.remind(slab);
+        this.active.set(slab.id());
+        this.cursor.set(words as u8 - 1);
+    }
+
+    /// No event follows from frees into `slab` from now on.
+    #[inline(always)]
+    fn count_no_frees(self, slab: SlabPtr) {
+        slab.frees_left.set(FREES_UNCOUNTED);
+        self.keeps_nothing.set(false);
+    }
+
+    /// The active slab has no slot left. False where others have freed many of its slots meanwhile, or a signal handler
+    /// any: it stays the active one.
+    fn retire(self, slab: SlabPtr) -> Result<bool, Misuse> {
+        let this = &self.classes[slab.class().index()];
+        if this.shared.get() {
+            return self.retire_shared(slab);
+        }
+        let frees_left = slab.frees_left.get();
+        compiler_fence(SeqCst); // before the bits are read
+        if slab.next_word(0).is_some() {
+            return Ok(false);
+        }
+        this.active.set(SlabId::NONE);
+        self.fill_up(slab, frees_left);
+        Ok(true)
+    }
+
+    /// As [`HeapRef::retire`], of a slab that was shared, and is again: this heap does not keep what others free in it.
+    fn retire_shared(self, slab: SlabPtr) -> Result<bool, Misuse> {
+        if slab.owner.load(Relaxed) != self.me() {
+            self.collect(slab)?;
+        }
+        let free = slab.count_free();
+        if free != 0 && free >= slab.slots() / GOES_ON_PART {
+            return Ok(false);
+        }
+        self.classes[slab.class().index()].active.set(SlabId::NONE);
+        slab.set_state(State::Unlisted);
+        // A slab of the process's list is not in this heap's account of spare slots.
+        let this = &self.classes[slab.class().index()];
+        let spare = this.spare.get();
+        self.leave(slab, Listing::Shared)?;
+        this.spare.set(spare);
+        Ok(true)
+    }
+
+    /// A slab on no list had no free slot after its `frees_left` was read: it is whose who frees into it first, from
+    /// now on, unless others' frees wait. A signal handler may have freed since, which `frees_left` shows.
+    #[inline(always)]
+    fn fill_up(self, slab: SlabPtr, frees_left: i32) {
+        // A slab that was full before was not accounted for anew at its first free.
+        if slab.slots.load(Relaxed) != slab.counted.load(Relaxed) {
+            self.account(slab, 0);
+        }
+        slab.set_state(State::Unlisted);
+        add_owned(&slab.frees_left, frees_left.wrapping_neg());
+        if !self.can_open(slab) || !remote::open(slab, self.me()) {
+            self.keep_full(slab);
+        }
+    }
+
+    /// A full slab that cannot become nobody's stays this heap's.
+    #[cold]
+    #[inline(never)]
+    fn keep_full(self, slab: SlabPtr) {
+        self.classes[slab.class().index()].full.push(slab);
+        slab.set_state(State::Full);
+        add_owned(&slab.frees_left, 1);
+        if slab.frees_left.get() <= 0 {
+            self.requeue_full(slab);
+        }
+    }
+
+    /// Whether a full slab may become nobody's. Not while it is queued here: whoever claims it could not be told of
+    /// frees until this heap drains.
+    #[inline(always)]
+    fn can_open(self, slab: SlabPtr) -> bool {
+        slab.frees_left.get() == 0 && !remote::is_queued(slab) && !self.arena.get()
+    }
+
+    /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
+    fn next_slab(self, class: ClassId) -> Result<Option<SlabPtr>, Misuse> {
+        let this = &self.classes[class.index()];
+        let table = self.table();
+        this.shared.set(false);
+        let lean = |next: SlabPtr| live_of_waiting(next) > next.slots() - next.slots() / 8;
+        let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
+        if !self.queue.is_empty() && this.partial.first(table).is_none_or(waits) {
+            self.drain()?;
+        }
+        if this.partial.first(table).is_none_or(lean) && !self.arena.get() {
+            if let Some(slab) = self.adopt(class)? {
+                return Ok(Some(slab));
+            }
+        }
+        if let Some(next) = this.partial.first(table) {
+            let spare = self.spare_to_draw(next).or_else(|| {
+                let spare = this.spare_for(next);
+                (spare >= SPARE_SLOTS).then_some(spare)
+            });
+            if let Some(spare) = spare.filter(|_| self.queue.is_empty()) {
+                // Free slots that serve last come before new ones.
+                if let Some(slab) = this.sparse.pop(table) {
+                    return Ok(Some(slab));
+                }
+                if let Some(slab) = self.new_slab(class, spare) {
+                    this.spare.set(this.spare.get() + slab.slots() as u32);
+                    return Ok(Some(slab));
+                }
+            }
+            return Ok(this.next_partial(table));
+        }
+        if let Some(slab) = this.sparse.pop(table) {
+            return Ok(Some(slab));
+        }
+        this.spare.set(0);
+        self.backend.abandoned.forget_spare(class);
+        Ok(self.new_slab(class, usize::MAX))
+    }
+
+    /// The next [`HeapRef::refill`] carves spare slots, if its class may have more: slots are drawn at random, and
+    /// again and again there were few to draw among. So few that nearly each call would change slabs.
+    pub fn widen_choice(&self) {
+        self.lacks_choice.set(true);
+    }
+
+    /// How many slots a new slab may have that is carved to draw among, although `slab` waits.
+    fn spare_to_draw(&self, slab: SlabPtr) -> Option<usize> {
+        if !self.lacks_choice.take() || slab.count_free() > slab.slots() / DRAWN_PART {
+            return None;
+        }
+        let this = &self.classes[slab.class().index()];
+        let all = this.owned.get() as usize * slab.slots();
+        let most = (all / DRAWN_PART).min(DRAWN_BYTES / slab.size());
+        let spare = most.saturating_sub(this.spare.get() as usize);
+        (spare >= DRAWN_LEAST).then_some(spare)
+    }
+
+    /// A slab of the process's list, which no heap counts as its own: so what spare slots there may be in the class is for
+    /// all heaps together.
+    fn adopt(self, class: ClassId) -> Result<Option<SlabPtr>, Misuse> {
+        let this = &self.classes[class.index()];
+        let adopted = self.backend.abandoned.adopt(self.table(), class, self.me());
+        let Some((slab, how)) = adopted else {
+            return Ok(None);
+        };
+        this.own();
+        self.collect(slab)?;
+        slab.frees_left
+            .set((slab.slots() - slab.count_free()) as i32);
+        let counters = self.backend.meta.counters();
+        let slabs = counters::read(&counters.slabs[class.index()]);
+        let all = slabs * slab.slots();
+        let part = spare_part(all);
+        let nearly_full = is_nearly_full(slab, part);
+        this.note_fill(nearly_full);
+        let heaps = counters.heaps.load(Relaxed).max(1) as usize;
+        let patience = (slabs * ROUNDS as usize / heaps).max(PATIENCE as usize);
+        if nearly_full && this.nearly_full.get() as usize >= patience {
+            let spare = (all / part).saturating_sub(self.backend.abandoned.spare(class));
+            let carve = || {
+                let carved = self.new_slab(class, spare)?;
+                self.backend.abandoned.add_spare(class, carved.slots());
+                Some(carved)
+            };
+            let more = (spare >= SPARE_SLOTS).then(|| this.sparse.pop(self.table()).or_else(carve));
+            if let Some(more) = more.flatten() {
+                self.requeue(slab)?;
+                return Ok(Some(more));
+            }
+        }
+        this.shared.set(how != Listing::Listed);
+        Ok(Some(slab))
+    }
+
+    /// A new slab, of at most `most` slots where a slab can be as small.
+    fn new_slab(self, class: ClassId, most: usize) -> Option<SlabPtr> {
+        let this = &self.classes[class.index()];
+        let mut pages = slab_pages(class, this.grown.get() as usize);
+        if self.backend.draws() {
+            pages = pages.max(slab_pages_with(class, DRAWN_SLOTS));
+        }
+        while pages > slab_pages(class, 0) && slots_in(class, pages) > most {
+            pages = (pages / 2).max(slab_pages(class, 0));
+        }
+        let size = size_of_class(class);
+        let shape = |pages| Shape {
+            class,
+            size,
+            recip: reciprocal(size as u32),
+            slots: slots_in(class, pages),
+            pages,
+            align: 1,
+        };
+        let smallest = slab_pages(class, 0);
+        let new_slab = |pages| self.backend.new_slab(&shape(pages), self.me());
+        if self.backend.pages.is_refused() {
+            pages = smallest;
+        }
+        // Small slabs would take more guard pages and headers than what waits for other classes can spare: that gives
+        // way first.
+        let gives_way = || !self.takes_smaller.get() && self.backend.pages.can_give_up();
+        let (slab, fresh) = new_slab(pages).or_else(|| match pages == smallest || gives_way() {
+            true => None,
+            false => new_slab(smallest),
+        })?;
+        if fresh && class.index() >= LOCAL_CLASSES && !self.backend.draws() {
+            slab.set_flags(UNTOUCHED);
+        }
+        self.takes_smaller.set(false);
+        this.own();
+        self.note_taken(SLABS, slab.pages() * PAGE);
+        self.take_released(slab);
+        this.grown.set(this.grown.get() + 1);
+        counters::add(&self.backend.meta.counters().slabs[class.index()], 1);
+        self.flush_stats();
+        if fresh {
+            self.give_way_to(slab.pages());
+        }
+        Some(slab)
+    }
+}
+
+/// A slot among the free ones `bits` that another thread has freed as well is a misuse.
+#[inline]
+fn refuse_twice(slab: SlabPtr, word: usize, bits: u64) -> Result<(), Misuse> {
+    let twice = slab.remote_word(word).load(Relaxed) & bits;
+    if twice != 0 {
+        return Err(overlap(slab, Overlap { word, bits: twice }));
+    }
+    Ok(())
+}
+
+/// The slot of `slab` at `addr`, which lies in one of its pages. A slab that has gone back meanwhile was freed by
+/// another thread at the same time: its header still says what it was.
+pub fn locate(slab: SlabPtr, addr: usize, call: Call) -> Result<Slot, Misuse> {
+    let gone = !slab.id().is_some() || slab.owner.load(Relaxed) == RELEASED;
+    let offset = addr.wrapping_sub(slab.base());
+    let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
+    let (is_slot, size) = (exact && slab.holds(slot), slab.size());
+    match (is_slot, gone) {
+        (true, false) => Ok(slot),
+        (true, true) => Err(Misuse::Dead {
+            call,
+            addr,
+            slot,
+            size,
+        }),
+        (false, true) => Err(Misuse::Unknown { call, addr }),
+        (false, false) => Err(Misuse::Inside {
+            call,
+            addr,
+            offset,
+            size,
+        }),
+    }
+}
+
+impl Heap {
+    /// Remembers a slot freed twice, which is mended, until the slow path's end.
+    fn record_error(&self, misuse: Misuse) {
+        if let Misuse::CollectedTwice { addr, slot, size } = misuse {
+            let values = [addr, slot.index(), size];
+            self.twice
+                .iter()
+                .zip(values)
+                .for_each(|(to, value)| to.set(value));
+        }
+    }
+
+    /// The slot freed twice that was noted last, once.
+    pub fn recorded_error(&self) -> Option<Misuse> {
+        let [addr, slot, size] = self.twice.each_ref().map(Cell::take);
+        let slot = Slot::new(slot);
+        (addr != 0).then_some(Misuse::CollectedTwice { addr, slot, size })
+    }
+}
+
+/// A free of a slot that is free already.
+pub fn dead(slab: SlabPtr, slot: Slot) -> Misuse {
+    Misuse::Dead {
+        call: Call::Free,
+        addr: slab.address(slot),
+        slot,
+        size: slab.size(),
+    }
+}
+
+fn overlap(slab: SlabPtr, twice: Overlap) -> Misuse {
+    let slot = Slot::in_word(twice.word, twice.bits.trailing_zeros());
+    Misuse::CollectedTwice {
+        addr: slab.address(slot),
+        slot,
+        size: slab.size(),
+    }
+}
+
+fn remote_overlap(slab: SlabPtr) -> Misuse {
+    let word = (0..slab.words())
+        .find(|&word| slab.remote_word(word).load(Relaxed) != 0)
+        .unwrap_or(0);
+    overlap(
+        slab,
+        Overlap {
+            word,
+            bits: slab.remote_word(word).load(Relaxed),
+        },
+    )
+}
+
+impl Heap {
+    /// The heap's thread keeps `value` at `word`, in its own block, for as long as it has this heap. So whoever finds
+    /// another value there, or no memory, knows that the thread has ended without its exit hook. No system call is
+    /// needed to know a thread by: a filter may kill who asks for its number.
+    pub fn watch(&self, word: *const u32, value: u32) {
+        self.watched.store(0, SeqCst);
+        self.watched_value.store(value, SeqCst);
+        // A thread that comes later may have its block at the same address.
+        let tag = self.generation.get() & (TAGS - 1);
+        self.watched.store((word as u64 / 4 * TAGS) | tag, SeqCst);
+    }
+
+    /// The heap is no thread's any more, for readers outside too, and is never taken back.
+    pub fn unwatch(&self) {
+        self.watched.store(0, SeqCst);
+        self.thread.store(0, SeqCst);
+        self.pointer.store(0, SeqCst);
+    }
+
+    /// Whether the heap's thread has ended without its exit hook. If so the caller alone is told, and takes the heap
+    /// back. `None` for a heap that is no thread's, or looked after by another one.
+    fn is_left<O: Os>(&self, os: &O) -> Option<bool> {
+        let watched = self.watched.load(SeqCst);
+        let value = self.watched_value.load(SeqCst);
+        if watched == 0 || self.watched.load(SeqCst) != watched {
+            return None;
+        }
+        let word = (watched / TAGS * 4) as usize;
+        let left = os.still_holds(word, value) == Some(false);
+        Some(
+            left && self
+                .watched
+                .compare_exchange(watched, 0, SeqCst, SeqCst)
+                .is_ok(),
+        )
+    }
+}
+
+/// Generations that [`Heap::watch`] tells apart, beside an address of 48 bits of a word of four bytes.
+const TAGS: u64 = 1 << WATCHED_SHIFT;
+
+/// The heap of a thread's block, if it has one.
+#[inline(always)]
+pub fn heap_of(local: &ThreadCache) -> Option<&Heap> {
+    // SAFETY: set by `Backend::take_heap` to a heap that is never unmapped, for this thread alone.
+    NonNull::new(local.heap.get().cast_mut()).map(|heap| unsafe { heap.cast::<Heap>().as_ref() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_is_nearly_full_as_a_division_would_tell() {
+        for part in [spare_part(1), spare_part(FEW_SLOTS), spare_part(16_384)] {
+            for slots in 1..=512 {
+                for free in 0..=slots {
+                    assert_eq!(is_less(free, slots, part), free < slots / part);
+                    let is_told_early = slots < 2 * LEAST_PART && free > 0;
+                    assert!(!is_told_early || free >= slots / part);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Slots of more than 1 KiB: what is freed beside live ones goes back although no call follows.
+//!
+//! ```text
+//!   live slots   all ... a quarter    fewer                             none      above 8 KiB
+//!                all ... an eighth    fewer                             none      1 to 8 KiB
+//!   slab         waits                thin: each free is an event          released
+//! ```
+//!
+//! Such a slot, or a few in a row, covers whole pages, so its free leaves pages that can be discarded. A process that
+//! makes no call after a burst has no ticks. So a slab of such slots that waits raises an event when as few of them are
+//! live, and at each free from then on. It is *thin* then. The heap counts what is freed in thin slabs. Where that may
+//! be more than a bound, it counts what lies idle in them, and discards idle pages of some if that is more. The bound
+//! learns: a program that soon takes again what went back keeps as much from then on.
+//!
+//! A slab of which less is free waits for a tick. A program that replaces its blocks at random has hardly any thin slabs
+//! and pays nothing.
+
+use super::{count_steadily, Heap, HeapRef};
+use crate::class::{ClassId, LOCAL_CLASSES, MANY_MAX};
+use crate::counters;
+use crate::learnt::Learnt;
+use crate::os::Os;
+use crate::slab::{SlabPtr, State};
+use crate::sync::{add_owned, Ordering::Relaxed};
+use crate::units::{LOCAL_MAX, PAGE};
+use core::cell::Cell;
+
+/// Bytes that are freed in thin slabs before it is asked whether that is too much.
+const STEP: usize = 1 << 19;
+/// Idle bytes that stay in thin slabs at first, and that are learnt to stay at most.
+const LEAST: usize = 2 << 20;
+const MOST: usize = 1 << 34;
+/// The part of the process's live bytes that may lie idle there in all heaps together.
+const PART: usize = 8;
+/// The part of the bound that is freed before it is asked again, where all was within it.
+const CALM_PART: usize = 16;
+/// Slabs that are discarded at one free, where more are walked one in so many of those, and those in a row of which
+/// nothing goes before it gives up. So as many slabs are walked for each one in a heap of any size.
+const MOST_AT_ONCE: usize = 64;
+const MOST_IN_VAIN: usize = 8;
+
+/// What a heap knows of its thin slabs. All zero: nothing.
+pub(super) struct Thin {
+    /// Bytes that lay idle when they were counted last, and those freed since.
+    idle: Cell<usize>,
+    /// Those freed since the last question.
+    fresh: Cell<usize>,
+    /// How many are freed before the next one. 0 stands for [`STEP`].
+    step: Cell<usize>,
+    /// Bytes of discarded pages in slabs that became empty and were released, and that no new slab took since.
+    released: Cell<usize>,
+    /// How many stay. A bound of 0 stands for the first one.
+    kept: Cell<Learnt>,
+}
+
+impl Thin {
+    fn kept(&self) -> Learnt {
+        match self.kept.get() {
+            unset if unset.bound() == 0 => Learnt::new(LEAST, MOST),
+            kept => kept,
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Learnt)) -> usize {
+        let mut kept = self.kept();
+        change(&mut kept);
+        self.kept.set(kept);
+        kept.bound()
+    }
+
+    /// Whether so many bytes more are enough to ask if that is too much.
+    #[inline(always)]
+    fn is_due(&self, bytes: usize) -> bool {
+        self.fresh.get() + bytes >= self.step.get().max(STEP)
+    }
+
+    /// So many bytes are freed.
+    #[inline(always)]
+    fn count(&self, bytes: usize) {
+        self.idle.set(self.idle.get().saturating_add(bytes));
+        self.fresh.set(self.fresh.get() + bytes);
+    }
+}
+
+/// Whether the slots of `slab` are so large that the frees of a few leave whole pages free.
+#[inline(always)]
+fn has_large_slots(slab: SlabPtr) -> bool {
+    slab.size() > LOCAL_MAX
+}
+
+/// Slots of `slab`, which has `slots`, from which on it is thin if no more are live: a quarter, or an eighth where a page
+/// may have a part of several slots. Of a quarter there, hardly two idle pages lie side by side, and each range that goes
+/// back costs a system call.
+#[inline(always)]
+fn most_of_thin(slab: SlabPtr, slots: usize) -> usize {
+    match slab.size() > MANY_MAX as usize {
+        true => slots / 4,
+        false => slots / 8,
+    }
+}
+
+/// Free slots of `slab` from which on it is thin.
+#[inline(always)]
+fn least_of_thin(slab: SlabPtr) -> usize {
+    slab.slots() - most_of_thin(slab, slab.slots())
+}
+
+/// How many frees `slab`, which waits with `live` live ones of its `slots` slots, may stay as it is.
+#[inline(always)]
+pub(super) fn frees_until_event(slab: SlabPtr, slots: usize, live: usize) -> i32 {
+    let silent = match has_large_slots(slab) {
+        true => live.saturating_sub(most_of_thin(slab, slots)).max(1),
+        false => live,
+    };
+    silent as i32
+}
+
+/// `slab`, whose `frees_left` was `before` when it was judged, may stay as it is for `frees` frees. What a signal handler
+/// freed since counts among them, and an event follows at the next free where that was as many.
+#[inline(always)]
+pub(super) fn set_frees(slab: SlabPtr, frees: i32, before: i32) {
+    add_owned(&slab.frees_left, frees.wrapping_sub(before));
+    if slab.frees_left.get() <= 0 {
+        slab.frees_left.set(1);
+    }
+}
+
+/// Live slots of `slab`, which waits on a list of its heap's.
+#[inline(always)]
+pub(super) fn live_of_waiting(slab: SlabPtr) -> usize {
+    match has_large_slots(slab) {
+        true => slab.slots() - slab.count_free(),
+        false => slab.frees_left.get().max(0) as usize,
+    }
+}
+
+/// Whether `slab` waits with an event at each free.
+pub(super) fn is_thin(slab: SlabPtr) -> bool {
+    let waits = matches!(slab.state(), State::Partial | State::Sparse);
+    waits && has_large_slots(slab) && live_of_waiting(slab) <= most_of_thin(slab, slab.slots())
+}
+
+/// Slots of `slab` that were free at its last event.
+#[inline(always)]
+pub(super) fn free_before(slab: SlabPtr) -> usize {
+    slab.slots() - slab.counted.load(Relaxed) as usize
+}
+
+/// Bytes to count where `free` slots of `slab` are free, and `before` were: those freed, or all that are free where the
+/// slab became thin just now. 0 where it is not thin.
+#[inline(always)]
+fn freed_bytes(slab: SlabPtr, before: usize, free: usize) -> usize {
+    let least = least_of_thin(slab);
+    if free < least {
+        return 0;
+    }
+    let counted = if before >= least { before } else { 0 };
+    free.saturating_sub(counted) * slab.size()
+}
+
+impl<O: Os> HeapRef<'_, O> {
+    /// The common half of [`HeapRef::freed_in_thin`]: false where more is to be done, or the slab is not thin.
+    #[inline]
+    pub(super) fn freed_in_thin_fast(self, slab: SlabPtr) -> bool {
+        if !has_large_slots(slab) || slab.state() != State::Partial {
+            return false;
+        }
+        let (free, before) = count_steadily(slab);
+        let bytes = freed_bytes(slab, free_before(slab), free);
+        if bytes == 0 || free == slab.slots() || self.thin.is_due(bytes) {
+            return false;
+        }
+        self.account(slab, free);
+        set_frees(slab, 1, before);
+        self.thin.count(bytes);
+        true
+    }
+
+    /// Slots of `slab`, which is thin, were freed. `before` of them were free at the last event.
+    pub(super) fn freed_in_thin(self, slab: SlabPtr, before: usize) {
+        if self.backend.pages.keeps_all() {
+            return;
+        }
+        if slab.state() == State::Sparse && slab.discarded.load(Relaxed) != 0 {
+            // Taken from last: what it still had of pages will hardly be wanted.
+            self.discard_whole(slab);
+            return;
+        }
+        if slab.state() == State::Sparse && before < least_of_thin(slab) {
+            // It was set aside since many of its slots were free when the heap grew.
+            self.take_back(slab);
+        }
+        let bytes = freed_bytes(slab, before, slab.count_free());
+        let due = self.thin.is_due(bytes);
+        self.thin.count(bytes);
+        if due {
+            self.thin.fresh.set(0);
+            self.look_at_thin();
+        }
+    }
+
+    /// Discards what lies idle in thin slabs, if that is too much.
+    fn look_at_thin(self) {
+        if self.thin.idle.get() <= LEAST {
+            return;
+        }
+        self.flush_stats();
+        let now = self.backend.os.clock();
+        let learnt = self.thin.change(|kept| kept.learn(now));
+        let counters = self.backend.meta.counters();
+        let live = counters::read(&counters.live);
+        let heaps = counters.heaps.load(Relaxed).max(1) as usize;
+        let bound = learnt.max(live / PART / heaps);
+        if self.thin.idle.get() <= bound {
+            return;
+        }
+        let mut idle = 0;
+        let walked = self.each_thin(|slab| {
+            idle += self.idle_bytes(slab);
+            true
+        });
+        let most = MOST_AT_ONCE.max(walked / MOST_AT_ONCE);
+        self.thin.idle.set(idle);
+        let is_calm = idle <= bound;
+        let step = if is_calm { bound / CALM_PART } else { 0 };
+        self.thin.step.set(step);
+        if is_calm {
+            return;
+        }
+        let (mut gone, mut slabs, mut in_vain) = (0, 0, 0);
+        self.each_thin(|slab| {
+            let bytes = self.discard_whole(slab);
+            // One that is locked in memory, or was written to after a free, does not come up again.
+            self.set_aside(slab);
+            in_vain = if bytes == 0 { in_vain + 1 } else { 0 };
+            (gone, slabs) = (gone + bytes, slabs + 1);
+            in_vain < MOST_IN_VAIN && slabs < most
+        });
+        self.thin.idle.set(idle.saturating_sub(gone));
+        self.thin.change(|kept| kept.give(gone, now));
+    }
+
+    /// `bytes` bytes of `slab`, which were discarded, are to be used again.
+    pub(super) fn take_discarded(self, slab: SlabPtr, bytes: usize) {
+        if has_large_slots(slab) {
+            self.thin.change(|kept| kept.take(bytes));
+        }
+    }
+
+    /// `slab` is released, whichever of its pages were discarded.
+    pub(super) fn release_thin(self, slab: SlabPtr) {
+        if has_large_slots(slab) {
+            let pages = slab.discarded.load(Relaxed).count_ones() as usize;
+            let released = &self.thin.released;
+            released.set(released.get().saturating_add(pages * PAGE));
+        }
+    }
+
+    /// `slab` is new. As far as discarded pages were released, it takes their place.
+    pub(super) fn take_released(self, slab: SlabPtr) {
+        let released = &self.thin.released;
+        let bytes = released.get().min(slab.pages() * PAGE);
+        if bytes > 0 && has_large_slots(slab) {
+            released.set(released.get() - bytes);
+            self.take_discarded(slab, bytes);
+        }
+    }
+
+    /// Shows the thin slabs that wait in the queues, until `visit` says that it is enough. Returns how many slabs wait before
+    /// that.
+    fn each_thin(self, mut visit: impl FnMut(SlabPtr) -> bool) -> usize {
+        let table = self.table();
+        let mut walked = 0;
+        for class in ClassId::all().skip(LOCAL_CLASSES) {
+            for slab in self.classes[class.index()].partial.iter(table) {
+                walked += 1;
+                if is_thin(slab) && !visit(slab) {
+                    return walked;
+                }
+            }
+        }
+        walked
+    }
+
+    /// `slab`, which was set aside, waits in the queue of its class again.
+    fn take_back(self, slab: SlabPtr) {
+        let this = &self.classes[slab.class().index()];
+        this.sparse.unlink(slab);
+        slab.set_state(State::Partial);
+        this.partial.push_back(slab);
+    }
+}
+
+impl Heap {
+    /// Another thread gets the heap.
+    pub(super) fn forget_thin(&self) {
+        let thin = &self.thin;
+        for bytes in [&thin.idle, &thin.fresh, &thin.step, &thin.released] {
+            // A page that was not written to stays so.
+            if bytes.get() != 0 {
+                bytes.set(0);
+            }
+        }
+        if thin.kept.get().bound() != 0 {
+            thin.kept.set(Learnt::new(LEAST, MOST));
+        }
+    }
+}

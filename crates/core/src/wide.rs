@@ -1,0 +1,495 @@
+//! Many bytes at a time, cleared or found to be zero: 32 where the processor has registers of that width, else as
+//! libc does it.
+//!
+//! The library is built for every x86-64, so the width is asked for once, at run time. Clearing reads first, up to 16
+//! KiB, and writes only to what is not zero. Much of a long block is as it was handed out, and lines that are not
+//! written to need not be written back. The portable twin is also what Miri runs.
+
+use core::ptr;
+
+/// Bytes that are looked at together. What is gone through here is at least as long.
+pub const STRIDE: usize = 256;
+
+/// From here on bytes are seldom in the nearer caches, and libc's memset does not fetch them before it writes.
+const MUCH: usize = 16 << 10;
+
+/// How wide the processor's registers are, and whether it has the other instructions that came with them: see
+/// [`with_wide`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wide {
+    wide: bool,
+    scatters: bool,
+}
+
+/// Compiles a function for processors of which [`Wide::is_so`] is true, and nowhere else.
+macro_rules! with_wide {
+    ($function:item) => {
+        #[cfg_attr(
+            all(target_arch = "x86_64", not(miri)),
+            target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")
+        )]
+        $function
+    };
+}
+pub(crate) use with_wide;
+
+impl Wide {
+    /// Nothing is known of them.
+    pub const UNKNOWN: Wide = Wide {
+        wide: false,
+        scatters: false,
+    };
+
+    /// Asks the processor, and whether the system keeps them.
+    pub fn ask() -> Wide {
+        let wide = machine::is_wide();
+        Wide {
+            wide,
+            scatters: wide && machine::scatters(),
+        }
+    }
+
+    /// Whether [`scatter`] is one short instruction.
+    #[inline(always)]
+    pub fn scatters(self) -> bool {
+        self.scatters
+    }
+
+    /// Whether they are 32 bytes wide.
+    #[inline(always)]
+    pub fn is_so(self) -> bool {
+        self.wide
+    }
+
+    /// Whether `bytes` bytes at `start`, [`STRIDE`] at least, are all zero.
+    ///
+    /// # Safety
+    /// These bytes can be read.
+    #[inline(always)]
+    pub unsafe fn are_clear(self, start: usize, bytes: usize) -> bool {
+        debug_assert!(bytes >= STRIDE);
+        // SAFETY: the caller keeps this function's contract. The registers are there where `is_wide` said so.
+        unsafe {
+            if self.wide {
+                machine::are_clear(start, bytes)
+            } else {
+                are_clear(start, bytes)
+            }
+        }
+    }
+
+    /// Makes `bytes` bytes at `start`, [`STRIDE`] at least, zero.
+    ///
+    /// # Safety
+    /// The caller owns these bytes, and they can be written.
+    #[inline(always)]
+    pub unsafe fn clear(self, start: usize, bytes: usize) {
+        debug_assert!(bytes >= STRIDE);
+        // SAFETY: the caller owns the bytes, of which there are at least `STRIDE`.
+        unsafe {
+            if self.wide && bytes <= MUCH {
+                machine::clear(start, bytes);
+            } else {
+                ptr::write_bytes(start as *mut u8, 0, bytes);
+            }
+        }
+    }
+}
+
+/// Bytes of the widest registers.
+const WORD: usize = 32;
+/// Bytes that are looked at together where there are few.
+const FOUR: usize = 4 * WORD;
+
+/// The offsets of four words of [`WORD`] bytes that cover `bytes` bytes, a word or more and [`FOUR`] at most, and no
+/// others. Sizes vary, so there is no branch for what is left over, which would not be foreseen.
+#[inline(always)]
+fn all_four(bytes: usize) -> [usize; 4] {
+    let last = bytes - WORD;
+    let step = WORD.min(last);
+    [0, step, last - step, last]
+}
+
+/// The offsets of the last four words of more than [`FOUR`] bytes.
+#[inline(always)]
+fn last_four(bytes: usize) -> [usize; 4] {
+    [4, 3, 2, 1].map(|words| bytes - words * WORD)
+}
+
+/// Whether `bytes` bytes (a multiple of 8, not 0) at `start` are all zero. Calls nothing, so it is for few bytes.
+///
+/// # Safety
+/// They can be read, and [`Wide::is_so`].
+#[inline(always)]
+pub unsafe fn few_are_clear(start: usize, bytes: usize) -> bool {
+    // SAFETY: the caller keeps this function's contract.
+    unsafe { machine::few_are_clear(start, bytes) }
+}
+
+/// Makes `bytes` bytes (a multiple of 8, not 0) at `start` zero. Calls nothing, so it is for few bytes.
+///
+/// # Safety
+/// The caller owns these bytes, and they can be written. [`Wide::is_so`].
+#[inline(always)]
+pub unsafe fn clear_few(start: usize, bytes: usize) {
+    // SAFETY: the caller keeps this function's contract.
+    unsafe { machine::clear_few(start, bytes) }
+}
+
+/// The lowest bits of `bits` at the places of the set bits of `mask`.
+///
+/// # Safety
+/// [`Wide::scatters`].
+#[inline(always)]
+pub unsafe fn scatter(bits: u64, mask: u64) -> u64 {
+    // SAFETY: the caller keeps this function's contract.
+    unsafe { machine::scatter(bits, mask) }
+}
+
+/// Zero bytes, to compare others with: few enough to stay in the innermost cache.
+const NOUGHTS: usize = 1024;
+static NOUGHT: [u8; NOUGHTS] = [0; NOUGHTS];
+
+/// By libc's memcmp.
+///
+/// # Safety
+/// These bytes can be read.
+#[inline(never)]
+unsafe fn are_clear(start: usize, bytes: usize) -> bool {
+    let end = start + bytes;
+    (start..end).step_by(NOUGHTS).all(|at| {
+        let bytes = NOUGHTS.min(end - at);
+        // SAFETY: the caller keeps this function's contract. Nobody writes there but by misuse, which is then found or
+        // not.
+        unsafe { core::slice::from_raw_parts(at as *const u8, bytes) == &NOUGHT[..bytes] }
+    })
+}
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod machine {
+    use super::{all_four, last_four, FOUR, STRIDE, WORD};
+    use core::arch::x86_64::{
+        __cpuid_count, __m128i, __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256,
+        _mm256_storeu_si256, _mm256_testz_si256, _mm_loadu_si128, _mm_or_si128, _mm_setzero_si128,
+        _mm_storeu_si128, _mm_testz_si128, _pdep_u64, _xgetbv, CpuidResult,
+    };
+
+    const WORDS: usize = STRIDE / WORD;
+    /// Bytes of the registers of old.
+    const NARROW: usize = 16;
+    /// Leaf 1, ecx: the system keeps more than the registers of old, there is AVX, and popcnt.
+    const OSXSAVE_AVX_AND_POPCNT: u32 = 1 << 27 | 1 << 28 | 1 << 23;
+    /// Leaf 7, ebx: AVX2, and the instructions for bits BMI1 and BMI2.
+    const AVX2_AND_BITS: u32 = 1 << 5 | 1 << 3 | 1 << 8;
+    /// Leaf 0x8000_0001, ecx.
+    const EXTENDED: u32 = 0x8000_0001;
+    const LZCNT: u32 = 1 << 5;
+    /// Of the extended control register 0: 16-byte registers and their upper halves are kept.
+    const KEPT: u64 = 0b110;
+
+    /// Whether there are 32-byte registers for whole numbers, which the system keeps, and the other instructions of
+    /// [`with_wide`](super::with_wide).
+    pub fn is_wide() -> bool {
+        let has_leaf_7 = leaf(0).eax >= 7;
+        let kept = leaf(1).ecx & OSXSAVE_AVX_AND_POPCNT == OSXSAVE_AVX_AND_POPCNT;
+        // SAFETY: OSXSAVE says that there is the instruction.
+        has_leaf_7
+            && kept
+            && unsafe { extended_control() } & KEPT == KEPT
+            && leaf(7).ebx & AVX2_AND_BITS == AVX2_AND_BITS
+            && leaf(EXTENDED & !0xffff).eax >= EXTENDED
+            && leaf(EXTENDED).ecx & LZCNT != 0
+    }
+
+    /// What the processor says of itself under `number`.
+    fn leaf(number: u32) -> CpuidResult {
+        // Unsafe until Rust 1.94 only.
+        #[allow(unused_unsafe)]
+        // SAFETY: every x86-64 processor has the instruction, which reads no memory.
+        unsafe {
+            __cpuid_count(number, 0)
+        }
+    }
+
+    /// Leaf 0, ebx: makers whose processors take hundreds of cycles for `pdep` up to family 0x18.
+    const MAKERS: [u32; 2] = [u32::from_le_bytes(*b"Auth"), u32::from_le_bytes(*b"Hygo")];
+    const LAST_SLOW_FAMILY: u32 = 0x18;
+
+    /// Whether `pdep`, which [`is_wide`] says is there, is short.
+    pub fn scatters() -> bool {
+        let version = leaf(1).eax;
+        let family = (version >> 8 & 0xf) + (version >> 20 & 0xff);
+        !MAKERS.contains(&leaf(0).ebx) || family > LAST_SLOW_FAMILY
+    }
+
+    /// # Safety
+    /// [`is_wide`].
+    #[inline(always)]
+    pub unsafe fn scatter(bits: u64, mask: u64) -> u64 {
+        // SAFETY: the caller's: the processor has the instruction, which reads no memory.
+        unsafe { _pdep_u64(bits, mask) }
+    }
+
+    #[target_feature(enable = "xsave")]
+    unsafe fn extended_control() -> u64 {
+        // SAFETY: register 0 is there where the instruction is.
+        unsafe { _xgetbv(0) }
+    }
+
+    /// Whether the [`STRIDE`] bytes at `at` are zero.
+    ///
+    /// # Safety
+    /// These bytes can be read.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn stride_is_clear(at: usize) -> bool {
+        let word = |i: usize| {
+            // SAFETY: the caller guarantees `WORDS` readable words at `at`, and `i` is below `WORDS` at every
+            // call.
+            unsafe { _mm256_loadu_si256((at as *const __m256i).add(i)) }
+        };
+        let mut sum = [word(0), word(1)];
+        for i in (2..WORDS).step_by(2) {
+            sum = [
+                _mm256_or_si256(sum[0], word(i)),
+                _mm256_or_si256(sum[1], word(i + 1)),
+            ];
+        }
+        let sum = _mm256_or_si256(sum[0], sum[1]);
+        _mm256_testz_si256(sum, sum) != 0
+    }
+
+    /// The words at four offsets, one or the other.
+    ///
+    /// # Safety
+    /// They are readable. [`is_wide`].
+    #[inline(always)]
+    unsafe fn either_of(from: usize, [a, b, c, d]: [usize; 4]) -> __m256i {
+        // SAFETY: the caller's: the words are readable, and the registers are there.
+        unsafe {
+            let a = _mm256_loadu_si256((from + a) as *const __m256i);
+            let a = _mm256_or_si256(a, _mm256_loadu_si256((from + b) as *const __m256i));
+            let a = _mm256_or_si256(a, _mm256_loadu_si256((from + c) as *const __m256i));
+            _mm256_or_si256(a, _mm256_loadu_si256((from + d) as *const __m256i))
+        }
+    }
+
+    /// Makes the words at four offsets zero.
+    ///
+    /// # Safety
+    /// They are the caller's. [`is_wide`].
+    #[inline(always)]
+    unsafe fn clear_at(from: usize, [a, b, c, d]: [usize; 4]) {
+        // SAFETY: the caller's: it owns the words, and the registers are there.
+        unsafe {
+            _mm256_storeu_si256((from + a) as *mut __m256i, _mm256_setzero_si256());
+            _mm256_storeu_si256((from + b) as *mut __m256i, _mm256_setzero_si256());
+            _mm256_storeu_si256((from + c) as *mut __m256i, _mm256_setzero_si256());
+            _mm256_storeu_si256((from + d) as *mut __m256i, _mm256_setzero_si256());
+        }
+    }
+
+    /// # Safety
+    /// `bytes`, a multiple of 8 and not 0, are readable at `start`. [`is_wide`].
+    #[inline(always)]
+    pub unsafe fn few_are_clear(start: usize, bytes: usize) -> bool {
+        // SAFETY: the caller's: the bytes are readable, and each offset below leaves room for what is read there.
+        unsafe {
+            if bytes < WORD {
+                if bytes < NARROW {
+                    return *(start as *const u64) == 0;
+                }
+                let last = start + bytes - NARROW;
+                let either = _mm_or_si128(
+                    _mm_loadu_si128(start as *const __m128i),
+                    _mm_loadu_si128(last as *const __m128i),
+                );
+                return _mm_testz_si128(either, either) != 0;
+            }
+            if bytes <= FOUR {
+                let sum = either_of(start, all_four(bytes));
+                return _mm256_testz_si256(sum, sum) != 0;
+            }
+            let mut sum = either_of(start, last_four(bytes));
+            let mut end = FOUR;
+            while end < bytes {
+                sum = _mm256_or_si256(sum, either_of(start + end - FOUR, all_four(FOUR)));
+                end += FOUR;
+            }
+            _mm256_testz_si256(sum, sum) != 0
+        }
+    }
+
+    /// # Safety
+    /// `bytes`, a multiple of 8 and not 0, are the caller's at `start`. [`is_wide`].
+    #[inline(always)]
+    pub unsafe fn clear_few(start: usize, bytes: usize) {
+        // SAFETY: the caller's: it owns the bytes, and each offset below leaves room for what is written there.
+        unsafe {
+            if bytes < WORD {
+                if bytes < NARROW {
+                    *(start as *mut u64) = 0;
+                    return;
+                }
+                let last = start + bytes - NARROW;
+                _mm_storeu_si128(start as *mut __m128i, _mm_setzero_si128());
+                _mm_storeu_si128(last as *mut __m128i, _mm_setzero_si128());
+                return;
+            }
+            if bytes <= FOUR {
+                return clear_at(start, all_four(bytes));
+            }
+            let mut end = FOUR;
+            while end < bytes {
+                clear_at(start + end - FOUR, all_four(FOUR));
+                end += FOUR;
+            }
+            clear_at(start, last_four(bytes));
+        }
+    }
+
+    /// # Safety
+    /// `bytes` >= [`STRIDE`] bytes at `start` are readable. [`is_wide`].
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn are_clear(start: usize, bytes: usize) -> bool {
+        let last = start + bytes - STRIDE;
+        let mut at = start;
+        while at < last {
+            // SAFETY: the caller's: a stride at up to `last`.
+            if !unsafe { stride_is_clear(at) } {
+                return false;
+            }
+            at += STRIDE;
+        }
+        // SAFETY: the caller guarantees at least a stride of readable bytes, which this is the last one of.
+        unsafe { stride_is_clear(last) }
+    }
+
+    /// # Safety
+    /// `bytes` >= [`STRIDE`] bytes at `start` are the caller's. [`is_wide`].
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn clear(start: usize, bytes: usize) {
+        let last = start + bytes - STRIDE;
+        let clear_stride = |at: usize| {
+            // SAFETY: the caller's: a stride at up to `last`.
+            unsafe {
+                if !stride_is_clear(at) {
+                    let words = at as *mut __m256i;
+                    (0..WORDS)
+                        .for_each(|i| _mm256_storeu_si256(words.add(i), _mm256_setzero_si256()));
+                }
+            }
+        };
+        let mut at = start;
+        while at < last {
+            clear_stride(at);
+            at += STRIDE;
+        }
+        clear_stride(last);
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+mod machine {
+    pub(super) use super::are_clear;
+
+    pub(super) use super::are_clear as few_are_clear;
+
+    /// Nothing is known of other processors.
+    pub fn is_wide() -> bool {
+        false
+    }
+
+    pub fn scatters() -> bool {
+        false
+    }
+
+    /// # Safety
+    /// None.
+    pub unsafe fn scatter(bits: u64, mask: u64) -> u64 {
+        let mut rest = mask;
+        let mut scattered = 0;
+        for bit in 0..mask.count_ones() {
+            scattered |= (bits >> bit & 1) << rest.trailing_zeros();
+            rest &= rest - 1;
+        }
+        scattered
+    }
+
+    /// # Safety
+    /// The bytes are the caller's.
+    pub unsafe fn clear_few(start: usize, bytes: usize) {
+        // SAFETY: the caller guarantees that the bytes are its own and can be written.
+        unsafe { clear(start, bytes) };
+    }
+
+    /// # Safety
+    /// The bytes are the caller's.
+    pub unsafe fn clear(start: usize, bytes: usize) {
+        // SAFETY: the caller guarantees that the bytes are its own and can be written.
+        unsafe { core::ptr::write_bytes(start as *mut u8, 0, bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_few_bytes_too_every_one_is_seen_and_no_other_cleared() {
+        const MOST: usize = 3 * FOUR;
+        if !Wide::ask().is_so() {
+            return; // The functions are for processors with wide registers only.
+        }
+        for bytes in (8..=MOST).step_by(8) {
+            let mut room = [0u64; MOST / 8 + 2];
+            let start = room.as_mut_ptr() as usize + 8;
+            // SAFETY: the room is longer than the bytes by 8 on either side, and the registers are there.
+            unsafe {
+                *((start - 1) as *mut u8) = 1;
+                *((start + bytes) as *mut u8) = 1;
+                assert!(few_are_clear(start, bytes));
+                for at in 0..bytes {
+                    *((start + at) as *mut u8) = 0x80;
+                    assert!(!few_are_clear(start, bytes), "{at} of {bytes}");
+                    *((start + at) as *mut u8) = 0;
+                }
+                ptr::write_bytes(start as *mut u8, 0xff, bytes);
+                clear_few(start, bytes);
+                assert!(few_are_clear(start, bytes), "{bytes}");
+                assert_eq!(*((start - 1) as *const u8), 1);
+                assert_eq!(*((start + bytes) as *const u8), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn both_widths_see_every_byte_and_clear_no_other() {
+        const MOST: usize = 2 * STRIDE + 64;
+        for wide in [Wide::UNKNOWN, Wide::ask()] {
+            for bytes in (STRIDE..=MOST).step_by(8) {
+                let mut room = [0u64; MOST / 8 + 2];
+                let start = room.as_mut_ptr() as usize + 8;
+                // SAFETY: the room is longer than the bytes by 8 on either side.
+                unsafe {
+                    *((start - 1) as *mut u8) = 1;
+                    *((start + bytes) as *mut u8) = 1;
+                    assert!(wide.are_clear(start, bytes));
+                    for at in 0..bytes {
+                        *((start + at) as *mut u8) = 0x80;
+                        assert!(!wide.are_clear(start, bytes), "{at} of {bytes}");
+                        wide.clear(start, bytes);
+                        assert!(wide.are_clear(start, bytes), "{at} of {bytes}");
+                    }
+                    ptr::write_bytes(start as *mut u8, 0xff, bytes);
+                    wide.clear(start, bytes);
+                    assert!(wide.are_clear(start, bytes));
+                    assert_eq!(*((start - 1) as *const u8), 1);
+                    assert_eq!(*((start + bytes) as *const u8), 1);
+                }
+            }
+        }
+    }
+}
