@@ -159,6 +159,8 @@ struct Suspect {
 struct Pass {
     /// Whether the process stood still.
     still: bool,
+    /// Whether a thread stood still within the allocator.
+    within: bool,
     index: Index,
     left: Bits,
     copy: Copy,
@@ -250,18 +252,31 @@ impl Searching<'_> {
     }
 
     /// What still nothing leads to when the process goes on. A thread that was stopped within malloc has no pointer yet
-    /// to the block that it is about to get.
+    /// to the block that it is about to get, and one within free none any more. If there was such a thread, the process
+    /// is stopped once more: while it runs, a block that is freed and allocated again and again may look lost each time.
     fn confirmed(&mut self, target: &mut Target, pass: Pass) -> Pass {
+        let within = pass.within;
+        let pass = self.once_more(target, pass, false);
+        let pass = match within {
+            true => self.once_more(target, pass, true),
+            false => pass,
+        };
+        target.release();
+        pass
+    }
+
+    /// What of `pass` still nothing leads to in another one, of a process that stands still with `stop`.
+    fn once_more(&mut self, target: &mut Target, pass: Pass, stop: bool) -> Pass {
         if !target.is_moving() || pass.left.count() == 0 {
             return pass;
         }
         let suspects = suspects(&pass);
         let later = target
             .renew()
-            .and_then(|()| self.again(target, &suspects, false));
+            .and_then(|()| self.again(target, &suspects, stop));
         match later {
             Ok(later) => Pass {
-                still: pass.still,
+                still: pass.still && (later.still || !stop),
                 unscanned: pass.unscanned,
                 ..later
             },
@@ -325,6 +340,8 @@ impl Searching<'_> {
         if how.kinds {
             roots.each_word(&**target, |value, _| starts.word(value));
         }
+        let still = heaps.iter().all(|heap| heap.stopped);
+        let within = still && roots.within(&**target, &heaps);
         target.release();
         let reached = marker.finish();
         if how.kinds {
@@ -333,7 +350,8 @@ impl Searching<'_> {
         let left = index.live().without(&reached);
         still_there(&**target)?;
         Ok(Pass {
-            still: heaps.iter().all(|heap| heap.stopped),
+            still,
+            within,
             index,
             left,
             unscanned: unscanned + copy.failed(),
@@ -370,6 +388,7 @@ impl Searching<'_> {
         let still = heaps.iter().all(|heap| heap.stopped);
         Ok(Pass {
             still,
+            within: still && roots.within(&**target, &heaps),
             index,
             left,
             copy,

@@ -17,6 +17,8 @@ use std::collections::HashSet;
 
 /// Bytes below the stack pointer that a function may use without moving it (System V ABI, x86-64).
 const RED_ZONE: u64 = 128;
+/// Bytes of a stack that the allocator's last calls take.
+const KEPT: usize = 1024;
 
 /// Where a word lies that may lead to a block.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +118,18 @@ impl Roots {
             }
         }
         missing
+    }
+
+    /// Whether a thread that stands still seems to be within the allocator: a register, or a word that its last calls keep
+    /// on its stack, points into the metadata of one of `heaps`.
+    pub fn within(&self, source: &dyn Source, heaps: &[Heap]) -> bool {
+        let own = |value: u64| heaps.iter().any(|heap| heap.region.span().holds(value));
+        self.threads.iter().any(|thread| {
+            let mut kept = [0; KEPT];
+            let from = thread.stack.saturating_sub(RED_ZONE) & !7;
+            let seen = source.peek(from, &mut kept) && words(&kept).any(own);
+            seen || thread.registers.iter().any(|(_, value)| own(*value))
+        })
     }
 
     /// Whether `address` is one of those that are read.

@@ -47,8 +47,14 @@ __attribute__((noinline)) static void lose(void) {
         ring[i][i] = ring[(i + 1) % 4];
     void **self = block(608);
     self[10] = self;
-    void *volatile *large = malloc(LARGE);
+    /* An address whose lower half is zero is no sure sign of a pointer: an int was stored over half of one. */
+    void *volatile *large = malloc(LARGE), *other = NULL;
+    if ((((uintptr_t)large - 1) ^ ((uintptr_t)large + LARGE - 1)) >> 32) {
+        other = (void *)large;
+        large = malloc(LARGE);
+    }
     CHECK(large);
+    free(other);
     large[LARGE / 16] = block(800);
 }
 

@@ -214,8 +214,9 @@ pub trait Source: Sync {
         Ok(())
     }
 
-    /// Stops a process for a moment, `most` at most, to see its registers and where its stacks end. They are told of its
-    /// threads from then on, until it is stopped again.
+    /// Stops a process for a moment, to see its registers and where its stacks end. It goes on after `most` where a
+    /// thread waits for a device or for the child of its vfork(2). The registers are told of its threads from then on,
+    /// until it is stopped again.
     fn see_registers(&mut self, most: Duration) {
         let _ = most;
     }
@@ -301,8 +302,9 @@ impl Target {
         self.0.stop()
     }
 
-    /// Stops a process for a moment, `most` at most, to see its registers and where its stacks end. They are told of its
-    /// threads from then on, until it is stopped again.
+    /// Stops a process for a moment, to see its registers and where its stacks end. It goes on after `most` where a
+    /// thread waits for a device or for the child of its vfork(2). The registers are told of its threads from then on,
+    /// until it is stopped again.
     pub fn see_registers(&mut self, most: Duration) {
         self.0.see_registers(most);
     }

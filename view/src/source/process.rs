@@ -201,7 +201,7 @@ impl Process {
 
     fn stop_within(&mut self, most: Duration) -> Result<()> {
         self.held.clear();
-        let stopped = self.stop_all(Instant::now() + most);
+        let stopped = self.stop_all(most);
         self.stands = true;
         if let Err(error) = stopped {
             self.let_go();
@@ -216,7 +216,7 @@ impl Process {
     }
 
     /// Stops all threads for a moment, and notes their registers and where their stacks end. Where they do not all stop
-    /// within `most`, nothing is noted.
+    /// within `most`, nothing is noted, but that a thread which only waits for a processor is waited for longer.
     pub fn see_registers(&mut self, most: Duration) {
         // A thread that did not stop would stop later, and nobody would let it go on: a tracer can let go of none that
         // runs. The system lets go of all when their tracer ends, and here that is this thread.
@@ -239,8 +239,9 @@ impl Process {
         }
     }
 
-    /// Stops all threads, by `until`.
-    fn stop_all(&mut self, until: Instant) -> Result<()> {
+    /// Stops all threads, within `most`, or [`STOP_MOST`] where a thread only waits for a processor.
+    fn stop_all(&mut self, most: Duration) -> Result<()> {
+        let begin = Instant::now();
         // New ones may come while the first are stopped: over again until none does.
         let mut seen = BTreeSet::new();
         loop {
@@ -250,20 +251,23 @@ impl Process {
                 return Ok(());
             }
             let seized = fresh.iter().try_for_each(|&tid| self.seize(tid));
-            self.await_stops(fresh, until)?;
+            self.await_stops(fresh, begin, most)?;
             seized?;
         }
     }
 
     /// Waits until all of these threads stand still or have ended. All at once, since the first thread of a process that
     /// ends is not reported before the others.
-    fn await_stops(&mut self, mut fresh: Vec<i32>, until: Instant) -> Result<()> {
+    fn await_stops(&mut self, mut fresh: Vec<i32>, begin: Instant, most: Duration) -> Result<()> {
         loop {
             fresh.retain(|&tid| !self.has_stopped(tid));
             if fresh.is_empty() {
                 return Ok(());
             }
-            if Instant::now() > until {
+            let passed = begin.elapsed();
+            if passed > STOP_MOST
+                || passed > most && fresh.iter().any(|&tid| self.waits_for_others(tid))
+            {
                 return Err(Error::System {
                     name: self.name(),
                     what: "cannot stop it: one of its threads does not answer. Try again",
@@ -272,6 +276,15 @@ impl Process {
             }
             std::thread::sleep(Duration::from_micros(10));
         }
+    }
+
+    /// Whether no signal wakes `tid`: it waits for a device, or for the child of its vfork(2).
+    fn waits_for_others(&self, tid: i32) -> bool {
+        let state = procfs::process::Process::new(self.pid as i32)
+            .and_then(|own| own.task_from_tid(tid))
+            .and_then(|task| task.stat())
+            .map(|stat| stat.state);
+        state.is_ok_and(|state| state == 'D')
     }
 
     /// Reads anew what the process has mapped.
