@@ -94,11 +94,25 @@ fn a_block_that_must_move_takes_the_place_of_a_freed_one() {
 #[test]
 fn pages_of_freed_blocks_are_used_again_in_a_larger_one() {
     let heap = Heap::new();
+    let sizes = [3, 1, 2, 48].map(|mib| mib << 20);
+    let [first, _wall, second, _end] = sizes.map(|size| heap.take(0, size));
+    heap.give_all(0, &[first, second]);
+    heap.take(0, 32 << 20);
+    assert_eq!(heap.stats().mapped, (1 + 48 + 32) << 20);
+    heap.is_sound();
+}
+
+/// Below 2 MiB they stay where they are, for blocks of their size.
+#[test]
+fn few_pages_of_freed_blocks_stay_for_blocks_of_their_size() {
+    let heap = Heap::new();
     let sizes = [1 << 20, 1 << 20, 3 << 18, 1 << 20];
     let [first, _wall, second, _end] = sizes.map(|size| heap.take(0, size));
     heap.give_all(0, &[first, second]);
     heap.take(0, 8 << 20);
-    assert_eq!(heap.stats().mapped, (2 + 8) << 20);
+    assert_eq!(heap.take(0, 3 << 18), second);
+    assert_eq!(heap.take(0, 1 << 20), first);
+    assert_eq!(heap.stats().mapped, (4 << 20) - (1 << 18) + (8 << 20));
     heap.is_sound();
 }
 

@@ -49,10 +49,11 @@ const SPARE_PART: usize = 8;
 const SHED_LEAST: usize = 1 << 20;
 /// Bounds are multiples of this, and so of every system's OS page, in bytes.
 const GRAIN: usize = 64 << 10;
-/// The fewest kept bytes that are moved to where they are needed: fewer cost more than fresh pages.
-const FILL_LEAST: usize = 512 << 10;
+/// The fewest kept bytes that are moved to where they are needed. Of fewer a heap stays so lean that the next request
+/// finds no range either, and moves again.
+const FILL_LEAST: usize = 2 << 20;
 /// The part of the mappings that a process may have which moved bytes may take, at [`FILL_LEAST`] each.
-const MOVED_PART: usize = 8;
+const MOVED_PART: usize = 32;
 /// The most address space taken for a block to grow into, in bytes.
 const ROOM_MAX: usize = 256 << 20;
 /// The most strays unmapped at a tick.
