@@ -19,7 +19,7 @@
 //! are soon needed again.
 
 use super::thin::live_of_waiting;
-use super::{Backend, Class, Heap, HeapRef};
+use super::{Backend, Class, HeapRef};
 use crate::bitmap::slots_of_word;
 use crate::class::{ClassId, CLASSES};
 use crate::options::Name;
@@ -220,7 +220,7 @@ fn pages_between(start: usize, end: usize) -> u32 {
 }
 
 /// The runs of set bits of `pages`: first page and number.
-fn runs(mut pages: u32) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn runs(mut pages: u32) -> impl Iterator<Item = (usize, usize)> {
     core::iter::from_fn(move || {
         if pages == 0 {
             return None;
@@ -412,12 +412,12 @@ impl<O: Os> HeapRef<'_, O> {
         this.sparse.push(slab);
     }
 
-    /// Discards the pages of `slab` on which no slot is live. Returns how many bytes.
-    pub(super) fn discard_whole(self, slab: SlabPtr) -> usize {
-        let pages = || slab.discarded.load(Relaxed).count_ones() as usize;
-        let before = pages();
-        self.discard_idle(slab, &mut Allowance::all());
-        (pages() - before) * PAGE
+    /// Discards `pages` of `slab`, on which no slot is live. Returns how many bytes.
+    pub(super) fn discard_part(self, slab: SlabPtr, pages: u32) -> usize {
+        let bytes = self.discard_pages(slab, pages, Purpose::Tick);
+        let count = &self.holes.discarded;
+        count.set(count.get().saturating_add((bytes / PAGE) as u32));
+        bytes
     }
 
     /// Discards the pages of `slab` on which no slot is live. Whether there were any.
@@ -513,14 +513,6 @@ impl<O: Os> HeapRef<'_, O> {
             false => &self.holes.refilled,
         };
         count.set(count.get().saturating_add((discarded & used).count_ones()));
-    }
-}
-
-impl Heap {
-    /// Bytes of pages of `slab` on which no slot is live and that are not discarded.
-    pub(super) fn idle_bytes(&self, slab: SlabPtr) -> usize {
-        let idle = idle_pages(slab) & !slab.discarded.load(Relaxed);
-        idle.count_ones() as usize * PAGE
     }
 }
 

@@ -2,19 +2,22 @@
 //!
 //! ```text
 //!   live slots   all ... a quarter    fewer                             none      above 8 KiB
-//!                all ... an eighth    fewer                             none      1 to 8 KiB
+//!                all ... a tenth      fewer                             none      1 to 8 KiB
 //!   slab         waits                thin: each free is an event          released
 //! ```
 //!
 //! Such a slot, or a few in a row, covers whole pages, so its free leaves pages that can be discarded. A process that
 //! makes no call after a burst has no ticks. So a slab of such slots that waits raises an event when as few of them are
 //! live, and at each free from then on. It is *thin* then. The heap counts what is freed in thin slabs. Where that may
-//! be more than a bound, it counts what lies idle in them, and discards idle pages of some if that is more. The bound
-//! learns: a program that soon takes again what went back keeps as much from then on.
+//! be more than a bound, it counts what lies idle in them, and discards idle pages down to half of the bound if that is
+//! more. Long runs of such pages go first: what is freed beside short ones makes them longer, or empties the slab, and
+//! then they need no call of their own. The bound learns: a program that soon takes again what went back keeps
+//! as much from then on.
 //!
 //! A slab of which less is free waits for a tick. A program that replaces its blocks at random has hardly any thin slabs
 //! and pays nothing.
 
+use super::holes::{idle_pages, runs};
 use super::{count_steadily, Heap, HeapRef};
 use crate::class::{ClassId, LOCAL_CLASSES, MANY_MAX};
 use crate::counters;
@@ -34,6 +37,10 @@ const MOST: usize = 1 << 34;
 const PART: usize = 8;
 /// The part of the bound that is freed before it is asked again, where all was within it.
 const CALM_PART: usize = 16;
+/// Bytes for each slab that was walked that are freed before the next question. Each has a live page at least.
+const STEP_A_SLAB: usize = PAGE / PART;
+/// Runs of so many idle pages go at once where any do: they are worth a call of the system.
+const RUN_MOST: usize = 8;
 /// Slabs that are discarded at one free, where more are walked one in so many of those, and those in a row of which
 /// nothing goes before it gives up. So as many slabs are walked for each one in a heap of any size.
 const MOST_AT_ONCE: usize = 64;
@@ -88,14 +95,14 @@ fn has_large_slots(slab: SlabPtr) -> bool {
     slab.size() > LOCAL_MAX
 }
 
-/// Slots of `slab`, which has `slots`, from which on it is thin if no more are live: a quarter, or an eighth where a page
+/// Slots of `slab`, which has `slots`, from which on it is thin if no more are live: a quarter, or a tenth where a page
 /// may have a part of several slots. Of a quarter there, hardly two idle pages lie side by side, and each range that goes
 /// back costs a system call.
 #[inline(always)]
 fn most_of_thin(slab: SlabPtr, slots: usize) -> usize {
     match slab.size() > MANY_MAX as usize {
         true => slots / 4,
-        false => slots / 8,
+        false => slots / 10,
     }
 }
 
@@ -158,11 +165,53 @@ fn freed_bytes(slab: SlabPtr, before: usize, free: usize) -> usize {
     free.saturating_sub(counted) * slab.size()
 }
 
+/// Bytes that lie idle in thin slabs, by how many such pages lie side by side: [`RUN_MOST`] stands for more too.
+#[derive(Default)]
+struct Idle {
+    by_run: [usize; RUN_MOST + 1],
+}
+
+impl Idle {
+    /// Counts a slab of which the pages `idle` lie idle.
+    fn count(&mut self, idle: u32) {
+        for (_, n) in runs(idle) {
+            self.by_run[n.min(RUN_MOST)] += n * PAGE;
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.by_run.iter().sum()
+    }
+
+    /// The longest run of which all that are as long hold enough for `goal` bytes to be left.
+    fn least_run(&self, goal: usize) -> usize {
+        let mut left = self.bytes();
+        for (n, bytes) in self.by_run.iter().enumerate().rev() {
+            left -= bytes;
+            if left <= goal {
+                return n;
+            }
+        }
+        0
+    }
+}
+
+/// What of `pages` lies in runs of `least` pages or more.
+fn long_runs(pages: u32, least: usize) -> u32 {
+    let long = runs(pages).filter(|&(_, n)| n >= least);
+    long.fold(0, |pages, (first, n)| pages | u32::MAX >> (32 - n) << first)
+}
+
 impl<O: Os> HeapRef<'_, O> {
     /// The common half of [`HeapRef::freed_in_thin`]: false where more is to be done, or the slab is not thin.
     #[inline]
     pub(super) fn freed_in_thin_fast(self, slab: SlabPtr) -> bool {
-        if !has_large_slots(slab) || slab.state() != State::Partial {
+        let waits = match slab.state() {
+            State::Partial => true,
+            State::Sparse => slab.discarded.load(Relaxed) != 0,
+            _ => false,
+        };
+        if !has_large_slots(slab) || !waits {
             return false;
         }
         let (free, before) = count_steadily(slab);
@@ -181,12 +230,8 @@ impl<O: Os> HeapRef<'_, O> {
         if self.backend.pages.keeps_all() {
             return;
         }
-        if slab.state() == State::Sparse && slab.discarded.load(Relaxed) != 0 {
-            // Taken from last: what it still had of pages will hardly be wanted.
-            self.discard_whole(slab);
-            return;
-        }
-        if slab.state() == State::Sparse && before < least_of_thin(slab) {
+        let whole = slab.discarded.load(Relaxed) == 0;
+        if slab.state() == State::Sparse && whole && before < least_of_thin(slab) {
             // It was set aside since many of its slots were free when the heap grew.
             self.take_back(slab);
         }
@@ -214,30 +259,43 @@ impl<O: Os> HeapRef<'_, O> {
         if self.thin.idle.get() <= bound {
             return;
         }
-        let mut idle = 0;
+        let mut idle = Idle::default();
         let walked = self.each_thin(|slab| {
-            idle += self.idle_bytes(slab);
+            idle.count(self.idle_pages_of(slab));
             true
         });
         let most = MOST_AT_ONCE.max(walked / MOST_AT_ONCE);
-        self.thin.idle.set(idle);
-        let is_calm = idle <= bound;
+        let (mut left, goal) = (idle.bytes(), bound / 2);
+        self.thin.idle.set(left);
+        let is_calm = left <= bound;
         let step = if is_calm { bound / CALM_PART } else { 0 };
-        self.thin.step.set(step);
+        self.thin.step.set(step.max(walked * STEP_A_SLAB));
         if is_calm {
             return;
         }
+        let least = idle.least_run(goal);
         let (mut gone, mut slabs, mut in_vain) = (0, 0, 0);
         self.each_thin(|slab| {
-            let bytes = self.discard_whole(slab);
+            let pages = long_runs(self.idle_pages_of(slab), least);
+            if pages == 0 {
+                return true;
+            }
+            let bytes = self.discard_part(slab, pages);
             // One that is locked in memory, or was written to after a free, does not come up again.
-            self.set_aside(slab);
+            if slab.state() == State::Partial {
+                self.set_aside(slab);
+            }
             in_vain = if bytes == 0 { in_vain + 1 } else { 0 };
-            (gone, slabs) = (gone + bytes, slabs + 1);
+            (gone, slabs, left) = (gone + bytes, slabs + 1, left.saturating_sub(bytes));
             in_vain < MOST_IN_VAIN && slabs < most
         });
-        self.thin.idle.set(idle.saturating_sub(gone));
+        self.thin.idle.set(left);
         self.thin.change(|kept| kept.give(gone, now));
+    }
+
+    /// One bit for each page of `slab` that lies idle and is not discarded.
+    fn idle_pages_of(self, slab: SlabPtr) -> u32 {
+        idle_pages(slab) & !slab.discarded.load(Relaxed)
     }
 
     /// `bytes` bytes of `slab`, which were discarded, are to be used again.
@@ -266,15 +324,19 @@ impl<O: Os> HeapRef<'_, O> {
         }
     }
 
-    /// Shows the thin slabs that wait in the queues, until `visit` says that it is enough. Returns how many slabs wait before
-    /// that.
+    /// Shows the thin slabs that wait, until `visit` says that it is enough. Of those that were set aside only the ones of
+    /// which something went. Returns how many slabs wait before that.
     fn each_thin(self, mut visit: impl FnMut(SlabPtr) -> bool) -> usize {
         let table = self.table();
         let mut walked = 0;
         for class in ClassId::all().skip(LOCAL_CLASSES) {
-            for slab in self.classes[class.index()].partial.iter(table) {
+            let class = &self.classes[class.index()];
+            let sparse = class.sparse.iter(table);
+            let shown = sparse.filter(|slab| slab.discarded.load(Relaxed) != 0);
+            for slab in class.partial.iter(table).chain(shown) {
                 walked += 1;
-                if is_thin(slab) && !visit(slab) {
+                // A thin slab raises an event at the next free.
+                if slab.frees_left.get() <= 1 && is_thin(slab) && !visit(slab) {
                     return walked;
                 }
             }
@@ -304,5 +366,44 @@ impl Heap {
         if thin.kept.get().bound() != 0 {
             thin.kept.set(Learnt::new(LEAST, MOST));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_runs_go_of_which_enough_lies_idle() {
+        // Runs of 1, 2 and 4 pages in each of three slabs, and one of 20.
+        let slabs = [
+            0b1111_0011_0100,
+            0b1011_0111_1000,
+            0b1101_1110_0001,
+            0xf_ffff,
+        ];
+        let mut idle = Idle::default();
+        slabs.iter().for_each(|&slab| idle.count(slab));
+        assert_eq!(idle.bytes(), (3 * 7 + 20) * PAGE);
+        for (goal, least, left) in [
+            (21, 20, 21),
+            (20, 4, 9),
+            (9, 4, 9),
+            (8, 2, 3),
+            (2, 1, 0),
+            (0, 1, 0),
+        ] {
+            let found = idle.least_run(goal * PAGE);
+            assert_eq!(found, least.min(RUN_MOST), "{goal}");
+            let short = slabs.map(|slab| slab & !long_runs(slab, found));
+            let pages: u32 = short.iter().map(|slab| slab.count_ones()).sum();
+            assert_eq!(pages, left, "{goal}");
+        }
+    }
+
+    #[test]
+    fn whole_slabs_are_one_run() {
+        assert_eq!(long_runs(u32::MAX, RUN_MOST), u32::MAX);
+        assert_eq!(long_runs(0, 0), 0);
     }
 }
