@@ -153,8 +153,9 @@ impl Linux {
         None
     }
 
-    /// As [`Vm::move_over`]. mremap moves one mapping at a time, so each goes by itself, with `step`. Until all have moved
-    /// nothing of the old range goes: nobody else maps there, and it takes back what has moved if a later one does not.
+    /// As [`Vm::move_over`], once it was asked whether the kernel [does it](Self::moves_pieces). mremap moves one mapping at
+    /// a time, so each goes by itself, with `step`. Until all have moved nothing of the old range goes: nobody else maps
+    /// there, and it takes back what has moved if a later one does not.
     ///
     /// # Safety
     /// As [`Vm::move_over`].
@@ -166,7 +167,7 @@ impl Linux {
         step: impl Fn(usize, usize, usize) -> Result<(), libc::c_int>,
     ) -> Moved {
         // What is to be locked in memory would not be any more: see `is_locked`.
-        if !self.moves_pieces() || is_locked(target, self.page_size()) {
+        if is_locked(target, self.page_size()) {
             return Moved::Refused;
         }
         let mut pieces = [0; MOST_PIECES];
@@ -503,6 +504,9 @@ impl Vm for Linux {
     }
 
     unsafe fn move_over(&self, start: NonNull<u8>, bytes: usize, to: NonNull<u8>) -> Moved {
+        if !self.moves_pieces() {
+            return Moved::Refused;
+        }
         // SAFETY: the caller owns both ranges, and follows the pages.
         unsafe {
             self.move_each(at(start), bytes, at(to), |from, bytes, to| {
