@@ -655,6 +655,12 @@ impl<const LINKS: usize> List<LINKS> {
         self.head.get() == SlabId::NONE
     }
 
+    /// Zero if nothing is listed, and some other number if not.
+    #[inline(always)]
+    pub fn any(&self) -> u32 {
+        self.head.get().0
+    }
+
     /// The first slab.
     #[inline]
     pub fn first(&self, table: SlabTable) -> Option<SlabPtr> {

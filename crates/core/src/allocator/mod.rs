@@ -281,6 +281,7 @@ impl<O: Os> Allocator<O> {
         match outcome {
             NextWord::Taken(slot) => slot.as_ptr(),
             NextWord::UsedUp => self.refill_from_next(class, size, align, thread),
+            NextWord::RoundOver => self.refill_after_round(class, size, align, thread),
             NextWord::Elsewhere => self.malloc_from_next_slab(class, size, align, thread),
         }
     }
@@ -299,6 +300,28 @@ impl<O: Os> Allocator<O> {
             if let Some(_inside) = heap.come_in(busy) {
                 let cache = cache_of(thread, heap, class);
                 let slot = heap.on(&self.backend).refill_from_next(class, cache);
+                if let Some(slot) = slot {
+                    return slot.as_ptr();
+                }
+            }
+        }
+        self.malloc_from_next_slab(class, size, align, thread)
+    }
+
+    /// As `refill`, where all words of the active slab had their turn and another slab waits.
+    #[inline(never)]
+    fn refill_after_round(
+        &self,
+        class: ClassId,
+        size: usize,
+        align: usize,
+        thread: &ThreadCache,
+    ) -> *mut u8 {
+        if let Some(heap) = heap_at_hand(thread) {
+            mark_busy!(thread => busy);
+            if let Some(_inside) = heap.come_in(busy) {
+                let cache = cache_of(thread, heap, class);
+                let slot = heap.on(&self.backend).refill_after_round(class, cache);
                 if let Some(slot) = slot {
                     return slot.as_ptr();
                 }

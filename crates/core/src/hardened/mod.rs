@@ -820,6 +820,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             NextWord::Taken(slot) => slot,
             NextWord::UsedUp if random && thread.lacks_choice(class) => return None,
             NextWord::UsedUp => heap.refill_from_next(class, cache)?,
+            NextWord::RoundOver => heap.refill_after_round(class, cache)?,
             NextWord::Elsewhere => return None,
         };
         put_back(cache, taken.as_ptr());

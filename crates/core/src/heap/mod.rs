@@ -51,7 +51,9 @@ use crate::remote::{self, Overlap, Queue};
 use crate::slab::{
     List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL, UNTOUCHED,
 };
-use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use crate::sync::{
+    add_owned, unlinked, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{SlotCache, ThreadCache};
 use crate::units::{SlabId, Slot, PAGE, WORD_SLOTS};
@@ -66,7 +68,7 @@ use profiling::Profiling;
 pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
-use thin::{frees_until_event, live_of_waiting};
+use thin::{frees_until_event, live_of_waiting, set_frees};
 pub use visit::Whose;
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
@@ -433,6 +435,8 @@ pub enum NextWord {
     Taken(NonNull<u8>),
     /// The slab has no free slot.
     UsedUp,
+    /// Nothing was cached: all words of the slab had their turn, and another slab waits.
+    RoundOver,
     /// Nothing was cached: there is no active slab, or more is to be done.
     Elsewhere,
 }
@@ -453,6 +457,10 @@ fn spare_part(slots: usize) -> usize {
 const FEW_SLOTS: usize = 1280;
 /// The largest part of a class's slots that may be spare, one in so many.
 const LEAST_PART: usize = 6;
+/// An active slab whose words all had their turn waits if at most so large a part of its slots is free, one in so many,
+/// and so many times as many slots are free in the next one.
+const PUT_OFF_PART: usize = 4;
+const FAR_MORE: usize = 2;
 /// A part of no slots, however many there are.
 const NO_PART: usize = 1 << 32;
 
@@ -617,6 +625,13 @@ fn is_nearly_full(slab: SlabPtr, part: usize) -> bool {
     is_less(free, slots, part)
 }
 
+/// Whether the active `slab`, of whose slots `free` are free, is to wait since `next` has far more.
+#[inline(always)]
+fn is_outdone(slab: SlabPtr, free: usize, next: SlabPtr) -> bool {
+    let waiting = next.slots().wrapping_sub(live_of_waiting(next));
+    free * PUT_OFF_PART <= slab.slots() && waiting >= free * FAR_MORE
+}
+
 /// Whether `free` < `slots / part`, without a division.
 #[inline(always)]
 const fn is_less(free: usize, slots: usize, part: usize) -> bool {
@@ -770,18 +785,18 @@ impl<O: Os> HeapRef<'_, O> {
         }
         let slab = self.table().get(slab);
         cache.hide();
-        let Some((word, bits)) = slab.next_word(this.cursor.get() as usize) else {
+        let cursor = this.cursor.get() as usize;
+        let Some((word, bits)) = slab.next_word(cursor) else {
             return NextWord::UsedUp;
         };
-        if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
-            return NextWord::Elsewhere;
+        // One branch, not two: whether the round is over cannot be predicted.
+        let over = unlinked(u64::from(word > cursor).wrapping_sub(1));
+        if this.partial.any() & over as u32 != 0 {
+            return NextWord::RoundOver;
         }
         self.ticks.set(ticks.wrapping_add(1));
-        match self.check_out(slab, cache, word, bits) {
-            Some(slot) => {
-                this.cursor.set(word as u8);
-                NextWord::Taken(slot)
-            }
+        match self.take_word(this, slab, (word, bits), class, cache) {
+            Some(slot) => NextWord::Taken(slot),
             None => NextWord::Elsewhere,
         }
     }
@@ -800,15 +815,70 @@ impl<O: Os> HeapRef<'_, O> {
         }
         self.ticks.set(self.ticks.get().wrapping_add(1));
         let next = self.change(this, slab, frees_left)?;
+        self.begin_round(this, next, class, cache)
+    }
+
+    /// As [`HeapRef::refill_from_next`], where the active slab has free slots left, and all of its words had their turn:
+    /// of the slab whose turn is next if that has far more, and of the active one otherwise.
+    #[inline(always)]
+    pub fn refill_after_round(self, class: ClassId, cache: &SlotCache) -> Option<NonNull<u8>> {
+        let this = self.classes.get(class.index())?;
+        let (slab, next) = (self.active(class)?, this.partial.first(self.table())?);
+        cache.hide();
+        self.ticks.set(self.ticks.get().wrapping_add(1));
+        let (free, before) = count_steadily(slab);
+        if !is_outdone(slab, free, next) || !this.may_change(self.backend, class, next) {
+            let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
+            return self.take_word(this, slab, (word, bits), class, cache);
+        }
+        self.put_off(this, slab, free, before);
+        let next = this.next_partial(self.table())?;
+        self.begin_round(this, next, class, cache)
+    }
+
+    /// `next` becomes the active slab of the class `this`, and its first word is cached.
+    #[inline(always)]
+    fn begin_round(
+        self,
+        this: &Class,
+        next: SlabPtr,
+        class: ClassId,
+        cache: &SlotCache,
+    ) -> Option<NonNull<u8>> {
         let words = next.words();
         self.activate_in(this, next, words);
-        let (word, bits) = next.next_word(words - 1)?;
-        if next.remote_at(word, class).load(Relaxed) & bits != 0 {
+        let found = next.next_word(words - 1)?;
+        self.take_word(this, next, found, class, cache)
+    }
+
+    /// Caches the free slots `bits` of `word` of the active slab and takes the first. `None` where more is to be done.
+    #[inline(always)]
+    fn take_word(
+        self,
+        this: &Class,
+        slab: SlabPtr,
+        (word, bits): (usize, u64),
+        class: ClassId,
+        cache: &SlotCache,
+    ) -> Option<NonNull<u8>> {
+        if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
             return None;
         }
-        let slot = self.check_out(next, cache, word, bits)?;
+        let slot = self.check_out(slab, cache, word, bits)?;
         this.cursor.set(word as u8);
         Some(slot)
+    }
+
+    /// `slab`, the active one of the class `this`, of whose slots `free` are free, waits for its turn again. Its
+    /// `frees_left` was `before` when they were counted.
+    #[inline(always)]
+    fn put_off(self, this: &Class, slab: SlabPtr, free: usize, before: i32) {
+        this.active.set(SlabId::NONE);
+        self.account(slab, free);
+        let slots = slab.slots();
+        slab.set_state(State::Partial);
+        set_frees(slab, frees_until_event(slab, slots, slots - free), before);
+        this.partial.push_back(slab);
     }
 
     /// Both short ways of [`HeapRef::refill`], one after the other.
@@ -817,6 +887,7 @@ impl<O: Os> HeapRef<'_, O> {
         match self.next_word(class, cache) {
             NextWord::Taken(slot) => Some(slot),
             NextWord::UsedUp => self.refill_from_next(class, cache),
+            NextWord::RoundOver => self.refill_after_round(class, cache),
             NextWord::Elsewhere => None,
         }
     }
