@@ -34,7 +34,7 @@ mod profiling;
 
 use crate::arch;
 use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_at, slots_in};
-use crate::class::{ClassId, CLASSES, LOCAL_CLASSES, MANY_CLASSES, SPAN_BINS, UPPER_CLASSES};
+use crate::class::{ClassId, CLASSES, LOCAL_CLASSES, MANY_CLASSES, PAIR, SPAN_BINS, UPPER_CLASSES};
 use crate::counters;
 use crate::door::Door;
 use crate::large::{Block, Large};
@@ -480,10 +480,16 @@ const PATIENCE: u32 = 64;
 /// The slab's free slots and its `frees_left` at the same moment: a signal handler may free in between, which
 /// counts `frees_left` down.
 fn count_steadily(slab: SlabPtr) -> (usize, i32) {
+    count_steadily_by(slab, SlabPtr::count_free)
+}
+
+/// As [`count_steadily`], where `count` counts the free slots.
+#[inline(always)]
+fn count_steadily_by(slab: SlabPtr, count: impl Fn(SlabPtr) -> usize) -> (usize, i32) {
     loop {
         let before = slab.frees_left.get();
         compiler_fence(SeqCst);
-        let free = slab.count_free();
+        let free = count(slab);
         compiler_fence(SeqCst);
         if slab.frees_left.get() == before {
             return (free, before);
@@ -826,7 +832,10 @@ impl<O: Os> HeapRef<'_, O> {
         let (slab, next) = (self.active(class)?, this.partial.first(self.table())?);
         cache.hide();
         self.ticks.set(self.ticks.get().wrapping_add(1));
-        let (free, before) = count_steadily(slab);
+        let (free, before) = match class {
+            PAIR => count_steadily(slab),
+            _ => count_steadily_by(slab, SlabPtr::count_free_in_one),
+        };
         if !is_outdone(slab, free, next) || !this.may_change(self.backend, class, next) {
             let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
             return self.take_word(this, slab, (word, bits), class, cache);
