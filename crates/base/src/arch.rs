@@ -30,6 +30,14 @@ pub const CACHE_SIZE: usize = 24;
 pub const HEADER_RECIP: usize = 16;
 /// Offset in a header of the `frees_left`.
 pub const HEADER_FREES_LEFT: usize = 24;
+/// Offset in a header of the size of its slots, of four bytes.
+pub const HEADER_SIZE: usize = 20;
+/// Offset in a header of the number of slots, of two bytes.
+pub const HEADER_SLOTS: usize = 28;
+/// Offset in a header of what tells whether its slots can be cached as they are, of eight bytes.
+pub const HEADER_NOTES: usize = 120;
+/// Offset of the bitmap of remote frees from that of free slots, but in a header pair.
+pub const REMOTE_AFTER_FREE: usize = 32;
 /// Offset in a header of the bitmap of free slots.
 pub const HEADER_FREE: usize = 32;
 
@@ -48,6 +56,36 @@ pub const HOT_PAGES: usize = 8;
 pub const HOT_MAP: usize = 16;
 /// Offset there of the address of the header table.
 pub const HOT_SLABS: usize = 24;
+
+/// Where the heap of a thread has what [`Block::refill`] works on, in bytes from its start. What a class has is that of
+/// class 0. That of the next one lies [`Refill::CLASS_BYTES`] after it.
+pub trait Refill {
+    /// The address of the heap, in the thread's block.
+    const HEAP: usize;
+    /// Slow paths, of four bytes. Where they are a multiple of sixteen, more is to be done.
+    const TICKS: usize;
+    /// Slots cached, of four bytes.
+    const SLOTS: usize;
+    /// Bytes handed out, of eight.
+    const BYTES: usize;
+    /// A class's active slab: its number, of four bytes. Less than 2 means none.
+    const ACTIVE: usize;
+    /// The word of the active slab that was cached last, of one byte.
+    const CURSOR: usize;
+    /// The number of a slab that waits, of four bytes. 0 means none.
+    const WAITING: usize;
+    /// The bits of [`HEADER_NOTES`] for which more is to be done.
+    const NOTED: u64;
+    /// Bytes of what a heap has for a class: five fourths of those of a slot cache.
+    const CLASS_BYTES: usize = 5 << 3;
+}
+
+/// What [`refill`] says that cached nothing: more is to be done.
+pub const REFILL_ELSEWHERE: usize = 0;
+/// As [`REFILL_ELSEWHERE`]: the active slab has no free slot.
+pub const REFILL_USED_UP: usize = 1;
+/// As [`REFILL_ELSEWHERE`]: all words of the active slab had their turn, and another slab waits.
+pub const REFILL_ROUND_OVER: usize = 2;
 
 /// What became of a free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +106,7 @@ pub use registers::{copy_stack, registers};
 
 pub use machine::{
     add_owned, count_all_ones, count_ones, learn, mark_free, pass_owned, prefetch, prefetch_write,
-    thread_pointer, unlinked, xor_owned, Block,
+    refill, thread_pointer, unlinked, xor_owned, Block,
 };
 
 /// Asks the kernel for call `number`: its result, or minus the error's number. By the instruction itself: a program
@@ -393,6 +431,164 @@ mod machine {
         Block::mine().address()
     }
 
+    /// Caches the free slots of the next word of the active slab that has any, and takes the first: its address. Or one of
+    /// [`REFILL_ELSEWHERE`] and its like, and nothing was cached. The cache lies `offset` bytes into `block`, and is empty
+    /// then. `table` is that of headers. Sixty-five instructions, where the very next word has free slots.
+    ///
+    /// The compiler keeps in registers what is needed after the loop only. It saves six for that, which is as many
+    /// instructions more as it has registers to save and to restore.
+    ///
+    /// # Safety
+    /// `block` is the block of a thread that has `heap`, and no other thread uses either. A slot cache lies at `offset`.
+    /// `R` says what lies where. What is the active slab of a class has a header in the table and is owned by the heap.
+    #[inline(always)]
+    pub unsafe fn refill<R: Refill>(
+        block: *mut u8,
+        offset: usize,
+        heap: *mut u8,
+        table: *mut u8,
+    ) -> *mut u8 {
+        let slot;
+        // SAFETY: the caller vouches for what lies where. The cursor of a class with an active slab is one of its words,
+        // and the loop goes no further than to its last one. The class of header pairs is left out.
+        unsafe {
+            asm!(
+                // The class.
+                "test {offset}, {offset}",
+                "je 6f",
+                "test byte ptr [{a} + {TICKS}], 15",
+                "je 6f",
+                "lea {word}, [{offset} + 4*{offset}]",
+                "shr {word}, 2",
+                "mov {b:e}, dword ptr [{a} + {word} + {ACTIVE}]",
+                "cmp {b:e}, 2",
+                "jb 6f",
+                "shl {b}, {SHIFT}",
+                "add {slab}, {b}",
+                "mov qword ptr [{block} + {offset} + {BITS}], 0",
+                "movzx {word:e}, byte ptr [{a} + {word} + {CURSOR}]",
+                // The mask of the last word in a, its number in b, the cursor in rcx.
+                "movzx {b:e}, word ptr [{slab} + {HEADER_SLOTS}]",
+                "mov ecx, {b:e}",
+                "neg ecx",
+                "mov {a}, -1",
+                "shr {a}, cl",
+                "dec {b:e}",
+                "shr {b:e}, 6",
+                "mov ecx, {word:e}",
+                // The next word, or word 0 after the last.
+                "2:",
+                "cmp {word}, {b}",
+                "sbb {bits}, {bits}",
+                "inc {word}",
+                "and {word}, {bits}",
+                "cmp {word}, {b}",
+                "sbb {bits}, {bits}",
+                "or {bits}, {a}",
+                "and {bits}, qword ptr [{slab} + 8*{word} + {FREE}]",
+                "jnz 3f",
+                "cmp {word}, rcx",
+                "jne 2b",
+                "mov {a:e}, {USED_UP}",
+                "jmp 7f",
+                // The profile's next sample is among them.
+                "4:",
+                "sub qword ptr [rcx + {BYTES}], {a}",
+                "popcnt {a}, {bits}",
+                "sub dword ptr [rcx + {SLOTS}], {a:e}",
+                "jmp 6f",
+                "5:",
+                "mov {a:e}, {ROUND_OVER}",
+                "jmp 7f",
+                "6:",
+                "xor {a:e}, {a:e}",
+                "jmp 7f",
+                "3:",
+                // All bits where the word does not lie after the cursor. One branch, not two: whether a round is over
+                // cannot be predicted.
+                "xor {a:e}, {a:e}",
+                "cmp rcx, {word}",
+                "adc {a}, -1",
+                "mov rcx, qword ptr [{block} + {HEAP}]",
+                "lea {b}, [{offset} + 4*{offset}]",
+                "shr {b}, 2",
+                "test dword ptr [rcx + {b} + {WAITING}], {a:e}",
+                "jnz 5b",
+                // Slots that were freed twice, and slabs that are not plain.
+                "test qword ptr [{slab} + 8*{word} + {REMOTE}], {bits}",
+                "jnz 6b",
+                "mov {a}, {NOTED}",
+                "test qword ptr [{slab} + {NOTES}], {a}",
+                "jnz 6b",
+                // What is handed out.
+                "cmp byte ptr [rip + {counts}], {HAS_ONE}",
+                "jne 6b",
+                "popcnt {a}, {bits}",
+                "mov {b:e}, dword ptr [{slab} + {HEADER_SIZE}]",
+                "add dword ptr [rcx + {SLOTS}], {a:e}",
+                "imul {a}, {b}",
+                "add qword ptr [rcx + {BYTES}], {a}",
+                "js 4b",
+                "inc dword ptr [rcx + {TICKS}]",
+                "lea {a}, [{offset} + 4*{offset}]",
+                "shr {a}, 2",
+                "mov byte ptr [rcx + {a} + {CURSOR}], {word:l}",
+                // The first slot is taken, and the others are cached. A handler in between finds an empty cache, or a
+                // whole one.
+                "mov {a}, {bits}",
+                "neg {a}",
+                "and {a}, {bits}",
+                "xor {bits}, {a}",
+                "lea rcx, [{slab} + 8*{word} + {FREE}]",
+                "xor qword ptr [rcx], {a}",
+                "mov qword ptr [{block} + {offset} + {WORD}], rcx",
+                "imul {word}, {b}",
+                "shl {word}, 6",
+                "add {word}, qword ptr [{slab} + {FIRST}]",
+                "mov qword ptr [{block} + {offset} + {BASE}], {word}",
+                "mov qword ptr [{block} + {offset} + {SIZE}], {b}",
+                "mov qword ptr [{block} + {offset} + {BITS}], {bits}",
+                "rep bsf {a}, {a}",
+                "imul {a}, {b}",
+                "add {a}, {word}",
+                "7:",
+                block = in(reg) block,
+                offset = in(reg) offset,
+                a = inout(reg) heap => slot,
+                slab = inout(reg) table => _,
+                b = out(reg) _,
+                word = out(reg) _,
+                bits = out(reg) _,
+                out("rcx") _,
+                counts = sym COUNTS,
+                HAS_ONE = const HAS_ONE,
+                SHIFT = const HEADER_SHIFT,
+                HEADER_SLOTS = const HEADER_SLOTS,
+                HEADER_SIZE = const HEADER_SIZE,
+                FIRST = const HEADER_BASE,
+                FREE = const HEADER_FREE,
+                REMOTE = const HEADER_FREE + REMOTE_AFTER_FREE,
+                NOTES = const HEADER_NOTES,
+                BITS = const CACHE_BITS,
+                WORD = const CACHE_WORD,
+                BASE = const CACHE_BASE,
+                SIZE = const CACHE_SIZE,
+                HEAP = const R::HEAP,
+                TICKS = const R::TICKS,
+                SLOTS = const R::SLOTS,
+                BYTES = const R::BYTES,
+                ACTIVE = const R::ACTIVE,
+                CURSOR = const R::CURSOR,
+                WAITING = const R::WAITING,
+                NOTED = const R::NOTED,
+                USED_UP = const REFILL_USED_UP,
+                ROUND_OVER = const REFILL_ROUND_OVER,
+                options(nostack)
+            );
+        }
+        slot
+    }
+
     /// Marks the slot `offset` bytes into the slab of `header` as free and counts its `frees_left` down. Three of these
     /// instructions detect every misuse: the comparison with the reciprocal and two branches. The rest of the product
     /// with the reciprocal shows what is not the start of a slot. The carry of the bit test shows what is free already.
@@ -583,7 +779,7 @@ mod machine {
 mod machine {
     pub use super::portable::{
         add_owned, count_all_ones, count_ones, learn, mark_free, pass_owned, prefetch,
-        prefetch_write, thread_pointer, unlinked, xor_owned, Block,
+        prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
     };
     use core::arch::asm;
 
@@ -618,7 +814,7 @@ mod machine {
     extern crate std;
     pub use super::portable::{
         add_owned, count_all_ones, count_ones, learn, mark_free, pass_owned, prefetch,
-        prefetch_write, thread_pointer, unlinked, xor_owned, Block,
+        prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
     };
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
@@ -830,6 +1026,15 @@ pub mod portable {
     #[inline(always)]
     pub fn count_ones(bits: u64) -> u64 {
         u64::from(bits.count_ones())
+    }
+
+    /// Nothing: the compiler's own code does it.
+    ///
+    /// # Safety
+    /// None.
+    #[inline(always)]
+    pub unsafe fn refill<R: Refill>(_: *mut u8, _: usize, _: *mut u8, _: *mut u8) -> *mut u8 {
+        core::ptr::without_provenance_mut(REFILL_ELSEWHERE)
     }
 
     /// How many bits are set in all of `words`.
@@ -1058,6 +1263,178 @@ mod tests {
             );
             assert_eq!(slots[0].is_some(), bits != 0);
         }
+    }
+
+    /// Where the heap of the next test has what.
+    struct Places;
+
+    const CLASS: usize = 64;
+
+    impl Refill for Places {
+        const HEAP: usize = ME + 8;
+        const TICKS: usize = 0;
+        const SLOTS: usize = 8;
+        const BYTES: usize = 16;
+        const ACTIVE: usize = CLASS + 8;
+        const CURSOR: usize = CLASS + 38;
+        const WAITING: usize = CLASS;
+        const NOTED: u64 = 0xff00;
+    }
+
+    /// What a refill is to answer, and to leave in the heap, the cache and the header.
+    #[derive(Debug, PartialEq)]
+    struct Refilled {
+        answer: usize,
+        heap: [u64; 64],
+        cache: [u64; 4],
+        header: [u64; HEADER],
+    }
+
+    fn bytes_of(heap: &mut [u64; 64]) -> &mut [u8] {
+        // SAFETY: words are bytes too.
+        unsafe { core::slice::from_raw_parts_mut(heap.as_mut_ptr().cast(), 512) }
+    }
+
+    /// As [`refill`] of class `class` from what `before` says. The header lies at `address`.
+    fn expected(before: &Refilled, class: usize, address: usize) -> Refilled {
+        let (mut heap, mut header, mut cache) = (before.heap, before.header, before.cache);
+        let word_of = |heap: &mut [u64; 64], at: usize| {
+            let bytes = &bytes_of(heap)[at..at + 4];
+            u32::from_le_bytes(bytes.try_into().unwrap())
+        };
+        let active = word_of(&mut heap, Places::ACTIVE + class * Places::CLASS_BYTES);
+        let waits = word_of(&mut heap, Places::WAITING + class * Places::CLASS_BYTES) != 0;
+        let cursor_at = Places::CURSOR + class * Places::CLASS_BYTES;
+        let cursor = usize::from(bytes_of(&mut heap)[cursor_at]);
+        let answer = |answer, heap, cache, header| Refilled {
+            answer,
+            heap,
+            cache,
+            header,
+        };
+        if class == 0 || heap[0].is_multiple_of(16) || active < 2 {
+            return answer(REFILL_ELSEWHERE, heap, cache, header);
+        }
+        cache[0] = 0;
+        let slots = (header[HEADER_SLOTS / 8] >> 32) as u16 as usize;
+        let size = header[HEADER_SIZE / 8] >> 32;
+        let words = slots.div_ceil(64);
+        let found = (1..=words)
+            .map(|on| (cursor + on) % words)
+            .find_map(|word| {
+                let of_word = (slots - word * 64).min(64);
+                let bits = header[HEADER_FREE / 8 + word] & (u64::MAX >> (64 - of_word));
+                (bits != 0).then_some((word, bits))
+            });
+        let Some((word, bits)) = found else {
+            return answer(REFILL_USED_UP, heap, cache, header);
+        };
+        if word <= cursor && waits {
+            return answer(REFILL_ROUND_OVER, heap, cache, header);
+        }
+        let twice = header[(HEADER_FREE + REMOTE_AFTER_FREE) / 8 + word] & bits != 0;
+        let bytes = u64::from(bits.count_ones()) * size;
+        let passed = (heap[Places::BYTES / 8] + bytes) >> 63 != 0;
+        if twice || header[HEADER_NOTES / 8] & Places::NOTED != 0 || passed {
+            return answer(REFILL_ELSEWHERE, heap, cache, header);
+        }
+        heap[Places::TICKS / 8] += 1;
+        heap[Places::SLOTS / 8] += u64::from(bits.count_ones());
+        heap[Places::BYTES / 8] += bytes;
+        bytes_of(&mut heap)[cursor_at] = word as u8;
+        let (first, base) = (bits & bits.wrapping_neg(), header[HEADER_BASE / 8]);
+        header[HEADER_FREE / 8 + word] ^= first;
+        cache = [
+            bits ^ first,
+            (address + HEADER_FREE + 8 * word) as u64,
+            base + word as u64 * 64 * size,
+            size,
+        ];
+        let slot = cache[2] + u64::from(bits.trailing_zeros()) * size;
+        answer(slot as usize, heap, cache, header)
+    }
+
+    #[test]
+    fn a_refill_does_what_it_says() {
+        learn();
+        if !std::is_x86_feature_detected!("popcnt") {
+            return;
+        }
+        let mut random = Random(13);
+        let mut seen = [0; 4];
+        for round in 0..100_000 {
+            let slots = 1 + random.below(256);
+            let words = slots.div_ceil(64);
+            let (class, number) = (random.below(8), 2 + random.below(HEADERS - 2));
+            let mut header = [0u64; HEADER];
+            header[HEADER_BASE / 8] = random.word() & 0xffff_f000;
+            header[HEADER_SIZE / 8] = (16 + random.below(1000) as u64) << 32 | 77;
+            header[HEADER_SLOTS / 8] = (slots as u64) << 32 | 99;
+            for word in 0..4 {
+                header[HEADER_FREE / 8 + word] = random.word() & random.word() & random.word();
+                if random.below(2) == 0 || round % 16 == 0 {
+                    header[HEADER_FREE / 8 + word] = 0;
+                }
+                if random.below(16) == 0 {
+                    header[(HEADER_FREE + REMOTE_AFTER_FREE) / 8 + word] = random.word();
+                }
+            }
+            // Bits past the last slot read free.
+            for slot in slots..256 {
+                header[HEADER_FREE / 8 + slot / 64] |= 1 << (slot % 64);
+            }
+            header[HEADER_NOTES / 8] = if random.below(16) == 0 { 1 << 12 } else { 0x55 };
+            let mut heap = [0u64; 64];
+            heap[Places::TICKS / 8] = random.below(1000) as u64;
+            let left = if random.below(16) == 0 { 99 } else { 1 << 40 };
+            heap[Places::BYTES / 8] = (1 << 63) - left;
+            let at = class * Places::CLASS_BYTES;
+            let active = if random.below(16) == 0 {
+                0
+            } else {
+                number as u32
+            };
+            let waits = random.below(2) as u32 * 5;
+            bytes_of(&mut heap)[Places::ACTIVE + at..][..4].copy_from_slice(&active.to_le_bytes());
+            bytes_of(&mut heap)[Places::WAITING + at..][..4].copy_from_slice(&waits.to_le_bytes());
+            bytes_of(&mut heap)[Places::CURSOR + at] = random.below(words) as u8;
+            let before = Refilled {
+                answer: 0,
+                heap,
+                cache: [random.word(), 1, 2, 3],
+                header,
+            };
+            let mut headers = Box::new([[0; HEADER]; HEADERS]);
+            headers[number] = header;
+            let mut block = Box::new([0u64; BLOCK_BYTES / 8]);
+            block[class * 4..][..4].copy_from_slice(&before.cache);
+            block[Places::HEAP / 8] = heap.as_mut_ptr() as u64;
+            // SAFETY: the block, the heap and the headers were made above, as `Places` says.
+            let answer = unsafe {
+                machine::refill::<Places>(
+                    block.as_mut_ptr().cast(),
+                    class * 32,
+                    heap.as_mut_ptr().cast(),
+                    headers.as_mut_ptr().cast(),
+                )
+            };
+            let after = Refilled {
+                answer: answer.addr(),
+                heap,
+                cache: block[class * 4..][..4].try_into().unwrap(),
+                header: headers[number],
+            };
+            let address = headers[number].as_ptr().addr();
+            let expected = expected(&before, class, address);
+            // Where more is to be done, the cache may be empty or not.
+            let cache = match expected.answer > REFILL_ROUND_OVER {
+                true => expected.cache,
+                false => [after.cache[0], 1, 2, 3],
+            };
+            assert_eq!(after, Refilled { cache, ..expected }, "round {round}");
+            seen[after.answer.min(3)] += 1;
+        }
+        assert!(seen.iter().all(|&count| count > 1000), "{seen:?}");
     }
 }
 

@@ -68,6 +68,7 @@ static_assertions::const_assert_eq!(core::mem::size_of::<Slab>(), 128);
 #[cfg(not(loom))]
 const _: () = {
     use crate::arch::{HEADER_BASE, HEADER_FREE, HEADER_FREES_LEFT, HEADER_OWNER, HEADER_RECIP};
+    use crate::arch::{HEADER_NOTES, HEADER_SIZE, HEADER_SLOTS, REMOTE_AFTER_FREE};
     use crate::layout::slab as layout;
     use core::mem::offset_of;
     static_assertions::const_assert_eq!(offset_of!(Slab, base), HEADER_BASE);
@@ -77,6 +78,10 @@ const _: () = {
         1 << crate::arch::HEADER_SHIFT
     );
     static_assertions::const_assert_eq!(offset_of!(Slab, remote), layout::REMOTE);
+    static_assertions::const_assert_eq!(offset_of!(Slab, remote), HEADER_FREE + REMOTE_AFTER_FREE);
+    static_assertions::const_assert_eq!(offset_of!(Slab, size), HEADER_SIZE);
+    static_assertions::const_assert_eq!(offset_of!(Slab, slots), HEADER_SLOTS);
+    static_assertions::const_assert_eq!(offset_of!(Slab, pages), HEADER_NOTES);
     static_assertions::const_assert_eq!(offset_of!(Slab, recip), HEADER_RECIP);
     static_assertions::const_assert_eq!(offset_of!(Slab, frees_left), HEADER_FREES_LEFT);
     static_assertions::const_assert_eq!(offset_of!(Slab, free), HEADER_FREE);
@@ -156,6 +161,9 @@ pub const SAMPLED: u8 = 1 << 7;
 /// Bits of a header's flags that something follows from when its slots are cached.
 #[cfg(not(loom))]
 const NOTED: u8 = UNTOUCHED | FIRST_FILL | DUE | SAMPLED;
+/// Those bits in the eight bytes from `pages` on, with all of `discarded`.
+#[cfg(not(loom))]
+pub const NOT_PLAIN: u64 = (NOTED as u64) << 8 | 0xffff_ffff << 32;
 
 /// `frees_left` of a slab for which no number of frees is an event.
 pub const FREES_UNCOUNTED: i32 = i32::MAX;
@@ -329,7 +337,6 @@ impl SlabPtr {
         if cfg!(miri) || cfg!(target_endian = "big") {
             return !self.has(NOTED) && self.discarded.load(Relaxed) == 0;
         }
-        let all = (NOTED as u64) << 8 | 0xffff_ffff << 32;
         // SAFETY: the eight bytes from `pages` on lie in the header, at a multiple of eight.
         let word = unsafe {
             &*self
@@ -338,7 +345,7 @@ impl SlabPtr {
                 .byte_add(core::mem::offset_of!(Slab, pages))
                 .cast::<AtomicU64>()
         };
-        word.load(Relaxed) & all == 0
+        word.load(Relaxed) & NOT_PLAIN == 0
     }
 
     /// Size class, or `class::SPAN`.
@@ -614,6 +621,12 @@ impl SlabTable {
         SlabTable(base)
     }
 
+    /// Its address.
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut Slab {
+        self.0.as_ptr()
+    }
+
     /// The header numbered `id`, which was made before.
     #[inline(always)]
     pub fn get(self, id: SlabId) -> SlabPtr {
@@ -637,7 +650,9 @@ const BEFORE: usize = 0;
 const BEHIND: usize = 1;
 
 /// A doubly linked list of slabs through the `LINKS` of their headers. One thread at a time.
+#[repr(C)]
 pub struct List<const LINKS: usize = HOME> {
+    /// First, where `arch::refill` looks.
     head: Cell<SlabId>,
     tail: Cell<SlabId>,
 }

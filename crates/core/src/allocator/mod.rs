@@ -20,6 +20,7 @@ mod resize;
 mod resolve;
 mod thread;
 
+use crate::arch::{REFILL_ELSEWHERE, REFILL_ROUND_OVER, REFILL_USED_UP};
 use crate::class::{cache_offset, class_at, class_of, fit, ClassId, Fit, UpperClass};
 use crate::hardened::{Hardened, Samples};
 use crate::heap::{heap_of, Backend, Heap, HeapRef, NextWord, LARGE};
@@ -151,18 +152,46 @@ impl<O: Os> Allocator<O> {
         cache_offset(size).and_then(|offset| unsafe { thread.take(offset) })
     }
 
-    /// The cache at `offset` bytes into the block is used up, or the thread is kept from using it.
+    /// The cache at `offset` bytes into the block is used up, or the thread is kept from using it. Most often the next word
+    /// of the same slab is cached. All else is in functions of its own, so that no register is saved for it.
     #[cold]
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
-        if thread.hardened.get() != 0 {
-            return self.malloc_hardened_small(size, thread);
+        let mut found = ptr::without_provenance_mut(REFILL_ELSEWHERE);
+        // A hardened thread has no heap here.
+        if let Some(heap) = heap_at_hand(thread) {
+            mark_busy!(thread);
+            // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
+            found = unsafe { heap.on(&self.backend).next_word_at(thread, offset) };
         }
-        self.refill_small(size, thread, offset)
+        if found.addr() > REFILL_ROUND_OVER {
+            return found;
+        }
+        self.refill_otherwise(size, thread, offset, found.addr())
+    }
+
+    /// As [`Allocator::malloc_slow`], which found nothing to cache: `why` is one of [`REFILL_ELSEWHERE`] and its like.
+    #[inline(never)]
+    fn refill_otherwise(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        offset: usize,
+        why: usize,
+    ) -> *mut u8 {
+        let class = class_at(offset);
+        match why {
+            REFILL_ROUND_OVER => self.refill_after_round(class, size, 1, thread),
+            REFILL_USED_UP => self.refill_from_next(class, size, 1, thread),
+            _ => self.refill_small(size, thread, offset),
+        }
     }
 
     #[inline(never)]
     fn refill_small(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            return self.malloc_hardened_small(size, thread);
+        }
         self.refill(class_at(offset), size, 1, thread)
     }
 

@@ -49,7 +49,7 @@ use crate::pages::Pages;
 use crate::profile::Profile;
 use crate::remote::{self, Overlap, Queue};
 use crate::slab::{
-    List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, PARTIAL, UNTOUCHED,
+    List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, NOT_PLAIN, PARTIAL, UNTOUCHED,
 };
 use crate::sync::{
     add_owned, unlinked, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
@@ -58,8 +58,9 @@ use crate::sync::{AtomicU32, AtomicU64};
 use crate::tls::{SlotCache, ThreadCache};
 use crate::units::{SlabId, Slot, PAGE, WORD_SLOTS};
 use core::cell::Cell;
+use core::mem::offset_of;
 use core::ops::Deref;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{compiler_fence, AtomicBool};
 
 pub use abandoned::Abandoned;
@@ -427,6 +428,26 @@ static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
 static_assertions::const_assert!(
     core::mem::offset_of!(Heap, classes) + MANY_CLASSES * core::mem::size_of::<Class>() <= PAGE
 );
+
+/// Where [`arch::refill`] finds what it works on.
+struct Places;
+
+impl arch::Refill for Places {
+    const HEAP: usize = offset_of!(ThreadCache, heap);
+    const TICKS: usize = offset_of!(Heap, ticks);
+    const SLOTS: usize = offset_of!(Heap, slots);
+    const BYTES: usize = offset_of!(Heap, bytes_allocated);
+    const ACTIVE: usize = offset_of!(Heap, classes) + offset_of!(Class, active);
+    const CURSOR: usize = offset_of!(Heap, classes) + offset_of!(Class, cursor);
+    const WAITING: usize = offset_of!(Heap, classes) + offset_of!(Class, partial);
+    const NOTED: u64 = NOT_PLAIN;
+}
+
+static_assertions::const_assert_eq!(
+    core::mem::size_of::<Class>(),
+    <Places as arch::Refill>::CLASS_BYTES
+);
+static_assertions::const_assert_eq!(TICK_EVERY, 16);
 
 /// What became of a refill that looks at the active slab alone.
 #[derive(Clone, Copy, Debug)]
@@ -804,6 +825,27 @@ impl<O: Os> HeapRef<'_, O> {
         match self.take_word(this, slab, (word, bits), class, cache) {
             Some(slot) => NextWord::Taken(slot),
             None => NextWord::Elsewhere,
+        }
+    }
+
+    /// The common half of [`HeapRef::next_word`], for the class whose cache lies at `offset` bytes into the block: the
+    /// slot, or one of [`arch::REFILL_ELSEWHERE`] and its like.
+    ///
+    /// # Safety
+    /// `thread` is the block of the heap's thread, and one of [`ThreadCache::caches`] lies there.
+    #[inline(always)]
+    pub unsafe fn next_word_at(self, thread: &ThreadCache, offset: usize) -> *mut u8 {
+        let (block, heap) = (ptr::from_ref(thread), ptr::from_ref(self.heap));
+        let table = self.table().as_ptr();
+        // SAFETY: the caller vouches for the block and the offset. `Places` tells where the heap has what. Its active slabs
+        // are its own, and have headers in the table.
+        unsafe {
+            arch::refill::<Places>(
+                block.cast_mut().cast(),
+                offset,
+                heap.cast_mut().cast(),
+                table.cast(),
+            )
         }
     }
 
