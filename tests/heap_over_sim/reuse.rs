@@ -48,6 +48,36 @@ fn the_slab_that_waits_longest_is_taken_from_first() {
     heap.is_sound();
 }
 
+/// The active slab, of 256 slots, has `left` free ones, and one as large that waits has `waiting`. All words of the active
+/// one had their turn. Whether the next slot is of the one that waits.
+fn gives_way(left: usize, waiting: usize) -> bool {
+    let heap = Heap::new();
+    let slabs: Vec<_> = (0..4).map(|_| heap.take_slab(0, 64)).collect();
+    let (waits, active) = (&slabs[2], &slabs[3]);
+    assert_eq!([waits.len(), active.len()], [256, 256]);
+    heap.give_all(0, &waits[..waiting]);
+    heap.give_all(0, &active[..left]);
+    let block = heap.take(0, 64);
+    heap.is_sound();
+    // Nothing is lost: all free slots serve before a slab is carved.
+    let slabs = heap.stats().slabs;
+    heap.take_many(0, 64, left + waiting - 1);
+    assert_eq!(heap.stats().slabs, slabs);
+    heap.take(0, 64);
+    assert_eq!(heap.stats().slabs, slabs + 1);
+    heap.is_sound();
+    waits.contains(&block)
+}
+
+/// A few slots that were freed while the active slab had its turn would be taken a few at a time, by a slow path each.
+#[test]
+fn after_a_round_a_slab_with_little_left_gives_way_to_one_with_far_more() {
+    assert!(gives_way(10, 20));
+    assert!(gives_way(64, 128));
+    assert!(!gives_way(10, 19), "hardly more wait");
+    assert!(!gives_way(65, 200), "more than a quarter is left");
+}
+
 /// Slabs that hold any free slot are used before a new one is carved.
 #[test]
 fn no_slab_is_carved_while_a_slot_is_free() {

@@ -433,10 +433,10 @@ mod machine {
 
     /// Caches the free slots of the next word of the active slab that has any, and takes the first: its address. Or one of
     /// [`REFILL_ELSEWHERE`] and its like, and nothing was cached. The cache lies `offset` bytes into `block`, and is empty
-    /// then. `table` is that of headers. Sixty-five instructions, where the very next word has free slots.
+    /// then. `table` is that of headers. Seventy-one instructions, if the very next word has free slots.
     ///
-    /// The compiler keeps in registers what is needed after the loop only. It saves six for that, which is as many
-    /// instructions more as it has registers to save and to restore.
+    /// The compiler keeps in registers what is needed after the loop only, and saves five or six for that. Here it is read
+    /// once more.
     ///
     /// # Safety
     /// `block` is the block of a thread that has `heap`, and no other thread uses either. A slot cache lies at `offset`.
@@ -1291,7 +1291,7 @@ mod tests {
     }
 
     fn bytes_of(heap: &mut [u64; 64]) -> &mut [u8] {
-        // SAFETY: words are bytes too.
+        // SAFETY: the words are borrowed, and each of their bytes may have any value.
         unsafe { core::slice::from_raw_parts_mut(heap.as_mut_ptr().cast(), 512) }
     }
 

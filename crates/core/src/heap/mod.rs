@@ -12,7 +12,8 @@
 //! that sleeps keeps free slots from the others.
 //!
 //! Refill goes round the words of the active slab and round the partial slabs, first in first out. So the slots freed
-//! longest ago are handed out first, sweep by sweep, and a slab gathers free slots until its turn. Then come slabs that
+//! longest ago are handed out first, sweep by sweep, and a slab gathers free slots until its turn. One with little left
+//! after a round waits again, if another one has far more. Then come slabs that
 //! exited threads left, and only then a new one. One kind of class is an exception: it has gone round its slabs again
 //! and again and found them nearly full (see `Class::spare_for`).
 //!
