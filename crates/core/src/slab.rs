@@ -17,7 +17,7 @@ use crate::class::{fit, ClassId, Fit, PAIR, SPAN};
 use crate::owner::{AtomicOwner, Owner, RELEASED};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
-use crate::units::{SlabId, Slot, LINE, PAIR_WORDS, SLOTS, WORDS, WORD_SLOTS};
+use crate::units::{SlabId, Slot, LINE, PAIR_WORDS, WORDS, WORD_SLOTS};
 use core::cell::Cell;
 use core::iter::successors;
 use core::ops::Deref;
@@ -494,7 +494,7 @@ impl SlabPtr {
     #[inline(always)]
     pub fn count_free_in_one(self) -> usize {
         let all = crate::arch::count_all_ones(self.free.each_ref().map(|word| word.load(Relaxed)));
-        all as usize + self.slots() - SLOTS
+        all as usize + self.slots() - crate::units::SLOTS
     }
 
     /// Number of slots freed by other threads and not collected yet.
