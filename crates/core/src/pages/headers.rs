@@ -95,7 +95,16 @@ impl Headers {
             .store(self.epoch.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
+    /// Whether there is a header, or pair, for a slab of `class`.
+    pub(super) fn has(&self, class: ClassId) -> bool {
+        let kind = Headers::kind(class);
+        self.spare[kind] != 0 || self.numbers.wanted(kind + 1) <= self.opened
+    }
+
     pub(super) fn take(&mut self, table: SlabTable, class: ClassId) -> Option<SlabPtr> {
+        if !self.has(class) {
+            return None;
+        }
         self.raise_epoch();
         let kind = Headers::kind(class);
         if self.spare[kind] != 0 {
@@ -104,9 +113,6 @@ impl Headers {
             return Some(slab);
         }
         let n = kind + 1;
-        if self.numbers.wanted(n) > self.opened {
-            return None;
-        }
         let id = self.numbers.free(n as u32);
         let slab = table.get(SlabId(id));
         slab.id.store(id, Relaxed);

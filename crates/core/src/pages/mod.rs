@@ -156,7 +156,7 @@ pub struct Pages {
     ticking: Mutex<()>,
     /// Threads that are about to fork: the break is not moved meanwhile.
     forking: AtomicU32,
-    /// Non-zero where the system refused the last growth, and no slab went back since.
+    /// Non-zero where the system refused the last growth or headers, and no slab went back since.
     refused: AtomicU32,
     /// How many kept slabs gave up their classes. Raised under the page lock.
     given_up: AtomicU32,
@@ -369,6 +369,10 @@ impl Pages {
 
     fn take_run(&self, shape: &Shape) -> Result<(SlabPtr, PageNo, usize, bool), Missing> {
         let inner = &mut *self.inner.lock();
+        // First, so that a heap that has no header is not grown in vain.
+        if !inner.headers.has(shape.class) {
+            return Err(Missing::Headers);
+        }
         let run = shape.pages + shape.align - 1;
         let page = inner.runs.first_fit(run).ok_or(Missing::Pages)?;
         let page = inner.align_up(page, shape.align);
@@ -391,6 +395,9 @@ impl Pages {
             .meta
             .open_to(supply.os, Area::Slabs, &mut opened, numbers.wanted(2));
         self.inner.lock().headers.opened = opened;
+        if !done {
+            self.refused.store(1, Relaxed);
+        }
         supply.meta.header().slabs_made.store(numbers.made, Relaxed);
         supply.meta.header().slabs_apart.store(numbers.end, Relaxed);
         done
