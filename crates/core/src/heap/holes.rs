@@ -18,7 +18,7 @@
 //! quarter is free become sparse, so they drain. The heap looks more rarely where that is of no use, or where the pages
 //! are soon needed again.
 
-use super::thin::live_of_waiting;
+use super::thin::{live_of_waiting, runs};
 use super::{Backend, Class, HeapRef};
 use crate::bitmap::slots_of_word;
 use crate::class::{ClassId, CLASSES};
@@ -219,19 +219,6 @@ fn pages_between(start: usize, end: usize) -> u32 {
     u32::MAX >> (31 - last) & u32::MAX << first
 }
 
-/// The runs of set bits of `pages`: first page and number.
-pub(super) fn runs(mut pages: u32) -> impl Iterator<Item = (usize, usize)> {
-    core::iter::from_fn(move || {
-        if pages == 0 {
-            return None;
-        }
-        let first = pages.trailing_zeros();
-        let n = (pages >> first).trailing_ones();
-        pages &= !(u32::MAX >> (32 - n) << first);
-        Some((first as usize, n as usize))
-    })
-}
-
 /// Whether something was written to `n` free pages of `slab` from its `first` on, where freed slots are cleared: whoever
 /// hands such a slot out is to find that.
 fn holds_evidence<O: Os>(backend: &Backend<O>, slab: SlabPtr, first: usize, n: usize) -> bool {
@@ -412,6 +399,11 @@ impl<O: Os> HeapRef<'_, O> {
         this.sparse.push(slab);
     }
 
+    /// One bit for each page of `slab` that lies idle and is not discarded.
+    pub(super) fn idle_pages_of(self, slab: SlabPtr) -> u32 {
+        idle_pages(slab) & !slab.discarded.load(Relaxed)
+    }
+
     /// Discards `pages` of `slab`, on which no slot is live. Returns how many bytes.
     pub(super) fn discard_part(self, slab: SlabPtr, pages: u32) -> usize {
         let bytes = self.discard_pages(slab, pages, Purpose::Tick);
@@ -530,26 +522,6 @@ mod tests {
                     .fold(0, |pages, page| pages | 1 << page);
                 assert_eq!(pages_between(start, end), expected, "{start} to {end}");
             }
-        }
-    }
-
-    #[test]
-    fn runs_cover_just_the_set_bits() {
-        let halves = (0..=u32::from(u16::MAX)).step_by(7);
-        let mixed = halves.flat_map(|low| [low, low << 16, !low, low | low.reverse_bits()]);
-        for pages in mixed {
-            let mut covered = 0;
-            for (first, n) in runs(pages) {
-                let run = (((1u64 << n) - 1) << first) as u32;
-                assert_eq!(covered & run, 0);
-                assert_eq!(
-                    u64::from(pages) >> (first + n) & 1,
-                    0,
-                    "a run is as long as can be"
-                );
-                covered |= run;
-            }
-            assert_eq!(covered, pages);
         }
     }
 

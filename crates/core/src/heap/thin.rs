@@ -17,7 +17,6 @@
 //! A slab of which less is free waits for a tick. A program that replaces its blocks at random has hardly any thin slabs
 //! and pays nothing.
 
-use super::holes::{idle_pages, runs};
 use super::{count_steadily, Heap, HeapRef};
 use crate::class::{ClassId, LOCAL_CLASSES, MANY_MAX};
 use crate::counters;
@@ -165,6 +164,19 @@ fn freed_bytes(slab: SlabPtr, before: usize, free: usize) -> usize {
     free.saturating_sub(counted) * slab.size()
 }
 
+/// The runs of set bits of `pages`: first page and number.
+pub(super) fn runs(mut pages: u32) -> impl Iterator<Item = (usize, usize)> {
+    core::iter::from_fn(move || {
+        if pages == 0 {
+            return None;
+        }
+        let first = pages.trailing_zeros();
+        let n = (pages >> first).trailing_ones();
+        pages &= !(u32::MAX >> (32 - n) << first);
+        Some((first as usize, n as usize))
+    })
+}
+
 /// Bytes that lie idle in thin slabs, by how many such pages lie side by side: [`RUN_MOST`] stands for more too.
 #[derive(Default)]
 struct Idle {
@@ -293,11 +305,6 @@ impl<O: Os> HeapRef<'_, O> {
         self.thin.change(|kept| kept.give(gone, now));
     }
 
-    /// One bit for each page of `slab` that lies idle and is not discarded.
-    fn idle_pages_of(self, slab: SlabPtr) -> u32 {
-        idle_pages(slab) & !slab.discarded.load(Relaxed)
-    }
-
     /// `bytes` bytes of `slab`, which were discarded, are to be used again.
     pub(super) fn take_discarded(self, slab: SlabPtr, bytes: usize) {
         if has_large_slots(slab) {
@@ -372,6 +379,26 @@ impl Heap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_cover_just_the_set_bits() {
+        let halves = (0..=u32::from(u16::MAX)).step_by(7);
+        let mixed = halves.flat_map(|low| [low, low << 16, !low, low | low.reverse_bits()]);
+        for pages in mixed {
+            let mut covered = 0;
+            for (first, n) in runs(pages) {
+                let run = (((1u64 << n) - 1) << first) as u32;
+                assert_eq!(covered & run, 0);
+                assert_eq!(
+                    u64::from(pages) >> (first + n) & 1,
+                    0,
+                    "a run is as long as can be"
+                );
+                covered |= run;
+            }
+            assert_eq!(covered, pages);
+        }
+    }
 
     #[test]
     fn the_longest_runs_go_of_which_enough_lies_idle() {
