@@ -433,7 +433,7 @@ mod machine {
 
     /// Caches the free slots of the next word of the active slab that has any, and takes the first: its address. Or one of
     /// [`REFILL_ELSEWHERE`] and its like, and nothing was cached. The cache lies `offset` bytes into `block`, and is empty
-    /// then. `table` is that of headers. Seventy-one instructions, if the very next word has free slots.
+    /// then. `table` is that of headers. Seventy-two instructions, if the very next word has free slots.
     ///
     /// The compiler keeps in registers what is needed after the loop only, and saves five or six for that. Here it is read
     /// once more.
@@ -453,6 +453,11 @@ mod machine {
         // and the loop goes no further than to its last one. The class of header pairs is left out.
         unsafe {
             asm!(
+                // Whether the processor counts bits. By the global offset table: a program may have the crate in a
+                // shared library of its own, where nobody knows the distance.
+                "mov {word}, qword ptr [rip + {counts}@GOTPCREL]",
+                "cmp byte ptr [{word}], {HAS_ONE}",
+                "jne 6f",
                 // The class.
                 "test {offset}, {offset}",
                 "je 6f",
@@ -521,8 +526,6 @@ mod machine {
                 "test qword ptr [{slab} + {NOTES}], {a}",
                 "jnz 6b",
                 // What is handed out.
-                "cmp byte ptr [rip + {counts}], {HAS_ONE}",
-                "jne 6b",
                 "popcnt {a}, {bits}",
                 "mov {b:e}, dword ptr [{slab} + {HEADER_SIZE}]",
                 "add dword ptr [rcx + {SLOTS}], {a:e}",
@@ -1425,7 +1428,10 @@ mod tests {
                 header: headers[number],
             };
             let address = headers[number].as_ptr().addr();
-            let expected = expected(&before, class, address);
+            let expected = match cfg!(slabside_portable) {
+                true => Refilled { ..before },
+                false => expected(&before, class, address),
+            };
             // Where more is to be done, the cache may be empty or not.
             let cache = match expected.answer > REFILL_ROUND_OVER {
                 true => expected.cache,
@@ -1434,7 +1440,8 @@ mod tests {
             assert_eq!(after, Refilled { cache, ..expected }, "round {round}");
             seen[after.answer.min(3)] += 1;
         }
-        assert!(seen.iter().all(|&count| count > 1000), "{seen:?}");
+        let all = seen.iter().all(|&count| count > 1000);
+        assert!(all || cfg!(slabside_portable), "{seen:?}");
     }
 }
 

@@ -36,7 +36,7 @@ use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, LOCAL_MAX, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::Relaxed, Ordering::SeqCst};
 
 pub(crate) use caller::Caller;
 pub(crate) use resolve::{Live, Region, Target};
@@ -93,7 +93,12 @@ const HOOKED: u32 = 2;
 /// The thread's heap, unless a signal handler interrupted a slow path that may be at work on it.
 #[inline(always)]
 fn heap_at_hand(thread: &ThreadCache) -> Option<&Heap> {
-    heap_of(thread).filter(|_| thread.busy.get() == 0)
+    if thread.busy.get() != 0 {
+        return None;
+    }
+    // The heap is read after that: what a path has left that a handler mends may be another heap.
+    compiler_fence(SeqCst);
+    heap_of(thread)
 }
 
 /// The cache of `class`.
@@ -159,10 +164,13 @@ impl<O: Os> Allocator<O> {
     fn malloc_slow(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
         let mut found = ptr::without_provenance_mut(REFILL_ELSEWHERE);
         // A hardened thread has no heap here.
-        if let Some(heap) = heap_at_hand(thread) {
+        if thread.busy.get() == 0 {
             mark_busy!(thread);
-            // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
-            found = unsafe { heap.on(&self.backend).next_word_at(thread, offset) };
+            // After the mark nobody gives the thread another heap, which is read a second time.
+            if let Some(heap) = heap_of(thread) {
+                // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
+                found = unsafe { heap.on(&self.backend).next_word_at(thread, offset) };
+            }
         }
         if found.addr() > REFILL_ROUND_OVER {
             return found;
