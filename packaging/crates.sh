@@ -28,7 +28,7 @@ done
 # The registry has no slabside yet: cargo takes the unpacked ones in its place, and the same versions of all others.
 cat > "$scratch/Cargo.toml" << 'MANIFEST'
 [workspace]
-members = ["slabside-*", "user"]
+members = ["slabside-*", "user", "shared"]
 resolver = "2"
 MANIFEST
 # A program as its users write it, of another crate.
@@ -54,6 +54,24 @@ fn main() {
     println!("live");
 }
 PROGRAM
+# And a library of Rust, which is linked before the program is.
+mkdir -p "$scratch/shared/src"
+cat > "$scratch/shared/Cargo.toml" << 'MANIFEST'
+[package]
+name = "shared"
+version = "0.0.0"
+edition = "2021"
+
+[lib]
+crate-type = ["dylib"]
+
+[dependencies]
+slabside = { version = "0", features = ["allocator-api2", "override", "valgrind"] }
+MANIFEST
+cat > "$scratch/shared/src/lib.rs" << 'LIBRARY'
+#[global_allocator]
+static ALLOCATOR: slabside::Slabside = slabside::Slabside;
+LIBRARY
 {
     echo '[patch.crates-io]'
     for name in slabside-base slabside-core slabside slabside-view; do
@@ -68,6 +86,7 @@ cargo metadata --format-version 1 > /dev/null # leaves out of Cargo.lock what on
 cargo install --quiet --debug --locked --root "$scratch/root" --path slabside-cli-[0-9]*
 
 [ "$(cargo run --quiet --locked -p user)" = live ]
+cargo build --quiet --locked -p shared
 
 export HOME=$scratch/home
 unset XDG_CACHE_HOME LD_PRELOAD SLABSIDE_LIBRARY SLABSIDE_OPTIONS

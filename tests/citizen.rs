@@ -196,6 +196,33 @@ fn a_handler_may_allocate_between_any_two_instructions_outside_the_fast_paths() 
     }
 }
 
+/// What a handler left is mended by the next one in the middle of another malloc.
+#[test]
+fn a_path_that_was_left_is_mended_between_any_two_instructions_of_the_next() {
+    for form in FORMS {
+        let program = compile_as(form, "citizen/left_again.c", &["-pthread"]);
+        if !installed(&["nm"]) {
+            return;
+        }
+        let (object, malloc) = match form {
+            Form::Prefixed => (program.as_path(), "slabside_malloc"),
+            Form::Preloaded => (artifacts().preload.as_path(), "malloc"),
+        };
+        let functions = functions(object);
+        let found = |is: &dyn Fn(&str) -> bool| {
+            let found = functions.iter().find(|function| is(&function.name));
+            found.expect("a function of that name")
+        };
+        let (malloc, slow) = (
+            found(&|name| name == malloc),
+            found(&|name| name.contains("malloc_slow")),
+        );
+        let args = [slow.start.wrapping_sub(malloc.start), slow.length].map(|n| n.to_string());
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        assert_eq!(run(&program, &args, &environment(form)).passed(), "done\n");
+    }
+}
+
 /// By the static library, whose functions the program calls by name.
 #[test]
 fn a_handler_in_a_slow_path_loses_no_span_and_waits_for_nobody() {
