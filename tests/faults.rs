@@ -160,6 +160,27 @@ fn large_blocks_one_by_one() {
     survives_each(SimConfig::default(), &script, 1);
 }
 
+/// Pages of freed blocks move to later ones: mappings for them, the moves to and fro and what is cut off fail.
+#[test]
+fn pages_of_large_hardened_blocks_that_move() {
+    let mut script = Vec::new();
+    for i in 0..8 {
+        script.push(many(0, (140 << 10) + (i << 16), 2));
+        script.push(free(1, i, 1, 1));
+    }
+    script.push(free(0, 0, 100, 1));
+    script.extend([
+        many(0, 400 << 10, 2),
+        Op::Clock(1000),
+        Op::Reclaim(0),
+        many(0, 2 << 20, 2),
+        free(0, 0, 2, 1),
+    ]);
+    for options in ["hardened", "guard"] {
+        survives_each(sim_with(|config| config.options = options), &script, 3);
+    }
+}
+
 #[test]
 fn spans_resized_binned_and_given_back() {
     let mut script = Vec::new();

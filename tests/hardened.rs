@@ -168,6 +168,32 @@ fn a_freed_large_block_cannot_be_touched() {
     faults("read_after_free_of_a_large_block", "guard");
 }
 
+/// A kernel without guards (before Linux 6.13) moves none, which the program knows of.
+#[test]
+fn pages_of_freed_large_blocks_serve_later_ones_and_bring_nothing_along() {
+    for case in [
+        "they_serve_later_blocks",
+        "what_was_not_used_stays_so",
+        "none_come_of_a_block_that_something_was_set_for",
+        "guards_of_the_programs_own_do_not_come",
+        "locked_memory_stays_and_counts",
+        "no_byte_comes_along",
+        "they_count",
+        "a_limit_suffices",
+        "forks_are_survived",
+    ] {
+        for (form, options) in FORMS
+            .into_iter()
+            .flat_map(|form| [(form, "hardened"), (form, "guard")])
+        {
+            let program = compile_as(form, "hardened/pages.c", &[]);
+            let mut variables = environment(form);
+            variables.push(("SLABSIDE_OPTIONS", options));
+            run(&program, &[case], &variables).passed();
+        }
+    }
+}
+
 #[test]
 fn a_double_free_is_found_at_once_wherever_the_block_is() {
     for options in ["hardened", "quarantine", "guard"] {

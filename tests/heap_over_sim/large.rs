@@ -90,6 +90,56 @@ fn a_block_that_must_move_takes_the_place_of_a_freed_one() {
     heap.is_sound();
 }
 
+/// A freed block's pages are clear before a later one has them, and count once. What lives and is kept is never more than
+/// what lived lately.
+#[test]
+fn pages_of_a_hardened_block_move_to_later_ones() {
+    for options in ["hardened", "guard"] {
+        let heap = Heap::with(sim_with(|config| config.options = options));
+        let full = |size: usize| {
+            let block = heap.take(0, size);
+            // SAFETY: a live block of as many bytes.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(block as *mut u8, size) };
+            assert!(bytes.iter().all(|&byte| byte == 0));
+            bytes.fill(0x5a);
+            block
+        };
+        let blocks = [1 << 20, 1 << 20, 2 << 20].map(full);
+        let mapped = heap.stats().mapped;
+        assert_eq!(mapped, 4 << 20);
+        heap.give_all(0, &blocks);
+        let kept = heap.stats().idle_large;
+        assert!(kept > 1 << 20 && kept == heap.stats().mapped);
+        heap.is_sound();
+        // As large, smaller, and larger than what is kept.
+        let others = [1 << 20, 300 << 10, 3 << 20].map(full);
+        let now = heap.stats();
+        assert_eq!(
+            now.mapped,
+            now.idle_large + (1 << 20) + (300 << 10) + (3 << 20)
+        );
+        assert!(now.idle_large < kept - (1 << 20));
+        heap.give_all(0, &others);
+        assert!(heap.stats().mapped <= (4 << 20) + (300 << 10));
+        quieten(&heap);
+        assert_eq!(heap.stats().mapped, 0);
+        heap.is_sound();
+    }
+}
+
+/// Where the limit forbids both, kept pages go back rather than a block is refused.
+#[test]
+fn kept_pages_of_hardened_blocks_keep_to_the_limit() {
+    let options = "hardened,limit-hard:16m";
+    let heap = Heap::with(sim_with(|config| config.options = options));
+    for _ in 0..20 {
+        let blocks = heap.take_many(0, 1 << 20, 8);
+        heap.give_all(0, &blocks);
+        heap.give(0, heap.take(0, 8 << 20));
+    }
+    heap.is_sound();
+}
+
 /// Where no range is long enough, what was freed moves to where it is needed.
 #[test]
 fn pages_of_freed_blocks_are_used_again_in_a_larger_one() {

@@ -395,6 +395,22 @@ impl Vm for Sim {
         unsafe { self.call().move_over(start, bytes, to) }
     }
 
+    unsafe fn move_out(
+        &self,
+        start: NonNull<u8>,
+        bytes: usize,
+        to: NonNull<u8>,
+        part: usize,
+    ) -> Moved {
+        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
+        unsafe { self.call().move_out(start, bytes, to, part) }
+    }
+
+    unsafe fn move_in(&self, start: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Moved {
+        // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
+        unsafe { self.call().move_in(start, old, to, new) }
+    }
+
     unsafe fn stretch(&self, start: NonNull<u8>, old: usize, new: usize) -> bool {
         self.call().stretch(start, old, new)
     }

@@ -171,20 +171,94 @@ impl State {
         for pages in [&old, &new] {
             self.expect("move_over", pages.clone(), &[Page::Mapped]);
         }
-        if self.fails() {
-            // One way to fail after the other.
-            self.loses = !self.loses;
-            if !self.loses {
-                return Moved::Refused;
-            }
-            // SAFETY: the caller gives up what lies at `to`.
-            unsafe { self.make_absent(new) };
-            return Moved::Lost;
+        // SAFETY: the caller gives up what lies at `to`.
+        if let Some(failed) = unsafe { self.fails_to_move(new) } {
+            return failed;
         }
         // SAFETY: both ranges are usable and apart, and the caller gives up what lies at `to` and the old one.
         unsafe {
             ptr::copy_nonoverlapping(start.as_ptr(), to.as_ptr(), bytes);
             self.make_absent(old);
+        }
+        Moved::Done
+    }
+
+    /// How a move over the pages `to` fails, if it does: one way after the other.
+    ///
+    /// # Safety
+    /// Nobody uses what lies there.
+    unsafe fn fails_to_move(&mut self, to: Range<usize>) -> Option<Moved> {
+        if !self.fails() {
+            return None;
+        }
+        self.loses = !self.loses;
+        if !self.loses {
+            return Some(Moved::Refused);
+        }
+        // SAFETY: the caller guarantees that nobody uses the range.
+        unsafe { self.make_absent(to) };
+        Some(Moved::Lost)
+    }
+
+    /// # Safety
+    /// Nobody uses what lies at `to`, nor the block.
+    pub(super) unsafe fn move_out(
+        &mut self,
+        start: NonNull<u8>,
+        bytes: usize,
+        to: NonNull<u8>,
+        part: usize,
+    ) -> Moved {
+        // The page behind it is the caller's too.
+        let block = self.range("move_out", start, bytes + self.config.page_size);
+        let new = self.range("move_out", to, part);
+        assert!(
+            part <= bytes && (block.end <= new.start || new.end <= block.start),
+            "sim: move_out of more than there is, or to the same place"
+        );
+        for pages in [&block, &new] {
+            self.expect("move_out", pages.clone(), &[Page::Mapped]);
+        }
+        // SAFETY: the caller gives up what lies at `to`.
+        if let Some(failed) = unsafe { self.fails_to_move(new) } {
+            return failed;
+        }
+        // SAFETY: both ranges are usable and apart, and nobody uses them.
+        unsafe {
+            ptr::copy_nonoverlapping(start.as_ptr(), to.as_ptr(), part);
+            ptr::write_bytes(start.as_ptr(), 0, part);
+        }
+        Moved::Done
+    }
+
+    /// # Safety
+    /// Nobody uses what lies at `to`, nor the old range.
+    pub(super) unsafe fn move_in(
+        &mut self,
+        start: NonNull<u8>,
+        old: usize,
+        to: NonNull<u8>,
+        new: usize,
+    ) -> Moved {
+        assert!(old <= new, "sim: move_in of more than there is room for");
+        let from = self.range("move_in", start, old);
+        let over = self.range("move_in", to, new);
+        assert!(
+            from.end <= over.start || over.end <= from.start,
+            "sim: move_in of ranges that overlap"
+        );
+        for pages in [&from, &over] {
+            self.expect("move_in", pages.clone(), &[Page::Mapped]);
+        }
+        // SAFETY: the caller gives up what lies at `to`.
+        if let Some(failed) = unsafe { self.fails_to_move(over) } {
+            return failed;
+        }
+        // SAFETY: both ranges are usable and apart, and the caller gives up what lies at `to` and the old one.
+        unsafe {
+            ptr::copy_nonoverlapping(start.as_ptr(), to.as_ptr(), old);
+            ptr::write_bytes(to.as_ptr().add(old), 0, new - old);
+            self.make_absent(from);
         }
         Moved::Done
     }

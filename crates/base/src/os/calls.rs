@@ -120,6 +120,17 @@ pub(super) unsafe fn move_to(start: usize, bytes: usize, to: usize) -> Result<()
     unsafe { ask(libc::SYS_mremap, arguments).map(drop) }
 }
 
+/// mremap(2) of a part of one mapping to `to`, over the `new` bytes that lie there, as so many bytes. The old range is gone.
+///
+/// # Safety
+/// The caller owns both ranges, and needs nothing of what lies at `to`.
+pub(super) unsafe fn move_as(start: usize, old: usize, to: usize, new: usize) -> Answer {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    let arguments = [start, old, new, flags as usize, to];
+    // SAFETY: the caller owns both ranges.
+    unsafe { ask(libc::SYS_mremap, arguments) }
+}
+
 /// mprotect(2).
 ///
 /// # Safety

@@ -245,27 +245,30 @@ impl Linux {
         }
     }
 
+    /// Whether the `bytes` bytes from `start` on lie in one mapping of the kernel's.
+    fn is_one(&self, start: usize, bytes: usize) -> bool {
+        let page = self.page_size();
+        // SAFETY: the callers' range, which stays where it is. It is asked to grow by a page: the kernel says EFAULT where
+        // it is not one mapping, before it looks for room. The page goes again at once.
+        unsafe {
+            let grown = calls::remap(start, bytes, bytes + page, 0);
+            if grown.is_ok() {
+                calls::unmap(start + bytes, page);
+            }
+            grown != Err(libc::EFAULT)
+        }
+    }
+
     /// How many of the `bytes` bytes from `start` on lie in one mapping of the kernel's.
     fn piece(&self, start: usize, bytes: usize) -> usize {
         let page = self.page_size();
-        let is_one = |bytes: usize| {
-            // SAFETY: the caller's range, which stays where it is. It is asked to grow by a page: the kernel says EFAULT
-            // where it is not one mapping, before it looks for room. The page goes again at once.
-            unsafe {
-                let grown = calls::remap(start, bytes, bytes + page, 0);
-                if grown.is_ok() {
-                    calls::unmap(start + bytes, page);
-                }
-                grown != Err(libc::EFAULT)
-            }
-        };
-        if is_one(bytes) {
+        if self.is_one(start, bytes) {
             return bytes;
         }
         let (mut one, mut several) = (page, bytes);
         while several - one > page {
             let middle = (one + several) / 2 / page * page;
-            if is_one(middle) {
+            if self.is_one(start, middle) {
                 one = middle;
             } else {
                 several = middle;
@@ -512,6 +515,53 @@ impl Vm for Linux {
             self.move_each(at(start), bytes, at(to), |from, bytes, to| {
                 calls::move_to(from, bytes, to)
             })
+        }
+    }
+
+    unsafe fn move_out(
+        &self,
+        start: NonNull<u8>,
+        bytes: usize,
+        to: NonNull<u8>,
+        part: usize,
+    ) -> Moved {
+        let (page, start, to) = (self.page_size(), at(start), at(to));
+        // What the program sets for its block makes a mapping apart of it. A fence that is one by its protection always
+        // lies in another mapping. All the process's memory may be locked, with fences and all.
+        let may = self.fences.way.load(Relaxed) == BY_GUARD
+            && self.moves_pieces()
+            && self.is_one(start, bytes + page)
+            && !is_locked(start, page)
+            && !is_locked(to, page);
+        if !may {
+            return Moved::Refused;
+        }
+        // SAFETY: the caller owns both ranges, and nobody uses either.
+        if unsafe { calls::move_to(start, part, to) }.is_err() {
+            self.pieces.store(STAY, Relaxed);
+            return Moved::Lost;
+        }
+        // SAFETY: the pages that have moved. Guards that the program has put among them came along, and would fault.
+        unsafe {
+            if calls::advise(to, part, GUARD_REMOVE) {
+                return Moved::Done;
+            }
+            calls::unmap(to, part);
+        }
+        Moved::Lost
+    }
+
+    unsafe fn move_in(&self, start: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Moved {
+        let (page, start, to) = (self.page_size(), at(start), at(to));
+        // What is to be locked would not be any more, and the other way round.
+        if is_locked(start, page) || is_locked(to, page) || !self.is_one(start, old) {
+            return Moved::Refused;
+        }
+        // SAFETY: the caller owns both ranges, and nobody uses either.
+        match unsafe { calls::move_as(start, old, to, new) } {
+            Ok(_) => Moved::Done,
+            // The kernel may have unmapped the new place before it refused.
+            Err(_) => Moved::Lost,
         }
     }
 
@@ -1151,6 +1201,69 @@ mod tests {
             assert_eq!(linux().move_over(from, 3 * BYTES, to), Moved::Refused);
         }
         assert!(is_whole(start));
+    }
+
+    /// A block of `BYTES` bytes with its fence behind it. `None` where the kernel has no guards that leave a mapping whole.
+    fn fenced(linux: &Linux) -> Option<NonNull<u8>> {
+        let block = map_anonymous(BYTES + 4096, READ_WRITE, 0).unwrap();
+        // SAFETY: a range of the test's own.
+        unsafe {
+            block.write_bytes(0xee, BYTES);
+            linux.fence(block.add(BYTES), 4096);
+        }
+        (linux.fences.way.load(Relaxed) == BY_GUARD).then_some(block)
+    }
+
+    #[test]
+    fn pages_move_out_while_nothing_is_set_for_their_block() {
+        let linux = linux();
+        for kind in 0..5 {
+            let Some(block) = fenced(&linux) else { return };
+            let to = map_anonymous(BYTES, READ_WRITE, 0).unwrap();
+            let all = block.as_ptr().cast();
+            // SAFETY: ranges of the test's own.
+            let done = unsafe {
+                match kind {
+                    0 => libc::mprotect(all, BYTES, libc::PROT_READ),
+                    1 => libc::mprotect(all.add(BYTES / 2), 4096, libc::PROT_NONE),
+                    2 => libc::madvise(all, BYTES, libc::MADV_DONTFORK),
+                    3 => libc::madvise(all, BYTES, libc::MADV_DONTDUMP),
+                    // It says that the fence cannot be read, and has locked both.
+                    _ => libc::mlock(all, BYTES + 4096) + 1,
+                }
+            };
+            assert_eq!(done, 0);
+            // SAFETY: ranges of the test's own.
+            let moved = unsafe { linux.move_out(block, BYTES, to, BYTES) };
+            assert_eq!(moved, Moved::Refused);
+        }
+        let Some(block) = fenced(&linux) else { return };
+        let to = map_anonymous(BYTES / 2, READ_WRITE, 0).unwrap();
+        // SAFETY: ranges of the test's own. A guard of the program's own is no obstacle, nor one afterwards.
+        unsafe {
+            assert!(calls::advise(at(block), 4096, GUARD_INSTALL));
+            assert_eq!(linux.move_out(block, BYTES, to, BYTES / 2), Moved::Done);
+            assert_eq!((to.read(), to.add(4096).read()), (0, 0xee));
+            assert_eq!(block.add(4096).read(), 0);
+            assert_eq!(block.add(BYTES / 2).read(), 0xee);
+        }
+        // Over another block, which has its fence again then and can be asked about.
+        let Some(other) = fenced(&linux) else { return };
+        // SAFETY: ranges of the test's own.
+        unsafe {
+            let moved = linux.move_in(to, BYTES / 2, other, BYTES + 4096);
+            assert_eq!(moved, Moved::Done);
+            assert_eq!(other.add(4096).read(), 0xee);
+            assert_eq!(other.add(BYTES / 2).read(), 0);
+            assert!(linux.fence(other.add(BYTES), 4096));
+            let to = map_anonymous(BYTES, READ_WRITE, 0).unwrap();
+            assert_eq!(linux.move_out(other, BYTES, to, BYTES), Moved::Done);
+            // Nor do they move to where memory is locked, or from there.
+            let Some(last) = fenced(&linux) else { return };
+            assert_eq!(libc::mlock(to.as_ptr().cast(), 4096), 0);
+            let moved = linux.move_in(to, BYTES, last, BYTES + 4096);
+            assert_eq!(moved, Moved::Refused);
+        }
     }
 
     #[test]

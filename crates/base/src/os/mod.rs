@@ -145,6 +145,27 @@ pub trait Vm: Sync {
     /// As [`Vm::unmap`], of both ranges, which are apart.
     unsafe fn move_over(&self, start: NonNull<u8>, bytes: usize, to: NonNull<u8>) -> Moved;
 
+    /// Moves the first `part` bytes of a block over `to`. The block stays, and its bytes that moved read as zero. Refused
+    /// unless the block and the page behind it, which is fenced and the caller's too, are one mapping for the system: then
+    /// nothing was set for the block alone, be it protection, advice or a lock.
+    ///
+    /// # Safety
+    /// As [`Vm::move_over`]. Nobody uses the block any more.
+    unsafe fn move_out(
+        &self,
+        start: NonNull<u8>,
+        bytes: usize,
+        to: NonNull<u8>,
+        part: usize,
+    ) -> Moved;
+
+    /// Moves `old` bytes over the front of `new` others, which are one mapping with them from then on: those behind are
+    /// zero. `Lost` says that all of the others are nobody's any more. Refused where any of it is locked in memory.
+    ///
+    /// # Safety
+    /// As [`Vm::move_over`], of `old` and of `new` bytes.
+    unsafe fn move_in(&self, start: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Moved;
+
     /// Grows a mapping at its place. Bytes beyond the old size are zero. False where there is no room after it.
     ///
     /// # Safety

@@ -247,6 +247,43 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
         Moved::Refused
     }
 
+    unsafe fn move_out(
+        &self,
+        start: NonNull<u8>,
+        bytes: usize,
+        to: NonNull<u8>,
+        part: usize,
+    ) -> Moved {
+        // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
+        unsafe { self.os.move_out(start, bytes, to, part) }
+    }
+
+    /// The fence behind the block comes along, so that both are one mapping: else `move_out` would refuse the block later.
+    /// Where the block was lost and cannot be mapped there again, its other fence goes with it.
+    unsafe fn move_in(&self, start: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Moved {
+        let page = self.os.page_size();
+        // SAFETY: the caller's promise is the same, and `map` put a fence behind the block.
+        let moved = unsafe { self.os.move_in(start, old, to, new + page) };
+        if moved == Moved::Refused {
+            return moved;
+        }
+        let is_there = moved == Moved::Done || self.os.map_at(to.as_ptr() as usize, new + page);
+        // SAFETY: the page behind the block was mapped anew with it. The one before it is the other fence.
+        unsafe {
+            if is_there {
+                self.os.fence(to.add(new), page);
+            } else {
+                self.os.unmap(to.sub(page), page);
+                self.os.fences_gone(FENCES);
+                self.mapped.store(0, Relaxed);
+            }
+        }
+        match moved {
+            Moved::Lost if is_there => Moved::Refused,
+            moved => moved,
+        }
+    }
+
     fn map_at(&self, _: usize, _: usize) -> bool {
         false
     }

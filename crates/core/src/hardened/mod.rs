@@ -21,6 +21,7 @@ mod sample;
 mod sizes;
 mod thread;
 mod mitigations;
+mod warm;
 
 use crate::arch::prefetch;
 use crate::bitmap;
@@ -1290,6 +1291,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
         };
         match (found, guard_pages) {
             (Found::Live(block), GuardPages::Both) => {
+                self.keep_pages(block);
                 // SAFETY: it was live, lay between guard pages, and was taken out just now.
                 unsafe { self.held.hold(&self.backend.os, addr, block.bytes) };
                 Ok(())

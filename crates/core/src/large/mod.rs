@@ -52,6 +52,8 @@ const GRAIN: usize = 64 << 10;
 /// The fewest kept bytes that are moved to where they are needed. Of fewer a heap stays so lean that the next request
 /// finds no range either, and moves again.
 const FILL_LEAST: usize = 2 << 20;
+/// As [`FILL_LEAST`], of blocks that lie apart: the pages are clear, and each would be fresh.
+const APART_LEAST: usize = 64 << 10;
 /// The part of the mappings that a process may have which moved bytes may take, at [`FILL_LEAST`] each.
 const MOVED_PART: usize = 32;
 /// The most address space taken for a block to grow into, in bytes.
@@ -135,6 +137,9 @@ struct Inner {
     pressed: usize,
     /// Whether freed blocks may rest.
     rests: bool,
+    /// Whether each block has a mapping of its own, between guard pages. Nothing is kept then but clear pages, which
+    /// move to new blocks.
+    apart: bool,
     /// Bytes that may come to rest before the next look at the clock.
     unseen: usize,
     /// Bytes that may come to rest before more is kept than the bound allows.
@@ -174,6 +179,7 @@ impl Large {
             way: Learnt::new(SPARE, usize::MAX),
             pressed: 0,
             rests: false,
+            apart: false,
             unseen: 0,
             allowance: 0,
             opened: [0; 2],
@@ -189,7 +195,8 @@ impl Large {
         let inner = &mut *self.inner.lock();
         inner.interval = options.get(Name::Decay) as u64;
         // The block that was freed last is the easiest one to foretell.
-        inner.rests = !options.is_on(Name::Hardened) && !options.is_on(Name::Random);
+        inner.apart = options.is_on(Name::Hardened) || options.is_on(Name::Guard);
+        inner.rests = !inner.apart && !options.is_on(Name::Random);
     }
 
     /// States in the region's header where the large blocks are recorded, and how.
@@ -226,7 +233,7 @@ impl Large {
                 let (block, unused) =
                     filled.or_else(|| Some((map_fresh(supply, bytes, align)?, bytes)))?;
                 self.enter(supply, block, unused)?;
-                (block, unused == block.bytes)
+                (block, unused == block.bytes || self.keeps_clear())
             }
         };
         count_one(supply.meta, block.bytes);
@@ -255,6 +262,11 @@ impl Large {
         rested.or_else(|| inner.reuse(bytes, align))
     }
 
+    /// Whether all that is kept reads as zero.
+    fn keeps_clear(&self) -> bool {
+        self.inner.lock().apart
+    }
+
     /// Whether the table has no room for one more block.
     fn is_full(&self) -> bool {
         !self.inner.lock().table.has_room()
@@ -276,6 +288,9 @@ impl Large {
     /// Moves kept pages over what was mapped just now, the part `new` of `block`, so that they are used again. Says how
     /// many bytes are left as they were. `None` where a part of the block was lost, and so all of it is given up.
     fn fill<O: Vm>(&self, supply: Supply<O>, block: Block, new: Block) -> Option<(Block, usize)> {
+        if self.keeps_clear() {
+            return self.fill_apart(supply, block);
+        }
         let mut left = new.bytes;
         while left >= FILL_LEAST {
             let Some(kept) = self.inner.lock().kept_to_move(FILL_LEAST, left) else {
@@ -318,6 +333,72 @@ impl Large {
         Some((block, left))
     }
 
+    /// As `fill`, of a block that has a mapping of its own and is to stay one: kept pages become its front.
+    fn fill_apart<O: Vm>(&self, supply: Supply<O>, block: Block) -> Option<(Block, usize)> {
+        let kept = self.inner.lock().kept_to_move(APART_LEAST, block.bytes);
+        let Some(kept) = kept.filter(|kept| kept.bytes <= block.bytes) else {
+            return Some((block, block.bytes));
+        };
+        let (start, to) = (kept.address as *mut u8, block.address as *mut u8);
+        let moved = match NonNull::new(start).zip(NonNull::new(to)) {
+            // SAFETY: both ranges are in no record and not kept: nobody knows them.
+            Some((start, to)) => unsafe { supply.os.move_in(start, kept.bytes, to, block.bytes) },
+            None => Moved::Refused,
+        };
+        if moved == Moved::Done {
+            gone(supply, kept.block());
+            return Some((block, block.bytes - kept.bytes));
+        }
+        // What is locked by now, or cannot be moved, serves nobody.
+        self.unmap_dropped(supply, Some(kept));
+        if moved == Moved::Lost {
+            gone(supply, block);
+            return None;
+        }
+        Some((block, block.bytes))
+    }
+
+    /// How many of the `bytes` bytes of a block that was freed just now may be kept, if they are clear and lie apart. What is
+    /// kept beyond the bound, which has fallen, goes back.
+    pub fn may_keep<O: Vm>(&self, supply: Supply<O>, bytes: usize, now: u64) -> usize {
+        let (part, over) = {
+            let inner = &mut *self.inner.lock();
+            if !inner.apart || !inner.kept.has_place() {
+                return 0;
+            }
+            inner.spare.learn(now);
+            let room = inner.bound().saturating_sub(inner.kept.bytes());
+            let most = bytes.min(room).min(KEPT_MAX);
+            let part = if most < APART_LEAST { 0 } else { most };
+            inner.spare.give(bytes - part, now);
+            (part, inner.surplus() > 0)
+        };
+        if over {
+            self.shed(supply, now);
+        }
+        part
+    }
+
+    /// Keeps a mapping of clear pages that belongs to nobody for later blocks.
+    pub fn keep_clear<O: Vm>(&self, supply: Supply<O>, block: Block, now: u64) {
+        counters::add(&supply.meta.counters().mapped, block.bytes as u64);
+        let fits = supply.meta.budget.charge(block.bytes);
+        let range = Range::freed(block, now);
+        let (dropped, due) = {
+            let inner = &mut *self.inner.lock();
+            let dropped = if fits {
+                inner.kept.put(range)
+            } else {
+                Some(range)
+            };
+            (dropped, inner.is_due(now))
+        };
+        self.unmap_dropped(supply, dropped);
+        if due {
+            self.decay(supply, now);
+        }
+    }
+
     /// Makes the largest kept range, if it is worth it, `bytes` long, so that its pages are used again. Says what was
     /// mapped for that.
     fn stretch<O: Vm>(
@@ -326,7 +407,7 @@ impl Large {
         bytes: usize,
         align: usize,
     ) -> Option<(Block, Block)> {
-        if align > supply.meta.os_page() {
+        if align > supply.meta.os_page() || self.keeps_clear() {
             return None;
         }
         let short = self.inner.lock().kept.take_largest(bytes / 4..bytes)?;
@@ -1126,6 +1207,10 @@ impl Inner {
         if !self.table.has_room() {
             return None;
         }
+        if self.apart {
+            let stray = self.fit_stray(bytes, align)?;
+            return self.begin(stray).then_some(stray);
+        }
         let mut kept = self.kept.fit(bytes, align);
         if kept.is_none() && self.kept.resting.count > 0 {
             let front = (align <= PAGE).then(|| self.wake_front(bytes)).flatten();
@@ -1172,7 +1257,7 @@ impl Inner {
 
     fn put(&mut self, block: Block, now: u64) -> Option<Range> {
         let range = Range::freed(block, now);
-        if block.bytes > KEPT_MAX {
+        if block.bytes > KEPT_MAX || self.apart {
             return Some(range);
         }
         self.kept.put(range)
@@ -1207,7 +1292,10 @@ impl Inner {
     /// Bytes that may be kept: what is live and kept is at most what was live lately, a sixteenth more, and a slack.
     fn bound(&self) -> usize {
         let lately = self.most[0].max(self.most[1]);
-        let bound = lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN;
+        let bound = match self.apart {
+            true => lately - self.live_bytes,
+            false => lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN,
+        };
         let spare = self.spare.bound().max(self.live_bytes / SPARE_PART) / GRAIN * GRAIN;
         bound.min(spare)
     }
@@ -1278,7 +1366,8 @@ impl Inner {
 
     /// Keeps a range that could not be unmapped, or notes it in the table. False if neither has place.
     fn keep_or_note(&mut self, range: Range) -> bool {
-        if !self.kept.has_place() {
+        // Its pages may hold what was freed.
+        if self.apart || !self.kept.has_place() {
             return self.note_stray(Record::of(range.block(), STRAY));
         }
         self.kept.put(range);

@@ -94,6 +94,33 @@ fn pages_move_over_others() {
 }
 
 #[test]
+fn pages_move_out_of_a_block_and_into_another() {
+    let sim = sim();
+    let (block, kept) = (sim.map(4 * PAGE, 1).unwrap(), sim.map(2 * PAGE, 1).unwrap());
+    fill(block, 4 * PAGE);
+    // SAFETY: mappings of this test, of which nobody knows. The last page stands for a fence.
+    let moved = unsafe { sim.move_out(block, 3 * PAGE, kept, 2 * PAGE) };
+    assert_eq!(moved, Moved::Done);
+    assert!(all_are(0x5a, kept, 2 * PAGE) && all_are(0, block, 2 * PAGE));
+    assert!(all_are(
+        0x5a,
+        pointer(block.as_ptr() as usize + 2 * PAGE),
+        PAGE
+    ));
+    // SAFETY: mappings of this test, of which nobody else knows.
+    let moved = unsafe { sim.move_in(kept, 2 * PAGE, block, 4 * PAGE) };
+    assert_eq!(moved, Moved::Done);
+    assert!(all_are(0x5a, block, 2 * PAGE));
+    assert!(all_are(
+        0,
+        pointer(block.as_ptr() as usize + 2 * PAGE),
+        2 * PAGE
+    ));
+    assert_eq!(sim.usable_bytes(), 4 * PAGE);
+    refuses("an absent page", || unmap(&sim, kept, PAGE));
+}
+
+#[test]
 fn growing_in_place_leaves_a_gap() {
     let sim = sim();
     let (block, hole) = (sim.map(PAGE, 1).unwrap(), sim.map(PAGE, 1).unwrap());
