@@ -171,24 +171,31 @@ fn a_freed_large_block_cannot_be_touched() {
 /// A kernel without guards (before Linux 6.13) moves none, which the program knows of.
 #[test]
 fn pages_of_freed_large_blocks_serve_later_ones_and_bring_nothing_along() {
-    for case in [
-        "they_serve_later_blocks",
-        "what_was_not_used_stays_so",
-        "none_come_of_a_block_that_something_was_set_for",
-        "guards_of_the_programs_own_do_not_come",
-        "locked_memory_stays_and_counts",
-        "no_byte_comes_along",
-        "they_count",
-        "a_limit_suffices",
-        "forks_are_survived",
+    for (case, more) in [
+        ("they_serve_later_blocks", ""),
+        ("what_was_not_used_stays_so", ""),
+        ("little_is_not_kept", ""),
+        ("none_come_of_a_block_that_something_was_set_for", ""),
+        ("guards_of_the_programs_own_do_not_come", ""),
+        ("locked_memory_stays_and_counts", ""),
+        ("huge_pages_stay", ",huge-pages:on"),
+        ("no_byte_comes_along", ""),
+        ("they_count", ""),
+        ("what_a_thread_freed_goes_when_it_ends", ""),
+        ("an_idle_process_gives_them_back", ",background:on,decay:10"),
+        ("a_limit_suffices", ""),
+        ("they_count_for_a_limit", ",limit-hard:40m"),
+        ("nothing_is_lost_at_a_limit", ""),
+        ("forks_are_survived", ""),
     ] {
         for (form, options) in FORMS
             .into_iter()
             .flat_map(|form| [(form, "hardened"), (form, "guard")])
         {
+            let options = format!("{options}{more}");
             let program = compile_as(form, "hardened/pages.c", &[]);
             let mut variables = environment(form);
-            variables.push(("SLABSIDE_OPTIONS", options));
+            variables.push(("SLABSIDE_OPTIONS", &options));
             run(&program, &[case], &variables).passed();
         }
     }

@@ -127,6 +127,28 @@ fn pages_of_a_hardened_block_move_to_later_ones() {
     }
 }
 
+/// Bytes may lie anywhere in an OS page, and the pages of the one that has more than [`PAGE`] bytes are looked at as a whole.
+#[test]
+fn pages_that_move_are_clear_where_the_system_has_large_ones() {
+    let heap = Heap::with(sim_with(|config| {
+        (config.page_size, config.options) = (64 << 10, "hardened");
+    }));
+    for round in 0..4 {
+        let blocks = [1 << 20, 640 << 10].map(|size| {
+            let block = heap.take(0, size);
+            // SAFETY: a live block of as many bytes.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(block as *mut u8, size) };
+            assert!(bytes.iter().all(|&byte| byte == 0));
+            let used = bytes.chunks_mut(64 << 10).skip(round % 2);
+            used.for_each(|page| page[(19 << 10) * round..][..4 << 10].fill(0x5a));
+            block
+        });
+        heap.give_all(0, &blocks);
+        assert!(round % 2 == 1 || heap.stats().idle_large > 0);
+    }
+    heap.is_sound();
+}
+
 /// Where the limit forbids both, kept pages go back rather than a block is refused.
 #[test]
 fn kept_pages_of_hardened_blocks_keep_to_the_limit() {

@@ -399,11 +399,12 @@ impl Vm for Sim {
         &self,
         start: NonNull<u8>,
         bytes: usize,
-        to: NonNull<u8>,
+        place: usize,
         part: usize,
-    ) -> Moved {
+        least: usize,
+    ) -> Option<NonNull<u8>> {
         // SAFETY: the caller keeps the contract of `Os`, and it is passed on unchanged.
-        unsafe { self.call().move_out(start, bytes, to, part) }
+        unsafe { self.call().move_out(start, bytes, place, part, least) }
     }
 
     unsafe fn move_in(&self, start: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Moved {

@@ -201,34 +201,40 @@ impl State {
     }
 
     /// # Safety
-    /// Nobody uses what lies at `to`, nor the block.
+    /// Nobody uses the block.
     pub(super) unsafe fn move_out(
         &mut self,
         start: NonNull<u8>,
         bytes: usize,
-        to: NonNull<u8>,
+        place: usize,
         part: usize,
-    ) -> Moved {
+        least: usize,
+    ) -> Option<NonNull<u8>> {
         // The page behind it is the caller's too.
         let block = self.range("move_out", start, bytes + self.config.page_size);
-        let new = self.range("move_out", to, part);
         assert!(
-            part <= bytes && (block.end <= new.start || new.end <= block.start),
-            "sim: move_out of more than there is, or to the same place"
+            least <= part && part <= bytes,
+            "sim: move_out of more than there is"
         );
-        for pages in [&block, &new] {
-            self.expect("move_out", pages.clone(), &[Page::Mapped]);
+        self.expect("move_out", block, &[Page::Mapped]);
+        let page = self.config.page_size;
+        // SAFETY: a page of the block, which is usable and, as the caller guarantees, used by nobody.
+        let looked_at =
+            unsafe { core::slice::from_raw_parts(start.as_ptr().add(least - page), page) };
+        if looked_at.iter().all(|&byte| byte == 0) {
+            return None;
         }
-        // SAFETY: the caller gives up what lies at `to`.
-        if let Some(failed) = unsafe { self.fails_to_move(new) } {
-            return failed;
-        }
+        // It fails as a mapping does, or two.
+        let to = match self.map_at(place, part) {
+            true => NonNull::new(place as *mut u8)?,
+            false => self.map(part, 1)?,
+        };
         // SAFETY: both ranges are usable and apart, and nobody uses them.
         unsafe {
             ptr::copy_nonoverlapping(start.as_ptr(), to.as_ptr(), part);
             ptr::write_bytes(start.as_ptr(), 0, part);
         }
-        Moved::Done
+        Some(to)
     }
 
     /// # Safety

@@ -10,8 +10,15 @@
 enum { SIZE = 1 << 20, SIZE_PAGES = SIZE / PAGE_BYTES };
 enum { GUARD_INSTALL = 102 };
 
-/* Whether the kernel has guards that leave a mapping as it is (Linux 6.13): without them no pages move. */
+/* Whether pages move: the kernel has guards that leave a mapping as it is (Linux 6.13), and gives no huge pages unasked. */
 static bool guards_exist(void) {
+    char huge[64] = {0};
+    int file = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY | O_CLOEXEC);
+    if (file >= 0) {
+        CHECK(read(file, huge, sizeof huge - 1) >= 0);
+        close(file);
+    }
+    if (strncmp(huge, "[always]", 8) == 0) return false;
     char *page = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(page != MAP_FAILED);
     bool done = madvise(page, PAGE_BYTES, GUARD_INSTALL) == 0;
@@ -134,6 +141,84 @@ static void what_was_not_used_stays_so(void) {
         CHECK(faults_now() - faults < 20);
     }
     CHECK(resident_bytes() < before + 2 * SIZE);
+    sound();
+}
+
+static bool some_are_kept(void) { return figures().idle_large > 0; }
+
+/* Nor is anything kept of blocks of which hardly anything was used. */
+static void little_is_not_kept(void) {
+    for (int round = 0; round < 20; round++) {
+        char *p = take(SIZE);
+        memset(p, 1, 3 * PAGE_BYTES);
+        end(p);
+        CHECK(!some_are_kept());
+    }
+    sound();
+}
+
+/* Huge pages stay whole: with the option huge-pages. */
+static void huge_pages_stay(void) {
+    for (int round = 0; round < 5; round++) {
+        end(use(4 * SIZE, NULL));
+        CHECK(!some_are_kept());
+    }
+    sound();
+}
+
+/* Of what a thread has freed no more than a little stays when it has ended. */
+static void *replace_many(void *unused) {
+    (void)unused;
+    char *window[32];
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < 32; i++) window[i] = use(SIZE, NULL);
+        for (int i = 0; i < 32; i++) end(window[i]);
+    }
+    CHECK(!guards_exist() || figures().slabs == 0 || figures().idle_large > 8 * MIB);
+    return NULL;
+}
+static void what_a_thread_freed_goes_when_it_ends(void) {
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, replace_many, NULL) == 0 && pthread_join(thread, NULL) == 0);
+    CHECK(figures().idle_large <= 2 * MIB);
+    sound();
+}
+
+/* With a thread in the background: nothing is called meanwhile. */
+static void an_idle_process_gives_them_back(void) {
+    replace_many(NULL);
+    while (some_are_kept()) usleep(10000);
+    sound();
+}
+
+/* Of several threads at a limit of 40 MiB: what is kept counts, and goes back for what is wanted. */
+static int how_many(void) {
+    static char *blocks[100];
+    int count = 0;
+    while (count < 100 && (blocks[count] = malloc(opaque_size(SIZE))) != NULL) count++;
+    for (int i = 0; i < count; i++) give(blocks[i]);
+    malloc_trim(0);
+    return count;
+}
+static void *replace_as_it_goes(void *seed) {
+    uint64_t next = (uintptr_t)seed;
+    char *window[4] = {0};
+    for (int i = 0; i < 300; i++) {
+        size_t at = random_next(&next) % 4, size = 140000 + random_next(&next) % (8 * SIZE);
+        free(window[at]);
+        window[at] = malloc(size);
+        if (window[at] != NULL) memset(window[at], 1, size);
+    }
+    for (int at = 0; at < 4; at++) free(window[at]);
+    return NULL;
+}
+static void they_count_for_a_limit(void) {
+    int before = how_many();
+    pthread_t threads[6];
+    for (uintptr_t i = 0; i < 6; i++) CHECK(pthread_create(&threads[i], NULL, replace_as_it_goes, (void *)(i + 1)) == 0);
+    for (int i = 0; i < 6; i++) pthread_join(threads[i], NULL);
+    malloc_trim(0);
+    CHECK(how_many() == before);
     sound();
 }
 
@@ -335,6 +420,34 @@ static void a_limit_suffices(void) {
     sound();
 }
 
+/* With limits of the system's that refuse moves: what is refused is not lost. */
+static void nothing_is_lost_at_a_limit(void) {
+    end(use(SIZE, NULL));
+    size_t start = mapped_bytes();
+    for (int kind = 0; kind < 2; kind++) {
+        int limit = kind == 0 ? RLIMIT_AS : RLIMIT_DATA;
+        struct rlimit old;
+        CHECK(getrlimit(limit, &old) == 0);
+        rlim_t used = kind == 0 ? start : proc_figure("/proc/self/status", "VmData:") * KIB;
+        for (rlim_t room = MIB; room < 10 * MIB; room += MIB + 80 * KIB) {
+            CHECK(setrlimit(limit, &(struct rlimit){used + room, old.rlim_max}) == 0);
+            char *window[6] = {0};
+            uint64_t seed = room;
+            for (int i = 0; i < 120; i++) {
+                size_t at = random_next(&seed) % 6, size = 200 * KIB + random_next(&seed) % (2 * SIZE);
+                free(window[at]);
+                window[at] = malloc(size);
+                if (window[at] != NULL) memset(window[at], 1, size);
+            }
+            for (int at = 0; at < 6; at++) free(window[at]);
+            malloc_trim(0);
+            CHECK(mapped_bytes() <= start + 256 * KIB);
+        }
+        CHECK(setrlimit(limit, &old) == 0);
+    }
+    sound();
+}
+
 /* Parent and child have what they had, and go on by themselves. */
 static void passed(pid_t child) {
     int status;
@@ -388,6 +501,8 @@ static const struct {
     CASE(they_serve_later_blocks), CASE(what_was_not_used_stays_so), CASE(none_come_of_a_block_that_something_was_set_for),
     CASE(guards_of_the_programs_own_do_not_come), CASE(locked_memory_stays_and_counts), CASE(no_byte_comes_along),
     CASE(they_count), CASE(a_limit_suffices), CASE(forks_are_survived),
+    CASE(little_is_not_kept), CASE(huge_pages_stay), CASE(what_a_thread_freed_goes_when_it_ends),
+    CASE(an_idle_process_gives_them_back), CASE(they_count_for_a_limit), CASE(nothing_is_lost_at_a_limit),
 };
 
 int main(int argc, char **argv) {

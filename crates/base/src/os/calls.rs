@@ -131,6 +131,26 @@ pub(super) unsafe fn move_as(start: usize, old: usize, to: usize, new: usize) ->
     unsafe { ask(libc::SYS_mremap, arguments) }
 }
 
+/// mremap(2) of a part of one mapping to where nothing lies, at `to` if that is free. The old range stays, without memory.
+/// Where it fails all is as it was.
+///
+/// # Safety
+/// The caller owns the range, and follows its contents.
+pub(super) unsafe fn move_away(start: usize, bytes: usize, to: usize) -> Answer {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    let arguments = [start, bytes, bytes, flags as usize, to];
+    // SAFETY: the caller owns the range.
+    unsafe { ask(libc::SYS_mremap, arguments) }
+}
+
+/// Maps the pages of a range for reading (madvise(2), `MADV_POPULATE_READ`, Linux 5.14). `EFAULT` where a touch would fault,
+/// as with a guard.
+pub(super) fn populate(start: usize, bytes: usize) -> Result<(), c_int> {
+    const POPULATE_READ: usize = 22;
+    // SAFETY: to read a page changes nothing.
+    unsafe { ask(libc::SYS_madvise, [start, bytes, POPULATE_READ]).map(drop) }
+}
+
 /// mprotect(2).
 ///
 /// # Safety

@@ -31,6 +31,8 @@ pub struct Linux {
     huge: AtomicU32,
     /// Whether parts of a range can be moved.
     pieces: AtomicU32,
+    /// Whether the system gives huge pages unasked: 0 (not known yet), [`GIVES`] or [`GIVES_NONE`].
+    unasked: AtomicU32,
     time: Steady,
 }
 
@@ -91,6 +93,9 @@ const PIECE_BYTES: usize = 256 << 10;
 const UNASKED: u32 = 0;
 const MOVE: u32 = 1;
 const STAY: u32 = 2;
+/// Values of `Linux::unasked`.
+const GIVES: u32 = 1;
+const GIVES_NONE: u32 = 2;
 
 impl Linux {
     /// The running system, with no hook registered yet.
@@ -109,6 +114,7 @@ impl Linux {
             backtrace: AtomicPtr::new(ptr::null_mut()),
             huge: AtomicU32::new(0),
             pieces: AtomicU32::new(UNASKED),
+            unasked: AtomicU32::new(UNASKED),
             time: Steady::new(),
         }
     }
@@ -245,18 +251,47 @@ impl Linux {
         }
     }
 
-    /// Whether the `bytes` bytes from `start` on lie in one mapping of the kernel's.
+    /// Whether the `bytes` bytes from `start` on lie in one mapping of the kernel's. Not where it does not tell, as with
+    /// EPERM of what is sealed or filtered.
     fn is_one(&self, start: usize, bytes: usize) -> bool {
         let page = self.page_size();
         // SAFETY: the callers' range, which stays where it is. It is asked to grow by a page: the kernel says EFAULT where
-        // it is not one mapping, before it looks for room. The page goes again at once.
+        // it is not one mapping, before it looks for room or at a limit. The page goes again at once.
         unsafe {
             let grown = calls::remap(start, bytes, bytes + page, 0);
             if grown.is_ok() {
                 calls::unmap(start + bytes, page);
             }
-            grown != Err(libc::EFAULT)
+            matches!(grown, Ok(_) | Err(libc::ENOMEM | libc::EAGAIN))
         }
+    }
+
+    /// Whether anything but zero lies in the page at `start`. Not in one that the program has put a guard into.
+    ///
+    /// # Safety
+    /// The caller owns the page, which has no other protection than it was mapped with, and nobody uses it.
+    unsafe fn is_used(&self, start: usize) -> bool {
+        let page = self.page_size();
+        let words = (start..start + page).step_by(size_of::<u64>());
+        calls::populate(start, page).is_ok()
+            // SAFETY: the caller's page, a touch of which does not fault.
+            && words.into_iter().any(|word| unsafe { (word as *const u64).read() != 0 })
+    }
+
+    /// Whether huge pages are asked for, or the system gives them unasked: their parts would come to lie apart.
+    fn has_huge_pages(&self) -> bool {
+        if self.huge.load(Relaxed) != 0 {
+            return true;
+        }
+        if self.unasked.load(Relaxed) == UNASKED {
+            let mut text = [0; 64];
+            let length =
+                calls::read_file(c"/sys/kernel/mm/transparent_hugepage/enabled", &mut text);
+            let always = text[..length].starts_with(b"[always]");
+            self.unasked
+                .store(if always { GIVES } else { GIVES_NONE }, Relaxed);
+        }
+        self.unasked.load(Relaxed) == GIVES
     }
 
     /// How many of the `bytes` bytes from `start` on lie in one mapping of the kernel's.
@@ -522,33 +557,33 @@ impl Vm for Linux {
         &self,
         start: NonNull<u8>,
         bytes: usize,
-        to: NonNull<u8>,
+        place: usize,
         part: usize,
-    ) -> Moved {
-        let (page, start, to) = (self.page_size(), at(start), at(to));
+        least: usize,
+    ) -> Option<NonNull<u8>> {
+        let (page, start) = (self.page_size(), at(start));
         // What the program sets for its block makes a mapping apart of it. A fence that is one by its protection always
         // lies in another mapping. All the process's memory may be locked, with fences and all.
         let may = self.fences.way.load(Relaxed) == BY_GUARD
+            && !self.has_huge_pages()
             && self.moves_pieces()
             && self.is_one(start, bytes + page)
-            && !is_locked(start, page)
-            && !is_locked(to, page);
+            // SAFETY: the caller owns the block, and nothing was set for it.
+            && unsafe { self.is_used(start + least - page) }
+            && !is_locked(start, page);
         if !may {
-            return Moved::Refused;
+            return None;
         }
-        // SAFETY: the caller owns both ranges, and nobody uses either.
-        if unsafe { calls::move_to(start, part, to) }.is_err() {
-            self.pieces.store(STAY, Relaxed);
-            return Moved::Lost;
-        }
+        // SAFETY: the caller owns the block, and nobody uses it.
+        let to = unsafe { calls::move_away(start, part, place) }.ok()?;
         // SAFETY: the pages that have moved. Guards that the program has put among them came along, and would fault.
         unsafe {
-            if calls::advise(to, part, GUARD_REMOVE) {
-                return Moved::Done;
+            if !calls::advise(to, part, GUARD_REMOVE) {
+                calls::unmap(to, part);
+                return None;
             }
-            calls::unmap(to, part);
         }
-        Moved::Lost
+        NonNull::new(to as *mut u8)
     }
 
     unsafe fn move_in(&self, start: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> Moved {
@@ -558,10 +593,15 @@ impl Vm for Linux {
             return Moved::Refused;
         }
         // SAFETY: the caller owns both ranges, and nobody uses either.
-        match unsafe { calls::move_as(start, old, to, new) } {
-            Ok(_) => Moved::Done,
-            // The kernel may have unmapped the new place before it refused.
-            Err(_) => Moved::Lost,
+        if unsafe { calls::move_as(start, old, to, new) }.is_ok() {
+            return Moved::Done;
+        }
+        // Before it unmaps the new place the kernel refuses for a limit. Later it lacks memory itself, and another thread may
+        // have mapped something there: no fence ends that.
+        let fence = to + new - page;
+        match self.is_one(to, new) && calls::populate(fence, page) == Err(libc::EFAULT) {
+            true => Moved::Refused,
+            false => Moved::Lost,
         }
     }
 
@@ -1217,9 +1257,8 @@ mod tests {
     #[test]
     fn pages_move_out_while_nothing_is_set_for_their_block() {
         let linux = linux();
-        for kind in 0..5 {
+        for kind in 0..7 {
             let Some(block) = fenced(&linux) else { return };
-            let to = map_anonymous(BYTES, READ_WRITE, 0).unwrap();
             let all = block.as_ptr().cast();
             // SAFETY: ranges of the test's own.
             let done = unsafe {
@@ -1228,25 +1267,37 @@ mod tests {
                     1 => libc::mprotect(all.add(BYTES / 2), 4096, libc::PROT_NONE),
                     2 => libc::madvise(all, BYTES, libc::MADV_DONTFORK),
                     3 => libc::madvise(all, BYTES, libc::MADV_DONTDUMP),
+                    // Nothing is left in the page that is looked at.
+                    4 => libc::madvise(all.add(4096), 4096, libc::MADV_DONTNEED),
+                    5 => {
+                        calls::seal(at(block), BYTES + 4096);
+                        0
+                    }
                     // It says that the fence cannot be read, and has locked both.
                     _ => libc::mlock(all, BYTES + 4096) + 1,
                 }
             };
             assert_eq!(done, 0);
             // SAFETY: ranges of the test's own.
-            let moved = unsafe { linux.move_out(block, BYTES, to, BYTES) };
-            assert_eq!(moved, Moved::Refused);
+            let moved = unsafe { linux.move_out(block, BYTES, 0, BYTES, 8192) };
+            assert_eq!(moved, None, "{kind}");
         }
         let Some(block) = fenced(&linux) else { return };
-        let to = map_anonymous(BYTES / 2, READ_WRITE, 0).unwrap();
-        // SAFETY: ranges of the test's own. A guard of the program's own is no obstacle, nor one afterwards.
-        unsafe {
+        let place = map_anonymous(BYTES, READ_WRITE, 0).unwrap();
+        // SAFETY: ranges of the test's own. A guard of the program's own is no obstacle, nor one afterwards, but for one in
+        // the page that is looked at.
+        let to = unsafe {
+            calls::unmap(at(place), BYTES);
             assert!(calls::advise(at(block), 4096, GUARD_INSTALL));
-            assert_eq!(linux.move_out(block, BYTES, to, BYTES / 2), Moved::Done);
+            let none = linux.move_out(block, BYTES, at(place), BYTES / 2, 4096);
+            assert_eq!(none, None);
+            let to = linux.move_out(block, BYTES, at(place), BYTES / 2, 8192);
+            let to = to.unwrap();
             assert_eq!((to.read(), to.add(4096).read()), (0, 0xee));
             assert_eq!(block.add(4096).read(), 0);
             assert_eq!(block.add(BYTES / 2).read(), 0xee);
-        }
+            to
+        };
         // Over another block, which has its fence again then and can be asked about.
         let Some(other) = fenced(&linux) else { return };
         // SAFETY: ranges of the test's own.
@@ -1256,8 +1307,8 @@ mod tests {
             assert_eq!(other.add(4096).read(), 0xee);
             assert_eq!(other.add(BYTES / 2).read(), 0);
             assert!(linux.fence(other.add(BYTES), 4096));
-            let to = map_anonymous(BYTES, READ_WRITE, 0).unwrap();
-            assert_eq!(linux.move_out(other, BYTES, to, BYTES), Moved::Done);
+            let moved = linux.move_out(other, BYTES, 0, BYTES, 8192);
+            let to = moved.unwrap();
             // Nor do they move to where memory is locked, or from there.
             let Some(last) = fenced(&linux) else { return };
             assert_eq!(libc::mlock(to.as_ptr().cast(), 4096), 0);

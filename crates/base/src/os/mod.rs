@@ -145,22 +145,27 @@ pub trait Vm: Sync {
     /// As [`Vm::unmap`], of both ranges, which are apart.
     unsafe fn move_over(&self, start: NonNull<u8>, bytes: usize, to: NonNull<u8>) -> Moved;
 
-    /// Moves the first `part` bytes of a block over `to`. The block stays, and its bytes that moved read as zero. Refused
-    /// unless the block and the page behind it, which is fenced and the caller's too, are one mapping for the system: then
-    /// nothing was set for the block alone, be it protection, advice or a lock.
+    /// Moves the first `part` bytes of a block to a new mapping: to `place`, or elsewhere if that is taken. Where to. The
+    /// block stays, and what moved reads as zero there.
+    ///
+    /// `None`: all is as it was. So it is where nothing lies in the page before byte `least` of the block, or where huge pages
+    /// serve it. So it is too unless the block and the page behind it, which is fenced and the caller's too, are one mapping
+    /// for the system: then nothing was set for the block alone, be it protection, advice or a lock.
     ///
     /// # Safety
-    /// As [`Vm::move_over`]. Nobody uses the block any more.
+    /// The caller owns the block, and nobody uses it any more. `least` is at most `part`, and both are whole pages.
     unsafe fn move_out(
         &self,
         start: NonNull<u8>,
         bytes: usize,
-        to: NonNull<u8>,
+        place: usize,
         part: usize,
-    ) -> Moved;
+        least: usize,
+    ) -> Option<NonNull<u8>>;
 
-    /// Moves `old` bytes over the front of `new` others, which are one mapping with them from then on: those behind are
-    /// zero. `Lost` says that all of the others are nobody's any more. Refused where any of it is locked in memory.
+    /// Moves `old` bytes over the front of `new` others, the last page of which is fenced and will not be any more. They
+    /// are one mapping from then on, and those behind are zero. `Lost` says that all of the others are nobody's any more.
+    /// Refused where any of it is locked in memory.
     ///
     /// # Safety
     /// As [`Vm::move_over`], of `old` and of `new` bytes.

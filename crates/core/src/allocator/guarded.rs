@@ -2,7 +2,7 @@
 
 use super::{with_room, Allocator, Region};
 use crate::hardened::{self, Cleared, Form, Known, Plain, Whole, WideOnly};
-use crate::heap::locate;
+use crate::heap::{locate, LARGE};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::slab::SlabPtr;
@@ -304,8 +304,15 @@ impl<O: Os> Allocator<O> {
             self.hard.on(&self.backend).free_apart(addr)
         };
         match outcome {
-            Ok(true) => {}
-            Ok(false) => self.free_foreign(addr),
+            Ok(Some(0)) => {}
+            Ok(Some(kept)) => {
+                if let Some(heap) = self.hard.thread(thread).and_then(hardened::Thread::heap) {
+                    heap.note_returned(LARGE, kept);
+                }
+                self.stir();
+                self.look_after_background(thread);
+            }
+            Ok(None) => self.free_foreign(addr),
             Err(misuse) => self.misuse(&misuse),
         }
     }

@@ -251,11 +251,12 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
         &self,
         start: NonNull<u8>,
         bytes: usize,
-        to: NonNull<u8>,
+        place: usize,
         part: usize,
-    ) -> Moved {
+        least: usize,
+    ) -> Option<NonNull<u8>> {
         // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
-        unsafe { self.os.move_out(start, bytes, to, part) }
+        unsafe { self.os.move_out(start, bytes, place, part, least) }
     }
 
     /// The fence behind the block comes along, so that both are one mapping: else `move_out` would refuse the block later.

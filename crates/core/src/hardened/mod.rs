@@ -26,8 +26,8 @@ mod warm;
 use crate::arch::prefetch;
 use crate::bitmap;
 use crate::class::{aligned_class, class_of, shared_pages, slot_at, ClassId};
-use crate::heap::{dead, locate, Backend, Heap, NextWord};
-use crate::large::{Block, Found, GuardPages};
+use crate::heap::{dead, locate, Backend, Heap, NextWord, LARGE};
+use crate::large::{Block, Found, Fresh, GuardPages};
 use crate::meta::{Area, Meta};
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Lock, Registry};
@@ -867,12 +867,13 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             false => self.need(size),
         };
         if need > SPAN_MAX || align > SPAN_MAX {
-            let block = self.malloc_large(size, align.max(PAGE));
-            if let Some(Found::Live(block)) = block.map(|address| self.backend.large.find(address))
-            {
+            let made = self.malloc_large(size, align.max(PAGE));
+            if let Some(Fresh { block, new }) = made {
+                // What was not mapped afresh was kept.
+                heap.note_taken(LARGE, block.bytes - new.unwrap_or(0));
                 heap.on(self.backend).profile_large(block);
             }
-            return Ok(block);
+            return Ok(made.map(|made| made.block.address));
         }
         let taken = match slot_class(need, align) {
             Some(class) => self.take_slot(thread, heap, class)?,
@@ -995,7 +996,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
         Ok(false)
     }
 
-    fn malloc_large(self, size: usize, align: usize) -> Option<usize> {
+    fn malloc_large(self, size: usize, align: usize) -> Option<Fresh> {
         let need = self.need(size);
         let guard = self.fixed().mitigations.guard;
         let mapped = if guard {
@@ -1009,7 +1010,8 @@ impl<'a, O: Os> HardenedRef<'a, O> {
         } else {
             self.backend.map_large_on(&self.backend.os, need, align)
         };
-        let (block, fresh) = mapped?;
+        let mapped = mapped?;
+        let (block, fresh) = (mapped.block, mapped.new.is_some());
         if self.fixed().mitigations.zero && !fresh {
             // SAFETY: the mapping is ours. It was kept from an earlier block.
             unsafe { bytes::clear(block.address, block.bytes) };
@@ -1024,7 +1026,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             // SAFETY: the mapping has room for the canary, as was just asked.
             unsafe { bytes::seal(block.address, size, self.fixed().secret) };
         }
-        Some(block.address)
+        Some(mapped)
     }
 
     // ---- free -----------------------------------------------------------------------------------
@@ -1260,17 +1262,18 @@ impl<'a, O: Os> HardenedRef<'a, O> {
         heap.on(self.backend).free_elsewhere(slab, freed.slot())
     }
 
-    /// Frees a block that lies in no slab. False if the address is nothing of ours.
-    pub fn free_apart(self, addr: usize) -> Result<bool, Misuse> {
+    /// Frees a block that lies in no slab. How many of its bytes are kept for others. `None` if the address is nothing of
+    /// ours.
+    pub fn free_apart(self, addr: usize) -> Result<Option<usize>, Misuse> {
         let call = Call::Free;
         if let Some(was_live) = self.empty.give(&self.backend.meta, addr) {
-            return Ok(was_live);
+            return Ok(was_live.then_some(0));
         }
         let Some((block, asked, guard_pages)) = self.backend.large.noted(addr) else {
-            return self.dead_large(addr, call).map_or(Ok(false), Err);
+            return self.dead_large(addr, call).map_or(Ok(None), Err);
         };
         self.look_at_large_seal(block, asked, call)?;
-        self.unmap(addr, guard_pages).map(|()| true)
+        self.unmap(addr, guard_pages).map(Some)
     }
 
     /// Frees a large block of a heap that ends, whatever is wrong with it.
@@ -1279,11 +1282,12 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             return Ok(());
         };
         let whole = self.look_at_large_seal(block, asked, Call::Free);
-        whole.and(self.unmap(addr, guard_pages))
+        whole.and(self.unmap(addr, guard_pages).map(drop))
     }
 
-    /// Frees a live large block. One between guard pages is never kept for reuse: it goes out of reach at once.
-    fn unmap(self, addr: usize, guard_pages: GuardPages) -> Result<(), Misuse> {
+    /// Frees a live large block. One between guard pages is never kept for reuse: it goes out of reach at once. How many
+    /// bytes of its pages are kept.
+    fn unmap(self, addr: usize, guard_pages: GuardPages) -> Result<usize, Misuse> {
         self.backend.profile.end_large(&self.backend.meta, addr);
         let found = match guard_pages {
             GuardPages::Both => self.backend.large.take_out(&self.backend.meta, addr),
@@ -1291,12 +1295,12 @@ impl<'a, O: Os> HardenedRef<'a, O> {
         };
         match (found, guard_pages) {
             (Found::Live(block), GuardPages::Both) => {
-                self.keep_pages(block);
+                let kept = self.keep_pages(block);
                 // SAFETY: it was live, lay between guard pages, and was taken out just now.
                 unsafe { self.held.hold(&self.backend.os, addr, block.bytes) };
-                Ok(())
+                Ok(kept)
             }
-            (Found::Live(_), GuardPages::None) => Ok(()),
+            (Found::Live(_), GuardPages::None) => Ok(0),
             _ => {
                 let call = Call::Free;
                 let dead = self.dead_large(addr, call);

@@ -38,7 +38,7 @@ use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_
 use crate::class::{ClassId, CLASSES, LOCAL_CLASSES, MANY_CLASSES, PAIR, SPAN_BINS, UPPER_CLASSES};
 use crate::counters;
 use crate::door::Door;
-use crate::large::{Block, Large};
+use crate::large::{Block, Fresh, Large};
 use crate::layout::WATCHED_SHIFT;
 use crate::meta::{Meta, Supply, HEAP_BYTES};
 use crate::misuse::{Call, Misuse};
@@ -210,20 +210,21 @@ impl<O: Os> Backend<O> {
         made
     }
 
-    /// A large block, as [`Large::map`]. Free pages of the heap give way where it was mapped afresh.
+    /// A large block, as [`Large::map`], and whether it is all zero. Free pages of the heap give way where it was mapped afresh.
     pub fn map_large(&self, size: usize, align: usize) -> Option<(Block, bool)> {
-        self.map_large_on(&self.os, size, align)
+        let mapped = self.map_large_on(&self.os, size, align)?;
+        Some((mapped.block, mapped.new.is_some()))
     }
 
     /// As [`Backend::map_large`], with mappings from `os`, which may be the system with something around them.
-    pub fn map_large_on<V: Vm>(&self, os: &V, size: usize, align: usize) -> Option<(Block, bool)> {
+    pub fn map_large_on<V: Vm>(&self, os: &V, size: usize, align: usize) -> Option<Fresh> {
         let supply = Supply {
             os,
             meta: &self.meta,
         };
         let mapped = self.large.map(supply, size, align);
-        if let Some((block, true)) = mapped {
-            self.pages.give_way(self.supply(), block.bytes);
+        if let Some(new) = mapped.and_then(|mapped| mapped.new) {
+            self.pages.give_way(self.supply(), new);
         }
         mapped
     }

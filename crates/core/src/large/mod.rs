@@ -28,6 +28,7 @@ use crate::mutex::{Lock, Mutex, Registry};
 use crate::options::{Name, Options};
 use crate::os::{Moved, Vm, MAPPINGS};
 use crate::owner::Owner;
+use crate::sync::{AtomicU32, Ordering::Relaxed};
 use crate::units::PAGE;
 use core::ptr::NonNull;
 use core::sync::atomic::{compiler_fence, Ordering::Release};
@@ -53,7 +54,7 @@ const GRAIN: usize = 64 << 10;
 /// finds no range either, and moves again.
 const FILL_LEAST: usize = 2 << 20;
 /// As [`FILL_LEAST`], of blocks that lie apart: the pages are clear, and each would be fresh.
-const APART_LEAST: usize = 64 << 10;
+pub const APART_LEAST: usize = 64 << 10;
 /// The part of the mappings that a process may have which moved bytes may take, at [`FILL_LEAST`] each.
 const MOVED_PART: usize = 32;
 /// The most address space taken for a block to grow into, in bytes.
@@ -91,6 +92,14 @@ impl Block {
             bytes: self.bytes - bytes,
         }
     }
+}
+
+/// A block that was made just now.
+#[derive(Clone, Copy)]
+pub struct Fresh {
+    pub block: Block,
+    /// Where all of it is zero and lies in a mapping that was made for it: how many bytes were mapped afresh.
+    pub new: Option<usize>,
 }
 
 /// Whether a block lies between pages that fault.
@@ -157,6 +166,8 @@ pub struct Large {
     /// Under the lock of the records, which is never held over a system call.
     inner: Mutex<Inner>,
     grow_lock: Mutex<()>,
+    /// As `Inner::apart`, for whoever has no lock: 0 or 1.
+    apart: AtomicU32,
 }
 
 // SAFETY: the table pointer leads into the metadata region, which belongs to no thread.
@@ -187,6 +198,7 @@ impl Large {
         Large {
             inner: Mutex::new(locks, inner),
             grow_lock: Mutex::new(locks, ()),
+            apart: AtomicU32::new(0),
         }
     }
 
@@ -196,6 +208,7 @@ impl Large {
         inner.interval = options.get(Name::Decay) as u64;
         // The block that was freed last is the easiest one to foretell.
         inner.apart = options.is_on(Name::Hardened) || options.is_on(Name::Guard);
+        self.apart.store(u32::from(inner.apart), Relaxed);
         inner.rests = !inner.apart && !options.is_on(Name::Random);
     }
 
@@ -208,13 +221,8 @@ impl Large {
 
     // ---- mapping and unmapping ------------------------------------------------------------------
 
-    /// A block of at least `size` >= 1 bytes at a multiple of `align`, and whether it is all zero.
-    pub fn map<O: Vm>(
-        &self,
-        supply: Supply<O>,
-        size: usize,
-        align: usize,
-    ) -> Option<(Block, bool)> {
+    /// A block of at least `size` >= 1 bytes at a multiple of `align`.
+    pub fn map<O: Vm>(&self, supply: Supply<O>, size: usize, align: usize) -> Option<Fresh> {
         let bytes = size.checked_next_multiple_of(supply.meta.os_page())?;
         let mut reused = self.reuse(bytes, align);
         // A table without room must not keep what was freed from being used.
@@ -225,19 +233,20 @@ impl Large {
             }
             reused = self.reuse(bytes, align);
         }
-        let (block, fresh) = match reused {
-            Some(block) => (block, false),
+        let (block, new) = match reused {
+            Some(block) => (block, None),
             None => {
                 let (block, new) = self.map_anew(supply, bytes, align)?;
                 let filled = self.fill(supply, block, new);
                 let (block, unused) =
                     filled.or_else(|| Some((map_fresh(supply, bytes, align)?, bytes)))?;
                 self.enter(supply, block, unused)?;
-                (block, unused == block.bytes || self.keeps_clear())
+                let is_zero = unused == block.bytes || self.keeps_clear();
+                (block, is_zero.then_some(unused))
             }
         };
         count_one(supply.meta, block.bytes);
-        Some((block, fresh))
+        Some(Fresh { block, new })
     }
 
     /// The common half of [`Large::map`]: `size` freed bytes again, if there are as many, and without a system call.
@@ -264,7 +273,7 @@ impl Large {
 
     /// Whether all that is kept reads as zero.
     fn keeps_clear(&self) -> bool {
-        self.inner.lock().apart
+        self.apart.load(Relaxed) != 0
     }
 
     /// Whether the table has no room for one more block.
@@ -379,21 +388,24 @@ impl Large {
         part
     }
 
-    /// Keeps a mapping of clear pages that belongs to nobody for later blocks.
-    pub fn keep_clear<O: Vm>(&self, supply: Supply<O>, block: Block, now: u64) {
+    /// Keeps the first `bytes` bytes, which are clear, of a mapping that belongs to nobody for later blocks. The budget was
+    /// charged for all of it.
+    pub fn keep_clear<O: Vm>(&self, supply: Supply<O>, block: Block, bytes: usize, now: u64) {
         counters::add(&supply.meta.counters().mapped, block.bytes as u64);
-        let fits = supply.meta.budget.charge(block.bytes);
-        let range = Range::freed(block, now);
-        let (dropped, due) = {
+        if bytes < block.bytes {
+            self.unmap_dropped(supply, Some(Range::freed(block.behind(bytes), now)));
+        }
+        let (dropped, over, due) = {
             let inner = &mut *self.inner.lock();
-            let dropped = if fits {
-                inner.kept.put(range)
-            } else {
-                Some(range)
-            };
-            (dropped, inner.is_due(now))
+            let kept = Some(Range::freed(Block { bytes, ..block }, now)).filter(|_| bytes > 0);
+            let dropped = kept.and_then(|kept| inner.kept.put(kept));
+            (dropped, inner.surplus() > 0, inner.is_due(now))
         };
         self.unmap_dropped(supply, dropped);
+        // Others may have been told of the same room at once.
+        if over {
+            self.shed(supply, now);
+        }
         if due {
             self.decay(supply, now);
         }
