@@ -187,6 +187,7 @@ fn pages_of_freed_large_blocks_serve_later_ones_and_bring_nothing_along() {
         ("they_count_for_a_limit", ",limit-hard:40m"),
         ("nothing_is_lost_at_a_limit", ""),
         ("forks_are_survived", ""),
+        ("what_a_child_has_too_stays", ""),
     ] {
         for (form, options) in FORMS
             .into_iter()

@@ -70,6 +70,7 @@ unsafe extern "C" fn fork_prepare() {
     if !interrupted {
         mark_busy!(thread);
         GLOBAL.backend.pages.await_mover();
+        GLOBAL.backend.large.note_fork();
     }
 }
 

@@ -493,6 +493,37 @@ static void forks_are_survived(void) {
     sound();
 }
 
+/* To clear pages that a child has as well would copy them. */
+static void what_a_child_has_too_stays(void) {
+    for (int round = 0; round < 3; round++) {
+        char *old = use(SIZE, NULL);
+        malloc_trim(0);
+        int ends[2];
+        CHECK(pipe2(ends, O_CLOEXEC) == 0);
+        pid_t child = fork();
+        if (child == 0) {
+            char byte;
+            close(ends[1]);
+            CHECK(read(ends[0], &byte, 1) == 0);
+            CHECK(all_are(old, 0xaa, SIZE));
+            end(old);
+            CHECK(!some_are_kept());
+            end(use(SIZE, NULL));
+            CHECK(!guards_exist() || figures().slabs == 0 || some_are_kept());
+            sound();
+            _exit(0);
+        }
+        end(old);
+        CHECK(!some_are_kept());
+        end(use(SIZE, NULL));
+        CHECK(!guards_exist() || figures().slabs == 0 || some_are_kept());
+        close(ends[0]);
+        close(ends[1]);
+        passed(child);
+    }
+    sound();
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -503,6 +534,7 @@ static const struct {
     CASE(they_count), CASE(a_limit_suffices), CASE(forks_are_survived),
     CASE(little_is_not_kept), CASE(huge_pages_stay), CASE(what_a_thread_freed_goes_when_it_ends),
     CASE(an_idle_process_gives_them_back), CASE(they_count_for_a_limit), CASE(nothing_is_lost_at_a_limit),
+    CASE(what_a_child_has_too_stays),
 };
 
 int main(int argc, char **argv) {

@@ -1289,13 +1289,13 @@ impl<'a, O: Os> HardenedRef<'a, O> {
     /// bytes of its pages are kept.
     fn unmap(self, addr: usize, guard_pages: GuardPages) -> Result<usize, Misuse> {
         self.backend.profile.end_large(&self.backend.meta, addr);
-        let found = match guard_pages {
+        let (found, shared) = match guard_pages {
             GuardPages::Both => self.backend.large.take_out(&self.backend.meta, addr),
-            GuardPages::None => self.backend.large.unmap(self.backend.supply(), addr),
+            GuardPages::None => (self.backend.large.unmap(self.backend.supply(), addr), false),
         };
         match (found, guard_pages) {
             (Found::Live(block), GuardPages::Both) => {
-                let kept = self.keep_pages(block);
+                let kept = if shared { 0 } else { self.keep_pages(block) };
                 // SAFETY: it was live, lay between guard pages, and was taken out just now.
                 unsafe { self.held.hold(&self.backend.os, addr, block.bytes) };
                 Ok(kept)

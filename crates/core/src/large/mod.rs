@@ -67,6 +67,10 @@ const STRAYS_COMPARED: usize = 16;
 const RESTS_AMONG: usize = 48;
 /// Bytes that come to rest between two looks at the clock.
 const LOOK_EVERY: usize = 4 << 20;
+/// In a record's note: the block lived when the process forked, and its child may have the same pages.
+const FORKED: u32 = 2;
+/// Bits of a note below the bytes that were not asked for.
+const NOTE_SHIFT: u32 = 2;
 /// Times the interval between two ticks that a freed mapping is kept at most.
 const KEPT_INTERVALS: u64 = 2;
 
@@ -495,16 +499,18 @@ impl Large {
     }
 
     /// Ends the life of the block at `address`, whose mapping is the caller's from then on and is not kept here.
-    /// Says what it found.
-    pub fn take_out(&self, meta: &Meta, address: usize) -> Found {
-        let found = {
+    /// Says what it found, and whether its pages may be some fork child's as well.
+    pub fn take_out(&self, meta: &Meta, address: usize) -> (Found, bool) {
+        let (found, shared) = {
             let inner = &mut *self.inner.lock();
             let found = inner.find(address);
+            let mut shared = false;
             if let Found::Live(block) = found {
-                inner.table.remove(address);
+                let record = inner.table.remove(address);
+                shared = record.is_some_and(|record| record.note & FORKED != 0);
                 inner.live_bytes -= block.bytes;
             }
-            found
+            (found, shared)
         };
         if let Found::Live(block) = found {
             let counters = meta.counters();
@@ -513,7 +519,17 @@ impl Large {
             counters::subtract(&counters.mapped, block.bytes as u64);
             meta.budget.refund(block.bytes);
         }
-        found
+        (found, shared)
+    }
+
+    /// The process is about to fork: to write to a page of what lives now, so as to clear it, would copy it.
+    pub fn note_fork(&self) {
+        if self.keeps_clear() {
+            self.inner
+                .lock()
+                .table
+                .each_live(|record| record.note |= FORKED);
+        }
     }
 
     /// Unmaps what is kept beyond its bound.
@@ -744,8 +760,8 @@ impl Large {
     pub fn note(&self, address: usize, asked: usize, guard_pages: GuardPages) {
         let inner = &mut *self.inner.lock();
         if let Some(record) = inner.table.at(address).filter(|record| record.stray == 0) {
-            let unused = (record.bytes - asked).min(u32::MAX as usize >> 1) as u32;
-            record.note = unused << 1 | guard_pages as u32;
+            let unused = (record.bytes - asked).min(u32::MAX as usize >> NOTE_SHIFT) as u32;
+            record.note = unused << NOTE_SHIFT | record.note & FORKED | guard_pages as u32;
         }
     }
 
@@ -1089,7 +1105,7 @@ impl Inner {
         } else {
             GuardPages::None
         };
-        let asked = record.bytes - (record.note >> 1) as usize;
+        let asked = record.bytes - (record.note >> NOTE_SHIFT) as usize;
         (record.stray == 0).then_some((record.block(), asked, guard_pages))
     }
 

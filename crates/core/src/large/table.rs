@@ -125,6 +125,18 @@ impl Table {
         }
     }
 
+    /// Shows the records of live blocks.
+    pub(super) fn each_live(&mut self, mut show: impl FnMut(&mut Record)) {
+        let places = if self.shift == 0 { 0 } else { 1 << self.shift };
+        for index in 0..places {
+            // SAFETY: within the open table. The exclusive borrow of `self` stands for the lock.
+            let record = unsafe { &mut *self.place(index) };
+            if record.address != 0 && record.stray == 0 {
+                show(record);
+            }
+        }
+    }
+
     /// Whether a probe for the record at `index` finds it there.
     pub(super) fn is_found(&self, index: usize, record: &Record) -> bool {
         self.index_of(record.address).map(|at| at & self.mask()) == Some(index)
