@@ -188,6 +188,8 @@ fn pages_of_freed_large_blocks_serve_later_ones_and_bring_nothing_along() {
         ("nothing_is_lost_at_a_limit", ""),
         ("forks_are_survived", ""),
         ("what_a_child_has_too_stays", ""),
+        ("no_file_is_read_for_them", ""),
+        ("an_end_far_away_is_found", ""),
     ] {
         for (form, options) in FORMS
             .into_iter()

@@ -468,6 +468,8 @@ impl Vm for Sim {
 
     fn prefer_huge_pages(&self) {}
 
+    fn learn_huge_pages(&self) {}
+
     fn locks_new_pages(&self) -> bool {
         false
     }

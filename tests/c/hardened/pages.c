@@ -2,7 +2,11 @@
  * with them, and that none of a block does that the program did something to. Exits 0. */
 #include "../tools.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -524,6 +528,41 @@ static void what_a_child_has_too_stays(void) {
     sound();
 }
 
+/* A filter kills whoever opens a file from now on. */
+static void no_file_is_read_for_them(void) {
+    free(malloc(100));
+    struct sock_filter steps[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog filter = {sizeof steps / sizeof *steps, steps};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    for (int round = 0; round < 8; round++) {
+        char *block = take(SIZE);
+        CHECK(block != NULL);
+        memset(block, 1, SIZE);
+        give(block);
+    }
+}
+
+/* A large block that cannot move shrinks where it is: its end is found, however far from that of its pages. */
+static void an_end_far_away_is_found(void) {
+    const size_t much = (size_t)3 << 30, half = much / 2 + 3;
+    char *block = take(much);
+    CHECK(block != NULL);
+    rlim_t room = mapped_bytes() + much / 6;
+    CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){room, room}) == 0);
+    block[0] = 1;
+    block = resize(block, half);
+    CHECK(block != NULL);
+    block[half - 1] = 1;
+    give(block);
+    sound();
+}
+
 #define CASE(name) {#name, name}
 static const struct {
     const char *name;
@@ -534,7 +573,7 @@ static const struct {
     CASE(they_count), CASE(a_limit_suffices), CASE(forks_are_survived),
     CASE(little_is_not_kept), CASE(huge_pages_stay), CASE(what_a_thread_freed_goes_when_it_ends),
     CASE(an_idle_process_gives_them_back), CASE(they_count_for_a_limit), CASE(nothing_is_lost_at_a_limit),
-    CASE(what_a_child_has_too_stays),
+    CASE(what_a_child_has_too_stays), CASE(no_file_is_read_for_them), CASE(an_end_far_away_is_found),
 };
 
 int main(int argc, char **argv) {

@@ -31,7 +31,8 @@ pub struct Linux {
     huge: AtomicU32,
     /// Whether parts of a range can be moved.
     pieces: AtomicU32,
-    /// Whether the system gives huge pages unasked: 0 (not known yet), [`GIVES`] or [`GIVES_NONE`].
+    /// Whether the system gives huge pages unasked: 0 (nobody has [asked](Vm::learn_huge_pages)), [`GIVES`] or
+    /// [`GIVES_NONE`].
     unasked: AtomicU32,
     time: Steady,
 }
@@ -280,18 +281,7 @@ impl Linux {
 
     /// Whether huge pages are asked for, or the system gives them unasked: their parts would come to lie apart.
     fn has_huge_pages(&self) -> bool {
-        if self.huge.load(Relaxed) != 0 {
-            return true;
-        }
-        if self.unasked.load(Relaxed) == UNASKED {
-            let mut text = [0; 64];
-            let length =
-                calls::read_file(c"/sys/kernel/mm/transparent_hugepage/enabled", &mut text);
-            let always = text[..length].starts_with(b"[always]");
-            self.unasked
-                .store(if always { GIVES } else { GIVES_NONE }, Relaxed);
-        }
-        self.unasked.load(Relaxed) == GIVES
+        self.huge.load(Relaxed) != 0 || self.unasked.load(Relaxed) != GIVES_NONE
     }
 
     /// How many of the `bytes` bytes from `start` on lie in one mapping of the kernel's.
@@ -645,6 +635,14 @@ impl Vm for Linux {
 
     fn prefer_huge_pages(&self) {
         self.huge.store(1, Relaxed);
+    }
+
+    fn learn_huge_pages(&self) {
+        let mut text = [0; 64];
+        let length = calls::read_file(c"/sys/kernel/mm/transparent_hugepage/enabled", &mut text);
+        let always = text[..length].starts_with(b"[always]");
+        let gives = if always { GIVES } else { GIVES_NONE };
+        self.unasked.store(gives, Relaxed);
     }
 
     unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge) {
@@ -1144,6 +1142,13 @@ mod tests {
         })
     }
 
+    /// As `linux`, of a process that gives freed large blocks' pages to later ones.
+    fn moving() -> Linux {
+        let linux = linux();
+        linux.learn_huge_pages();
+        linux
+    }
+
     fn byte(at: usize) -> u8 {
         (at / 4096 + 1) as u8
     }
@@ -1256,7 +1261,7 @@ mod tests {
 
     #[test]
     fn pages_move_out_while_nothing_is_set_for_their_block() {
-        let linux = linux();
+        let linux = moving();
         for kind in 0..7 {
             let Some(block) = fenced(&linux) else { return };
             let all = block.as_ptr().cast();

@@ -223,6 +223,10 @@ pub trait Vm: Sync {
     /// From now on asks for huge pages for whatever [`Vm::map`] hands out.
     fn prefer_huge_pages(&self);
 
+    /// Finds out whether the system gives huge pages unasked, before the program may forbid itself to read files. Until
+    /// then [`Vm::move_out`] moves nothing.
+    fn learn_huge_pages(&self);
+
     /// Whether new pages are resident at once, since the process locks its memory (mlockall(2)).
     fn locks_new_pages(&self) -> bool;
 

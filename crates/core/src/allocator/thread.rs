@@ -446,6 +446,9 @@ impl<O: Os> Allocator<O> {
         if options.get(Name::HugePages) == options::HUGE_ON {
             backend.os.prefer_huge_pages();
         }
+        if options.is_on(Name::Hardened) || options.is_on(Name::Guard) {
+            backend.os.learn_huge_pages();
+        }
     }
 
     // ---- exit and fork -------------------------------------------------------------------------

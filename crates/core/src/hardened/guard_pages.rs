@@ -351,6 +351,10 @@ impl<O: Os> Vm for WithGuardPages<'_, O> {
         self.os.prefer_huge_pages();
     }
 
+    fn learn_huge_pages(&self) {
+        self.os.learn_huge_pages();
+    }
+
     unsafe fn advise_huge(&self, start: NonNull<u8>, bytes: usize, huge: Huge) {
         // SAFETY: the caller keeps the contract of `Vm`, and it is passed on unchanged.
         unsafe { self.os.advise_huge(start, bytes, huge) }

@@ -27,7 +27,7 @@ use crate::arch::prefetch;
 use crate::bitmap;
 use crate::class::{aligned_class, class_of, shared_pages, slot_at, ClassId};
 use crate::heap::{dead, locate, Backend, Heap, NextWord, LARGE};
-use crate::large::{Block, Found, Fresh, GuardPages};
+use crate::large::{Block, Found, Fresh, GuardPages, UNUSED_MAX};
 use crate::meta::{Area, Meta};
 use crate::misuse::{Call, Line, Misuse};
 use crate::mutex::{Lock, Registry};
@@ -1424,6 +1424,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
         match live {
             Live::Empty => {}
             Live::Large(block, old) => {
+                let size = size.max(block.bytes.saturating_sub(UNUSED_MAX)).min(old);
                 self.move_end(addr, block.bytes, old, size);
                 self.note_large(addr, size);
             }

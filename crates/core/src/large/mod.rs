@@ -71,6 +71,8 @@ const LOOK_EVERY: usize = 4 << 20;
 const FORKED: u32 = 2;
 /// Bits of a note below the bytes that were not asked for.
 const NOTE_SHIFT: u32 = 2;
+/// The most bytes of a block that were not asked for which can be noted.
+pub const UNUSED_MAX: usize = u32::MAX as usize >> NOTE_SHIFT;
 /// Times the interval between two ticks that a freed mapping is kept at most.
 const KEPT_INTERVALS: u64 = 2;
 
@@ -760,7 +762,7 @@ impl Large {
     pub fn note(&self, address: usize, asked: usize, guard_pages: GuardPages) {
         let inner = &mut *self.inner.lock();
         if let Some(record) = inner.table.at(address).filter(|record| record.stray == 0) {
-            let unused = (record.bytes - asked).min(u32::MAX as usize >> NOTE_SHIFT) as u32;
+            let unused = (record.bytes - asked).min(UNUSED_MAX) as u32;
             record.note = unused << NOTE_SHIFT | record.note & FORKED | guard_pages as u32;
         }
     }
