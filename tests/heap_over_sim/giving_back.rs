@@ -164,6 +164,54 @@ fn slabs_set_aside_at_growth_give_back_what_is_freed_in_them_later() {
     heap.is_sound();
 }
 
+/// Where the heap grew lately beside idle pages, what is freed in slabs with holes goes at once, although the program
+/// learnt to keep as much of what it takes again.
+#[test]
+fn what_is_freed_beside_holes_goes_at_once_where_the_heap_grew_lately() {
+    let heap = Heap::new();
+    for _ in 0..10 {
+        let blocks = heap.take_many(0, 2000, 10_000);
+        let survivors = blocks.iter().step_by(16);
+        let freed = blocks.iter().enumerate().filter(|(i, _)| i % 16 != 0);
+        freed.for_each(|(_, &block)| heap.give(0, block));
+        survivors.for_each(|&block| heap.give(0, block));
+        heap.sim().advance_clock(10);
+    }
+    let blocks = heap.take_many(0, 1100, 40_000);
+    let part = |i: usize| i * 7919 % 100;
+    let of = |parts: core::ops::Range<usize>| {
+        let found = (0..blocks.len()).filter(move |&i| parts.contains(&part(i)));
+        found.map(|i| blocks[i])
+    };
+    of(20..100).for_each(|block| heap.give(0, block));
+    let others = heap.take_many(0, 300, 100_000);
+    let before = heap.stats().purged;
+    of(5..20).for_each(|block| heap.give(0, block));
+    let purged = heap.stats().purged - before;
+    assert!(purged >= 4_000_000, "{purged} bytes went");
+    of(0..5).for_each(|block| heap.give(0, block));
+    heap.give_all(0, &others);
+    heap.is_sound();
+}
+
+/// Free runs of pages that are too short for what the heap grows for do not lie beside as many new pages.
+#[test]
+fn short_free_runs_give_way_where_the_heap_grows_for_long_ones() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 1000, 40_000);
+    let (freed, kept): (Vec<usize>, Vec<usize>) =
+        blocks.iter().partition(|&&block| (block >> 17) % 10 == 0);
+    heap.give_all(0, &freed);
+    let before = heap.stats().idle_pages;
+    assert!(before >= 2_000_000, "{before} bytes lie idle");
+    let spans = heap.take_many(0, 128 << 10, 100);
+    let idle = heap.stats().idle_pages;
+    assert!(idle <= 1_200_000, "{idle} of {before} bytes lie idle");
+    heap.give_all(0, &kept);
+    heap.give_all(0, &spans);
+    heap.is_sound();
+}
+
 /// What one large burst left must not hide that small ones follow again and again.
 #[test]
 fn a_heap_learns_to_keep_the_pages_of_small_swells_after_one_large_one() {

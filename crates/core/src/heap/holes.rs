@@ -14,9 +14,9 @@
 //! partial slab is left. So sparse slabs drain while there is any other free slot.
 //!
 //! A heap that grows may grow for classes that had few slots before, while slabs of other classes lie half empty. It
-//! does not wait for a tick then. For the pages that it grew by it discards as many that lie idle. Slabs of which a
-//! quarter is free become sparse, so they drain. The heap looks more rarely where that is of no use, or where the pages
-//! are soon needed again.
+//! does not wait for a tick then. For the pages that it grew by it discards as many that lie idle: those between
+//! slabs, in runs that were too short, and as many again in slabs. Slabs of which a quarter is free become sparse, so
+//! they drain. The heap looks more rarely where that is of no use, or where the pages are soon needed again.
 
 use super::thin::{live_of_waiting, runs};
 use super::{Backend, Class, HeapRef};
@@ -123,9 +123,21 @@ impl Growth {
     /// Whether three quarters of what was discarded were soon wanted again. Forgets half of it.
     fn is_wanted_again(&self) -> bool {
         let (discarded, refilled) = (self.discarded.get(), self.refilled.get());
-        self.discarded.set(discarded / 2);
-        self.refilled.set(refilled / 2);
+        self.forget_half();
         refilled > discarded - discarded / 4
+    }
+
+    fn forget_half(&self) {
+        let (discarded, refilled) = (self.discarded.get(), self.refilled.get());
+        if discarded != 0 {
+            self.discarded.set(discarded / 2);
+            self.refilled.set(refilled / 2);
+        }
+    }
+
+    /// Whether anything was discarded lately since the heap grew.
+    pub(super) fn is_recent(&self) -> bool {
+        self.discarded.get() != 0
     }
 }
 
@@ -290,6 +302,7 @@ impl<O: Os> HeapRef<'_, O> {
             ..Allowance::all()
         };
         self.search(patience, &mut allowance);
+        self.growth.forget_half();
         self.classes.iter().for_each(Class::halve_taken);
     }
 
@@ -302,6 +315,8 @@ impl<O: Os> HeapRef<'_, O> {
         if self.backend.pages.keeps_all() {
             return;
         }
+        let backend = self.backend;
+        backend.pages.give_way_within(backend.supply(), GROWN_PAGES);
         let mut allowance = Allowance {
             purpose: Purpose::Growth,
             looks: GROWN_LOOKS,

@@ -199,6 +199,18 @@ impl Pages {
         });
     }
 
+    /// The heap grew by `pages` pages although pages inside are free, in runs that are too short for what it grew for: as
+    /// many of those go back. While the heap grows it goes on to ask for huge pages.
+    pub fn give_way_within<O: Os>(&self, supply: Supply<O>, pages: usize) {
+        let excess = {
+            let inner = &mut *self.inner.lock();
+            inner.policy.excess_of(inner.runs.dirty_pages(), pages)
+        };
+        if excess > 0 {
+            self.purge_while(supply, excess, true);
+        }
+    }
+
     /// A thread that released `bytes` bytes has ended, and will not take them again: as many free pages go back, but
     /// for the few that stay whatever is learnt.
     pub fn give_back_at_end<O: Os>(&self, supply: Supply<O>, bytes: usize) {
@@ -303,6 +315,11 @@ impl Pages {
 
     /// Discards up to `pages` dirty free pages, highest first.
     pub fn purge<O: Os>(&self, supply: Supply<O>, pages: usize) {
+        self.purge_while(supply, pages, false);
+    }
+
+    /// As [`Pages::purge`], while the heap `grows` or not.
+    fn purge_while<O: Os>(&self, supply: Supply<O>, pages: usize, grows: bool) {
         let mut left = pages;
         let mut below = usize::MAX;
         for _ in 0..PURGE_CALLS {
@@ -312,7 +329,9 @@ impl Pages {
                 return;
             };
             below = page.index();
-            self.keep_holes(supply.os);
+            if !grows {
+                self.keep_holes(supply.os);
+            }
             left = left.saturating_sub(n);
             let start = NonNull::new(address as *mut u8);
             // SAFETY: the pages are claimed: nobody else has them, and what they held is dead.

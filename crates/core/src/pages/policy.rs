@@ -178,6 +178,11 @@ impl Policy {
         dirty - excess
     }
 
+    /// The heap itself grew by `pages` pages: how many of `dirty` free pages are to be discarded for them.
+    pub(super) fn excess_of(&self, dirty: usize, pages: usize) -> usize {
+        dirty.saturating_sub(SPARE_PAGES).min(pages)
+    }
+
     /// How many of `dirty` free pages may stay after a thread that released `pages` pages has ended, where `used` pages
     /// are in use. What was learnt of that thread does not count any more.
     pub(super) fn left_at_end(&self, pages: usize, dirty: usize, used: usize) -> usize {
