@@ -120,11 +120,17 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// Whether three quarters of what was discarded were soon wanted again. Forgets half of it.
-    fn is_wanted_again(&self) -> bool {
+    /// Whether three quarters of what was discarded were soon wanted again.
+    fn is_wanted(&self) -> bool {
         let (discarded, refilled) = (self.discarded.get(), self.refilled.get());
-        self.forget_half();
         refilled > discarded - discarded / 4
+    }
+
+    /// As [`Growth::is_wanted`]. Forgets half of it.
+    fn is_wanted_again(&self) -> bool {
+        let wanted = self.is_wanted();
+        self.forget_half();
+        wanted
     }
 
     fn forget_half(&self) {
@@ -135,9 +141,9 @@ impl Growth {
         }
     }
 
-    /// Whether anything was discarded lately since the heap grew.
-    pub(super) fn is_recent(&self) -> bool {
-        self.discarded.get() != 0
+    /// Whether pages were discarded lately since the heap grew, and most were not wanted again.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.discarded.get() != 0 && !self.is_wanted()
     }
 }
 
@@ -315,8 +321,10 @@ impl<O: Os> HeapRef<'_, O> {
         if self.backend.pages.keeps_all() {
             return;
         }
-        let backend = self.backend;
-        backend.pages.give_way_within(backend.supply(), GROWN_PAGES);
+        if !self.growth.is_wanted() {
+            let backend = self.backend;
+            backend.pages.give_way_within(backend.supply(), GROWN_PAGES);
+        }
         let mut allowance = Allowance {
             purpose: Purpose::Growth,
             looks: GROWN_LOOKS,

@@ -12,8 +12,8 @@
 //! be more than a bound, it counts what lies idle in them, and discards idle pages down to half of the bound if that is
 //! more. Long runs of such pages go first: what is freed beside short ones makes them longer, or empties the slab, and
 //! then they need no call of their own. The bound learns: a program that soon takes again what went back keeps
-//! as much from then on. Where the heap grew lately beside idle pages, what is freed in a slab with holes goes at once:
-//! such a slab serves last, and the bound is that of a program that takes again what it freed.
+//! as much from then on. Where the heap grew lately beside idle pages that nobody needed, what is freed in a slab with
+//! holes goes at once: such a slab serves last, and the bound is that of a program that takes again what it freed.
 //!
 //! A slab of which less is free waits for a tick. A program that replaces its blocks at random has hardly any thin slabs
 //! and pays nothing.
@@ -221,7 +221,7 @@ impl<O: Os> HeapRef<'_, O> {
     pub(super) fn freed_in_thin_fast(self, slab: SlabPtr) -> bool {
         let waits = match slab.state() {
             State::Partial => true,
-            State::Sparse => slab.discarded.load(Relaxed) != 0 && !self.growth.is_recent(),
+            State::Sparse => slab.discarded.load(Relaxed) != 0 && !self.growth.is_of_use(),
             _ => false,
         };
         if !has_large_slots(slab) || !waits {
@@ -244,7 +244,7 @@ impl<O: Os> HeapRef<'_, O> {
             return;
         }
         let whole = slab.discarded.load(Relaxed) == 0;
-        if slab.state() == State::Sparse && !whole && self.growth.is_recent() {
+        if slab.state() == State::Sparse && !whole && self.growth.is_of_use() {
             self.discard_part(slab, self.idle_pages_of(slab));
             return;
         }
