@@ -162,20 +162,21 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
-        let mut found = ptr::without_provenance_mut(REFILL_ELSEWHERE);
-        // A hardened thread has no heap here.
+        let mut found = Some(ptr::without_provenance_mut(REFILL_ELSEWHERE));
         if thread.busy.get() == 0 {
             mark_busy!(thread);
             // After the mark nobody gives the thread another heap, which is read a second time.
-            if let Some(heap) = heap_of(thread) {
+            found = heap_of(thread).map(|heap| {
                 // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
-                found = unsafe { heap.on(&self.backend).next_word_at(thread, offset) };
-            }
+                unsafe { heap.on(&self.backend).next_word_at(thread, offset) }
+            });
         }
-        if found.addr() > REFILL_ROUND_OVER {
-            return found;
+        match found {
+            Some(found) if found.addr() > REFILL_ROUND_OVER => found,
+            Some(found) => self.refill_otherwise(size, thread, offset, found.addr()),
+            // A hardened thread has no heap here.
+            None => self.refill_small(size, thread, offset),
         }
-        self.refill_otherwise(size, thread, offset, found.addr())
     }
 
     /// As [`Allocator::malloc_slow`], which found nothing to cache: `why` is one of [`REFILL_ELSEWHERE`] and its like.
@@ -200,6 +201,12 @@ impl<O: Os> Allocator<O> {
         if thread.hardened.get() != 0 {
             return self.malloc_hardened_small(size, thread);
         }
+        self.refill_of(size, thread, offset)
+    }
+
+    /// As [`Allocator::refill`], apart, so that no register is saved where nothing is refilled.
+    #[inline(never)]
+    fn refill_of(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
         self.refill(class_at(offset), size, 1, thread)
     }
 
