@@ -1,8 +1,8 @@
 //! Many bytes at a time, cleared or found to be zero: 32 where the processor has registers of that width, else as
 //! libc does it.
 //!
-//! The library is built for every x86-64, so the width is asked for once, at run time. Clearing reads first, up to 16
-//! KiB, and writes only to what is not zero. Much of a long block is as it was handed out, and lines that are not
+//! The library is built for every x86-64, so the width is asked for once, at run time. Clearing reads first
+//! and writes only to what is not zero. Much of a long block is as it was handed out, and lines that are not
 //! written to need not be written back. The portable twin is also what Miri runs.
 
 use core::ptr;
@@ -10,7 +10,7 @@ use core::ptr;
 /// Bytes that are looked at together. What is gone through here is at least as long.
 pub const STRIDE: usize = 256;
 
-/// From here on bytes are seldom in the nearer caches, and libc's memset does not fetch them before it writes.
+/// From here on bytes are seldom in the nearer caches: each line is decided about alone, so that few are written back.
 const MUCH: usize = 16 << 10;
 
 /// How wide the processor's registers are, and whether it has the other instructions that came with them: see
@@ -89,6 +89,8 @@ impl Wide {
         unsafe {
             if self.wide && bytes <= MUCH {
                 machine::clear(start, bytes);
+            } else if self.wide {
+                machine::clear_lines(start, bytes);
             } else {
                 ptr::write_bytes(start as *mut u8, 0, bytes);
             }
@@ -175,6 +177,8 @@ mod machine {
     };
 
     const WORDS: usize = STRIDE / WORD;
+    /// Bytes of a line of the cache.
+    const LINE: usize = 2 * WORD;
     /// Bytes of the registers of old.
     const NARROW: usize = 16;
     /// Leaf 1, ecx: the system keeps more than the registers of old, there is AVX, and popcnt.
@@ -389,10 +393,39 @@ mod machine {
         }
         clear_stride(last);
     }
+
+    /// As [`clear`], each line alone.
+    ///
+    /// # Safety
+    /// As for that.
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn clear_lines(start: usize, bytes: usize) {
+        let last = start + bytes - LINE;
+        let clear_line = |at: usize| {
+            // SAFETY: the caller's: a line at up to `last`.
+            unsafe {
+                let words = at as *mut __m256i;
+                let either =
+                    _mm256_or_si256(_mm256_loadu_si256(words), _mm256_loadu_si256(words.add(1)));
+                if _mm256_testz_si256(either, either) == 0 {
+                    _mm256_storeu_si256(words, _mm256_setzero_si256());
+                    _mm256_storeu_si256(words.add(1), _mm256_setzero_si256());
+                }
+            }
+        };
+        let mut at = start;
+        while at < last {
+            clear_line(at);
+            at += LINE;
+        }
+        clear_line(last);
+    }
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 mod machine {
+    pub(super) use self::clear as clear_lines;
     pub(super) use super::are_clear;
 
     pub(super) use super::are_clear as few_are_clear;
@@ -489,6 +522,47 @@ mod tests {
                     assert_eq!(*((start - 1) as *const u8), 1);
                     assert_eq!(*((start + bytes) as *const u8), 1);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_bytes_every_one_is_cleared_and_no_other() {
+        for bytes in [
+            MUCH - 8,
+            MUCH,
+            MUCH + 8,
+            MUCH + 40,
+            MUCH + 64,
+            2 * MUCH + 72,
+        ] {
+            let mut room = std::vec![0_u64; bytes / 8 + 2];
+            let start = room.as_mut_ptr() as usize + 8;
+            // SAFETY: the room is longer than the bytes by 8 on either side.
+            unsafe {
+                *((start - 1) as *mut u8) = 1;
+                *((start + bytes) as *mut u8) = 1;
+                for at in [
+                    0,
+                    31,
+                    32,
+                    63,
+                    64,
+                    bytes / 2,
+                    bytes - 65,
+                    bytes - 33,
+                    bytes - 1,
+                ] {
+                    *((start + at) as *mut u8) = 0x80;
+                    assert!(!Wide::ask().are_clear(start, bytes), "{at} of {bytes}");
+                    Wide::ask().clear(start, bytes);
+                    assert!(are_clear(start, bytes), "{at} of {bytes}");
+                }
+                ptr::write_bytes(start as *mut u8, 0xff, bytes);
+                Wide::ask().clear(start, bytes);
+                assert!(are_clear(start, bytes), "{bytes}");
+                assert_eq!(*((start - 1) as *const u8), 1);
+                assert_eq!(*((start + bytes) as *const u8), 1);
             }
         }
     }
