@@ -763,7 +763,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             true => thread.next_slot(class),
             false => bits.trailing_zeros() as usize,
         };
-        if bits & bit_of(slot) == 0 {
+        if random && bits & bit_of(slot) == 0 {
             return None;
         }
         let bytes = cache.size.get();
@@ -794,12 +794,13 @@ impl<'a, O: Os> HardenedRef<'a, O> {
                 bytes::seal(address, size, fixed.secret);
             }
         }
-        if rest != 0 {
+        // The next one was freed long ago, and will be looked at. In order a small one lies beside this one, where the
+        // processor fetches it by itself.
+        if rest != 0 && (random || MANY) {
             let slot = match random {
                 true => thread.choose_ready::<F>(class, rest, fixed.wide),
                 false => rest.trailing_zeros() as usize,
             };
-            // It was freed long ago, and will be looked at.
             let next = base + slot * bytes;
             prefetch(next as *const u8);
             prefetch((next + LINE) as *const u8);
