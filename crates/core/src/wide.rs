@@ -138,6 +138,16 @@ pub unsafe fn clear_few(start: usize, bytes: usize) {
     unsafe { machine::clear_few(start, bytes) }
 }
 
+/// Makes `bytes` bytes (a multiple of 8, [`STRIDE`] at least) at `start` zero. Calls nothing.
+///
+/// # Safety
+/// The caller owns these bytes, and they can be written. [`Wide::is_so`].
+#[inline(always)]
+pub unsafe fn clear_inline(start: usize, bytes: usize) {
+    // SAFETY: the caller keeps this function's contract.
+    unsafe { machine::clear_inline(start, bytes) }
+}
+
 /// The lowest bits of `bits` at the places of the set bits of `mask`.
 ///
 /// # Safety
@@ -177,6 +187,7 @@ mod machine {
     };
 
     const WORDS: usize = STRIDE / WORD;
+    const _: () = assert!(STRIDE == 2 * FOUR);
     /// Bytes of a line of the cache.
     const LINE: usize = 2 * WORD;
     /// Bytes of the registers of old.
@@ -243,24 +254,18 @@ mod machine {
     /// Whether the [`STRIDE`] bytes at `at` are zero.
     ///
     /// # Safety
-    /// These bytes can be read.
-    #[inline]
-    #[target_feature(enable = "avx2")]
+    /// These bytes can be read. [`is_wide`].
+    #[inline(always)]
     unsafe fn stride_is_clear(at: usize) -> bool {
-        let word = |i: usize| {
-            // SAFETY: the caller guarantees `WORDS` readable words at `at`, and `i` is below `WORDS` at every
-            // call.
-            unsafe { _mm256_loadu_si256((at as *const __m256i).add(i)) }
-        };
-        let mut sum = [word(0), word(1)];
-        for i in (2..WORDS).step_by(2) {
-            sum = [
-                _mm256_or_si256(sum[0], word(i)),
-                _mm256_or_si256(sum[1], word(i + 1)),
-            ];
+        // SAFETY: the caller's: `WORDS` words are readable at `at`, and the registers are there.
+        unsafe {
+            let first = at as *const __m256i;
+            let mut sum = _mm256_loadu_si256(first);
+            for i in 1..WORDS {
+                sum = _mm256_or_si256(sum, _mm256_loadu_si256(first.add(i)));
+            }
+            _mm256_testz_si256(sum, sum) != 0
         }
-        let sum = _mm256_or_si256(sum[0], sum[1]);
-        _mm256_testz_si256(sum, sum) != 0
     }
 
     /// The words at four offsets, one or the other.
@@ -375,23 +380,38 @@ mod machine {
     #[inline(never)]
     #[target_feature(enable = "avx2")]
     pub unsafe fn clear(start: usize, bytes: usize) {
+        // SAFETY: the caller keeps this function's contract.
+        unsafe { clear_inline(start, bytes) }
+    }
+
+    /// # Safety
+    /// As for [`clear`].
+    #[inline(always)]
+    pub unsafe fn clear_inline(start: usize, bytes: usize) {
         let last = start + bytes - STRIDE;
-        let clear_stride = |at: usize| {
-            // SAFETY: the caller's: a stride at up to `last`.
-            unsafe {
-                if !stride_is_clear(at) {
-                    let words = at as *mut __m256i;
-                    (0..WORDS)
-                        .for_each(|i| _mm256_storeu_si256(words.add(i), _mm256_setzero_si256()));
-                }
-            }
-        };
         let mut at = start;
         while at < last {
-            clear_stride(at);
+            // SAFETY: the caller's: a stride at up to `last`, and the registers are there.
+            unsafe { clear_stride(at) };
             at += STRIDE;
         }
-        clear_stride(last);
+        // SAFETY: as above.
+        unsafe { clear_stride(last) };
+    }
+
+    /// Makes the [`STRIDE`] bytes at `at` zero. Writes only where they are not.
+    ///
+    /// # Safety
+    /// They are the caller's. [`is_wide`].
+    #[inline(always)]
+    unsafe fn clear_stride(at: usize) {
+        // SAFETY: the caller's: it owns the bytes, and the registers are there.
+        unsafe {
+            if !stride_is_clear(at) {
+                clear_at(at, all_four(FOUR));
+                clear_at(at + FOUR, all_four(FOUR));
+            }
+        }
     }
 
     /// As [`clear`], each line alone.
@@ -425,7 +445,7 @@ mod machine {
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
 mod machine {
-    pub(super) use self::clear as clear_lines;
+    pub(super) use self::{clear as clear_inline, clear as clear_lines};
     pub(super) use super::are_clear;
 
     pub(super) use super::are_clear as few_are_clear;

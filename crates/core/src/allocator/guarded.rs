@@ -69,10 +69,18 @@ impl<O: Os> Allocator<O> {
         unsafe fn malloc_hardened_wide<F: Known>(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
             match self.take_hardened::<false, F>(thread, size) {
                 Some(block) => block,
-                // SAFETY: the processor has what this function needs, and that one needs no more.
-                None => unsafe { self.malloc_hardened_upper_wide::<F>(size, thread) },
+                None => self.malloc_hardened_more::<F>(size, thread),
             }
         }
+    }
+
+    /// As [`Allocator::malloc_hardened_upper_wide`], after a path that served nothing, which seldom happens: that path's
+    /// branches are laid out for it.
+    #[cold]
+    #[inline(never)]
+    fn malloc_hardened_more<F: Known>(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
+        // SAFETY: the processor has what the path needed that calls, and this one needs no more.
+        unsafe { self.malloc_hardened_upper_wide::<F>(size, thread) }
     }
 
     with_wide! {
@@ -200,10 +208,17 @@ impl<O: Os> Allocator<O> {
         #[inline(never)]
         unsafe fn free_hardened_wide<F: Known>(&self, addr: usize, thread: &ThreadCache) {
             if !self.give_hardened::<false, F>(thread, addr) {
-                // SAFETY: the processor has what this function needs, and that one needs no more.
-                unsafe { self.free_hardened_upper_wide::<F>(addr, thread) }
+                self.free_hardened_more::<F>(addr, thread);
             }
         }
+    }
+
+    /// As [`Allocator::malloc_hardened_more`].
+    #[cold]
+    #[inline(never)]
+    fn free_hardened_more<F: Known>(&self, addr: usize, thread: &ThreadCache) {
+        // SAFETY: the processor has what the path needed that calls, and this one needs no more.
+        unsafe { self.free_hardened_upper_wide::<F>(addr, thread) }
     }
 
     with_wide! {

@@ -40,7 +40,7 @@ use crate::sync::{xor_owned, AtomicU16, AtomicU32};
 use crate::sync::{Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Phase, SlotCache, ThreadCache};
 use crate::units::{bit_of, pages_for, SlabId, Slot, MIN_ALIGN, PAGE, REQUEST_MAX, SPAN_MAX};
-use crate::wide::{with_wide, Wide};
+use crate::wide::{self, with_wide, Wide};
 use beds::{apart_most, Beds};
 use bytes::{Secret, CANARY, FEW};
 use core::ops::Deref;
@@ -1076,7 +1076,11 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             ..
         } = self.mitigations::<F>();
         let behind = self.behind::<F>();
-        let largest = if MANY { usize::MAX } else { FEW };
+        let largest = match (MANY, F::WIDE) {
+            (true, _) => usize::MAX,
+            (false, true) => SLOT_MAX,
+            (false, false) => FEW,
+        };
         // Where it lies and what it is are found by a chain of loads. The block's own first line may come meanwhile.
         prefetch(addr as *const u8);
         let found = self.live_fast(addr, largest)?;
@@ -1114,6 +1118,8 @@ impl<'a, O: Os> HardenedRef<'a, O> {
                 if MANY && bytes > FEW {
                     let used = (size + behind).min(bytes);
                     bytes::clear_words(addr, used, fixed.wide);
+                } else if F::WIDE && size + behind > FEW {
+                    wide::clear_inline(addr, (size + behind + 7) & !7);
                 } else {
                     let used = size + behind;
                     // A block of no bytes may be a slot: its first word is cleared.
