@@ -162,21 +162,23 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_slow(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
-        let mut found = Some(ptr::without_provenance_mut(REFILL_ELSEWHERE));
+        // A hardened thread has no heap here, and neither has one that begins.
+        if thread.heap.get().is_null() {
+            return self.refill_small(size, thread, offset);
+        }
+        let mut found = ptr::without_provenance_mut(REFILL_ELSEWHERE);
         if thread.busy.get() == 0 {
             mark_busy!(thread);
             // After the mark nobody gives the thread another heap, which is read a second time.
-            found = heap_of(thread).map(|heap| {
+            if let Some(heap) = heap_of(thread) {
                 // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
-                unsafe { heap.on(&self.backend).next_word_at(thread, offset) }
-            });
+                found = unsafe { heap.on(&self.backend).next_word_at(thread, offset) };
+            }
         }
-        match found {
-            Some(found) if found.addr() > REFILL_ROUND_OVER => found,
-            Some(found) => self.refill_otherwise(size, thread, offset, found.addr()),
-            // A hardened thread has no heap here.
-            None => self.refill_small(size, thread, offset),
+        if found.addr() > REFILL_ROUND_OVER {
+            return found;
         }
+        self.refill_otherwise(size, thread, offset, found.addr())
     }
 
     /// As [`Allocator::malloc_slow`], which found nothing to cache: `why` is one of [`REFILL_ELSEWHERE`] and its like.
