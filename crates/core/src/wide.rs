@@ -395,7 +395,7 @@ mod machine {
             unsafe { clear_stride(at) };
             at += STRIDE;
         }
-        // SAFETY: as above.
+        // SAFETY: the caller guarantees at least a stride, which this is the last one of, and that the registers are there.
         unsafe { clear_stride(last) };
     }
 
