@@ -1,7 +1,7 @@
 //! What a hardened thread does in place of the fast paths, and blocks that were sampled.
 
 use super::{with_room, Allocator, Region};
-use crate::hardened::{self, Cleared, Form, Known, Plain, Whole, WideOnly};
+use crate::hardened::{self, Cleared, Form, Known, Mitigations, Plain, Whole, WideOnly};
 use crate::heap::{locate, LARGE};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
@@ -106,6 +106,26 @@ impl<O: Os> Allocator<O> {
         match self.take_hardened::<true, Plain>(thread, size) {
             Some(block) => block,
             None => self.malloc_hardened(thread, size, 1),
+        }
+    }
+
+    /// A slot that was found to be all zero when it was taken, as `zero` has it. `None` where more is to be done.
+    #[inline(always)]
+    pub(super) fn calloc_hardened(&self, size: usize, thread: &ThreadCache) -> Option<*mut u8> {
+        match self.hard.form() {
+            // SAFETY: the processor has what the form needs.
+            Form::Whole => unsafe { self.calloc_hardened_wide::<Whole>(size, thread) },
+            // SAFETY: the processor has what the form needs.
+            Form::Cleared => unsafe { self.calloc_hardened_wide::<Cleared>(size, thread) },
+            Form::Wide | Form::Plain => None,
+        }
+    }
+
+    with_wide! {
+        #[inline(never)]
+        unsafe fn calloc_hardened_wide<F: Known>(&self, size: usize, thread: &ThreadCache) -> Option<*mut u8> {
+            const { assert!(matches!(F::MITIGATIONS, Some(Mitigations { zero: true, .. }))) };
+            self.take_hardened::<true, F>(thread, size)
         }
     }
 

@@ -611,8 +611,17 @@ impl<O: Os> Allocator<O> {
 
     #[inline(never)]
     fn calloc_slow(&self, thread: &ThreadCache, bytes: usize) -> *mut u8 {
+        if thread.hardened.get() != 0 {
+            if let Some(block) = self.calloc_hardened(bytes, thread) {
+                return block;
+            }
+        }
         let block = if bytes <= SMALL_MAX {
-            let block = self.malloc(thread, bytes);
+            // The cache was found empty.
+            let block = match cache_offset(bytes) {
+                Some(offset) => self.malloc_slow(bytes, thread, offset),
+                None => self.malloc_upper(bytes, thread),
+            };
             (block, self.is_first_use(thread, block, bytes))
         } else {
             self.malloc_big(thread, bytes)
