@@ -133,6 +133,18 @@ impl Growth {
         wanted
     }
 
+    /// `pages` discarded pages are used again. False where none are left that growth discarded.
+    fn refill(&self, pages: u32) -> bool {
+        let (discarded, refilled) = (self.discarded.get(), self.refilled.get());
+        if refilled >= discarded {
+            return false;
+        }
+        // No more than were discarded: what is left over would count against what is discarded later.
+        self.refilled
+            .set(refilled.saturating_add(pages).min(discarded));
+        true
+    }
+
     fn forget_half(&self) {
         let (discarded, refilled) = (self.discarded.get(), self.refilled.get());
         if discarded != 0 {
@@ -521,13 +533,12 @@ impl<O: Os> HeapRef<'_, O> {
         let used = pages_between(first * slab.size(), end * slab.size());
         let discarded = slab.discarded.load(Relaxed);
         slab.discarded.store(discarded & !used, Relaxed);
-        self.take_discarded(slab, (discarded & used).count_ones() as usize * PAGE);
-        let growth = &self.growth;
-        let count = match growth.refilled.get() < growth.discarded.get() {
-            true => &growth.refilled,
-            false => &self.holes.refilled,
-        };
-        count.set(count.get().saturating_add((discarded & used).count_ones()));
+        let pages = (discarded & used).count_ones();
+        self.take_discarded(slab, pages as usize * PAGE);
+        if !self.growth.refill(pages) {
+            let count = &self.holes.refilled;
+            count.set(count.get().saturating_add(pages));
+        }
     }
 }
 
@@ -559,5 +570,20 @@ mod tests {
         assert_eq!(search.learn(), 2 * PATIENCE_LEAST);
         assert_eq!(search.learn(), PATIENCE_LEAST);
         assert_eq!(search.learn(), PATIENCE_LEAST);
+    }
+
+    /// A refill of many pages while few count does not make every later search look unwanted.
+    #[test]
+    fn where_all_is_forgotten_that_growth_discarded_nothing_is_wanted_again() {
+        let growth = Growth {
+            discarded: Cell::new(1),
+            refilled: Cell::new(0),
+        };
+        assert!(growth.refill(60));
+        assert!(!growth.refill(60));
+        growth.forget_half();
+        assert!(!growth.is_of_use());
+        assert!(!growth.is_wanted_again());
+        assert_eq!((growth.discarded.get(), growth.refilled.get()), (0, 0));
     }
 }
