@@ -35,7 +35,7 @@ use crate::tls::{mark_busy, Busy, SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, LOCAL_MAX, SMALL_MAX, SPAN_MAX};
 use background::Background;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{compiler_fence, AtomicPtr, Ordering::Relaxed, Ordering::SeqCst};
 
 pub(crate) use caller::Caller;
@@ -341,17 +341,7 @@ impl<O: Os> Allocator<O> {
         align: usize,
         thread: &ThreadCache,
     ) -> *mut u8 {
-        if let Some(heap) = heap_at_hand(thread) {
-            mark_busy!(thread => busy);
-            if let Some(_inside) = heap.come_in(busy) {
-                let cache = cache_of(thread, heap, class);
-                let slot = heap.on(&self.backend).refill_from_next(class, cache);
-                if let Some(slot) = slot {
-                    return slot.as_ptr();
-                }
-            }
-        }
-        self.malloc_from_next_slab(class, size, align, thread)
+        self.refill_by(HeapRef::refill_from_next, class, size, align, thread)
     }
 
     /// As `refill`, where all words of the active slab had their turn and another slab waits.
@@ -363,12 +353,24 @@ impl<O: Os> Allocator<O> {
         align: usize,
         thread: &ThreadCache,
     ) -> *mut u8 {
+        self.refill_by(HeapRef::refill_after_round, class, size, align, thread)
+    }
+
+    /// As `refill`, by `refill` of the heap, which works on lists.
+    #[inline(always)]
+    fn refill_by<'a>(
+        &'a self,
+        refill: impl FnOnce(HeapRef<'a, O>, ClassId, &SlotCache) -> Option<NonNull<u8>>,
+        class: ClassId,
+        size: usize,
+        align: usize,
+        thread: &'a ThreadCache,
+    ) -> *mut u8 {
         if let Some(heap) = heap_at_hand(thread) {
             mark_busy!(thread => busy);
             if let Some(_inside) = heap.come_in(busy) {
                 let cache = cache_of(thread, heap, class);
-                let slot = heap.on(&self.backend).refill_after_round(class, cache);
-                if let Some(slot) = slot {
+                if let Some(slot) = refill(heap.on(&self.backend), class, cache) {
                     return slot.as_ptr();
                 }
             }
@@ -650,7 +652,7 @@ impl<O: Os> Allocator<O> {
     unsafe fn zeroed_large(&self, (block, fresh): (*mut u8, bool), bytes: usize) -> *mut u8 {
         let os = &self.backend.os;
         let pages = align_down(bytes, os.page_size());
-        let start = ptr::NonNull::new(block).filter(|_| !fresh && bytes >= DROPPED_MIN);
+        let start = NonNull::new(block).filter(|_| !fresh && bytes >= DROPPED_MIN);
         // SAFETY: a new block of more than `SPAN_MAX` bytes is a mapping of whole pages, and its bytes are dead.
         let dropped = start.is_some_and(|start| unsafe {
             is_mostly_zero(block, bytes) && os.discard(start, pages)
