@@ -447,6 +447,13 @@ impl<O: Os> HeapRef<'_, O> {
         bytes
     }
 
+    /// As [`HeapRef::discard_part`] of all that lies idle of `slab`, since the heap grew.
+    pub(super) fn discard_beside_growth(self, slab: SlabPtr) {
+        let bytes = self.discard_pages(slab, self.idle_pages_of(slab), Purpose::Growth);
+        let count = &self.growth.discarded;
+        count.set(count.get().saturating_add((bytes / PAGE) as u32));
+    }
+
     /// Discards the pages of `slab` on which no slot is live. Whether there were any.
     ///
     /// The heap's thread is in a slow path: no slot of the slab is cached or taken meanwhile. A free

@@ -245,7 +245,7 @@ impl<O: Os> HeapRef<'_, O> {
         }
         let whole = slab.discarded.load(Relaxed) == 0;
         if slab.state() == State::Sparse && !whole && self.growth.is_of_use() {
-            self.discard_part(slab, self.idle_pages_of(slab));
+            self.discard_beside_growth(slab);
             return;
         }
         if slab.state() == State::Sparse && whole && before < least_of_thin(slab) {
