@@ -307,6 +307,8 @@ impl<O: Os> Backend<O> {
         let mut kept = 0;
         for id in self.heaps.made() {
             let heap = self.heap_at(id);
+            // One that another thread of the parent's was making may count as made and not know its number.
+            heap.index.set(id.index() as u32);
             let arena = !heap.me().is_none() && heap.arena.get();
             self.repair_arena(id, arena);
             if !first && !arena && !heap.me().is_none() {
