@@ -64,7 +64,7 @@ fn guests_that_begin_at_once_free_each_others_blocks_and_lose_no_byte() {
 fn a_fork_while_others_are_guests_leaves_a_child_that_has_guests_again() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| passes("threads/guests.c", &["fork", "300"]));
+            scope.spawn(|| passes("threads/guests.c", &["fork", "75"]));
         }
     });
 }
