@@ -441,17 +441,23 @@ impl<O: Os> HeapRef<'_, O> {
 
     /// Discards `pages` of `slab`, on which no slot is live. Returns how many bytes.
     pub(super) fn discard_part(self, slab: SlabPtr, pages: u32) -> usize {
-        let bytes = self.discard_pages(slab, pages, Purpose::Tick);
-        let count = &self.holes.discarded;
-        count.set(count.get().saturating_add((bytes / PAGE) as u32));
-        bytes
+        self.discard_counted(slab, pages, Purpose::Tick)
     }
 
-    /// As [`HeapRef::discard_part`] of all that lies idle of `slab`, since the heap grew.
+    /// Discards all that lies idle of `slab`, since the heap grew.
     pub(super) fn discard_beside_growth(self, slab: SlabPtr) {
-        let bytes = self.discard_pages(slab, self.idle_pages_of(slab), Purpose::Growth);
-        let count = &self.growth.discarded;
+        self.discard_counted(slab, self.idle_pages_of(slab), Purpose::Growth);
+    }
+
+    /// As [`HeapRef::discard_pages`], and counts what went: the heap learns from how much of it is soon wanted again.
+    fn discard_counted(self, slab: SlabPtr, pages: u32, purpose: Purpose) -> usize {
+        let bytes = self.discard_pages(slab, pages, purpose);
+        let count = match purpose {
+            Purpose::Tick => &self.holes.discarded,
+            Purpose::Growth => &self.growth.discarded,
+        };
         count.set(count.get().saturating_add((bytes / PAGE) as u32));
+        bytes
     }
 
     /// Discards the pages of `slab` on which no slot is live. Whether there were any.
@@ -466,20 +472,15 @@ impl<O: Os> HeapRef<'_, O> {
         let before = slab.discarded.load(Relaxed);
         let idle = pages_between(0, slab.pages() * PAGE) & !live_pages(slab);
         let runs = runs(idle & !before).count();
-        let bytes = self.discard_pages(slab, idle, allowance.purpose);
+        let bytes = self.discard_counted(slab, idle, allowance.purpose);
         allowance.calls = allowance.calls.saturating_sub(runs);
         let asked = (idle & !before).count_ones() as usize;
         allowance.pages = allowance.pages.saturating_sub(asked);
-        let count = match allowance.purpose {
-            Purpose::Tick => &self.holes.discarded,
-            Purpose::Growth => &self.growth.discarded,
-        };
-        count.set(count.get().saturating_add((bytes / PAGE) as u32));
         allowance.found |= bytes != 0;
         slab.discarded.load(Relaxed) != 0
     }
 
-    /// Discards `pages` of `slab`, as far as they are not yet. Returns how many bytes.
+    /// Discards `pages` of `slab`, on which no slot is live, as far as they are not yet. Returns how many bytes.
     pub(super) fn discard_pages(self, slab: SlabPtr, pages: u32, purpose: Purpose) -> usize {
         let mut bytes = 0;
         for (first, n) in runs(pages & !slab.discarded.load(Relaxed)) {
