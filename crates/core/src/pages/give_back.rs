@@ -204,7 +204,7 @@ impl Pages {
     pub fn give_way_within<O: Os>(&self, supply: Supply<O>, pages: usize) {
         let excess = {
             let inner = &mut *self.inner.lock();
-            inner.policy.excess_of(inner.dirty_inside(), pages)
+            inner.policy.excess_of(inner.runs.dirty_pages(), pages)
         };
         if excess > 0 {
             self.purge_while(supply, excess, true);

@@ -520,19 +520,15 @@ impl Inner {
     /// Dirty free pages inside that are to be discarded at once. The end of a heap that grows again and again
     /// is not counted.
     fn excess(&mut self, now: u64) -> usize {
-        let (used, dirty) = (self.used_pages(), self.dirty_inside());
-        self.policy.excess(dirty, used, now)
-    }
-
-    /// Dirty free pages, but for those at the break's end where a raised threshold keeps them.
-    fn dirty_inside(&self) -> usize {
+        let used = self.used_pages();
         let windows = &self.windows[..self.used];
         let grows = self.policy.threshold > self.policy.least;
         let tail = match windows.first() {
             Some(first) if first.kind == Kind::Break && grows => first.tail_pages(),
             _ => 0,
         };
-        self.runs.dirty_pages().saturating_sub(tail)
+        let dirty = self.runs.dirty_pages().saturating_sub(tail);
+        self.policy.excess(dirty, used, now)
     }
 
     /// Puts pages back, and lets the tail reach down over them and the free pages before.
