@@ -243,6 +243,28 @@ fn foreign_blocks_abort_are_ignored_or_go_to_the_next_malloc() {
 }
 
 #[test]
+fn an_address_within_a_large_block_is_foreign_to_none() {
+    let form = Form::Preloaded;
+    for options in [
+        "foreign:ignore",
+        "foreign:forward",
+        "foreign:forward,hardened",
+    ] {
+        for (call, said) in [
+            ("free", "invalid free"),
+            ("realloc", "invalid realloc"),
+            ("usable", "invalid usable size"),
+        ] {
+            let ended = under(form, options, "options/foreign.c", &[call]);
+            assert_eq!(ended.signal, Some(libc::SIGABRT), "{options}: {ended:#?}");
+            let told =
+                ended.stderr.contains(said) && ended.stderr.contains("(byte 4096 of a block of 3");
+            assert!(told, "{options}: {ended:#?}");
+        }
+    }
+}
+
+#[test]
 fn the_hard_limit_is_never_exceeded_and_gives_enomem() {
     under(
         Form::Prefixed,

@@ -25,9 +25,28 @@ pub enum Misuse {
         call: Call,
         /// The pointer given.
         addr: usize,
-        /// Number of the slot within its slab. 0 for a span or a large block.
+        /// Number of the slot within its slab. 0 for a span.
         slot: Slot,
         /// Slot size in bytes.
+        size: usize,
+    },
+    /// A large block that is free already was given back, or used as if it were live. Freed ones join, so how long it was
+    /// is not known.
+    DeadLarge {
+        /// What the caller was doing.
+        call: Call,
+        /// The pointer given.
+        addr: usize,
+    },
+    /// A pointer into a live large block, behind its start.
+    InsideLarge {
+        /// What the caller was doing.
+        call: Call,
+        /// The pointer given.
+        addr: usize,
+        /// Bytes from the block's start to the pointer.
+        offset: usize,
+        /// Bytes of the block.
         size: usize,
     },
     /// A pointer into a slab that is not the start of a slot.
@@ -104,6 +123,8 @@ impl Misuse {
     pub fn address(&self) -> usize {
         match *self {
             Misuse::Dead { addr, .. }
+            | Misuse::DeadLarge { addr, .. }
+            | Misuse::InsideLarge { addr, .. }
             | Misuse::Inside { addr, .. }
             | Misuse::Unknown { addr, .. }
             | Misuse::CollectedTwice { addr, .. }
@@ -205,6 +226,14 @@ impl Call {
             Call::UsableSize => "usable size of ",
         }
     }
+
+    /// What is said before, if the block was freed already.
+    const fn of_dead(self) -> &'static str {
+        match self {
+            Call::Free => "double ",
+            Call::Realloc | Call::UsableSize => "after free: ",
+        }
+    }
 }
 
 impl Misuse {
@@ -219,13 +248,22 @@ impl Misuse {
                 slot,
                 size,
             } => {
-                let kind = if call == Call::Free {
-                    "double "
-                } else {
-                    "after free: "
-                };
-                line.text(kind).text(call.of()).hex(addr);
+                line.text(call.of_dead()).text(call.of()).hex(addr);
                 at_slot(&mut line, slot, size);
+            }
+            Misuse::DeadLarge { call, addr } => {
+                line.text(call.of_dead()).text(call.of()).hex(addr);
+                line.text(" (a large block)");
+            }
+            Misuse::InsideLarge {
+                call,
+                addr,
+                offset,
+                size,
+            } => {
+                line.text("invalid ").text(call.of()).hex(addr);
+                line.text(" (byte ").decimal(offset).text(" of a block of ");
+                line.decimal(size).text(" bytes)");
             }
             Misuse::CollectedTwice { addr, slot, size } => {
                 line.text("double free of ").hex(addr);
@@ -351,6 +389,25 @@ mod tests {
         assert_eq!(
             said_of(misuse),
             "slabside: invalid realloc of 0x1039 (byte 9 of slot 1 of a 48-byte slab)\n"
+        );
+    }
+
+    #[test]
+    fn a_large_block_is_told_without_a_slab() {
+        let (call, addr) = (Call::Realloc, 0x1000);
+        assert_eq!(
+            said_of(Misuse::DeadLarge { call, addr }),
+            "slabside: after free: realloc of 0x1000 (a large block)\n"
+        );
+        let (call, addr, offset, size) = (Call::Free, 0x2008, 0x1008, 300_000);
+        assert_eq!(
+            said_of(Misuse::InsideLarge {
+                call,
+                addr,
+                offset,
+                size
+            }),
+            "slabside: invalid free of 0x2008 (byte 4104 of a block of 300000 bytes)\n"
         );
     }
 

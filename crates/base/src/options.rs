@@ -324,7 +324,7 @@ pub const TABLE: [Spec; 21] = [
         word: "hardened",
         kind: Kind::Flag,
         default: 0,
-        meaning: "all parts of hardened mode: zero, canary, quarantine, random, guard",
+        meaning: "all parts of hardened mode: zero, canary, quarantine, random, guard. None of them can be left out",
         effect: "slabside also detects overflows, writes after free and wrong sizes, as docs/security.md lists. \
                  Every allocation takes the slow path",
     },

@@ -131,7 +131,7 @@ impl<O: Os> Allocator<O> {
             // A handler that interrupted a slow path may not ask for the locks that it would take.
             Target::Live(_) if thread.busy.get() != 0 => return self.exhausted(),
             Target::Live(live) => live,
-            target => return self.realloc_of_none(block, size, target),
+            target => return self.realloc_of_none(thread, block, size, target),
         };
         let (backend, usable) = (&self.backend, live.bytes());
         let is_its_own = {

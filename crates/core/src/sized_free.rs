@@ -77,7 +77,7 @@ impl<O: Os> Allocator<O> {
             Target::Live(live) => size <= live.bytes() || self.resize_in_place(thread, live, size),
             target => {
                 // Another malloc has no such question to be asked.
-                let _ = self.next_for(target, block.addr(), call);
+                let _ = self.next_for(thread, target, block.addr(), call);
                 false
             }
         }
@@ -99,7 +99,7 @@ impl<O: Os> Allocator<O> {
         }
         match self.resolve(thread, block.addr(), Call::Realloc) {
             Target::Live(live) => self.realloc_live_aligned(thread, block, live, (size, align)),
-            target => self.realloc_of_none(block, size, target),
+            target => self.realloc_of_none(thread, block, size, target),
         }
     }
 

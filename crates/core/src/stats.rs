@@ -256,7 +256,7 @@ impl<O: Os> Allocator<O> {
             Target::Live(live) => live.slab().filter(|slab| !slab.is_span()),
             target => {
                 // Another malloc has no such question to be asked.
-                let _ = self.next_for(target, block.addr(), call);
+                let _ = self.next_for(thread, target, block.addr(), call);
                 None
             }
         }

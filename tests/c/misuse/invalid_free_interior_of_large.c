@@ -1,5 +1,5 @@
 /* attack:     free of the second page of a large block
- * default:    abort: invalid free of P
+ * default:    abort: invalid free of P (byte N of a block of N bytes)
  * hardened:   abort: invalid free of P
  * certainty:  always
  * mechanism:  table of large blocks */

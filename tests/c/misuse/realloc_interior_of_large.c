@@ -1,5 +1,5 @@
 /* attack:     realloc of the second page of a large block
- * default:    abort: invalid realloc of P
+ * default:    abort: invalid realloc of P (byte N of a block of N bytes)
  * hardened:   abort: invalid realloc of P
  * certainty:  always
  * mechanism:  table of large blocks */

@@ -1,4 +1,5 @@
-/* usage: foreign forward|ignore - blocks of libc's own malloc, which a program gets as a library opened by
+/* usage: foreign free|realloc|usable - an address within a large block is no foreign one, whatever the option says.
+ *        foreign forward|ignore - blocks of libc's own malloc, which a program gets as a library opened by
  * RTLD_DEEPBIND would, are given to the functions of the preloaded one. */
 #include "../tools.h"
 
@@ -6,8 +7,21 @@
 
 typedef void *(*take_t)(size_t);
 
+static int misuse(const char *call) {
+    char *inside = (char *)take(3000000) + 4096;
+    if (strcmp(call, "free") == 0)
+        give(inside);
+    else if (strcmp(call, "realloc") == 0)
+        resize(inside, 100);
+    else
+        room(inside);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
+    if (strcmp(argv[1], "forward") != 0 && strcmp(argv[1], "ignore") != 0)
+        return misuse(argv[1]);
     void *libc = dlopen("libc.so.6", RTLD_NOW);
     CHECK(libc != NULL);
     take_t take_foreign = (take_t)dlsym(libc, "malloc");

@@ -338,13 +338,11 @@ impl<O: Os> Allocator<O> {
         };
         match found {
             Found::Live(_) => self.stir(),
-            Found::Freed(block) => self.misuse(&Misuse::Dead {
+            Found::Freed(_) => self.misuse(&Misuse::DeadLarge {
                 call: Call::Free,
                 addr,
-                slot: Slot::FIRST,
-                size: block.bytes,
             }),
-            Found::Unknown => self.free_foreign(addr),
+            Found::Unknown => self.free_foreign(thread, addr),
         }
     }
 
@@ -382,8 +380,8 @@ impl<O: Os> Allocator<O> {
 
     /// A pointer that is nothing of ours: the option `foreign` says what follows.
     #[cold]
-    pub(super) fn free_foreign(&self, addr: usize) {
-        if let Some(next) = self.next_malloc(addr, Call::Free) {
+    pub(super) fn free_foreign(&self, thread: &ThreadCache, addr: usize) {
+        if let Some(next) = self.next_malloc(thread, addr, Call::Free) {
             // SAFETY: the caller's, who says that the pointer is some malloc's block.
             unsafe { (next.free)(addr as *mut c_void) }
         }
@@ -391,7 +389,16 @@ impl<O: Os> Allocator<O> {
 
     /// The malloc that a pointer which is not ours is for. Where it is for none, what the options say of such a pointer
     /// has been done.
-    pub(super) fn next_malloc(&self, addr: usize, call: Call) -> Option<NextMalloc> {
+    pub(super) fn next_malloc(
+        &self,
+        thread: &ThreadCache,
+        addr: usize,
+        call: Call,
+    ) -> Option<NextMalloc> {
+        if let Some(misuse) = self.misuse_in_large(thread, addr, call) {
+            self.misuse(&misuse);
+            return None;
+        }
         let foreign = self.backend.options.get(Name::Foreign);
         if foreign == options::FOREIGN_IGNORED {
             return None;
@@ -402,6 +409,25 @@ impl<O: Os> Allocator<O> {
             self.misuse(&self.misuse_without_slab(addr, call));
         }
         next
+    }
+
+    /// What is wrong with a pointer into a live large block, behind its start. `None` for all others, and in a signal
+    /// handler that interrupted whoever may hold the lock.
+    #[cold]
+    fn misuse_in_large(&self, thread: &ThreadCache, addr: usize, call: Call) -> Option<Misuse> {
+        if !self.is_started() || thread.busy.get() != 0 {
+            return None;
+        }
+        let block = {
+            mark_busy!(thread);
+            self.backend.large.block_around(addr)?
+        };
+        Some(Misuse::InsideLarge {
+            call,
+            addr,
+            offset: addr - block.address,
+            size: block.bytes,
+        })
     }
 
     /// What is wrong with a pointer to nothing of ours: it may have been a block whose slab has gone back.

@@ -158,14 +158,16 @@ impl<O: Os> Allocator<O> {
         if self.is_interrupted(thread) {
             return self.malloc_nested(size, align);
         }
-        self.malloc_hardened_in(thread, size, align, size)
+        let block = self
+            .malloc_hardened_in(thread, size, align, size)
             .or_else(|| {
                 if !self.reclaim_for_more(thread) {
                     return None;
                 }
                 self.malloc_hardened_in(thread, size, align, size)
-            })
-            .unwrap_or_else(|| self.exhausted())
+            });
+        self.look_after_background(thread);
+        block.unwrap_or_else(|| self.exhausted())
     }
 
     /// As `malloc_hardened`, with room for `room` bytes. `None` where there is no memory at once.
@@ -345,9 +347,8 @@ impl<O: Os> Allocator<O> {
                     heap.note_returned(LARGE, kept);
                 }
                 self.stir();
-                self.look_after_background(thread);
             }
-            Ok(None) => self.free_foreign(addr),
+            Ok(None) => self.free_foreign(thread, addr),
             Err(misuse) => self.misuse(&misuse),
         }
     }

@@ -109,7 +109,7 @@ impl<O: Os> Allocator<O> {
         }
         match self.resolve(thread, block.addr(), Call::Realloc) {
             Target::Live(live) => self.realloc_live(thread, block, live, size),
-            target => self.realloc_of_none(block, size, target),
+            target => self.realloc_of_none(thread, block, size, target),
         }
     }
 
@@ -146,11 +146,17 @@ impl<O: Os> Allocator<O> {
 
     /// What is to be resized is no live block, or is not known to be one.
     #[cold]
-    pub(crate) fn realloc_of_none(&self, block: *mut u8, size: usize, target: Target) -> *mut u8 {
+    pub(crate) fn realloc_of_none(
+        &self,
+        thread: &ThreadCache,
+        block: *mut u8,
+        size: usize,
+        target: Target,
+    ) -> *mut u8 {
         if let Target::Unsure = target {
             return self.exhausted();
         }
-        match self.next_for(target, block.addr(), Call::Realloc) {
+        match self.next_for(thread, target, block.addr(), Call::Realloc) {
             // SAFETY: the caller's, who says that the pointer is some malloc's block.
             Some(next) => unsafe { (next.realloc)(block.cast(), size).cast() },
             None => {
@@ -161,9 +167,15 @@ impl<O: Os> Allocator<O> {
     }
 
     /// The malloc that knows more of `addr`, at which no block of ours lives. A misuse is reported.
-    pub(crate) fn next_for(&self, target: Target, addr: usize, call: Call) -> Option<NextMalloc> {
+    pub(crate) fn next_for(
+        &self,
+        thread: &ThreadCache,
+        target: Target,
+        addr: usize,
+        call: Call,
+    ) -> Option<NextMalloc> {
         match target {
-            Target::Foreign => return self.next_malloc(addr, call),
+            Target::Foreign => return self.next_malloc(thread, addr, call),
             Target::Wrong(misuse) => self.misuse(&misuse),
             Target::Live(_) | Target::Unsure => {}
         }
@@ -456,10 +468,12 @@ impl<O: Os> Allocator<O> {
         let call = Call::UsableSize;
         match self.resolve(thread, block.addr(), call) {
             Target::Live(live) => live.bytes(),
-            target => self.next_for(target, block.addr(), call).map_or(0, |next| {
-                // SAFETY: the caller's, who says that the pointer is some malloc's block.
-                unsafe { (next.usable_size)(block.cast_mut().cast()) }
-            }),
+            target => self
+                .next_for(thread, target, block.addr(), call)
+                .map_or(0, |next| {
+                    // SAFETY: the caller's, who says that the pointer is some malloc's block.
+                    unsafe { (next.usable_size)(block.cast_mut().cast()) }
+                }),
         }
     }
 

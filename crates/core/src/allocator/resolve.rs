@@ -17,7 +17,6 @@ use crate::owner::RELEASED;
 use crate::slab::SlabPtr;
 use crate::sync::Ordering::Relaxed;
 use crate::tls::{mark_busy, ThreadCache};
-use crate::units::Slot;
 
 /// Where an address lies. Known without a lock.
 #[derive(Clone, Copy)]
@@ -185,12 +184,7 @@ impl Target {
     fn of_large(found: Found, addr: usize, call: Call) -> Target {
         match found {
             Found::Live(block) => Target::Live(Live::Large(block)),
-            Found::Freed(block) => Target::Wrong(Misuse::Dead {
-                call,
-                addr,
-                slot: Slot::FIRST,
-                size: block.bytes,
-            }),
+            Found::Freed(_) => Target::Wrong(Misuse::DeadLarge { call, addr }),
             Found::Unknown => Target::Foreign,
         }
     }

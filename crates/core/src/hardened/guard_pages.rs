@@ -92,10 +92,9 @@ impl AddressQuarantine {
         }
     }
 
-    /// The bytes of the freed block that began at `address`, if it is held.
-    pub fn find(&self, address: usize, os_page: usize) -> Option<usize> {
-        let range = self.range_at(address, os_page)?;
-        Some(range.bytes - FENCES * os_page)
+    /// Whether a freed block is held that began at `address`.
+    pub fn holds(&self, address: usize, os_page: usize) -> bool {
+        self.range_at(address, os_page).is_some()
     }
 
     /// How long ago the block was freed that began at `address`, if it is held. Not known while the lock is taken: a signal

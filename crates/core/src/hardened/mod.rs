@@ -1318,16 +1318,9 @@ impl<'a, O: Os> HardenedRef<'a, O> {
 
     /// What is wrong with `addr`, at which no large block lives. `None` if it is nothing of ours.
     fn dead_large(self, addr: usize, call: Call) -> Option<Misuse> {
-        let freed = match self.backend.large.find(addr) {
-            Found::Freed(block) => Some(block.bytes),
-            _ => self.held.find(addr, self.backend.meta.os_page()),
-        };
-        freed.map(|size| Misuse::Dead {
-            call,
-            addr,
-            slot: Slot::FIRST,
-            size,
-        })
+        let is_freed = matches!(self.backend.large.find(addr), Found::Freed(_))
+            || self.held.holds(addr, self.backend.meta.os_page());
+        is_freed.then_some(Misuse::DeadLarge { call, addr })
     }
 
     /// The live block at `addr`, which lies in no slab. `None` if it is nothing of ours.
@@ -1474,7 +1467,12 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             let offset = addr.wrapping_sub(slab.base());
             let index = (offset / slab.size()).min(slab.slots().saturating_sub(1));
             let (slot, size) = (Slot::new(index), slab.size());
-            match self.sizes().size(slab, slot) {
+            // A free that finds an overflow has taken note of the block's end already.
+            let overflowed = match *misuse {
+                Misuse::Overflow { asked, .. } => Some(asked),
+                _ => None,
+            };
+            match self.sizes().size(slab, slot).or(overflowed) {
                 Some(asked) => line.text("; a live block of ").decimal(asked),
                 None if slab.is_free(slot) => line.text("; a free block of ").decimal(size),
                 None => line.text("; a freed block of ").decimal(size),

@@ -865,6 +865,17 @@ impl Large {
         Some(self.inner.try_lock()?.find(address))
     }
 
+    /// The live block that `address` lies in, behind its start. Looks at all of them.
+    pub fn block_around(&self, address: usize) -> Option<Block> {
+        let mut around = None;
+        self.inner.lock().table.each_live(|record| {
+            if address.wrapping_sub(record.address) < record.bytes {
+                around = Some(record.block());
+            }
+        });
+        around
+    }
+
     /// Bytes of all mappings that are known here.
     pub fn mapped_bytes(&self) -> usize {
         let inner = self.inner.lock();
