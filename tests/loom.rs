@@ -25,7 +25,7 @@
 //! queue      link not claimed, or by load and store; link kept where the queue is closed; head put by swap;
 //!            taken by load and store; not closed at exit; link freed only at the chain's end
 //! door       the owner's announcement relaxed, its look at the visitor left out; the visitor's look at the owner
-//!            relaxed or left out; `leave` relaxed; held by load and store
+//!            relaxed or left out; `leave` relaxed; held by load and store; by a guest, held once its lock was given back
 //! repair     remote frees not merged; their bits kept; the slab left queued
 //! heap       no collection after a claim in `notify`, or of a flagged slab of one's own; no forwarding;
 //!            a closed queue's slab not looked at again; abandon: collect once
@@ -1339,6 +1339,30 @@ impl Lists {
         self.door.leave();
     }
 
+    /// Twin of `Allocator::take_turn`, under the lock of the guests' heap. Whether the door was open.
+    fn take_turn(&self, lock: &Mutex<()>) -> bool {
+        let _guard = lock.lock().unwrap();
+        let inside = self.door.enter();
+        if inside {
+            self.change();
+            self.door.leave();
+        }
+        inside
+    }
+
+    /// Twin of `Allocator::tick_of_guests`, which works on the heap with the lock given back. Whether nobody else did.
+    fn work_alone(&self, lock: &Mutex<()>) -> bool {
+        let alone = {
+            let _guard = lock.lock().unwrap();
+            self.door.hold()
+        };
+        if alone {
+            self.change();
+            let _ = self.door.release();
+        }
+        alone
+    }
+
     /// Twin of `HeapRef::visit`. Whether the visitor was let in.
     fn visit(&self) -> bool {
         if !self.door.hold() {
@@ -1383,6 +1407,39 @@ fn of_two_visitors_one_is_let_in_at_a_time() {
         let visits = visitors.map(|visitor| visitor.join().unwrap());
         assert_eq!(lists.changes(), 1 + visits.iter().sum::<u32>());
         assert!(lists.door.enter(), "nobody holds the door any more");
+    });
+}
+
+/// Guests go in one after the other under a lock. One of them keeps the door, gives the lock back and goes on: no barrier
+/// is needed, which visitors need.
+#[test]
+fn a_guest_that_works_alone_without_the_lock_keeps_the_others_out() {
+    explore(3, || {
+        let (lists, lock) = (Lists::new(), Arc::new(Mutex::new(())));
+        let (theirs, their_lock) = (lists.clone(), lock.clone());
+        let alone = thread::spawn(move || {
+            let alone = theirs.work_alone(&their_lock) as u32;
+            alone + theirs.take_turn(&their_lock) as u32
+        });
+        let (theirs, their_lock) = (lists.clone(), lock.clone());
+        let other = thread::spawn(move || theirs.work_alone(&their_lock) as u32);
+        let turns = lists.take_turn(&lock) as u32 + lists.take_turn(&lock) as u32;
+        let turns = turns + alone.join().unwrap() + other.join().unwrap();
+        assert_eq!(lists.changes(), turns);
+        assert!(lists.take_turn(&lock), "nobody holds the door any more");
+    });
+}
+
+/// A visitor comes to the heap that guests share as well.
+#[test]
+fn a_visitor_and_a_guest_that_works_alone_are_never_inside_together() {
+    explore(3, || {
+        let (lists, lock) = (Lists::new(), Arc::new(Mutex::new(())));
+        let theirs = lists.clone();
+        let visitor = thread::spawn(move || theirs.visit() as u32);
+        let turns = lists.work_alone(&lock) as u32 + lists.take_turn(&lock) as u32;
+        let turns = turns + visitor.join().unwrap();
+        assert_eq!(lists.changes(), turns);
     });
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use slabside_base::units::LINE;
 use slabside_core::sized_free::Said;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// Calls that a thread makes before it has a heap of its own.
@@ -291,4 +292,146 @@ fn a_guest_whose_heap_is_locked_gets_one_of_its_own() {
     heap.allocator.repair_after_fork(&guests[0]);
     take(&heap, &guests[0], 100);
     heap.is_sound();
+}
+
+/// Threads that begin one after the other: each is a guest for its first calls. `next` is the one whose turn comes.
+struct Beginners {
+    guests: Vec<ThreadCache>,
+    next: Cell<usize>,
+}
+
+impl Beginners {
+    fn new(guests: Vec<ThreadCache>) -> Beginners {
+        let next = Cell::new(0);
+        Beginners { guests, next }
+    }
+
+    /// A thread that has not made a call.
+    fn begin(&self) -> &ThreadCache {
+        let at = self.next.get();
+        self.next.set((at + 1) % self.guests.len());
+        let guest = &self.guests[at];
+        guest.calls.set(0);
+        guest
+    }
+
+    fn are_all_guests(&self) -> bool {
+        self.guests
+            .iter()
+            .all(|guest| guest.phase.get() == Phase::Fresh)
+    }
+
+    /// A block for each of `count` threads, of many sizes.
+    fn take(&self, heap: &Heap, count: usize) -> Vec<usize> {
+        (0..count)
+            .map(|at| take(heap, self.begin(), 1 + at * 331 % 1000))
+            .collect()
+    }
+
+    fn give(&self, heap: &Heap, blocks: &[usize]) {
+        blocks
+            .iter()
+            .for_each(|&block| give(heap, self.begin(), block));
+    }
+}
+
+/// Guests come and go while hours go by, so that slabs are made and released, pages discarded, and the break moves both
+/// ways: whatever the guests' heap needs of the system, it needs with its lock free. (`allocator_on` has the system look.)
+#[test]
+fn no_system_call_is_made_under_the_lock_of_the_guests_heap() {
+    for options in [
+        "",
+        "profile:2000",
+        "guard-sample:20",
+        "decay:0",
+        "trim-threshold:4096",
+    ] {
+        let (heap, guests) = crowded_with(options);
+        let threads = Beginners::new(guests);
+        let counters = heap.allocator.backend.meta.counters();
+        for round in 0..10 {
+            let before = heap.break_bytes();
+            let blocks = threads.take(&heap, 3000);
+            assert!(round > 0 || heap.break_bytes() > before + (1 << 20));
+            let (some, most) = blocks.split_at(100);
+            threads.give(&heap, most);
+            heap.sim().advance_clock(200 * (round % 4));
+            threads.give(&heap, some);
+        }
+        assert!(threads.are_all_guests(), "{options}");
+        let moves = counters.break_moves.load(Relaxed);
+        assert!(moves > 10, "{moves} moves of the break, {options}");
+        heap.is_sound();
+    }
+}
+
+/// A process in which every thread is a guest has no other heap that looks at the clock.
+#[test]
+fn what_guests_leave_idle_goes_back() {
+    let (heap, guests) = crowded();
+    let threads = Beginners::new(guests);
+    let counters = heap.allocator.backend.meta.counters();
+    let before = heap.break_bytes();
+    let blocks = threads.take(&heap, 40_000);
+    let grown = heap.break_bytes() - before;
+    let (kept, gone): (Vec<usize>, Vec<usize>) =
+        blocks.into_iter().partition(|block| block / 64 % 97 == 0);
+    threads.give(&heap, &gone);
+    for _ in 0..20 {
+        heap.sim().advance_clock(300);
+        let blocks = threads.take(&heap, 1000);
+        threads.give(&heap, &blocks);
+    }
+    assert!(threads.are_all_guests());
+    let gone = grown - (heap.break_bytes() - before) + counters.purged.load(Relaxed) as usize;
+    assert!(gone > grown / 10 * 6, "{gone} of {grown} bytes went");
+    threads.give(&heap, &kept);
+    heap.is_sound();
+}
+
+/// Where one guest gives back what lies idle, others do not wait: they get heaps, and what they free is not lost.
+#[test]
+fn guests_do_not_wait_for_one_that_gives_back() {
+    let (heap, guests) = crowded();
+    let threads = Beginners::new(guests);
+    let blocks = threads.take(&heap, 2000);
+    let (allocator, own) = (&heap.allocator, ThreadCache::new());
+    let mine = blocks[blocks.len() - 1];
+    {
+        let _alone = allocator.guests_heap_alone().expect("nobody visits it");
+        give(&heap, threads.begin(), mine);
+        assert!(threads.are_all_guests());
+        take(&heap, &own, 100);
+        assert_eq!(own.phase.get(), Phase::Running);
+    }
+    assert_eq!(gone_at(misuse(|| give(&heap, threads.begin(), mine))), mine);
+    threads.take(&heap, 10);
+    assert!(threads.are_all_guests());
+    threads.give(&heap, &blocks[..blocks.len() - 1]);
+    heap.is_sound();
+}
+
+/// Whichever call the system refuses, once or from then on: a guest gets a heap, or no memory, and later all it asks for.
+#[test]
+fn guests_are_served_after_calls_that_were_refused() {
+    for n in 0..24 {
+        for for_good in [false, true] {
+            let (heap, guests) = crowded_with("profile:2000");
+            let threads = Beginners::new(guests);
+            match for_good {
+                true => heap.sim().fail_from(n),
+                false => heap.sim().fail_at(n),
+            }
+            let mut blocks: Vec<usize> = (0..300)
+                .map(|_| heap.allocator.malloc(threads.begin(), 900) as usize)
+                .collect();
+            let refused = blocks.iter().filter(|&&block| block == 0).count();
+            assert!(for_good || refused == 0, "call {n}: {refused} blocks");
+            heap.sim().never_fail();
+            blocks.retain(|&block| block != 0);
+            blocks.extend(threads.take(&heap, 300));
+            threads.give(&heap, &blocks);
+            heap.is_sound();
+        }
+    }
 }

@@ -224,8 +224,8 @@ pub fn allocator_on(config: SimConfig) -> Box<Allocator<Sim>> {
     let address = &raw const *allocator as usize;
     allocator.backend.os.expect_at_calls(move || {
         // SAFETY: it is the allocator's own system that calls this, as long as there is the allocator.
-        let backend = unsafe { &(*(address as *const Allocator<Sim>)).backend };
-        backend.pages.page_lock_is_free() && backend.large.record_lock_is_free()
+        let allocator = unsafe { &*(address as *const Allocator<Sim>) };
+        allocator.short_locks_are_free()
     });
     allocator
 }

@@ -216,6 +216,11 @@ impl Lock {
         self.0.load(Relaxed) == FREE
     }
 
+    /// Whether a thread holds the lock that is still there to give it back, as far as is known.
+    pub fn is_held(&self) -> bool {
+        matches!(self.0.load(Relaxed), TAKEN | AWAITED)
+    }
+
     /// Makes the lock free, whichever thread held it. For a fork child, whose other threads are gone.
     pub fn reset(&self) {
         self.0.store(FREE, Release);

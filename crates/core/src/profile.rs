@@ -13,7 +13,8 @@
 //! dynamic linker's is taken and nothing is allocated. A sample that ended keeps its place for a while ([`SPARE`]), for a
 //! reader who wants all that were taken.
 //!
-//! One lock, for the lists and the places. Nothing else is locked under it but what opens memory.
+//! One lock guards the lists and the places. Nothing else is locked under it, and it is never held over a system call:
+//! who opens memory for more places holds another one, which is taken before.
 
 use crate::arch::{self, registers, REGISTERS};
 use crate::meta::{Area, Meta, Supply, PROFILE_SHIFT, SAMPLE_BYTES, SAMPLE_LISTS_SHIFT};
@@ -120,10 +121,15 @@ pub struct Taken {
     pub owner: Owner,
 }
 
+/// Bytes of the areas that are open.
+#[derive(Clone, Copy)]
+struct Opened {
+    places: usize,
+    lists: usize,
+}
+
 struct Inner {
-    /// Bytes of the areas that are open.
-    opened: usize,
-    lists_opened: usize,
+    opened: Opened,
     /// The number behind the last place used. The first stands for none.
     made: u32,
     /// Places of samples that have ended: the one that did longest ago, the last one, and how many.
@@ -142,6 +148,8 @@ struct Inner {
 /// The samples of the process.
 pub struct Profile {
     inner: Mutex<Inner>,
+    /// Held while memory is opened.
+    opening: Mutex<()>,
     /// Samples in the lists: none is to be looked for while it is 0.
     listed: AtomicU32,
 }
@@ -190,8 +198,10 @@ impl Profile {
     /// No samples.
     pub const fn new(locks: &mut Registry) -> Profile {
         let inner = Inner {
-            opened: 0,
-            lists_opened: 0,
+            opened: Opened {
+                places: 0,
+                lists: 0,
+            },
             made: 1,
             first: 0,
             last: 0,
@@ -203,6 +213,7 @@ impl Profile {
         };
         Profile {
             inner: Mutex::new(locks, inner),
+            opening: Mutex::new(locks, ()),
             listed: AtomicU32::new(0),
         }
     }
@@ -263,6 +274,7 @@ impl Profile {
     /// Shows the lock.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         visit(self.inner.as_lock());
+        visit(self.opening.as_lock());
     }
 
     // ---- taking samples -------------------------------------------------------------------------
@@ -313,21 +325,35 @@ impl Profile {
 
     /// A place for one more sample.
     fn find_place<O: Os>(&self, supply: Supply<O>) -> Option<u32> {
+        self.begin_sample(supply.meta, supply.os.clock());
+        loop {
+            {
+                let inner = &mut *self.inner.lock();
+                let ended = inner.ended >= SPARE;
+                let place = ended.then(|| self.reuse(supply.meta, inner)).flatten();
+                if let Some(place) = place.or_else(|| inner.take_place(supply.meta)) {
+                    return Some(place);
+                }
+            }
+            if !self.open_place(supply) {
+                return self.reuse(supply.meta, &mut self.inner.lock());
+            }
+        }
+    }
+
+    /// One more sample is to be taken: how often the interval is doubled from now on. Where it is the first of another
+    /// profile, those of the one before end.
+    fn begin_sample(&self, meta: &Meta, now: u64) {
         let inner = &mut *self.inner.lock();
-        let begun = (supply.meta.header().profile.load(Relaxed) >> PROFILE_SHIFT) as u32;
+        let begun = (meta.header().profile.load(Relaxed) >> PROFILE_SHIFT) as u32;
         if inner.begun != begun {
             inner.begun = begun;
             (inner.doubled, inner.in_second) = (0, 0);
-            self.end_all(supply.meta, inner);
+            self.end_all(meta, inner);
         }
-        inner.pace(supply.os.clock());
-        let doubled = (inner.doubled + self.crowding(supply.meta)).min(MOST_DOUBLED);
-        supply.meta.header().samples_doubled.store(doubled, Relaxed);
-        if inner.ended >= SPARE {
-            return self.reuse(supply.meta, inner);
-        }
-        self.open_place(supply, inner)
-            .or_else(|| self.reuse(supply.meta, inner))
+        inner.pace(now);
+        let doubled = (inner.doubled + self.crowding(meta)).min(MOST_DOUBLED);
+        meta.header().samples_doubled.store(doubled, Relaxed);
     }
 
     /// How often the interval is to be doubled since places run out: once where a half of them is taken, twice where three
@@ -349,23 +375,24 @@ impl Profile {
         Some(index)
     }
 
-    /// A place that was never used.
-    fn open_place<O: Os>(&self, supply: Supply<O>, inner: &mut Inner) -> Option<u32> {
-        let index = inner.made;
-        let end = (index as usize + 1) * SAMPLE_BYTES;
-        let lists = supply.meta.extent(Area::SampleIndex).bytes;
-        if !supply
-            .meta
-            .open_to(supply.os, Area::SampleIndex, &mut inner.lists_opened, lists)
-            || !supply
-                .meta
-                .open_to(supply.os, Area::Samples, &mut inner.opened, end)
-        {
-            return None;
-        }
-        inner.made += 1;
-        supply.meta.header().samples_made.store(inner.made, Relaxed);
-        Some(index)
+    /// Opens memory for one more place, and the lists, unless another thread has just done so.
+    fn open_place<O: Os>(&self, supply: Supply<O>) -> bool {
+        let _opening = self.opening.lock();
+        let (mut opened, end) = {
+            let inner = self.inner.lock();
+            (inner.opened, inner.end_of_next())
+        };
+        let (os, meta) = (supply.os, supply.meta);
+        let lists = meta.extent(Area::SampleIndex).bytes;
+        let done = meta.open_to(os, Area::SampleIndex, &mut opened.lists, lists)
+            && meta.open_to(os, Area::Samples, &mut opened.places, end);
+        self.inner.lock().opened = opened;
+        done
+    }
+
+    /// Whether nobody holds the lock of the lists and the places, which is never held over a system call.
+    pub fn lists_lock_is_free(&self) -> bool {
+        !self.inner.as_lock().is_held()
     }
 
     /// Puts a sample into its list, and gives it its number.
@@ -520,7 +547,7 @@ impl Profile {
 
     /// Another profile begins: the samples of the one before end. Heaps did not look for them in between.
     fn end_all(&self, meta: &Meta, inner: &mut Inner) {
-        if inner.lists_opened == 0 {
+        if inner.opened.lists == 0 {
             return;
         }
         for list in 0..1 << SAMPLE_LISTS_SHIFT {
@@ -540,7 +567,7 @@ impl Profile {
     /// that is gone may have been about to end some of a slab that it had let go of.
     pub fn rebuild(&self, meta: &Meta, table: SlabTable) {
         let inner = &mut *self.inner.lock();
-        if inner.lists_opened == 0 {
+        if inner.opened.lists == 0 {
             return;
         }
         // A thread that is gone may have made the last one and not said so.
@@ -579,7 +606,7 @@ impl Profile {
     /// Number of samples that are not as they should be, while nobody is at work.
     pub fn validate(&self, meta: &Meta, table: SlabTable) -> usize {
         let inner = self.inner.lock();
-        if inner.lists_opened == 0 {
+        if inner.opened.lists == 0 {
             return usize::from(self.listed.load(Relaxed) != 0);
         }
         let taken = meta.header().samples_taken.load(Relaxed);
@@ -625,6 +652,23 @@ fn is_at_its_place(sample: &Sample, table: SlabTable) -> bool {
 }
 
 impl Inner {
+    /// Bytes of the places up to the end of the first one that was never used.
+    fn end_of_next(&self) -> usize {
+        (self.made as usize + 1) * SAMPLE_BYTES
+    }
+
+    /// A place that was never used, if one is open.
+    fn take_place(&mut self, meta: &Meta) -> Option<u32> {
+        let lists = meta.extent(Area::SampleIndex).bytes;
+        if self.opened.lists < lists || self.opened.places < self.end_of_next() {
+            return None;
+        }
+        let index = self.made;
+        self.made += 1;
+        meta.header().samples_made.store(self.made, Relaxed);
+        Some(index)
+    }
+
     /// One more sample: where there are too many in a second the interval is doubled, where there are few it is halved.
     fn pace(&mut self, now: u64) {
         if now.saturating_sub(self.second) >= 1000 {

@@ -230,8 +230,8 @@ impl Sim {
         self.thread.store(thread, Relaxed);
     }
 
-    /// From now on panics at each call that moves the break, takes, changes, opens or gives back memory, or reads the
-    /// clock, unless `promise` holds. So tests can see what the caller does not do over a system call. Once.
+    /// From now on panics at each call that moves the break, takes, changes, opens or gives back memory, reads the clock or
+    /// the stack, asks for a random word or runs a barrier, unless `promise` holds. So tests can see what the caller does not do over a system call. Once.
     pub fn expect_at_calls(&self, promise: impl Fn() -> bool + Send + Sync + 'static) {
         let known = self.promise.set(Promise(Box::new(promise)));
         assert!(known.is_ok(), "sim: there is a promise already");
@@ -502,12 +502,18 @@ impl Host for Sim {
     }
 
     fn barrier(&self) -> bool {
+        drop(self.call());
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
         true
     }
 
     fn random(&self) -> u64 {
-        self.lock().random()
+        self.call().random()
+    }
+
+    unsafe fn copy_own(&self, _: u32, _: usize, _: *mut u8, _: usize) -> usize {
+        drop(self.call());
+        0 // No stack can be read.
     }
 
     fn options(&self) -> &'static [u8] {

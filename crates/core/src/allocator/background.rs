@@ -150,9 +150,6 @@ impl<O: Os> Allocator<O> {
                 Ok(Some(()))
             });
         }
-        self.enter(thread, |_| {
-            backend.large.decay(backend.supply(), now);
-            backend.pages.tick(backend.supply(), now, quiet);
-        });
+        self.enter(thread, |_| backend.decay(now, quiet));
     }
 }

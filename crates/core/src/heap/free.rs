@@ -16,9 +16,15 @@ use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{SlabId, Slot, PAGE};
 
 impl<O: Os> Backend<O> {
-    /// Gives back a slab that nobody owns any more, all of whose slots are free. Every release goes through here,
-    /// so that the counters are told.
+    /// Gives back a slab that nobody owns any more, all of whose slots are free.
     pub(super) fn release(&self, slab: SlabPtr) {
+        self.forget_slab(slab);
+        self.pages.release(self.supply(), slab);
+    }
+
+    /// Tells the profile and the counters that the slab goes back. Every release comes here.
+    #[inline(always)]
+    fn forget_slab(&self, slab: SlabPtr) {
         if slab.has(SAMPLED) {
             self.profile.end_slab(&self.meta, slab);
         }
@@ -31,7 +37,6 @@ impl<O: Os> Backend<O> {
         } else {
             counters::subtract(&counters.slabs[slab.class().index()], 1);
         }
-        self.pages.release(self.supply(), slab);
     }
 }
 
@@ -210,12 +215,23 @@ impl<O: Os> HeapRef<'_, O> {
         self.flush_stats();
         let released = self.released.get() + slab.pages();
         self.note_returned(SLABS, slab.pages() * PAGE);
-        self.backend.release(slab);
+        match self.is_silent() {
+            true => self.release_silently(slab),
+            false => self.backend.release(slab),
+        }
         self.released.set(released % WATCH_PAGES);
         if released >= WATCH_PAGES {
             return self.watch_active();
         }
         Ok(())
+    }
+
+    /// As [`Backend::release`] of a silent heap.
+    #[cold]
+    #[inline(never)]
+    fn release_silently(self, slab: SlabPtr) {
+        self.backend.forget_slab(slab);
+        self.owe_release(self.backend.pages.release_silently(slab));
     }
 
     /// Much was released, so the heap's end may be near its return. Active slabs raise no event when they

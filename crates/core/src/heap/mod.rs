@@ -19,6 +19,7 @@
 //!
 //! Knows nothing of entry points, hooks or errno. A misuse that it finds comes back as an error.
 
+mod owed;
 mod thin;
 mod free;
 mod spans;
@@ -66,12 +67,13 @@ use core::sync::atomic::{compiler_fence, AtomicBool};
 
 pub use abandoned::Abandoned;
 pub use arenas::Arenas;
+pub use owed::Owed;
 use profiling::Profiling;
 pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
 use thin::{frees_until_event, live_of_waiting, set_frees};
-pub use visit::Whose;
+pub use visit::{Alone, Whose};
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
 const BINNED_BYTES: usize = 512 << 10;
@@ -168,6 +170,16 @@ impl<O: Os> Backend<O> {
         visit(self.giving.as_lock());
     }
 
+    /// Whether nobody holds one of the locks that are never held over a system call: a thread waits for them no longer than
+    /// their holder computes.
+    pub fn short_locks_are_free(&self) -> bool {
+        self.pages.page_lock_is_free()
+            && self.large.record_lock_is_free()
+            && self.profile.lists_lock_is_free()
+            && self.heaps.short_lock_is_free()
+            && self.abandoned.short_locks_are_free()
+    }
+
     /// Until the guard goes, no other thread that is refused gives anything back. Without a guard one may: it had the
     /// lock for [`GIVING_MS`].
     pub fn begin_giving(&self) -> Option<Guard<'_, ()>> {
@@ -203,11 +215,23 @@ impl<O: Os> Backend<O> {
     /// A new slab, as [`Pages::new_slab`]. Freed large blocks give way where the heap grew for it.
     fn new_slab(&self, shape: &Shape, owner: Owner) -> Option<(SlabPtr, bool)> {
         let made = self.pages.new_slab(self.supply(), shape, owner);
+        self.give_way_to_growth();
+        made
+    }
+
+    /// Sees to it that a new slab of `pages` pages for slots of `class` needs no system call, unless another thread is
+    /// faster. False if the system gives no more memory.
+    pub fn make_room(&self, class: ClassId, pages: usize) -> bool {
+        let made = self.pages.make_room(self.supply(), &shape_of(class, pages));
+        self.give_way_to_growth();
+        made
+    }
+
+    fn give_way_to_growth(&self) {
         let grown = self.pages.take_grown();
         if grown > 0 && !self.pages.keeps_all() {
             self.large.give_way(self.supply(), grown);
         }
-        made
     }
 
     /// A large block, as [`Large::map`], and whether it is all zero. Free pages of the heap give way where it was mapped afresh.
@@ -358,6 +382,8 @@ pub struct Heap {
     watched_value: AtomicU32,
     /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
     arena: Cell<bool>,
+    /// Whether it is used under a lock that is held over no system call.
+    debts: owed::Debts,
     /// The thread's block, which holds the caches of the smaller classes.
     local: Cell<*const ThreadCache>,
     /// All spans of the heap's.
@@ -1233,19 +1259,13 @@ impl<O: Os> HeapRef<'_, O> {
         while pages > slab_pages(class, 0) && slots_in(class, pages) > most {
             pages = (pages / 2).max(slab_pages(class, 0));
         }
-        let size = size_of_class(class);
-        let shape = |pages| Shape {
-            class,
-            size,
-            recip: reciprocal(size as u32),
-            slots: slots_in(class, pages),
-            pages,
-            align: 1,
-        };
         let smallest = slab_pages(class, 0);
-        let new_slab = |pages| self.backend.new_slab(&shape(pages), self.me());
+        let new_slab = |pages| self.backend.new_slab(&shape_of(class, pages), self.me());
         if self.backend.pages.is_refused() {
             pages = smallest;
+        }
+        if self.is_silent() {
+            return self.new_slab_at_hand(class, pages);
         }
         // Small slabs would take more guard pages and headers than what waits for other classes can spare: that gives
         // way first.
@@ -1257,6 +1277,30 @@ impl<O: Os> HeapRef<'_, O> {
         if fresh && class.index() >= LOCAL_CLASSES && !self.backend.draws() {
             slab.set_flags(UNTOUCHED);
         }
+        self.begin_slab(slab);
+        if fresh {
+            self.give_way_to(slab.pages());
+        }
+        Some(slab)
+    }
+
+    /// As [`HeapRef::new_slab`] of a silent heap: where there is no room for `pages` pages, that is owed.
+    #[cold]
+    #[inline(never)]
+    fn new_slab_at_hand(self, class: ClassId, pages: usize) -> Option<SlabPtr> {
+        let shape = shape_of(class, pages);
+        let Some(slab) = self.backend.pages.new_slab_at_hand(&shape, self.me()) else {
+            self.owe_room(class, pages);
+            return None;
+        };
+        self.begin_slab(slab);
+        Some(slab)
+    }
+
+    /// Notes that the heap has the new `slab`.
+    fn begin_slab(self, slab: SlabPtr) {
+        let class = slab.class();
+        let this = &self.classes[class.index()];
         self.takes_smaller.set(false);
         this.own();
         self.note_taken(SLABS, slab.pages() * PAGE);
@@ -1264,10 +1308,19 @@ impl<O: Os> HeapRef<'_, O> {
         this.grown.set(this.grown.get() + 1);
         counters::add(&self.backend.meta.counters().slabs[class.index()], 1);
         self.flush_stats();
-        if fresh {
-            self.give_way_to(slab.pages());
-        }
-        Some(slab)
+    }
+}
+
+/// What a slab of `pages` pages for slots of `class` is made as.
+fn shape_of(class: ClassId, pages: usize) -> Shape {
+    let size = size_of_class(class);
+    Shape {
+        class,
+        size,
+        recip: reciprocal(size as u32),
+        slots: slots_in(class, pages),
+        pages,
+        align: 1,
     }
 }
 

@@ -15,8 +15,8 @@
 //!
 //! A block of `size` bytes is sampled with a probability of 1 - exp(-size / interval).
 
-use super::{Heap, HeapRef};
-use crate::class::ClassId;
+use super::{Backend, Heap, HeapRef};
+use crate::class::{slot_at, ClassId};
 use crate::large::Block;
 use crate::os::Os;
 use crate::profile::{Place, Taken};
@@ -151,6 +151,15 @@ impl Heap {
         self.profiling.interval.set(0);
         self.profiling.forget_due();
         self.begin_count(untold, untold);
+    }
+}
+
+impl<O: Os> Backend<O> {
+    /// Takes a sample that a silent heap owed, of a block in `slab` which nobody knows of yet.
+    pub fn take_owed_sample(&self, slab: SlabPtr, sample: &Taken) {
+        self.profile.take(self.supply(), sample);
+        // Whoever ended another sample of the slab's before may have found none.
+        slab.set_flags(SAMPLED);
     }
 }
 
@@ -289,15 +298,33 @@ impl<O: Os> HeapRef<'_, O> {
         self.backend
             .profile
             .end(&self.backend.meta, slab, word, bits);
-        if !self.backend.profile.holds_any(&self.backend.meta, slab) {
+        let holds_any = || self.backend.profile.holds_any(&self.backend.meta, slab);
+        if !holds_any() {
             slab.clear_flags(SAMPLED);
+            // A sample that was owed may have been taken meanwhile.
+            if holds_any() {
+                slab.set_flags(SAMPLED);
+            }
         }
     }
 
     fn sample_slot(self, slab: SlabPtr, slot: Slot) {
         slab.set_flags(SAMPLED);
-        let address = slab.address(slot);
-        self.take_sample(Place::Slot(slab.id(), slot), address, slab.size());
+        if self.is_silent() {
+            return self.owe_sample();
+        }
+        let sample = self.sample_of(
+            Place::Slot(slab.id(), slot),
+            slab.address(slot),
+            slab.size(),
+        );
+        self.backend.profile.take(self.backend.supply(), &sample);
+    }
+
+    /// The sample that the slot `address` of `slab` is, which the heap owes: for [`Backend::take_owed_sample`].
+    pub fn owed_sample(self, slab: SlabPtr, address: usize) -> Taken {
+        let (slot, _) = slot_at(address - slab.base(), slab.recip.load(Relaxed));
+        self.sample_of(Place::Slot(slab.id(), slot), address, slab.size())
     }
 
     /// Whether the profile lets a free span be taken by the short way.
@@ -344,7 +371,8 @@ impl<O: Os> HeapRef<'_, O> {
         self.pass(block.bytes as u64);
         if self.bytes_allocated.get() >= PASSED {
             self.draw();
-            self.take_sample(Place::Large, block.address, block.bytes);
+            let sample = self.sample_of(Place::Large, block.address, block.bytes);
+            self.backend.profile.take(self.backend.supply(), &sample);
         }
     }
 
@@ -354,17 +382,14 @@ impl<O: Os> HeapRef<'_, O> {
         self.begin_count(self.bytes_allocated.get().saturating_add(bytes), untold);
     }
 
-    #[cold]
-    #[inline(never)]
-    fn take_sample(self, place: Place, address: usize, size: usize) {
-        let taken = Taken {
+    fn sample_of(self, place: Place, address: usize, size: usize) -> Taken {
+        Taken {
             place,
             address,
             size,
             interval: self.profiling.interval.get(),
             owner: self.me(),
-        };
-        self.backend.profile.take(self.backend.supply(), &taken);
+        }
     }
 
     /// Looks whether the profile was begun, or ended, or has another interval.
@@ -383,7 +408,11 @@ impl<O: Os> HeapRef<'_, O> {
         }
         let this = &self.profiling;
         if this.random.get() == 0 {
-            this.random.set(self.backend.os.random() | 1);
+            let random = match self.is_silent() {
+                true => self.own_word(),
+                false => self.backend.os.random(),
+            };
+            this.random.set(random | 1);
         }
         this.interval.set(interval);
         // Distances have no memory: a sample that was due was not handed out yet, and is drawn for anew.

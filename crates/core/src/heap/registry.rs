@@ -33,9 +33,19 @@ struct Registry {
     look_at: u32,
 }
 
+impl Registry {
+    /// Bytes of the heap area up to the end of the next heap that is made.
+    fn end_of_next(&self) -> usize {
+        (self.made as usize + 1) * HEAP_BYTES
+    }
+}
+
 /// The thread heaps: type-stable, in the metadata region.
 pub struct Heaps {
+    /// Never held over a system call.
     registry: Mutex<Registry>,
+    /// Held while memory is opened for more heaps. Taken before the other one.
+    opening: Mutex<()>,
     /// Heaps given out so far, counted to `COUNTED` or a few more: whether any thread but the first may have been at
     /// work.
     pub given: AtomicU32,
@@ -52,6 +62,7 @@ impl Heaps {
         };
         Heaps {
             registry: Mutex::new(locks, registry),
+            opening: Mutex::new(locks, ()),
             given: AtomicU32::new(0),
         }
     }
@@ -100,9 +111,15 @@ impl Heaps {
         registry.unused = Some(heap.id());
     }
 
-    /// Shows the lock.
+    /// Shows the locks.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         visit(self.registry.as_lock());
+        visit(self.opening.as_lock());
+    }
+
+    /// Whether nobody holds the lock that is never held over a system call.
+    pub(super) fn short_lock_is_free(&self) -> bool {
+        !self.registry.as_lock().is_held()
     }
 }
 
@@ -118,7 +135,7 @@ impl<O: Os> Backend<O> {
     }
 
     /// The heap that `owner`, some heap's owner word, names. It may be another thread's by now.
-    fn heap_of_owner(&self, owner: Owner) -> &Heap {
+    pub(super) fn heap_of_owner(&self, owner: Owner) -> &Heap {
         self.heap_at(owner.heap())
     }
 
@@ -154,11 +171,7 @@ impl<O: Os> Backend<O> {
 
     /// A heap for the thread whose block is `local`. `None` where there are too many.
     pub fn take_heap(&self, local: &ThreadCache) -> Option<&Heap> {
-        self.heaps.count();
-        if self.heaps.takes_the_look() {
-            self.reclaim_ended(|_| ());
-        }
-        let heap = self.unused_heap()?;
+        let heap = self.spare_heap()?;
         self.begin_heap(heap, local);
         // Of others the number is not asked for: a filter of system calls may kill a thread that does.
         if self.heaps.given.load(Relaxed) == 1 {
@@ -175,6 +188,27 @@ impl<O: Os> Backend<O> {
         heap.watched.store(0, SeqCst);
         heap.pointer.store(0, SeqCst);
         Some(heap)
+    }
+
+    /// A heap to [begin](Backend::begin_heap), or to [put away](Backend::put_away) again. `None` where there are too many.
+    pub fn spare_heap(&self) -> Option<&Heap> {
+        self.heaps.count();
+        if self.heaps.takes_the_look() {
+            self.reclaim_ended(|_| ());
+        }
+        self.unused_heap()
+    }
+
+    /// `heap`, a spare one, is at work from now on with the caches of `local`, under whose lock it makes no system call.
+    pub fn begin_silent_heap(&self, heap: &Heap, local: &ThreadCache) {
+        heap.be_silent(true);
+        self.begin_heap(heap, local);
+        heap.watched.store(0, SeqCst);
+    }
+
+    /// A spare heap was not needed.
+    pub fn put_away(&self, heap: &Heap) {
+        self.heaps.put_away(heap);
     }
 
     /// `heap`, which was unused, is at work from now on, with the caches of `local`.
@@ -241,27 +275,44 @@ impl<O: Os> Backend<O> {
     }
 
     pub(super) fn unused_heap(&self) -> Option<&Heap> {
+        loop {
+            let heap = self.unused_heap_at_hand();
+            if heap.is_some() || !self.open_heap() {
+                return heap;
+            }
+        }
+    }
+
+    /// A heap that was put away, or whose memory is open.
+    fn unused_heap_at_hand(&self) -> Option<&Heap> {
         let registry = &mut *self.heaps.registry.lock();
         if let Some(unused) = registry.unused {
             let heap = self.heap_at(unused);
             registry.unused = heap.next.get();
             return Some(heap);
         }
-        let index = registry.made as usize;
-        let end = (index + 1) * HEAP_BYTES;
-        // Once a thread, and rarely a system call: this lock is not the page lock.
-        if index >= self.meta.plan().heaps
-            || !self
-                .meta
-                .open_to(&self.os, Area::Heaps, &mut registry.opened, end)
-        {
+        if registry.end_of_next() > registry.opened {
             return None;
         }
+        let index = registry.made;
         registry.made += 1;
         self.meta.header().heaps_made.store(registry.made, Relaxed);
-        let heap = self.heap_at(HeapId::new(index));
-        heap.index.set(index as u32);
+        let heap = self.heap_at(HeapId::new(index as usize));
+        heap.index.set(index);
         Some(heap)
+    }
+
+    /// Opens memory for one more heap, unless another thread has just done so. False where there are too many.
+    fn open_heap(&self) -> bool {
+        let _opening = self.heaps.opening.lock();
+        let (mut opened, end) = {
+            let registry = self.heaps.registry.lock();
+            (registry.opened, registry.end_of_next())
+        };
+        let fits = end <= self.meta.plan().heaps * HEAP_BYTES;
+        let done = fits && self.meta.open_to(&self.os, Area::Heaps, &mut opened, end);
+        self.heaps.registry.lock().opened = opened;
+        done
     }
 
     /// Notes the number of the calling thread, whose heap it is: the first one, or a fork child's, where it is another

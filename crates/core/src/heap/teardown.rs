@@ -1,6 +1,6 @@
 //! Letting go: decay of what lies unused, and all of it at the thread's end.
 
-use super::{Heap, HeapRef, LEARNS_AFTER, OWNED_AGAIN, TICK_EVERY};
+use super::{Backend, Heap, HeapRef, LEARNS_AFTER, OWNED_AGAIN, TICK_EVERY};
 use crate::arch;
 use crate::class::ClassId;
 use crate::misuse::Misuse;
@@ -11,6 +11,15 @@ use crate::remote;
 use crate::slab::{List, SlabPtr};
 use crate::sync::{Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::SlotCache;
+
+impl<O: Os> Backend<O> {
+    /// Lets go of what lay unused outside of the heaps for an interval, up to `now`. How long no slab had been released
+    /// before the caller's own heap let go is `quiet`.
+    pub fn decay(&self, now: u64, quiet: u64) {
+        self.large.decay(self.supply(), now);
+        self.pages.tick(self.supply(), now, quiet);
+    }
+}
 
 impl<O: Os> HeapRef<'_, O> {
     /// Looks at the clock now and then, and lets what lay unused go.
@@ -47,23 +56,41 @@ impl<O: Os> HeapRef<'_, O> {
         true
     }
 
+    /// Looks at the clock, and lets what lay unused go. A silent heap owes it.
     pub(super) fn look_at_clock(self) -> Result<(), Misuse> {
         self.flush_stats();
+        if self.is_silent() {
+            self.owe_tick();
+            return Ok(());
+        }
+        let now = self.backend.os.clock();
+        if let Some(quiet) = self.decay(now)? {
+            self.backend.decay(now, quiet);
+        }
+        Ok(())
+    }
+
+    /// Whether anything follows from a look at the clock, which shows `now`. By any thread.
+    pub fn is_tick_due(self, now: u64) -> bool {
+        let last = self.last_decay.load(Relaxed);
+        let interval = self.backend.options.get(Name::Decay) as u64;
+        self.asked.load(Relaxed) != 0 || last == 0 || now.saturating_sub(last) >= interval
+    }
+
+    /// Lets go of what lay unused in the heap for an interval, or of all that it keeps where that was asked for. Where an
+    /// interval is over, returns how long no slab had been released before: for [`Backend::decay`], which is to follow.
+    pub fn decay(self, now: u64) -> Result<Option<u64>, Misuse> {
         if self.asked.load(Relaxed) != 0 {
             self.asked.store(0, Relaxed);
             self.give_back()?;
         }
-        self.decay(self.backend.os.clock())
-    }
-
-    pub(super) fn decay(self, now: u64) -> Result<(), Misuse> {
         if self.last_decay.load(Relaxed) == 0 {
             self.last_decay.store(now, Relaxed);
         }
         let since = now.saturating_sub(self.last_decay.load(Relaxed));
         let interval = self.backend.options.get(Name::Decay) as u64;
         if since < interval {
-            return Ok(());
+            return Ok(None);
         }
         self.last_decay.store(now, Relaxed);
         let quiet = self.backend.pages.quiet_for(now);
@@ -80,9 +107,7 @@ impl<O: Os> HeapRef<'_, O> {
         self.forget_lost();
         self.discard_holes(since);
         self.flush_stats();
-        self.backend.large.decay(self.backend.supply(), now);
-        self.backend.pages.tick(self.backend.supply(), now, quiet);
-        Ok(())
+        Ok(Some(quiet))
     }
 
     /// Gives back all that the heap keeps for reuse.
@@ -285,6 +310,7 @@ impl Heap {
         self.forget_active_spans();
         self.keeps_nothing.set(false);
         self.takes_smaller.set(false);
+        self.be_silent(false);
         self.binned.set(0);
         for bytes in [&self.binned_bytes, &self.binned_low, &self.span_bytes] {
             bytes.set(0);

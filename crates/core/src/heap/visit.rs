@@ -8,14 +8,14 @@
 //! The slabs that the thread takes slots from, and the free spans that it takes without a slow path, are left alone.
 
 use super::holes::{idle_pages, Purpose};
-use super::{Backend, Heap, HeapRef};
+use super::{heap_of, Backend, Heap, HeapRef};
 use crate::class::ClassId;
 use crate::misuse::Misuse;
 use crate::mutex::{self, Held};
 use crate::os::Os;
 use crate::slab::{SlabPtr, State};
 use crate::sync::Ordering::Relaxed;
-use crate::tls::Busy;
+use crate::tls::{Busy, ThreadCache};
 use crate::units::Slot;
 
 /// The heap's thread is inside the door, until this is dropped.
@@ -36,6 +36,24 @@ impl Drop for Visitor<'_> {
         if let Some(word) = self.0.door.release() {
             mutex::wake(word);
         }
+    }
+}
+
+/// Keeps the threads out that share a silent heap, until this is dropped: whoever has it works on the heap alone, with
+/// no lock held, and so as other heaps do.
+pub struct Alone<'a>(&'a Heap);
+
+impl Alone<'_> {
+    /// The heap.
+    pub fn heap(&self) -> &Heap {
+        self.0
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.be_silent(true);
+        drop(Visitor(self.0));
     }
 }
 
@@ -185,6 +203,17 @@ impl<O: Os> HeapRef<'_, O> {
 }
 
 impl<O: Os> Backend<O> {
+    /// Keeps all others out of the silent heap of `local`, whose lock the caller holds and may give back then. So no thread
+    /// is inside, and whoever takes the lock after that finds the door held. `None` where there is a visitor.
+    pub fn keep_others_out(&self, local: &ThreadCache) -> Option<Alone<'_>> {
+        heap_of(local)?;
+        let heap = self.heap_of_owner(local.me.get());
+        heap.door.hold().then(|| {
+            heap.be_silent(false);
+            Alone(heap)
+        })
+    }
+
     /// Gives back what lies idle in the heaps of other threads than `mine`'s. Does nothing where the system cannot run
     /// a barrier on all processors.
     pub fn visit_others(&self, mine: Option<&Heap>, whose: Whose) {

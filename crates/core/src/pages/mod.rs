@@ -141,6 +141,15 @@ enum Missing {
     Headers,
 }
 
+/// Free pages that are to go back.
+enum Excess {
+    None,
+    /// Those at the heap's end, but for so many.
+    End(usize),
+    /// So many dirty ones inside.
+    Dirty(usize),
+}
+
 /// The heap's pages.
 pub struct Pages {
     /// For the fast path of free.
@@ -349,32 +358,54 @@ impl Pages {
         owner: Owner,
     ) -> Option<(SlabPtr, bool)> {
         loop {
-            let missing = match self.take_run(shape) {
-                Ok((slab, page, base, fresh)) => {
-                    slab.make(shape, base, owner);
-                    self.set_map(page, shape.pages, slab.id());
-                    return Some((slab, fresh));
+            match self.carve(shape, owner) {
+                Ok(made) => return Some(made),
+                Err(missing) => {
+                    if !self.find_missing(supply, shape, missing) {
+                        return None;
+                    }
                 }
-                Err(missing) => missing,
-            };
-            let found = match missing {
-                Missing::Pages => self.grow(supply, shape),
-                Missing::Headers => self.open_headers(supply),
-            };
-            if !found {
-                return None;
             }
         }
     }
 
+    /// As [`Pages::new_slab`], of pages that are free already: no system call is made. Not where pages stay with their
+    /// class.
+    pub fn new_slab_at_hand(&self, shape: &Shape, owner: Owner) -> Option<SlabPtr> {
+        self.carve(shape, owner).ok().map(|(slab, _)| slab)
+    }
+
+    /// Sees to it that there are free pages and a header for a slab of `shape`, until another thread takes them. False if
+    /// the system gives no more memory.
+    pub fn make_room<O: Os>(&self, supply: Supply<O>, shape: &Shape) -> bool {
+        loop {
+            let missing = self.inner.lock().find_run(shape).err();
+            let Some(missing) = missing else {
+                return true;
+            };
+            if !self.find_missing(supply, shape, missing) {
+                return false;
+            }
+        }
+    }
+
+    fn find_missing<O: Os>(&self, supply: Supply<O>, shape: &Shape, missing: Missing) -> bool {
+        match missing {
+            Missing::Pages => self.grow(supply, shape),
+            Missing::Headers => self.open_headers(supply),
+        }
+    }
+
+    fn carve(&self, shape: &Shape, owner: Owner) -> Result<(SlabPtr, bool), Missing> {
+        let (slab, page, base, fresh) = self.take_run(shape)?;
+        slab.make(shape, base, owner);
+        self.set_map(page, shape.pages, slab.id());
+        Ok((slab, fresh))
+    }
+
     fn take_run(&self, shape: &Shape) -> Result<(SlabPtr, PageNo, usize, bool), Missing> {
         let inner = &mut *self.inner.lock();
-        // First, so that a heap that has no header is not grown in vain.
-        if !inner.headers.has(shape.class) {
-            return Err(Missing::Headers);
-        }
-        let run = shape.pages + shape.align - 1;
-        let page = inner.runs.first_fit(run).ok_or(Missing::Pages)?;
+        let page = inner.find_run(shape)?;
         let page = inner.align_up(page, shape.align);
         let slab = inner
             .headers
@@ -412,25 +443,46 @@ impl Pages {
             return self.keep(supply, slab);
         }
         let now = supply.os.clock();
+        let excess = self.take_in(slab, |inner, page| {
+            let trims = inner.is_in_tail(page);
+            inner.excess_after_release(trims, now)
+        });
+        self.give_excess(supply, excess);
+    }
+
+    /// As [`Pages::release`] by who makes no system call, and calls [`Pages::heed_release`] later. Whether the slab was at
+    /// the heap's end. Not where pages stay with their class.
+    pub fn release_silently(&self, slab: SlabPtr) -> bool {
+        self.refused.store(0, Relaxed);
+        self.take_in(slab, |inner, page| inner.is_in_tail(page))
+    }
+
+    /// Slabs were released silently, one of which was at the heap's `end`: gives back what is too much.
+    pub fn heed_release<O: Os>(&self, supply: Supply<O>, end: bool) {
+        let now = supply.os.clock();
+        let excess = self.inner.lock().excess_after_release(end, now);
+        self.give_excess(supply, excess);
+    }
+
+    /// Takes the pages and the header of `slab` back. What `judge` says of the pages, asked with the first one's number.
+    #[inline(always)]
+    fn take_in<R>(&self, slab: SlabPtr, judge: impl FnOnce(&mut Inner, PageNo) -> R) -> R {
         let (base, n) = (slab.base(), slab.pages());
         let page = self.page_of(base);
         self.set_map(page, n, SlabId::NONE);
         slab.set_state(State::Released);
-        let (trim, excess) = {
-            let inner = &mut *self.inner.lock();
-            inner.headers.give(slab);
-            inner.give(page, n, Cleanness::Dirty);
-            inner.policy.last_release = now;
-            match inner.wants_trim(page) {
-                true => (Some(inner.policy.pad()), 0),
-                false => (None, inner.excess(now)),
-            }
-        };
-        if let Some(pad) = trim {
-            self.trim(supply, pad);
-        }
-        if excess > 0 {
-            self.purge(supply, excess);
+        let inner = &mut *self.inner.lock();
+        inner.headers.give(slab);
+        inner.give(page, n, Cleanness::Dirty);
+        judge(inner, page)
+    }
+
+    #[inline(always)]
+    fn give_excess<O: Os>(&self, supply: Supply<O>, excess: Excess) {
+        match excess {
+            Excess::None => {}
+            Excess::End(pad) => self.trim(supply, pad),
+            Excess::Dirty(pages) => self.purge(supply, pages),
         }
     }
 
@@ -483,6 +535,28 @@ impl Pages {
 }
 
 impl Inner {
+    /// The first of as many free pages as a slab of `shape` takes.
+    fn find_run(&mut self, shape: &Shape) -> Result<PageNo, Missing> {
+        // First, so that a heap that has no header is not grown in vain.
+        if !self.headers.has(shape.class) {
+            return Err(Missing::Headers);
+        }
+        let run = shape.pages + shape.align - 1;
+        self.runs.first_fit(run).ok_or(Missing::Pages)
+    }
+
+    /// What is too much after a slab was released, at the heap's `end` or not.
+    fn excess_after_release(&mut self, end: bool, now: u64) -> Excess {
+        self.policy.last_release = now;
+        if end && self.windows[0].tail_pages() >= self.policy.threshold {
+            return Excess::End(self.policy.pad());
+        }
+        match self.excess(now) {
+            0 => Excess::None,
+            pages => Excess::Dirty(pages),
+        }
+    }
+
     fn window_of(&self, page: PageNo) -> usize {
         self.windows[..self.used]
             .iter()
@@ -542,10 +616,9 @@ impl Inner {
         }
     }
 
-    /// Whether the tail, which `page` may be part of, is long enough to be given back at once.
-    fn wants_trim(&self, page: PageNo) -> bool {
+    /// Whether `page` is one of the free pages at the end of the break.
+    fn is_in_tail(&self, page: PageNo) -> bool {
         let window = &self.windows[0];
-        let is_tail = window.kind == Kind::Break && window.holds(page) && page >= window.tail;
-        is_tail && window.tail_pages() >= self.policy.threshold
+        window.kind == Kind::Break && window.holds(page) && page >= window.tail
     }
 }
