@@ -122,8 +122,8 @@ pub struct ThreadCache {
     pub calls: Cell<u8>,
     /// Locks that the thread holds, takes or gives (see `mutex::Held`).
     pub locks: Cell<u16>,
-    /// Number of what hardened mode keeps of the thread, plus one. 0 means that the thread is not hardened. A hardened
-    /// thread's caches stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
+    /// Where what hardened mode keeps of the thread lies (see `hardened::thread`). 0 means that the thread is not hardened.
+    /// A hardened thread's caches stay empty, its owner word 0 and its heap null, which keeps it off the fast paths.
     pub hardened: Cell<u32>,
     /// Non-zero while the thread is in a slow path: a signal handler must not enter one. The address of the path's
     /// [`Frame`], or [`LEFT`].

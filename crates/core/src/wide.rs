@@ -103,22 +103,20 @@ const WORD: usize = 32;
 /// Bytes that are looked at together where there are few.
 const FOUR: usize = 4 * WORD;
 
-/// The offsets of four words of [`WORD`] bytes that cover `bytes` bytes, a word or more and [`FOUR`] at most, and no
-/// others. Sizes vary, so there is no branch for what is left over, which would not be foreseen.
+/// The most bytes that are gone through without a loop, whose end would not be foreseen.
+pub const FEW: usize = 8 * FOUR;
+
+/// The offsets of four words of `word` bytes that cover `bytes` bytes, a word or more and [`FOUR`] at most, and no others.
+/// Words are of [`WORD`] bytes, or the only one is shorter. Sizes vary, so there is no branch for what is left over, which
+/// would not be foreseen.
 #[inline(always)]
-fn all_four(bytes: usize) -> [usize; 4] {
-    let last = bytes - WORD;
+fn all_four(bytes: usize, word: usize) -> [usize; 4] {
+    let last = bytes - word;
     let step = WORD.min(last);
     [0, step, last - step, last]
 }
 
-/// The offsets of the last four words of more than [`FOUR`] bytes.
-#[inline(always)]
-fn last_four(bytes: usize) -> [usize; 4] {
-    [4, 3, 2, 1].map(|words| bytes - words * WORD)
-}
-
-/// Whether `bytes` bytes (a multiple of 8, not 0) at `start` are all zero. Calls nothing, so it is for few bytes.
+/// Whether `bytes` bytes (a multiple of 8, not 0, [`FEW`] at most) at `start` are all zero. Calls nothing.
 ///
 /// # Safety
 /// They can be read, and [`Wide::is_so`].
@@ -128,7 +126,7 @@ pub unsafe fn few_are_clear(start: usize, bytes: usize) -> bool {
     unsafe { machine::few_are_clear(start, bytes) }
 }
 
-/// Makes `bytes` bytes (a multiple of 8, not 0) at `start` zero. Calls nothing, so it is for few bytes.
+/// Makes `bytes` bytes (a multiple of 8, not 0, [`FEW`] at most) at `start` zero. Calls nothing.
 ///
 /// # Safety
 /// The caller owns these bytes, and they can be written. [`Wide::is_so`].
@@ -179,19 +177,18 @@ unsafe fn are_clear(start: usize, bytes: usize) -> bool {
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod machine {
-    use super::{all_four, last_four, FOUR, STRIDE, WORD};
+    use super::{all_four, FEW, FOUR, STRIDE, WORD};
     use core::arch::x86_64::{
-        __cpuid_count, __m128i, __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256,
-        _mm256_storeu_si256, _mm256_testz_si256, _mm_loadu_si128, _mm_or_si128, _mm_setzero_si128,
-        _mm_storeu_si128, _mm_testz_si128, _pdep_u64, _xgetbv, CpuidResult,
+        __cpuid_count, __m256i, _mm256_loadu_si256, _mm256_maskload_epi64, _mm256_or_si256,
+        _mm256_setzero_si256, _mm256_storeu_si256, _mm256_testz_si256, _pdep_u64, _xgetbv,
+        CpuidResult,
     };
+    use core::mem::MaybeUninit;
 
     const WORDS: usize = STRIDE / WORD;
     const _: () = assert!(STRIDE == 2 * FOUR);
     /// Bytes of a line of the cache.
     const LINE: usize = 2 * WORD;
-    /// Bytes of the registers of old.
-    const NARROW: usize = 16;
     /// Leaf 1, ecx: the system keeps more than the registers of old, there is AVX, and popcnt.
     const OSXSAVE_AVX_AND_POPCNT: u32 = 1 << 27 | 1 << 28 | 1 << 23;
     /// Leaf 7, ebx: AVX2, and the instructions for bits BMI1 and BMI2.
@@ -268,21 +265,6 @@ mod machine {
         }
     }
 
-    /// The words at four offsets, one or the other.
-    ///
-    /// # Safety
-    /// They are readable. [`is_wide`].
-    #[inline(always)]
-    unsafe fn either_of(from: usize, [a, b, c, d]: [usize; 4]) -> __m256i {
-        // SAFETY: the caller's: the words are readable, and the registers are there.
-        unsafe {
-            let a = _mm256_loadu_si256((from + a) as *const __m256i);
-            let a = _mm256_or_si256(a, _mm256_loadu_si256((from + b) as *const __m256i));
-            let a = _mm256_or_si256(a, _mm256_loadu_si256((from + c) as *const __m256i));
-            _mm256_or_si256(a, _mm256_loadu_si256((from + d) as *const __m256i))
-        }
-    }
-
     /// Makes the words at four offsets zero.
     ///
     /// # Safety
@@ -298,62 +280,121 @@ mod machine {
         }
     }
 
+    /// A word of ones and one of zeros: what is loaded from within has as many leading bytes of ones as wanted.
+    static ONES: [u64; 2 * WORD / 8] = [!0, !0, !0, !0, 0, 0, 0, 0];
+
+    /// Whether `bytes` bytes, up to [`FOUR`], are zero. Without a branch for less than a word: sizes vary.
+    ///
     /// # Safety
-    /// `bytes`, a multiple of 8 and not 0, are readable at `start`. [`is_wide`].
+    /// As for [`few_are_clear`].
     #[inline(always)]
-    pub unsafe fn few_are_clear(start: usize, bytes: usize) -> bool {
-        // SAFETY: the caller's: the bytes are readable, and each offset below leaves room for what is read there.
+    unsafe fn fewest_are_clear(start: usize, bytes: usize) -> bool {
+        let word = bytes.min(WORD);
+        let ones = ONES.as_ptr() as usize + WORD - word;
+        let [a, b, c, d] = all_four(bytes, word);
+        // SAFETY: the caller's: the bytes are readable, and of each word no others are read.
         unsafe {
-            if bytes < WORD {
-                if bytes < NARROW {
-                    return *(start as *const u64) == 0;
-                }
-                let last = start + bytes - NARROW;
-                let either = _mm_or_si128(
-                    _mm_loadu_si128(start as *const __m128i),
-                    _mm_loadu_si128(last as *const __m128i),
-                );
-                return _mm_testz_si128(either, either) != 0;
-            }
-            if bytes <= FOUR {
-                let sum = either_of(start, all_four(bytes));
-                return _mm256_testz_si256(sum, sum) != 0;
-            }
-            let mut sum = either_of(start, last_four(bytes));
-            let mut end = FOUR;
-            while end < bytes {
-                sum = _mm256_or_si256(sum, either_of(start + end - FOUR, all_four(FOUR)));
-                end += FOUR;
-            }
+            let mask = _mm256_loadu_si256(ones as *const __m256i);
+            let word = |at: usize| _mm256_maskload_epi64((start + at) as *const i64, mask);
+            let first = _mm256_or_si256(word(a), word(b));
+            let sum = _mm256_or_si256(first, _mm256_or_si256(word(c), word(d)));
             _mm256_testz_si256(sum, sum) != 0
         }
     }
 
+    /// Makes `bytes` bytes, up to [`FOUR`], zero. Without a branch for less than a word: the words then go elsewhere.
+    ///
     /// # Safety
-    /// `bytes`, a multiple of 8 and not 0, are the caller's at `start`. [`is_wide`].
+    /// As for [`clear_few`].
+    #[inline(always)]
+    unsafe fn clear_fewest(start: usize, bytes: usize) {
+        let mut elsewhere = MaybeUninit::<[u8; FOUR]>::uninit();
+        let elsewhere = elsewhere.as_mut_ptr() as usize;
+        let last = bytes - 8;
+        let is_long = (bytes >= WORD) as usize;
+        let from = elsewhere ^ ((elsewhere ^ start) & is_long.wrapping_neg());
+        // SAFETY: the caller's: it owns the bytes. Three times eight are all of less than a word: the second time is that of
+        // 24. The words lie in the bytes, or elsewhere where there is room for all four.
+        unsafe {
+            for at in [0, (last / 2) & 8, last] {
+                *((start + at) as *mut u64) = 0;
+            }
+            clear_at(from, all_four(bytes.max(WORD), WORD));
+        }
+    }
+
+    /// The first and the last `N` words of `bytes` bytes, one or the other: these are all.
+    ///
+    /// # Safety
+    /// They are readable. [`is_wide`].
+    #[inline(always)]
+    unsafe fn ends_are_clear<const N: usize>(start: usize, bytes: usize) -> bool {
+        let end = start + bytes;
+        // SAFETY: the caller's: the words are readable, and the registers are there.
+        unsafe {
+            let word = |at: usize| _mm256_loadu_si256(at as *const __m256i);
+            let (mut first, mut last) = (word(start), word(end - WORD));
+            for i in 1..N {
+                first = _mm256_or_si256(first, word(start + i * WORD));
+                last = _mm256_or_si256(last, word(end - (i + 1) * WORD));
+            }
+            let sum = _mm256_or_si256(first, last);
+            _mm256_testz_si256(sum, sum) != 0
+        }
+    }
+
+    /// Makes the first and the last `N` words of `bytes` bytes zero.
+    ///
+    /// # Safety
+    /// They are the caller's. [`is_wide`].
+    #[inline(always)]
+    unsafe fn clear_ends<const N: usize>(start: usize, bytes: usize) {
+        let end = start + bytes;
+        for i in 0..N {
+            // SAFETY: the caller's: it owns the words, and the registers are there.
+            unsafe {
+                let clear = |at| _mm256_storeu_si256(at as *mut __m256i, _mm256_setzero_si256());
+                clear(start + i * WORD);
+                clear(end - (i + 1) * WORD);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `bytes`, a multiple of 8, not 0 and [`FEW`] at most, are readable at `start`. [`is_wide`].
+    #[inline(always)]
+    pub unsafe fn few_are_clear(start: usize, bytes: usize) -> bool {
+        debug_assert!(bytes != 0 && bytes <= FEW);
+        // SAFETY: the caller's: the bytes are readable, and the words of both ends are none but these.
+        unsafe {
+            if bytes <= FOUR {
+                fewest_are_clear(start, bytes)
+            } else if bytes <= 2 * FOUR {
+                ends_are_clear::<4>(start, bytes)
+            } else if bytes <= 4 * FOUR {
+                ends_are_clear::<8>(start, bytes)
+            } else {
+                ends_are_clear::<16>(start, bytes)
+            }
+        }
+    }
+
+    /// # Safety
+    /// `bytes`, a multiple of 8, not 0 and [`FEW`] at most, are the caller's at `start`. [`is_wide`].
     #[inline(always)]
     pub unsafe fn clear_few(start: usize, bytes: usize) {
-        // SAFETY: the caller's: it owns the bytes, and each offset below leaves room for what is written there.
+        debug_assert!(bytes != 0 && bytes <= FEW);
+        // SAFETY: the caller's: it owns the bytes, and the words of both ends are none but these.
         unsafe {
-            if bytes < WORD {
-                if bytes < NARROW {
-                    *(start as *mut u64) = 0;
-                    return;
-                }
-                let last = start + bytes - NARROW;
-                _mm_storeu_si128(start as *mut __m128i, _mm_setzero_si128());
-                _mm_storeu_si128(last as *mut __m128i, _mm_setzero_si128());
-                return;
-            }
             if bytes <= FOUR {
-                return clear_at(start, all_four(bytes));
+                clear_fewest(start, bytes);
+            } else if bytes <= 2 * FOUR {
+                clear_ends::<4>(start, bytes);
+            } else if bytes <= 4 * FOUR {
+                clear_ends::<8>(start, bytes);
+            } else {
+                clear_ends::<16>(start, bytes);
             }
-            let mut end = FOUR;
-            while end < bytes {
-                clear_at(start + end - FOUR, all_four(FOUR));
-                end += FOUR;
-            }
-            clear_at(start, last_four(bytes));
         }
     }
 
@@ -389,7 +430,13 @@ mod machine {
     #[inline(always)]
     pub unsafe fn clear_inline(start: usize, bytes: usize) {
         let last = start + bytes - STRIDE;
-        let mut at = start;
+        // What was used at all was used at its beginning: a look would cost more, and be foreseen less often.
+        // SAFETY: the caller guarantees at least a stride, and that the registers are there.
+        unsafe {
+            clear_at(start, all_four(FOUR, WORD));
+            clear_at(start + FOUR, all_four(FOUR, WORD));
+        }
+        let mut at = start + STRIDE;
         while at < last {
             // SAFETY: the caller's: a stride at up to `last`, and the registers are there.
             unsafe { clear_stride(at) };
@@ -408,8 +455,8 @@ mod machine {
         // SAFETY: the caller's: it owns the bytes, and the registers are there.
         unsafe {
             if !stride_is_clear(at) {
-                clear_at(at, all_four(FOUR));
-                clear_at(at + FOUR, all_four(FOUR));
+                clear_at(at, all_four(FOUR, WORD));
+                clear_at(at + FOUR, all_four(FOUR, WORD));
             }
         }
     }
@@ -492,7 +539,7 @@ mod tests {
 
     #[test]
     fn of_few_bytes_too_every_one_is_seen_and_no_other_cleared() {
-        const MOST: usize = 3 * FOUR;
+        const MOST: usize = FEW;
         if !Wide::ask().is_so() {
             return; // The functions are for processors with wide registers only.
         }

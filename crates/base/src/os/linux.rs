@@ -902,12 +902,18 @@ impl Host for Linux {
         if found.is_null() || !self.backtrace.load(Relaxed).is_null() {
             return;
         }
+        // From 2.34 on glibc loads the unwinder before it looks at the number of frames. This function is in it from 2.35 on.
+        // SAFETY: the name is a string. Looking a symbol up changes nothing.
+        let loads_first =
+            !unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()).is_null() };
+        // A frame found would read the tables of the functions that called: more than 100 KiB of the libraries' pages.
+        let frames = if loads_first { 0 } else { 1 };
         // The first call loads the unwinder, which allocates. Later ones do not. Nobody else is to call it before:
         // loading does not nest. SAFETY: the function was found under its name and has the type of glibc's manual. It
         // writes at most one address, and there is room for one.
         unsafe {
             let backtrace: Backtrace = core::mem::transmute(found);
-            keeping_errno(|| backtrace(&mut ptr::null_mut(), 1));
+            keeping_errno(|| backtrace(&mut ptr::null_mut(), frames));
         }
         self.backtrace.store(found, Relaxed);
     }

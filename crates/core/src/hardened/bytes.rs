@@ -14,6 +14,7 @@ use crate::units::LOCAL_MAX;
 use crate::wide::{self, Wide};
 use core::ops::Range;
 use core::ptr;
+use static_assertions::const_assert;
 
 /// Bytes of a canary.
 pub const CANARY: usize = 8;
@@ -129,6 +130,7 @@ const PAIR: usize = core::mem::size_of::<Pair>();
 const FOUR: usize = 4 * PAIR;
 /// Up to here bytes are gone through four pairs at once, and nothing is called. From here on by [`Wide`].
 pub const FEW: usize = LOCAL_MAX;
+const_assert!(FEW <= wide::FEW);
 
 /// The pair at `at`.
 ///

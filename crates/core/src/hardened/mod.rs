@@ -43,6 +43,7 @@ use crate::units::{bit_of, pages_for, SlabId, Slot, MIN_ALIGN, PAGE, REQUEST_MAX
 use crate::wide::{self, with_wide, Wide};
 use beds::{apart_most, Beds};
 use bytes::{Secret, CANARY, FEW};
+use core::hint::assert_unchecked;
 use core::ops::Deref;
 use core::ops::Range;
 use empty::Empty;
@@ -86,6 +87,8 @@ struct Fixed {
     table: Table,
     /// Where the threads lie.
     threads: usize,
+    /// From where a thread's block counts to its own (see `thread`).
+    places: usize,
     /// The most large blocks that live apart from one another.
     apart_most: usize,
 }
@@ -208,6 +211,7 @@ impl Hardened {
                 form: Form::Plain,
                 table: Table::NONE,
                 threads: 0,
+                places: 0,
                 apart_most: 0,
             }),
             words: Words::new(locks),
@@ -270,7 +274,7 @@ impl Hardened {
     /// The hardened thread of a block. `None` means that it has none.
     #[inline]
     pub fn thread(&self, local: &ThreadCache) -> Option<&Thread> {
-        self.threads.of(self.fixed.threads, local)
+        self.threads.of(self.fixed.places, local)
     }
 
     /// Whether anything is chosen at random.
@@ -610,6 +614,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             factor: self.backend.os.random() | 1,
         };
         let wide = Wide::ask();
+        let threads = self.backend.meta.start::<u8>(Area::Threads).as_ptr() as usize;
         let fixed = Fixed {
             mitigations,
             secret,
@@ -617,7 +622,8 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             form: Form::of(mitigations, wide),
             behind: mitigations.behind(),
             table: Table::of(&self.backend.meta),
-            threads: self.backend.meta.start::<u8>(Area::Threads).as_ptr() as usize,
+            threads,
+            places: thread::places(threads),
             apart_most: match mitigations.guard {
                 true => apart_most(self.backend.os.mappings()),
                 false => 0,
@@ -747,10 +753,13 @@ impl<'a, O: Os> HardenedRef<'a, O> {
             return None;
         }
         let class = class_of(need);
+        if !MANY {
+            // SAFETY: those are the classes whose caches lie in the block: what is needed is at most `FEW`.
+            unsafe { assert_unchecked(class.index() < thread.local.caches.len()) };
+        }
         let cache = match thread.local.caches.get(class.index()) {
             Some(cache) => cache,
-            None if MANY => thread.heap()?.upper_cache(class),
-            None => return None,
+            None => thread.heap()?.upper_cache(class),
         };
         let mut bits = cache.bits.get();
         if bits == 0 {

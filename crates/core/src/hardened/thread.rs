@@ -37,7 +37,7 @@ const FEW_MOST: usize = 10;
 const PATIENCE: u8 = 64;
 
 /// How many blocks ahead a header is asked for.
-const AHEAD: u32 = 4;
+const AHEAD: u32 = 8;
 /// Blocks leave a full quarantine in batches: a part of its bytes, one of so many, may wait beyond them.
 const BATCHES: usize = 16;
 
@@ -416,6 +416,20 @@ impl Thread {
     }
 }
 
+/// Bytes in which a thread's block tells where its [`Thread`] lies: less arithmetic than by a number.
+const PLACE: usize = 64;
+const_assert!(THREAD_BYTES.is_multiple_of(PLACE));
+
+/// From where the places of threads are counted that lie at `start`: 0 is none of theirs.
+pub fn places(start: usize) -> usize {
+    start - PLACE
+}
+
+/// Where the thread of number `index` lies, as its block tells it.
+fn place_of(index: u32) -> u32 {
+    index * (THREAD_BYTES / PLACE) as u32 + 1
+}
+
 struct Registry {
     made: u32,
     opened: usize,
@@ -444,12 +458,20 @@ impl Threads {
         }
     }
 
-    /// The one that a thread's block names, where all of them lie at `start`. `None` means that the thread is not
+    /// The one that a thread's block names, counted from `places` (see [`places`]). `None` means that the thread is not
     /// hardened.
     #[inline(always)]
-    pub fn of(&self, start: usize, local: &ThreadCache) -> Option<&Thread> {
-        let index = (local.hardened.get() as usize).checked_sub(1)?;
-        Some(self.at(start, index))
+    pub fn of(&self, places: usize, local: &ThreadCache) -> Option<&Thread> {
+        let place = local.hardened.get() as usize;
+        if place == 0 {
+            return None;
+        }
+        let address = places + place * PLACE;
+        // SAFETY: `take` gave the place out, so it is that of a thread, which is never unmapped, and no address is 0.
+        unsafe {
+            core::hint::assert_unchecked(address != 0);
+            Some(&*(address as *const Thread))
+        }
     }
 
     #[inline(always)]
@@ -474,7 +496,7 @@ impl Threads {
         thread
             .random
             .seed(core::array::from_fn(|_| supply.os.random()));
-        local.hardened.set(index as u32 + 1);
+        local.hardened.set(place_of(index as u32));
         Some(thread)
     }
 
@@ -538,7 +560,7 @@ impl Threads {
             let of_arena = thread
                 .heap()
                 .is_some_and(|heap| !heap.arena_word().is_none());
-            if index + 1 != local.hardened.get() && !of_arena {
+            if place_of(index) != local.hardened.get() && !of_arena {
                 thread.local.reset();
                 thread.next.set(registry.unused);
                 registry.unused = index + 1;
