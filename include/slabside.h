@@ -185,7 +185,7 @@ bool slabside_should_move(const void *block);
 size_t slabside_validate(void);
 /* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. Returns 0, EINVAL if
  * there is no such option or value, or EBUSY if memory was allocated already and the options are frozen. The
- * environment variable SLABSIDE_OPTIONS has the last word. */
+ * option guard-sample alone can be set at any time. The environment variable SLABSIDE_OPTIONS has the last word. */
 int slabside_option_set(const char *name, const char *value);
 /* Takes a heap profile from now on: a sample every so many bytes on average, 512 KiB (524288) say; 0: none. The interval
  * before. `slabside profile` outside the process tells which code holds the memory. Threads learn of it within their next
