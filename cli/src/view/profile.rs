@@ -116,19 +116,41 @@ fn turn(args: &Args) -> Result<()> {
     let read = Read::new(&args.target, &args.common)?;
     for heap in &read.heaps {
         let interval = args.on.unwrap_or(0);
-        let before = switch(&*read.target, &heap.region, pid, interval)?;
+        let turned = Turned {
+            schema: "slabside.profile-switch/1",
+            target: &read.title(),
+            interval,
+            before: switch(&*read.target, &heap.region, pid, interval)?,
+        };
+        let profile_follows = args.on.is_some() && args.time.is_some();
+        match (args.common.json, profile_follows) {
+            (true, true) => eprint!("{}", turned.text()), // standard output is for the profile alone
+            (true, false) => print(&json(&turned)?)?,
+            (false, _) => print(&turned.text())?,
+        }
+    }
+    Ok(())
+}
+
+/// That a heap's profile was switched on or off: bytes between two samples, 0 for none.
+#[derive(Serialize)]
+struct Turned<'a> {
+    schema: &'static str,
+    target: &'a str,
+    interval: u64,
+    before: u64,
+}
+
+impl Turned<'_> {
+    /// For people.
+    fn text(&self) -> String {
         let how = |interval: u64| match interval {
             0 => "off".to_owned(),
             bytes => format!("a sample every {}", human(bytes)),
         };
-        let (title, now, before) = (read.title(), how(interval), how(before));
-        let line = format!("{title}: heap profile: {now} (before: {before})\n");
-        match args.common.json {
-            true => eprint!("{line}"), // standard output is for the profile alone
-            false => print(&line)?,
-        }
+        let (now, before) = (how(self.interval), how(self.before));
+        format!("{}: heap profile: {now} (before: {before})\n", self.target)
     }
-    Ok(())
 }
 
 /// A number of bytes that may be between two samples. k, m or g, small or large, may follow.
