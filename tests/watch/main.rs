@@ -427,7 +427,7 @@ fn a_process_of_another_user_is_not_read() {
     let told = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(126), "{told}");
     assert!(told.contains(
-        "not permitted to read it (it belongs to another user): run as that user or as root"
+        "not permitted to read it (it belongs to another user): run as that user, or as root with CAP_SYS_PTRACE"
     ));
 }
 

@@ -109,10 +109,12 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Switches the profile of the process's heaps on or off.
 fn turn(args: &Args) -> Result<()> {
-    let pid: u32 = args
-        .target
-        .parse()
-        .context("--on and --off want a process number")?;
+    let Ok(pid) = args.target.parse() else {
+        bail!(
+            "--on and --off want a process number, not '{}'",
+            args.target
+        );
+    };
     let read = Read::new(&args.target, &args.common)?;
     for heap in &read.heaps {
         let interval = args.on.unwrap_or(0);
