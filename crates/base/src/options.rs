@@ -307,8 +307,9 @@ pub const TABLE: [Spec; 21] = [
         kind: Kind::Text,
         default: 0,
         meaning: "where slabside writes the heap's figures when the program exits: stderr, or the path of a file",
-        effect: "It walks the heap once at exit. It appends to the file, so several processes can share one. For a \
-                 program that closes standard error at its end, as ls does, name a file",
+        effect: "It walks the heap once at exit. It appends to the file, so several processes can share one. A \
+                 relative path starts in the directory that the program is in at its end. For a program that closes \
+                 standard error at its end, as ls does, name a file",
     },
     Spec {
         name: Name::Watch,
