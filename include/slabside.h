@@ -36,7 +36,7 @@ void *slabside_reallocarray(void *block, size_t count, size_t size);
 /* Gives a block back, ignores NULL, and keeps errno. (POSIX.1-2024 free) */
 void slabside_free(void *block);
 /* Gives a block back that was asked for with `size` bytes (by realloc: last), and ignores NULL. A size ends the
- * program if no such block would have been given for it. That is a size of another class, or for blocks above 8
+ * program if no such block would have been given for it. That is a size of another class, or for blocks above 32
  * KiB one that is larger than the block or far smaller. If a realloc has left a block that shrank in its place,
  * the size of blocks in its slab is from then on only checked not to exceed the block. (C23 7.24.4.4) */
 void slabside_free_sized(void *block, size_t size);
@@ -185,7 +185,7 @@ bool slabside_should_move(const void *block);
 size_t slabside_validate(void);
 /* Sets an option (see docs/tuning.md, or `slabside options`) before the first allocation. Returns 0, EINVAL if
  * there is no such option or value, or EBUSY if memory was allocated already and the options are frozen. The
- * environment variable SLABSIDE_OPTIONS has the last word. */
+ * option guard-sample alone can be set at any time. The environment variable SLABSIDE_OPTIONS has the last word. */
 int slabside_option_set(const char *name, const char *value);
 /* Takes a heap profile from now on: a sample every so many bytes on average, 512 KiB (524288) say; 0: none. The interval
  * before. `slabside profile` outside the process tells which code holds the memory. Threads learn of it within their next

@@ -31,8 +31,8 @@ use std::process::exit;
 ///
 /// slabside takes the place of malloc. It detects every double and invalid free, and gives freed memory back to the
 /// system. `slabside run` starts any dynamically linked program on it. The other commands read the heap of such a
-/// process, of its core file, or of a snapshot, from outside. They change nothing in the process, and stop it only
-/// with --stop.
+/// process, of its core file, or of a snapshot, from outside. They stop the process only with --stop, except that `leaks`
+/// stops it for a moment by itself. They change nothing in it, except that `profile --on` and `--off` write one word.
 #[derive(Parser)]
 #[command(name = "slabside", version)]
 #[command(after_help = "\

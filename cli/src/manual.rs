@@ -167,9 +167,9 @@ If an option is given more than once, the earlier of these ways wins. Within one
 
 const FORMS: &str = "\
 An equals sign can stand in place of the colon, _ in place of -, and capital letters in place of small ones. The name \
-of an on|off option alone means on. Sizes may end in k, m or g (powers of 1024; 8m, 8MB and 8MiB are the same), times \
-in ms, s, min or h. The allocator reports an item that it does not understand in one line on standard error, with the \
-nearest name or the possible values, and uses the other items.";
+of an on|off option alone means on, and so do 1, true and yes. 0, false and no mean off. Sizes may end in k, m or g \
+(powers of 1024; 8m, 8MB and 8MiB are the same), times in ms, s, min or h. The allocator reports an item that it does \
+not understand in one line on standard error, with the nearest name or the possible values, and uses the other items.";
 
 const EXAMPLES: &str = "\
   SLABSIDE_OPTIONS=decay:1s,misuse:report LD_PRELOAD=libslabside.so.0 ./server

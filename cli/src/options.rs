@@ -170,9 +170,9 @@ that is not set costs nothing. Options are given in three ways:
 If an option is given in several ways, the first of these wins. Within one text the last item wins.
 
 `=` may stand in place of `:`, `_` in place of `-`, and capital letters in place of small ones. The name of an on|off option
-alone means on. Sizes may end in k, m or g (powers of 1024, also written 8MB or 8MiB), times in ms, s, min or h. slabside
-reports an item that it does not understand in one line on standard error, with the nearest name or the possible values.
-It uses the other items.
+alone means on, and so do 1, true and yes. 0, false and no mean off. Sizes may end in k, m or g (powers of 1024, also
+written 8MB or 8MiB), times in ms, s, min or h. slabside reports an item that it does not understand in one line on
+standard error, with the nearest name or the possible values. It uses the other items.
 
 ";
 

@@ -31,7 +31,7 @@ const CHILDREN: &str =
 pub enum Form {
     /// For people.
     Table,
-    /// For programs: one JSON object.
+    /// For programs: one JSON object on a line.
     Json,
 }
 
@@ -311,14 +311,8 @@ impl Report {
     pub fn print(&self, form: Form) -> String {
         match form {
             Form::Table => self.table(),
-            Form::Json => self.json(),
+            Form::Json => self.line(),
         }
-    }
-
-    fn json(&self) -> String {
-        let text =
-            serde_json::to_string_pretty(self).expect("plain numbers and strings have JSON forms");
-        text + "\n"
     }
 
     fn table(&self) -> String {
@@ -604,7 +598,9 @@ slabs and live blocks by slot size:
     #[test]
     fn the_json_has_every_figure_as_a_number() {
         let json = report(&counters(), libc::SIGSEGV).print(Form::Json);
-        assert!(json.starts_with("{\n  \"schema\": \"slabside.run/1\",\n"));
+        assert!(json.starts_with("{\"schema\":\"slabside.run/1\","));
+        // One record on a line, also where reports are appended to a file.
+        assert_eq!(json.find('\n'), Some(json.len() - 1));
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             (json["signal"].as_i64(), json["exit_code"].as_i64()),

@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
 
-    /// Print the figures as JSON. Implies --stats, unless --leaks or --profile is given
+    /// Print the figures as JSON, on one line. Implies --stats, unless --leaks or --profile is given
     ///
     /// With --leaks the lost blocks are printed, each report a line of its own. With --profile alone the profile is printed as
     /// `slabside profile --json` does.

@@ -427,7 +427,7 @@ fn a_process_of_another_user_is_not_read() {
     let told = String::from_utf8(output.stderr).expect("UTF-8");
     assert_eq!(output.status.code(), Some(126), "{told}");
     assert!(told.contains(
-        "not permitted to read it (it belongs to another user): run as that user or as root"
+        "not permitted to read it (it belongs to another user): run as that user, or as root with CAP_SYS_PTRACE"
     ));
 }
 
@@ -571,6 +571,45 @@ fn gdb_explains_addresses_of_a_process_and_of_a_core() {
         &ask,
     ]);
     assert!(said.contains(&wanted), "{said}");
+}
+
+/// What the examples of `slabside gdb-script --help` say works when typed into a shell.
+#[test]
+fn gdb_takes_the_script_as_the_help_says() {
+    if !installed(&["gdb"]) {
+        return;
+    }
+    let running = Running::holder(Form::Preloaded, 19, 1, "");
+    let (address, _) = running.told().blocks.pop_first().expect("a block");
+    let help = text(&slabside(&["gdb-script", "--help"]));
+    let examples = help.split("Examples:\n").nth(1).expect("examples");
+    let examples: Vec<&str> = examples
+        .lines()
+        .map_while(|line| line.strip_prefix("  "))
+        .collect();
+    let ask = format!("{} -ex \"$ASK\"", running.pid());
+    let typed = examples
+        .join("\n")
+        .replace("gdb -x", "gdb -batch -nx -x")
+        .replace("7444", &ask);
+    assert!(typed.contains("-batch") && typed.contains(&ask), "{help}");
+    let home = tempfile::tempdir().expect("a folder");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let beside = artifacts().command.parent().expect("a folder").display();
+    let output = command("sh")
+        .args(["-c", &typed])
+        .env("ASK", format!("slabside {address:#x}"))
+        .env("PATH", format!("{beside}:{path}"))
+        .env("HOME", home.path())
+        .current_dir(home.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("a shell starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains(&format!("{address:#x}: the start of a l")),
+        "{typed}: {output:?}"
+    );
 }
 
 #[test]

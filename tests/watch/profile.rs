@@ -576,6 +576,10 @@ fn a_profile_is_begun_and_ended_from_outside() {
         off.contains("off (before: a sample every 64.0 KiB)"),
         "{off}"
     );
+    let on = text(&slabside(&["profile", &pid, "--on", "64k", "--json"]));
+    let on: Value = serde_json::from_str(&on).expect("JSON");
+    assert_eq!(on["schema"], "slabside.profile-switch/1");
+    assert_eq!((&on["interval"], &on["before"]), (&65536.into(), &0.into()));
 }
 
 #[test]

@@ -74,7 +74,7 @@ pub enum Error {
         advice: &'static str,
     },
     /// The process has fewer heaps than was asked for.
-    #[error("{name}: it has {count} heaps, numbered from 0, and no heap {wanted}")]
+    #[error("{name}: it has {count} heap{}, numbered from 0, and no heap {wanted}", if *count == 1 { "" } else { "s" })]
     NoSuchHeap {
         /// The target.
         name: String,

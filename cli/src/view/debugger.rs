@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:
-  gdb -x <(slabside gdb-script) -p 7444
+  slabside gdb-script > slabside.gdb
+  gdb -x slabside.gdb -p 7444
   slabside gdb-script >> ~/.gdbinit
 
 ", statuses!("0")))]

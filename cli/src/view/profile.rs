@@ -71,7 +71,7 @@ pub struct Args {
     /// Have the process take a profile from now on, with a sample every BYTES bytes on average; k, m or g may follow
     ///
     /// It writes one word of the process's memory. With --for the profile is read after that time.
-    #[arg(long, value_name = "BYTES", value_parser = interval, conflicts_with = "off")]
+    #[arg(long, value_name = "BYTES", value_parser = turned_on, conflicts_with = "off")]
     on: Option<u64>,
 
     /// Have the process take no samples any more
@@ -109,37 +109,69 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Switches the profile of the process's heaps on or off.
 fn turn(args: &Args) -> Result<()> {
-    let pid: u32 = args
-        .target
-        .parse()
-        .context("--on and --off want a process number")?;
+    let Ok(pid) = args.target.parse() else {
+        bail!(
+            "--on and --off want a process number, not '{}'",
+            args.target
+        );
+    };
     let read = Read::new(&args.target, &args.common)?;
     for heap in &read.heaps {
         let interval = args.on.unwrap_or(0);
-        let before = switch(&*read.target, &heap.region, pid, interval)?;
-        let how = |interval: u64| match interval {
-            0 => "off".to_owned(),
-            bytes => format!("a sample every {}", human(bytes)),
+        let turned = Turned {
+            schema: "slabside.profile-switch/1",
+            target: &read.title(),
+            interval,
+            before: switch(&*read.target, &heap.region, pid, interval)?,
         };
-        let (title, now, before) = (read.title(), how(interval), how(before));
-        let line = format!("{title}: heap profile: {now} (before: {before})\n");
-        match args.common.json {
-            true => eprint!("{line}"), // standard output is for the profile alone
-            false => print(&line)?,
+        let profile_follows = args.on.is_some() && args.time.is_some();
+        match (args.common.json, profile_follows) {
+            (true, true) => eprint!("{}", turned.text()), // standard output is for the profile alone
+            (true, false) => print(&json(&turned)?)?,
+            (false, _) => print(&turned.text())?,
         }
     }
     Ok(())
 }
 
+/// That a heap's profile was switched on or off: bytes between two samples, 0 for none.
+#[derive(Serialize)]
+struct Turned<'a> {
+    schema: &'static str,
+    target: &'a str,
+    interval: u64,
+    before: u64,
+}
+
+impl Turned<'_> {
+    /// For people.
+    fn text(&self) -> String {
+        let how = |interval: u64| match interval {
+            0 => "off".to_owned(),
+            bytes => format!("a sample every {}", human(bytes)),
+        };
+        let (now, before) = (how(self.interval), how(self.before));
+        format!("{}: heap profile: {now} (before: {before})\n", self.target)
+    }
+}
+
 /// A number of bytes that may be between two samples. k, m or g, small or large, may follow.
 pub fn interval(text: &str) -> std::result::Result<u64, String> {
     match super::diff::amount(text)? {
-        0 => Err("at least 1 byte; --off ends the profile".into()),
+        0 => Err("at least 1 byte".into()),
         bytes if bytes > PROFILE_MOST as u64 => {
             Err(format!("at most {}", human(PROFILE_MOST as u64)))
         }
         bytes => Ok(bytes),
     }
+}
+
+/// The same for `--on`.
+fn turned_on(text: &str) -> std::result::Result<u64, String> {
+    interval(text).map_err(|why| match super::diff::amount(text) {
+        Ok(0) => format!("{why}; --off ends the profile"),
+        _ => why,
+    })
 }
 
 /// What was taken of a process.
@@ -553,7 +585,9 @@ mod tests {
     fn an_interval_is_some_number_of_bytes() {
         assert_eq!((interval("1"), interval("512k")), (Ok(1), Ok(512 << 10)));
         assert_eq!(interval("1024g"), Ok(1 << 40));
-        assert!(interval("0").is_err_and(|why| why.contains("--off")));
+        assert_eq!(interval("0"), Err("at least 1 byte".into()));
+        assert!(turned_on("0").is_err_and(|why| why.contains("--off")));
+        assert_eq!((turned_on("1"), turned_on("x")), (Ok(1), interval("x")));
         assert!(interval("1025g").is_err() && interval("").is_err());
     }
 

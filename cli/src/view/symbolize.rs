@@ -4,8 +4,9 @@ use super::{place, print};
 use anyhow::{Context, Result};
 use slabside_view::symbols::is_allocators;
 use slabside_view::unwind::Unwinder;
-use std::io::Read;
-use std::path::PathBuf;
+use slabside_view::Error;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 /// Name the functions in the stacks of a report
 ///
@@ -17,7 +18,8 @@ use std::path::PathBuf;
 Examples:
   slabside symbolize report
 
-Exit status: 0, or 125 if the report cannot be read.")]
+Exit status: 0; 125 if slabside itself fails, 126 if the system does not allow it to read the report, 127 if there is \
+no such file.")]
 pub struct Args {
     /// The report, or standard input if none is named
     report: Option<PathBuf>,
@@ -27,13 +29,34 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut report = Vec::new();
     match &args.report {
-        Some(path) => report = std::fs::read(path).with_context(|| path.display().to_string())?,
+        Some(path) => report = std::fs::read(path).map_err(|cause| unread(path, cause))?,
         None => {
             let read = std::io::stdin().read_to_end(&mut report);
             read.context("standard input")?;
         }
     }
     print(&symbolize(&String::from_utf8_lossy(&report)))
+}
+
+/// Why the report at `path` was not read, as of every other file.
+fn unread(path: &Path, cause: io::Error) -> Error {
+    let name = path.display().to_string();
+    match cause.kind() {
+        io::ErrorKind::NotFound => Error::Missing {
+            name,
+            why: "there is no such file".into(),
+        },
+        io::ErrorKind::PermissionDenied => Error::NotPermitted {
+            name,
+            why: "the file's mode".into(),
+            advice: "run as its owner or as root",
+        },
+        _ => Error::System {
+            name,
+            what: "cannot read it",
+            cause,
+        },
+    }
 }
 
 /// Whether `report` has stacks.
@@ -104,6 +127,17 @@ mod tests {
         assert_eq!(lines[0], "slabside: double free of 0x10");
         assert!(lines[1].contains(" in getloadavg"), "{text}");
         assert_eq!(lines[2], "    at 0x1");
+    }
+
+    #[test]
+    fn a_report_that_is_not_there_has_a_status_of_its_own() {
+        let report = Some(PathBuf::from("/none"));
+        let error = run(&Args { report }).unwrap_err();
+        assert_eq!(error.to_string(), "/none: there is no such file");
+        assert_eq!(crate::status::of_error(&error), 127);
+        let report = Some(PathBuf::from("/"));
+        let error = run(&Args { report }).unwrap_err();
+        assert_eq!(crate::status::of_error(&error), 125);
     }
 
     #[test]

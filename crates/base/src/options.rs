@@ -307,8 +307,9 @@ pub const TABLE: [Spec; 21] = [
         kind: Kind::Text,
         default: 0,
         meaning: "where slabside writes the heap's figures when the program exits: stderr, or the path of a file",
-        effect: "It walks the heap once at exit. It appends to the file, so several processes can share one. For a \
-                 program that closes standard error at its end, as ls does, name a file",
+        effect: "It walks the heap once at exit. It appends to the file, so several processes can share one. A \
+                 relative path starts in the directory that the program is in at its end. For a program that closes \
+                 standard error at its end, as ls does, name a file",
     },
     Spec {
         name: Name::Watch,
@@ -710,14 +711,14 @@ impl Options {
     }
 
     /// Sets what `item` (`name:value`) says, unless the options are frozen. The rate of sampling can be set at any
-    /// time.
+    /// time. A mistake in `item` is told also once they are frozen.
     pub fn set(&self, item: &[u8]) -> Result<(), Mistake> {
+        let (name, _) = parse(item)?;
         let _guard = self.setting.lock();
-        let changes_later = matches!(parse(item), Ok((Name::GuardSample, _)));
-        if self.frozen.load(Relaxed) != 0 && !changes_later {
-            return Err(Mistake::Frozen);
-        }
         if self.frozen.load(Relaxed) != 0 {
+            if name != Name::GuardSample {
+                return Err(Mistake::Frozen);
+            }
             // Before the rate: nobody counts what was handed out before against the new one.
             self.changes.fetch_add(1, Release);
         }
@@ -968,6 +969,14 @@ mod tests {
         assert_eq!(options.get(Name::Decay), 2);
         assert_eq!(options.get(Name::Misuse), MISUSE_REPORTS);
         assert_eq!(options.set(b"decay:3"), Err(Mistake::Frozen));
+        let (none, no_value) = (Mistake::Unknown(None), Mistake::Value(Name::GuardSample));
+        assert_eq!(options.set(b"nothing:1"), Err(none));
+        assert_eq!(options.set(b"guard-sample:x"), Err(no_value));
+        assert_eq!(
+            (options.changes(), options.set(b"guard-sample:5")),
+            (0, Ok(()))
+        );
+        assert_eq!((options.changes(), options.get(Name::GuardSample)), (1, 5));
         options.freeze(b"decay:4", |_| unreachable!());
         assert_eq!(options.get(Name::Decay), 2);
     }

@@ -14,6 +14,9 @@ int main(void) {
     CHECK(block != NULL);
     CHECK(resize(block, 0) == NULL);
     CHECK(slabside_option_set("limit-hard", "0") == EBUSY);
+    CHECK(slabside_option_set("limit-hard", "some") == EINVAL);
+    CHECK(slabside_option_set("guard-sample", "x") == EINVAL);
+    CHECK(slabside_option_set("guard-sample", "0") == 0);
     CHECK(take(2 * MIB) == NULL);
     return 0;
 }

@@ -731,22 +731,22 @@ fn refusal(scope: &str, own: bool) -> (String, &'static str) {
     match scope {
         _ if !own => (
             "it belongs to another user".into(),
-            "run as that user or as root",
+            "run as that user, or as root with CAP_SYS_PTRACE",
         ),
         "1" => (
             "kernel.yama.ptrace_scope is 1".into(),
-            "run as root, or start it by `slabside run --watch`, or with option watch:any",
+            "run as root with CAP_SYS_PTRACE, or start it by `slabside run --watch`, or with option watch:any",
         ),
         "2" | "3" => (
             format!("kernel.yama.ptrace_scope is {scope}"),
             match scope {
-                "2" => "run as root",
+                "2" => "run as root with CAP_SYS_PTRACE",
                 _ => "nobody may until the system restarts: a core file that the kernel writes can be read",
             },
         ),
         _ => (
             "it is not dumpable, or has more rights".into(),
-            "run as root",
+            "run as root with CAP_SYS_PTRACE",
         ),
     }
 }
@@ -832,22 +832,24 @@ mod tests {
         };
         assert_eq!(
             told("1", true),
-            "process 812: not permitted to read it (kernel.yama.ptrace_scope is 1): run as root, or start it by \
-             `slabside run --watch`, or with option watch:any"
+            "process 812: not permitted to read it (kernel.yama.ptrace_scope is 1): run as root with CAP_SYS_PTRACE, or \
+             start it by `slabside run --watch`, or with option watch:any"
         );
         assert_eq!(
             told("2", true),
-            "process 812: not permitted to read it (kernel.yama.ptrace_scope is 2): run as root"
+            "process 812: not permitted to read it (kernel.yama.ptrace_scope is 2): run as root with CAP_SYS_PTRACE"
         );
         for scope in ["", "0", "1"] {
             assert_eq!(
                 told(scope, false),
-                "process 812: not permitted to read it (it belongs to another user): run as that user or as root"
+                "process 812: not permitted to read it (it belongs to another user): \
+                 run as that user, or as root with CAP_SYS_PTRACE"
             );
         }
         assert_eq!(
             told("0", true),
-            "process 812: not permitted to read it (it is not dumpable, or has more rights): run as root"
+            "process 812: not permitted to read it (it is not dumpable, or has more rights): \
+             run as root with CAP_SYS_PTRACE"
         );
     }
 }

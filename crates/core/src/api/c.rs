@@ -305,7 +305,8 @@ pub fn validate() -> usize {
 }
 
 /// Sets the option `name` to `value` before the first allocation: 0, EINVAL where there is no such option
-/// or value, EBUSY where memory was allocated already. The environment variable still has the last word.
+/// or value, EBUSY where memory was allocated already and the option is not `guard-sample`. The environment variable
+/// still has the last word.
 /// See docs/tuning.md for names and values.
 ///
 /// # Safety
