@@ -241,10 +241,11 @@ fn tell(named: &Named) -> String {
     let _ = writeln!(text, "{:#x}: {}", told.address, told.line);
     if let Some(slab) = &told.slab {
         let kind = if slab.span { "span" } else { "slab" };
-        let waiting = match slab.waiting {
+        let also = |number, what| match number {
             0 => String::new(),
-            n => format!(", {n} waiting"),
+            n => format!(", {n} {what}"),
         };
+        let waiting = also(slab.waiting, "waiting") + &also(slab.quarantined, "in a quarantine");
         let _ = writeln!(
             text,
             "  {kind} of {} bytes at {:#x}, slot {} of {} ({} live{waiting}), {}, of {}",
@@ -286,6 +287,8 @@ fn tell(named: &Named) -> String {
             let _ = writeln!(text, "  and {} more", holders.len() - HOLDERS);
         }
     }
+    let states = told.slots.iter().map(|slot| slot.state.len());
+    let width = states.max().unwrap_or(0).max("waiting".len());
     for slot in &told.slots {
         let own = told
             .slab
@@ -293,7 +296,7 @@ fn tell(named: &Named) -> String {
             .is_some_and(|slab| slab.slot == slot.slot);
         let words: Vec<String> = slot.words.iter().map(|word| format!("{word:x}")).collect();
         let line = format!(
-            "  {} slot {} {:#x} {:7} {:40} {}",
+            "  {} slot {} {:#x} {:width$} {:40} {}",
             if own { '>' } else { ' ' },
             slot.slot,
             slot.address,
