@@ -14,6 +14,9 @@ use std::fmt::Write;
 
 /// Pointers to a block that are listed.
 const HOLDERS: usize = 8;
+/// Signals of an address that cannot be touched.
+const SEGV: u32 = libc::SIGSEGV as u32;
+const BUS: u32 = libc::SIGBUS as u32;
 
 /// Explain what an address is: a live block, a free slot, a free page, bookkeeping, or nothing of the heap's
 ///
@@ -174,6 +177,10 @@ fn ended(about: &About) -> String {
         (Some(signal), Some(fault)) => {
             format!("{} ended by signal {signal} at {fault:#x}\n", about.program)
         }
+        (Some(signal @ (SEGV | BUS)), None) => format!(
+            "{} ended by signal {signal} at an unknown address: one that no program has, or a process sent the signal\n",
+            about.program
+        ),
         (Some(signal), None) => format!(
             "{} ended by signal {signal}, which names no address\n",
             about.program
@@ -351,6 +358,11 @@ mod tests {
         assert_eq!(ended(&about), "prog ended by signal 11 at 0x10\n");
         let about = About {
             fault: None,
+            ..about
+        };
+        assert!(ended(&about).contains("signal 11 at an unknown address"));
+        let about = About {
+            signal: Some(6),
             ..about
         };
         assert!(ended(&about).contains("names no address"));
