@@ -442,6 +442,11 @@ fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
     let (status, told) = fails(&["check", "/bin/true"]);
     assert_eq!(status, 125);
     assert!(told.contains("an ELF file, but no core file"), "{told}");
+    let snapshot = kept("5.slab");
+    let snapshot = snapshot.to_str().expect("UTF-8");
+    let (status, told) = fails(&["diff", snapshot, "--every", "1s"]);
+    assert_eq!(status, 125);
+    assert!(told.contains("is no process number"), "{told}");
     let (status, told) = fails(&["check", "/etc/passwd"]);
     assert_eq!(status, 125);
     assert!(
