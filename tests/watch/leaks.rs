@@ -148,6 +148,12 @@ fn in_hardened_mode_what_waits_in_the_quarantine_is_not_lost() {
     let sizes: Vec<u64> = groups(&report).iter().map(|group| group.1).collect();
     assert!(!sizes.contains(&96) && !sizes.contains(&48), "{report}");
     assert_eq!(report["count"], 21, "{report}");
+    // Linux 6.13 and 6.14 mark guard pages, and do not tell which pages these are.
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    if !kernel.starts_with("6.13.") && !kernel.starts_with("6.14.") {
+        let scanned = (&report["unscanned"], &report["proved"]);
+        assert_eq!(scanned, (&0.into(), &true.into()), "{report}");
+    }
 }
 
 #[test]

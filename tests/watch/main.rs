@@ -16,7 +16,7 @@ mod who;
 use common::{artifacts, command, compile, compile_as, environment, Form, FORMS};
 use common::{installed, skipped, started, wait_until};
 use serde_json::Value;
-use slabside_base::layout::Fact;
+use slabside_base::layout::{self, Fact};
 use slabside_view::figures::Figures;
 use slabside_view::model::{Buffers, Heap};
 use slabside_view::region::find;
@@ -25,6 +25,7 @@ use slabside_view::{check::check, Error};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -349,6 +350,58 @@ fn every_command_says_the_same_of_a_process_and_of_its_snapshot() {
     assert!(metrics.contains(&format!("slabside_allocated_bytes{{pid=\"{pid}\"")));
 }
 
+/// Blocks of up to 60,000 bytes: slabs and spans are made and released all the time.
+fn mover() -> Running {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = command(compile("watch/replacer.c", &[]));
+    command
+        .args(["2", "500", "60000"])
+        .arg(dir.path().join("freed"))
+        .arg("mixed")
+        .envs(environment(Form::Preloaded));
+    Running::start(&mut command, dir)
+}
+
+#[test]
+fn a_check_does_not_report_the_changes_of_a_process_at_full_speed() {
+    let running = mover();
+    let pid = running.pid().to_string();
+    for round in 0..60 {
+        let stop = if round % 2 == 0 { "--stop" } else { "--json" };
+        let output = slabside(&["check", &pid, stop]);
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "round {round}: {told} {output:?}");
+    }
+}
+
+/// The owner word of one slab is overwritten from outside.
+#[test]
+fn a_check_reports_a_contradiction_that_lasts() {
+    let running = Running::holder(Form::Preloaded, 29, 1, "");
+    let pid = running.pid().to_string();
+    let held = Target::stopped(running.pid()).expect("it can be stopped");
+    let heap = Heap::read(&*held).expect("it is read");
+    let slab = heap.slabs.first().expect("a slab");
+    let header = heap.region.header(slab.id, 1).expect("it has a header");
+    let memory = fs::File::options()
+        .write(true)
+        .open(format!("/proc/{pid}/mem"));
+    let released = layout::owner::RELEASED.to_le_bytes();
+    let at = header + layout::slab::OWNER as u64;
+    let written = memory.and_then(|memory| memory.write_all_at(&released, at));
+    written.expect("it can be written");
+    drop(held);
+    let output = slabside(&["check", &pid, "--stop"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let wanted = format!(
+        "at {:#x}: the page map leads to it, and its owner word says released\n",
+        slab.base
+    );
+    assert!(told.contains(&wanted), "{told}");
+    assert!(told.contains(": 1 contradiction: "), "{told}");
+}
+
 /// The one line that a command ends with, and its status.
 fn fails(args: &[&str]) -> (i32, String) {
     let output = slabside(args);
@@ -389,6 +442,11 @@ fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
     let (status, told) = fails(&["check", "/bin/true"]);
     assert_eq!(status, 125);
     assert!(told.contains("an ELF file, but no core file"), "{told}");
+    let snapshot = kept("5.slab");
+    let snapshot = snapshot.to_str().expect("UTF-8");
+    let (status, told) = fails(&["diff", snapshot, "--every", "1s"]);
+    assert_eq!(status, 125);
+    assert!(told.contains("is no process number"), "{told}");
     let (status, told) = fails(&["check", "/etc/passwd"]);
     assert_eq!(status, 125);
     assert!(

@@ -2,6 +2,7 @@
 
 use super::{json, slabside, text, Running};
 use crate::common::{command, compile, environment, Form};
+use serde_json::Value;
 use std::fs;
 
 #[test]
@@ -150,4 +151,40 @@ fn idle_pages_are_told_or_why_not() {
         );
         assert!(error.contains("CONFIG_IDLE_PAGE_TRACKING"), "{error}");
     }
+}
+
+/// A live small block, a freed one, a freed large one, and one of no bytes: what `freed` tells, and `explain` of them.
+fn freed(options: &str) -> Vec<(String, String)> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("told");
+    let mut command = command(compile("watch/freed.c", &[]));
+    command
+        .arg(&file)
+        .envs(environment(Form::Preloaded))
+        .env("SLABSIDE_OPTIONS", options);
+    let running = Running::start(&mut command, dir);
+    let pid = running.pid().to_string();
+    let told = fs::read_to_string(file).expect("addresses");
+    let addresses: Vec<&str> = told.split_whitespace().collect();
+    let report = json(&[&["explain", &pid, "--json"], &addresses[..]].concat());
+    let all = report["addresses"].as_array().expect("addresses").iter();
+    let field = |one: &Value, name: &str| one[name].as_str().expect("a text").to_string();
+    all.map(|one| (field(one, "what"), field(one, "line")))
+        .collect()
+}
+
+#[test]
+fn explain_tells_that_a_block_was_freed_and_waits_in_a_quarantine() {
+    for options in ["hardened", "quarantine"] {
+        let told = freed(options);
+        assert_eq!(told[0].0, "live", "{options}: {told:?}");
+        assert_eq!(told[1].0, "quarantine", "{options}: {told:?}");
+        let line = "the start of a block that was freed and waits in a quarantine: a block of ";
+        assert!(told[1].1.starts_with(line), "{options}: {told:?}");
+    }
+    let told = freed("hardened");
+    for closed in &told[2..] {
+        assert!(closed.1.contains("may be a freed large block"), "{told:?}");
+    }
+    assert_eq!(freed("")[1].0, "free");
 }

@@ -26,6 +26,9 @@ pub struct Checked {
 }
 
 /// Compares what `heap` says in several places. Page map, headers and bitmaps were compared when it was read.
+///
+/// A process may be stopped, or seen, in the middle of a change. What it says again a few milliseconds later is a
+/// contradiction: see [`Checked::keep`].
 pub fn check(source: &dyn Source, heap: &Heap) -> Checked {
     let mut checked = Checked {
         slabs: heap.slabs.len() as u64,
@@ -35,13 +38,19 @@ pub fn check(source: &dyn Source, heap: &Heap) -> Checked {
         heaps: heap.owners.len() as u64,
         wrong: Vec::new(),
     };
-    slabs(heap, &mut checked);
+    slabs(source, heap, &mut checked);
     blocks(source, heap, &mut checked);
     owners(heap, &mut checked);
     checked
 }
 
 impl Checked {
+    /// Leaves out what `again`, a later reading of the same heap, does not say in the same words: a running process was
+    /// in the middle of a change. What is damaged stays so.
+    pub fn keep(&mut self, again: &Checked) {
+        self.wrong.retain(|line| again.wrong.contains(line));
+    }
+
     fn tell(&mut self, line: String) {
         if self.wrong.len() < MOST {
             self.wrong.push(line);
@@ -49,7 +58,12 @@ impl Checked {
     }
 }
 
-fn slabs(heap: &Heap, checked: &mut Checked) {
+fn slabs(source: &dyn Source, heap: &Heap, checked: &mut Checked) {
+    // What stands still cannot be read again a moment later.
+    let perhaps = |doing| match source.is_moving() {
+        true => String::new(),
+        false => format!(" (or a thread was {doing} just then)"),
+    };
     let mut ids: Vec<u32> = heap.slabs.iter().map(|slab| slab.id).collect();
     ids.sort_unstable();
     for pair in ids.windows(2).filter(|pair| pair[0] == pair[1]) {
@@ -81,15 +95,17 @@ fn slabs(heap: &Heap, checked: &mut Checked) {
         if let (Holder::Released, false) = (heap.holder(slab.owner), slab.is_kept()) {
             if heap.stopped {
                 checked.tell(format!(
-                    "slab {id} at {:#x}: the page map leads to it, and its owner word says released",
-                    slab.base
+                    "slab {id} at {:#x}: the page map leads to it, and its owner word says released{}",
+                    slab.base,
+                    perhaps("releasing it")
                 ));
             }
         }
         if let (Holder::Ended(index), true) = (heap.holder(slab.owner), heap.stopped) {
             checked.tell(format!(
-                "slab {id} at {:#x}: its owner, heap {index}, is not in use",
-                slab.base
+                "slab {id} at {:#x}: its owner, heap {index}, is not in use{}",
+                slab.base,
+                perhaps("ending")
             ));
         }
     }

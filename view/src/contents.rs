@@ -88,6 +88,7 @@ impl Batch {
             let at = (start - self.start) as usize;
             match source.read(start, &mut self.bytes[at..at + part.bytes() as usize]) {
                 true => self.add(part),
+                false if source.is_guard(start) => {}
                 false => self.failed += part.bytes(),
             }
             start = end;
@@ -256,9 +257,7 @@ impl Batch {
         self.failed = 0;
         self.bytes.resize(span.bytes() as usize, 0);
         self.fetch(source, span);
-        if self.failed > 0 {
-            self.clear_rest();
-        }
+        self.clear_rest();
     }
 
     /// Clears what was not there.
@@ -280,7 +279,10 @@ mod tests {
     use crate::Error;
 
     /// Four pages of ones, of which the third cannot be read.
-    struct Torn;
+    struct Torn {
+        /// Whether that is so since it is a guard.
+        guarded: bool,
+    }
 
     impl Source for Torn {
         fn read(&self, address: u64, into: &mut [u8]) -> bool {
@@ -297,6 +299,9 @@ mod tests {
             part.common(hole).bytes() == 0
         }
 
+        fn is_guard(&self, address: u64) -> bool {
+            self.guarded && address == 2 * PAGE
+        }
         fn mappings(&self) -> &[Mapping] {
             &[]
         }
@@ -327,24 +332,27 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_cannot_be_read_hides_no_other_and_is_counted() {
+    fn a_page_that_cannot_be_read_hides_no_other_and_is_counted_unless_it_is_a_guard() {
         let whole = Span {
             start: 0,
             end: 4 * PAGE,
         };
-        let mut seen = Vec::new();
-        let failed = each_part(&Torn, whole, Which::Held, |batch, part| {
-            seen.extend_from_slice(batch.bytes(part));
-        });
-        assert_eq!(failed, PAGE);
-        let pages: Vec<u64> = seen
-            .chunks(PAGE as usize)
-            .map(|page| page.iter().map(|&byte| u64::from(byte)).sum())
-            .collect();
-        assert_eq!(pages, [PAGE, PAGE, 0, PAGE]);
-        let mut batch = Batch::default();
-        batch.read(&Torn, &[whole], Which::Held);
-        assert_eq!((batch.failed, batch.there().len()), (PAGE, 2));
-        assert_eq!(batch.bytes(whole), seen);
+        for (guarded, wanted) in [(false, PAGE), (true, 0)] {
+            let torn = Torn { guarded };
+            let mut seen = Vec::new();
+            let failed = each_part(&torn, whole, Which::Held, |batch, part| {
+                seen.extend_from_slice(batch.bytes(part));
+            });
+            assert_eq!(failed, wanted);
+            let pages: Vec<u64> = seen
+                .chunks(PAGE as usize)
+                .map(|page| page.iter().map(|&byte| u64::from(byte)).sum())
+                .collect();
+            assert_eq!(pages, [PAGE, PAGE, 0, PAGE]);
+            let mut batch = Batch::default();
+            batch.read(&torn, &[whole], Which::Held);
+            assert_eq!((batch.failed, batch.there().len()), (wanted, 2));
+            assert_eq!(batch.bytes(whole), seen);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What an address is to the heap: a block and its slab, free memory, metadata, or nothing of ours.
 
-use crate::model::{Heap, Holder, Slab};
+use crate::model::{self, Bits, Heap, Holder, Slab};
 use crate::source::{Source, Span};
 use crate::types::{Types, HEAD};
 use serde::Serialize;
@@ -32,8 +32,8 @@ const NAMES: [&str; AREAS] = [
 pub struct Explanation {
     /// The address.
     pub address: u64,
-    /// In one word: `live`, `free`, `waiting`, `tail`, `free-page`, `large`, `kept`, `foreign`, `metadata`, `mapping`,
-    /// `unmapped`.
+    /// In one word: `live`, `free`, `waiting`, `quarantine`, `tail`, `free-page`, `large`, `kept`, `foreign`, `metadata`,
+    /// `mapping`, `unmapped`.
     pub what: &'static str,
     /// The same in a line for people, that goes after the address.
     pub line: String,
@@ -75,6 +75,8 @@ pub struct InSlab {
     pub live: u32,
     /// Number of slots that wait for the owner.
     pub waiting: u32,
+    /// Number of freed slots that wait in a quarantine.
+    pub quarantined: u32,
     /// On which list it is.
     pub state: &'static str,
     /// Number of its header.
@@ -92,7 +94,7 @@ pub struct Slot {
     pub slot: u32,
     /// Its address.
     pub address: u64,
-    /// `live`, `free` or `waiting`.
+    /// `live`, `free`, `waiting` or `quarantine`.
     pub state: &'static str,
     /// Its first words. None if they cannot be read.
     pub words: Vec<u64>,
@@ -162,7 +164,7 @@ pub fn explain(
         elsewhere(source, heap, &mut told);
     }
     if !matches!(told.what, "live" | "large") {
-        (told.before, told.after) = neighbours(heap, address);
+        (told.before, told.after) = neighbours(source, heap, address);
     }
     told
 }
@@ -197,13 +199,16 @@ fn in_slab(
 ) {
     let address = told.address;
     let slot = slab.slot_at(address);
+    let states = States::of(source, heap, &slab);
+    let quarantined = states.quarantined();
     told.slab = Some(InSlab {
         address: slab.base,
         size: slab.size,
         slot,
         slots: slab.slots,
-        live: slab.live,
+        live: slab.live.saturating_sub(quarantined),
         waiting: slab.waiting,
+        quarantined,
         state: slab.state_name(),
         id: slab.id,
         owner: owner_name(source, heap, slab.owner),
@@ -223,9 +228,8 @@ fn in_slab(
         );
         return;
     }
-    let bits = heap.bits(&slab);
     let start = slab.address(slot);
-    let state = state_of(&bits, slot);
+    let state = states.name(slot);
     told.what = state;
     told.block = Some(Block {
         address: start,
@@ -237,6 +241,7 @@ fn in_slab(
         "waiting" => {
             "a block that another thread freed; its owner has not collected it yet: a block"
         }
+        "quarantine" => "a block that was freed and waits in a quarantine: a block",
         _ => "a free slot",
     };
     told.line = format!(
@@ -247,15 +252,8 @@ fn in_slab(
     let shown = slot.saturating_sub(1)..=(slot + 1).min(slab.slots - 1);
     told.slots = shown
         .map(|slot| {
-            head_of(
-                source,
-                heap,
-                types,
-                &slab,
-                slot,
-                state_of(&bits, slot),
-                looks,
-            )
+            let state = states.name(slot);
+            head_of(source, heap, types, &slab, slot, state, looks)
         })
         .collect();
     if let Some(own) = told.slots.iter().find(|own| own.slot == slot) {
@@ -271,13 +269,38 @@ fn in_slab(
     }
 }
 
-fn state_of(bits: &crate::model::Bits, slot: u32) -> &'static str {
-    if bits.is_live(slot as usize) {
-        "live"
-    } else if bits.is_waiting(slot as usize) {
-        "waiting"
-    } else {
-        "free"
+/// The states of a slab's slots.
+struct States {
+    bits: Bits,
+    /// Live to the allocator, and freed.
+    quarantine: [u64; model::WORDS],
+}
+
+impl States {
+    fn of(source: &dyn Source, heap: &Heap, slab: &Slab) -> States {
+        let mut bits = heap.bits(slab);
+        let quarantine = heap.quarantined(source, slab);
+        let both = bits.live.iter_mut().zip(quarantine);
+        both.for_each(|(live, freed)| *live &= !freed);
+        States { bits, quarantine }
+    }
+
+    fn quarantined(&self) -> u32 {
+        self.quarantine.iter().map(|word| word.count_ones()).sum()
+    }
+
+    fn name(&self, slot: u32) -> &'static str {
+        let slot = slot as usize;
+        let freed = self.quarantine.get(slot / 64);
+        if self.bits.is_live(slot) {
+            "live"
+        } else if self.bits.is_waiting(slot) {
+            "waiting"
+        } else if freed.is_some_and(|word| word >> (slot % 64) & 1 != 0) {
+            "quarantine"
+        } else {
+            "free"
+        }
     }
 }
 
@@ -361,6 +384,10 @@ fn elsewhere(source: &dyn Source, heap: &Heap, told: &mut Explanation) {
                 letter(mapping.write, 'w'),
                 letter(mapping.execute, 'x')
             );
+            let closed = !mapping.read && !mapping.write && mapping.name.is_empty();
+            if closed && heap.region.is_hardened() {
+                told.line += "; in hardened mode it may be a freed large block, a block of no bytes or a guard page";
+            }
         }
         (_, None) => {
             told.what = "unmapped";
@@ -377,7 +404,7 @@ fn is_ours(mapping: &str) -> bool {
 }
 
 /// The nearest live blocks below and above.
-fn neighbours(heap: &Heap, address: u64) -> (Option<Block>, Option<Block>) {
+fn neighbours(source: &dyn Source, heap: &Heap, address: u64) -> (Option<Block>, Option<Block>) {
     let mut before: Option<Span> = None;
     let mut after: Option<Span> = None;
     let mut take = |span: Span| {
@@ -390,10 +417,10 @@ fn neighbours(heap: &Heap, address: u64) -> (Option<Block>, Option<Block>) {
     };
     let index = heap.slabs.partition_point(|slab| slab.base <= address);
     let slots = |slab: &Slab| {
-        let bits = heap.bits(slab);
+        let states = States::of(source, heap, slab);
         let slab = *slab;
         (0..slab.slots)
-            .filter(move |&slot| bits.is_live(slot as usize))
+            .filter(move |&slot| states.bits.is_live(slot as usize))
             .map(move |slot| Span {
                 start: slab.address(slot),
                 end: slab.address(slot) + slab.size,

@@ -21,8 +21,8 @@ pub struct Holder {
     pub place: String,
 }
 
-/// The words that point to or into each of `blocks`, in the roots and in the live blocks of `heaps`. What lies in the
-/// block itself holds it no more than nothing does.
+/// The words that point to or into each of `blocks`, in the roots and in the live blocks of `heaps`, and in what waits in
+/// a quarantine. What lies in the block itself holds it no more than nothing does.
 pub fn holders(
     source: &dyn Source,
     heaps: &[Heap],
@@ -45,6 +45,7 @@ pub fn holders(
         each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
             for slab in slabs {
                 let bits = heap.bits(slab);
+                let freed = heap.quarantined(source, slab);
                 for slot in (0..slab.slots).filter(|&slot| bits.is_live(slot as usize)) {
                     let start = slab.address(slot);
                     let end = start + slab.size;
@@ -53,9 +54,15 @@ pub fn holders(
                         let head = &bytes[..bytes.len().min(HEAD)];
                         let looks = types.looks(source, heap, head);
                         let size = slab.size;
+                        let freed = freed[slot as usize / 64] >> (slot % 64) & 1 != 0;
+                        let block = if freed {
+                            "a freed block in a quarantine,"
+                        } else {
+                            "a live block"
+                        };
                         match looks.as_str() {
-                            "" => format!("a live block of {size} bytes at {start:#x}"),
-                            _ => format!("a live block of {size} bytes at {start:#x} ({looks})"),
+                            "" => format!("{block} of {size} bytes at {start:#x}"),
+                            _ => format!("{block} of {size} bytes at {start:#x} ({looks})"),
                         }
                     });
                 }

@@ -936,16 +936,33 @@ impl Heap {
     /// Which slots of `slab` have a size that was asked for: in hardened mode those that the program has. Slots without
     /// one may be live to the allocator, and wait in a quarantine.
     pub fn known(&self, source: &dyn Source, slab: &Slab) -> [u64; WORDS] {
+        self.sized(source, slab).unwrap_or_default()
+    }
+
+    /// Slots of `slab` that are live to the allocator, and that the program has freed: they wait in a quarantine.
+    pub fn quarantined(&self, source: &dyn Source, slab: &Slab) -> [u64; WORDS] {
+        match self.sized(source, slab) {
+            Some(sized) if self.region.is_hardened() => {
+                let live = self.bits(slab).live;
+                std::array::from_fn(|word| live[word] & !sized[word])
+            }
+            _ => [0; WORDS],
+        }
+    }
+
+    /// Which slots of `slab` have a size that was asked for. None where that cannot be read.
+    fn sized(&self, source: &dyn Source, slab: &Slab) -> Option<[u64; WORDS]> {
         let bytes = self.region.fact(Fact::SizesBytes);
         let start = self.region.area(Area::Sizes).start + u64::from(slab.id) * bytes;
         let mut sizes = vec![0; 2 * slab.slots.min(64 * WORDS as u32) as usize];
-        let mut known = [0; WORDS];
-        if source.read(start, &mut sizes) {
-            for (slot, size) in sizes.chunks_exact(2).enumerate() {
-                known[slot / 64] |= u64::from(size != [0, 0]) << (slot % 64);
-            }
+        if !source.read(start, &mut sizes) {
+            return None;
         }
-        known
+        let mut sized = [0; WORDS];
+        for (slot, size) in sizes.chunks_exact(2).enumerate() {
+            sized[slot / 64] |= u64::from(size != [0, 0]) << (slot % 64);
+        }
+        Some(sized)
     }
 
     /// Calls `visit` with each live block: where it lies, and its slab if it is in one. By address, large ones last.

@@ -40,7 +40,7 @@ pub struct Args {
     after: Option<String>,
 
     /// Look at one running process again and again, and tell by how much each type grows in an hour. s, m or h may follow
-    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "after")]
+    #[arg(long, value_name = "TIME", value_parser = pause, conflicts_with = "after")]
     every: Option<Duration>,
 
     /// For how long to look. s, m or h may follow the number
@@ -53,6 +53,14 @@ pub struct Args {
 
     #[command(flatten)]
     common: Common,
+}
+
+/// A time that is more than none.
+fn pause(text: &str) -> std::result::Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("it has to be more than 0".into()),
+        pause => Ok(pause),
+    }
 }
 
 /// A number of bytes. k, m or g, small or large, may follow.
@@ -255,6 +263,12 @@ fn watch(args: &Args, every: Duration) -> Result<i32> {
     if args.fail_above.is_some() {
         bail!("--fail-above is for two moments, and --every for many");
     }
+    if args.before.parse::<u32>().is_err() {
+        bail!(
+            "--every is for a running process, and '{}' is no process number",
+            args.before
+        );
+    }
     let begin = Instant::now();
     let mut samples: Vec<Sample> = Vec::new();
     let mut title = String::new();
@@ -429,6 +443,12 @@ mod tests {
         assert!((growth[0].hourly - 6000.0).abs() < 1.0 && growth[0].fit > 0.999);
         assert!(growth.iter().all(|one| one.what != "still"));
         assert!(growth.iter().all(|one| one.what == "leak" || one.fit < 0.5));
+    }
+
+    #[test]
+    fn between_two_looks_some_time_passes() {
+        assert_eq!(pause("50ms"), Ok(Duration::from_millis(50)));
+        assert!(pause("0").is_err() && pause("0m").is_err());
     }
 
     #[test]

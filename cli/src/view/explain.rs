@@ -14,6 +14,9 @@ use std::fmt::Write;
 
 /// Pointers to a block that are listed.
 const HOLDERS: usize = 8;
+/// Signals of an address that cannot be touched.
+const SEGV: u32 = libc::SIGSEGV as u32;
+const BUS: u32 = libc::SIGBUS as u32;
 
 /// Explain what an address is: a live block, a free slot, a free page, bookkeeping, or nothing of the heap's
 ///
@@ -174,6 +177,10 @@ fn ended(about: &About) -> String {
         (Some(signal), Some(fault)) => {
             format!("{} ended by signal {signal} at {fault:#x}\n", about.program)
         }
+        (Some(signal @ (SEGV | BUS)), None) => format!(
+            "{} ended by signal {signal} at an unknown address: one that no program has, or a process sent the signal\n",
+            about.program
+        ),
         (Some(signal), None) => format!(
             "{} ended by signal {signal}, which names no address\n",
             about.program
@@ -241,10 +248,11 @@ fn tell(named: &Named) -> String {
     let _ = writeln!(text, "{:#x}: {}", told.address, told.line);
     if let Some(slab) = &told.slab {
         let kind = if slab.span { "span" } else { "slab" };
-        let waiting = match slab.waiting {
+        let also = |number, what| match number {
             0 => String::new(),
-            n => format!(", {n} waiting"),
+            n => format!(", {n} {what}"),
         };
+        let waiting = also(slab.waiting, "waiting") + &also(slab.quarantined, "in a quarantine");
         let _ = writeln!(
             text,
             "  {kind} of {} bytes at {:#x}, slot {} of {} ({} live{waiting}), {}, of {}",
@@ -286,6 +294,8 @@ fn tell(named: &Named) -> String {
             let _ = writeln!(text, "  and {} more", holders.len() - HOLDERS);
         }
     }
+    let states = told.slots.iter().map(|slot| slot.state.len());
+    let width = states.max().unwrap_or(0).max("waiting".len());
     for slot in &told.slots {
         let own = told
             .slab
@@ -293,7 +303,7 @@ fn tell(named: &Named) -> String {
             .is_some_and(|slab| slab.slot == slot.slot);
         let words: Vec<String> = slot.words.iter().map(|word| format!("{word:x}")).collect();
         let line = format!(
-            "  {} slot {} {:#x} {:7} {:40} {}",
+            "  {} slot {} {:#x} {:width$} {:40} {}",
             if own { '>' } else { ' ' },
             slot.slot,
             slot.address,
@@ -348,6 +358,11 @@ mod tests {
         assert_eq!(ended(&about), "prog ended by signal 11 at 0x10\n");
         let about = About {
             fault: None,
+            ..about
+        };
+        assert!(ended(&about).contains("signal 11 at an unknown address"));
+        let about = About {
+            signal: Some(6),
             ..about
         };
         assert!(ended(&about).contains("names no address"));

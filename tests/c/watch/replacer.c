@@ -1,35 +1,43 @@
 /* Threads that hold a constant number of blocks of one size and replace them at full speed: each new one is there
  * before the old one is freed. To be read from outside meanwhile.
  *
- * replacer THREADS BLOCKS SIZE FILE
+ * replacer THREADS BLOCKS SIZE FILE [mixed]
  *
- * The file holds a word for each thread, mapped: how many blocks it has freed. */
+ * The file holds a word for each thread, mapped: how many blocks it has freed. With `mixed` the blocks have up to SIZE
+ * bytes, so that slabs come and go all the time. */
 #include "../check.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/mman.h>
 
 static long blocks;
 static size_t size;
+static int mixed;
 static volatile uint64_t *freed;
 static pthread_barrier_t ready;
+
+static void *fresh_block(uint64_t random) {
+    void *block = malloc(mixed ? 1 + random % size : size);
+    CHECK(block);
+    return block;
+}
 
 static void *replace(void *argument) {
     long me = (long)argument;
     uint64_t state = 88172645463325252u + me;
     void **held = malloc(blocks * sizeof *held);
     for (long i = 0; i < blocks; i++)
-        CHECK(held[i] = malloc(size));
+        held[i] = fresh_block(state * i >> 16);
     pthread_barrier_wait(&ready);
     for (;;) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         void **place = &held[state % blocks];
-        void *fresh = malloc(size);
-        CHECK(fresh);
+        void *fresh = fresh_block(state >> 16);
         void *old = *place;
         *place = fresh;
         /* Counted before it happens: an observer never sees fewer than there were. */
@@ -40,7 +48,8 @@ static void *replace(void *argument) {
 }
 
 int main(int argc, char **argv) {
-    CHECK(argc == 5);
+    CHECK(argc == 5 || (argc == 6 && strcmp(argv[5], "mixed") == 0));
+    mixed = argc == 6;
     long threads = atol(argv[1]);
     blocks = atol(argv[2]);
     size = strtoul(argv[3], NULL, 10);

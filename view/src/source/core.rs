@@ -190,8 +190,8 @@ impl Core {
                     nix::libc::SIGILL,
                     nix::libc::SIGFPE,
                 ];
-                // Sent by a process (si_code <= 0), it has no address.
-                if faults.contains(&(word32(bytes, 0) as i32)) && (word32(bytes, 8) as i32) > 0 {
+                let (signal, code) = (word32(bytes, 0) as i32, word32(bytes, 8) as i32);
+                if faults.contains(&signal) && names_address(code) {
                     self.about.fault = Some(word64(bytes, 16));
                 }
             }
@@ -222,6 +222,12 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether a signal of a fault has the address that was touched, by its `si_code`. Sent by a process (0 or below), it has
+/// none. Nor has the processor told one of an address beyond those that there can be (`SI_KERNEL`).
+fn names_address(code: i32) -> bool {
+    code > 0 && code != nix::libc::SI_KERNEL
 }
 
 impl Core {
@@ -336,5 +342,19 @@ impl Source for Core {
         Error::NoMetadata {
             name: self.name.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_a_process_or_the_kernel_sent_names_no_address() {
+        const MAPERR: i32 = 1;
+        assert!(names_address(MAPERR));
+        assert!(!names_address(nix::libc::SI_KERNEL));
+        assert!(!names_address(nix::libc::SI_USER));
+        assert!(!names_address(nix::libc::SI_TKILL));
     }
 }

@@ -166,6 +166,13 @@ pub trait Source: Sync {
         false
     }
 
+    /// Whether the page that `address` lies in is marked as a guard: it has no contents, and who touches it faults. False
+    /// where that cannot be told.
+    fn is_guard(&self, address: u64) -> bool {
+        let _ = address;
+        false
+    }
+
     /// Whether the contents of blocks and variables are there.
     fn has_contents(&self) -> bool {
         true

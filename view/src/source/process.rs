@@ -24,9 +24,11 @@ const ENTRIES: usize = 8192;
 const FILE_STEP: i64 = 1 << 20;
 /// Ranges that one scan tells.
 const RANGES: usize = 1024;
-/// Bits of an entry of the pagemap: resident, swapped out.
+/// Bits of an entry of the pagemap: resident, swapped out, or marked otherwise.
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
+/// A guard by madvise(2), from Linux 6.15 on. Before, it looks like a page that was swapped out.
+const GUARD: u64 = 1 << 58;
 
 /// ioctl(2) `PAGEMAP_SCAN`, Linux 6.7: the ranges of pages of a kind (linux/fs.h).
 #[repr(C)]
@@ -526,6 +528,15 @@ impl Source for Process {
         if !self.scan(within, true, visit) {
             self.entries(within, true, visit);
         }
+    }
+
+    fn is_guard(&self, address: u64) -> bool {
+        let mut entry = [0; 8];
+        let read = self.pagemap.as_ref().is_some_and(|file| {
+            file.read_exact_at(&mut entry, address / OS_PAGE * 8)
+                .is_ok()
+        });
+        read && u64::from_le_bytes(entry) & GUARD != 0
     }
 
     fn unmapped(&self, mapping: &Mapping, within: Span, visit: &mut dyn FnMut(u64, &[u8])) -> bool {
