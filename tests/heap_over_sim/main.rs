@@ -144,14 +144,16 @@ fn misuse(work: impl FnOnce()) -> Misuse {
 /// The address that a free found nothing live at; whether the slab is still there does not matter.
 fn gone_at(found: Misuse) -> usize {
     match found {
-        Misuse::Dead { addr, .. } | Misuse::Unknown { addr, .. } => addr,
+        Misuse::Dead { addr, .. }
+        | Misuse::DeadLarge { addr, .. }
+        | Misuse::Unknown { addr, .. } => addr,
         other => panic!("{other:?}"),
     }
 }
 
 fn dead_in(found: Misuse) -> usize {
     match found {
-        Misuse::Dead { addr, .. } => addr,
+        Misuse::Dead { addr, .. } | Misuse::DeadLarge { addr, .. } => addr,
         other => panic!("{other:?}"),
     }
 }
