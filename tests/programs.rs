@@ -423,7 +423,7 @@ fn a_report_of_a_program_that_was_killed_has_its_figures() {
         );
     }
     // The last count is missing: what is live is said to be unknown.
-    for said in ["\"live\": null", "\"complete\": false", "\"signal\": 9"] {
+    for said in ["\"live\":null", "\"complete\":false", "\"signal\":9"] {
         assert!(ended.stderr.contains(said), "{said}: {ended:#?}");
     }
 }

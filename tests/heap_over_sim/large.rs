@@ -58,12 +58,14 @@ fn a_large_block_grows_in_place_after_the_first_time() {
         assert_eq!(heap.resize(0, block, mib << 20), block);
         assert_eq!(heap.usable(block), mib << 20);
     }
-    let addr = block + (2 << 20);
+    let offset = 2 << 20;
     assert_eq!(
-        heap.misuse_of_give(0, addr),
-        Misuse::Unknown {
+        heap.misuse_of_give(0, block + offset),
+        Misuse::InsideLarge {
             call: Call::Free,
-            addr
+            addr: block + offset,
+            offset,
+            size: 4 << 20,
         }
     );
     heap.give_all(0, &[block, other]);

@@ -135,14 +135,18 @@ fn a_free_of_an_inner_pointer_is_found() {
             }
         }
     }
-    let large = heap.take(0, 1 << 20);
-    assert_eq!(
-        heap.misuse_of_give(0, large + PAGE),
-        Misuse::Unknown {
+    let (large, size) = (heap.take(0, 1 << 20), 1 << 20);
+    for offset in [1, PAGE, size - 1] {
+        let inside = Misuse::InsideLarge {
             call: Call::Free,
-            addr: large + PAGE
-        }
-    );
+            addr: large + offset,
+            offset,
+            size,
+        };
+        assert_eq!(heap.misuse_of_give(0, large + offset), inside);
+    }
+    let behind = heap.misuse_of_give(0, large + size);
+    assert!(matches!(behind, Misuse::Unknown { .. }), "{behind:?}");
 }
 
 #[test]
