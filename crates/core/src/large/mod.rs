@@ -865,15 +865,14 @@ impl Large {
         Some(self.inner.try_lock()?.find(address))
     }
 
-    /// The live block that `address` lies in, behind its start. Looks at all of them.
+    /// The live block that `address` lies in. Looks through all records.
     pub fn block_around(&self, address: usize) -> Option<Block> {
-        let mut around = None;
-        self.inner.lock().table.each_live(|record| {
-            if address.wrapping_sub(record.address) < record.bytes {
-                around = Some(record.block());
-            }
+        let inner = self.inner.lock();
+        let mut records = inner.table.each().map(|(_, record)| record);
+        let around = records.find(|record| {
+            record.stray == 0 && address.wrapping_sub(record.address) < record.bytes
         });
-        around
+        around.map(|record| record.block())
     }
 
     /// Bytes of all mappings that are known here.
