@@ -72,13 +72,19 @@ pub unsafe fn unseal(block: usize, size: usize) {
     unsafe { ptr::write_unaligned((block + size) as *mut u64, 0) };
 }
 
+/// The bytes of as many whole words as hold `bytes` bytes.
+#[inline(always)]
+pub const fn whole_words(bytes: usize) -> usize {
+    (bytes + 7) & !7
+}
+
 /// Whether the `bytes` bytes before `end` are zero, and up to 7 before those.
 ///
 /// # Safety
 /// They can be read, and so can the 7.
 #[inline]
 pub unsafe fn are_clear_before(end: usize, bytes: usize) -> bool {
-    let bytes = (bytes + 7) & !7;
+    let bytes = whole_words(bytes);
     // SAFETY: the caller's: as many bytes as are whole words can be read.
     let word = |at: usize| unsafe { ptr::read_unaligned((end - at) as *const u64) };
     (8..=bytes).step_by(8).fold(0, |sum, at| sum | word(at)) == 0
@@ -105,7 +111,7 @@ pub unsafe fn ends_in_zero(block: usize, size: usize, bytes: usize) -> bool {
 /// The room, whose length is a multiple of 8, is readable, and has at least `size` + [`CANARY`] bytes.
 pub unsafe fn rest_is_zero(block: usize, size: usize, bytes: usize, wide: Wide) -> bool {
     let from = size + CANARY;
-    let words = from.next_multiple_of(8);
+    let words = whole_words(from);
     // SAFETY: the caller's: all of it lies in the room, and `words` is a multiple of 8.
     unsafe {
         (from..words).all(|at| *((block + at) as *const u8) == 0)
@@ -165,7 +171,7 @@ fn last_four(bytes: usize) -> [usize; 4] {
 pub unsafe fn clear_words(block: usize, bytes: usize, wide: Wide) {
     if bytes > FEW {
         // SAFETY: the caller owns the bytes, and the block is a multiple of 8, so the last word belongs to it.
-        return unsafe { wide.clear(block, (bytes + 7) & !7) };
+        return unsafe { wide.clear(block, whole_words(bytes)) };
     }
     // SAFETY: the caller owns the bytes, and the block is a multiple of 8.
     unsafe { clear_few::<Plain>(block, bytes) };
@@ -178,7 +184,7 @@ pub unsafe fn clear_words(block: usize, bytes: usize, wide: Wide) {
 /// and the registers are there.
 #[inline(always)]
 pub unsafe fn clear_few<F: Known>(block: usize, bytes: usize) {
-    let bytes = (bytes + 7) & !7;
+    let bytes = whole_words(bytes);
     if F::WIDE {
         // SAFETY: the caller's: the last word belongs to the block, which is a multiple of 8.
         return unsafe { wide::clear_few(block, bytes) };
@@ -263,7 +269,7 @@ pub unsafe fn first_dirty(block: usize, bytes: usize, wide: Wide) -> Option<usiz
 /// # Safety
 /// They are readable, and `block` is a multiple of 8.
 pub unsafe fn first_dirty_of(block: usize, range: Range<usize>, wide: Wide) -> Option<usize> {
-    let words = range.start.next_multiple_of(8)..range.end & !7;
+    let words = whole_words(range.start)..range.end & !7;
     // SAFETY: the caller guarantees that the bytes are readable and the block a multiple of 8.
     unsafe {
         let is_dirty = |at: &usize| *((block + at) as *const u8) != 0;

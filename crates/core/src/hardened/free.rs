@@ -130,7 +130,7 @@ impl<O: Os> HardenedRef<'_, O> {
                     let used = (size + behind).min(bytes);
                     bytes::clear_words(addr, used, fixed.wide);
                 } else if F::WIDE && size + behind > FEW {
-                    wide::clear_inline(addr, (size + behind + 7) & !7);
+                    wide::clear_inline(addr, bytes::whole_words(size + behind));
                 } else {
                     let used = size + behind;
                     // A block of no bytes may be a slot: its first word is cleared.
