@@ -81,7 +81,7 @@ impl<T> Mutex<T> {
     /// holds a lock: if it leaves by longjmp, nobody gets the lock any more, and nobody is held up for good.
     pub fn uncounted_within(&self, milliseconds: u64) -> Option<Uncounted<'_, T>> {
         self.within(milliseconds, |state| {
-            self.lock.try_take_as(state).then(|| Uncounted(self))
+            self.lock.try_take_as(state).then(|| Guard(self, ()))
         })
     }
 
@@ -115,8 +115,11 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Holds a [`Mutex`] until dropped, and leads to its value.
-pub struct Guard<'a, T>(&'a Mutex<T>, #[allow(dead_code)] Held); // Counted until the lock was given back.
+/// Holds a [`Mutex`] until dropped, and leads to its value. `H` counts that until the lock was given back.
+pub struct Guard<'a, T, H = Held>(&'a Mutex<T>, #[allow(dead_code)] H);
+
+/// A guard whose thread does not count as one that holds a lock.
+pub type Uncounted<'a, T> = Guard<'a, T, ()>;
 
 /// Counts in the thread's block that the thread holds a lock, from before it takes it until after it gave it back. So
 /// whoever finds that the thread left a slow path by longjmp knows whether others may wait for it for good.
@@ -160,7 +163,7 @@ impl Drop for Held {
     }
 }
 
-impl<T> Deref for Guard<'_, T> {
+impl<T, H> Deref for Guard<'_, T, H> {
     type Target = T;
 
     #[inline(always)]
@@ -170,7 +173,7 @@ impl<T> Deref for Guard<'_, T> {
     }
 }
 
-impl<T> DerefMut for Guard<'_, T> {
+impl<T, H> DerefMut for Guard<'_, T, H> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the guard holds the lock, and is borrowed by this caller alone.
@@ -178,27 +181,7 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-impl<T> Drop for Guard<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.lock.give();
-    }
-}
-
-/// As [`Guard`], and the thread does not count as one that holds a lock.
-pub struct Uncounted<'a, T>(&'a Mutex<T>);
-
-impl<T> Deref for Uncounted<'_, T> {
-    type Target = T;
-
-    #[inline(always)]
-    fn deref(&self) -> &T {
-        // SAFETY: made by `uncounted_within` alone, which has taken the lock. So no other thread has a reference.
-        unsafe { &*self.0.value.get() }
-    }
-}
-
-impl<T> Drop for Uncounted<'_, T> {
+impl<T, H> Drop for Guard<'_, T, H> {
     #[inline]
     fn drop(&mut self) {
         self.0.lock.give();
