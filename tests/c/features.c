@@ -9,11 +9,10 @@
  *
  * Three threads play random operations on blocks of all sizes, some of which they free for each other. No block's
  * bytes may change, no request fail without a reason, and the books balance in the end. */
+#include "filter.h"
 #include "tools.h"
 
 #include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -214,15 +213,13 @@ static void refuse(void) {
     enum { CALLS = sizeof numbers / sizeof *numbers };
     struct sock_filter code[2 * CALLS + 2];
     unsigned short n = 0;
-    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    code[n++] = (struct sock_filter)LOAD_NUMBER;
     for (int i = 0; i < CALLS; i++) {
         code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, numbers[i], 0, 1);
         code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM);
     }
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    struct sock_fprog program = {n, code};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+    install_filter(code, n, SECCOMP_FILTER_FLAG_TSYNC);
 }
 
 int main(int argc, char **argv) {

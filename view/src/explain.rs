@@ -291,12 +291,11 @@ impl States {
 
     fn name(&self, slot: u32) -> &'static str {
         let slot = slot as usize;
-        let freed = self.quarantine.get(slot / 64);
         if self.bits.is_live(slot) {
             "live"
         } else if self.bits.is_waiting(slot) {
             "waiting"
-        } else if freed.is_some_and(|word| word >> (slot % 64) & 1 != 0) {
+        } else if model::bit(&self.quarantine, slot) {
             "quarantine"
         } else {
             "free"

@@ -1,7 +1,7 @@
 //! Who points to a block: one pass over the roots and all live blocks.
 
 use crate::contents::{each_batch, each_part, words, Which};
-use crate::model::Heap;
+use crate::model::{bit, Heap};
 use crate::roots::{Place, Roots};
 use crate::source::{Source, Span, Thread};
 use crate::types::{Types, HEAD};
@@ -54,8 +54,7 @@ pub fn holders(
                         let head = &bytes[..bytes.len().min(HEAD)];
                         let looks = types.looks(source, heap, head);
                         let size = slab.size;
-                        let freed = freed[slot as usize / 64] >> (slot % 64) & 1 != 0;
-                        let block = if freed {
+                        let block = if bit(&freed, slot as usize) {
                             "a freed block in a quarantine,"
                         } else {
                             "a live block"

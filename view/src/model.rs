@@ -59,7 +59,8 @@ impl Bits {
     }
 }
 
-fn bit(words: &[u64; WORDS], slot: usize) -> bool {
+/// Whether `words` have the bit of `slot`.
+pub(crate) fn bit(words: &[u64; WORDS], slot: usize) -> bool {
     words
         .get(slot / 64)
         .is_some_and(|word| word >> (slot % 64) & 1 != 0)

@@ -1,9 +1,8 @@
 /* usage: cases CASE [old-kernel] - does what hardened mode is to catch, or checks what it promises. Whoever survives a
  * misuse says so and exits 3; a check that holds exits 0. */
+#include "../filter.h"
 #include "../tools.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -335,16 +334,14 @@ static void more_spans_live_than_mappings_may(void) {
 /* An older kernel: it knows no guards in its page tables. */
 static void forbid_guards(void) {
     struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        LOAD_NUMBER,
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 102, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {sizeof code / sizeof *code, code};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
+    install_filter(code, sizeof code / sizeof *code, 0);
 }
 
 /* Sampled blocks lie far from the break, on either side; one of 64 bytes ends where its page does. */

@@ -1,12 +1,10 @@
 /* usage: pages CASE - pages of freed large blocks that later ones have: that they come, that nothing of the program comes
  * with them, and that none of a block does that the program did something to. Exits 0. */
+#include "../filter.h"
 #include "../tools.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stddef.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -532,14 +530,12 @@ static void what_a_child_has_too_stays(void) {
 static void no_file_is_read_for_them(void) {
     free(malloc(100));
     struct sock_filter steps[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        LOAD_NUMBER,
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog filter = {sizeof steps / sizeof *steps, steps};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    install_filter(steps, sizeof steps / sizeof *steps, 0);
     for (int round = 0; round < 8; round++) {
         char *block = take(SIZE);
         CHECK(block != NULL);

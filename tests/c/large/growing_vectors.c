@@ -1,10 +1,9 @@
 /* Twelve vectors that grow by half each time, where the kernel refuses to move any block, as it refuses one of several
  * mappings (EFAULT). A block grows by a copy then. None of what is kept is given back for that, and the limits are not
  * asked for: the filter that refuses the moves ends a program that asks. */
+#include "../filter.h"
 #include "../tools.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -13,7 +12,7 @@ enum { VECTORS = 12, STEPS = 3000 };
 
 static void refuse_moves(void) {
     struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        LOAD_NUMBER,
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 0, 3),
@@ -22,9 +21,7 @@ static void refuse_moves(void) {
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EFAULT),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    install_filter(filter, sizeof filter / sizeof *filter, 0);
     void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(page != MAP_FAILED && mremap(page, 4096, 8192, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT);
 }

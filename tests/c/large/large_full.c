@@ -1,11 +1,9 @@
 /* Sixty-four blocks are out in mremap at once, and as many others come meanwhile: the table of records has room for
  * those that come back. A filter holds each mremap until all have begun (seccomp_unotify(2)). */
+#include "../filter.h"
 #include "../tools.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
-#include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
@@ -14,14 +12,12 @@ enum { OUT = 64, SIZE = 160 << 10 };
 /* From now on each mremap of this thread and of those it makes waits to be answered; where it can be read of. */
 static int hold_mremap(void) {
     struct sock_filter filter[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        LOAD_NUMBER,
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    long listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    long listener = install_filter(filter, sizeof filter / sizeof *filter, SECCOMP_FILTER_FLAG_NEW_LISTENER);
     CHECK(listener >= 0);
     return (int)listener;
 }

@@ -5,12 +5,10 @@
  *
  * For k from FROM to TO in steps of STEP a forked child with three threads plays k operations each, then the
  * refusals begin, and it goes on with the same script: no block's bytes may change, and it ends properly. */
+#include "../filter.h"
 #include "script.h"
 
 #include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <sys/syscall.h>
 
 enum { THREADS = 3 };
@@ -31,16 +29,14 @@ static void refuse(void) {
     if (refused == SBRK) return;
     struct sock_filter code[32];
     unsigned n = 0;
-    code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    code[n++] = (struct sock_filter)LOAD_NUMBER;
     for (enum call call = MMAP; call <= MADVISE; call++) {
         if (refused != ALL && refused != call) continue;
         code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, numbers[call], 0, 1);
         code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM);
     }
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    struct sock_fprog program = {(unsigned short)n, code};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0);
+    install_filter(code, n, SECCOMP_FILTER_FLAG_TSYNC);
 }
 
 static void *play_on(void *part) {

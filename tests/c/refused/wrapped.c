@@ -9,10 +9,9 @@
  * allocator. A filter traps the system calls that the program's own text makes, which are those of the static
  * library; libc's own go on. Its sbrk is wrapped by the linker. Says how many children met a refusal, and ends early
  * when one met none: then there are no more calls. */
+#include "../filter.h"
 #include "script.h"
 
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/syscall.h>
@@ -77,16 +76,14 @@ static void trap_calls(void) {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, LOW),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (uint32_t)start, 0, 2 + CALLS),
         BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, (uint32_t)end, 1 + CALLS, 0),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        LOAD_NUMBER,
     };
     unsigned n = 6;
     for (unsigned i = 0; i < CALLS; i++)
         code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, numbers[i], (uint8_t)(CALLS - i), 0);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP);
-    struct sock_fprog program = {(unsigned short)n, code};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+    install_filter(code, n, 0);
 }
 
 void *__real_sbrk(intptr_t);
