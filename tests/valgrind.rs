@@ -55,7 +55,9 @@ fn a_write_behind_a_block_is_told_though_its_slot_goes_on() {
         "write-behind",
         &[
             "Invalid write of size 1",
-            "0 bytes after a block of size 24 alloc'd",
+            // By the length of the program's path, Rust's start may have freed a block of the same slot: it is told then.
+            "0 bytes after a ",
+            "block of size 24 alloc'd",
         ],
     );
 }
