@@ -181,6 +181,13 @@ impl Frame {
         unsafe { self.0.get().write_volatile(Frame::AT_WORK) }
     }
 
+    /// No path of this frame is at work.
+    #[inline(always)]
+    fn end(&self) {
+        // SAFETY: as in `begin`.
+        unsafe { self.0.get().write_volatile(0) }
+    }
+
     /// Where it lies.
     #[inline(always)]
     pub fn address(&self) -> usize {
@@ -211,13 +218,31 @@ impl<'a> Busy<'a> {
         let before = local.busy.get();
         // Of paths within others the outermost one counts.
         if before == 0 {
-            frame.begin();
-            compiler_fence(SeqCst); // A mark leads to a frame that says so.
-            local.busy.set(frame.address());
+            Busy::begin(local, frame);
         }
         // A handler on this thread sees the mark before all that it guards.
         compiler_fence(SeqCst);
         Busy(local, before)
+    }
+
+    #[inline(always)]
+    fn begin(local: &ThreadCache, frame: &Frame) {
+        frame.begin();
+        compiler_fence(SeqCst); // A mark leads to a frame that says so.
+        local.busy.set(frame.address());
+    }
+
+    /// As [`Busy::mark`], of a path that runs in no other: no register keeps what was marked before. `None` where another
+    /// path is marked.
+    #[inline(always)]
+    pub fn mark_alone(local: &'a ThreadCache, frame: &'a Frame) -> Option<Busy<'a>> {
+        if local.busy.get() != 0 {
+            frame.end(); // A path that was left may have had its own in the same place.
+            return None;
+        }
+        Busy::begin(local, frame);
+        compiler_fence(SeqCst);
+        Some(Busy(local, 0))
     }
 
     /// Whether another path was marked already, which this one runs in.

@@ -99,8 +99,8 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn free_far_slow(&self, block: *mut u8, thread: &ThreadCache) {
         match common_case(&self.backend.pages.beyond, block, thread) {
-            Some(Common::OwnFull(slab)) => return self.free_into_own_full(block, slab, thread),
-            Some(Common::Others(slab)) => return self.free_into_others(block, slab, thread),
+            Some(Common::OwnFull(slab)) => return self.free_into_own_full(block, thread, slab),
+            Some(Common::Others(slab)) => return self.free_into_others(block, thread, slab),
             None => {}
         }
         if self.hard.is_on() {
@@ -116,13 +116,19 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn free_slow(&self, block: *mut u8, thread: &ThreadCache) {
+        // A hardened thread has no owner word. By default only one without a heap has none.
+        if thread.me.get().is_none() {
+            if let Some(hardened) = self.hard.thread(thread) {
+                return self.free_hardened_of(block as usize, thread, hardened);
+            }
+        }
         match common_case(&self.backend.pages.hot, block, thread) {
-            Some(Common::OwnFull(slab)) => return self.free_into_own_full(block, slab, thread),
-            Some(Common::Others(slab)) => return self.free_into_others(block, slab, thread),
+            Some(Common::OwnFull(slab)) => return self.free_into_own_full(block, thread, slab),
+            Some(Common::Others(slab)) => return self.free_into_others(block, thread, slab),
             None => {}
         }
         if self.hard.is_on() {
-            return self.free_hardened(block as usize, thread);
+            return self.free_hardened_slow(block as usize, thread);
         }
         self.free_found(block, thread);
     }
@@ -143,7 +149,7 @@ impl<O: Os> Allocator<O> {
         if owner == me {
             self.free_own(thread, slab, block);
         } else if owner == me.with_full() {
-            self.free_into_own_full(block, slab, thread);
+            self.free_into_own_full(block, thread, slab);
         } else if owner == RELEASED {
             self.free_apart(block, thread);
         } else if owner.is_open() {
@@ -169,7 +175,7 @@ impl<O: Os> Allocator<O> {
     /// A block in a full slab that this thread owned last: the common half of [`Allocator::free_into_full`]. What follows
     /// comes last, so that no register is saved for it.
     #[inline(never)]
-    fn free_into_own_full(&self, block: *mut u8, slab: SlabPtr, thread: &ThreadCache) {
+    fn free_into_own_full(&self, block: *mut u8, thread: &ThreadCache, slab: SlabPtr) {
         let mut done = false;
         // A fork is looked for first. So the compiler knows that the thread is not marked.
         if !self.has_forked() {
@@ -465,7 +471,7 @@ impl<O: Os> Allocator<O> {
     /// A block in a slab that is another heap's, or that all share. The thread has a heap. What is rare comes last, so that
     /// no register is saved for it.
     #[inline(never)]
-    fn free_into_others(&self, block: *mut u8, slab: SlabPtr, thread: &ThreadCache) {
+    fn free_into_others(&self, block: *mut u8, thread: &ThreadCache, slab: SlabPtr) {
         slab.prefetch_remote();
         let (slot, exact) = slot_at(block as usize - slab.base(), slab.recip.load(Relaxed));
         if !exact || self.has_forked() {

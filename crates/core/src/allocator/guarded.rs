@@ -1,12 +1,13 @@
 //! What a hardened thread does in place of the fast paths, and blocks that were sampled.
 
 use super::{with_room, Allocator, Region};
+use crate::class::{class_at, ClassId};
 use crate::hardened::{self, Cleared, Form, Known, Mitigations, Plain, Whole, WideOnly};
 use crate::heap::{locate, LARGE};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::tls::{mark_busy, ThreadCache};
+use crate::tls::{mark_busy, Busy, Frame, ThreadCache};
 use crate::units::{Slot, SPAN_MAX};
 use crate::wide::with_wide;
 use core::ptr;
@@ -25,51 +26,83 @@ impl<O: Os> Allocator<O> {
         started && self.hard.is_on()
     }
 
-    /// By a hardened thread, which has no caches: of those that hardened mode keeps for it.
+    /// By a hardened thread, which has no caches: of those that hardened mode keeps for it. `offset` is that of `size`.
     #[inline(always)]
-    pub(super) fn malloc_hardened_small(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
+    pub(super) fn malloc_hardened_small(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        offset: usize,
+        hardened: &hardened::Thread,
+    ) -> *mut u8 {
         // By comparisons, which are foreseen better than a jump through a table, and shorter.
         let form = self.hard.form();
         if form == Form::Whole {
             // SAFETY: the processor has what the form needs.
-            return unsafe { self.malloc_hardened_wide::<Whole>(size, thread) };
+            return unsafe { self.malloc_hardened_wide::<Whole>(size, thread, offset, hardened) };
         }
         if form == Form::Cleared {
             // SAFETY: the processor has what the form needs.
-            return unsafe { self.malloc_hardened_wide::<Cleared>(size, thread) };
+            return unsafe { self.malloc_hardened_wide::<Cleared>(size, thread, offset, hardened) };
         }
-        self.malloc_hardened_other(size, thread)
+        self.malloc_hardened_other(size, thread, offset, hardened)
     }
 
     /// As [`Allocator::malloc_hardened_small`], of any size.
     #[inline(always)]
-    pub(super) fn malloc_hardened_upper(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
+    pub(super) fn malloc_hardened_upper(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) -> *mut u8 {
         match self.hard.form() {
             // SAFETY: the processor has what the form needs.
-            Form::Whole => unsafe { self.malloc_hardened_upper_wide::<Whole>(size, thread) },
+            Form::Whole => unsafe {
+                self.malloc_hardened_upper_wide::<Whole>(size, thread, hardened)
+            },
             // SAFETY: the processor has what the form needs.
-            Form::Cleared => unsafe { self.malloc_hardened_upper_wide::<Cleared>(size, thread) },
+            Form::Cleared => unsafe {
+                self.malloc_hardened_upper_wide::<Cleared>(size, thread, hardened)
+            },
             // SAFETY: the processor has what the form needs.
-            Form::Wide => unsafe { self.malloc_hardened_upper_wide::<WideOnly>(size, thread) },
-            Form::Plain => self.malloc_hardened_upper_plain(size, thread),
+            Form::Wide => unsafe {
+                self.malloc_hardened_upper_wide::<WideOnly>(size, thread, hardened)
+            },
+            Form::Plain => self.malloc_hardened_upper_plain(size, thread, hardened),
         }
     }
 
     #[inline(never)]
-    fn malloc_hardened_other(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
+    fn malloc_hardened_other(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        offset: usize,
+        hardened: &hardened::Thread,
+    ) -> *mut u8 {
         match self.hard.form() {
             // SAFETY: the processor has what the form needs.
-            Form::Wide => unsafe { self.malloc_hardened_wide::<WideOnly>(size, thread) },
-            _ => self.malloc_hardened_plain(size, thread),
+            Form::Wide => unsafe {
+                self.malloc_hardened_wide::<WideOnly>(size, thread, offset, hardened)
+            },
+            _ => self.malloc_hardened_plain(size, thread, hardened),
         }
     }
 
     with_wide! {
         #[inline(never)]
-        unsafe fn malloc_hardened_wide<F: Known>(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
-            match self.take_hardened::<false, F>(thread, size) {
+        unsafe fn malloc_hardened_wide<F: Known>(
+            &self,
+            size: usize,
+            thread: &ThreadCache,
+            offset: usize,
+            hardened: &hardened::Thread,
+        ) -> *mut u8 {
+            let class = Some(class_at(offset));
+            match self.take_hardened::<false, F>((thread, hardened), size, class) {
                 Some(block) => block,
-                None => self.malloc_hardened_more::<F>(size, thread),
+                None => self.malloc_hardened_more::<F>(size, thread, hardened),
             }
         }
     }
@@ -78,15 +111,25 @@ impl<O: Os> Allocator<O> {
     /// branches are laid out for it.
     #[cold]
     #[inline(never)]
-    fn malloc_hardened_more<F: Known>(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
+    fn malloc_hardened_more<F: Known>(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) -> *mut u8 {
         // SAFETY: the processor has what the path needed that calls, and this one needs no more.
-        unsafe { self.malloc_hardened_upper_wide::<F>(size, thread) }
+        unsafe { self.malloc_hardened_upper_wide::<F>(size, thread, hardened) }
     }
 
     with_wide! {
         #[inline(never)]
-        unsafe fn malloc_hardened_upper_wide<F: Known>(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
-            match self.take_hardened::<true, F>(thread, size) {
+        unsafe fn malloc_hardened_upper_wide<F: Known>(
+            &self,
+            size: usize,
+            thread: &ThreadCache,
+            hardened: &hardened::Thread,
+        ) -> *mut u8 {
+            match self.take_hardened::<true, F>((thread, hardened), size, None) {
                 Some(block) => block,
                 None => self.malloc_hardened(thread, size, 1),
             }
@@ -94,16 +137,26 @@ impl<O: Os> Allocator<O> {
     }
 
     #[inline(never)]
-    fn malloc_hardened_plain(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
-        match self.take_hardened::<false, Plain>(thread, size) {
+    fn malloc_hardened_plain(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) -> *mut u8 {
+        match self.take_hardened::<false, Plain>((thread, hardened), size, None) {
             Some(block) => block,
-            None => self.malloc_hardened_upper_plain(size, thread),
+            None => self.malloc_hardened_upper_plain(size, thread, hardened),
         }
     }
 
     #[inline(never)]
-    fn malloc_hardened_upper_plain(&self, size: usize, thread: &ThreadCache) -> *mut u8 {
-        match self.take_hardened::<true, Plain>(thread, size) {
+    fn malloc_hardened_upper_plain(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) -> *mut u8 {
+        match self.take_hardened::<true, Plain>((thread, hardened), size, None) {
             Some(block) => block,
             None => self.malloc_hardened(thread, size, 1),
         }
@@ -111,39 +164,52 @@ impl<O: Os> Allocator<O> {
 
     /// A slot that was found to be all zero when it was taken, as `zero` has it. `None` where more is to be done.
     #[inline(always)]
-    pub(super) fn calloc_hardened(&self, size: usize, thread: &ThreadCache) -> Option<*mut u8> {
+    pub(super) fn calloc_hardened(
+        &self,
+        size: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) -> Option<*mut u8> {
         match self.hard.form() {
             // SAFETY: the processor has what the form needs.
-            Form::Whole => unsafe { self.calloc_hardened_wide::<Whole>(size, thread) },
+            Form::Whole => unsafe { self.calloc_hardened_wide::<Whole>(size, thread, hardened) },
             // SAFETY: the processor has what the form needs.
-            Form::Cleared => unsafe { self.calloc_hardened_wide::<Cleared>(size, thread) },
+            Form::Cleared => unsafe {
+                self.calloc_hardened_wide::<Cleared>(size, thread, hardened)
+            },
             Form::Wide | Form::Plain => None,
         }
     }
 
     with_wide! {
         #[inline(never)]
-        unsafe fn calloc_hardened_wide<F: Known>(&self, size: usize, thread: &ThreadCache) -> Option<*mut u8> {
+        unsafe fn calloc_hardened_wide<F: Known>(
+            &self,
+            size: usize,
+            thread: &ThreadCache,
+            hardened: &hardened::Thread,
+        ) -> Option<*mut u8> {
             const { assert!(matches!(F::MITIGATIONS, Some(Mitigations { zero: true, .. }))) };
-            self.take_hardened::<true, F>(thread, size)
+            self.take_hardened::<true, F>((thread, hardened), size, None)
         }
     }
 
     #[inline(always)]
     fn take_hardened<const MANY: bool, F: Known>(
         &self,
-        thread: &ThreadCache,
+        (thread, hardened): (&ThreadCache, &hardened::Thread),
         size: usize,
+        class: Option<ClassId>,
     ) -> Option<*mut u8> {
-        let hardened = self.hard.thread(thread)?;
-        mark_busy!(thread => busy);
-        if busy.is_within() || self.has_forked() {
+        let frame = Frame::new();
+        let _busy = Busy::mark_alone(thread, &frame)?;
+        if self.has_forked() {
             return None;
         }
         let address = self
             .hard
             .on(&self.backend)
-            .malloc_fast::<MANY, F>(hardened, size)?;
+            .malloc_fast::<MANY, F>(hardened, size, class)?;
         Some(address as *mut u8)
     }
 
@@ -205,32 +271,51 @@ impl<O: Os> Allocator<O> {
 
     #[inline(always)]
     pub(super) fn free_hardened(&self, addr: usize, thread: &ThreadCache) {
+        match self.hard.thread(thread) {
+            Some(hardened) => self.free_hardened_of(addr, thread, hardened),
+            None => self.free_hardened_slow(addr, thread),
+        }
+    }
+
+    /// As [`Allocator::free_hardened`], by a thread that is.
+    #[inline(always)]
+    pub(super) fn free_hardened_of(
+        &self,
+        addr: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) {
         let form = self.hard.form();
         if form == Form::Whole {
             // SAFETY: the processor has what the form needs.
-            return unsafe { self.free_hardened_wide::<Whole>(addr, thread) };
+            return unsafe { self.free_hardened_wide::<Whole>(addr, thread, hardened) };
         }
         if form == Form::Cleared {
             // SAFETY: the processor has what the form needs.
-            return unsafe { self.free_hardened_wide::<Cleared>(addr, thread) };
+            return unsafe { self.free_hardened_wide::<Cleared>(addr, thread, hardened) };
         }
-        self.free_hardened_other(addr, thread);
+        self.free_hardened_other(addr, thread, hardened);
     }
 
     #[inline(never)]
-    fn free_hardened_other(&self, addr: usize, thread: &ThreadCache) {
+    fn free_hardened_other(&self, addr: usize, thread: &ThreadCache, hardened: &hardened::Thread) {
         match self.hard.form() {
             // SAFETY: the processor has what the form needs.
-            Form::Wide => unsafe { self.free_hardened_wide::<WideOnly>(addr, thread) },
-            _ => self.free_hardened_plain(addr, thread),
+            Form::Wide => unsafe { self.free_hardened_wide::<WideOnly>(addr, thread, hardened) },
+            _ => self.free_hardened_plain(addr, thread, hardened),
         }
     }
 
     with_wide! {
         #[inline(never)]
-        unsafe fn free_hardened_wide<F: Known>(&self, addr: usize, thread: &ThreadCache) {
-            if !self.give_hardened::<false, F>(thread, addr) {
-                self.free_hardened_more::<F>(addr, thread);
+        unsafe fn free_hardened_wide<F: Known>(
+            &self,
+            addr: usize,
+            thread: &ThreadCache,
+            hardened: &hardened::Thread,
+        ) {
+            if !self.give_hardened::<false, F>((thread, hardened), addr) {
+                self.free_hardened_more::<F>(addr, thread, hardened);
             }
         }
     }
@@ -238,44 +323,61 @@ impl<O: Os> Allocator<O> {
     /// As [`Allocator::malloc_hardened_more`].
     #[cold]
     #[inline(never)]
-    fn free_hardened_more<F: Known>(&self, addr: usize, thread: &ThreadCache) {
+    fn free_hardened_more<F: Known>(
+        &self,
+        addr: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) {
         // SAFETY: the processor has what the path needed that calls, and this one needs no more.
-        unsafe { self.free_hardened_upper_wide::<F>(addr, thread) }
+        unsafe { self.free_hardened_upper_wide::<F>(addr, thread, hardened) }
     }
 
     with_wide! {
         /// As [`Allocator::free_hardened_wide`], of any size.
         #[inline(never)]
-        unsafe fn free_hardened_upper_wide<F: Known>(&self, addr: usize, thread: &ThreadCache) {
-            if !self.give_hardened::<true, F>(thread, addr) {
+        unsafe fn free_hardened_upper_wide<F: Known>(
+            &self,
+            addr: usize,
+            thread: &ThreadCache,
+            hardened: &hardened::Thread,
+        ) {
+            if !self.give_hardened::<true, F>((thread, hardened), addr) {
                 self.free_hardened_slow(addr, thread);
             }
         }
     }
 
     #[inline(never)]
-    fn free_hardened_plain(&self, addr: usize, thread: &ThreadCache) {
-        if !self.give_hardened::<false, Plain>(thread, addr) {
-            self.free_hardened_upper_plain(addr, thread);
+    fn free_hardened_plain(&self, addr: usize, thread: &ThreadCache, hardened: &hardened::Thread) {
+        if !self.give_hardened::<false, Plain>((thread, hardened), addr) {
+            self.free_hardened_upper_plain(addr, thread, hardened);
         }
     }
 
     /// As [`Allocator::free_hardened_plain`], of any size.
     #[inline(never)]
-    fn free_hardened_upper_plain(&self, addr: usize, thread: &ThreadCache) {
-        if !self.give_hardened::<true, Plain>(thread, addr) {
+    fn free_hardened_upper_plain(
+        &self,
+        addr: usize,
+        thread: &ThreadCache,
+        hardened: &hardened::Thread,
+    ) {
+        if !self.give_hardened::<true, Plain>((thread, hardened), addr) {
             self.free_hardened_slow(addr, thread);
         }
     }
 
     #[inline(always)]
-    fn give_hardened<const MANY: bool, F: Known>(&self, thread: &ThreadCache, addr: usize) -> bool {
-        let Some(hardened) = self.hard.thread(thread) else {
-            return false;
-        };
+    fn give_hardened<const MANY: bool, F: Known>(
+        &self,
+        (thread, hardened): (&ThreadCache, &hardened::Thread),
+        addr: usize,
+    ) -> bool {
         let given = {
-            mark_busy!(thread => busy);
-            if busy.is_within() || self.has_forked() {
+            let frame = Frame::new();
+            let busy = Busy::mark_alone(thread, &frame);
+            if busy.is_none() || self.has_forked() {
                 return false;
             }
             self.hard
@@ -292,7 +394,7 @@ impl<O: Os> Allocator<O> {
 
     #[cold]
     #[inline(never)]
-    fn free_hardened_slow(&self, addr: usize, thread: &ThreadCache) {
+    pub(super) fn free_hardened_slow(&self, addr: usize, thread: &ThreadCache) {
         if addr == 0 {
             return;
         }

@@ -200,8 +200,8 @@ impl<O: Os> Allocator<O> {
 
     #[inline(never)]
     fn refill_small(&self, size: usize, thread: &ThreadCache, offset: usize) -> *mut u8 {
-        if thread.hardened.get() != 0 {
-            return self.malloc_hardened_small(size, thread);
+        if let Some(hardened) = self.hard.thread(thread) {
+            return self.malloc_hardened_small(size, thread, offset, hardened);
         }
         self.refill_of(size, thread, offset)
     }
@@ -278,8 +278,8 @@ impl<O: Os> Allocator<O> {
     #[cold]
     #[inline(never)]
     fn malloc_upper_slow(&self, thread: &ThreadCache, size: usize) -> *mut u8 {
-        if thread.hardened.get() != 0 {
-            return self.malloc_hardened_upper(size, thread);
+        if let Some(hardened) = self.hard.thread(thread) {
+            return self.malloc_hardened_upper(size, thread, hardened);
         }
         if size <= SMALL_MAX {
             return self.malloc_class(thread, class_of(size), size, 1);
@@ -613,8 +613,8 @@ impl<O: Os> Allocator<O> {
 
     #[inline(never)]
     fn calloc_slow(&self, thread: &ThreadCache, bytes: usize) -> *mut u8 {
-        if thread.hardened.get() != 0 {
-            if let Some(block) = self.calloc_hardened(bytes, thread) {
+        if let Some(hardened) = self.hard.thread(thread) {
+            if let Some(block) = self.calloc_hardened(bytes, thread, hardened) {
                 return block;
             }
         }

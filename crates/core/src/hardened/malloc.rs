@@ -30,36 +30,42 @@ impl<O: Os> HardenedRef<'_, O> {
     /// The common half of [`HardenedRef::malloc`]: a slot of the cached word, with `MANY` or of the next one. `None` if
     /// more is to be done or something is wrong, which the other half then finds again. Also `None` for more than
     /// `FEW` bytes, unless `MANY`. Without that it calls nothing: some fifty instructions, and a load for every
-    /// sixteen bytes.
+    /// sixteen bytes. `known` is the class of `size` bytes, where that is known already.
     #[inline(always)]
     pub fn malloc_fast<const MANY: bool, F: Known>(
         self,
         thread: &Thread,
         size: usize,
+        known: Option<ClassId>,
     ) -> Option<usize> {
         let fixed = self.fixed();
         let Mitigations {
             zero,
             canary,
             random,
+            guard,
             ..
         } = self.mitigations::<F>();
         let most = if MANY { SLOT_MAX } else { FEW };
-        if size > most || size == 0 {
+        let known = known.filter(|_| self.behind::<F>() == 0);
+        // Of a class that is known it is asked below whether it is one of those.
+        if known.is_none() && size > most || guard && size == 0 {
             return None;
         }
         let need = size + self.behind::<F>();
-        if need > most || random && !thread.random.is_ready_for(MANY) {
+        let is_too_long = known.is_none() && need > most;
+        if is_too_long || random && !thread.random.is_ready_for(MANY) {
             return None;
         }
-        let class = class_of(need);
-        if !MANY {
+        let class = known.unwrap_or_else(|| class_of(need));
+        if !MANY && known.is_none() {
             // SAFETY: those are the classes whose caches lie in the block: what is needed is at most `FEW`.
             unsafe { assert_unchecked(class.index() < thread.local.caches.len()) };
         }
         let cache = match thread.local.caches.get(class.index()) {
             Some(cache) => cache,
-            None => thread.heap()?.upper_cache(class),
+            None if MANY => thread.heap()?.upper_cache(class),
+            None => return None,
         };
         let mut bits = cache.bits.get();
         if bits == 0 {
@@ -92,12 +98,16 @@ impl<O: Os> HardenedRef<'_, O> {
                 return None;
             }
         }
-        let rest = bits & !bit_of(slot);
+        // In order it is the lowest one, for which there are shorter instructions.
+        let rest = match random {
+            true => bits & !bit_of(slot),
+            false => bits & (bits - 1),
+        };
         cache.bits.set(rest);
         // SAFETY: a cache with bits has the word that they came from, in a header that is never unmapped, and `notes`
         // was set with it. The slot has room for the canary: `need`.
         unsafe {
-            xor_owned(&*cache.word.get(), bit_of(slot));
+            xor_owned(&*cache.word.get(), bits ^ rest);
             Sizes::note_at(thread.notes[class.index()].get().add(slot), bytes - size);
             if canary {
                 bytes::seal(address, size, fixed.secret);
