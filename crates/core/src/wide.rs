@@ -106,12 +106,11 @@ const FOUR: usize = 4 * WORD;
 /// The most bytes that are gone through without a loop, whose end would not be foreseen.
 pub const FEW: usize = 8 * FOUR;
 
-/// The offsets of four words of `word` bytes that cover `bytes` bytes, a word or more and [`FOUR`] at most, and no others.
-/// Words are of [`WORD`] bytes, or the only one is shorter. Sizes vary, so there is no branch for what is left over, which
-/// would not be foreseen.
+/// The offsets of four words that cover `bytes` bytes, [`FOUR`] at most, and no others. Of less than a word all four are the
+/// one that begins there. Sizes vary, so there is no branch for what is left over, which would not be foreseen.
 #[inline(always)]
-fn all_four(bytes: usize, word: usize) -> [usize; 4] {
-    let last = bytes - word;
+fn all_four(bytes: usize) -> [usize; 4] {
+    let last = bytes.saturating_sub(WORD);
     let step = WORD.min(last);
     [0, step, last - step, last]
 }
@@ -179,9 +178,9 @@ unsafe fn are_clear(start: usize, bytes: usize) -> bool {
 mod machine {
     use super::{all_four, FEW, FOUR, STRIDE, WORD};
     use core::arch::x86_64::{
-        __cpuid_count, __m256i, _mm256_loadu_si256, _mm256_maskload_epi64, _mm256_or_si256,
-        _mm256_setzero_si256, _mm256_storeu_si256, _mm256_testz_si256, _pdep_u64, _xgetbv,
-        CpuidResult,
+        __cpuid_count, __m256i, _mm256_cmpgt_epi64, _mm256_loadu_si256, _mm256_maskload_epi64,
+        _mm256_or_si256, _mm256_set1_epi64x, _mm256_setr_epi64x, _mm256_setzero_si256,
+        _mm256_storeu_si256, _mm256_testz_si256, _pdep_u64, _xgetbv, CpuidResult,
     };
     use core::mem::MaybeUninit;
 
@@ -280,21 +279,17 @@ mod machine {
         }
     }
 
-    /// A word of ones and one of zeros: what is loaded from within has as many leading bytes of ones as wanted.
-    static ONES: [u64; 2 * WORD / 8] = [!0, !0, !0, !0, 0, 0, 0, 0];
-
     /// Whether `bytes` bytes, up to [`FOUR`], are zero. Without a branch for less than a word: sizes vary.
     ///
     /// # Safety
     /// As for [`few_are_clear`].
     #[inline(always)]
     unsafe fn fewest_are_clear(start: usize, bytes: usize) -> bool {
-        let word = bytes.min(WORD);
-        let ones = ONES.as_ptr() as usize + WORD - word;
-        let [a, b, c, d] = all_four(bytes, word);
+        let [a, b, c, d] = all_four(bytes);
         // SAFETY: the caller's: the bytes are readable, and of each word no others are read.
         unsafe {
-            let mask = _mm256_loadu_si256(ones as *const __m256i);
+            let starts = _mm256_setr_epi64x(0, 8, 16, 24);
+            let mask = _mm256_cmpgt_epi64(_mm256_set1_epi64x(bytes as i64), starts);
             let word = |at: usize| _mm256_maskload_epi64((start + at) as *const i64, mask);
             let first = _mm256_or_si256(word(a), word(b));
             let sum = _mm256_or_si256(first, _mm256_or_si256(word(c), word(d)));
@@ -319,7 +314,7 @@ mod machine {
             for at in [0, (last / 2) & 8, last] {
                 *((start + at) as *mut u64) = 0;
             }
-            clear_at(from, all_four(bytes.max(WORD), WORD));
+            clear_at(from, all_four(bytes));
         }
     }
 
@@ -433,8 +428,8 @@ mod machine {
         // What was used at all was used at its beginning: a look would cost more, and be foreseen less often.
         // SAFETY: the caller guarantees at least a stride, and that the registers are there.
         unsafe {
-            clear_at(start, all_four(FOUR, WORD));
-            clear_at(start + FOUR, all_four(FOUR, WORD));
+            clear_at(start, all_four(FOUR));
+            clear_at(start + FOUR, all_four(FOUR));
         }
         let mut at = start + STRIDE;
         while at < last {
@@ -455,8 +450,8 @@ mod machine {
         // SAFETY: the caller's: it owns the bytes, and the registers are there.
         unsafe {
             if !stride_is_clear(at) {
-                clear_at(at, all_four(FOUR, WORD));
-                clear_at(at + FOUR, all_four(FOUR, WORD));
+                clear_at(at, all_four(FOUR));
+                clear_at(at + FOUR, all_four(FOUR));
             }
         }
     }

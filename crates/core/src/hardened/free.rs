@@ -95,11 +95,19 @@ impl<O: Os> HardenedRef<'_, O> {
         // Where it lies and what it is are found by a chain of loads. The block's own first line may come meanwhile.
         prefetch(addr as *const u8);
         let found = self.live_fast(addr, largest)?;
-        let heap = thread.heap()?;
+        // A hardened thread that is in no slow path has one. It is asked for where it is needed.
+        let heap = match MANY || most == 0 {
+            true => Some(thread.heap()?),
+            false => None,
+        };
         if found.slab.owner.load(Relaxed).is_arena() {
             return None;
         }
         let (bytes, size, noted) = (found.bytes, found.size, found.noted);
+        let used = size + behind;
+        if zero && used == 0 {
+            return None; // What clears few bytes clears a word at least.
+        }
         // SAFETY: `live_fast` found the slot live, and it has room for the canary.
         if canary && !unsafe { self.is_whole::<F>(addr, size, bytes) } {
             return None;
@@ -111,48 +119,45 @@ impl<O: Os> HardenedRef<'_, O> {
         let charged = charge(bytes, most);
         if most != 0
             && quarantine.is_over(charged, most)
-            && (!MANY || !self.has_made_room::<F>((thread, heap), charged))
+            && !heap.is_some_and(|heap| self.has_made_room::<F>((thread, heap), charged))
         {
             return None;
         }
         // Without a second thread there is none to race with.
-        if racing && self.backend.heaps.given.load(Relaxed) > 1 {
-            if noted.swap(0, AcqRel) == 0 {
-                return None;
-            }
-        } else {
-            noted.store(0, Relaxed);
+        if racing && self.backend.heaps.given.load(Relaxed) > 1 && noted.swap(0, AcqRel) == 0 {
+            return None;
         }
+        // First, while what it takes is at hand. A fork child clears what waits of a block that its parent did not clear yet.
+        if most != 0 {
+            let freed = Freed {
+                slab: found.id.0,
+                slot: found.slot.index() as u32,
+                charged: charged as u32,
+            };
+            let random = random.then_some(&thread.random);
+            quarantine.put(freed, random, most);
+        }
+        noted.store(0, Relaxed);
         if zero {
             // SAFETY: the slot was live, and this thread has ended that.
             unsafe {
                 if MANY && bytes > FEW {
-                    let used = (size + behind).min(bytes);
-                    bytes::clear_words(addr, used, fixed.wide);
-                } else if F::WIDE && size + behind > FEW {
-                    wide::clear_inline(addr, bytes::whole_words(size + behind));
+                    bytes::clear_words(addr, used.min(bytes), fixed.wide);
+                } else if F::WIDE && used > FEW {
+                    wide::clear_inline(addr, bytes::whole_words(used));
                 } else {
-                    let used = size + behind;
-                    // A block of no bytes may be a slot: its first word is cleared.
-                    bytes::clear_few::<F>(addr, if behind == 0 { used.max(1) } else { used });
+                    bytes::clear_few::<F>(addr, used);
                 }
             }
         }
-        if most == 0 {
+        let at_once = heap.filter(|_| most == 0);
+        at_once.map_or(Some(Ok(())), |heap| {
             let (slab, slot) = (found.slab, found.slot);
-            return Some(match heap.free_fast(slab, slot) {
+            Some(match heap.free_fast(slab, slot) {
                 true => Ok(()),
                 false => self.release_event(heap, slab, slot),
-            });
-        }
-        let freed = Freed {
-            slab: found.id.0,
-            slot: found.slot.index() as u32,
-            charged: charged as u32,
-        };
-        let random = random.then_some(&thread.random);
-        quarantine.put(freed, random, most);
-        Some(Ok(()))
+            })
+        })
     }
 
     #[inline(always)]
@@ -186,10 +191,11 @@ impl<O: Os> HardenedRef<'_, O> {
             return false;
         }
         quarantine.tell_time(self.backend.os.clock());
+        let me = heap.me();
         quarantine.thin_out(charged, most, |oldest, soon| {
             let slab = table.get(SlabId(oldest.slab));
             prefetch(table.get(SlabId(soon.slab)).as_ptr().cast());
-            heap.free_fast(slab, oldest.slot())
+            Heap::free_fast_of(me, slab, oldest.slot())
                 || self.release_event(heap, slab, oldest.slot()).is_ok()
         });
         !quarantine.is_over(charged, most)

@@ -68,8 +68,7 @@ impl<'a, O: Os> HardenedRef<'a, O> {
     #[inline(always)]
     pub(super) fn live_fast(self, addr: usize, largest: usize) -> Option<LiveSlot<'a>> {
         let hot = &self.backend.pages.hot;
-        let id = hot.id_of(hot.page_of(addr)?);
-        let slab = self.backend.table().get(id);
+        let (slab, id) = hot.slab_and_id_of(hot.page_of(addr)?);
         let (base, bytes) = (slab.base(), slab.size());
         let (slot, _) = slot_at(addr.wrapping_sub(base), slab.recip.load(Relaxed));
         if !slab.holds(slot) || bytes > largest || base + slot.index() * bytes != addr {

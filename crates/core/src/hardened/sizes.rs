@@ -39,9 +39,10 @@ impl Table {
 
 /// How much of the table is there.
 pub struct Words {
-    /// Bytes of it that are open.
-    opened: AtomicUsize,
-    opening: Mutex<()>,
+    /// So many headers' words are open.
+    headers: AtomicUsize,
+    /// Bytes of the table that are.
+    opened: Mutex<usize>,
 }
 
 /// The table.
@@ -62,7 +63,9 @@ fn word(unused: usize) -> u16 {
 /// The bytes that were asked for of a slot of `bytes` by its word. `None` means that it is not live.
 #[inline(always)]
 pub fn asked(word: u16, bytes: usize) -> Option<usize> {
-    bytes.checked_sub(usize::from(word).checked_sub(1)?)
+    // 0 tells of more bytes than any slot has.
+    let unused = u32::from(word).wrapping_sub(1);
+    (bytes as u32).checked_sub(unused).map(|size| size as usize)
 }
 
 /// Changes the word of a live slot from one that tells of `old` bytes not asked for to one of `new`. False means that it is
@@ -82,14 +85,14 @@ impl Words {
     /// Nothing.
     pub const fn new(locks: &mut Registry) -> Words {
         Words {
-            opened: AtomicUsize::new(0),
-            opening: Mutex::new(locks, ()),
+            headers: AtomicUsize::new(0),
+            opened: Mutex::new(locks, 0),
         }
     }
 
     /// Shows the lock.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
-        visit(self.opening.as_lock());
+        visit(self.opened.as_lock());
     }
 }
 
@@ -115,7 +118,7 @@ impl<'a> Sizes<'a> {
     /// Whether the words of `slab` are there.
     #[inline]
     pub fn is_open(&self, slab: SlabPtr) -> bool {
-        self.end_of(slab) <= self.words.opened.load(Acquire)
+        self.number(slab) + 2 <= self.words.headers.load(Acquire)
     }
 
     /// Where the words of `slab` end, which may be two headers' words, in the table.
@@ -126,13 +129,11 @@ impl<'a> Sizes<'a> {
 
     #[cold]
     fn open_to<O: Os>(&self, supply: Supply<O>, end: usize) -> bool {
-        let _guard = self.words.opening.lock();
-        let mut opened = self.words.opened.load(Relaxed);
+        let opened = &mut *self.words.opened.lock();
         let end = end.min(supply.meta.extent(Area::Sizes).bytes);
-        let done = supply
-            .meta
-            .open_to(supply.os, Area::Sizes, &mut opened, end);
-        self.words.opened.store(opened, Release);
+        let done = supply.meta.open_to(supply.os, Area::Sizes, opened, end);
+        let headers = *opened / SIZES_BYTES;
+        self.words.headers.store(headers, Release);
         done
     }
 
@@ -148,7 +149,7 @@ impl<'a> Sizes<'a> {
     /// any slot of the slab.
     #[inline(always)]
     pub fn place(&self, number: usize, slot: Slot) -> Option<&'a AtomicU16> {
-        let open = (number + 1) * SIZES_BYTES <= self.words.opened.load(Acquire);
+        let open = number < self.words.headers.load(Acquire);
         open.then(|| self.at(number, slot))
     }
 

@@ -19,7 +19,7 @@ use crate::mutex::{self, Lock, Mutex};
 use crate::os::Os;
 use crate::sync::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use crate::tls::ThreadCache;
-use crate::units::{Slot, SPAN_MAX};
+use crate::units::{Slot, SLOTS, SPAN_MAX};
 use crate::wide::Wide;
 use core::cell::Cell;
 use core::sync::atomic::{compiler_fence, Ordering::SeqCst};
@@ -52,13 +52,13 @@ pub struct Freed {
     pub charged: u32,
 }
 
-/// Bits of a packed [`Freed`]: of what it is charged for, less one, of the slot's number, and of the span of time in which
-/// it was freed.
-const CHARGE_BITS: u32 = 17;
-const SLOT_BITS: u32 = 10;
+/// Bits of a packed [`Freed`]: of what it is charged for, of the span of time in which it was freed, and of the slot's
+/// number. That is the last one in a half of the word, and the slab's has the other half, so neither has to be masked.
+const CHARGE_BITS: u32 = 18;
 const TIME_BITS: u32 = 5;
-const TIME_SHIFT: u32 = CHARGE_BITS + SLOT_BITS;
-const SLAB_SHIFT: u32 = TIME_SHIFT + TIME_BITS;
+const TIME_SHIFT: u32 = CHARGE_BITS;
+const SLOT_SHIFT: u32 = TIME_SHIFT + TIME_BITS;
+const SLAB_SHIFT: u32 = u32::BITS;
 /// Spans of time that are distinguished in a quarantine.
 const TIMES: usize = 1 << TIME_BITS;
 /// How long such a span is at least, in milliseconds.
@@ -75,15 +75,15 @@ impl Freed {
 
     fn pack(self) -> u64 {
         u64::from(self.slab) << SLAB_SHIFT
-            | u64::from(self.slot) << CHARGE_BITS
-            | u64::from(self.charged.wrapping_sub(1))
+            | u64::from(self.slot) << SLOT_SHIFT
+            | u64::from(self.charged)
     }
 
     fn unpack(word: u64) -> Freed {
         Freed {
             slab: (word >> SLAB_SHIFT) as u32,
-            slot: (word >> CHARGE_BITS) as u32 % (1 << SLOT_BITS),
-            charged: word as u32 % (1 << CHARGE_BITS) + 1,
+            slot: word as u32 >> SLOT_SHIFT,
+            charged: word as u32 % (1 << CHARGE_BITS),
         }
     }
 }
@@ -133,7 +133,8 @@ pub fn charge(bytes: usize, most: usize) -> usize {
 
 /// The most bytes of a quarantine: as many blocks of [`SPAN_MAX`] bytes as can wait.
 pub const MOST: usize = (RING - RING / BATCHES) * SPAN_MAX;
-const_assert!(SPAN_MAX <= 1 << CHARGE_BITS && full(MOST) / RING < SPAN_MAX);
+const_assert!(SPAN_MAX < 1 << CHARGE_BITS && 2 * SLOTS <= 1 << (SLAB_SHIFT - SLOT_SHIFT));
+const_assert!(full(MOST) / RING < SPAN_MAX);
 
 /// The bytes up to which blocks may come in, in a quarantine of `most` bytes, which stay in it when a batch leaves.
 #[inline(always)]
@@ -220,9 +221,9 @@ impl Quarantine {
         compiler_fence(SeqCst);
         let (mut first, end, mut held) = (self.first.get(), self.end.get(), self.bytes.get());
         let at = |place: u32| Freed::unpack(self.ring[place as usize % RING].get());
-        while held > goal && first != end {
+        while first != end {
             let oldest = at(first);
-            if !free(oldest, at(first.wrapping_add(AHEAD))) {
+            if held <= goal || !free(oldest, at(first.wrapping_add(AHEAD))) {
                 break;
             }
             first = first.wrapping_add(1);

@@ -475,17 +475,24 @@ impl Heap {
     /// follows. False where there is more to it, and where the slot is free already.
     #[inline]
     pub fn free_fast(&self, slab: SlabPtr, slot: Slot) -> bool {
+        Heap::free_fast_of(self.me(), slab, slot)
+    }
+
+    /// As [`Heap::free_fast`], of the heap whose owner word is `me`.
+    #[inline(always)]
+    pub fn free_fast_of(me: Owner, slab: SlabPtr, slot: Slot) -> bool {
         let frees_left = slab.frees_left.get();
         let word = slab.free_word(slot.word());
         let bits = word.load(Relaxed);
-        if slab.owner.load(Relaxed) != self.me()
-            || bits & slot.bit() != 0
+        let marked = bits | slot.bit();
+        if slab.owner.load(Relaxed) != me
+            || marked == bits
             || frees_left <= 1
             || slab.state() == State::Unlisted
         {
             return false;
         }
-        word.store(bits | slot.bit(), Relaxed);
+        word.store(marked, Relaxed);
         slab.frees_left.set(frees_left - 1);
         true
     }

@@ -21,6 +21,7 @@ mod grow;
 mod give_back;
 mod repair;
 
+use crate::arch::unlinked;
 use crate::counters;
 use crate::free_runs::{Cleanness, Runs};
 use crate::meta::{Area, Elsewhere, Supply, SLAB_BYTES, WINDOWS};
@@ -100,13 +101,26 @@ impl Hot {
     /// The header that the page map names for `page` < `pages`. The dummy if it names none.
     #[inline(always)]
     pub fn slab_of(&self, page: usize) -> SlabPtr {
+        let place = self.place_of(self.id_of(page));
+        // SAFETY: the map's entries number headers that were made. The pointer is made of the table's address, and so
+        // reaches all headers of the table.
+        unsafe { SlabPtr::new(NonNull::new_unchecked(place as *mut _)) }
+    }
+
+    /// As [`Hot::slab_of`], and its number. Its place is added up once, and not for each word of the header.
+    #[inline(always)]
+    pub fn slab_and_id_of(&self, page: usize) -> (SlabPtr, SlabId) {
         let id = self.id_of(page);
-        // SAFETY: the map's entries number headers that were made. The table's address was set before the first page. The
-        // pointer is made of that address, and so reaches all headers of the table.
-        unsafe {
-            let slab = load_unsynchronized(&self.slabs) + id.index() * SLAB_BYTES;
-            SlabPtr::new(NonNull::new_unchecked(slab as *mut _))
-        }
+        let place = unlinked(self.place_of(id) as u64);
+        // SAFETY: as in `slab_of`.
+        let slab = unsafe { SlabPtr::new(NonNull::new_unchecked(place as *mut _)) };
+        (slab, id)
+    }
+
+    #[inline(always)]
+    fn place_of(&self, id: SlabId) -> usize {
+        // SAFETY: the table's address was set before the first page.
+        unsafe { load_unsynchronized(&self.slabs) + id.index() * SLAB_BYTES }
     }
 
     /// The header that the page of `address`, any, belongs to, or the dummy. `None` outside the first window.
