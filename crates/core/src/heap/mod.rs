@@ -1,4 +1,4 @@
-//! One thread's slabs by size class, and its spans: refill, collect, abandon, adopt.
+//! One thread's slabs by size class, and its spans: what a heap is, and what all heaps stand on.
 //!
 //! ```text
 //!   new slab --> Active --no slot left--> full, nobody's --first free--> Partial --all free--> released
@@ -21,6 +21,8 @@
 
 mod owed;
 mod thin;
+mod spare;
+mod refill;
 mod free;
 mod spans;
 mod upper;
@@ -34,10 +36,8 @@ mod visit;
 mod arenas;
 mod profiling;
 
-use crate::arch;
-use crate::class::{reciprocal, size_of_class, slab_pages, slab_pages_with, slot_at, slots_in};
-use crate::class::{ClassId, CLASSES, LOCAL_CLASSES, MANY_CLASSES, PAIR, SPAN_BINS, UPPER_CLASSES};
-use crate::counters;
+use crate::class::slot_at;
+use crate::class::{ClassId, CLASSES, LOCAL_CLASSES, MANY_CLASSES, SPAN_BINS, UPPER_CLASSES};
 use crate::door::Door;
 use crate::large::{Block, Fresh, Large};
 use crate::layout::WATCHED_SHIFT;
@@ -46,33 +46,29 @@ use crate::misuse::{Call, Misuse};
 use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::options::{Name, Options};
 use crate::os::{Os, Vm};
-use crate::owner::{AtomicOwner, HeapId, Listing, Owner, RELEASED};
+use crate::owner::{AtomicOwner, HeapId, Owner, RELEASED};
 use crate::pages::Pages;
 use crate::profile::Profile;
-use crate::remote::{self, Overlap, Queue};
-use crate::slab::{
-    List, Shape, SlabPtr, SlabTable, Stack, State, FREES_UNCOUNTED, NOT_PLAIN, PARTIAL, UNTOUCHED,
-};
-use crate::sync::{
-    add_owned, unlinked, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
-};
-use crate::sync::{AtomicU32, AtomicU64};
+use crate::remote::{Overlap, Queue};
+use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, PARTIAL};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{SlotCache, ThreadCache};
-use crate::units::{SlabId, Slot, PAGE, WORD_SLOTS};
+use crate::units::{SlabId, Slot, PAGE};
 use core::cell::Cell;
-use core::mem::offset_of;
 use core::ops::Deref;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 use core::sync::atomic::{compiler_fence, AtomicBool};
 
 pub use abandoned::Abandoned;
 pub use arenas::Arenas;
 pub use owed::Owed;
 use profiling::Profiling;
+use refill::shape_of;
+pub use refill::NextWord;
 pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
-use thin::{frees_until_event, live_of_waiting, set_frees};
+use thin::frees_until_event;
 pub use visit::{Alone, Whose};
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
@@ -83,8 +79,6 @@ const BINS_UP: usize = 3;
 const SHARED_PART: usize = 4;
 /// Of so many shared slabs that become full, one is its first freer's.
 const OWNED_AGAIN: u32 = 16;
-/// An active slab that is shared goes on serving with so large a part of its slots free, one in so many.
-const GOES_ON_PART: usize = 4;
 /// Pages released between two looks at the active slabs.
 const WATCH_PAGES: usize = 64;
 /// A thread that leaves fewer bytes of slabs, or of large blocks, gives nothing back at its end.
@@ -311,6 +305,14 @@ impl<O: Os> Clone for HeapRef<'_, O> {
 
 impl<O: Os> Copy for HeapRef<'_, O> {}
 
+impl<O: Os> HeapRef<'_, O> {
+    /// The header table.
+    #[inline(always)]
+    fn table(self) -> SlabTable {
+        self.backend.table()
+    }
+}
+
 impl<O: Os> Deref for HeapRef<'_, O> {
     type Target = Heap;
 
@@ -457,75 +459,6 @@ static_assertions::const_assert!(
     core::mem::offset_of!(Heap, classes) + MANY_CLASSES * core::mem::size_of::<Class>() <= PAGE
 );
 
-/// Where [`arch::refill`] finds what it works on.
-struct Places;
-
-impl arch::Refill for Places {
-    const HEAP: usize = offset_of!(ThreadCache, heap);
-    const TICKS: usize = offset_of!(Heap, ticks);
-    const SLOTS: usize = offset_of!(Heap, slots);
-    const BYTES: usize = offset_of!(Heap, bytes_allocated);
-    const ACTIVE: usize = offset_of!(Heap, classes) + offset_of!(Class, active);
-    const CURSOR: usize = offset_of!(Heap, classes) + offset_of!(Class, cursor);
-    const WAITING: usize = offset_of!(Heap, classes) + offset_of!(Class, partial);
-    const NOTED: u64 = NOT_PLAIN;
-}
-
-static_assertions::const_assert_eq!(
-    core::mem::size_of::<Class>(),
-    <Places as arch::Refill>::CLASS_BYTES
-);
-static_assertions::const_assert_eq!(TICK_EVERY, 16);
-
-/// What became of a refill that looks at the active slab alone.
-#[derive(Clone, Copy, Debug)]
-pub enum NextWord {
-    /// The next word with free slots is cached, and this is its first one.
-    Taken(NonNull<u8>),
-    /// The slab has no free slot.
-    UsedUp,
-    /// Nothing was cached: all words of the slab had their turn, and another slab waits.
-    RoundOver,
-    /// Nothing was cached: there is no active slab, or more is to be done.
-    Elsewhere,
-}
-
-/// What part of its `slots`, one of so many, a class may have as spare slots. None for few slots, since refill goes
-/// round those in no time. A slab with less than that free when its turn comes is nearly full.
-#[inline]
-fn spare_part(slots: usize) -> usize {
-    match slots {
-        0..FEW_SLOTS => NO_PART,
-        FEW_SLOTS..16_384 => LEAST_PART,
-        _ => 16,
-    }
-}
-
-/// A class of fewer slots has no spare ones. They are counted as if all its slabs were as large as the last one, which
-/// finds a third too many among so few, or more.
-const FEW_SLOTS: usize = 1280;
-/// The largest part of a class's slots that may be spare, one in so many.
-const LEAST_PART: usize = 6;
-/// An active slab whose words all had their turn waits if at most so large a part of its slots is free, one in so many,
-/// and so many times as many slots are free in the next one.
-const PUT_OFF_PART: usize = 4;
-const FAR_MORE: usize = 2;
-/// A part of no slots, however many there are.
-const NO_PART: usize = 1 << 32;
-
-/// The fewest slots of a slab, where there is room for as many, whose slots are chosen at random.
-const DRAWN_SLOTS: usize = 16;
-/// The fewest spare slots that a slab is carved for.
-const SPARE_SLOTS: usize = 16;
-/// The most spare slots of a class, as a part of its slots and in bytes, that are carved to draw among, and the fewest.
-const DRAWN_PART: usize = 4;
-const DRAWN_BYTES: usize = 64 << 10;
-const DRAWN_LEAST: usize = 4;
-/// How many times a class goes round its slabs and finds them nearly full before it may have spare slots.
-const ROUNDS: u32 = 4;
-/// And how many nearly full slabs it finds at least.
-const PATIENCE: u32 = 64;
-
 /// The slab's free slots and its `frees_left` at the same moment: a signal handler may free in between, which
 /// counts `frees_left` down.
 fn count_steadily(slab: SlabPtr) -> (usize, i32) {
@@ -600,97 +533,6 @@ impl Class {
         let slots = slab.slots() as u32;
         self.spare.set(self.spare.get().saturating_sub(slots));
     }
-
-    /// The slab whose turn it is. Notes whether it was nearly full.
-    #[inline(always)]
-    fn next_partial(&self, table: SlabTable) -> Option<SlabPtr> {
-        let (slab, next) = self.partial.pop_front(table)?;
-        self.taken.set(self.taken.get().saturating_add(1));
-        if let Some(next) = next {
-            next.prefetch();
-        }
-        self.note_fill(self.is_nearly_full(slab));
-        Some(slab)
-    }
-
-    /// Notes whether the slab whose turn has come is nearly full.
-    #[inline(always)]
-    fn note_fill(&self, is_nearly_full: bool) {
-        let nearly_full = self.nearly_full.get();
-        self.nearly_full.set(if is_nearly_full {
-            nearly_full.saturating_add(1)
-        } else {
-            nearly_full.saturating_sub(1)
-        });
-    }
-
-    /// Slots of all slabs, if they are as large as `slab`, and what part of them may be spare slots.
-    #[inline(always)]
-    fn slots_and_part(&self, slab: SlabPtr) -> (usize, usize) {
-        let all = self.owned.get() as usize * slab.slots();
-        (all, spare_part(all))
-    }
-
-    /// Whether `slab`, whose turn comes, has less free than its part of the spare slots.
-    #[inline(always)]
-    fn is_nearly_full(&self, slab: SlabPtr) -> bool {
-        let (all, part) = self.slots_and_part(slab);
-        // Asked first: most classes have so few slots.
-        all >= FEW_SLOTS && is_nearly_full(slab, part)
-    }
-
-    /// How many slots a new slab may have that is carved although `slab`, the next in turn, has free ones.
-    ///
-    /// A heap that was filled to the last slot and then replaces blocks one by one has no spare slots. Each freed slot
-    /// is the only one, and nearly every call would change slabs. So a class that has gone round its slabs `ROUNDS`
-    /// times and found them nearly full may have spare slots, no sooner. Every program that does not pay for it again
-    /// and again uses freed slots first.
-    #[inline(always)]
-    fn spare_for(&self, slab: SlabPtr) -> usize {
-        let nearly_full = self.nearly_full.get();
-        if nearly_full < PATIENCE
-            || nearly_full < self.owned.get().saturating_mul(ROUNDS)
-            || !self.is_nearly_full(slab)
-        {
-            return 0;
-        }
-        let (all, part) = self.slots_and_part(slab);
-        (all / part).saturating_sub(self.spare.get() as usize)
-    }
-
-    /// Whether the short way may change from the active slab of this class, numbered `number`, to `next`, whose turn it
-    /// is, once the active one is used up. Where it may not, there is more to be looked at first.
-    #[inline(always)]
-    fn may_change<O: Os>(&self, backend: &Backend<O>, class: ClassId, next: SlabPtr) -> bool {
-        backend.abandoned.count(class) == 0
-            && !remote::is_queued(next)
-            && !self.shared.get()
-            && self.spare_for(next) < SPARE_SLOTS
-    }
-}
-
-/// Whether `slab`, which waits on a list, has less free than one in `part` of its slots.
-#[inline(always)]
-fn is_nearly_full(slab: SlabPtr, part: usize) -> bool {
-    let slots = slab.slots();
-    if slots < 2 * LEAST_PART {
-        return false; // since one slot at least is free
-    }
-    let free = slots.wrapping_sub(live_of_waiting(slab));
-    is_less(free, slots, part)
-}
-
-/// Whether the active `slab`, of whose slots `free` are free, is to wait since `next` has far more.
-#[inline(always)]
-fn is_outdone(slab: SlabPtr, free: usize, next: SlabPtr) -> bool {
-    let waiting = next.slots().wrapping_sub(live_of_waiting(next));
-    free * PUT_OFF_PART <= slab.slots() && waiting >= free * FAR_MORE
-}
-
-/// Whether `free` < `slots / part`, without a division.
-#[inline(always)]
-const fn is_less(free: usize, slots: usize, part: usize) -> bool {
-    free.wrapping_add(1).wrapping_mul(part) <= slots
 }
 
 impl Heap {
@@ -786,552 +628,6 @@ impl Heap {
     fn count_slots(&self, count: u64) {
         self.slots.set(self.slots.get().wrapping_add(count as u32));
     }
-}
-
-// ---- taking slots -----------------------------------------------------------------------------------
-
-impl<O: Os> HeapRef<'_, O> {
-    /// The header table.
-    #[inline(always)]
-    fn table(self) -> SlabTable {
-        self.backend.table()
-    }
-
-    /// Takes a slot of `class`, and caches the free slots of its word into the class's cache. `None`
-    /// where memory has run out.
-    pub fn refill(self, class: ClassId) -> Result<Option<*mut u8>, Misuse> {
-        self.tick()?;
-        let cache = self.cache(class);
-        loop {
-            match self.refill_from_active(class, cache) {
-                Ok(Some(slot)) => return Ok(Some(slot.as_ptr())),
-                Ok(None) => {}
-                Err(misuse) => {
-                    self.record_error(misuse);
-                    if let Some(slab) = self.active(class) {
-                        self.collect(slab)?;
-                    }
-                    continue;
-                }
-            }
-            if let Some(slab) = self.active(class) {
-                if !self.retire(slab)? {
-                    continue;
-                }
-            }
-            match self.next_slab(class)? {
-                Some(slab) => self.activate(slab),
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// The common part of [`HeapRef::refill`]: caches the next word of the active slab and takes its first slot. Where
-    /// something is wrong, the other one finds it again. `cache` is that of `class`. About sixty instructions.
-    #[inline(always)]
-    pub fn next_word(self, class: ClassId, cache: &SlotCache) -> NextWord {
-        let ticks = self.ticks.get();
-        let Some(this) = self.classes.get(class.index()) else {
-            return NextWord::Elsewhere;
-        };
-        let slab = this.active.get();
-        if ticks.is_multiple_of(TICK_EVERY) || !slab.is_some() {
-            return NextWord::Elsewhere;
-        }
-        let slab = self.table().get(slab);
-        cache.hide();
-        let cursor = this.cursor.get() as usize;
-        let Some((word, bits)) = slab.next_word(cursor) else {
-            return NextWord::UsedUp;
-        };
-        // One branch, not two: whether the round is over cannot be predicted.
-        let over = unlinked(u64::from(word > cursor).wrapping_sub(1));
-        if this.partial.any() & over as u32 != 0 {
-            return NextWord::RoundOver;
-        }
-        self.ticks.set(ticks.wrapping_add(1));
-        match self.take_word(this, slab, (word, bits), class, cache) {
-            Some(slot) => NextWord::Taken(slot),
-            None => NextWord::Elsewhere,
-        }
-    }
-
-    /// The common half of [`HeapRef::next_word`], for the class whose cache lies at `offset` bytes into the block: the
-    /// slot, or one of [`arch::REFILL_ELSEWHERE`] and its like.
-    ///
-    /// # Safety
-    /// `thread` is the block of the heap's thread, and one of [`ThreadCache::caches`] lies there.
-    #[inline(always)]
-    pub unsafe fn next_word_at(self, thread: &ThreadCache, offset: usize) -> *mut u8 {
-        let (block, heap) = (ptr::from_ref(thread), ptr::from_ref(self.heap));
-        let table = self.table().as_ptr();
-        // SAFETY: the caller vouches for the block and the offset. `Places` tells where the heap has what. Its active slabs
-        // are its own, and have headers in the table.
-        unsafe {
-            arch::refill::<Places>(
-                block.cast_mut().cast(),
-                offset,
-                heap.cast_mut().cast(),
-                table.cast(),
-            )
-        }
-    }
-
-    /// As [`HeapRef::next_word`], where the active slab is used up: of the slab whose turn is next. `None` where that is
-    /// not all there is to do.
-    #[inline(always)]
-    pub fn refill_from_next(self, class: ClassId, cache: &SlotCache) -> Option<NonNull<u8>> {
-        let this = self.classes.get(class.index())?;
-        let (slab, next) = (self.active(class)?, this.partial.first(self.table())?);
-        cache.hide();
-        let frees_left = slab.frees_left.get();
-        compiler_fence(SeqCst); // before the bits are read
-        if slab.next_word(0).is_some() || !this.may_change(self.backend, class, next) {
-            return None;
-        }
-        self.ticks.set(self.ticks.get().wrapping_add(1));
-        let next = self.change(this, slab, frees_left)?;
-        self.begin_round(this, next, class, cache)
-    }
-
-    /// As [`HeapRef::refill_from_next`], where the active slab has free slots left, and all of its words had their turn:
-    /// of the slab whose turn is next if that has far more, and of the active one otherwise.
-    #[inline(always)]
-    pub fn refill_after_round(self, class: ClassId, cache: &SlotCache) -> Option<NonNull<u8>> {
-        let this = self.classes.get(class.index())?;
-        let (slab, next) = (self.active(class)?, this.partial.first(self.table())?);
-        cache.hide();
-        self.ticks.set(self.ticks.get().wrapping_add(1));
-        let (free, before) = match class {
-            PAIR => count_steadily(slab),
-            _ => count_steadily_by(slab, SlabPtr::count_free_in_one),
-        };
-        if !is_outdone(slab, free, next) || !this.may_change(self.backend, class, next) {
-            let (word, bits) = slab.next_word(this.cursor.get() as usize)?;
-            return self.take_word(this, slab, (word, bits), class, cache);
-        }
-        self.put_off(this, slab, free, before);
-        let next = this.next_partial(self.table())?;
-        self.begin_round(this, next, class, cache)
-    }
-
-    /// `next` becomes the active slab of the class `this`, and its first word is cached.
-    #[inline(always)]
-    fn begin_round(
-        self,
-        this: &Class,
-        next: SlabPtr,
-        class: ClassId,
-        cache: &SlotCache,
-    ) -> Option<NonNull<u8>> {
-        let words = next.words();
-        self.activate_in(this, next, words);
-        let found = next.next_word(words - 1)?;
-        self.take_word(this, next, found, class, cache)
-    }
-
-    /// Caches the free slots `bits` of `word` of the active slab and takes the first. `None` where more is to be done.
-    #[inline(always)]
-    fn take_word(
-        self,
-        this: &Class,
-        slab: SlabPtr,
-        (word, bits): (usize, u64),
-        class: ClassId,
-        cache: &SlotCache,
-    ) -> Option<NonNull<u8>> {
-        if slab.remote_at(word, class).load(Relaxed) & bits != 0 {
-            return None;
-        }
-        let slot = self.check_out(slab, cache, word, bits)?;
-        this.cursor.set(word as u8);
-        Some(slot)
-    }
-
-    /// `slab`, the active one of the class `this`, of whose slots `free` are free, waits for its turn again. Its
-    /// `frees_left` was `before` when they were counted.
-    #[inline(always)]
-    fn put_off(self, this: &Class, slab: SlabPtr, free: usize, before: i32) {
-        this.active.set(SlabId::NONE);
-        self.account(slab, free);
-        let slots = slab.slots();
-        slab.set_state(State::Partial);
-        set_frees(slab, frees_until_event(slab, slots, slots - free), before);
-        this.partial.push_back(slab);
-    }
-
-    /// Both short ways of [`HeapRef::refill`], one after the other.
-    #[inline(never)]
-    pub fn refill_short(self, class: ClassId, cache: &SlotCache) -> Option<NonNull<u8>> {
-        match self.next_word(class, cache) {
-            NextWord::Taken(slot) => Some(slot),
-            NextWord::UsedUp => self.refill_from_next(class, cache),
-            NextWord::RoundOver => self.refill_after_round(class, cache),
-            NextWord::Elsewhere => None,
-        }
-    }
-
-    /// Checks out the next word of the active slab and takes its first slot. `None` if it has no free slot, or there is
-    /// none.
-    fn refill_from_active(
-        self,
-        class: ClassId,
-        cache: &SlotCache,
-    ) -> Result<Option<NonNull<u8>>, Misuse> {
-        let Some(slab) = self.active(class) else {
-            return Ok(None);
-        };
-        cache.hide();
-        let cursor = &self.classes[class.index()].cursor;
-        let Some((word, bits)) = slab.next_word(cursor.get() as usize) else {
-            return Ok(None);
-        };
-        refuse_twice(slab, word, bits)?;
-        let bits = self.pass_samples(slab, word, bits);
-        self.count_slots(arch::count_ones(bits));
-        cursor.set(word as u8);
-        Ok(Some(self.fill_cache(slab, cache, word, bits, slab.size())))
-    }
-
-    /// Counts the free slots `bits` of `word` as handed out, caches them and takes the first. `None`, and nothing was
-    /// done, where the profile asks for the long way.
-    #[inline(always)]
-    fn check_out(
-        self,
-        slab: SlabPtr,
-        cache: &SlotCache,
-        word: usize,
-        bits: u64,
-    ) -> Option<NonNull<u8>> {
-        let size = slab.size();
-        let count = arch::count_ones(bits);
-        if !self.count(slab, count * size as u64) {
-            return self.cache_warily(slab, cache, word, bits);
-        }
-        self.count_slots(count);
-        Some(self.fill_cache(slab, cache, word, bits, size))
-    }
-
-    /// `slab`, the active one of the class `this`, is used up: the one whose turn is next is to become active instead.
-    #[inline(always)]
-    fn change(self, this: &Class, slab: SlabPtr, frees_left: i32) -> Option<SlabPtr> {
-        this.active.set(SlabId::NONE);
-        self.fill_up(slab, frees_left);
-        this.next_partial(self.table())
-    }
-
-    /// Takes the lowest of the free slots `bits`, which were counted, and puts the others into the cache. In this order:
-    /// a signal handler that allocates in between finds an empty cache, or a whole one.
-    #[inline(always)]
-    fn fill_cache(
-        self,
-        slab: SlabPtr,
-        cache: &SlotCache,
-        word: usize,
-        bits: u64,
-        size: usize,
-    ) -> NonNull<u8> {
-        let rest = bits & (bits - 1);
-        let free = slab.free_at(word);
-        xor_owned(free, bits ^ rest);
-        let base = (slab.base() + word * WORD_SLOTS * size) as *mut u8;
-        cache.word.set(free);
-        cache.base.set(base);
-        cache.size.set(size);
-        compiler_fence(Release);
-        cache.bits.set(rest);
-        let slot = base.wrapping_add(bits.trailing_zeros() as usize * size);
-        // SAFETY: a slot lies in the heap, where address 0 is not.
-        unsafe { NonNull::new_unchecked(slot) }
-    }
-
-    /// The slab that `class` takes slots from, and the number of the first slot of the word that is checked
-    /// out of it.
-    #[inline]
-    pub fn cached_word(self, class: ClassId) -> Option<(SlabPtr, Slot)> {
-        let word = self.classes[class.index()].cursor.get() as usize;
-        Some((self.active(class)?, Slot::in_word(word, 0)))
-    }
-
-    /// Lets the next refill of `class` begin its search at another word: `random` chooses which.
-    #[inline]
-    pub fn shuffle(self, class: ClassId, random: usize) {
-        if let Some(slab) = self.active(class) {
-            let cursor = random % slab.words().max(1);
-            self.classes[class.index()].cursor.set(cursor as u8);
-        }
-    }
-
-    #[inline]
-    fn activate(self, slab: SlabPtr) {
-        self.activate_in(&self.classes[slab.class().index()], slab, slab.words());
-    }
-
-    /// `slab`, of `words` bitmap words, is the one that its class `this` takes slots from.
-    #[inline(always)]
-    fn activate_in(self, this: &Class, slab: SlabPtr, words: usize) {
-        slab.set_state(State::Active);
-        self.count_no_frees(slab);
-        self.remind(slab);
-        this.active.set(slab.id());
-        this.cursor.set(words as u8 - 1);
-    }
-
-    /// No event follows from frees into `slab` from now on.
-    #[inline(always)]
-    fn count_no_frees(self, slab: SlabPtr) {
-        slab.frees_left.set(FREES_UNCOUNTED);
-        self.keeps_nothing.set(false);
-    }
-
-    /// The active slab has no slot left. False where others have freed many of its slots meanwhile, or a signal handler
-    /// any: it stays the active one.
-    fn retire(self, slab: SlabPtr) -> Result<bool, Misuse> {
-        let this = &self.classes[slab.class().index()];
-        if this.shared.get() {
-            return self.retire_shared(slab);
-        }
-        let frees_left = slab.frees_left.get();
-        compiler_fence(SeqCst); // before the bits are read
-        if slab.next_word(0).is_some() {
-            return Ok(false);
-        }
-        this.active.set(SlabId::NONE);
-        self.fill_up(slab, frees_left);
-        Ok(true)
-    }
-
-    /// As [`HeapRef::retire`], of a slab that was shared, and is again: this heap does not keep what others free in it.
-    fn retire_shared(self, slab: SlabPtr) -> Result<bool, Misuse> {
-        if slab.owner.load(Relaxed) != self.me() {
-            self.collect(slab)?;
-        }
-        let free = slab.count_free();
-        if free != 0 && free >= slab.slots() / GOES_ON_PART {
-            return Ok(false);
-        }
-        self.classes[slab.class().index()].active.set(SlabId::NONE);
-        slab.set_state(State::Unlisted);
-        // A slab of the process's list is not in this heap's account of spare slots.
-        let this = &self.classes[slab.class().index()];
-        let spare = this.spare.get();
-        self.leave(slab, Listing::Shared)?;
-        this.spare.set(spare);
-        Ok(true)
-    }
-
-    /// A slab on no list had no free slot after its `frees_left` was read: it is whose who frees into it first, from
-    /// now on, unless others' frees wait. A signal handler may have freed since, which `frees_left` shows.
-    #[inline(always)]
-    fn fill_up(self, slab: SlabPtr, frees_left: i32) {
-        // A slab that was full before was not accounted for anew at its first free.
-        if slab.slots.load(Relaxed) != slab.counted.load(Relaxed) {
-            self.account(slab, 0);
-        }
-        slab.set_state(State::Unlisted);
-        add_owned(&slab.frees_left, frees_left.wrapping_neg());
-        if !self.can_open(slab) || !remote::open(slab, self.me()) {
-            self.keep_full(slab);
-        }
-    }
-
-    /// A full slab that cannot become nobody's stays this heap's.
-    #[cold]
-    #[inline(never)]
-    fn keep_full(self, slab: SlabPtr) {
-        self.classes[slab.class().index()].full.push(slab);
-        slab.set_state(State::Full);
-        add_owned(&slab.frees_left, 1);
-        if slab.frees_left.get() <= 0 {
-            self.requeue_full(slab);
-        }
-    }
-
-    /// Whether a full slab may become nobody's. Not while it is queued here: whoever claims it could not be told of
-    /// frees until this heap drains.
-    #[inline(always)]
-    fn can_open(self, slab: SlabPtr) -> bool {
-        slab.frees_left.get() == 0 && !remote::is_queued(slab) && !self.arena.get()
-    }
-
-    /// A slab with free slots: see the module's order. Unlisted, owned by this heap.
-    fn next_slab(self, class: ClassId) -> Result<Option<SlabPtr>, Misuse> {
-        let this = &self.classes[class.index()];
-        let table = self.table();
-        this.shared.set(false);
-        let lean = |next: SlabPtr| live_of_waiting(next) > next.slots() - next.slots() / 8;
-        let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
-        if !self.queue.is_empty() && this.partial.first(table).is_none_or(waits) {
-            self.drain()?;
-        }
-        if this.partial.first(table).is_none_or(lean) && !self.arena.get() {
-            if let Some(slab) = self.adopt(class)? {
-                return Ok(Some(slab));
-            }
-        }
-        if let Some(next) = this.partial.first(table) {
-            let spare = self.spare_to_draw(next).or_else(|| {
-                let spare = this.spare_for(next);
-                (spare >= SPARE_SLOTS).then_some(spare)
-            });
-            if let Some(spare) = spare.filter(|_| self.queue.is_empty()) {
-                // Free slots that serve last come before new ones.
-                if let Some(slab) = this.sparse.pop(table) {
-                    return Ok(Some(slab));
-                }
-                if let Some(slab) = self.new_slab(class, spare) {
-                    this.spare.set(this.spare.get() + slab.slots() as u32);
-                    return Ok(Some(slab));
-                }
-            }
-            return Ok(this.next_partial(table));
-        }
-        if let Some(slab) = this.sparse.pop(table) {
-            return Ok(Some(slab));
-        }
-        this.spare.set(0);
-        self.backend.abandoned.forget_spare(class);
-        Ok(self.new_slab(class, usize::MAX))
-    }
-
-    /// The next [`HeapRef::refill`] carves spare slots, if its class may have more: slots are drawn at random, and
-    /// again and again there were few to draw among. So few that nearly each call would change slabs.
-    pub fn widen_choice(&self) {
-        self.lacks_choice.set(true);
-    }
-
-    /// How many slots a new slab may have that is carved to draw among, although `slab` waits.
-    fn spare_to_draw(&self, slab: SlabPtr) -> Option<usize> {
-        if !self.lacks_choice.take() || slab.count_free() > slab.slots() / DRAWN_PART {
-            return None;
-        }
-        let this = &self.classes[slab.class().index()];
-        let all = this.owned.get() as usize * slab.slots();
-        let most = (all / DRAWN_PART).min(DRAWN_BYTES / slab.size());
-        let spare = most.saturating_sub(this.spare.get() as usize);
-        (spare >= DRAWN_LEAST).then_some(spare)
-    }
-
-    /// A slab of the process's list, which no heap counts as its own: so what spare slots there may be in the class is for
-    /// all heaps together.
-    fn adopt(self, class: ClassId) -> Result<Option<SlabPtr>, Misuse> {
-        let this = &self.classes[class.index()];
-        let adopted = self.backend.abandoned.adopt(self.table(), class, self.me());
-        let Some((slab, how)) = adopted else {
-            return Ok(None);
-        };
-        this.own();
-        self.collect(slab)?;
-        slab.frees_left
-            .set((slab.slots() - slab.count_free()) as i32);
-        let counters = self.backend.meta.counters();
-        let slabs = counters::read(&counters.slabs[class.index()]);
-        let all = slabs * slab.slots();
-        let part = spare_part(all);
-        let nearly_full = is_nearly_full(slab, part);
-        this.note_fill(nearly_full);
-        let heaps = counters.heaps.load(Relaxed).max(1) as usize;
-        let patience = (slabs * ROUNDS as usize / heaps).max(PATIENCE as usize);
-        if nearly_full && this.nearly_full.get() as usize >= patience {
-            let spare = (all / part).saturating_sub(self.backend.abandoned.spare(class));
-            let carve = || {
-                let carved = self.new_slab(class, spare)?;
-                self.backend.abandoned.add_spare(class, carved.slots());
-                Some(carved)
-            };
-            let more = (spare >= SPARE_SLOTS).then(|| this.sparse.pop(self.table()).or_else(carve));
-            if let Some(more) = more.flatten() {
-                self.requeue(slab)?;
-                return Ok(Some(more));
-            }
-        }
-        this.shared.set(how != Listing::Listed);
-        Ok(Some(slab))
-    }
-
-    /// A new slab, of at most `most` slots where a slab can be as small.
-    fn new_slab(self, class: ClassId, most: usize) -> Option<SlabPtr> {
-        let this = &self.classes[class.index()];
-        let mut pages = slab_pages(class, this.grown.get() as usize);
-        if self.backend.draws() {
-            pages = pages.max(slab_pages_with(class, DRAWN_SLOTS));
-        }
-        while pages > slab_pages(class, 0) && slots_in(class, pages) > most {
-            pages = (pages / 2).max(slab_pages(class, 0));
-        }
-        let smallest = slab_pages(class, 0);
-        let new_slab = |pages| self.backend.new_slab(&shape_of(class, pages), self.me());
-        if self.backend.pages.is_refused() {
-            pages = smallest;
-        }
-        if self.is_silent() {
-            return self.new_slab_at_hand(class, pages);
-        }
-        // Small slabs would take more guard pages and headers than what waits for other classes can spare: that gives
-        // way first.
-        let gives_way = || !self.takes_smaller.get() && self.backend.pages.can_give_up();
-        let (slab, fresh) = new_slab(pages).or_else(|| match pages == smallest || gives_way() {
-            true => None,
-            false => new_slab(smallest),
-        })?;
-        if fresh && class.index() >= LOCAL_CLASSES && !self.backend.draws() {
-            slab.set_flags(UNTOUCHED);
-        }
-        self.begin_slab(slab);
-        if fresh {
-            self.give_way_to(slab.pages());
-        }
-        Some(slab)
-    }
-
-    /// As [`HeapRef::new_slab`] of a silent heap: where there is no room for `pages` pages, that is owed.
-    #[cold]
-    #[inline(never)]
-    fn new_slab_at_hand(self, class: ClassId, pages: usize) -> Option<SlabPtr> {
-        let shape = shape_of(class, pages);
-        let Some(slab) = self.backend.pages.new_slab_at_hand(&shape, self.me()) else {
-            self.owe_room(class, pages);
-            return None;
-        };
-        self.begin_slab(slab);
-        Some(slab)
-    }
-
-    /// Notes that the heap has the new `slab`.
-    fn begin_slab(self, slab: SlabPtr) {
-        let class = slab.class();
-        let this = &self.classes[class.index()];
-        self.takes_smaller.set(false);
-        this.own();
-        self.note_taken(SLABS, slab.pages() * PAGE);
-        self.take_released(slab);
-        this.grown.set(this.grown.get() + 1);
-        counters::add(&self.backend.meta.counters().slabs[class.index()], 1);
-        self.flush_stats();
-    }
-}
-
-/// What a slab of `pages` pages for slots of `class` is made as.
-fn shape_of(class: ClassId, pages: usize) -> Shape {
-    let size = size_of_class(class);
-    Shape {
-        class,
-        size,
-        recip: reciprocal(size as u32),
-        slots: slots_in(class, pages),
-        pages,
-        align: 1,
-    }
-}
-
-/// A slot among the free ones `bits` that another thread has freed as well is a misuse.
-#[inline]
-fn refuse_twice(slab: SlabPtr, word: usize, bits: u64) -> Result<(), Misuse> {
-    let twice = slab.remote_word(word).load(Relaxed) & bits;
-    if twice != 0 {
-        return Err(overlap(slab, Overlap { word, bits: twice }));
-    }
-    Ok(())
 }
 
 /// The slot of `slab` at `addr`, which lies in one of its pages. A slab that has gone back meanwhile was freed by
@@ -1457,22 +753,4 @@ const TAGS: u64 = 1 << WATCHED_SHIFT;
 pub fn heap_of(local: &ThreadCache) -> Option<&Heap> {
     // SAFETY: set by `Backend::take_heap` to a heap that is never unmapped, for this thread alone.
     NonNull::new(local.heap.get().cast_mut()).map(|heap| unsafe { heap.cast::<Heap>().as_ref() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slab_is_nearly_full_as_a_division_would_tell() {
-        for part in [spare_part(1), spare_part(FEW_SLOTS), spare_part(16_384)] {
-            for slots in 1..=512 {
-                for free in 0..=slots {
-                    assert_eq!(is_less(free, slots, part), free < slots / part);
-                    let is_told_early = slots < 2 * LEAST_PART && free > 0;
-                    assert!(!is_told_early || free >= slots / part);
-                }
-            }
-        }
-    }
 }
