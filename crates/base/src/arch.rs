@@ -105,8 +105,8 @@ pub enum Freed {
 pub use registers::{copy_stack, registers};
 
 pub use machine::{
-    add_owned, count_all_ones, count_ones, learn, mark_free, pass_owned, prefetch, prefetch_write,
-    refill, thread_pointer, unlinked, xor_owned, Block,
+    add_owned, add_to_full, count_all_ones, count_ones, fill_owned, learn, mark_free, pass_owned,
+    prefetch, prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
 };
 
 /// Asks the kernel for call `number`: its result, or minus the error's number. By the instruction itself: a program
@@ -253,6 +253,7 @@ core::arch::global_asm!(
 mod machine {
     use super::*;
     use core::arch::asm;
+    use core::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
     use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
     /// Whether the processor has an instruction that counts bits: nobody has asked it, or the answer.
@@ -695,9 +696,7 @@ mod machine {
     #[inline(always)]
     pub fn prefetch(address: *const u8) {
         // SAFETY: a prefetch is a hint: it is valid for any address and changes no memory.
-        unsafe {
-            asm!("prefetcht0 [{0}]", in(reg) address, options(nostack, preserves_flags, readonly));
-        }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
 
     /// Asks for the cache line at `address` as one that no other processor has: it will be written to by an
@@ -759,6 +758,43 @@ mod machine {
         false
     }
 
+    /// Adds to a number of the calling thread's as [`add_owned`]: whether it is above zero then. Two instructions.
+    ///
+    /// # Safety
+    /// As of [`add_owned`].
+    #[inline(always)]
+    pub unsafe fn fill_owned(number: *mut i32, by: i32) -> bool {
+        // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
+        unsafe {
+            asm!(
+                "add dword ptr [{number}], {by:e}",
+                "jle {used_up}",
+                number = in(reg) number,
+                by = in(reg) by,
+                used_up = label { return false },
+                options(nostack)
+            );
+        }
+        true
+    }
+
+    /// Adds one to a number of the calling thread's, which stays where it is full. Two instructions.
+    ///
+    /// # Safety
+    /// `number` is the calling thread's, and aligned.
+    #[inline(always)]
+    pub unsafe fn add_to_full(number: *mut u16) {
+        // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
+        unsafe {
+            asm!(
+                "add word ptr [{number}], 1",
+                "sbb word ptr [{number}], 0",
+                number = in(reg) number,
+                options(nostack)
+            );
+        }
+    }
+
     /// Adds to a number of the calling thread's: one instruction, so that no signal handler of the thread's
     /// changes it between a load and a store.
     ///
@@ -781,8 +817,8 @@ mod machine {
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(miri)))]
 mod machine {
     pub use super::portable::{
-        add_owned, count_all_ones, count_ones, learn, mark_free, pass_owned, prefetch,
-        prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
+        add_owned, add_to_full, count_all_ones, count_ones, fill_owned, learn, mark_free,
+        pass_owned, prefetch, prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
     };
     use core::arch::asm;
 
@@ -816,8 +852,8 @@ mod machine {
 mod machine {
     extern crate std;
     pub use super::portable::{
-        add_owned, count_all_ones, count_ones, learn, mark_free, pass_owned, prefetch,
-        prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
+        add_owned, add_to_full, count_all_ones, count_ones, fill_owned, learn, mark_free,
+        pass_owned, prefetch, prefetch_write, refill, thread_pointer, unlinked, xor_owned, Block,
     };
     use super::BLOCK_BYTES;
     use core::cell::UnsafeCell;
@@ -1083,6 +1119,29 @@ pub mod portable {
     pub unsafe fn add_owned(number: *mut i32, by: i32) {
         // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
         unsafe { AtomicI32::from_ptr(number) }.fetch_add(by, Relaxed);
+    }
+
+    /// Adds to a number of the calling thread's as [`add_owned`]: whether it is above zero then.
+    ///
+    /// # Safety
+    /// As of [`add_owned`].
+    #[inline(always)]
+    pub unsafe fn fill_owned(number: *mut i32, by: i32) -> bool {
+        // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
+        unsafe { AtomicI32::from_ptr(number) }
+            .fetch_add(by, Relaxed)
+            .wrapping_add(by)
+            > 0
+    }
+
+    /// Adds one to a number of the calling thread's, which stays where it is full.
+    ///
+    /// # Safety
+    /// `number` is the calling thread's, and aligned.
+    #[inline(always)]
+    pub unsafe fn add_to_full(number: *mut u16) {
+        // SAFETY: the caller guarantees that the number is aligned and the calling thread's.
+        unsafe { number.write(number.read().saturating_add(1)) }
     }
 
     /// Flips `bits` in a word that only the calling thread stores to, while others may load it. Atomic, so that a

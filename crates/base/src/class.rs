@@ -54,6 +54,16 @@ impl ClassId {
         self.0 >= CLASSES
     }
 
+    /// It as one of the classes above the thread-local ones, if it is one.
+    #[inline(always)]
+    pub const fn upper(self) -> Option<UpperClass> {
+        let above = self.0.wrapping_sub(LOCAL_CLASSES);
+        if above < UPPER_CLASSES {
+            return Some(UpperClass(above));
+        }
+        None
+    }
+
     /// The classes of slabs with many slots: all but [`SPAN`], from the smallest.
     #[inline(always)]
     pub fn all() -> impl Iterator<Item = ClassId> {

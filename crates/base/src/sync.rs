@@ -24,7 +24,13 @@ pub unsafe fn load_unsynchronized(word: &AtomicUsize) -> usize {
 }
 
 #[cfg(not(loom))]
-pub use crate::arch::unlinked;
+pub use crate::arch::{count_ones, unlinked};
+
+/// How many of `bits` are set.
+#[cfg(loom)]
+pub fn count_ones(bits: u64) -> u64 {
+    u64::from(bits.count_ones())
+}
 
 /// Flips `bits` in a word that only the calling thread writes. Others read it.
 #[cfg(not(loom))]
@@ -70,6 +76,22 @@ pub fn pass_owned(count: &core::cell::Cell<u64>, by: u64) -> bool {
 pub fn add_owned(number: &core::cell::Cell<i32>, by: i32) {
     // SAFETY: the borrow keeps the number alive, and a `Cell` belongs to one thread.
     unsafe { crate::arch::add_owned(number.as_ptr(), by) };
+}
+
+/// As [`add_owned`]: whether the number is above zero then.
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn fill_owned(number: &core::cell::Cell<i32>, by: i32) -> bool {
+    // SAFETY: the borrow keeps the number alive, and a `Cell` belongs to one thread.
+    unsafe { crate::arch::fill_owned(number.as_ptr(), by) }
+}
+
+/// Adds one to a number that only the calling thread writes. It stays where it is full.
+#[cfg(not(loom))]
+#[inline(always)]
+pub fn add_to_full(number: &core::cell::Cell<u16>) {
+    // SAFETY: the borrow keeps the number alive, and a `Cell` belongs to one thread.
+    unsafe { crate::arch::add_to_full(number.as_ptr()) }
 }
 
 /// Adds to a number that only the calling thread writes.

@@ -15,7 +15,7 @@
 
 use crate::class::{fit, ClassId, Fit, PAIR, SPAN};
 use crate::owner::{AtomicOwner, Owner, RELEASED};
-use crate::sync::{AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
+use crate::sync::{count_ones, AtomicU16, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use crate::units::{SlabId, Slot, LINE, PAIR_WORDS, WORDS, WORD_SLOTS};
 use core::cell::Cell;
@@ -485,7 +485,7 @@ impl SlabPtr {
     #[inline]
     pub fn count_free(self) -> usize {
         let words = self.words();
-        let ones = |word| self.free_word(word).load(Relaxed).count_ones() as usize;
+        let ones = |word| count_ones(self.free_word(word).load(Relaxed)) as usize;
         (0..words).map(ones).sum::<usize>() + self.slots() - words * WORD_SLOTS
     }
 
@@ -690,6 +690,12 @@ impl<const LINKS: usize> List<LINKS> {
         table.find(self.head.get())
     }
 
+    /// The number of the first slab.
+    #[inline(always)]
+    pub fn first_id(&self) -> SlabId {
+        self.head.get()
+    }
+
     /// The slab after `slab`.
     pub fn after(&self, slab: SlabPtr) -> Option<SlabPtr> {
         slab.other(slab.link(LINKS, BEHIND))
@@ -708,6 +714,19 @@ impl<const LINKS: usize> List<LINKS> {
         slab.set_link(LINKS, BEFORE, last);
         slab.set_link(LINKS, BEHIND, SlabId::NONE);
         match slab.other(last) {
+            Some(last) => last.set_link(LINKS, BEHIND, id),
+            None => self.head.set(id),
+        }
+    }
+
+    /// As [`List::push_back`], of a slab of `table`.
+    #[inline(always)]
+    pub fn push_back_in(&self, table: SlabTable, slab: SlabPtr) {
+        let id = slab.id();
+        let last = self.tail.replace(id);
+        slab.set_link(LINKS, BEFORE, last);
+        slab.set_link(LINKS, BEHIND, SlabId::NONE);
+        match table.find(last) {
             Some(last) => last.set_link(LINKS, BEHIND, id),
             None => self.head.set(id),
         }
@@ -742,10 +761,9 @@ impl<const LINKS: usize> List<LINKS> {
         }
     }
 
-    /// Takes the first slab out. Gives the one after it as well.
-    #[inline]
-    pub fn pop_front(&self, table: SlabTable) -> Option<(SlabPtr, Option<SlabPtr>)> {
-        let slab = self.first(table)?;
+    /// Takes `slab`, which is the first one, out. Gives the one after it.
+    #[inline(always)]
+    pub fn take_first(&self, table: SlabTable, slab: SlabPtr) -> Option<SlabPtr> {
         let next = slab.link(LINKS, BEHIND);
         self.head.set(next);
         let next = table.find(next);
@@ -753,7 +771,7 @@ impl<const LINKS: usize> List<LINKS> {
             Some(next) => next.set_link(LINKS, BEFORE, SlabId::NONE),
             None => self.tail.set(SlabId::NONE),
         }
-        Some((slab, next))
+        next
     }
 
     /// Forgets all, without touching the slabs.

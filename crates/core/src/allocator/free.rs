@@ -15,33 +15,33 @@ use crate::remote::{self, Given, Next};
 use crate::slab::SlabPtr;
 use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
-use crate::tls::{mark_busy, Thread, ThreadCache};
+use crate::tls::{mark_busy, mark_first, Thread, ThreadCache};
 use crate::units::Slot;
 use core::ffi::c_void;
 use core::ptr;
 
-/// The commonest frees that the fast path does not do.
-enum Common {
-    /// Into a slab that is full, and was the thread's when it became so.
-    OwnFull(SlabPtr),
-    /// Into one that is another heap's, or that all share.
-    Others(SlabPtr),
-}
-
-/// Whether the free of `block`, which lies in the window that `hot` tells of, is one of the commonest. A hardened thread,
-/// and one without a heap, has the owner word of nobody, whose full slabs are those of ended threads.
+/// The slab that `block` lies in, in the window that `hot` tells of, if it is another heap's, or all share it. A hardened
+/// thread, and one without a heap, has the owner word of nobody, whose full slabs are those of ended threads.
 #[inline(always)]
-fn common_case(hot: &Hot, block: *mut u8, thread: &ThreadCache) -> Option<Common> {
+fn slab_of_others(hot: &Hot, block: *mut u8, thread: &ThreadCache) -> Option<SlabPtr> {
     let me = thread.me.get();
     if me.is_none() {
         return None;
     }
     let slab = hot.slab_at(block as usize)?;
     let owner = slab.owner.load(SeqCst);
-    if owner == me.with_full() {
-        return Some(Common::OwnFull(slab));
-    }
-    remote::is_marked_by(owner, me).then_some(Common::Others(slab))
+    remote::is_marked_by(owner, me).then_some(slab)
+}
+
+/// What became of a free by [`Allocator::free_into_own`].
+enum Common {
+    Done,
+    /// The slab is one of slots up to 1 KiB, full, and was the thread's when it became so. Nothing was done.
+    OwnFull(SlabPtr),
+    /// It is another heap's, or all share it. Nothing was done.
+    Others(SlabPtr),
+    /// Nothing was done: it is no such slab, or there is more to do.
+    Elsewhere,
 }
 
 impl<O: Os> Allocator<O> {
@@ -86,9 +86,8 @@ impl<O: Os> Allocator<O> {
         match unsafe { thread.free(ptr::from_ref(beyond).cast(), block as usize) } {
             Freed::Done => {}
             Freed::Event => {
-                if let Some(slab) = beyond.slab_at(block as usize) {
-                    self.frees_used_up(slab, thread.block());
-                }
+                let slab = beyond.slab_within(block as usize);
+                self.frees_used_up(slab, thread.block());
             }
             Freed::Misuse => self.free_misuse(block),
             Freed::Elsewhere | Freed::Far => self.free_far_slow(block, thread.block()),
@@ -98,10 +97,18 @@ impl<O: Os> Allocator<O> {
     /// A block that is not in the first window, nor in a slab of the thread's own in the second one.
     #[inline(never)]
     fn free_far_slow(&self, block: *mut u8, thread: &ThreadCache) {
-        match common_case(&self.backend.pages.beyond, block, thread) {
-            Some(Common::OwnFull(slab)) => return self.free_into_own_full(block, thread, slab),
-            Some(Common::Others(slab)) => return self.free_into_others(block, thread, slab),
-            None => {}
+        match self.free_into_own(&self.backend.pages.beyond, block, thread) {
+            Common::Done => self.stir(),
+            Common::OwnFull(slab) => self.free_into_own_full(block, thread, slab),
+            Common::Others(slab) => self.free_into_others(block, thread, slab),
+            Common::Elsewhere => self.free_far_otherwise(block, thread),
+        }
+    }
+
+    #[inline(never)]
+    fn free_far_otherwise(&self, block: *mut u8, thread: &ThreadCache) {
+        if let Some(slab) = slab_of_others(&self.backend.pages.beyond, block, thread) {
+            return self.free_into_others(block, thread, slab);
         }
         if self.hard.is_on() {
             return self.free_hardened(block as usize, thread);
@@ -112,7 +119,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// A block that is not in a slab of the thread's own as it stands.
+    /// A block that is not in a slab of the thread's own as it stands. What follows comes last, so that no register is
+    /// saved for it.
     #[cold]
     #[inline(never)]
     fn free_slow(&self, block: *mut u8, thread: &ThreadCache) {
@@ -122,10 +130,19 @@ impl<O: Os> Allocator<O> {
                 return self.free_hardened_of(block as usize, thread, hardened);
             }
         }
-        match common_case(&self.backend.pages.hot, block, thread) {
-            Some(Common::OwnFull(slab)) => return self.free_into_own_full(block, thread, slab),
-            Some(Common::Others(slab)) => return self.free_into_others(block, thread, slab),
-            None => {}
+        match self.free_into_own(&self.backend.pages.hot, block, thread) {
+            Common::Done => self.stir(),
+            Common::OwnFull(slab) => self.free_into_own_full(block, thread, slab),
+            Common::Others(slab) => self.free_into_others(block, thread, slab),
+            Common::Elsewhere => self.free_otherwise(block, thread),
+        }
+    }
+
+    /// As `free_slow`, where that is none of the commonest cases, or the thread is in a slow path already.
+    #[inline(never)]
+    fn free_otherwise(&self, block: *mut u8, thread: &ThreadCache) {
+        if let Some(slab) = slab_of_others(&self.backend.pages.hot, block, thread) {
+            return self.free_into_others(block, thread, slab);
         }
         if self.hard.is_on() {
             return self.free_hardened_slow(block as usize, thread);
@@ -148,7 +165,7 @@ impl<O: Os> Allocator<O> {
         let (owner, me) = (slab.owner.load(Relaxed), thread.me.get());
         if owner == me {
             self.free_own(thread, slab, block);
-        } else if owner == me.with_full() {
+        } else if owner == me.with_full() && !self.has_forked() {
             self.free_into_own_full(block, thread, slab);
         } else if owner == RELEASED {
             self.free_apart(block, thread);
@@ -172,19 +189,50 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// A block in a full slab that this thread owned last: the common half of [`Allocator::free_into_full`]. What follows
-    /// comes last, so that no register is saved for it.
+    /// Frees a block in the window that `hot` tells of, in a full slab of slots above 1 KiB that this thread owned last: the
+    /// common half of [`Allocator::free_into_full`]. Finds out whether it is another of the commonest cases.
+    #[inline(always)]
+    fn free_into_own(&self, hot: &Hot, block: *mut u8, thread: &ThreadCache) -> Common {
+        let Some(heap) = heap_at_hand(thread) else {
+            return Common::Elsewhere;
+        };
+        let Some(slab) = hot.slab_at(block as usize) else {
+            return Common::Elsewhere;
+        };
+        let (owner, me) = (slab.owner.load(SeqCst), heap.me());
+        if owner != me.with_full() {
+            return match remote::is_marked_by(owner, me) {
+                true => Common::Others(slab),
+                false => Common::Elsewhere,
+            };
+        }
+        if self.has_forked() {
+            return Common::Elsewhere;
+        }
+        let Some(upper) = slab.class().upper() else {
+            return Common::OwnFull(slab);
+        };
+        mark_first!(thread => busy);
+        if let Some(_inside) = heap.come_in(busy) {
+            let offset = block as usize - slab.base();
+            let heap = heap.on(&self.backend);
+            if heap.free_into_own_full_upper(slab, owner, upper, offset) {
+                return Common::Done;
+            }
+        }
+        Common::Elsewhere
+    }
+
+    /// A block in a full slab of slots up to 1 KiB that this thread owned last: the common half of
+    /// [`Allocator::free_into_full`]. What follows comes last, so that no register is saved for it.
     #[inline(never)]
     fn free_into_own_full(&self, block: *mut u8, thread: &ThreadCache, slab: SlabPtr) {
         let mut done = false;
-        // A fork is looked for first. So the compiler knows that the thread is not marked.
-        if !self.has_forked() {
-            if let Some(heap) = heap_at_hand(thread) {
-                mark_busy!(thread => busy);
-                let offset = block as usize - slab.base();
-                if let Some(_inside) = heap.come_in(busy) {
-                    done = heap.on(&self.backend).free_into_own_full(slab, offset);
-                }
+        if let Some(heap) = heap_at_hand(thread) {
+            mark_first!(thread => busy);
+            let offset = block as usize - slab.base();
+            if let Some(_inside) = heap.come_in(busy) {
+                done = heap.on(&self.backend).free_into_own_full(slab, offset);
             }
         }
         match done {
@@ -223,14 +271,13 @@ impl<O: Os> Allocator<O> {
 
     #[inline(always)]
     fn is_span_kept(&self, slab: SlabPtr, thread: &ThreadCache) -> bool {
-        // A fork is looked for first. So the compiler knows that the thread is not marked.
         if self.has_forked() {
             return false;
         }
         let Some(heap) = heap_at_hand(thread) else {
             return false;
         };
-        mark_busy!(thread => busy);
+        mark_first!(thread => busy);
         let inside = heap.come_in(busy);
         inside.is_some() && heap.on(&self.backend).span_freed_fast(slab)
     }
@@ -240,7 +287,7 @@ impl<O: Os> Allocator<O> {
     fn span_freed_at_tick(&self, slab: SlabPtr, thread: &ThreadCache) {
         let heap = heap_at_hand(thread).filter(|heap| heap.is_clock_due());
         let glanced = heap.is_some_and(|heap| {
-            mark_busy!(thread => busy);
+            mark_first!(thread => busy);
             self.come_in_and_glance(busy, heap)
         });
         if glanced && self.is_span_kept(slab, thread) {
@@ -256,7 +303,7 @@ impl<O: Os> Allocator<O> {
         let mut done = false;
         if !self.has_forked() {
             if let Some(heap) = heap_at_hand(thread) {
-                mark_busy!(thread => busy);
+                mark_first!(thread => busy);
                 let inside = heap.come_in(busy);
                 // A signal handler may have requeued it meanwhile, and even given it back.
                 done = inside.is_some()
@@ -313,7 +360,6 @@ impl<O: Os> Allocator<O> {
     #[inline(always)]
     fn free_to_rest(&self, thread: &ThreadCache, addr: usize) -> bool {
         let backend = &self.backend;
-        // First, so that the compiler knows that the thread is not marked.
         let waits = self.any_put_off.load(Relaxed) != 0 || self.has_forked();
         if waits || backend.profile.lists_some() {
             return false;
@@ -321,7 +367,7 @@ impl<O: Os> Allocator<O> {
         let Some(heap) = heap_at_hand(thread) else {
             return false;
         };
-        mark_busy!(thread);
+        mark_first!(thread);
         let Some(bytes) = backend.large.unmap_to_rest(&backend.meta, addr) else {
             return false;
         };
@@ -457,7 +503,7 @@ impl<O: Os> Allocator<O> {
         let mut done = false;
         if let Some(heap) = heap_at_hand(thread).filter(|_| exact) {
             if slab.holds(slot) && !self.has_forked() {
-                mark_busy!(thread => busy);
+                mark_first!(thread => busy);
                 let inside = heap.come_in(busy);
                 done = inside.is_some() && heap.on(&self.backend).free_into_full(slab, slot);
             }

@@ -31,7 +31,7 @@ use crate::occupancy::Sums;
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
-use crate::tls::{mark_busy, Busy, SlotCache, Thread, ThreadCache};
+use crate::tls::{mark_busy, mark_first, Busy, SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, LOCAL_MAX, SMALL_MAX, SPAN_MAX};
 use background::Background;
@@ -168,7 +168,7 @@ impl<O: Os> Allocator<O> {
         }
         let mut found = ptr::without_provenance_mut(REFILL_ELSEWHERE);
         if thread.busy.get() == 0 {
-            mark_busy!(thread);
+            mark_first!(thread);
             // After the mark nobody gives the thread another heap, which is read a second time.
             if let Some(heap) = heap_of(thread) {
                 // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
@@ -223,7 +223,7 @@ impl<O: Os> Allocator<O> {
             if let Some(slot) = heap.upper_cache_at(upper).take() {
                 return slot;
             }
-            return self.refill_upper(thread, size, upper);
+            return self.refill_upper(thread, heap, size, upper);
         }
         if size <= SPAN_MAX {
             if let Some(slab) = heap.take_active_span(size) {
@@ -245,7 +245,7 @@ impl<O: Os> Allocator<O> {
     #[inline(never)]
     fn malloc_kept_span(&self, thread: &ThreadCache, heap: &Heap, size: usize) -> *mut u8 {
         if thread.busy.get() == 0 {
-            mark_busy!(thread => busy);
+            mark_first!(thread => busy);
             if let Some(slab) = self.take_kept_span(busy, heap, size) {
                 return slab.base() as *mut u8;
             }
@@ -260,19 +260,47 @@ impl<O: Os> Allocator<O> {
         heap.on(&self.backend).take_binned(size)
     }
 
-    /// The cache of `upper` is used up: its slab's word is cached again.
+    /// The cache of `upper` is used up. The thread was not marked when its `heap` was looked up. What follows otherwise comes
+    /// last, so that no register is saved for it.
     #[inline(never)]
-    fn refill_upper(&self, thread: &ThreadCache, size: usize, upper: UpperClass) -> *mut u8 {
-        if let Some(heap) = heap_at_hand(thread) {
-            mark_busy!(thread => busy);
-            if !heap.is_clock_due() || self.come_in_and_glance(busy, heap) {
-                let slot = heap.on(&self.backend).refill_upper(busy, upper);
-                if let Some(slot) = slot {
+    fn refill_upper(
+        &self,
+        thread: &ThreadCache,
+        heap: &Heap,
+        size: usize,
+        upper: UpperClass,
+    ) -> *mut u8 {
+        {
+            mark_first!(thread => busy);
+            if !heap.is_clock_due() {
+                if let Some(slot) = heap.on(&self.backend).refill_upper(busy, upper) {
                     return slot.as_ptr();
                 }
             }
         }
-        self.malloc_upper_slow(thread, size)
+        self.change_upper(thread, size)
+    }
+
+    /// As `refill_upper`, where the clock is to be looked at, or there is more to do.
+    #[inline(never)]
+    fn change_upper(&self, thread: &ThreadCache, size: usize) -> *mut u8 {
+        let Some(heap) = heap_at_hand(thread) else {
+            return self.malloc_upper_slow(thread, size);
+        };
+        let upper = UpperClass::of(size);
+        let mut glanced = false;
+        {
+            mark_first!(thread => busy);
+            if heap.is_clock_due() {
+                glanced = self.come_in_and_glance(busy, heap);
+            } else if let Some(slot) = heap.on(&self.backend).change_upper(busy, upper) {
+                return slot.as_ptr();
+            }
+        }
+        match glanced {
+            true => self.refill_upper(thread, heap, size, upper),
+            false => self.malloc_upper_slow(thread, size),
+        }
     }
 
     #[cold]
@@ -320,7 +348,7 @@ impl<O: Os> Allocator<O> {
     fn refill(&self, class: ClassId, size: usize, align: usize, thread: &ThreadCache) -> *mut u8 {
         let mut outcome = NextWord::Elsewhere;
         if let Some(heap) = heap_at_hand(thread) {
-            mark_busy!(thread);
+            mark_first!(thread);
             let cache = cache_of(thread, heap, class);
             outcome = heap.on(&self.backend).next_word(class, cache);
         }
@@ -367,7 +395,7 @@ impl<O: Os> Allocator<O> {
         thread: &'a ThreadCache,
     ) -> *mut u8 {
         if let Some(heap) = heap_at_hand(thread) {
-            mark_busy!(thread => busy);
+            mark_first!(thread => busy);
             if let Some(_inside) = heap.come_in(busy) {
                 let cache = cache_of(thread, heap, class);
                 if let Some(slot) = refill(heap.on(&self.backend), class, cache) {

@@ -25,7 +25,8 @@ const LEAN_PART: usize = 8;
 /// Slabs looked at by one adoption, at most, before it takes what it finds.
 const LOOKS: usize = 8;
 
-/// Those of one class.
+/// Those of one class. As large as a slot cache, so that one product leads to both.
+#[repr(align(32))]
 struct Shelf {
     lists: Mutex<Lists>,
     count: AtomicU32,

@@ -1,18 +1,18 @@
 //! Freeing: requeuing slabs on their lists, and what other threads and exited ones have to do with it.
 
-use super::thin::{free_before, frees_until_event, is_thin, set_frees};
+use super::thin::{free_before, frees_after_first, frees_until_event, is_thin, set_frees};
 use super::{
     count_steadily, dead, overlap, place, remote_overlap, Backend, Heap, HeapRef, SHARED_PART,
     SLABS, WATCH_PAGES,
 };
-use crate::class::{slot_at, ClassId, PAIR};
+use crate::class::{slot_at, ClassId, UpperClass, PAIR};
 use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
 use crate::owner::{Listing, Owner, RELEASED};
 use crate::remote::{self, Next};
 use crate::slab::{SlabPtr, State, SAMPLED};
-use crate::sync::{add_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::{add_owned, fill_owned, xor_owned, Ordering::Relaxed, Ordering::SeqCst};
 use crate::units::{SlabId, Slot, PAGE};
 
 impl<O: Os> Backend<O> {
@@ -162,6 +162,37 @@ impl<O: Os> HeapRef<'_, O> {
         }
         xor_owned(word, slot.bit());
         self.queue_as_partial(slab);
+        true
+    }
+
+    /// As [`HeapRef::free_into_own_full`], of a slab that is of the class `upper`, as long as it is the heap's: each is looked
+    /// up once, and there is one word. Its owner word was `owner`.
+    #[inline(always)]
+    pub fn free_into_own_full_upper(
+        self,
+        slab: SlabPtr,
+        owner: Owner,
+        upper: UpperClass,
+        offset: usize,
+    ) -> bool {
+        let (slot, exact) = slot_at(offset, slab.recip.load(Relaxed));
+        if !exact || !slab.holds(slot) || !remote::claim(slab, owner, self.me()) {
+            return false;
+        }
+        let word = slab.first_free_word();
+        let others = slab.first_remote_word().load(SeqCst) != 0 || slab.frees_left.get() != 0;
+        if others || word.load(Relaxed) & slot.bit() != 0 {
+            remote::expect_frees(slab, self.me());
+            return false;
+        }
+        xor_owned(word, slot.bit());
+        slab.set_state(State::Partial);
+        // Frees by a signal handler since have made it less than zero.
+        if !fill_owned(&slab.frees_left, frees_after_first(slab)) {
+            slab.frees_left.set(1);
+        }
+        let queue = &self.class_at(upper).partial;
+        queue.push_back_in(self.table(), slab);
         true
     }
 

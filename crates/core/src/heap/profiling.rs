@@ -140,6 +140,17 @@ impl Heap {
         !pass_owned(&self.bytes_allocated, bytes) && slab.is_plain()
     }
 
+    /// Counts `bytes` bytes as handed out. False, and nothing was counted, where the next sample is passed.
+    #[inline(always)]
+    pub(super) fn count_plain(&self, bytes: u64) -> bool {
+        let passed = pass_owned(&self.bytes_allocated, bytes);
+        if passed {
+            let count = &self.bytes_allocated;
+            count.set(count.get().wrapping_sub(bytes));
+        }
+        !passed
+    }
+
     /// In a fork child: other blocks are sampled than in the parent.
     pub(super) fn profile_anew(&self) {
         self.profiling.random.set(0);

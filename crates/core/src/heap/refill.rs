@@ -22,7 +22,8 @@ use crate::owner::Listing;
 use crate::remote::{self, Overlap};
 use crate::slab::{Shape, SlabPtr, SlabTable, State, FREES_UNCOUNTED, NOT_PLAIN, UNTOUCHED};
 use crate::sync::{
-    add_owned, unlinked, xor_owned, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    add_owned, add_to_full, unlinked, xor_owned, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use crate::tls::{SlotCache, ThreadCache};
 use crate::units::{SlabId, Slot, PAGE, WORD_SLOTS};
@@ -76,16 +77,22 @@ impl Class {
     /// The slab whose turn it is. Notes whether it was nearly full.
     #[inline(always)]
     fn next_partial(&self, table: SlabTable) -> Option<SlabPtr> {
-        let (slab, next) = self.partial.pop_front(table)?;
-        self.taken.set(self.taken.get().saturating_add(1));
-        if let Some(next) = next {
-            next.prefetch();
-        }
+        let slab = self.partial.first(table)?;
+        self.leave_queue(table, slab);
         self.note_fill(self.is_nearly_full(slab));
         Some(slab)
     }
 
-    /// Whether the short way may change from the active slab of this class, numbered `number`, to `next`, whose turn it
+    /// Takes `slab`, whose turn it is, out of the queue.
+    #[inline(always)]
+    pub(super) fn leave_queue(&self, table: SlabTable, slab: SlabPtr) {
+        add_to_full(&self.taken);
+        if let Some(next) = self.partial.take_first(table, slab) {
+            next.prefetch();
+        }
+    }
+
+    /// Whether the short way may change from the active slab of this class to `next`, whose turn it
     /// is, once the active one is used up. Where it may not, there is more to be looked at first.
     #[inline(always)]
     pub(super) fn may_change<O: Os>(
@@ -94,10 +101,18 @@ impl Class {
         class: ClassId,
         next: SlabPtr,
     ) -> bool {
-        backend.abandoned.count(class) == 0
-            && !remote::is_queued(next)
-            && !self.shared.get()
-            && self.spare_for(next) < SPARE_SLOTS
+        self.may_leave(backend, class, next) && self.spare_for(next) < SPARE_SLOTS
+    }
+
+    /// As [`Class::may_change`], as far as other threads are concerned.
+    #[inline(always)]
+    pub(super) fn may_leave<O: Os>(
+        &self,
+        backend: &Backend<O>,
+        class: ClassId,
+        next: SlabPtr,
+    ) -> bool {
+        backend.abandoned.count(class) == 0 && !remote::is_queued(next) && !self.shared.get()
     }
 }
 
@@ -462,7 +477,7 @@ impl<O: Os> HeapRef<'_, O> {
     /// Whether a full slab may become nobody's. Not while it is queued here: whoever claims it could not be told of
     /// frees until this heap drains.
     #[inline(always)]
-    fn can_open(self, slab: SlabPtr) -> bool {
+    pub(super) fn can_open(self, slab: SlabPtr) -> bool {
         slab.frees_left.get() == 0 && !remote::is_queued(slab) && !self.arena.get()
     }
 

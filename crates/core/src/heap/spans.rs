@@ -110,12 +110,12 @@ impl<O: Os> HeapRef<'_, O> {
                 slab
             });
         };
-        let kept = self.bins.get(bin)?;
-        let slab = kept.first(self.table())?;
+        let (kept, table) = (self.bins.get(bin)?, self.table());
+        let slab = kept.first(table)?;
         if !self.may_take_span(slab) {
             return None;
         }
-        kept.pop_front(self.table());
+        kept.take_first(table, slab);
         if kept.is_empty() {
             self.binned.set(self.binned.get() & !(1 << bin));
         }

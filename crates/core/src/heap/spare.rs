@@ -5,6 +5,7 @@
 
 use super::thin::live_of_waiting;
 use super::{Class, HeapRef};
+use crate::class::{most_pages, slots_in, ClassId, UpperClass, LOCAL_CLASSES, UPPER_CLASSES};
 use crate::os::Os;
 use crate::slab::SlabPtr;
 
@@ -26,6 +27,18 @@ pub(super) const ROUNDS: u32 = 4;
 /// And how many nearly full slabs it finds at least.
 pub(super) const PATIENCE: u32 = 64;
 
+/// The most slabs of each class above 1 KiB that have fewer than [`FEW_SLOTS`] slots, however large they are.
+static FEW_SLABS: [u32; UPPER_CLASSES] = {
+    let mut slabs = [0; UPPER_CLASSES];
+    let mut index = 0;
+    while index < UPPER_CLASSES {
+        let class = ClassId::new(LOCAL_CLASSES + index);
+        slabs[index] = ((FEW_SLOTS - 1) / slots_in(class, most_pages(class))) as u32;
+        index += 1;
+    }
+    slabs
+};
+
 /// What part of its `slots`, one of so many, a class may have as spare slots. None for few slots, since refill goes
 /// round those in no time. A slab with less than that free when its turn comes is nearly full.
 #[inline]
@@ -38,6 +51,14 @@ pub(super) fn spare_part(slots: usize) -> usize {
 }
 
 impl Class {
+    /// Whether the class, which is `upper`, has so few slots that none of its slabs is nearly full, and none was lately.
+    #[inline(always)]
+    pub(super) fn has_few(&self, upper: UpperClass) -> bool {
+        // SAFETY: there are UPPER_CLASSES of them, and the index of an `UpperClass` is below that.
+        let most = unsafe { *FEW_SLABS.get_unchecked(upper.index()) };
+        self.owned.get() <= most && self.nearly_full.get() == 0
+    }
+
     /// Notes whether the slab whose turn has come is nearly full.
     #[inline(always)]
     pub(super) fn note_fill(&self, is_nearly_full: bool) {
@@ -49,10 +70,16 @@ impl Class {
         });
     }
 
-    /// Slots of all slabs, if they are as large as `slab`, and what part of them may be spare slots.
+    /// Slots of all slabs, if they are as large as `slab`.
+    #[inline(always)]
+    fn slots(&self, slab: SlabPtr) -> usize {
+        self.owned.get() as usize * slab.slots()
+    }
+
+    /// Slots of all slabs, and what part of them may be spare slots.
     #[inline(always)]
     fn slots_and_part(&self, slab: SlabPtr) -> (usize, usize) {
-        let all = self.owned.get() as usize * slab.slots();
+        let all = self.slots(slab);
         (all, spare_part(all))
     }
 
@@ -60,7 +87,6 @@ impl Class {
     #[inline(always)]
     pub(super) fn is_nearly_full(&self, slab: SlabPtr) -> bool {
         let (all, part) = self.slots_and_part(slab);
-        // Asked first: most classes have so few slots.
         all >= FEW_SLOTS && is_nearly_full(slab, part)
     }
 

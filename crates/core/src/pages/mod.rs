@@ -123,6 +123,12 @@ impl Hot {
         unsafe { load_unsynchronized(&self.slabs) + id.index() * SLAB_BYTES }
     }
 
+    /// The header that the page of `address` belongs to, which lies in the window.
+    #[inline(always)]
+    pub fn slab_within(&self, address: usize) -> SlabPtr {
+        self.slab_of(address.wrapping_sub(self.base.load(Relaxed)) >> PAGE_SHIFT)
+    }
+
     /// The header that the page of `address`, any, belongs to, or the dummy. `None` outside the first window.
     #[inline(always)]
     pub fn slab_at(&self, address: usize) -> Option<SlabPtr> {
