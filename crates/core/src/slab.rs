@@ -748,6 +748,19 @@ impl<const LINKS: usize> List<LINKS> {
         }
     }
 
+    /// As [`List::push_front`], of a slab of `table`.
+    #[inline(always)]
+    pub fn push_front_in(&self, table: SlabTable, slab: SlabPtr) {
+        let id = slab.id();
+        let first = self.head.replace(id);
+        slab.set_link(LINKS, BEHIND, first);
+        slab.set_link(LINKS, BEFORE, SlabId::NONE);
+        match table.find(first) {
+            Some(first) => first.set_link(LINKS, BEFORE, id),
+            None => self.tail.set(id),
+        }
+    }
+
     /// Takes `slab`, which is on this list, out of it.
     pub fn unlink(&self, slab: SlabPtr) {
         let [before, behind] = [BEFORE, BEHIND].map(|side| slab.link(LINKS, side));

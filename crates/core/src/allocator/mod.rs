@@ -241,9 +241,24 @@ impl<O: Os> Allocator<O> {
         again.unwrap_or_else(|| self.malloc_upper_slow(thread, size))
     }
 
-    /// The active span for `size` bytes is live: another one that was freed is taken.
+    /// The active span for `size` bytes is live: another one that was freed is taken. The thread was not marked when its
+    /// `heap` was looked up. What follows otherwise comes last, so that no register is saved for it.
     #[inline(never)]
     fn malloc_kept_span(&self, thread: &ThreadCache, heap: &Heap, size: usize) -> *mut u8 {
+        {
+            mark_first!(thread => busy);
+            if let Some(_inside) = heap.come_in(busy) {
+                if let Some(slab) = heap.on(&self.backend).take_binned_fast(size) {
+                    return slab.base() as *mut u8;
+                }
+            }
+        }
+        self.malloc_other_span(thread, heap, size)
+    }
+
+    /// As `malloc_kept_span`, where the heap is profiled, or no bin has one.
+    #[inline(never)]
+    fn malloc_other_span(&self, thread: &ThreadCache, heap: &Heap, size: usize) -> *mut u8 {
         if thread.busy.get() == 0 {
             mark_first!(thread => busy);
             if let Some(slab) = self.take_kept_span(busy, heap, size) {

@@ -475,9 +475,15 @@ impl Heap {
     /// Notes for the counters that `live` slots of `slab` are live.
     #[inline(always)]
     pub(super) fn account_live(&self, slab: SlabPtr, live: usize) {
+        self.account_span(slab, live, slab.size());
+    }
+
+    /// As [`Heap::account_live`], of a span, or of a slab of slots, of `size` bytes.
+    #[inline(always)]
+    pub(super) fn account_span(&self, slab: SlabPtr, live: usize, size: usize) {
         let told = slab.counted.load(Relaxed) as usize;
         slab.counted.store(live as u16, Relaxed);
-        let more = (live as isize - told as isize) * slab.size() as isize;
+        let more = (live as isize - told as isize) * size as isize;
         self.live.set(self.live.get() + more as i64);
     }
 

@@ -19,7 +19,7 @@ use crate::class::{SPAN, SPAN_BINS, SPAN_RECIPROCAL};
 use crate::counters;
 use crate::misuse::Misuse;
 use crate::os::Os;
-use crate::slab::{Shape, SlabPtr, State};
+use crate::slab::{Shape, SlabPtr, State, SAMPLED};
 use crate::sync::{xor_owned, Ordering::Relaxed};
 use crate::units::{Slot, PAGE};
 use core::cell::Cell;
@@ -91,6 +91,17 @@ impl<O: Os> HeapRef<'_, O> {
         slab.set_state(State::Unlisted);
     }
 
+    /// The common half of [`HeapRef::take_binned`]: where the heap is not profiled, one of a bin. Calls nothing.
+    #[inline(always)]
+    pub fn take_binned_fast(self, size: usize) -> Option<SlabPtr> {
+        if !self.queue.is_empty() || self.is_profiled() || self.untold() >= TICK_SPAN_BYTES {
+            return None;
+        }
+        let bin = self.fitting_bin(span_bin(size))?;
+        let slab = self.bins.get(bin)?.first(self.table())?;
+        (!slab.has(SAMPLED)).then(|| self.take_first_of(bin, slab))
+    }
+
     /// The common half of [`HeapRef::take_span`], where the active span for `size` bytes is not to be had: one that is
     /// kept, unless other threads' frees wait to be collected, or the profile is to take a sample. Some fifty
     /// instructions.
@@ -110,18 +121,22 @@ impl<O: Os> HeapRef<'_, O> {
                 slab
             });
         };
-        let (kept, table) = (self.bins.get(bin)?, self.table());
-        let slab = kept.first(table)?;
-        if !self.may_take_span(slab) {
-            return None;
-        }
-        kept.take_first(table, slab);
-        if kept.is_empty() {
+        let slab = self.bins.get(bin)?.first(self.table())?;
+        self.may_take_span(slab)
+            .then(|| self.take_first_of(bin, slab))
+    }
+
+    /// Takes `slab`, the first span of `bin`.
+    #[inline(always)]
+    fn take_first_of(self, bin: usize, slab: SlabPtr) -> SlabPtr {
+        let kept = &self.bins[bin];
+        if kept.take_first(self.table(), slab).is_none() {
             self.binned.set(self.binned.get() & !(1 << bin));
         }
-        self.count_unbinned(slab);
-        self.begin_span_in(slab, Some(bin));
-        Some(slab)
+        let size = slab.size();
+        self.count_unbinned(slab, size);
+        self.begin_span_in(slab, Some(bin), size);
+        slab
     }
 
     /// The smallest bin, from `bin` to a few above, in which there is a span. The fitting bin comes first: a span that
@@ -171,30 +186,30 @@ impl<O: Os> HeapRef<'_, O> {
     #[inline(always)]
     fn take_active(self, slab: SlabPtr) {
         xor_owned(slab.first_free_word(), Slot::FIRST.bit());
-        self.count_handed_out(slab);
+        self.count_handed_out(slab.size());
     }
 
     /// Marks the one slot of a span in no bin as live. It becomes the active one where its bin has none.
     fn begin_span(self, slab: SlabPtr) {
-        self.begin_span_in(slab, span_bin_below(slab.pages()));
+        self.begin_span_in(slab, span_bin_below(slab.pages()), slab.size());
     }
 
-    /// As [`HeapRef::begin_span`], of one that is to be of `bin`.
+    /// As [`HeapRef::begin_span`], of one of `size` bytes that is to be of `bin`.
     #[inline(always)]
-    fn begin_span_in(self, slab: SlabPtr, bin: Option<usize>) {
+    fn begin_span_in(self, slab: SlabPtr, bin: Option<usize>, size: usize) {
         xor_owned(slab.first_free_word(), Slot::FIRST.bit());
         match bin {
             Some(bin) if self.active_spans[bin].get().is_none() => self.activate_span(slab, bin),
-            _ => self.await_free(slab),
+            _ => self.await_free(slab, size),
         }
-        self.count_handed_out(slab);
-        self.account_live(slab, 1);
+        self.count_handed_out(size);
+        self.account_span(slab, 1, size);
     }
 
     #[inline(always)]
-    fn count_handed_out(self, slab: SlabPtr) {
+    fn count_handed_out(self, size: usize) {
         let handed = self.bytes_allocated.get();
-        self.bytes_allocated.set(handed + slab.size() as u64);
+        self.bytes_allocated.set(handed + size as u64);
     }
 
     /// A span of `pages` pages whose address is a multiple of `align` pages, and whether it is all zero.
@@ -260,7 +275,7 @@ impl<O: Os> HeapRef<'_, O> {
             self.unlist_span(slab);
             return self.release(slab);
         };
-        self.keep_span(slab, bin);
+        self.keep_span(slab, bin, slab.size());
         self.shrink_bins(self.most_binned())?;
         self.tick()
     }
@@ -291,16 +306,16 @@ impl<O: Os> HeapRef<'_, O> {
             return false;
         }
         self.ticks.set(ticks.wrapping_add(1));
-        self.keep_span(slab, bin);
+        self.keep_span(slab, bin, size);
         true
     }
 
-    /// A live span that was freed is the active one from now on, unless that is free as well.
+    /// A live span of `size` bytes that was freed is the active one from now on, unless that is free as well.
     #[inline(always)]
-    fn keep_span(self, slab: SlabPtr, bin: usize) {
-        self.account_live(slab, 0);
+    fn keep_span(self, slab: SlabPtr, bin: usize, size: usize) {
+        self.account_span(slab, 0, size);
         slab.discarded.store(0, Relaxed);
-        self.span_bytes.set(self.span_bytes.get() - slab.size());
+        self.span_bytes.set(self.span_bytes.get() - size);
         if let Some(active) = self.active_spans[bin].get() {
             // A signal handler may free it at any moment. From here on that is an event, which queues it. Before, the
             // question below sees it.
@@ -308,10 +323,11 @@ impl<O: Os> HeapRef<'_, O> {
             compiler_fence(SeqCst);
             if is_first_free(active) {
                 self.count_no_frees(active);
-                return self.bin_span(slab, bin);
+                return self.bin_span(slab, bin, size);
             }
-            self.account_live(active, 1);
-            self.await_free(active);
+            let size = active.size();
+            self.account_span(active, 1, size);
+            self.await_free(active, size);
         }
         self.activate_span(slab, bin);
     }
@@ -335,9 +351,9 @@ impl<O: Os> HeapRef<'_, O> {
         }
         self.spans.push_front(slab);
         match kept.filter(|_| free) {
-            Some(bin) => self.bin_span(slab, bin),
+            Some(bin) => self.bin_span(slab, bin, slab.size()),
             None => {
-                self.await_free(slab);
+                self.await_free(slab, slab.size());
                 return Ok(());
             }
         }
@@ -346,12 +362,12 @@ impl<O: Os> HeapRef<'_, O> {
     }
 
     #[inline(always)]
-    fn bin_span(self, slab: SlabPtr, bin: usize) {
+    fn bin_span(self, slab: SlabPtr, bin: usize, size: usize) {
         slab.set_state(State::Binned);
         self.count_no_frees(slab);
-        self.bins[bin].push_front(slab);
+        self.bins[bin].push_front_in(self.table(), slab);
         self.binned.set(self.binned.get() | 1 << bin);
-        self.binned_bytes.set(self.binned_bytes.get() + slab.size());
+        self.binned_bytes.set(self.binned_bytes.get() + size);
     }
 
     fn unbin(self, slab: SlabPtr) {
@@ -360,14 +376,14 @@ impl<O: Os> HeapRef<'_, O> {
         if self.bins[bin].is_empty() {
             self.binned.set(self.binned.get() & !(1 << bin));
         }
-        self.count_unbinned(slab);
+        self.count_unbinned(slab, slab.size());
     }
 
-    /// A span left its bin.
+    /// A span of `size` bytes left its bin.
     #[inline(always)]
-    fn count_unbinned(self, slab: SlabPtr) {
+    fn count_unbinned(self, slab: SlabPtr, size: usize) {
         slab.discarded.store(0, Relaxed);
-        let binned = self.binned_bytes.get() - slab.size();
+        let binned = self.binned_bytes.get() - size;
         self.binned_bytes.set(binned);
         self.binned_low.set(self.binned_low.get().min(binned));
     }
@@ -434,15 +450,15 @@ impl Heap {
         if slab.state() == State::Active {
             self.deactivate_span(slab);
             self.account_live(slab, 1);
-            self.await_free(slab);
+            self.await_free(slab, slab.size());
         }
     }
 
-    /// The free of `slab`, which is live and not active, is an event from now on.
+    /// The free of `slab`, which is live, has `size` bytes and is not active, is an event from now on.
     #[inline(always)]
-    fn await_free(&self, slab: SlabPtr) {
+    fn await_free(&self, slab: SlabPtr, size: usize) {
         slab.set_state(State::Full);
         slab.frees_left.set(1);
-        self.span_bytes.set(self.span_bytes.get() + slab.size());
+        self.span_bytes.set(self.span_bytes.get() + size);
     }
 }
