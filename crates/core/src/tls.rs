@@ -195,7 +195,7 @@ impl Frame {
     /// No path of this frame is at work.
     #[inline(always)]
     fn end(&self) {
-        // SAFETY: as in `begin`.
+        // SAFETY: the cell is borrowed, and not Sync. Volatile, since readers come by its address alone.
         unsafe { self.0.get().write_volatile(MaybeUninit::new(0)) }
     }
 

@@ -112,7 +112,7 @@ impl Hot {
     pub fn slab_and_id_of(&self, page: usize) -> (SlabPtr, SlabId) {
         let id = self.id_of(page);
         let place = unlinked(self.place_of(id) as u64);
-        // SAFETY: as in `slab_of`.
+        // SAFETY: the number is of the map, whose entries number headers that were made, and the table reaches all of them.
         let slab = unsafe { SlabPtr::new(NonNull::new_unchecked(place as *mut _)) };
         (slab, id)
     }
