@@ -175,9 +175,9 @@ impl Frame {
         Frame(UnsafeCell::new(MaybeUninit::new(0)))
     }
 
-    /// Of a path that is not within another one, and is marked next.
+    /// Of a path that is not within another one. [`Busy::mark_alone`] writes to it in any case.
     #[inline(always)]
-    pub const fn of_first() -> Frame {
+    pub const fn of_alone() -> Frame {
         Frame(UnsafeCell::new(MaybeUninit::uninit()))
     }
 
@@ -222,18 +222,15 @@ macro_rules! mark_busy {
 }
 pub(crate) use mark_busy;
 
-/// As [`mark_busy!`], of a thread that was seen not to be marked: four instructions less. A handler that has run since has
-/// taken its mark away again.
-macro_rules! mark_first {
-    ($thread:expr) => {
-        $crate::tls::mark_first!($thread => _busy)
-    };
+/// As [`mark_busy!`], of a path that runs in no other: `$busy` is `None` where another one is marked. Four instructions less.
+/// It is asked at this moment, whatever was seen before: a handler that ran since may have left its own path by longjmp.
+macro_rules! mark_alone {
     ($thread:expr => $busy:ident) => {
-        let frame = $crate::tls::Frame::of_first();
-        let $busy = &$crate::tls::Busy::mark_first($thread, &frame);
+        let frame = $crate::tls::Frame::of_alone();
+        let $busy = $crate::tls::Busy::mark_alone($thread, &frame);
     };
 }
-pub(crate) use mark_first;
+pub(crate) use mark_alone;
 
 impl<'a> Busy<'a> {
     /// `frame` is the path's own, which stays where it is.
@@ -267,15 +264,6 @@ impl<'a> Busy<'a> {
         Busy::begin(local, frame);
         compiler_fence(SeqCst);
         Some(Busy(local, 0))
-    }
-
-    /// As [`Busy::mark`], of the outermost path.
-    #[inline(always)]
-    pub fn mark_first(local: &'a ThreadCache, frame: &'a Frame) -> Busy<'a> {
-        Busy::begin(local, frame);
-        // A handler on this thread sees the mark before all that it guards.
-        compiler_fence(SeqCst);
-        Busy(local, 0)
     }
 
     /// Whether another path was marked already, which this one runs in.
@@ -399,4 +387,26 @@ pub fn local() -> &'static ThreadCache {
     // SAFETY: zero-initialised, which is `ThreadCache::new()`. It lives as long as the thread, which the reference
     // cannot leave, since `ThreadCache` is not Sync.
     unsafe { &*arch::Block::mine().address().cast::<ThreadCache>() }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_runs_in_no_other_leaves_the_mark_of_one_that_was_left() {
+        let (thread, left) = (ThreadCache::new(), Frame::new());
+        core::mem::forget(Busy::mark(&thread, &left));
+        {
+            mark_alone!(&thread => busy);
+            assert!(busy.is_none());
+        }
+        assert_eq!(thread.busy.get(), left.address());
+        thread.busy.set(0);
+        {
+            mark_alone!(&thread => busy);
+            assert!(busy.is_some() && thread.busy.get() != 0);
+        }
+        assert_eq!(thread.busy.get(), 0);
+    }
 }

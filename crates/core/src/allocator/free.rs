@@ -1,7 +1,7 @@
 //! free: what the fast path does not do itself. These are slots of other threads' slabs, large blocks, and pointers to
 //! nothing of ours.
 
-use super::{heap_at_hand, Allocator, Region};
+use super::{come_in_alone, heap_at_hand, Allocator, Region};
 use crate::arch::{mark_free, Freed};
 use crate::class::slot_at;
 use crate::heap::{self, heap_of, locate, LARGE};
@@ -15,7 +15,7 @@ use crate::remote::{self, Given, Next};
 use crate::slab::SlabPtr;
 use crate::sync::AtomicUsize;
 use crate::sync::{Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
-use crate::tls::{mark_busy, mark_first, Thread, ThreadCache};
+use crate::tls::{mark_alone, mark_busy, Thread, ThreadCache};
 use crate::units::Slot;
 use core::ffi::c_void;
 use core::ptr;
@@ -212,8 +212,8 @@ impl<O: Os> Allocator<O> {
         let Some(upper) = slab.class().upper() else {
             return Common::OwnFull(slab);
         };
-        mark_first!(thread => busy);
-        if let Some(_inside) = heap.come_in(busy) {
+        mark_alone!(thread => busy);
+        if let Some(_inside) = come_in_alone(heap, &busy) {
             let offset = block as usize - slab.base();
             let heap = heap.on(&self.backend);
             if heap.free_into_own_full_upper(slab, owner, upper, offset) {
@@ -229,9 +229,9 @@ impl<O: Os> Allocator<O> {
     fn free_into_own_full(&self, block: *mut u8, thread: &ThreadCache, slab: SlabPtr) {
         let mut done = false;
         if let Some(heap) = heap_at_hand(thread) {
-            mark_first!(thread => busy);
+            mark_alone!(thread => busy);
             let offset = block as usize - slab.base();
-            if let Some(_inside) = heap.come_in(busy) {
+            if let Some(_inside) = come_in_alone(heap, &busy) {
                 done = heap.on(&self.backend).free_into_own_full(slab, offset);
             }
         }
@@ -277,8 +277,8 @@ impl<O: Os> Allocator<O> {
         let Some(heap) = heap_at_hand(thread) else {
             return false;
         };
-        mark_first!(thread => busy);
-        let inside = heap.come_in(busy);
+        mark_alone!(thread => busy);
+        let inside = come_in_alone(heap, &busy);
         inside.is_some() && heap.on(&self.backend).span_freed_fast(slab)
     }
 
@@ -287,8 +287,8 @@ impl<O: Os> Allocator<O> {
     fn span_freed_at_tick(&self, slab: SlabPtr, thread: &ThreadCache) {
         let heap = heap_at_hand(thread).filter(|heap| heap.is_clock_due());
         let glanced = heap.is_some_and(|heap| {
-            mark_first!(thread => busy);
-            self.come_in_and_glance(busy, heap)
+            mark_alone!(thread => busy);
+            busy.is_some_and(|busy| self.come_in_and_glance(&busy, heap))
         });
         if glanced && self.is_span_kept(slab, thread) {
             return self.stir();
@@ -303,8 +303,8 @@ impl<O: Os> Allocator<O> {
         let mut done = false;
         if !self.has_forked() {
             if let Some(heap) = heap_at_hand(thread) {
-                mark_first!(thread => busy);
-                let inside = heap.come_in(busy);
+                mark_alone!(thread => busy);
+                let inside = come_in_alone(heap, &busy);
                 // A signal handler may have requeued it meanwhile, and even given it back.
                 done = inside.is_some()
                     && (!heap.is_spent(slab) || heap.on(&self.backend).requeue_fast(slab));
@@ -367,8 +367,11 @@ impl<O: Os> Allocator<O> {
         let Some(heap) = heap_at_hand(thread) else {
             return false;
         };
-        mark_first!(thread);
-        let Some(bytes) = backend.large.unmap_to_rest(&backend.meta, addr) else {
+        mark_alone!(thread => busy);
+        let unmapped = busy
+            .as_ref()
+            .and_then(|_| backend.large.unmap_to_rest(&backend.meta, addr));
+        let Some(bytes) = unmapped else {
             return false;
         };
         heap.note_returned(LARGE, bytes);
@@ -503,8 +506,8 @@ impl<O: Os> Allocator<O> {
         let mut done = false;
         if let Some(heap) = heap_at_hand(thread).filter(|_| exact) {
             if slab.holds(slot) && !self.has_forked() {
-                mark_first!(thread => busy);
-                let inside = heap.come_in(busy);
+                mark_alone!(thread => busy);
+                let inside = come_in_alone(heap, &busy);
                 done = inside.is_some() && heap.on(&self.backend).free_into_full(slab, slot);
             }
         }

@@ -7,7 +7,7 @@ use crate::heap::{locate, LARGE};
 use crate::misuse::{Call, Misuse};
 use crate::os::Os;
 use crate::slab::SlabPtr;
-use crate::tls::{mark_busy, Busy, Frame, ThreadCache};
+use crate::tls::{mark_alone, mark_busy, ThreadCache};
 use crate::units::{Slot, SPAN_MAX};
 use crate::wide::with_wide;
 use core::ptr;
@@ -201,9 +201,8 @@ impl<O: Os> Allocator<O> {
         size: usize,
         class: Option<ClassId>,
     ) -> Option<*mut u8> {
-        let frame = Frame::new();
-        let _busy = Busy::mark_alone(thread, &frame)?;
-        if self.has_forked() {
+        mark_alone!(thread => busy);
+        if busy.is_none() || self.has_forked() {
             return None;
         }
         let address = self
@@ -375,8 +374,7 @@ impl<O: Os> Allocator<O> {
         addr: usize,
     ) -> bool {
         let given = {
-            let frame = Frame::new();
-            let busy = Busy::mark_alone(thread, &frame);
+            mark_alone!(thread => busy);
             if busy.is_none() || self.has_forked() {
                 return false;
             }

@@ -23,7 +23,7 @@ mod thread;
 use crate::arch::{REFILL_ELSEWHERE, REFILL_ROUND_OVER, REFILL_USED_UP};
 use crate::class::{cache_offset, class_at, class_of, fit, ClassId, Fit, UpperClass};
 use crate::hardened::{Hardened, Samples};
-use crate::heap::{heap_of, Backend, Heap, HeapRef, NextWord, LARGE};
+use crate::heap::{heap_of, Backend, Heap, HeapRef, Inside, NextWord, LARGE};
 use crate::misuse::Misuse;
 use crate::mutex::{Mutex, Registry};
 use crate::nested::Nested;
@@ -31,7 +31,7 @@ use crate::occupancy::Sums;
 use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
-use crate::tls::{mark_busy, mark_first, Busy, SlotCache, Thread, ThreadCache};
+use crate::tls::{mark_alone, mark_busy, Busy, SlotCache, Thread, ThreadCache};
 use crate::units::{align_down, bit_of, pages_for, PAGE};
 use crate::units::{ADDRESSES, LOCAL_MAX, SMALL_MAX, SPAN_MAX};
 use background::Background;
@@ -101,6 +101,12 @@ fn heap_at_hand(thread: &ThreadCache) -> Option<&Heap> {
     heap_of(thread)
 }
 
+/// Goes inside the heap, if this path is the one that is marked, and no other thread visits.
+#[inline(always)]
+fn come_in_alone<'a>(heap: &'a Heap, busy: &Option<Busy>) -> Option<Inside<'a>> {
+    busy.as_ref().and_then(|busy| heap.come_in(busy))
+}
+
 /// The cache of `class`.
 #[inline(always)]
 fn cache_of<'a>(thread: &'a ThreadCache, heap: &'a Heap, class: ClassId) -> &'a SlotCache {
@@ -167,10 +173,10 @@ impl<O: Os> Allocator<O> {
             return self.refill_small(size, thread, offset);
         }
         let mut found = ptr::without_provenance_mut(REFILL_ELSEWHERE);
-        if thread.busy.get() == 0 {
-            mark_first!(thread);
+        {
+            mark_alone!(thread => busy);
             // After the mark nobody gives the thread another heap, which is read a second time.
-            if let Some(heap) = heap_of(thread) {
+            if let Some(heap) = busy.as_ref().and_then(|_| heap_of(thread)) {
                 // SAFETY: malloc gives an offset that is a cache's. The heap is the thread's.
                 found = unsafe { heap.on(&self.backend).next_word_at(thread, offset) };
             }
@@ -241,13 +247,13 @@ impl<O: Os> Allocator<O> {
         again.unwrap_or_else(|| self.malloc_upper_slow(thread, size))
     }
 
-    /// The active span for `size` bytes is live: another one that was freed is taken. The thread was not marked when its
-    /// `heap` was looked up. What follows otherwise comes last, so that no register is saved for it.
+    /// The active span for `size` bytes is live: another one that was freed is taken. What follows otherwise comes last, so
+    /// that no register is saved for it.
     #[inline(never)]
     fn malloc_kept_span(&self, thread: &ThreadCache, heap: &Heap, size: usize) -> *mut u8 {
         {
-            mark_first!(thread => busy);
-            if let Some(_inside) = heap.come_in(busy) {
+            mark_alone!(thread => busy);
+            if let Some(_inside) = come_in_alone(heap, &busy) {
                 if let Some(slab) = heap.on(&self.backend).take_binned_fast(size) {
                     return slab.base() as *mut u8;
                 }
@@ -259,9 +265,9 @@ impl<O: Os> Allocator<O> {
     /// As `malloc_kept_span`, where the heap is profiled, or no bin has one.
     #[inline(never)]
     fn malloc_other_span(&self, thread: &ThreadCache, heap: &Heap, size: usize) -> *mut u8 {
-        if thread.busy.get() == 0 {
-            mark_first!(thread => busy);
-            if let Some(slab) = self.take_kept_span(busy, heap, size) {
+        {
+            mark_alone!(thread => busy);
+            if let Some(slab) = self.take_kept_span(busy.as_ref(), heap, size) {
                 return slab.base() as *mut u8;
             }
         }
@@ -270,13 +276,12 @@ impl<O: Os> Allocator<O> {
 
     /// A freed span for `size` bytes that the heap keeps, unless another thread visits the heap.
     #[inline(always)]
-    fn take_kept_span(&self, busy: &Busy, heap: &Heap, size: usize) -> Option<SlabPtr> {
-        let _inside = heap.come_in(busy)?;
+    fn take_kept_span(&self, busy: Option<&Busy>, heap: &Heap, size: usize) -> Option<SlabPtr> {
+        let _inside = heap.come_in(busy?)?;
         heap.on(&self.backend).take_binned(size)
     }
 
-    /// The cache of `upper` is used up. The thread was not marked when its `heap` was looked up. What follows otherwise comes
-    /// last, so that no register is saved for it.
+    /// The cache of `upper` is used up. What follows otherwise comes last, so that no register is saved for it.
     #[inline(never)]
     fn refill_upper(
         &self,
@@ -286,8 +291,8 @@ impl<O: Os> Allocator<O> {
         upper: UpperClass,
     ) -> *mut u8 {
         {
-            mark_first!(thread => busy);
-            if !heap.is_clock_due() {
+            mark_alone!(thread => busy);
+            if let Some(busy) = busy.as_ref().filter(|_| !heap.is_clock_due()) {
                 if let Some(slot) = heap.on(&self.backend).refill_upper(busy, upper) {
                     return slot.as_ptr();
                 }
@@ -305,11 +310,13 @@ impl<O: Os> Allocator<O> {
         let upper = UpperClass::of(size);
         let mut glanced = false;
         {
-            mark_first!(thread => busy);
-            if heap.is_clock_due() {
-                glanced = self.come_in_and_glance(busy, heap);
-            } else if let Some(slot) = heap.on(&self.backend).change_upper(busy, upper) {
-                return slot.as_ptr();
+            mark_alone!(thread => busy);
+            if let Some(busy) = &busy {
+                if heap.is_clock_due() {
+                    glanced = self.come_in_and_glance(busy, heap);
+                } else if let Some(slot) = heap.on(&self.backend).change_upper(busy, upper) {
+                    return slot.as_ptr();
+                }
             }
         }
         match glanced {
@@ -363,9 +370,11 @@ impl<O: Os> Allocator<O> {
     fn refill(&self, class: ClassId, size: usize, align: usize, thread: &ThreadCache) -> *mut u8 {
         let mut outcome = NextWord::Elsewhere;
         if let Some(heap) = heap_at_hand(thread) {
-            mark_first!(thread);
-            let cache = cache_of(thread, heap, class);
-            outcome = heap.on(&self.backend).next_word(class, cache);
+            mark_alone!(thread => busy);
+            if busy.is_some() {
+                let cache = cache_of(thread, heap, class);
+                outcome = heap.on(&self.backend).next_word(class, cache);
+            }
         }
         match outcome {
             NextWord::Taken(slot) => slot.as_ptr(),
@@ -410,8 +419,8 @@ impl<O: Os> Allocator<O> {
         thread: &'a ThreadCache,
     ) -> *mut u8 {
         if let Some(heap) = heap_at_hand(thread) {
-            mark_first!(thread => busy);
-            if let Some(_inside) = heap.come_in(busy) {
+            mark_alone!(thread => busy);
+            if let Some(_inside) = come_in_alone(heap, &busy) {
                 let cache = cache_of(thread, heap, class);
                 if let Some(slot) = refill(heap.on(&self.backend), class, cache) {
                     return slot.as_ptr();
@@ -507,7 +516,7 @@ impl<O: Os> Allocator<O> {
                 mark_busy!(thread => busy);
                 let kept = heap
                     .take_active_span(size)
-                    .or_else(|| self.take_kept_span(busy, heap, size));
+                    .or_else(|| self.take_kept_span(Some(busy), heap, size));
                 kept.map(|slab| slab.base() as *mut u8)
             }
             Caller::Nested | Caller::Hardened | Caller::Bare => None,

@@ -124,10 +124,14 @@ impl<O: Os> HardenedRef<'_, O> {
             return None;
         }
         // Without a second thread there is none to race with.
-        if racing && self.backend.heaps.given.load(Relaxed) > 1 && noted.swap(0, AcqRel) == 0 {
-            return None;
+        if racing && self.backend.heaps.given.load(Relaxed) > 1 {
+            if noted.swap(0, AcqRel) == 0 {
+                return None;
+            }
+        } else {
+            noted.store(0, Relaxed);
         }
-        // First, while what it takes is at hand. A fork child clears what waits of a block that its parent did not clear yet.
+        // Before it is cleared, while what it takes is at hand. A fork child clears what waits of a block that its parent did not clear yet.
         if most != 0 {
             let freed = Freed {
                 slab: found.id.0,
@@ -137,7 +141,6 @@ impl<O: Os> HardenedRef<'_, O> {
             let random = random.then_some(&thread.random);
             quarantine.put(freed, random, most);
         }
-        noted.store(0, Relaxed);
         if zero {
             // SAFETY: the slot was live, and this thread has ended that.
             unsafe {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   heap --> random slot --> still zero? --> note its exact size --> canary after it --> program      malloc
-//!   heap <-- quarantine <-- zero it <-- canary whole? <-- exact size known? forget it <-- program      free
+//!   heap <-- quarantine, all zero <-- canary whole? <-- exact size known? forget it <-- program             free
 //! ```
 //!
 //! Each part works without the others. Here is what all of them share, and how the mode, a thread, a first-class heap and

@@ -69,7 +69,7 @@ pub use registry::Heaps;
 use shrunk::Shrunk;
 pub use spans::may_serve;
 use thin::frees_until_event;
-pub use visit::{Alone, Whose};
+pub use visit::{Alone, Inside, Whose};
 
 /// Freed spans that a heap keeps, in bytes, beyond half of its live ones.
 const BINNED_BYTES: usize = 512 << 10;
