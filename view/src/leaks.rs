@@ -36,6 +36,9 @@ const FEW: u64 = 100_000;
 const MANY: u64 = 2_000_000;
 /// Pauses between passes that look for what stays lost.
 const PAUSES: u32 = 10;
+/// For how long a process goes on before it is stopped once more: so that each of its threads gets a processor, where
+/// others want it too.
+const LET_RUN: Duration = Duration::from_millis(100);
 /// The longest wait for all threads to stop before the first pass.
 const REGISTERS_MOST: Duration = Duration::from_millis(50);
 /// Bytes that are looked at at once for zeros.
@@ -255,12 +258,15 @@ impl Searching<'_> {
     /// to the block that it is about to get, and one within free none any more. If there was such a thread, the process
     /// is stopped once more: while it runs, a block that is freed and allocated again and again may look lost each time.
     fn confirmed(&mut self, target: &mut Target, pass: Pass) -> Pass {
-        let within = pass.within;
-        let pass = self.once_more(target, pass, false);
-        let pass = match within {
-            true => self.once_more(target, pass, true),
-            false => pass,
-        };
+        target.release();
+        let within = pass.within && target.is_moving();
+        let begin = Instant::now();
+        let mut pass = self.once_more(target, pass, false);
+        if within && pass.left.count() > 0 {
+            // A thread that waits for a processor stands where it stood.
+            std::thread::sleep(LET_RUN.saturating_sub(begin.elapsed()));
+            pass = self.once_more(target, pass, true);
+        }
         target.release();
         pass
     }
