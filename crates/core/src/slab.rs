@@ -690,12 +690,6 @@ impl<const LINKS: usize> List<LINKS> {
         table.find(self.head.get())
     }
 
-    /// The number of the first slab.
-    #[inline(always)]
-    pub fn first_id(&self) -> SlabId {
-        self.head.get()
-    }
-
     /// The slab after `slab`.
     pub fn after(&self, slab: SlabPtr) -> Option<SlabPtr> {
         slab.other(slab.link(LINKS, BEHIND))
@@ -709,24 +703,22 @@ impl<const LINKS: usize> List<LINKS> {
     /// Adds `slab`, which is on no list, at the back.
     #[inline]
     pub fn push_back(&self, slab: SlabPtr) {
-        let id = slab.id();
-        let last = self.tail.replace(id);
-        slab.set_link(LINKS, BEFORE, last);
-        slab.set_link(LINKS, BEHIND, SlabId::NONE);
-        match slab.other(last) {
-            Some(last) => last.set_link(LINKS, BEHIND, id),
-            None => self.head.set(id),
-        }
+        self.add_back(slab, |last| slab.other(last));
     }
 
     /// As [`List::push_back`], of a slab of `table`.
     #[inline(always)]
     pub fn push_back_in(&self, table: SlabTable, slab: SlabPtr) {
+        self.add_back(slab, |last| table.find(last));
+    }
+
+    #[inline(always)]
+    fn add_back(&self, slab: SlabPtr, find: impl FnOnce(SlabId) -> Option<SlabPtr>) {
         let id = slab.id();
         let last = self.tail.replace(id);
         slab.set_link(LINKS, BEFORE, last);
         slab.set_link(LINKS, BEHIND, SlabId::NONE);
-        match table.find(last) {
+        match find(last) {
             Some(last) => last.set_link(LINKS, BEHIND, id),
             None => self.head.set(id),
         }
@@ -739,23 +731,22 @@ impl<const LINKS: usize> List<LINKS> {
 
     /// Adds `slab`, which is on no list, at the front.
     pub fn push_front(&self, slab: SlabPtr) {
-        let first = self.head.replace(slab.id());
-        slab.set_link(LINKS, BEHIND, first);
-        slab.set_link(LINKS, BEFORE, SlabId::NONE);
-        match slab.other(first) {
-            Some(first) => first.set_link(LINKS, BEFORE, slab.id()),
-            None => self.tail.set(slab.id()),
-        }
+        self.add_front(slab, |first| slab.other(first));
     }
 
     /// As [`List::push_front`], of a slab of `table`.
     #[inline(always)]
     pub fn push_front_in(&self, table: SlabTable, slab: SlabPtr) {
+        self.add_front(slab, |first| table.find(first));
+    }
+
+    #[inline(always)]
+    fn add_front(&self, slab: SlabPtr, find: impl FnOnce(SlabId) -> Option<SlabPtr>) {
         let id = slab.id();
         let first = self.head.replace(id);
         slab.set_link(LINKS, BEHIND, first);
         slab.set_link(LINKS, BEFORE, SlabId::NONE);
-        match table.find(first) {
+        match find(first) {
             Some(first) => first.set_link(LINKS, BEFORE, id),
             None => self.tail.set(id),
         }

@@ -222,7 +222,7 @@ macro_rules! mark_busy {
 }
 pub(crate) use mark_busy;
 
-/// As [`mark_busy!`], of a path that runs in no other: `$busy` is `None` where another one is marked. Four instructions less.
+/// As [`mark_busy!`], of a path that runs in no other: `$busy` is `None` where another one is marked. Some three instructions less.
 /// It is asked at this moment, whatever was seen before: a handler that ran since may have left its own path by longjmp.
 macro_rules! mark_alone {
     ($thread:expr => $busy:ident) => {
@@ -264,12 +264,6 @@ impl<'a> Busy<'a> {
         Busy::begin(local, frame);
         compiler_fence(SeqCst);
         Some(Busy(local, 0))
-    }
-
-    /// Whether another path was marked already, which this one runs in.
-    #[inline(always)]
-    pub fn is_within(&self) -> bool {
-        self.1 != 0
     }
 }
 

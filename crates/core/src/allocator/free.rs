@@ -97,12 +97,8 @@ impl<O: Os> Allocator<O> {
     /// A block that is not in the first window, nor in a slab of the thread's own in the second one.
     #[inline(never)]
     fn free_far_slow(&self, block: *mut u8, thread: &ThreadCache) {
-        match self.free_into_own(&self.backend.pages.beyond, block, thread) {
-            Common::Done => self.stir(),
-            Common::OwnFull(slab) => self.free_into_own_full(block, thread, slab),
-            Common::Others(slab) => self.free_into_others(block, thread, slab),
-            Common::Elsewhere => self.free_far_otherwise(block, thread),
-        }
+        let otherwise = || self.free_far_otherwise(block, thread);
+        self.free_common(&self.backend.pages.beyond, block, thread, otherwise);
     }
 
     #[inline(never)]
@@ -130,11 +126,24 @@ impl<O: Os> Allocator<O> {
                 return self.free_hardened_of(block as usize, thread, hardened);
             }
         }
-        match self.free_into_own(&self.backend.pages.hot, block, thread) {
+        let otherwise = || self.free_otherwise(block, thread);
+        self.free_common(&self.backend.pages.hot, block, thread, otherwise);
+    }
+
+    /// One of the commonest cases of a block in the window that `hot` tells of, or `otherwise`.
+    #[inline(always)]
+    fn free_common(
+        &self,
+        hot: &Hot,
+        block: *mut u8,
+        thread: &ThreadCache,
+        otherwise: impl FnOnce(),
+    ) {
+        match self.free_into_own(hot, block, thread) {
             Common::Done => self.stir(),
             Common::OwnFull(slab) => self.free_into_own_full(block, thread, slab),
             Common::Others(slab) => self.free_into_others(block, thread, slab),
-            Common::Elsewhere => self.free_otherwise(block, thread),
+            Common::Elsewhere => otherwise(),
         }
     }
 

@@ -267,7 +267,10 @@ impl<O: Os> Allocator<O> {
     fn malloc_other_span(&self, thread: &ThreadCache, heap: &Heap, size: usize) -> *mut u8 {
         {
             mark_alone!(thread => busy);
-            if let Some(slab) = self.take_kept_span(busy.as_ref(), heap, size) {
+            let kept = busy
+                .as_ref()
+                .and_then(|busy| self.take_kept_span(busy, heap, size));
+            if let Some(slab) = kept {
                 return slab.base() as *mut u8;
             }
         }
@@ -276,8 +279,8 @@ impl<O: Os> Allocator<O> {
 
     /// A freed span for `size` bytes that the heap keeps, unless another thread visits the heap.
     #[inline(always)]
-    fn take_kept_span(&self, busy: Option<&Busy>, heap: &Heap, size: usize) -> Option<SlabPtr> {
-        let _inside = heap.come_in(busy?)?;
+    fn take_kept_span(&self, busy: &Busy, heap: &Heap, size: usize) -> Option<SlabPtr> {
+        let _inside = heap.come_in(busy)?;
         heap.on(&self.backend).take_binned(size)
     }
 
@@ -516,7 +519,7 @@ impl<O: Os> Allocator<O> {
                 mark_busy!(thread => busy);
                 let kept = heap
                     .take_active_span(size)
-                    .or_else(|| self.take_kept_span(Some(busy), heap, size));
+                    .or_else(|| self.take_kept_span(busy, heap, size));
                 kept.map(|slab| slab.base() as *mut u8)
             }
             Caller::Nested | Caller::Hardened | Caller::Bare => None,
