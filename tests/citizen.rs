@@ -5,9 +5,10 @@
 
 mod common;
 
-use common::{artifacts, compile, compile_as, dumped, environment, holds, passes, passes_alone};
-use common::{command, installed, skipped, Form, FORMS};
-use common::{run, run_as};
+use common::{
+    artifacts, command, compile, compile_as, dumped, environment, holds, installed, skipped,
+};
+use common::{passes, passes_alone, passes_under, run, run_as, run_under, Form, FORMS};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -47,13 +48,8 @@ fn a_plugin_that_brings_the_allocator_can_be_closed_before_its_threads_end() {
 
 #[test]
 fn the_heap_of_late_threads_outlives_the_first_of_them() {
-    for form in FORMS {
-        let program = compile_as(form, "citizen/shared.c", &[]);
-        for options in ["", "hardened"] {
-            let mut variables = environment(form);
-            variables.push(("SLABSIDE_OPTIONS", options));
-            run(&program, &[], &variables).passed();
-        }
+    for options in ["", "hardened"] {
+        passes_under(options, "citizen/shared.c", &[]);
     }
 }
 
@@ -409,9 +405,8 @@ fn within_a_control_group_memory_is_used_again_and_a_limit_refuses_in_time() {
 fn with_huge_pages_for_all_and_for_none_the_heap_is_sound() {
     for form in FORMS {
         for option in ["huge-pages:on", "huge-pages:off"] {
-            let program = compile_as(form, "exercise.c", &[]);
-            let environment = [environment(form), vec![("SLABSIDE_OPTIONS", option)]].concat();
-            assert_eq!(run(&program, &[], &environment).passed(), "done\n");
+            let ended = run_under(form, option, "exercise.c", &[]);
+            assert_eq!(ended.passed(), "done\n");
         }
     }
 }

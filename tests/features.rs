@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{compile_as, environment, run, FORMS};
+use common::passes_under;
 
 /// Something that is switched on: an option, or what the program does.
 #[derive(Clone, Copy)]
@@ -49,12 +49,7 @@ fn both(one: Feature, other: Feature) {
     };
     let options = text(|feature| feature.option).collect::<Vec<_>>().join(",");
     let arguments: Vec<&str> = text(|feature| feature.argument).collect();
-    for form in FORMS {
-        let program = compile_as(form, "features.c", &[]);
-        let mut variables = environment(form);
-        variables.push(("SLABSIDE_OPTIONS", &options));
-        run(&program, &arguments, &variables).passed();
-    }
+    passes_under(&options, "features.c", &arguments);
 }
 
 /// A module for each feature, with a test for each feature that stands behind it in the table.

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{compile_as, environment, passes, passes_alone, run, FORMS};
+use common::{passes, passes_alone, passes_under};
 
 #[test]
 fn children_of_a_program_at_work_free_its_blocks_and_start_threads_that_do() {
@@ -26,12 +26,8 @@ fn fork_does_not_hang_while_others_are_in_fflush_and_getline() {
 /// Hardened, too, where the first thread waits for the repair.
 #[test]
 fn a_child_whose_second_thread_comes_first_leaves_the_first_ones_heap_alone() {
-    for form in FORMS {
-        for options in ["", "hardened"] {
-            let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]].concat();
-            let program = compile_as(form, "fork/second.c", &[]);
-            run(&program, &["40"], &environment).passed();
-        }
+    for options in ["", "hardened"] {
+        passes_under(options, "fork/second.c", &["40"]);
     }
 }
 

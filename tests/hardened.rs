@@ -5,15 +5,12 @@
 
 mod common;
 
-use common::{compile_as, environment, run, skipped, Form, Output, FORMS};
+use common::{compile_as, environment, passes_under, run, run_under, skipped, Form, Output, FORMS};
 use std::fs;
 use std::path::Path;
 
 fn run_case(form: Form, case: &str, options: &str) -> Output {
-    let program = compile_as(form, "hardened/cases.c", &[]);
-    let mut variables = environment(form);
-    variables.push(("SLABSIDE_OPTIONS", options));
-    run(&program, &[case], &variables)
+    run_under(form, options, "hardened/cases.c", &[case])
 }
 
 /// Runs a case, which must end by SIGABRT after a line that begins with `said`.
@@ -153,12 +150,7 @@ fn malloc_trim_gives_back_all_that_is_kept() {
         ("zero", ["1000", "0", "6000"]),
         ("zero", ["1000000", "0", "6000"]),
     ] {
-        for form in FORMS {
-            let program = compile_as(form, "trim.c", &[]);
-            let mut variables = environment(form);
-            variables.push(("SLABSIDE_OPTIONS", options));
-            run(&program, &[size, kept, most], &variables).passed();
-        }
+        passes_under(options, "trim.c", &[size, kept, most]);
     }
 }
 
@@ -191,15 +183,8 @@ fn pages_of_freed_large_blocks_serve_later_ones_and_bring_nothing_along() {
         ("no_file_is_read_for_them", ""),
         ("an_end_far_away_is_found", ""),
     ] {
-        for (form, options) in FORMS
-            .into_iter()
-            .flat_map(|form| [(form, "hardened"), (form, "guard")])
-        {
-            let options = format!("{options}{more}");
-            let program = compile_as(form, "hardened/pages.c", &[]);
-            let mut variables = environment(form);
-            variables.push(("SLABSIDE_OPTIONS", &options));
-            run(&program, &[case], &variables).passed();
+        for options in ["hardened", "guard"] {
+            passes_under(&format!("{options}{more}"), "hardened/pages.c", &[case]);
         }
     }
 }
@@ -291,12 +276,7 @@ fn the_report_tells_how_long_ago_a_block_was_freed() {
 
 #[test]
 fn sizes_are_exact() {
-    for (form, options) in FORMS.map(|form| (form, "hardened")) {
-        let program = compile_as(form, "interface/sized.c", &[]);
-        let mut variables = environment(form);
-        variables.push(("SLABSIDE_OPTIONS", options));
-        run(&program, &[], &variables).passed();
-    }
+    passes_under("hardened", "interface/sized.c", &[]);
     for options in ["hardened", "canary", "zero,quarantine"] {
         holds("sizes_are_exact", options);
     }
@@ -324,26 +304,32 @@ fn slots_are_chosen_at_random_and_pages_keep_their_class() {
 /// The aim is 15 % at every size; the rest is chance.
 #[test]
 fn no_distance_between_two_allocations_is_frequent_at_any_size() {
-    let program = compile_as(Form::Preloaded, "hardened/spread.c", &[]);
     for heap in ["fresh", "full"] {
         for size in [
             "16", "100", "1000", "1500", "4000", "7000", "8192", "20000", "40000", "100000",
             "131072", "300000", "1048576",
         ] {
-            let mut variables = environment(Form::Preloaded);
-            variables.push(("SLABSIDE_OPTIONS", "hardened"));
-            run(&program, &[heap, size, "18"], &variables).passed();
+            run_under(
+                Form::Preloaded,
+                "hardened",
+                "hardened/spread.c",
+                &[heap, size, "18"],
+            )
+            .passed();
         }
     }
 }
 
 #[test]
 fn it_is_uncertain_when_a_freed_span_is_used_again() {
-    let program = compile_as(Form::Preloaded, "hardened/spread.c", &[]);
     for size in ["20000", "40000", "100000"] {
-        let mut variables = environment(Form::Preloaded);
-        variables.push(("SLABSIDE_OPTIONS", "hardened"));
-        run(&program, &["reuse", size, "3"], &variables).passed();
+        run_under(
+            Form::Preloaded,
+            "hardened",
+            "hardened/spread.c",
+            &["reuse", size, "3"],
+        )
+        .passed();
     }
 }
 
@@ -464,9 +450,7 @@ fn forty_megabytes_in_use_live_in_a_control_group_of_sixty_four() {
 
 #[track_caller]
 fn run_limits(form: Form, arguments: &[&str]) {
-    let program = compile_as(form, "hardened/limits.c", &[]);
-    let options = vec![("SLABSIDE_OPTIONS", "hardened")];
-    run(&program, arguments, &[environment(form), options].concat()).passed();
+    run_under(form, "hardened", "hardened/limits.c", arguments).passed();
 }
 
 #[test]
@@ -500,10 +484,7 @@ fn ten_million_guarded_blocks_live() {
 
 /// As `run_case` in hardened mode, on a kernel without MADV_GUARD_INSTALL.
 fn run_case_on_an_older_kernel(form: Form, case: &str) -> Output {
-    let program = compile_as(form, "hardened/cases.c", &[]);
-    let mut variables = environment(form);
-    variables.push(("SLABSIDE_OPTIONS", "hardened"));
-    run(&program, &[case, "old-kernel"], &variables)
+    run_under(form, "hardened", "hardened/cases.c", &[case, "old-kernel"])
 }
 
 #[test]

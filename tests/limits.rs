@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{compile, compile_as, environment, passes, run, Form, FORMS};
+use common::{compile, compile_as, environment, passes, passes_under, run, run_under, Form, FORMS};
 use std::path::Path;
 
 /// Block sizes from small to large, in bytes.
@@ -32,11 +32,7 @@ fn a_program_that_limits_itself_late_can_use_what_it_is_left() {
 fn a_limit_set_after_the_start_leaves_a_program_its_own_mappings_and_threads() {
     for how in ["", "walled"] {
         for options in ["", "hardened", "guard-sample:100"] {
-            for form in FORMS {
-                let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]];
-                let program = compile_as(form, "own_mappings.c", &[]);
-                run(&program, &[how], &environment.concat()).passed();
-            }
+            passes_under(options, "own_mappings.c", &[how]);
         }
     }
 }
@@ -46,9 +42,7 @@ fn address_space_that_is_not_used_yet_is_mapped_at_no_moment() {
     for how in ["", "walled"] {
         for options in ["", "hardened"] {
             for form in FORMS {
-                let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]];
-                let program = compile_as(form, "peak.c", &[]);
-                let output = run(&program, &[how], &environment.concat());
+                let output = run_under(form, options, "peak.c", &[how]);
                 assert_eq!(output.passed(), "done\n");
             }
         }

@@ -4,28 +4,14 @@
 mod common;
 
 use common::{
-    artifacts, command, compile, compile_as, environment, run, run_as, skipped, Form, Output, FORMS,
+    artifacts, command, compile, compile_as, environment, passes_under, run, run_as, run_under,
+    skipped, Form, FORMS,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const VARIABLE: &str = "SLABSIDE_OPTIONS";
-
-/// Runs `c_file` in `form` under `options`.
-fn under(form: Form, options: &str, c_file: &str, args: &[&str]) -> Output {
-    let program = compile_as(form, c_file, &[]);
-    let environment = [environment(form), vec![(VARIABLE, options)]].concat();
-    run(&program, args, &environment)
-}
-
-/// Runs `c_file` under `options` in both forms and expects it to pass.
-#[track_caller]
-fn passes_under(options: &str, c_file: &str, args: &[&str]) {
-    for form in FORMS {
-        under(form, options, c_file, args).passed();
-    }
-}
 
 #[test]
 fn a_thread_in_the_background_gives_back_what_an_idle_process_keeps() {
@@ -34,7 +20,7 @@ fn a_thread_in_the_background_gives_back_what_an_idle_process_keeps() {
     }
     // In slabs in use, where pages have no live block.
     passes_under("background", "options/background.c", &["1000", "64"]);
-    under(Form::Preloaded, "", "options/background.c", &["off"]).passed();
+    run_under(Form::Preloaded, "", "options/background.c", &["off"]).passed();
 }
 
 #[test]
@@ -51,7 +37,7 @@ fn a_thread_in_the_background_gives_back_from_the_heaps_of_threads_that_sleep() 
 #[test]
 fn a_thread_in_the_background_is_made_under_no_lock_of_a_first_class_heap() {
     let form = Form::Prefixed;
-    under(form, "background:on", "options/background_heap.c", &[]).passed();
+    run_under(form, "background:on", "options/background_heap.c", &[]).passed();
 }
 
 /// setuid(3) waits until each thread of the process has answered a signal of libc's own.
@@ -76,7 +62,7 @@ fn a_thread_in_the_background_is_there_again_after_a_fork() {
 #[test]
 fn a_typo_is_told_once_with_the_nearest_name_and_the_rest_is_taken() {
     for form in FORMS {
-        let ended = under(
+        let ended = run_under(
             form,
             "limit-hart:1,trim-threshold:4k",
             "options/trim.c",
@@ -145,7 +131,7 @@ fn decay_says_how_soon_unused_pages_go_back() {
 fn trim_threshold_says_how_long_a_free_end_is_kept() {
     for form in FORMS {
         let came_down = |options| {
-            let ended = under(form, options, "options/trim.c", &[]).passed();
+            let ended = run_under(form, options, "options/trim.c", &[]).passed();
             ended.trim().parse::<usize>().expect("a number")
         };
         assert_eq!(came_down("trim-threshold:1g"), 0);
@@ -164,7 +150,7 @@ fn huge_pages_are_asked_for_and_got_where_the_system_has_them() {
     }
     for form in FORMS {
         let huge = |options| {
-            let ended = under(form, options, "options/huge.c", &[]).passed();
+            let ended = run_under(form, options, "options/huge.c", &[]).passed();
             ended.trim().parse::<usize>().expect("a number")
         };
         let (with, without) = (huge("huge-pages"), huge("huge-pages:off"));
@@ -186,7 +172,7 @@ fn realloc_to_nothing_frees_or_gives_a_block() {
 #[test]
 fn reported_misuse_is_dropped_and_the_program_goes_on() {
     for form in FORMS {
-        let ended = under(form, "misuse:report", "options/misuse.c", &[]);
+        let ended = run_under(form, "misuse:report", "options/misuse.c", &[]);
         assert_eq!(
             (ended.status, &*ended.stdout),
             (Some(0), "went on\n"),
@@ -210,7 +196,7 @@ fn reported_misuse_is_dropped_and_the_program_goes_on() {
 #[test]
 fn slots_without_an_owner_that_were_freed_twice_are_used_again() {
     for form in FORMS {
-        let ended = under(form, "misuse:report", "options/ownerless.c", &[]);
+        let ended = run_under(form, "misuse:report", "options/ownerless.c", &[]);
         assert_eq!(ended.stderr.lines().count(), 32, "{}", ended.stderr);
         assert_eq!((ended.status, ended.stdout.trim()), (Some(0), "32"));
     }
@@ -219,7 +205,7 @@ fn slots_without_an_owner_that_were_freed_twice_are_used_again() {
 #[test]
 fn reported_double_frees_that_meet_in_a_collection_leave_a_sound_heap() {
     for form in FORMS {
-        let ended = under(form, "misuse:report", "options/collected.c", &[]);
+        let ended = run_under(form, "misuse:report", "options/collected.c", &[]);
         assert_eq!(
             (ended.status, &*ended.stdout),
             (Some(0), "went on\n"),
@@ -232,9 +218,9 @@ fn reported_double_frees_that_meet_in_a_collection_leave_a_sound_heap() {
 #[test]
 fn foreign_blocks_abort_are_ignored_or_go_to_the_next_malloc() {
     let form = Form::Preloaded;
-    under(form, "foreign:forward", "options/foreign.c", &["forward"]).passed();
-    under(form, "foreign:ignore", "options/foreign.c", &["ignore"]).passed();
-    let ended = under(form, "", "options/foreign.c", &["forward"]);
+    run_under(form, "foreign:forward", "options/foreign.c", &["forward"]).passed();
+    run_under(form, "foreign:ignore", "options/foreign.c", &["ignore"]).passed();
+    let ended = run_under(form, "", "options/foreign.c", &["forward"]);
     assert_eq!(ended.signal, Some(libc::SIGABRT), "{ended:#?}");
     assert!(
         ended.stderr.contains("not a block of this heap"),
@@ -255,7 +241,7 @@ fn an_address_within_a_large_block_is_foreign_to_none() {
             ("realloc", "invalid realloc"),
             ("usable", "invalid usable size"),
         ] {
-            let ended = under(form, options, "options/foreign.c", &[call]);
+            let ended = run_under(form, options, "options/foreign.c", &[call]);
             assert_eq!(ended.signal, Some(libc::SIGABRT), "{options}: {ended:#?}");
             let told =
                 ended.stderr.contains(said) && ended.stderr.contains("(byte 4096 of a block of 3");
@@ -266,7 +252,7 @@ fn an_address_within_a_large_block_is_foreign_to_none() {
 
 #[test]
 fn the_hard_limit_is_never_exceeded_and_gives_enomem() {
-    under(
+    run_under(
         Form::Prefixed,
         "limit-hard:8m",
         "options/limits.c",
@@ -274,7 +260,7 @@ fn the_hard_limit_is_never_exceeded_and_gives_enomem() {
     )
     .passed();
     // Preloaded, the program's own figures are not to be had. Its blocks come to an end all the same.
-    under(
+    run_under(
         Form::Preloaded,
         "limit-hard:8m",
         "options/limits.c",
@@ -285,7 +271,7 @@ fn the_hard_limit_is_never_exceeded_and_gives_enomem() {
 
 #[test]
 fn above_the_soft_limit_what_is_kept_goes_back() {
-    under(
+    run_under(
         Form::Prefixed,
         "limit-soft:4m",
         "options/limits.c",
@@ -297,7 +283,7 @@ fn above_the_soft_limit_what_is_kept_goes_back() {
 #[test]
 fn figures_go_to_standard_error_or_are_appended_to_a_file() {
     for form in FORMS {
-        let ended = under(form, "stats:stderr", "options/trim.c", &[]);
+        let ended = run_under(form, "stats:stderr", "options/trim.c", &[]);
         assert!(
             ended.status == Some(0) && ended.stderr.contains(" bytes live\n"),
             "{ended:#?}"
@@ -306,7 +292,7 @@ fn figures_go_to_standard_error_or_are_appended_to_a_file() {
         let _ = fs::remove_file(&file); // it need not be there yet
         let option = format!("stats:{}", file.display());
         for _ in 0..2 {
-            under(form, &option, "options/trim.c", &[]).passed();
+            run_under(form, &option, "options/trim.c", &[]).passed();
         }
         let told = fs::read_to_string(&file).expect("the file is there");
         assert_eq!(told.matches(" bytes live\n").count(), 2, "{told}");
@@ -327,7 +313,7 @@ fn figures_go_to_standard_error_or_are_appended_to_a_file() {
 #[test]
 fn a_file_for_the_figures_that_cannot_be_opened_is_told_of() {
     for form in FORMS {
-        let ended = under(form, "stats:/no/such/place", "options/trim.c", &[]);
+        let ended = run_under(form, "stats:/no/such/place", "options/trim.c", &[]);
         assert_eq!(
             (ended.status, &*ended.stderr),
             (
@@ -356,9 +342,9 @@ fn a_file_that_cannot_be_opened_is_told_of_also_by_a_program_that_closes_standar
 #[test]
 fn options_are_taken_in_any_writing() {
     for form in FORMS {
-        let ended = under(form, "TRIM_THRESHOLD=1GiB,Decay=10s", "options/trim.c", &[]);
+        let ended = run_under(form, "TRIM_THRESHOLD=1GiB,Decay=10s", "options/trim.c", &[]);
         assert_eq!(ended.passed(), "0\n");
-        let ended = under(form, "trim-threshold=4KB", "options/trim.c", &[]);
+        let ended = run_under(form, "trim-threshold=4KB", "options/trim.c", &[]);
         assert!(ended.passed().trim().parse::<usize>().unwrap() > 1500);
     }
 }

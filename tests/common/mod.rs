@@ -605,6 +605,21 @@ pub fn run_as(form: Form, c_file: &str, args: &[&str]) -> Output {
     run(&compile_as(form, c_file, &[]), args, &environment(form))
 }
 
+/// As [`run_as`], under `options` of the allocator.
+pub fn run_under(form: Form, options: &str, c_file: &str, args: &[&str]) -> Output {
+    let program = compile_as(form, c_file, &[]);
+    let environment = [environment(form), vec![("SLABSIDE_OPTIONS", options)]].concat();
+    run(&program, args, &environment)
+}
+
+/// Runs `c_file` under `options` in both forms and expects it to pass.
+#[track_caller]
+pub fn passes_under(options: &str, c_file: &str, args: &[&str]) {
+    for form in FORMS {
+        run_under(form, options, c_file, args).passed();
+    }
+}
+
 /// Runs `c_file` in both forms and expects it to pass.
 #[track_caller]
 pub fn passes(c_file: &str, args: &[&str]) {
