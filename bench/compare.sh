@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds everything and makes the whole comparison: writes docs/benchmarks.md and docs/plots. Options are
-# those of src/bin/compare/main.rs; with --quick it takes under three minutes, else a quarter of an hour.
+# Builds everything and makes the whole comparison: writes docs/benchmarks.md, docs/counts.md and docs/plots.
+# Options are those of src/bin/compare/main.rs. With --quick it takes under three minutes and counts nothing, else an hour.
 #
 # Needs: a C and a C++ compiler, cmake, valgrind, and of Debian's packages libjemalloc2 libtcmalloc-minimal4.
 set -euo pipefail

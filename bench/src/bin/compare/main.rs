@@ -1,5 +1,5 @@
 //! Makes the whole comparison: every row on every allocator in alternating processes, and writes
-//! docs/benchmarks.md with its plots. `compare.sh` builds what it needs and starts it.
+//! docs/benchmarks.md with its plots, and docs/counts.md. `compare.sh` builds what it needs and starts it.
 //!
 //! ```text
 //! compare [--quick] [--rounds N] [--only NAME,...] [--allocators NAME,...] [--library NAME=PATH] [--out FOLDER]
@@ -10,7 +10,7 @@
 //!                 `counts` with rows counts and times those rows
 //! --allocators    these alone; the tables are only printed
 //! --library       one more allocator, or another build of one
-//! --out           where benchmarks.md and plots/ go, instead of docs/
+//! --out           where benchmarks.md, counts.md and plots/ go, instead of docs/
 //! ```
 
 mod machine;
@@ -24,17 +24,29 @@ use options::Options;
 use results::Results;
 use std::path::Path;
 
-/// Writes the page and its plots into a folder.
+/// Writes the pages and the plots into a folder.
 fn write(
     results: &Results,
     options: &Options,
     folder: &Path,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let plots = folder.join("plots");
-    std::fs::create_dir_all(&plots)?;
-    plots::draw(results, &plots)?;
-    std::fs::write(folder.join("benchmarks.md"), tables::page(results, options))?;
-    eprintln!("wrote {}", folder.join("benchmarks.md").display());
+    std::fs::create_dir_all(folder)?;
+    if !results.rows.is_empty() {
+        let plots = folder.join("plots");
+        std::fs::create_dir_all(&plots)?;
+        plots::draw(results, &plots)?;
+    }
+    for (name, text) in [
+        ("benchmarks.md", tables::benchmarks(results, options)),
+        ("counts.md", tables::counts(results)),
+    ] {
+        if text.is_empty() {
+            eprintln!("{name} stays as it is: nothing was measured for it");
+            continue;
+        }
+        std::fs::write(folder.join(name), text)?;
+        eprintln!("wrote {}", folder.join(name).display());
+    }
     Ok(())
 }
 
@@ -44,7 +56,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match &options.out {
         Some(folder) => write(&results, &options, folder),
         None => {
-            println!("{}", tables::page(&results, &options));
+            println!(
+                "{}{}",
+                tables::benchmarks(&results, &options),
+                tables::counts(&results)
+            );
             Ok(())
         }
     }

@@ -78,10 +78,20 @@ fn cells(values: &[Option<f64>]) -> Vec<String> {
 
 const MEGA: f64 = 1e6;
 
-/// The whole page.
-pub fn page(results: &Results, options: &Options) -> String {
+/// The page of times and memory. Empty where none of them was measured.
+pub fn benchmarks(results: &Results, options: &Options) -> String {
+    let kind = if options.quick {
+        "a quick run"
+    } else {
+        "a full run"
+    };
+    let title = format!(
+        "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {}. Each row runs in a process of its own \
+         for each allocator, and the allocators take turns.",
+        options.rounds,
+        machine::date()
+    );
     let parts = [
-        head(results, options),
         findings(results),
         rows(results, "Time", TIME, |value| value, time),
         rows(
@@ -97,14 +107,29 @@ pub fn page(results: &Results, options: &Options) -> String {
         overhead(results),
         given_back(results),
         slabside_overhead(results),
-        counts(results),
         instructions(results),
     ];
+    under(&title, results, &parts)
+}
+
+/// The page of counts. Empty where nothing was counted.
+pub fn counts(results: &Results) -> String {
+    let title = format!(
+        "# Counts\n\nWritten by `bench/compare.sh` on {}.",
+        machine::date()
+    );
+    under(&title, results, &[costs(results)])
+}
+
+/// The parts that say something, under a title and what they were made with.
+fn under(title: &str, results: &Results, parts: &[String]) -> String {
+    let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
     parts
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join("\n")
+        .iter()
+        .fold(String::new(), |text, part| match text.is_empty() {
+            true => format!("{title}{}\n{part}", made_with(results)),
+            false => format!("{text}\n{part}"),
+        })
 }
 
 const TIME: &str = "Nanoseconds an operation, as the median of all rounds. Rows of one thread count processor time, with the \
@@ -115,41 +140,19 @@ const PEAK: &str = "The most megabytes (10^6 bytes) that were resident, as the m
                     start-up, but not the workload's own tables. The least is in bold.\n\n\
                     ![peak over mimalloc 2](plots/memory.svg)\n";
 
-fn head(results: &Results, options: &Options) -> String {
-    let kind = if options.quick {
-        "a quick run"
-    } else {
-        "a full run"
-    };
-    let date = machine::date();
-    let only_counts =
-        results.rows.is_empty() && results.heaps.is_empty() && results.overheads.is_empty();
-    let mut text = if only_counts {
-        format!("# Counts\n\nWritten by `bench/compare.sh --only counts` on {date}.")
-    } else {
-        format!(
-            "# Benchmarks\n\nWritten by `bench/compare.sh`, {kind} of {} rounds, on {date}. Each row runs in a process of \
-             its own for each allocator, and the allocators take turns.",
-            options.rounds
-        )
-    };
-    let _ = write!(
-        text,
-        "\n\n- Machine: {}. Load at the end: {}\n- Compiler: {}\n",
-        machine::description(),
-        machine::load(),
-        machine::compiler()
-    );
+/// On which machine, by which compiler, and which allocators.
+fn made_with(results: &Results) -> String {
     let versions = results
         .allocators
         .iter()
         .map(|library| format!("{} {}", library.name, library.version));
-    let _ = writeln!(
-        text,
-        "- Allocators: {}",
+    format!(
+        "\n\n- Machine: {}. Load at the end: {}\n- Compiler: {}\n- Allocators: {}\n",
+        machine::description(),
+        machine::load(),
+        machine::compiler(),
         versions.collect::<Vec<_>>().join(", ")
-    );
-    text
+    )
 }
 
 fn findings(results: &Results) -> String {
@@ -161,7 +164,7 @@ fn findings(results: &Results) -> String {
     };
     let mut lines = vec!["## Against the peers\n".to_owned()];
     for peer in ["mimalloc2", "mimalloc3"] {
-        lines.extend(mean(results, "Time", time, (slabside, peer, 0.90)));
+        lines.extend(mean(results, "Time", time, (slabside, peer, 0.80)));
     }
     lines.extend(behind(results, "Time", time, (slabside, &results.peers())));
     lines.extend(mean(
@@ -592,7 +595,7 @@ fn values_against_best(results: &Results, values: &[Option<f64>]) -> String {
     }
 }
 
-fn counts(results: &Results) -> String {
+fn costs(results: &Results) -> String {
     if results.counts.is_empty() {
         return String::new();
     }
