@@ -9,7 +9,7 @@
 mod images;
 mod support;
 
-use images::{take, Image, Seen};
+use images::{take, Changing, Image, Seen};
 use proptest::prelude::*;
 use slabside::Slabside;
 use slabside_base::class::SPAN;
@@ -18,9 +18,12 @@ use slabside_core::meta::{Area, AREAS};
 use slabside_core::process::GLOBAL;
 use slabside_core::stats::{stats, Stats};
 use slabside_sim::SimConfig;
+use slabside_view::model::{Buffers, Heap, Hold};
 use slabside_view::region::Broken;
+use slabside_view::source::{Source, Target};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 use support::fuzzing::replay;
 use support::{sim_with, Memory, Op, Random, World};
 
@@ -338,6 +341,29 @@ fn a_header_must_fit_its_pages_and_its_class() {
     let id = slab_of(2);
     let last = entries(0, |entry| entry == id).last();
     expect_broken(last.expect("of two"), 4, 0, is_slab);
+}
+
+/// A thread that gets no processor in the middle of a change stays there, however often it is stopped.
+#[test]
+fn a_process_that_waits_in_the_middle_of_a_change_is_read_when_it_goes_on() {
+    let (seen, whole) = sample();
+    let mut torn = whole.clone();
+    torn.spoil(whole.slabs() + slab_of(2) as usize * 128 + 30, 1);
+    assert!(torn.read().is_err());
+    for hold in [None, Some(Hold::No), Some(Hold::Yes)] {
+        let process = Changing::new(torn.clone(), whole.clone(), Duration::from_millis(20));
+        let region = process.region();
+        let heap = match hold {
+            None => Heap::of(&process, region, &mut Buffers::default()),
+            Some(hold) => {
+                let mut target = Target::from(Box::new(process) as Box<dyn Source>);
+                Heap::of_stopped(&mut target, &[region], &mut Vec::new(), hold)
+                    .map(|mut heaps| heaps.remove(0))
+            }
+        };
+        let heap = heap.unwrap_or_else(|error| panic!("{hold:?}: {error}"));
+        assert_eq!(Seen::of(&heap), *seen, "{hold:?}");
+    }
 }
 
 /// Numbers behind the last header, and those of the gap between the first headers and the others: there lies the page

@@ -8,7 +8,7 @@
 #![allow(dead_code)] // Each test and fuzz target uses a part.
 
 use slabside_base::class::{size_of_class, ClassId, CLASSES, SPAN};
-use slabside_base::layout;
+use slabside_base::layout::{self, HEADER_BYTES};
 use slabside_core::meta::Area;
 use slabside_core::slab::State;
 use slabside_view::check::check;
@@ -16,7 +16,7 @@ use slabside_view::figures::Figures;
 use slabside_view::kinds::kinds;
 use slabside_view::leaks::{search, Proof, Search};
 use slabside_view::model::{Buffers, Heap};
-use slabside_view::region::{find, Broken};
+use slabside_view::region::{find, Broken, Region};
 use slabside_view::source::core::Core;
 use slabside_view::source::file::Snapshot;
 use slabside_view::source::{About, Mapping, Source, Span, Target, Thread};
@@ -24,6 +24,7 @@ use slabside_view::types::Types;
 use slabside_view::Error;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 /// Bytes in a page of an image.
 const PAGE: usize = 4096;
@@ -58,7 +59,8 @@ impl Seen {
         pages: 0,
     };
 
-    fn of(heap: &Heap) -> Seen {
+    /// Of a heap that was read.
+    pub fn of(heap: &Heap) -> Seen {
         let mut seen = Seen::NOTHING;
         for slab in &heap.slabs {
             seen.pages += slab.pages as usize;
@@ -330,6 +332,83 @@ impl Source for Image {
 
     fn is_moving(&self) -> bool {
         false
+    }
+
+    fn no_heap(&self) -> Error {
+        Error::NoMetadata { name: self.name() }
+    }
+}
+
+/// A process that stands in the middle of a change for a while, whether it is stopped or not: its thread has no processor.
+pub struct Changing {
+    before: Image,
+    after: Image,
+    lasts: Duration,
+    since: Mutex<Option<Instant>>,
+    is_stopped: bool,
+}
+
+impl Changing {
+    /// From the first reading on it `lasts` so long until `before` is `after`.
+    pub fn new(before: Image, after: Image, lasts: Duration) -> Changing {
+        Changing {
+            before,
+            after,
+            lasts,
+            since: Mutex::default(),
+            is_stopped: false,
+        }
+    }
+
+    /// Its region.
+    pub fn region(&self) -> Region {
+        let mut header = [0; HEADER_BYTES];
+        assert!(Source::read(&self.after, BASE, &mut header));
+        Region::parse(BASE, &header).expect("a region")
+    }
+}
+
+impl Source for Changing {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        let mut since = self.since.lock().expect("nobody panicked");
+        let image = match since.get_or_insert_with(Instant::now).elapsed() < self.lasts {
+            true => &self.before,
+            false => &self.after,
+        };
+        Source::read(image, address, into)
+    }
+
+    fn mappings(&self) -> &[Mapping] {
+        &[]
+    }
+
+    fn present(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+        self.after.present(within, visit);
+    }
+
+    fn about(&self) -> About {
+        About::default()
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        Vec::new()
+    }
+
+    fn name(&self) -> String {
+        "a process".into()
+    }
+
+    fn is_moving(&self) -> bool {
+        !self.is_stopped
+    }
+
+    fn stop(&mut self) -> slabside_view::Result<()> {
+        self.is_stopped = true;
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.is_stopped = false;
     }
 
     fn no_heap(&self) -> Error {

@@ -8,8 +8,8 @@
 //!
 //! A slot is live where either copy says so. So a block that lives all the time is never missed, wherever it moves.
 //! Neither is one that is replaced by another before it is freed. Sums can only be too high, by what was freed
-//! meanwhile. What does not fit is looked at again in the target itself. What still does not after [`LOOKS`] looks is
-//! an error.
+//! meanwhile. What does not fit is looked at again in the target itself. Where it still does not after [`LOOKS`] looks, the
+//! process runs on for a while and all is read again. What lasts is an error.
 
 use crate::image::Image;
 use crate::region::{self, Broken, Region, Window, PAGE, SLAB_BYTES, WINDOW_PAGES};
@@ -18,11 +18,15 @@ use crate::threads;
 use crate::{Error, Result};
 use slabside_base::layout::{self, slab as field, Area, Elsewhere, Fact};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// How often something that does not fit is looked at.
 pub const LOOKS: u32 = 3;
-/// Times that a whole heap is read where it contradicts itself.
-const READS: u32 = 3;
+/// Times that a whole heap is read where it contradicts itself, and for how long it runs before it is read again. Each
+/// time that is twice as long, a quarter of a second in all: a thread may have to wait for a processor in the middle of a
+/// change.
+const READS: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(2);
 /// Times that the large table is copied until its records stand still.
 const TABLE_READS: u32 = 8;
 /// The most heaps, of threads and others.
@@ -277,7 +281,8 @@ impl Heap {
     pub fn of(source: &dyn Source, region: Region, buffers: &mut Buffers) -> Result<Heap> {
         let reads = if source.is_moving() { READS } else { 1 };
         let mut last = Broken::Unreadable;
-        for _ in 0..reads {
+        for read in 0..reads {
+            pause_before(read);
             match Heap::once(source, region.base, buffers) {
                 Ok(heap) => return Ok(heap),
                 Err(broken) => last = broken,
@@ -301,7 +306,8 @@ impl Heap {
     ) -> Result<Vec<Heap>> {
         let reads = if target.is_moving() { READS } else { 1 };
         let mut last = Broken::Unreadable;
-        for _ in 0..reads {
+        for read in 0..reads {
+            pause_before(read);
             let mut kept: Vec<Buffers> = regions
                 .iter()
                 .map(|_| buffers.pop().unwrap_or_default())
@@ -989,6 +995,13 @@ impl Heap {
     /// Bytes of metadata that were copied.
     pub fn copied(&self) -> usize {
         self.now.len() + self.earlier.as_ref().map_or(0, Image::len)
+    }
+}
+
+/// Waits before the `read`th reading, but not before the first one.
+fn pause_before(read: u32) {
+    if let Some(times) = read.checked_sub(1) {
+        std::thread::sleep(PAUSE * 2u32.pow(times));
     }
 }
 
