@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{passes, passes_alone};
+use common::{passes, passes_alone, passes_undisturbed};
 
 #[test]
 fn blocks_up_to_eight_bytes_are_aligned_to_8_and_all_others_to_16() {
@@ -22,7 +22,7 @@ fn what_exceeds_ptrdiff_max_is_refused_with_enomem() {
 
 #[test]
 fn a_million_pairs_grow_the_heap_by_nothing() {
-    passes("pairs.c", &[]);
+    passes_undisturbed("pairs.c", &[], "not so: break_now() <= before.end");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn the_heaps_end_goes_back_when_objects_of_many_sizes_are_freed() {
 
 #[test]
 fn a_program_that_swells_again_and_again_pays_for_few_cycles() {
-    passes("swell.c", &[]);
+    passes_undisturbed("swell.c", &[], "not so: moves <= 20");
 }
 
 #[test]
