@@ -256,6 +256,21 @@ fn the_report_tells_thread_slot_state_neighbour_and_stack() {
     assert!(lines[2].contains(&named), "{output:#?}");
 }
 
+/// Loading one takes 300 KB and a millisecond in each process.
+#[test]
+fn no_unwinder_is_loaded_for_the_stacks_of_reports() {
+    for options in ["hardened", "guard-sample:1000"] {
+        let variables = [
+            environment(Form::Preloaded),
+            vec![("SLABSIDE_OPTIONS", options)],
+        ];
+        let cat = Path::new("/bin/cat");
+        let mapped = run(cat, &["/proc/self/maps"], &variables.concat()).passed();
+        assert!(mapped.contains("slabside_preload"), "{mapped}");
+        assert!(!mapped.contains("libgcc"), "{mapped}");
+    }
+}
+
 #[test]
 fn the_report_tells_how_long_ago_a_block_was_freed() {
     for (case, options) in [

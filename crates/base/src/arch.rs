@@ -874,6 +874,10 @@ mod machine {
 
 /// Number of registers that a stack is unwound from.
 pub const REGISTERS: usize = 8;
+/// DWARF's numbers of them (System V ABI for AMD64, figure 3.36), in the order of [`registers`].
+pub const DWARF_NUMBERS: [usize; REGISTERS] = [16, 7, 6, 3, 12, 13, 14, 15];
+/// Registers that an address may depend on, by these numbers: the general ones, and the place of a return.
+pub const DWARF_COLUMNS: usize = 17;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(miri)))]
 mod registers {

@@ -318,6 +318,18 @@ pub(super) fn gettid() -> usize {
     unsafe { ask(libc::SYS_gettid, []).unwrap_or(0) }
 }
 
+/// Bytes that the calling signal handler has left of a stack of its own (sigaltstack(2)). `None` means that it runs on its
+/// thread's stack.
+pub(super) fn left_of_alternate_stack() -> Option<usize> {
+    let mut other = MaybeUninit::<libc::stack_t>::zeroed();
+    let here = other.as_ptr() as usize;
+    // SAFETY: writes what the thread's alternate stack is, and changes none.
+    unsafe { ask(libc::SYS_sigaltstack, [0, other.as_mut_ptr() as usize]) }.ok()?;
+    // SAFETY: the kernel has written it.
+    let other = unsafe { other.assume_init() };
+    (other.ss_flags & libc::SS_ONSTACK != 0).then(|| here.saturating_sub(other.ss_sp as usize))
+}
+
 /// The present limits on memory (prlimit(2)).
 pub(super) fn limits() -> Limits {
     Limits {

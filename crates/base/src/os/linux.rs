@@ -7,6 +7,7 @@
 
 use super::calls;
 use super::process::{auxiliary_value, string, variable, Process};
+use super::stack;
 use super::steady::Steady;
 use super::{Hold, Host, Huge, Limits, Moved, NextMalloc, Refusal, Vm, MAPPINGS};
 use crate::misuse::{Line, Misuse};
@@ -25,8 +26,6 @@ pub struct Linux {
     /// Non-zero where no other malloc moves the break.
     sole: AtomicU32,
     fences: GuardPages,
-    /// backtrace(3), once it can be called. Null means that stacks cannot be printed.
-    backtrace: AtomicPtr<libc::c_void>,
     /// Non-zero where huge pages are asked for.
     huge: AtomicU32,
     /// Whether parts of a range can be moved.
@@ -112,7 +111,6 @@ impl Linux {
                 most: AtomicUsize::new(0),
                 missing: AtomicU32::new(0),
             },
-            backtrace: AtomicPtr::new(ptr::null_mut()),
             huge: AtomicU32::new(0),
             pieces: AtomicU32::new(UNASKED),
             unasked: AtomicU32::new(UNASKED),
@@ -883,39 +881,11 @@ impl Host for Linux {
     }
 
     fn stack(&self, frames: &mut [usize]) -> usize {
-        let backtrace = self.backtrace.load(Relaxed);
-        if backtrace.is_null() {
-            return 0;
-        }
-        // SAFETY: `prepare_stacks` found the function under its name. Its type is that of glibc's manual.
-        let backtrace: Backtrace = unsafe { core::mem::transmute(backtrace) };
-        // SAFETY: backtrace(3) writes at most as many addresses as `frames` has room for.
-        let known = keeping_errno(|| unsafe {
-            backtrace(frames.as_mut_ptr().cast(), frames.len() as libc::c_int)
-        });
-        usize::try_from(known).unwrap_or(0).min(frames.len())
+        keeping_errno(|| stack::tell(frames))
     }
 
     fn prepare_stacks(&self) {
-        // SAFETY: the name is a string. Looking a symbol up changes nothing.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"backtrace".as_ptr()) };
-        if found.is_null() || !self.backtrace.load(Relaxed).is_null() {
-            return;
-        }
-        // From 2.34 on glibc loads the unwinder before it looks at the number of frames. This function is in it from 2.35 on.
-        // SAFETY: the name is a string. Looking a symbol up changes nothing.
-        let loads_first =
-            !unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()).is_null() };
-        // A frame found would read the tables of the functions that called: more than 100 KiB of the libraries' pages.
-        let frames = if loads_first { 0 } else { 1 };
-        // The first call loads the unwinder, which allocates. Later ones do not. Nobody else is to call it before:
-        // loading does not nest. SAFETY: the function was found under its name and has the type of glibc's manual. It
-        // writes at most one address, and there is room for one.
-        unsafe {
-            let backtrace: Backtrace = core::mem::transmute(found);
-            keeping_errno(|| backtrace(&mut ptr::null_mut(), frames));
-        }
-        self.backtrace.store(found, Relaxed);
+        stack::prepare();
     }
 }
 
@@ -971,8 +941,6 @@ extern "C" fn handle_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut l
         }
     }
 }
-
-type Backtrace = unsafe extern "C" fn(*mut *mut libc::c_void, libc::c_int) -> libc::c_int;
 
 /// The most frames that a report names.
 const FRAMES: usize = 24;

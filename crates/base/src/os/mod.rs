@@ -20,6 +20,7 @@ pub mod calls;
 pub mod cxx;
 mod steady;
 mod process;
+mod stack;
 mod linux;
 
 use crate::misuse::{Line, Misuse};
@@ -353,13 +354,14 @@ pub trait Host: Sync {
         0
     }
 
-    /// The return addresses of the calling thread's functions, innermost first. Returns how many.
+    /// Where the calling thread is, and where its functions return to, innermost first. Returns how many. Allocates
+    /// nothing.
     fn stack(&self, frames: &mut [usize]) -> usize {
         let _ = frames;
         0
     }
 
-    /// Gets ready to tell stacks, which may allocate: with no lock held and the thread's heap in place.
+    /// Gets ready to tell stacks by less work, which may allocate: with no lock held and the thread's heap in place.
     fn prepare_stacks(&self) {}
 }
 
