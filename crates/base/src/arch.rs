@@ -57,7 +57,7 @@ pub const HOT_MAP: usize = 16;
 /// Offset there of the address of the header table.
 pub const HOT_SLABS: usize = 24;
 
-/// Where the heap of a thread has what [`Block::refill`] works on, in bytes from its start. What a class has is that of
+/// Where the heap of a thread has what [`refill`] works on, in bytes from its start. What a class has is that of
 /// class 0. That of the next one lies [`Refill::CLASS_BYTES`] after it.
 pub trait Refill {
     /// The address of the heap, in the thread's block.
@@ -874,7 +874,7 @@ mod machine {
 
 /// Number of registers that a stack is unwound from.
 pub const REGISTERS: usize = 8;
-/// DWARF's numbers of them (System V ABI for AMD64, figure 3.36), in the order of [`registers`].
+/// DWARF's numbers of them (System V ABI for AMD64, figure 3.36), in the order of [`registers()`].
 pub const DWARF_NUMBERS: [usize; REGISTERS] = [16, 7, 6, 3, 12, 13, 14, 15];
 /// Registers that an address may depend on, by these numbers: the general ones, and the place of a return.
 pub const DWARF_COLUMNS: usize = 17;

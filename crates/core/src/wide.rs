@@ -199,7 +199,7 @@ mod machine {
     const KEPT: u64 = 0b110;
 
     /// Whether there are 32-byte registers for whole numbers, which the system keeps, and the other instructions of
-    /// [`with_wide`](super::with_wide).
+    /// [`with_wide`].
     pub fn is_wide() -> bool {
         let has_leaf_7 = leaf(0).eax >= 7;
         let kept = leaf(1).ecx & OSXSAVE_AVX_AND_POPCNT == OSXSAVE_AVX_AND_POPCNT;

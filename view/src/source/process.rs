@@ -195,7 +195,7 @@ impl Process {
     /// mapped the list is read then. See [`Process::renew`].
     ///
     /// # Errors
-    /// Where a thread cannot be stopped, or not within [`STOP_MOST`]: one that waits for the child of its vfork(2) or for
+    /// Where a thread cannot be stopped, or not within `STOP_MOST`: one that waits for the child of its vfork(2) or for
     /// a device. All others go on then.
     pub fn stop(&mut self) -> Result<()> {
         self.stop_within(STOP_MOST)

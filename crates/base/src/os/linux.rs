@@ -1,4 +1,4 @@
-//! The Linux system calls behind [`Os`], made by the instruction itself (see `calls`).
+//! The Linux system calls behind [`Os`](super::Os), made by the instruction itself (see `calls`).
 //!
 //! Two things must be libc's, and are called where a program may define them and allocate in them. The hooks are
 //! registered with no lock held, and a thread that is marked as busy calls sbrk. libc's `sbrk` moves the break, never a

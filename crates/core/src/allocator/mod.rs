@@ -54,7 +54,7 @@ pub struct Allocator<O: Os> {
     pub(crate) size_ambiguous: AtomicU32,
     /// Written to at the start only if it is asked for.
     background: Background,
-    /// Where the system keeps its [`Host::fork_mark`]. Null means nowhere.
+    /// Where the system keeps its [`fork_mark`](crate::os::Host::fork_mark). Null means nowhere.
     fork_mark: AtomicPtr<AtomicU32>,
     /// All that the heaps stand on.
     pub backend: Backend<O>,
