@@ -45,7 +45,7 @@ pub struct Seen {
     pub slabs: usize,
     /// Spans in use or kept for reuse.
     pub spans: usize,
-    /// Bytes in live slots, by size class, and in live spans.
+    /// Bytes in slots that are live to the allocator, by size class, and in such spans: also those in a quarantine.
     pub live_of: [usize; CLASSES + 1],
     /// Pages in slabs and spans, those among them that hardened mode keeps for their class.
     pub pages: usize,
@@ -67,7 +67,7 @@ impl Seen {
             if slab.is_kept() {
                 continue;
             }
-            seen.live_of[slab.class as usize] += slab.live as usize * slab.size as usize;
+            seen.live_of[slab.class as usize] += slab.in_use() as usize * slab.size as usize;
             *(if slab.is_span {
                 &mut seen.spans
             } else {

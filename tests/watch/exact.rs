@@ -54,8 +54,13 @@ fn stopped(pid: u32, file: &Path, buffers: &mut Vec<Buffers>) -> (BTreeSet<u64>,
 
 #[test]
 fn a_process_stopped_anywhere_has_live_what_it_logged_and_nothing_else() {
-    // Blocks in the quarantine are live to the bitmaps.
-    for (threads, options) in [("1", ""), ("3", ""), ("3", "zero,canary,random")] {
+    for (threads, options) in [
+        ("1", ""),
+        ("3", ""),
+        ("3", "zero,canary,random"),
+        ("1", "quarantine"),
+        ("3", "hardened"),
+    ] {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("log");
         let mut command = command(compile("watch/logger.c", &[]));

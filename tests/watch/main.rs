@@ -122,7 +122,9 @@ impl Told {
 
     fn expect_in(&self, source: &dyn Source, heap: &Heap, exact: bool) {
         let figures = Figures::of(source, heap);
-        assert_eq!(figures.allocated - figures.large, self.small);
+        // The allocator counts what is in a quarantine with what is live.
+        let small = figures.allocated - figures.large + figures.quarantined;
+        assert_eq!(small, self.small);
         assert_eq!(figures.large, self.large);
         let mut live = BTreeMap::new();
         heap.each_live(|span, _| assert!(live.insert(span.start, span.bytes()).is_none()));
@@ -151,7 +153,12 @@ impl Told {
 #[test]
 fn what_stands_still_is_what_the_process_counts_itself() {
     for form in FORMS {
-        for (seed, threads, options) in [(1, 1, ""), (2, 4, ""), (3, 3, "hardened")] {
+        for (seed, threads, options) in [
+            (1, 1, ""),
+            (2, 4, ""),
+            (3, 3, "hardened"),
+            (4, 2, "quarantine"),
+        ] {
             let running = Running::holder(form, seed, threads, options);
             let told = running.told();
             let target = Target::stopped(running.pid()).expect("it can be stopped");
@@ -189,9 +196,19 @@ fn freed(file: &Path, threads: usize) -> u64 {
         .sum()
 }
 
-/// 5,000 bytes are of a class that nothing else in the program uses.
 #[test]
 fn a_process_at_full_speed_never_shows_fewer_blocks_than_it_has() {
+    at_full_speed("");
+}
+
+/// Nor does it show more: those that it freed before it was read wait there, and are not its own.
+#[test]
+fn a_process_at_full_speed_with_a_quarantine_shows_the_blocks_that_it_has() {
+    at_full_speed("quarantine:4m");
+}
+
+/// 5,000 bytes are of a class that nothing else in the program uses.
+fn at_full_speed(options: &str) {
     const THREADS: usize = 2;
     const BLOCKS: u64 = 4000;
     let dir = tempfile::tempdir().expect("a folder");
@@ -200,7 +217,8 @@ fn a_process_at_full_speed_never_shows_fewer_blocks_than_it_has() {
     command
         .args([THREADS.to_string(), BLOCKS.to_string(), "5000".into()])
         .arg(&file)
-        .envs(environment(Form::Preloaded));
+        .envs(environment(Form::Preloaded))
+        .env("SLABSIDE_OPTIONS", options);
     let running = Running::start(&mut command, dir);
     let truth = THREADS as u64 * BLOCKS;
     let target = Target::process(running.pid()).expect("it is there");
@@ -280,6 +298,7 @@ fn json(args: &[&str]) -> Value {
 fn parts(value: &Value) -> u64 {
     [
         "live",
+        "quarantine",
         "waiting",
         "idle_slots",
         "holes",
@@ -291,6 +310,65 @@ fn parts(value: &Value) -> u64 {
     .iter()
     .map(|part| value[part].as_u64().expect("bytes"))
     .sum()
+}
+
+/// Of blocks of one size, the only ones of their class, a part is freed and waits in the quarantine.
+#[test]
+fn what_waits_in_a_quarantine_is_told_apart_by_every_command() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("a.slab");
+    let file = file.to_str().expect("UTF-8");
+    let mut command = command(compile("watch/retired.c", &[]));
+    command
+        .args(["1000", "400"])
+        .envs(environment(Form::Preloaded))
+        .env("SLABSIDE_OPTIONS", "quarantine:16m");
+    let running = Running::start(&mut command, dir);
+    let pid = running.pid().to_string();
+    text(&slabside(&[
+        "snapshot",
+        &pid,
+        "-o",
+        file,
+        "--contents",
+        "all",
+    ]));
+    let count = |value: &Value| value.as_u64().expect("a number");
+    for target in [&[pid.as_str()][..], &[&pid, "--stop"], &[file]] {
+        let with = |args: &[&str]| json(&[args, target, &["--json"]].concat());
+        let top = with(&["top", "--once"]);
+        assert_eq!(top["resident"], parts(&top));
+        let classes = top["classes"].as_array().expect("classes");
+        let class = classes.iter().find(|class| class["size"] == 5120);
+        let class = class.expect("the class of 5,000 bytes");
+        let told = (&class["live"], &class["quarantined"]);
+        assert_eq!(told, (&600.into(), &400.into()), "{target:?}");
+        assert!(count(&top["quarantined_blocks"]) >= 400);
+        let bytes = count(&top["quarantined"]);
+        assert!((400 * 5120..410 * 5120).contains(&bytes), "{bytes}");
+        assert!(count(&top["quarantine"]) <= bytes);
+        let owners = top["owners"].as_array().expect("owners").iter();
+        let owned: u64 = owners.map(|owned| count(&owned["quarantined"])).sum();
+        assert_eq!(owned, bytes);
+        let map = with(&["map"]);
+        let windows = map["windows"].as_array().expect("windows").iter();
+        let runs = windows.flat_map(|window| window["runs"].as_array().expect("runs"));
+        let mapped: u64 = runs.map(|run| count(&run["quarantined"])).sum();
+        assert_eq!(mapped, bytes);
+        let types = with(&["types"]);
+        assert_eq!(types["blocks"], top["blocks"]);
+        assert_eq!(types["quarantined"]["bytes"], bytes);
+        assert_eq!(types["quarantined"]["count"], top["quarantined_blocks"]);
+        let types = types["types"].as_array().expect("types").iter();
+        let kept = types.filter(|kind| kind["size"] == 5120);
+        assert_eq!(kept.map(|kind| count(&kind["count"])).sum::<u64>(), 600);
+        let said = |args: &[&str]| text(&slabside(&[args, target].concat()));
+        assert!(said(&["types"]).contains(" that wait in a quarantine\n"));
+        assert!(said(&["top", "--once"]).contains("\n  quarantine "));
+        assert!(said(&["map"]).contains("'q': freed blocks in a quarantine\n"));
+    }
+    let same = json(&["diff", file, &pid, "--json"]);
+    assert_eq!(same["quarantine"], 0);
 }
 
 #[test]
@@ -770,10 +848,10 @@ fn regions_of_each_layout_are_read() {
         let heap = Heap::read(&*target).expect("it is read");
         let figures = Figures::of(&*target, &heap);
         assert_eq!(heap.region.version, layout);
-        assert_eq!(
-            (figures.allocated - figures.large, figures.large),
-            (small, large)
-        );
+        // What it counted itself: what is in a quarantine with what is live.
+        let told = figures.allocated - figures.large + figures.quarantined;
+        assert_eq!((told, figures.large), (small, large));
+        assert_eq!(figures.quarantined > 0, name == "hardened.slab");
         assert_eq!(check(&*target, &heap).wrong, Vec::<String>::new());
     }
 }

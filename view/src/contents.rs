@@ -130,7 +130,7 @@ impl Batch {
     }
 }
 
-/// Calls `visit` with the slabs that have live blocks, as many at a time as are read at once, and their contents. Bytes
+/// Calls `visit` with the slabs that have live blocks or some in a quarantine, as many at a time as are read at once, and their contents. Bytes
 /// that could not be read, and count as zero.
 pub fn each_batch<'a>(
     source: &dyn Source,
@@ -140,7 +140,7 @@ pub fn each_batch<'a>(
 ) -> u64 {
     let mut failed = 0;
     let mut batch = Batch::default();
-    let mut live = slabs.iter().filter(|slab| slab.live > 0).peekable();
+    let mut live = slabs.iter().filter(|slab| slab.in_use() > 0).peekable();
     let (mut together, mut parts) = (Vec::new(), Vec::new());
     while let Some(first) = live.next() {
         together.clear();

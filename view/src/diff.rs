@@ -63,6 +63,8 @@ pub struct Difference {
     pub resident: i64,
     /// Live blocks.
     pub live: i64,
+    /// Blocks in a quarantine.
+    pub quarantine: i64,
     /// Slots that wait.
     pub waiting: i64,
     /// Idle slots.
@@ -143,6 +145,7 @@ pub fn diff(before: &Moment<'_>, after: &Moment<'_>) -> Difference {
         allocated: by(|f| f.allocated),
         resident: by(|f| f.resident),
         live: by(|f| f.live),
+        quarantine: by(|f| f.quarantine),
         waiting: by(|f| f.waiting),
         idle_slots: by(|f| f.idle_slots),
         holes: by(|f| f.holes),

@@ -1,6 +1,6 @@
 //! What an address is to the heap: a block and its slab, free memory, metadata, or nothing of ours.
 
-use crate::model::{self, Bits, Heap, Holder, Slab};
+use crate::model::{Bits, Heap, Holder, Slab};
 use crate::source::{Source, Span};
 use crate::types::{Types, HEAD};
 use serde::Serialize;
@@ -164,7 +164,7 @@ pub fn explain(
         elsewhere(source, heap, &mut told);
     }
     if !matches!(told.what, "live" | "large") {
-        (told.before, told.after) = neighbours(source, heap, address);
+        (told.before, told.after) = neighbours(heap, address);
     }
     told
 }
@@ -199,16 +199,15 @@ fn in_slab(
 ) {
     let address = told.address;
     let slot = slab.slot_at(address);
-    let states = States::of(source, heap, &slab);
-    let quarantined = states.quarantined();
+    let bits = heap.bits(&slab);
     told.slab = Some(InSlab {
         address: slab.base,
         size: slab.size,
         slot,
         slots: slab.slots,
-        live: slab.live.saturating_sub(quarantined),
+        live: slab.live,
         waiting: slab.waiting,
-        quarantined,
+        quarantined: slab.quarantined,
         state: slab.state_name(),
         id: slab.id,
         owner: owner_name(source, heap, slab.owner),
@@ -229,7 +228,7 @@ fn in_slab(
         return;
     }
     let start = slab.address(slot);
-    let state = states.name(slot);
+    let state = state_name(&bits, slot);
     told.what = state;
     told.block = Some(Block {
         address: start,
@@ -252,7 +251,7 @@ fn in_slab(
     let shown = slot.saturating_sub(1)..=(slot + 1).min(slab.slots - 1);
     told.slots = shown
         .map(|slot| {
-            let state = states.name(slot);
+            let state = state_name(&bits, slot);
             head_of(source, heap, types, &slab, slot, state, looks)
         })
         .collect();
@@ -269,37 +268,16 @@ fn in_slab(
     }
 }
 
-/// The states of a slab's slots.
-struct States {
-    bits: Bits,
-    /// Live to the allocator, and freed.
-    quarantine: [u64; model::WORDS],
-}
-
-impl States {
-    fn of(source: &dyn Source, heap: &Heap, slab: &Slab) -> States {
-        let mut bits = heap.bits(slab);
-        let quarantine = heap.quarantined(source, slab);
-        let both = bits.live.iter_mut().zip(quarantine);
-        both.for_each(|(live, freed)| *live &= !freed);
-        States { bits, quarantine }
-    }
-
-    fn quarantined(&self) -> u32 {
-        self.quarantine.iter().map(|word| word.count_ones()).sum()
-    }
-
-    fn name(&self, slot: u32) -> &'static str {
-        let slot = slot as usize;
-        if self.bits.is_live(slot) {
-            "live"
-        } else if self.bits.is_waiting(slot) {
-            "waiting"
-        } else if model::bit(&self.quarantine, slot) {
-            "quarantine"
-        } else {
-            "free"
-        }
+fn state_name(bits: &Bits, slot: u32) -> &'static str {
+    let slot = slot as usize;
+    if bits.is_live(slot) {
+        "live"
+    } else if bits.is_waiting(slot) {
+        "waiting"
+    } else if bits.is_quarantined(slot) {
+        "quarantine"
+    } else {
+        "free"
     }
 }
 
@@ -403,7 +381,7 @@ fn is_ours(mapping: &str) -> bool {
 }
 
 /// The nearest live blocks below and above.
-fn neighbours(source: &dyn Source, heap: &Heap, address: u64) -> (Option<Block>, Option<Block>) {
+fn neighbours(heap: &Heap, address: u64) -> (Option<Block>, Option<Block>) {
     let mut before: Option<Span> = None;
     let mut after: Option<Span> = None;
     let mut take = |span: Span| {
@@ -416,10 +394,10 @@ fn neighbours(source: &dyn Source, heap: &Heap, address: u64) -> (Option<Block>,
     };
     let index = heap.slabs.partition_point(|slab| slab.base <= address);
     let slots = |slab: &Slab| {
-        let states = States::of(source, heap, slab);
+        let bits = heap.bits(slab);
         let slab = *slab;
         (0..slab.slots)
-            .filter(move |&slot| states.bits.is_live(slot as usize))
+            .filter(move |&slot| bits.is_live(slot as usize))
             .map(move |slot| Span {
                 start: slab.address(slot),
                 end: slab.address(slot) + slab.size,

@@ -1,7 +1,7 @@
 //! Sums of a heap, by class and by owner, that together are what is resident.
 //!
 //! ```text
-//!   resident = live + waiting + idle slots + holes + free pages + kept + metadata + rest
+//!   resident = live + quarantine + waiting + idle slots + holes + free pages + kept + metadata + rest
 //! ```
 //!
 //! Each is the resident part of what its name says: of a live block whose pages were never touched, or were swapped
@@ -23,6 +23,8 @@ pub struct Figures {
     pub resident: u64,
     /// Live blocks.
     pub live: u64,
+    /// Blocks that the program has freed, and that wait in a quarantine.
+    pub quarantine: u64,
     /// Slots freed by other threads that wait for their owner to collect them.
     pub waiting: u64,
     /// Free slots of slabs in use.
@@ -41,6 +43,10 @@ pub struct Figures {
     pub allocated: u64,
     /// Number of live blocks.
     pub blocks: u64,
+    /// Bytes of blocks in a quarantine, resident or not.
+    pub quarantined: u64,
+    /// Number of blocks in a quarantine.
+    pub quarantined_blocks: u64,
     /// Number of slabs and spans.
     pub slabs: u64,
     /// Slabs with idle slots.
@@ -82,6 +88,8 @@ pub struct Class {
     pub idle: u64,
     /// Number of slots that wait.
     pub waiting: u64,
+    /// Number of slots in a quarantine.
+    pub quarantined: u64,
     /// Bytes of all their pages.
     pub held: u64,
     /// Bytes of the pages of those that are sparse.
@@ -107,6 +115,8 @@ pub struct Owned {
     pub live: u64,
     /// Bytes of slots that wait for it.
     pub waiting: u64,
+    /// Bytes of slots in a quarantine.
+    pub quarantined: u64,
 }
 
 /// Ranges that are resident, asked for in order of address.
@@ -151,6 +161,7 @@ impl Present {
 #[derive(Default)]
 struct Parts {
     live: u64,
+    quarantine: u64,
     waiting: u64,
     idle: u64,
     holes: u64,
@@ -198,6 +209,7 @@ impl Figures {
     /// All that is resident of the heap.
     pub fn of_heap(&self) -> u64 {
         self.live
+            + self.quarantine
             + self.waiting
             + self.idle_slots
             + self.holes
@@ -261,7 +273,8 @@ impl Figures {
         heap: &Heap,
     ) {
         let (live, waiting) = (u64::from(slab.live), u64::from(slab.waiting));
-        let idle = u64::from(slab.slots) - live - waiting;
+        let quarantined = u64::from(slab.quarantined);
+        let idle = u64::from(slab.slots) - live - waiting - quarantined;
         let bytes = slab.span().bytes();
         let class = class_of(classes, slab);
         class.slabs += 1;
@@ -269,11 +282,14 @@ impl Figures {
         class.live += live;
         class.idle += idle;
         class.waiting += waiting;
+        class.quarantined += quarantined;
         class.held += bytes;
         self.slabs += 1;
         self.idle_in += u64::from(idle > 0);
         self.allocated += live * slab.size;
         self.blocks += live;
+        self.quarantined += quarantined * slab.size;
+        self.quarantined_blocks += quarantined;
         if is_sparse(slab) {
             class.pinned += bytes;
             self.pinned += bytes;
@@ -283,6 +299,7 @@ impl Figures {
         owned.slabs += 1;
         owned.live += live * slab.size;
         owned.waiting += waiting * slab.size;
+        owned.quarantined += quarantined * slab.size;
     }
 
     /// Adds the `resident` bytes of `slab`, of which `absent` are not.
@@ -292,10 +309,12 @@ impl Figures {
         }
         let mut parts = Parts {
             live: u64::from(slab.live) * slab.size,
+            quarantine: u64::from(slab.quarantined) * slab.size,
             waiting: u64::from(slab.waiting) * slab.size,
             ..Parts::default()
         };
-        parts.idle = u64::from(slab.slots) * slab.size - parts.live - parts.waiting;
+        let used = parts.live + parts.quarantine + parts.waiting;
+        parts.idle = u64::from(slab.slots) * slab.size - used;
         parts.holes = slab.span().bytes() - u64::from(slab.slots) * slab.size;
         if !absent.is_empty() {
             let bits = heap.bits(slab);
@@ -304,6 +323,7 @@ impl Figures {
             }
         }
         self.live += parts.live;
+        self.quarantine += parts.quarantine;
         self.waiting += parts.waiting;
         self.idle_slots += parts.idle;
         self.holes += parts.holes;
@@ -328,6 +348,7 @@ impl Figures {
     pub fn add(&mut self, other: &Figures) {
         let mine = self.of_heap();
         self.live += other.live;
+        self.quarantine += other.quarantine;
         self.waiting += other.waiting;
         self.idle_slots += other.idle_slots;
         self.holes += other.holes;
@@ -338,6 +359,8 @@ impl Figures {
         self.rest = self.resident - self.of_heap();
         self.allocated += other.allocated;
         self.blocks += other.blocks;
+        self.quarantined += other.quarantined;
+        self.quarantined_blocks += other.quarantined_blocks;
         self.slabs += other.slabs;
         self.idle_in += other.idle_in;
         self.large_blocks += other.large_blocks;
@@ -356,6 +379,7 @@ impl Figures {
                     mine.live += class.live;
                     mine.idle += class.idle;
                     mine.waiting += class.waiting;
+                    mine.quarantined += class.quarantined;
                     mine.held += class.held;
                     mine.pinned += class.pinned;
                 }
@@ -381,9 +405,9 @@ fn class_of<'a>(classes: &'a mut Vec<Class>, slab: &Slab) -> &'a mut Class {
     &mut classes[index]
 }
 
-/// Whether the slab's few live slots keep all its pages from being given back.
+/// Whether the slab's few live slots keep all its pages from being given back. Those in a quarantine keep them too.
 pub fn is_sparse(slab: &Slab) -> bool {
-    !slab.is_span && !slab.is_kept() && slab.live > 0 && slab.live * SPARSE <= slab.slots
+    !slab.is_span && !slab.is_kept() && slab.live > 0 && slab.in_use() * SPARSE <= slab.slots
 }
 
 /// The part of a window that can be the heap's: of the break's, what is mapped from its first page on.
@@ -433,6 +457,8 @@ fn without(slab: &Slab, bits: &crate::model::Bits, part: Span, sums: &mut Parts)
             &mut sums.live
         } else if bits.is_waiting(slot as usize) {
             &mut sums.waiting
+        } else if bits.is_quarantined(slot as usize) {
+            &mut sums.quarantine
         } else {
             &mut sums.idle
         };

@@ -1,7 +1,7 @@
 //! Who points to a block: one pass over the roots and all live blocks.
 
 use crate::contents::{each_batch, each_part, words, Which};
-use crate::model::{bit, Heap};
+use crate::model::Heap;
 use crate::roots::{Place, Roots};
 use crate::source::{Source, Span, Thread};
 use crate::types::{Types, HEAD};
@@ -45,8 +45,11 @@ pub fn holders(
         each_batch(source, &heap.slabs, Which::Held, |batch, slabs| {
             for slab in slabs {
                 let bits = heap.bits(slab);
-                let freed = heap.quarantined(source, slab);
-                for slot in (0..slab.slots).filter(|&slot| bits.is_live(slot as usize)) {
+                let held = |slot: &u32| {
+                    let slot = *slot as usize;
+                    bits.is_live(slot) || bits.is_quarantined(slot)
+                };
+                for slot in (0..slab.slots).filter(held) {
                     let start = slab.address(slot);
                     let end = start + slab.size;
                     let bytes = batch.bytes(Span { start, end });
@@ -54,7 +57,7 @@ pub fn holders(
                         let head = &bytes[..bytes.len().min(HEAD)];
                         let looks = types.looks(source, heap, head);
                         let size = slab.size;
-                        let block = if bit(&freed, slot as usize) {
+                        let block = if bits.is_quarantined(slot as usize) {
                             "a freed block in a quarantine,"
                         } else {
                             "a live block"

@@ -64,6 +64,17 @@ pub struct Survey {
     pub kinds: Vec<Kind>,
     /// Texts.
     pub texts: Texts,
+    /// What is left out: blocks that the program has freed, and that wait in a quarantine.
+    pub left_out: LeftOut,
+}
+
+/// Blocks that are no longer the program's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// How many there are.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The kinds of live blocks, those of the most bytes first. Only what is resident is looked at.
@@ -81,16 +92,25 @@ pub fn survey(source: &dyn Source, heaps: &[Heap], types: &mut Types) -> Survey 
         ..Counted::default()
     };
     let pairs = types.has_pairs(source);
+    let mut left_out = LeftOut::default();
     for heap in heaps {
         let named = match pairs {
             true => pairs_in(source, heap, types),
             false => HashMap::default(),
         };
         counted.count(source, heap, types, &named);
+        for slab in &heap.slabs {
+            left_out.count += u64::from(slab.quarantined);
+            left_out.bytes += u64::from(slab.quarantined) * slab.size;
+        }
     }
     let texts = counted.texts();
     let kinds = counted.kinds(types);
-    Survey { kinds, texts }
+    Survey {
+        kinds,
+        texts,
+        left_out,
+    }
 }
 
 /// Texts that are alike.

@@ -337,7 +337,7 @@ impl Searching<'_> {
     fn whole(&mut self, target: &mut Target, how: &Search) -> Result<Pass> {
         self.passes += 1;
         let heaps = self.heaps(target, how.proof == Proof::Whole)?;
-        let index = Index::of(&**target, &heaps);
+        let index = Index::of(&heaps);
         let copy = Copy::of(&**target, &heaps);
         let roots = Roots::of(&**target, &heaps, self.types.symbols());
         let mut marker = Marker::new(&index, &copy, Pointers::All);
@@ -369,7 +369,7 @@ impl Searching<'_> {
     fn again(&mut self, target: &mut Target, suspects: &[Suspect], stop: bool) -> Result<Pass> {
         self.passes += 1;
         let heaps = self.heaps(target, stop)?;
-        let index = Index::of(&**target, &heaps);
+        let index = Index::of(&heaps);
         let mut asked = index.live().without(index.live());
         let mut contents = Vec::with_capacity(suspects.len());
         for suspect in suspects {

@@ -4,6 +4,7 @@
 //!   source   bytes of a target: process, core file, snapshot file; stopped or not
 //!   region   the header of a metadata region: what it states is compared before it is used
 //!   image    a copy of the metadata, page by page as far as it is there
+//!   sizes    which slots have an exact size, of hardened mode
 //!   model    slabs, large blocks, owners, by address
 //!   figures  sums by class and owner, which together are what is resident
 //!   contents, types                     what lies in blocks, and what it is
@@ -51,6 +52,7 @@ pub mod model;
 pub mod profile;
 pub mod region;
 pub mod roots;
+mod sizes;
 pub mod snapshot;
 pub mod source;
 pub mod symbols;

@@ -22,6 +22,8 @@ pub struct PageRun {
     pub size: u64,
     /// Live bytes.
     pub live: u64,
+    /// Bytes in a quarantine.
+    pub quarantined: u64,
     /// Resident bytes.
     pub resident: u64,
 }
@@ -68,16 +70,17 @@ fn picture(source: &dyn Source, heap: &Heap, window: &Window) -> Picture {
     for slab in slabs {
         gap(heap, at, slab.base, &resident, &mut runs);
         let span = slab.span();
+        let bytes = |slots: u32| match slab.state {
+            KEPT => 0,
+            _ => u64::from(slots) * slab.size,
+        };
         runs.push(PageRun {
             address: slab.base,
             pages: u64::from(slab.pages),
             slab: slab.id,
             size: slab.size,
-            live: if slab.state == KEPT {
-                0
-            } else {
-                u64::from(slab.live) * slab.size
-            },
+            live: bytes(slab.live),
+            quarantined: bytes(slab.quarantined),
             resident: resident(span),
         });
         at = span.end;
@@ -105,6 +108,7 @@ fn gap(heap: &Heap, from: u64, to: u64, resident: &impl Fn(Span) -> u64, runs: &
                 slab,
                 size: 0,
                 live: 0,
+                quarantined: 0,
                 resident: resident(Span { start, end }),
             });
         }
@@ -134,6 +138,8 @@ pub struct Cell {
     pub bytes: u64,
     /// Live ones among them.
     pub live: u64,
+    /// Those in a quarantine.
+    pub quarantined: u64,
     /// Resident ones.
     pub resident: u64,
 }
@@ -160,6 +166,7 @@ impl Picture {
                 if let Some(cell) = cells.get_mut(index) {
                     cell.bytes += part;
                     cell.live += share(run.live);
+                    cell.quarantined += share(run.quarantined);
                     cell.resident += share(run.resident);
                 }
                 at = end;

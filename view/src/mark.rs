@@ -181,7 +181,7 @@ impl Bits {
 
 impl Index {
     /// The live blocks of `heaps`.
-    pub fn of(source: &dyn Source, heaps: &[Heap]) -> Index {
+    pub fn of(heaps: &[Heap]) -> Index {
         let slabs: usize = heaps.iter().map(|heap| heap.slabs.len()).sum();
         let mut index = Index {
             tables: Vec::new(),
@@ -194,7 +194,7 @@ impl Index {
             large_of: Vec::new(),
         };
         for (number, heap) in heaps.iter().enumerate() {
-            index.add_slabs(source, heap, number as u32);
+            index.add_slabs(heap, number as u32);
         }
         index.first_large = 64 * index.live.0.len() as u32;
         let all = heaps.iter().enumerate();
@@ -215,7 +215,7 @@ impl Index {
         index
     }
 
-    fn add_slabs(&mut self, source: &dyn Source, heap: &Heap, number: u32) {
+    fn add_slabs(&mut self, heap: &Heap, number: u32) {
         let first_table = self.tables.len();
         self.tables.extend(heap.windows.iter().map(|window| {
             let used = heap
@@ -238,19 +238,13 @@ impl Index {
             for page in 0..u64::from(slab.pages) {
                 table.set(slab.base + page * PAGE, entry);
             }
-            self.add_slab(source, heap, slab);
+            self.add_slab(heap, slab);
             self.heap_of.push(number);
         }
     }
 
-    fn add_slab(&mut self, source: &dyn Source, heap: &Heap, slab: &Slab) {
-        let mut bits = heap.bits(slab);
-        if heap.region.is_hardened() {
-            // What waits in a quarantine is dead to the program.
-            let known = heap.known(source, slab);
-            let both = bits.live.iter_mut().zip(known);
-            both.for_each(|(live, known)| *live &= known);
-        }
+    fn add_slab(&mut self, heap: &Heap, slab: &Slab) {
+        let bits = heap.bits(slab);
         let first = 64 * self.live.0.len() as u32;
         let words = (slab.slots as usize).div_ceil(64);
         self.live.0.extend(&bits.live[..words.min(bits.live.len())]);

@@ -1,7 +1,7 @@
 //! The heap as it lies in the target: slabs, large blocks and owners, by address, made of copies of the metadata.
 //!
 //! ```text
-//!   first copy    slab headers                       (not where the target stands still)
+//!   first copy    slab headers, sizes                (not where the target stands still)
 //!   second copy   page map, then all the rest
 //!   walk          runs of one number in the page map -> header -> compare -> slab
 //! ```
@@ -10,9 +10,13 @@
 //! Neither is one that is replaced by another before it is freed. Sums can only be too high, by what was freed
 //! meanwhile. What does not fit is looked at again in the target itself. Where it still does not after [`LOOKS`] looks, the
 //! process runs on for a while and all is read again. What lasts is an error.
+//!
+//! Where hardened mode keeps exact sizes, a slot is live in a copy if it also has a size there. One that is live in neither
+//! and that the allocator does not have waits in a quarantine.
 
 use crate::image::Image;
 use crate::region::{self, Broken, Region, Window, PAGE, SLAB_BYTES, WINDOW_PAGES};
+use crate::sizes::{self, Sizes};
 use crate::source::{Source, Span, Target, ADDRESSES};
 use crate::threads;
 use crate::{Error, Result};
@@ -49,6 +53,8 @@ pub struct Bits {
     pub live: [u64; WORDS],
     /// Freed by another thread, and not collected by the owner.
     pub waiting: [u64; WORDS],
+    /// Freed by the program, and kept in a quarantine. To the allocator they are live.
+    pub quarantined: [u64; WORDS],
 }
 
 impl Bits {
@@ -61,10 +67,15 @@ impl Bits {
     pub fn is_waiting(&self, slot: usize) -> bool {
         bit(&self.waiting, slot)
     }
+
+    /// Whether `slot` is in a quarantine.
+    pub fn is_quarantined(&self, slot: usize) -> bool {
+        bit(&self.quarantined, slot)
+    }
 }
 
 /// Whether `words` have the bit of `slot`.
-pub(crate) fn bit(words: &[u64; WORDS], slot: usize) -> bool {
+fn bit(words: &[u64; WORDS], slot: usize) -> bool {
     words
         .get(slot / 64)
         .is_some_and(|word| word >> (slot % 64) & 1 != 0)
@@ -97,6 +108,8 @@ pub struct Slab {
     pub live: u32,
     /// Slots freed by other threads that wait for the owner.
     pub waiting: u32,
+    /// Slots freed by the program that wait in a quarantine.
+    pub quarantined: u32,
 }
 
 /// [`Slab::state`] of pages that hardened mode keeps for their class: no slab, but pages that wait for one.
@@ -119,6 +132,11 @@ impl Slab {
     /// The address of `slot`.
     pub fn address(&self, slot: u32) -> u64 {
         self.base + u64::from(slot) * self.size
+    }
+
+    /// Slots that the allocator does not have: live ones, and those in a quarantine.
+    pub fn in_use(&self) -> u32 {
+        self.live + self.quarantined
     }
 
     /// Whether these are pages that wait for a slab.
@@ -219,7 +237,30 @@ pub enum Hold {
 pub struct Buffers {
     earlier: Image,
     now: Image,
+    sizes: [Sizes; 2],
     slabs: Vec<Slab>,
+}
+
+/// A header that was looked at again, and which slots had a size then.
+struct Again {
+    header: [u8; 2 * SLAB_BYTES],
+    sized: Option<[u64; WORDS]>,
+}
+
+/// A copy of a header.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    bytes: &'a [u8],
+    /// Which slots had a size then. None means that none are kept, or not known.
+    sized: Option<&'a [u64]>,
+}
+
+impl Seen<'_> {
+    /// The slots of word `word` that have a size. All where that is not known.
+    fn sized(&self, word: usize) -> u64 {
+        let known = self.sized.and_then(|sized| sized.get(word));
+        known.copied().unwrap_or(u64::MAX)
+    }
 }
 
 /// A heap.
@@ -245,9 +286,11 @@ pub struct Heap {
     /// Whether it could change while it was copied.
     moving: bool,
     /// Headers that were looked at again, by number.
-    again: BTreeMap<u32, [u8; 2 * SLAB_BYTES]>,
+    again: BTreeMap<u32, Again>,
     earlier: Option<Image>,
     now: Image,
+    /// Which slots had a size, earlier and now. Empty where no sizes are kept.
+    sizes: [Sizes; 2],
 }
 
 /// Pages in a row that the page map names one number for.
@@ -353,6 +396,7 @@ impl Heap {
         Buffers {
             earlier: self.earlier.unwrap_or_default(),
             now: self.now,
+            sizes: self.sizes,
             slabs: self.slabs,
         }
     }
@@ -389,11 +433,13 @@ impl Heap {
             return Err(Broken::Unreadable);
         }
         let mut region = Region::parse(base, &header)?;
+        let mut sizes = std::mem::take(&mut buffers.sizes);
         let earlier = source.is_moving().then(|| {
             let mut image = std::mem::take(&mut buffers.earlier);
             image.clear();
             image.add(source, region.area(Area::FirstSlabs));
             image.add(source, region.area(Area::Slabs));
+            sizes[0].copy(source, region.area(Area::Sizes));
             image
         });
         let mut large = BTreeMap::new();
@@ -410,6 +456,7 @@ impl Heap {
         for area in &COPIED[1..] {
             now.add(source, region.area(*area));
         }
+        sizes[1].copy(source, region.area(Area::Sizes));
         read_large(source, &region, &mut large);
         let mut slabs = std::mem::take(&mut buffers.slabs);
         slabs.clear();
@@ -426,6 +473,7 @@ impl Heap {
             again: BTreeMap::new(),
             earlier,
             now,
+            sizes,
             region,
         })
     }
@@ -562,8 +610,12 @@ impl Heap {
         let slab = self
             .parse(&bytes, id, page, None)
             .ok_or(Broken::Slab(page, id))?;
-        self.again.insert(id, bytes);
-        let bits = self.bits_of(&slab, &bytes, None);
+        let again = Again {
+            header: bytes,
+            sized: self.sized_now(source, &slab),
+        };
+        self.again.insert(id, again);
+        let bits = self.bits(&slab);
         Ok(Some(counted(slab, &bits)))
     }
 
@@ -597,6 +649,7 @@ impl Heap {
             owner: long(field::OWNER),
             live: 0,
             waiting: 0,
+            quarantined: 0,
         };
         let length = u64::from(slab.pages);
         let good = slab.id == id
@@ -670,8 +723,7 @@ impl Heap {
         if !self.has_tail(&slab, bytes) {
             return Err(Broken::Slab(slab.page, slab.id));
         }
-        let earlier = self.earlier.as_ref().and_then(|image| image.get(at, n));
-        let bits = self.bits_of(&slab, bytes, earlier);
+        let bits = self.bits_copied(&slab, at, bytes);
         Ok(counted(slab, &bits))
     }
 
@@ -696,8 +748,23 @@ impl Heap {
         })
     }
 
-    /// What the header `bytes` says of the slots, and `earlier`, an earlier copy of it, where the slab was the same.
-    fn bits_of(&self, slab: &Slab, bytes: &[u8], earlier: Option<&[u8]>) -> Bits {
+    /// What the header `bytes`, which was copied from `at`, says of the slots, and an earlier copy of it.
+    fn bits_copied(&self, slab: &Slab, at: u64, bytes: &[u8]) -> Bits {
+        let [sized_earlier, sized] = self.sizes.each_ref().map(|sizes| {
+            let at = self.sizes_at(slab)?;
+            sizes.get(at, (slab.slots as usize).div_ceil(64))
+        });
+        let earlier = self.earlier.as_ref();
+        let earlier = earlier.and_then(|image| image.get(at, bytes.len()));
+        let earlier = earlier.map(|bytes| Seen {
+            bytes,
+            sized: sized_earlier,
+        });
+        self.bits_of(slab, Seen { bytes, sized }, earlier)
+    }
+
+    /// What `now` says of the slots, and `earlier`, an earlier copy of it, where the slab was the same.
+    fn bits_of(&self, slab: &Slab, now: Seen<'_>, earlier: Option<Seen<'_>>) -> Bits {
         let mut bits = Bits::default();
         if slab.is_kept() {
             return bits;
@@ -707,7 +774,7 @@ impl Heap {
         } else {
             field::REMOTE
         };
-        let same = |other: &&[u8]| {
+        let same = |other: &Seen<'_>| {
             let fixed = [
                 field::BASE..field::BASE + 8,
                 field::RECIPROCAL..field::SIZE + 4,
@@ -715,30 +782,40 @@ impl Heap {
             ];
             fixed
                 .into_iter()
-                .all(|part| other[part.clone()] == bytes[part])
+                .all(|part| other.bytes[part.clone()] == now.bytes[part])
         };
         let earlier = earlier.filter(same);
         let words = (slab.slots as usize).div_ceil(64).min(WORDS);
         for word in 0..words {
             let mask = slots_of_word(slab.slots, word);
-            let (free, others) = (
-                bitmap(bytes, field::FREE, word),
-                bitmap(bytes, remote, word),
-            );
-            let mut live = !(free | others);
-            if let Some(earlier) = earlier {
-                live |= !(bitmap(earlier, field::FREE, word) | bitmap(earlier, remote, word));
+            // Those that the allocator does not have, and of these the live ones.
+            let taken = |seen: &Seen<'_>| {
+                let free = bitmap(seen.bytes, field::FREE, word);
+                let others = bitmap(seen.bytes, remote, word);
+                let taken = !(free | others) & mask;
+                (taken, taken & seen.sized(word))
+            };
+            let (in_use, mut live) = taken(&now);
+            if let Some(earlier) = &earlier {
+                live |= taken(earlier).1;
             }
-            bits.live[word] = live & mask;
+            let free = bitmap(now.bytes, field::FREE, word);
+            let others = bitmap(now.bytes, remote, word);
+            bits.live[word] = live;
             bits.waiting[word] = others & !free & !live & mask;
+            bits.quarantined[word] = in_use & !live;
         }
         bits
     }
 
-    /// Which slots of `slab`, one of this heap's, are live and which wait.
+    /// Which slots of `slab`, one of this heap's, are live, which wait, and which are in a quarantine.
     pub fn bits(&self, slab: &Slab) -> Bits {
-        if let Some(bytes) = self.again.get(&slab.id) {
-            return self.bits_of(slab, bytes, None);
+        if let Some(again) = self.again.get(&slab.id) {
+            let seen = Seen {
+                bytes: &again.header,
+                sized: again.sized.as_ref().map(|sized| &sized[..]),
+            };
+            return self.bits_of(slab, seen, None);
         }
         let n = self.header_bytes(slab);
         let Some(at) = self.region.header(slab.id, n) else {
@@ -747,8 +824,29 @@ impl Heap {
         let Some(bytes) = self.now.get(at, n) else {
             return Bits::default();
         };
-        let earlier = self.earlier.as_ref().and_then(|image| image.get(at, n));
-        self.bits_of(slab, bytes, earlier)
+        self.bits_copied(slab, at, bytes)
+    }
+
+    /// Where the sizes of the slots of `slab` lie. None where none are kept.
+    fn sizes_at(&self, slab: &Slab) -> Option<u64> {
+        let area = self.region.area(Area::Sizes);
+        let header = u64::from(slab.id).checked_mul(self.region.fact(Fact::SizesBytes))?;
+        let at = area.start.checked_add(header)?;
+        area.holds(at).then_some(at)
+    }
+
+    /// Which slots of `slab` have a size in the target itself.
+    fn sized_now(&self, source: &dyn Source, slab: &Slab) -> Option<[u64; WORDS]> {
+        let words = (slab.slots as usize).div_ceil(64).min(WORDS);
+        let mut bytes = [0; WORDS * sizes::OF_WORD];
+        let bytes = &mut bytes[..words * sizes::OF_WORD];
+        if !source.read(self.sizes_at(slab)?, bytes) {
+            return None;
+        }
+        let mut sized = [0; WORDS];
+        let words = sized.iter_mut().zip(sizes::words_of(bytes));
+        words.for_each(|(to, word)| *to = word);
+        Some(sized)
     }
 
     /// Slots that are marked free by the owner and by another thread: they were freed twice.
@@ -940,38 +1038,6 @@ impl Heap {
         slab.size.checked_sub(unused)
     }
 
-    /// Which slots of `slab` have a size that was asked for: in hardened mode those that the program has. Slots without
-    /// one may be live to the allocator, and wait in a quarantine.
-    pub fn known(&self, source: &dyn Source, slab: &Slab) -> [u64; WORDS] {
-        self.sized(source, slab).unwrap_or_default()
-    }
-
-    /// Slots of `slab` that are live to the allocator, and that the program has freed: they wait in a quarantine.
-    pub fn quarantined(&self, source: &dyn Source, slab: &Slab) -> [u64; WORDS] {
-        match self.sized(source, slab) {
-            Some(sized) if self.region.is_hardened() => {
-                let live = self.bits(slab).live;
-                std::array::from_fn(|word| live[word] & !sized[word])
-            }
-            _ => [0; WORDS],
-        }
-    }
-
-    /// Which slots of `slab` have a size that was asked for. None where that cannot be read.
-    fn sized(&self, source: &dyn Source, slab: &Slab) -> Option<[u64; WORDS]> {
-        let bytes = self.region.fact(Fact::SizesBytes);
-        let start = self.region.area(Area::Sizes).start + u64::from(slab.id) * bytes;
-        let mut sizes = vec![0; 2 * slab.slots.min(64 * WORDS as u32) as usize];
-        if !source.read(start, &mut sizes) {
-            return None;
-        }
-        let mut sized = [0; WORDS];
-        for (slot, size) in sizes.chunks_exact(2).enumerate() {
-            sized[slot / 64] |= u64::from(size != [0, 0]) << (slot % 64);
-        }
-        Some(sized)
-    }
-
     /// Calls `visit` with each live block: where it lies, and its slab if it is in one. By address, large ones last.
     pub fn each_live(&self, mut visit: impl FnMut(Span, Option<&Slab>)) {
         for slab in &self.slabs {
@@ -994,7 +1060,8 @@ impl Heap {
 
     /// Bytes of metadata that were copied.
     pub fn copied(&self) -> usize {
-        self.now.len() + self.earlier.as_ref().map_or(0, Image::len)
+        let sizes: usize = self.sizes.iter().map(Sizes::len).sum();
+        self.now.len() + sizes + self.earlier.as_ref().map_or(0, Image::len)
     }
 }
 
@@ -1024,6 +1091,7 @@ fn counted(slab: Slab, bits: &Bits) -> Slab {
     Slab {
         live: ones(&bits.live),
         waiting: ones(&bits.waiting),
+        quarantined: ones(&bits.quarantined),
         ..slab
     }
 }

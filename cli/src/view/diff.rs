@@ -186,6 +186,7 @@ fn text(difference: &Difference) -> String {
     }
     let parts = [
         ("live", difference.live),
+        ("quarantine", difference.quarantine),
         ("waiting", difference.waiting),
         ("idle slots", difference.idle_slots),
         ("holes", difference.holes),

@@ -20,8 +20,9 @@ const PINS: usize = 20;
 /// Show the heap as a picture: how full its pages are, and which are free
 ///
 /// Each sign stands for some pages, in the order of their addresses. Its height shows how many bytes are live. A dot is
-/// resident and free, and a space is not resident. The last line counts the slabs of which at most an eighth is live.
-/// Their few blocks keep the other pages from going back to the system.
+/// resident and free, and a space is not resident. A q stands where nothing is live, and freed blocks wait in a quarantine
+/// (hardened mode). The last line counts the slabs of which at most an eighth is live. Their few blocks keep the other
+/// pages from going back to the system.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:
@@ -186,10 +187,14 @@ pub fn draw(window: &Picture) -> String {
     let width = cells.first().map_or(0, |cell| cell.bytes);
     let _ = writeln!(
         text,
-        "{kind} {:#x}, {}   one sign = {}   height: live bytes   '.': resident and free   ' ': not resident",
+        "{kind} {:#x}, {}   one sign = {}   height: live bytes   '.': resident and free   ' ': not resident{}",
         window.address,
         human(window.bytes),
-        human(width)
+        human(width),
+        match cells.iter().any(|cell| cell.quarantined > 0) {
+            true => "   'q': freed blocks in a quarantine",
+            false => "",
+        }
     );
     for (index, line) in cells.chunks(WIDTH).enumerate() {
         let address = window.address + (index * WIDTH) as u64 * width;
@@ -201,7 +206,11 @@ pub fn draw(window: &Picture) -> String {
 
 fn sign(cell: &Cell) -> char {
     if cell.live == 0 {
-        return if cell.resident > 0 { '.' } else { ' ' };
+        return match (cell.quarantined, cell.resident) {
+            (1.., _) => 'q',
+            (0, 1..) => '.',
+            (0, 0) => ' ',
+        };
     }
     let eighths = (cell.live.saturating_mul(8)).div_ceil(cell.bytes.max(1));
     ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'][(eighths.clamp(1, 8) - 1) as usize]
@@ -274,6 +283,7 @@ mod tests {
             slab: u32::from(live > 0),
             size: 16,
             live,
+            quarantined: 0,
             resident,
         };
         let window = Picture {
@@ -293,5 +303,27 @@ mod tests {
         assert!(lines[0].starts_with("break 0x10000, 24.0 KiB   one sign = 4.0 KiB   height"));
         assert_eq!(lines[1], format!("0x10000 |██▁▄. {}|", " ".repeat(58)));
         assert_eq!(lines.len(), 2);
+        assert!(!lines[0].contains('q'));
+    }
+
+    #[test]
+    fn where_nothing_is_live_a_quarantine_shows() {
+        let run = |page: u64, live, quarantined| PageRun {
+            address: 0x10000 + page * 4096,
+            pages: 1,
+            slab: 7,
+            size: 16,
+            live,
+            quarantined,
+            resident: 4096,
+        };
+        let window = Picture {
+            address: 0x10000,
+            bytes: 3 * 4096,
+            mapped: false,
+            runs: vec![run(0, 2048, 2048), run(1, 0, 16), run(2, 0, 0)],
+        };
+        let drawn = draw(&window);
+        assert!(drawn.contains("'q': freed blocks in a quarantine\n0x10000 |▄q. "));
     }
 }

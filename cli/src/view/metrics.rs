@@ -44,7 +44,7 @@ type Metric = (
     fn(&Figures) -> u64,
 );
 
-const METRICS: [Metric; 14] = [
+const METRICS: [Metric; 15] = [
     (
         "resident_bytes",
         "gauge",
@@ -57,6 +57,12 @@ const METRICS: [Metric; 14] = [
     ("live_bytes", "gauge", "Resident part of live blocks", |f| {
         f.live
     }),
+    (
+        "quarantine_bytes",
+        "gauge",
+        "Freed blocks in a quarantine",
+        |f| f.quarantine,
+    ),
     (
         "waiting_bytes",
         "gauge",

@@ -172,6 +172,10 @@ pub fn sums(view: &View) -> Vec<String> {
         );
     }
     line("live", figures.live, live);
+    if figures.quarantined_blocks > 0 {
+        let note = format!("{} freed blocks", grouped(figures.quarantined_blocks));
+        line("quarantine", figures.quarantine, note);
+    }
     let waits = figures.owners.iter().max_by_key(|owned| owned.waiting);
     let note = waits
         .filter(|owned| owned.waiting > 0)
@@ -359,9 +363,10 @@ pub struct Setting {
 /// Draws the full screen.
 pub fn draw(frame: &mut Frame<'_>, view: &View, setting: Setting) {
     let advice = advice(&view.figures);
+    let sums: Vec<Line<'_>> = sums(view).into_iter().map(Line::from).collect();
     let parts = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(9),
+        Constraint::Length(sums.len() as u16),
         Constraint::Min(1),
         Constraint::Length(u16::from(advice.is_some())),
         Constraint::Length(1),
@@ -378,7 +383,6 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, setting: Setting) {
     if let Some(first) = rows.first_mut() {
         *first = std::mem::take(first).style(Style::new().add_modifier(Modifier::REVERSED));
     }
-    let sums: Vec<Line<'_>> = sums(view).into_iter().map(Line::from).collect();
     frame.render_widget(Paragraph::new(head(view)).style(bold), parts[0]);
     frame.render_widget(Paragraph::new(sums), parts[1]);
     frame.render_widget(Paragraph::new(rows), parts[2]);
@@ -453,6 +457,7 @@ mod tests {
                     slabs: 46_581,
                     live: 92 * mib,
                     waiting: 50 * mib,
+                    quarantined: 0,
                 }],
                 ..Figures::default()
             },
@@ -554,6 +559,22 @@ advice: 50.0 MiB wait for heap 0 (main, asleep in hrtimer_nanosleep), which does
         assert!(last(Rows::Owners).starts_with("heap 0  tid 7444 main"));
         let types = last(Rows::Types);
         assert_eq!(types, "          24        48 B     1.1 KiB  Circle object");
+    }
+
+    /// Without one the screen is as it always was.
+    #[test]
+    fn a_quarantine_has_a_line_of_its_own() {
+        let mut view = view();
+        assert!(!text(&view, None).contains("quarantine"));
+        view.figures.quarantine = 10 << 20;
+        view.figures.quarantined_blocks = 3456;
+        let lines = sums(&view);
+        let wanted = "  quarantine      10.0 MiB ##                                         5.0 %  3,456 freed blocks";
+        assert_eq!((lines[1].as_str(), lines.len()), (wanted, 10));
+        let mut terminal = Terminal::new(TestBackend::new(100, 16)).unwrap();
+        let drawn = terminal.draw(|frame| draw(frame, &view, Setting::default()));
+        let shown = format!("{:?}", drawn.unwrap().buffer);
+        assert!(shown.contains("= resident") && shown.contains("    size     slabs"));
     }
 
     #[test]

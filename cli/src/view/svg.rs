@@ -38,8 +38,8 @@ pub fn page(title: &str, windows: &[Picture]) -> String {
     }
     format!(
         "<svg xmlns='http://www.w3.org/2000/svg' width='{}' height='{top}' font-family='monospace' font-size='11'>\n\
-         <rect width='100%' height='100%' fill='white'/>\n<text x='4' y='14'>{}: green: live, pale: idle slots, grey: free \
-         and resident, white: not resident, blue: not the heap's</text>\n{body}</svg>\n",
+         <rect width='100%' height='100%' fill='white'/>\n<text x='4' y='14'>{}: green: live, pale: idle slots, yellow: \
+         only freed blocks in a quarantine, grey: free and resident, white: not resident, blue: not the heap's</text>\n{body}</svg>\n",
         LINE * PIXELS,
         escaped(title)
     )
@@ -85,10 +85,14 @@ fn what(run: &PageRun) -> String {
         0 => format!("{pages} free pages, {} resident", human(run.resident)),
         1 => format!("{pages} pages of somebody else"),
         id => format!(
-            "slab {}, {} bytes, {pages} pages, {} live, {} resident",
+            "slab {}, {} bytes, {pages} pages, {} live, {}{} resident",
             grouped(id.into()),
             grouped(run.size),
             human(run.live),
+            match run.quarantined {
+                0 => String::new(),
+                bytes => format!("{} in a quarantine, ", human(bytes)),
+            },
             human(run.resident)
         ),
     }
@@ -100,6 +104,7 @@ fn color(run: &PageRun) -> String {
         (1, _) => "#9db8e8".into(),
         (_, 0) => "#f8f8f8".into(),
         (0, _) => "#b0b0b0".into(),
+        _ if run.live == 0 && run.quarantined > 0 => "#f0e0a0".into(),
         _ => {
             let full = (run.live * 160 / bytes.max(1)).min(160);
             format!(
@@ -124,6 +129,7 @@ mod tests {
             slab: 7,
             size: 64,
             live: 4096,
+            quarantined: 0,
             resident: 12 * 4096,
         };
         let window = Picture {
@@ -139,5 +145,21 @@ mod tests {
                 && page.starts_with("<svg ")
                 && page.ends_with("</svg>\n")
         );
+    }
+
+    #[test]
+    fn pages_with_nothing_but_a_quarantine_have_a_colour_of_their_own() {
+        let run = |live| PageRun {
+            address: 0x10000,
+            pages: 1,
+            slab: 7,
+            size: 64,
+            live,
+            quarantined: 2048,
+            resident: 4096,
+        };
+        assert_eq!(color(&run(0)), "#f0e0a0");
+        assert_ne!(color(&run(64)), "#f0e0a0");
+        assert!(what(&run(64)).contains("64 B live, 2.0 KiB in a quarantine, 4.0 KiB resident"));
     }
 }

@@ -3,7 +3,7 @@
 use super::{grouped, human, json, print, statuses, Common, Read};
 use anyhow::Result;
 use serde::Serialize;
-use slabside_view::kinds::{survey, Repeated, Survey};
+use slabside_view::kinds::{survey, LeftOut, Repeated, Survey};
 use slabside_view::types::Types;
 use std::fmt::Write;
 
@@ -49,6 +49,8 @@ struct Report<'a> {
     held_ms: Option<f64>,
     blocks: u64,
     bytes: u64,
+    /// Freed blocks in a quarantine, which are left out.
+    quarantined: LeftOut,
     types: Vec<Row<'a>>,
     texts: Sum,
     doubles: Sum,
@@ -106,6 +108,7 @@ fn report(args: &Args, read: &Read, found: &Survey, stopped: bool) -> Result<Str
         held_ms: read.held_ms(),
         blocks: found.kinds.iter().map(|kind| kind.count).sum(),
         bytes: found.kinds.iter().map(|kind| kind.bytes).sum(),
+        quarantined: found.left_out,
         types: found
             .kinds
             .iter()
@@ -182,6 +185,14 @@ fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
         );
     }
     text += &texts(args, found);
+    if found.left_out.count > 0 {
+        let _ = writeln!(
+            text,
+            "left out: {} freed blocks, {}, that wait in a quarantine",
+            grouped(found.left_out.count),
+            human(found.left_out.bytes)
+        );
+    }
     for note in Types::notes(&*read.target) {
         let _ = writeln!(text, "note: {note}");
     }
