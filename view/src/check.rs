@@ -1,12 +1,18 @@
 //! Whether the metadata contradict themselves: `slabside_validate` from outside, also on the core file of a crash.
 
-use crate::model::{Heap, Holder};
-use crate::region::grouped;
-use crate::source::{Source, Span};
+use crate::model::{Buffers, Heap, Hold, Holder};
+use crate::region::{grouped, Region};
+use crate::source::{Source, Span, Target};
+use crate::Result;
 use serde::Serialize;
+use std::time::Duration;
 
 /// The most contradictions that are listed.
 const MOST: usize = 1000;
+/// How often [`lasting`] reads again, and for how long the process runs in between at first. Each time that is twice as
+/// long: a thread may have to wait for a processor in the middle of a change.
+const AGAIN: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What was looked at, and what contradicts itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,7 +34,7 @@ pub struct Checked {
 /// Compares what `heap` says in several places. Page map, headers and bitmaps were compared when it was read.
 ///
 /// A process may be stopped, or seen, in the middle of a change. What it says again a few milliseconds later is a
-/// contradiction: see [`Checked::keep`].
+/// contradiction: see [`lasting`].
 pub fn check(source: &dyn Source, heap: &Heap) -> Checked {
     let mut checked = Checked {
         slabs: heap.slabs.len() as u64,
@@ -42,6 +48,44 @@ pub fn check(source: &dyn Source, heap: &Heap) -> Checked {
     blocks(source, heap, &mut checked);
     owners(heap, &mut checked);
     checked
+}
+
+/// Compares what `heaps`, which were read from `target`, say in several places, and leaves out what a process says only
+/// in the middle of a change.
+///
+/// Where something contradicts itself, and the process goes on, its heaps are read up to six times more, over a third of a
+/// second. What each reading says in the same words is what is damaged. Heaps that were read from a process that stood
+/// still are read so again: it is stopped for the moment of each reading. A core file, a snapshot, or a process that is held
+/// cannot be read a moment later. There this is [`check`] of each heap.
+///
+/// The results are in the order of `heaps`. An error means that the process has ended, or cannot be read any more.
+pub fn lasting(target: &mut Target, heaps: &[Heap]) -> Result<Vec<Checked>> {
+    let mut found: Vec<Checked> = heaps.iter().map(|heap| check(&**target, heap)).collect();
+    let regions: Vec<Region> = heaps.iter().map(|heap| heap.region.clone()).collect();
+    let stopped = heaps.iter().all(|heap| heap.stopped);
+    let mut pause = PAUSE;
+    for _ in 0..AGAIN {
+        if !target.is_moving() || found.iter().all(|checked| checked.wrong.is_empty()) {
+            break;
+        }
+        std::thread::sleep(pause);
+        pause *= 2;
+        let again = read_again(target, &regions, stopped)?;
+        for (checked, heap) in found.iter_mut().zip(&again) {
+            checked.keep(&check(&**target, heap));
+        }
+    }
+    Ok(found)
+}
+
+/// The heaps of `regions` as they are now.
+fn read_again(target: &mut Target, regions: &[Region], stopped: bool) -> Result<Vec<Heap>> {
+    if stopped {
+        return Heap::of_stopped(target, regions, &mut Vec::new(), Hold::No);
+    }
+    target.renew()?;
+    let heap = |region: &Region| Heap::of(&**target, region.clone(), &mut Buffers::default());
+    regions.iter().map(heap).collect()
 }
 
 impl Checked {

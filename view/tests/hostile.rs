@@ -1,14 +1,15 @@
 //! Files that are damaged or made to deceive: an error or other figures, never a panic, and never without end.
 
 use proptest::prelude::*;
-use slabside_view::check::check;
+use slabside_base::layout;
+use slabside_view::check::{check, lasting};
 use slabside_view::diff::{diff, Moment};
 use slabside_view::explain::explain;
 use slabside_view::figures::Figures;
 use slabside_view::kinds::kinds;
 use slabside_view::leaks::{search, Proof, Search};
 use slabside_view::map::{pictures, pins, sparse};
-use slabside_view::model::{Buffers, Heap};
+use slabside_view::model::{Buffers, Heap, Hold};
 use slabside_view::region::{find, Region};
 use slabside_view::source::file::Snapshot;
 use slabside_view::source::{About, Mapping, Source, Span, Target, Thread};
@@ -170,6 +171,126 @@ fn samples() -> &'static [Damaged] {
             .map(Damaged::of)
             .to_vec()
     })
+}
+
+/// A process, one of whose slabs reads as released until the heap is read for the `until`-th time.
+struct Changing {
+    damaged: Damaged,
+    whole: Damaged,
+    until: u32,
+    renewed: u32,
+    stopped: bool,
+}
+
+impl Changing {
+    fn now(&self) -> &Damaged {
+        match self.renewed < self.until {
+            true => &self.damaged,
+            false => &self.whole,
+        }
+    }
+}
+
+impl Source for Changing {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        self.now().read(address, into)
+    }
+
+    fn mappings(&self) -> &[Mapping] {
+        self.now().mappings()
+    }
+
+    fn present(&self, within: Span, visit: &mut dyn FnMut(Span)) {
+        self.now().present(within, visit);
+    }
+
+    fn about(&self) -> About {
+        About::default()
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        Vec::new()
+    }
+
+    fn name(&self) -> String {
+        "changing".into()
+    }
+
+    fn is_moving(&self) -> bool {
+        !self.stopped
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        self.stopped = true;
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.stopped = false;
+    }
+
+    fn renew(&mut self) -> Result<()> {
+        self.renewed += 1;
+        Ok(())
+    }
+
+    fn no_heap(&self) -> Error {
+        Error::NoMetadata { name: self.name() }
+    }
+}
+
+/// Two contradictions, the first of which is there for `until` readings: what [`lasting`] says of them.
+fn lasting_after(until: u32) -> Vec<String> {
+    let mut whole = Damaged::of("5.slab");
+    whole.moving = false;
+    let heap = Heap::read(&whole).expect("it is whole");
+    let release = |sample: &mut Damaged, slab: usize| {
+        let header = heap.region.header(heap.slabs[slab].id, 1);
+        let owner = header.expect("it has one") + layout::slab::OWNER as u64;
+        let word = layout::owner::RELEASED.to_le_bytes();
+        for (at, byte) in (owner..).zip(word) {
+            let mut before = 0;
+            for (start, bytes) in &sample.pieces {
+                if (*start..start + bytes.len() as u64).contains(&at) {
+                    before += (at - start) as usize;
+                    break;
+                }
+                before += bytes.len();
+            }
+            sample.poke(before, |_| byte);
+        }
+    };
+    release(&mut whole, 0);
+    let mut damaged = whole.clone();
+    release(&mut damaged, 1);
+    let changing = Changing {
+        damaged,
+        whole,
+        until,
+        renewed: 0,
+        stopped: false,
+    };
+    let mut target = Target::from(Box::new(changing) as Box<dyn Source>);
+    let regions = find(&*target).expect("a region");
+    let heaps = Heap::of_stopped(&mut target, &regions, &mut Vec::new(), Hold::No);
+    let heaps = heaps.expect("it is read");
+    let found = lasting(&mut target, &heaps).expect("it is read again");
+    assert_eq!(found.len(), 1);
+    found
+        .into_iter()
+        .flat_map(|checked| checked.wrong)
+        .collect()
+}
+
+#[test]
+fn of_a_process_only_what_lasts_is_a_contradiction() {
+    for (until, wrong) in [(1, 1), (3, 1), (1000, 2)] {
+        let found = lasting_after(until);
+        assert_eq!(found.len(), wrong, "{until}: {found:?}");
+        assert!(found
+            .iter()
+            .all(|line| line.ends_with("its owner word says released")));
+    }
 }
 
 #[test]

@@ -3,14 +3,7 @@
 use super::{grouped, json, print, statuses, Common, Read};
 use anyhow::Result;
 use serde::Serialize;
-use slabside_view::check::{check, Checked};
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// How often a process that contradicts itself is read again, and for how long it runs in between at first. Each time
-/// that is twice as long: a thread may have to wait for a processor in the middle of a change.
-const AGAIN: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(5);
+use slabside_view::check::{lasting, Checked};
 
 /// Check the allocator's bookkeeping for contradictions, also after a crash
 ///
@@ -42,21 +35,8 @@ struct Report {
 
 /// Prints what was found. Returns the exit status.
 pub fn run(args: &Args) -> Result<i32> {
-    let read = Read::new(&args.target, &args.common)?;
-    let mut heaps = checked(&read);
-    let mut pause = PAUSE;
-    for _ in 0..AGAIN {
-        if !read.target.is_moving() || heaps.values().all(|checked| checked.wrong.is_empty()) {
-            break;
-        }
-        std::thread::sleep(pause);
-        pause *= 2;
-        keep_lasting(
-            &mut heaps,
-            &checked(&Read::new(&args.target, &args.common)?),
-        );
-    }
-    let heaps: Vec<Checked> = heaps.into_values().collect();
+    let mut read = Read::new(&args.target, &args.common)?;
+    let heaps = lasting(&mut read.target, &read.heaps)?;
     let whole = heaps.iter().all(|checked| checked.wrong.is_empty());
     let stopped = read.heaps.iter().all(|heap| heap.stopped);
     if args.common.json {
@@ -75,22 +55,6 @@ pub fn run(args: &Args) -> Result<i32> {
         print(&text)?;
     }
     Ok(i32::from(!whole))
-}
-
-/// What was found, by where the heaps' regions lie.
-fn checked(read: &Read) -> BTreeMap<u64, Checked> {
-    let heaps = read.heaps.iter();
-    heaps
-        .map(|heap| (heap.region.base, check(&*read.target, heap)))
-        .collect()
-}
-
-/// Leaves out what is not so in `again`, a later reading, any more.
-fn keep_lasting(heaps: &mut BTreeMap<u64, Checked>, again: &BTreeMap<u64, Checked>) {
-    let gone = Checked::default();
-    for (base, checked) in heaps {
-        checked.keep(again.get(base).unwrap_or(&gone));
-    }
 }
 
 fn line(title: &str, checked: &Checked, stopped: bool) -> String {
@@ -119,17 +83,6 @@ fn line(title: &str, checked: &Checked, stopped: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_lasts_is_told() {
-        let wrong = |lines: &[&str]| Checked {
-            wrong: lines.iter().map(|line| (*line).to_string()).collect(),
-            ..Checked::default()
-        };
-        let mut heaps = BTreeMap::from([(1, wrong(&["a", "b"])), (2, wrong(&["a"]))]);
-        keep_lasting(&mut heaps, &BTreeMap::from([(1, wrong(&["b", "c"]))]));
-        assert_eq!(heaps, BTreeMap::from([(1, wrong(&["b"])), (2, wrong(&[]))]));
-    }
 
     #[test]
     fn contradictions_come_before_the_verdict() {
