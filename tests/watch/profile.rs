@@ -466,6 +466,8 @@ fn a_block_that_was_sampled_says_who_allocated_it() {
             told.contains("  allocated by ") && told.contains(&format!(" {name} ")),
             "{told}"
         );
+        let both = text(&slabside(&["explain", &pid, &address, &address]));
+        assert_eq!(both.matches("  allocated by ").count(), 2, "{both}");
     }
 }
 

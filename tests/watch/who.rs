@@ -33,6 +33,12 @@ fn explain_who_tells_what_points_to_a_block_and_into_it() {
     assert_eq!(places(3), Vec::<String>::new(), "itself alone");
     let told = text(&slabside(&["explain", &pid, "--who", addresses[3]]));
     assert!(told.contains("held by: nobody"), "{told}");
+    let looks = |places: &[String]| places.iter().any(|place| place.ends_with(')'));
+    assert!(looks(&places(1)), "{:?}", places(1));
+    let bare = ["explain", &pid, "--who", "--no-contents", addresses[1]];
+    let told = text(&slabside(&bare));
+    assert!(told.contains(&by_outer), "{told}");
+    assert!(!told.contains("pointer to"), "{told}");
 }
 
 /// Types and groups sum up to what the classes say, of a process, stopped or not, and of its snapshot.

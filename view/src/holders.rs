@@ -22,12 +22,14 @@ pub struct Holder {
 }
 
 /// The words that point to or into each of `blocks`, in the roots and in the live blocks of `heaps`, and in what waits in
-/// a quarantine. What lies in the block itself holds it no more than nothing does.
+/// a quarantine. What lies in the block itself holds it no more than nothing does. `looks`: blocks that hold others are
+/// told by their type too.
 pub fn holders(
     source: &dyn Source,
     heaps: &[Heap],
     types: &mut Types,
     blocks: &[Span],
+    looks: bool,
 ) -> Vec<Vec<Holder>> {
     let mut found = Search::new(blocks);
     let roots = Roots::of(source, heaps, types.symbols());
@@ -55,7 +57,10 @@ pub fn holders(
                     let bytes = batch.bytes(Span { start, end });
                     found.words(start, bytes, || {
                         let head = &bytes[..bytes.len().min(HEAD)];
-                        let looks = types.looks(source, heap, head);
+                        let looks = match looks {
+                            true => types.looks(source, heap, head),
+                            false => String::new(),
+                        };
                         let size = slab.size;
                         let block = if bits.is_quarantined(slot as usize) {
                             "a freed block in a quarantine,"

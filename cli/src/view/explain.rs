@@ -50,7 +50,7 @@ pub struct Args {
     #[arg(long)]
     who: bool,
 
-    /// Read and print none of the program's data
+    /// Print none of the program's data, and no types, which are told by it
     #[arg(long)]
     no_contents: bool,
 
@@ -112,18 +112,19 @@ pub fn run(args: &Args) -> Result<()> {
         })
         .collect();
     if args.who {
-        find_holders(&read, &mut types, &mut addresses);
+        find_holders(&read, &mut types, &mut addresses, !args.no_contents);
     }
-    let mut sampled = samples(&read);
+    let sampled = samples(&read);
     read.target.release();
     let mut unwinder = None;
     for named in &mut addresses {
         let block = named.told.block.filter(|_| named.told.what != "kept");
-        let sample = block.and_then(|block| sampled.remove(&block.address));
+        // Several addresses may lie in one block.
+        let sample = block.and_then(|block| sampled.get(&block.address));
         named.allocated = sample.map(|sample| {
             let source: &dyn Source = &*read.target;
             let unwinder = unwinder.get_or_insert_with(|| Unwinder::new(source));
-            unwinder.stack(&sample).to_vec()
+            unwinder.stack(sample).to_vec()
         });
     }
     if args.common.json {
@@ -147,7 +148,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Looks for what points to the blocks, in one pass for all.
-fn find_holders(read: &Read, types: &mut Types, addresses: &mut [Named]) {
+fn find_holders(read: &Read, types: &mut Types, addresses: &mut [Named], looks: bool) {
     let mut asked: Vec<(Span, &mut Named)> = addresses
         .iter_mut()
         .filter_map(|named| {
@@ -157,7 +158,7 @@ fn find_holders(read: &Read, types: &mut Types, addresses: &mut [Named]) {
         })
         .collect();
     let blocks: Vec<Span> = asked.iter().map(|one| one.0).collect();
-    let found = holders(&*read.target, &read.heaps, types, &blocks);
+    let found = holders(&*read.target, &read.heaps, types, &blocks, looks);
     for ((_, named), found) in asked.iter_mut().zip(found) {
         named.holders = Some(found);
     }
