@@ -561,6 +561,18 @@ fn a_profile_is_begun_and_ended_from_outside() {
     assert!(!refused.status.success());
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(why.contains("--on 512k"), "{why}");
+    // Who asks for what is allocated in an hour is told at once.
+    let grown = slabside(&["profile", &pid, "--kind", "grown", "--for", "1h"]);
+    assert_eq!(grown.stderr, refused.stderr);
+    for useless in [
+        "--on 64k --folded none",
+        "--on 64k --kind grown",
+        "--off --for 1s",
+    ] {
+        let words: Vec<&str> = useless.split(' ').collect();
+        let refused = slabside(&[&["profile", &pid], &words[..]].concat());
+        assert_eq!(refused.status.code(), Some(125), "{useless}");
+    }
     let on = text(&slabside(&["profile", &pid, "--on", "64k"]));
     assert!(on.contains("every 64.0 KiB (before: off)"), "{on}");
     // It allocates nothing more: all is from before.
@@ -585,12 +597,14 @@ fn a_profile_is_begun_and_ended_from_outside() {
 }
 
 #[test]
-fn a_snapshot_without_contents_holds_no_stacks() {
+fn a_snapshot_without_contents_holds_no_stacks_and_cannot_be_watched() {
     let program = compile("watch/sampled.c", &["-pthread"]);
     let running = sampled(&program, &[], &environment(Form::Preloaded));
     let (pid, file) = (running.pid().to_string(), running.dir.path().join("a.slab"));
     let file = file.to_str().expect("UTF-8");
     text(&slabside(&["snapshot", &pid, "-o", file]));
+    let watched = slabside(&["profile", file, "--kind", "grown", "--for", "1h"]);
+    assert_eq!(watched.status.code(), Some(125));
     let target = Target::file(Path::new(file)).expect("a snapshot");
     let heap = Heap::read(&*target).expect("it is read");
     let all = samples(&*target, &heap);

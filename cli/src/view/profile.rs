@@ -70,12 +70,12 @@ pub struct Args {
 
     /// Have the process take a profile from now on, with a sample every BYTES bytes on average; k, m or g may follow
     ///
-    /// It writes one word of the process's memory. With --for the profile is read after that time.
+    /// It writes one word of the process's memory. With --for the profile is read after that time, and without it not at all.
     #[arg(long, value_name = "BYTES", value_parser = turned_on, conflicts_with = "off")]
     on: Option<u64>,
 
     /// Have the process take no samples any more
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["output", "folded", "flame", "kind", "time"])]
     off: bool,
 
     #[command(flatten)]
@@ -92,8 +92,19 @@ enum What {
     Grown,
 }
 
+impl Args {
+    /// Whether something is said of the profile that is to be read.
+    fn wants_profile(&self) -> bool {
+        let files = [&self.output, &self.folded, &self.flame];
+        self.kind != What::Live || files.iter().any(|file| file.is_some())
+    }
+}
+
 /// Prints or writes the profile.
 pub fn run(args: &Args) -> Result<()> {
+    if args.on.is_some() && args.time.is_none() && args.wants_profile() {
+        bail!("--on begins a profile, which holds nothing yet: --for TIME says when to read it");
+    }
     if args.on.is_some() || args.off {
         turn(args)?;
         if args.off || args.time.is_none() {
@@ -194,17 +205,27 @@ pub struct Profile {
 /// Reads the profile, after the time that was asked for.
 fn take(args: &Args) -> Result<Profile> {
     let begin = Instant::now();
-    let time = args.time.unwrap_or_default();
-    let kind = match args.kind {
-        What::Allocated => return watch(args, time),
-        What::Grown => {
-            let first = Read::new(&args.target, &args.common)?;
-            let after = one(&first)?.region.profile.taken;
-            Kind::Grown { after }
+    let mut kind = Kind::Live;
+    if let Some(time) = args.time {
+        let first = Read::new(&args.target, &args.common)?;
+        let stated = one(&first)?.region.profile;
+        if !first.target.is_moving() {
+            bail!("--for: it takes a process that runs");
         }
-        What::Live => Kind::Live,
-    };
-    sleep(time);
+        if stated.interval == 0 {
+            return Err(takes_none(&first.target.name()));
+        }
+        match args.kind {
+            What::Allocated => return watch(first, args, time),
+            What::Grown => {
+                kind = Kind::Grown {
+                    after: stated.taken,
+                }
+            }
+            What::Live => {}
+        }
+        sleep(time);
+    }
     let mut read = Read::holding(&args.target, &args.common)?;
     let all = samples(&*read.target, one(&read)?);
     // Names and lines take long to find, and need nothing of the process but its files.
@@ -226,14 +247,10 @@ fn takes_none(name: &str) -> anyhow::Error {
     )
 }
 
-/// What is allocated in `time`, looked at as often as samples may be written over.
-fn watch(args: &Args, time: Duration) -> Result<Profile> {
+/// What is allocated in `time` since the `first` reading, looked at as often as samples may be written over.
+fn watch(first: Read, args: &Args, time: Duration) -> Result<Profile> {
     let begin = Instant::now();
-    let first = Read::new(&args.target, &args.common)?;
     let (mut region, handed) = (one(&first)?.region.clone(), first.figures().handed_out);
-    if region.profile.interval == 0 {
-        return Err(takes_none(&first.target.name()));
-    }
     let mut watched = Watched::from_now(&region);
     let mut target = first.target;
     let mut unwinder = Unwinder::default();
