@@ -55,7 +55,7 @@ struct List {
 
 /// Prints the list.
 pub fn run(args: &Args) -> Result<()> {
-    let processes = rows();
+    let processes = rows(&Common::default());
     if args.json {
         let schema = "slabside.ps/1";
         return print(&json(&List { schema, processes })?);
@@ -64,22 +64,28 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// All processes on slabside that can be read, by number.
-pub fn rows() -> Vec<Row> {
+pub fn reads(common: &Common) -> impl Iterator<Item = Read> + '_ {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut pids: Vec<u32> = names
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     pids.sort_unstable();
-    pids.into_iter().filter_map(row).collect()
+    let reads = pids.into_iter();
+    reads.filter_map(|pid| Read::new(&pid.to_string(), common).ok())
 }
 
-fn row(pid: u32) -> Option<Row> {
-    let read = Read::new(&pid.to_string(), &Common::default()).ok()?;
+/// A row for each of them.
+pub fn rows(common: &Common) -> Vec<Row> {
+    reads(common).filter_map(|read| row(&read)).collect()
+}
+
+fn row(read: &Read) -> Option<Row> {
     let figures = read.figures();
     let first = read.heaps.first()?;
+    let about = read.target.about();
     Some(Row {
-        pid,
-        program: read.target.about().program,
+        pid: about.pid,
+        program: about.program,
         resident: figures.resident,
         allocated: figures.allocated,
         unused: figures.waiting

@@ -3,7 +3,8 @@
 use super::metrics::{self, Sample};
 use super::screen::{self, Rows, Setting, View};
 use super::{json, print, ps, statuses, Common, Read};
-use anyhow::{Context, Result};
+use crate::signals;
+use anyhow::{bail, Context, Result};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use serde::Serialize;
 use slabside_view::figures::Figures;
@@ -43,7 +44,7 @@ pub struct Args {
     once: bool,
 
     /// Show the rows of one table alone, in full. The first words of all live blocks show their types
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, requires = "target")]
     by: Option<Rows>,
 
     /// Seconds between two refreshes
@@ -217,11 +218,11 @@ fn line(seen: &Seen) -> Result<String> {
 
 /// All processes on slabside, a line each.
 fn all(args: &Args) -> Result<()> {
+    if args.common.heap.is_some() {
+        bail!("--heap chooses a heap of one process: name it");
+    }
     let samples = || -> Vec<Sample> {
-        let rows = ps::rows();
-        let reads = rows
-            .iter()
-            .filter_map(|row| Read::new(&row.pid.to_string(), &args.common).ok());
+        let reads = ps::reads(&args.common);
         reads.map(|read| Sample::of(&read)).collect()
     };
     if let Some(given) = &args.openmetrics {
@@ -241,10 +242,10 @@ fn all(args: &Args) -> Result<()> {
             }
             print(&json(&List {
                 schema: "slabside.ps/1",
-                processes: ps::rows(),
+                processes: ps::rows(&args.common),
             })?)?;
         } else {
-            print(&ps::table(&ps::rows()))?;
+            print(&ps::table(&ps::rows(&args.common)))?;
         }
         if args.once {
             return Ok(());
