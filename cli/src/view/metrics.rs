@@ -180,15 +180,21 @@ fn labels(sample: &Sample) -> String {
     format!("pid=\"{}\",program=\"{escaped}\"", sample.pid)
 }
 
-/// Writes the figures to `path` in one step, so that no reader sees half of them.
+/// Writes the figures to `path` in one step, so that no reader sees half of them. What is no file, such as a pipe or a
+/// device, stays in its place, and so does a link.
 pub fn write(path: &Path, samples: &[Sample]) -> Result<()> {
+    let failed = || format!("cannot write '{}'", path.display());
+    if fs::metadata(path).is_ok_and(|one| !one.is_file()) {
+        return fs::write(path, text(samples, false)).with_context(failed);
+    }
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
-    let done = fs::write(&beside, text(samples, false)).and_then(|()| fs::rename(&beside, path));
+    let done = fs::write(&beside, text(samples, false)).and_then(|()| fs::rename(&beside, &path));
     if done.is_err() {
         let _ = fs::remove_file(&beside);
     }
-    done.with_context(|| format!("cannot write '{}'", path.display()))
+    done.with_context(failed)
 }
 
 /// Where to listen: a port is one of this machine alone. An address is taken as it is given.
@@ -265,6 +271,7 @@ pub fn answer(
 mod tests {
     use super::*;
     use slabside_view::figures::Class;
+    use std::os::unix::fs::symlink;
 
     fn sample() -> Sample {
         Sample {
@@ -293,6 +300,21 @@ mod tests {
         assert!(text.contains(",size=\"16\",kind=\"slab\"} 3\n"));
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(text.matches("# TYPE").count(), METRICS.len() + 2);
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_a_link_or_a_device_stays_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "before").unwrap();
+        symlink(&file, &link).unwrap();
+        write(&link, &[sample()]).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), text(&[sample()], false));
+        let device = folder.path().join("device");
+        symlink("/dev/null", &device).unwrap();
+        write(&device, &[sample()]).unwrap();
+        assert!(device.is_symlink() && !fs::metadata(&device).unwrap().is_file());
     }
 
     #[test]
