@@ -24,9 +24,10 @@ use slabside_view::source::{Source, Target};
 use slabside_view::{check::check, Error};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead, BufReader, Read as _};
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
@@ -377,8 +378,13 @@ fn every_command_says_the_same_of_a_process_and_of_its_snapshot() {
     let (pid, told) = (running.pid().to_string(), running.told());
     let file = running.dir.path().join("a.slab");
     let file = file.to_str().expect("UTF-8");
+    fs::write(file, "a file that all may read").expect("it is written");
+    let all = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(file, all).expect("it is opened to all");
     let written = json(&["snapshot", &pid, "-o", file, "--contents", "all", "--json"]);
     assert_eq!(written["contents"], "all");
+    let mode = fs::metadata(file).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     for target in [pid.as_str(), file] {
         for stop in [&["--json"][..], &["--json", "--stop"]] {
             let with = |args: &[&str]| json(&[args, stop].concat());

@@ -9,7 +9,8 @@ use crate::threads::words;
 use crate::types::HEAD;
 use crate::{Error, Result};
 use slabside_base::layout::{sample, Elsewhere, Fact};
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,9 +49,14 @@ pub fn write(source: &dyn Source, heaps: &[Heap], path: &Path, contents: Content
         }
     };
     let mut options = File::options();
-    options.write(true).create(true).truncate(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create(true).truncate(false).mode(0o600);
     let file = options.open(path).map_err(system("cannot write it"))?;
+    // A file that was there has the mode that it had. Devices and pipes keep theirs.
+    if file.metadata().is_ok_and(|one| one.is_file()) {
+        let closed = file.set_permissions(Permissions::from_mode(0o600));
+        closed.map_err(system("cannot close it to others"))?;
+        file.set_len(0).map_err(system("cannot write it"))?;
+    }
     let roots = match contents {
         Contents::All => Some(Roots::of(source, heaps, &mut Symbols::new())),
         _ => None,
