@@ -1,10 +1,9 @@
 //! `slabside completions`: what a shell reads to complete the command line, made of its definition.
 
-use crate::Cli;
-use anyhow::{Context, Result};
+use crate::{view, Cli};
+use anyhow::Result;
 use clap::CommandFactory;
 use clap_complete::{generate, Shell};
-use std::io::{self, Write};
 
 /// Print the script by which a shell completes command lines of slabside
 ///
@@ -25,16 +24,13 @@ pub struct Args {
 
 /// Prints the script on standard output.
 pub fn print(args: &Args) -> Result<()> {
-    let mut output = io::stdout().lock();
-    let done = output.write_all(&script(args.shell));
-    done.and_then(|()| output.flush())
-        .context("cannot write the completions")
+    view::print(&script(args.shell)?)
 }
 
-fn script(shell: Shell) -> Vec<u8> {
+fn script(shell: Shell) -> Result<String> {
     let mut text = Vec::new();
     generate(shell, &mut Cli::command(), "slabside", &mut text);
-    text
+    Ok(String::from_utf8(text)?)
 }
 
 #[cfg(test)]
@@ -44,7 +40,7 @@ mod tests {
     #[test]
     fn every_shell_is_told_of_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let text = String::from_utf8(script(shell)).unwrap();
+            let text = script(shell).unwrap();
             for command in Cli::command().get_subcommands() {
                 assert!(text.contains(command.get_name()), "{shell}: {command}");
             }

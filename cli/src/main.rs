@@ -121,16 +121,18 @@ fn look(command: &Command) -> anyhow::Result<Option<std::process::ExitStatus>> {
 
 /// Prints the help or version that was asked for, or what is wrong with the command line.
 fn usage(error: &clap::Error) -> ! {
+    if !error.use_stderr() {
+        match view::printed(error.print()) {
+            Ok(()) => exit(0),
+            Err(error) => fail(&error),
+        }
+    }
     let text = error.render().to_string();
-    let printed = match text.strip_prefix("error: ") {
+    let _ = match text.strip_prefix("error: ") {
         Some(text) => write!(io::stderr(), "slabside: {text}"),
         None => error.print(),
     };
-    exit(if error.use_stderr() || printed.is_err() {
-        status::OWN_ERROR
-    } else {
-        0
-    })
+    exit(status::OWN_ERROR)
 }
 
 fn fail(error: &Error) -> ! {

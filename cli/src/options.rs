@@ -2,13 +2,13 @@
 //!
 //! docs/tuning.md is what `slabside options --markdown` prints.
 
-use anyhow::{bail, Context, Result};
+use crate::view;
+use anyhow::{bail, Result};
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use slabside_base::options::{parse, Kind, Name, Spec, Unit, TABLE};
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, Write};
 
 /// The environment variable that the allocator reads.
 pub const VARIABLE: &str = "SLABSIDE_OPTIONS";
@@ -39,10 +39,7 @@ pub fn print(args: &Args) -> Result<()> {
         true => page(),
         false => list(&chosen(&args.names)?),
     };
-    let mut output = io::stdout().lock();
-    let done = output.write_all(text.as_bytes());
-    done.and_then(|()| output.flush())
-        .context("cannot write the list")
+    view::print(&text)
 }
 
 /// What is `present` in the environment, with the options `given` after it, each of which must be good.

@@ -223,7 +223,7 @@ fn run_and_report(args: &Args, command: Command) -> Result<ExitStatus> {
         run_alone(args, command, looks)?
     };
     // The program has run, so its exit status matters more than this failure.
-    if let Err(error) = output.write_all(text.as_bytes()) {
+    if let Err(error) = output.write_all(view::harmless(&text).as_bytes()) {
         let _ = writeln!(io::stderr(), "slabside: cannot write the figures: {error}");
     }
     Ok(status)

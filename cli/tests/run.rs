@@ -218,6 +218,25 @@ fn a_wrong_command_line_is_125() {
 }
 
 #[test]
+fn a_reader_that_went_away_is_no_error_and_a_full_disk_is_one() {
+    for words in ["--help", "--version", "options", "completions zsh", "ps"] {
+        let to = |output: Stdio| {
+            let mut command = command(env!("CARGO_BIN_EXE_slabside"));
+            command.args(words.split(' ')).stdout(output);
+            command.stderr(Stdio::piped()).output().unwrap()
+        };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let unread = to(writer.into());
+        assert!(unread.status.success(), "{words}");
+        assert_eq!(stderr(&unread), "", "{words}");
+        let full = to(fs::File::create("/dev/full").unwrap().into());
+        assert_eq!(full.status.code(), Some(125), "{words}");
+        assert!(stderr(&full).starts_with("slabside: cannot write: No space left"));
+    }
+}
+
+#[test]
 fn arguments_reach_the_program_as_they_are() {
     let given = ["-n", "--stats", "--", "a b", "", "--"];
     let printf = ["printf", "[%s]"];

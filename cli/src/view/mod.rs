@@ -26,6 +26,7 @@ use slabside_view::region;
 use slabside_view::source::{short, Source, Target};
 use slabside_view::unwind::Frame;
 use slabside_view::Error;
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -218,17 +219,30 @@ pub(crate) fn brief(stack: &[Frame]) -> String {
     places.join(" < ") + more
 }
 
-/// Writes `text` on standard output. A reader that went away is no error.
+/// Writes `text` on standard output, without what a terminal would obey.
 pub fn print(text: &str) -> Result<()> {
     let mut output = io::stdout().lock();
-    let done = output
-        .write_all(text.as_bytes())
-        .and_then(|()| output.flush());
+    let done = output.write_all(harmless(text).as_bytes());
+    printed(done.and_then(|()| output.flush()))
+}
+
+/// What became of writing on standard output. A reader that went away is no error.
+pub fn printed(done: io::Result<()>) -> Result<()> {
     match done {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(anyhow::anyhow!("cannot write: {error}"))
         }
         _ => Ok(()),
+    }
+}
+
+/// `text` with a question mark for each control character, as ps(1) writes it: names of programs and files may have any.
+/// JSON escapes those of ASCII by itself.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t';
+    match text.contains(obeyed) {
+        true => text.replace(obeyed, "?").into(),
+        false => text.into(),
     }
 }
 
@@ -296,6 +310,12 @@ mod tests {
             brief(&rust[..1]),
             "<alloc::raw_vec::RawVecInner>::grow alloc.rs:1"
         );
+    }
+
+    #[test]
+    fn a_name_gives_the_terminal_no_orders() {
+        assert_eq!(harmless("a\tb\n"), "a\tb\n");
+        assert_eq!(harmless("e\x1b[31mvil\r\u{9b}"), "e?[31mvil??");
     }
 
     #[test]
