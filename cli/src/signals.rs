@@ -11,6 +11,7 @@ use rustix::process::{self, DumpableBehavior, Pid, Resource, Rlimit};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 /// What the runner holds back: the end of its child, and all that a process may send to be passed on.
@@ -150,6 +151,25 @@ pub fn die_by(signal: libc::c_int) {
     let _ = process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     set_disposition(signal, libc::SIG_DFL);
     take(signal);
+}
+
+/// Has `act` done before this process dies by a signal that asks it to end. To be called before there are other threads.
+pub fn before_death(act: impl FnOnce() + Send + 'static) {
+    let asked = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+    // One that is ignored, as by nohup(1), stays so.
+    let heeded = asked
+        .into_iter()
+        .filter(|&signal| disposition(signal) != libc::SIG_IGN);
+    let set = set_of(&heeded.collect::<Vec<_>>());
+    change_mask(libc::SIG_BLOCK, &set);
+    thread::spawn(move || {
+        let mut signal = 0;
+        // SAFETY: sigwait(3) reads the set and writes the number.
+        if unsafe { libc::sigwait(&set, &mut signal) } == 0 {
+            act();
+            die_by(signal);
+        }
+    });
 }
 
 /// Raises `signal` and lets it through, once even if it was held back already.

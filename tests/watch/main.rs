@@ -720,6 +720,52 @@ fn gdb_explains_addresses_of_a_process_and_of_a_core() {
 }
 
 /// What the examples of `slabside gdb-script --help` say works when typed into a shell.
+/// A terminal: the side that a program of ours writes, and the side of the program that it shows.
+fn terminal() -> (fs::File, fs::File) {
+    let (mut ours, mut its) = (0, 0);
+    let size = libc::winsize {
+        ws_row: 24,
+        ws_col: 80,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let none = std::ptr::null_mut();
+    // SAFETY: the two numbers are written and the size is read. No name and no setting is given.
+    let done = unsafe { libc::openpty(&mut ours, &mut its, none, none.cast(), &size) };
+    assert_eq!(done, 0, "a terminal");
+    // SAFETY: openpty(3) has just opened both, and nobody else has them.
+    unsafe { (fs::File::from_raw_fd(ours), fs::File::from_raw_fd(its)) }
+}
+
+#[test]
+fn the_full_screen_leaves_the_terminal_as_it_was_when_it_is_told_to_end() {
+    let running = Running::holder(Form::Preloaded, 1, 1, "");
+    let (mut ours, its) = terminal();
+    let side = || Stdio::from(its.try_clone().expect("a terminal"));
+    let program = artifacts().command.as_os_str();
+    let mut top = command(program);
+    top.args(["top", &running.pid().to_string()]);
+    top.stdin(side()).stdout(side()).stderr(side());
+    let mut top = started(|| top.spawn());
+    let mut screen = Vec::new();
+    let has = |screen: &[u8], wanted: &[u8]| screen.windows(wanted.len()).any(|at| at == wanted);
+    let mut read_until = |wanted: &[u8]| {
+        let mut part = [0; 4096];
+        while !has(&screen, wanted) {
+            let bytes = ours.read(&mut part).expect("what it shows");
+            screen.extend_from_slice(&part[..bytes]);
+        }
+    };
+    read_until(b"resident");
+    // SAFETY: the process is a child that was not waited for.
+    unsafe { libc::kill(top.id() as i32, libc::SIGTERM) };
+    // The screen of before, and the cursor.
+    read_until(b"\x1b[?1049l");
+    read_until(b"\x1b[?25h");
+    let end = top.wait().expect("its end");
+    assert_eq!(end.signal(), Some(libc::SIGTERM));
+}
+
 #[test]
 fn gdb_takes_the_script_as_the_help_says() {
     if !installed(&["gdb"]) {

@@ -5,7 +5,9 @@ use super::screen::{self, Rows, Setting, View};
 use super::{json, print, ps, statuses, Common, Read};
 use crate::signals;
 use anyhow::{bail, Context, Result};
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
 use serde::Serialize;
 use slabside_view::figures::Figures;
 use slabside_view::kinds::{kinds, Kind};
@@ -257,6 +259,11 @@ fn all(args: &Args) -> Result<()> {
 /// Draws the screen until q, or until the process ends.
 fn full_screen(watch: &mut Watch<'_>, delay: Duration, by: Option<Rows>) -> Result<()> {
     let mut seen = watch.look()?;
+    signals::before_death(|| {
+        ratatui::restore();
+        // A terminal that is dropped would do that.
+        let _ = execute!(std::io::stdout(), Show);
+    });
     let mut terminal = ratatui::try_init().context("cannot use the terminal")?;
     let setting = Setting {
         rows: by.unwrap_or_default(),
