@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Signs in a line, and lines of a picture at most.
+/// Signs in a line, which then has the 80 columns of a terminal, and lines of a picture at most.
 const WIDTH: usize = 64;
 const LINES: usize = 32;
 /// Sparse slabs that are listed.
@@ -199,7 +199,7 @@ pub fn draw(window: &Picture) -> String {
     for (index, line) in cells.chunks(WIDTH).enumerate() {
         let address = window.address + (index * WIDTH) as u64 * width;
         let signs: String = line.iter().map(sign).collect();
-        let _ = writeln!(text, "{address:#x} |{signs:WIDTH$}|");
+        let _ = writeln!(text, "{address:#x}|{signs:WIDTH$}|");
     }
     text
 }
@@ -301,7 +301,7 @@ mod tests {
         let drawn = draw(&window);
         let lines: Vec<&str> = drawn.lines().collect();
         assert!(lines[0].starts_with("break 0x10000, 24.0 KiB   one sign = 4.0 KiB   height"));
-        assert_eq!(lines[1], format!("0x10000 |██▁▄. {}|", " ".repeat(58)));
+        assert_eq!(lines[1], format!("0x10000|██▁▄. {}|", " ".repeat(58)));
         assert_eq!(lines.len(), 2);
         assert!(!lines[0].contains('q'));
     }
