@@ -37,7 +37,8 @@ fn main() {
         // this one.
         "-soname,libslabside.so.0",
         // Its own names are its own, but for those of which a program may have the first say: what it has in the
-        // place of a basic function, the forms that end in it go to (`slabside_core::api::forms`).
+        // place of a basic function, the forms that end in it go to (`slabside_core::api::forms`). Of the variable
+        // `slabside_region` a program that is linked with the library has the only copy that it sees.
         concat!("--dynamic-list=", env!("CARGO_MANIFEST_DIR"), "/basic.list"),
     ] {
         println!("cargo:rustc-cdylib-link-arg=-Wl,{option}");
