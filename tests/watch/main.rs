@@ -534,7 +534,9 @@ fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
     let (status, told) = fails(&["top", "--once", "--heap", "0"]);
     assert_eq!(status, 125);
     assert!(told.contains("a heap of one process"), "{told}");
-    assert!(!slabside(&["top", "--once", "--by", "type"]).status.success());
+    assert!(!slabside(&["top", "--once", "--by", "type"])
+        .status
+        .success());
     let (status, told) = fails(&["check", "/etc/passwd"]);
     assert_eq!(status, 125);
     assert!(

@@ -91,6 +91,22 @@ fn each_function_holds_its_share_and_all_together_what_is_live() {
     );
 }
 
+/// As one that was updated while it ran.
+#[test]
+fn a_program_that_was_deleted_keeps_its_names() {
+    let program = compile("watch/sampled.c", &["-pthread"]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let copy = dir.path().join("updated");
+    fs::copy(program, &copy).expect("a copy");
+    let running = sampled(&copy, &[], &environment(Form::Preloaded));
+    fs::remove_file(&copy).expect("it is there");
+    let (sums, _) = profile(&running);
+    assert!(held_by(&sums, "hold_much") > 0.0);
+    let pid = running.pid().to_string();
+    let told = text(&slabside(&["profile", &pid]));
+    assert!(told.contains(" hold_much sampled.c:"), "{told}");
+}
+
 #[test]
 fn a_static_program_is_profiled_too() {
     let archive = artifacts().replacement.to_str().expect("UTF-8");

@@ -3,6 +3,9 @@
 use crate::source::{Mapping, Source, Span};
 use object::{Object, ObjectSegment, ObjectSymbol};
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// The largest file that is read for its symbols, in bytes.
 const FILE_MOST: u64 = 1 << 30;
@@ -119,10 +122,9 @@ impl Symbols {
         Some(Name { text, offset })
     }
 
-    /// The symbol that holds `address` in the file `path` of a target that sees its files under `root`. The file's first byte
-    /// is mapped at `low`.
-    pub fn name_under(&mut self, root: &str, path: &str, low: u64, address: u64) -> Option<Name> {
-        let file = self.file(root, path, low)?;
+    /// The symbol that holds `address` in the file `mapped`.
+    pub(crate) fn name_of(&mut self, mapped: &Mapped<'_>, address: u64) -> Option<Name> {
+        let file = self.file(mapped)?;
         let (name, offset) = file.symbol_at(address.wrapping_sub(file.bias))?;
         let text = readable(name);
         Some(Name { text, offset })
@@ -130,7 +132,7 @@ impl Symbols {
 
     /// The symbol that holds the byte which is mapped `offset` bytes after the first one of the file at `path`.
     pub fn name_in(&mut self, path: &str, offset: u64) -> Option<Name> {
-        let read = || File::read(path, 0);
+        let read = || File::parse(&contents(path)?, 0);
         let file = self
             .files
             .entry((path.into(), 0))
@@ -170,7 +172,7 @@ impl Symbols {
             loads.truncate(1);
         }
         loads.into_iter().find_map(|(path, low)| {
-            let file = self.file(&source.root(), path, low)?;
+            let file = self.file(&Mapped::of(&source.root(), path, low))?;
             let mut all = file.symbols.iter();
             let found = all.find(|one| one.2 == symbol)?;
             Some(found.0.wrapping_add(file.bias))
@@ -180,7 +182,7 @@ impl Symbols {
     /// Where all of the file that `mapping` is a part of is mapped, and what follows it as zero.
     pub fn extent(&mut self, source: &dyn Source, mapping: &Mapping) -> Option<Span> {
         let low = first_byte(source, mapping);
-        self.file(&source.root(), &mapping.name, low)
+        self.file(&Mapped::of(&source.root(), &mapping.name, low))
             .map(|file| file.extent)
     }
 
@@ -188,18 +190,77 @@ impl Symbols {
     fn mangled(&mut self, source: &dyn Source, address: u64) -> Option<(&str, u64)> {
         let mapping = source.mapping_at(address)?;
         let low = first_byte(source, mapping);
-        let file = self.file(&source.root(), &mapping.name, low)?;
+        let file = self.file(&Mapped::of(&source.root(), &mapping.name, low))?;
         file.symbol_at(address.wrapping_sub(file.bias))
     }
 
-    /// The symbols of the file `path` under `root`, whose first byte is mapped at `low`.
-    fn file(&mut self, root: &str, path: &str, low: u64) -> Option<&File> {
-        if !is_file(path) {
+    /// The symbols of the file `mapped`.
+    fn file(&mut self, mapped: &Mapped<'_>) -> Option<&File> {
+        if !is_file(mapped.path) {
             return None;
         }
-        let key = (format!("{root}{path}"), low);
-        let read = || File::read(&format!("{root}{path}"), low);
+        let key = (mapped.name(), mapped.low);
+        let read = || File::parse(&mapped.contents()?, mapped.low);
         self.files.entry(key).or_insert_with(read).as_ref()
+    }
+}
+
+/// A file that a target has mapped.
+pub(crate) struct Mapped<'a> {
+    /// The folder under which the target sees its files.
+    pub root: &'a str,
+    /// The same as a part of the target's folder in /proc, if it has one.
+    pub known: &'a str,
+    /// The file's path there.
+    pub path: &'a str,
+    /// Where its first byte is mapped.
+    pub low: u64,
+}
+
+impl<'a> Mapped<'a> {
+    fn of(root: &'a str, path: &'a str, low: u64) -> Mapped<'a> {
+        Mapped {
+            root,
+            known: root,
+            path,
+            low,
+        }
+    }
+
+    /// The file's path for this process.
+    pub fn name(&self) -> String {
+        format!("{}{}", self.root, self.path)
+    }
+
+    /// What is in it, if it is a file of that kind, and not too large.
+    pub fn contents(&self) -> Option<Vec<u8>> {
+        if !is_file(self.path) {
+            return None;
+        }
+        contents(&self.name()).or_else(|| contents(self.deleted()?.to_str()?))
+    }
+
+    /// Where the file is if it was deleted, as one that was updated: a process keeps it. Root alone may look for a library.
+    fn deleted(&self) -> Option<PathBuf> {
+        let process = Path::new(self.known.strip_suffix("/root")?);
+        let is_it = |link: &Path| fs::read_link(link).is_ok_and(|to| to == Path::new(self.path));
+        let begins = |name: &OsStr| {
+            let start = name.to_str()?.split('-').next()?;
+            u64::from_str_radix(start, 16).ok()
+        };
+        if !self.path.ends_with(" (deleted)") {
+            return None;
+        }
+        let own = process.join("exe");
+        if is_it(&own) {
+            return Some(own);
+        }
+        let parts = fs::read_dir(process.join("map_files")).ok()?.flatten();
+        let mut first = parts.filter(|part| begins(&part.file_name()) == Some(self.low));
+        first
+            .next()
+            .map(|part| part.path())
+            .filter(|part| is_it(part))
     }
 }
 
@@ -211,9 +272,9 @@ impl File {
         (at - start < *bytes).then_some((name, at - start))
     }
 
-    fn read(path: &str, low: u64) -> Option<File> {
-        let data = contents(path)?;
-        let object = object::File::parse(&*data).ok()?;
+    /// Of the file with the contents `data`, whose first byte is mapped at `low`.
+    fn parse(data: &[u8], low: u64) -> Option<File> {
+        let object = object::File::parse(data).ok()?;
         let first = first(&object)?;
         let bias = bias(&object, low)?;
         let all = object.symbols().chain(object.dynamic_symbols());
@@ -250,11 +311,11 @@ pub(crate) fn is_file(path: &str) -> bool {
 
 /// The contents of the file `path`, if it is one, and not too large.
 pub(crate) fn contents(path: &str) -> Option<Vec<u8>> {
-    let metadata = std::fs::metadata(path).ok()?;
+    let metadata = fs::metadata(path).ok()?;
     if !metadata.is_file() || metadata.len() > FILE_MOST {
         return None;
     }
-    std::fs::read(path).ok()
+    fs::read(path).ok()
 }
 
 /// The address at which the first byte of the file is mapped that `mapping` is a part of, or would be. A file may be mapped

@@ -9,7 +9,7 @@
 use crate::profile::{named, Sample};
 pub use crate::source::short;
 use crate::source::{Mapping, Source, Span};
-use crate::symbols::{bias, contents, first, first_byte, is_allocators, is_file, Symbols};
+use crate::symbols::{bias, contents, first, first_byte, is_allocators, Mapped, Symbols};
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, Module, Unwinder as _};
 use gimli::{EndianArcSlice, RunTimeEndian};
@@ -61,6 +61,18 @@ struct Load {
     path: String,
     /// Where its first byte is mapped.
     low: u64,
+}
+
+impl Load {
+    /// What `ask` says of its file.
+    fn file<T>(&self, ask: impl FnOnce(&Mapped<'_>) -> T) -> T {
+        ask(&Mapped {
+            root: &self.root.name(),
+            known: &self.root.path,
+            path: &self.path,
+            low: self.low,
+        })
+    }
 }
 
 /// Unwinds and names the stacks of one target. By default, of none.
@@ -194,13 +206,12 @@ impl Unwinder {
             }
             stays
         });
-        let root = self.root.name();
         for (&load, &span) in spans {
             if self.modules.contains_key(&load) {
                 continue;
             }
-            let Load { path, low, .. } = &self.loads[load as usize];
-            let module = module(&root, path, *low, span);
+            let load_of = &self.loads[load as usize];
+            let module = load_of.file(|mapped| module(mapped, span));
             self.modules.insert(load, (span, module.is_some()));
             module
                 .into_iter()
@@ -286,20 +297,23 @@ impl Unwinder {
 
     fn name(&mut self, call: Call) -> Vec<Frame> {
         let load = call.load.and_then(|load| self.loads.get(load as usize));
-        let Some(Load { root, path, low }) = load else {
+        let Some(load @ Load { path, low, .. }) = load else {
             return vec![Frame {
                 function: "(no code there now)".into(),
                 ..Frame::default()
             }];
         };
-        let (root, low) = (root.name(), *low);
-        let read = || Lines::read(&read(&root, path)?, low);
-        let key = (format!("{root}{path}"), low);
-        let lines = self.lines.entry(key).or_insert_with(read);
-        let mut frames = lines
-            .as_ref()
-            .map_or_else(Vec::new, |lines| lines.at(call.address));
-        let symbol = self.symbols.name_under(&root, path, low, call.address);
+        let (lines, symbols) = (&mut self.lines, &mut self.symbols);
+        let (mut frames, symbol) = load.file(|mapped| {
+            let read = || Lines::read(&mapped.contents()?, mapped.low);
+            let lines = lines
+                .entry((mapped.name(), mapped.low))
+                .or_insert_with(read);
+            let frames = lines
+                .as_ref()
+                .map_or_else(Vec::new, |lines| lines.at(call.address));
+            (frames, symbols.name_of(mapped, call.address))
+        });
         if frames.is_empty() {
             frames.push(Frame::default());
         }
@@ -309,7 +323,7 @@ impl Unwinder {
         for frame in &mut frames {
             frame.module.clone_from(path);
             if frame.function.is_empty() {
-                let offset = call.address.wrapping_sub(low);
+                let offset = call.address.wrapping_sub(*low);
                 frame.function = format!("{}+{offset:#x}", short(path));
             }
         }
@@ -330,24 +344,18 @@ fn code(source: &dyn Source) -> impl Iterator<Item = &Mapping> {
     source.mappings().iter().filter(|mapping| mapping.execute)
 }
 
-/// The file `path` of a target that sees its files under `root`.
-fn read(root: &str, path: &str) -> Option<Vec<u8>> {
-    let there = is_file(path).then(|| format!("{root}{path}"))?;
-    contents(&there)
-}
-
-/// A file's unwind information. Of the vdso none.
-fn module(root: &str, path: &str, low: u64, span: Span) -> Option<Module<Vec<u8>>> {
-    let data = read(root, path)?;
+/// The unwind information of the file `mapped`, which is mapped at `span`. Of the vdso none.
+fn module(mapped: &Mapped<'_>, span: Span) -> Option<Module<Vec<u8>>> {
+    let data = mapped.contents()?;
     let object = object::File::parse(&*data).ok()?;
-    let bias = bias(&object, low)?;
+    let bias = bias(&object, mapped.low)?;
     let section = |name: &str| object.section_by_name(name);
     let place =
         |name: &str| section(name).map(|found| found.address()..found.address() + found.size());
     let bytes = |name: &str| section(name).and_then(|found| found.data().ok().map(<[u8]>::to_vec));
     bytes(".eh_frame")?;
     Some(Module::new(
-        path.into(),
+        mapped.path.into(),
         span.start..span.end,
         bias,
         ExplicitModuleSectionInfo {
@@ -510,7 +518,7 @@ mod tests {
         unwinder.renew(&target);
         let loads = unwinder.loads.iter();
         let read: Vec<_> = loads
-            .map(|load| read(&load.root.name(), &load.path))
+            .map(|load| load.file(|mapped| mapped.contents()))
             .collect();
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(read, [Some(b"one".to_vec()), Some(b"other".to_vec())]);
