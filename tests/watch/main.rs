@@ -644,6 +644,18 @@ fn linked() -> Vec<(PathBuf, Vec<(&'static str, &'static str)>)> {
     all
 }
 
+/// The core file as the kernel would have written it, which puts notes before what they are about. gdb puts them behind.
+fn with_notes_first(core: &Path) -> Vec<u8> {
+    let (headers_at, size) = (64, 56);
+    let mut bytes = fs::read(core).expect("it can be read");
+    let count = usize::from(u16::from_le_bytes([bytes[56], bytes[57]]));
+    let headers = bytes[headers_at..][..count * size].chunks(size);
+    let (notes, others): (Vec<_>, Vec<_>) = headers.partition(|one| one[0] == 4);
+    let all = [notes, others].concat().concat();
+    bytes[headers_at..][..all.len()].copy_from_slice(&all);
+    bytes
+}
+
 #[test]
 fn a_core_file_says_what_the_process_said() {
     if !installed(&["gdb"]) {
@@ -666,6 +678,16 @@ fn a_core_file_says_what_the_process_said() {
         let target = Target::file(&core).expect("a core file");
         let heap = Heap::read(&*target).expect("it is read");
         told.expect_in(&*target, &heap, false);
+        let turned = running.dir.path().join("turned");
+        fs::write(&turned, with_notes_first(&core)).expect("it is written");
+        let turned = Target::file(&turned).expect("a core file");
+        let names = |target: &Target| -> Vec<String> {
+            let all = target.mappings().iter();
+            all.map(|mapping| mapping.name.clone()).collect()
+        };
+        assert_eq!(names(&turned), names(&target));
+        let own = program.to_str().expect("UTF-8").to_string();
+        assert!(names(&target).contains(&own), "{:?}", names(&target));
         let core = core.to_str().expect("UTF-8");
         let (address, _) = told.blocks.last_key_value().expect("a block");
         let address = format!("{address:#x}");

@@ -86,18 +86,18 @@ impl Core {
             about: About::default(),
             on_stack: 0,
         };
-        for segment in headers.iter().take(SEGMENTS) {
-            match segment.p_type(endian) {
-                PT_LOAD => core.segment(segment, endian, length),
-                PT_NOTE if segment.p_filesz(endian) <= NOTES => {
-                    let Ok(Some(mut notes)) = segment.notes(endian, &cache) else {
-                        continue;
-                    };
-                    while let Ok(Some(note)) = notes.next() {
-                        core.note(note.n_type(endian), note.desc());
-                    }
-                }
-                _ => {}
+        let all = || headers.iter().take(SEGMENTS);
+        for segment in all().filter(|one| one.p_type(endian) == PT_LOAD) {
+            core.segment(segment, endian, length);
+        }
+        // The kernel writes notes first, and gdb last. They name what is mapped.
+        let notes = all().filter(|one| one.p_type(endian) == PT_NOTE);
+        for segment in notes.filter(|one| one.p_filesz(endian) <= NOTES) {
+            let Ok(Some(mut notes)) = segment.notes(endian, &cache) else {
+                continue;
+            };
+            while let Ok(Some(note)) = notes.next() {
+                core.note(note.n_type(endian), note.desc());
             }
         }
         core.mappings.sort_by_key(|mapping| mapping.span);
