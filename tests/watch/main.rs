@@ -688,6 +688,19 @@ fn a_core_file_says_what_the_process_said() {
         assert_eq!(names(&turned), names(&target));
         let own = program.to_str().expect("UTF-8").to_string();
         assert!(names(&target).contains(&own), "{:?}", names(&target));
+        let cut = running.dir.path().join("cut");
+        let bytes = fs::read(&core).expect("it can be read");
+        fs::write(&cut, &bytes[..bytes.len() / 2]).expect("it is written");
+        for (file, is_cut) in [(&core, false), (&cut, true)] {
+            let file = file.to_str().expect("UTF-8");
+            let told = slabside(&["check", file]).stderr;
+            let told = String::from_utf8(told).expect("UTF-8");
+            assert_eq!(
+                told.contains("the core file is cut short"),
+                is_cut,
+                "{told}"
+            );
+        }
         let core = core.to_str().expect("UTF-8");
         let (address, _) = told.blocks.last_key_value().expect("a block");
         let address = format!("{address:#x}");

@@ -86,6 +86,12 @@ impl Read {
         hold: Hold,
     ) -> Result<Read> {
         let mut target = Target::open(what, false)?;
+        if target.cut() > 0 {
+            let (name, cut) = (target.name(), human(target.cut()));
+            let told =
+                format!("{name}: the core file is cut short: {cut} of the memory are missing");
+            let _ = writeln!(io::stderr(), "slabside: {}", harmless(&told));
+        }
         let mut regions = region::find(&*target)?;
         if let Some(wanted) = common.heap {
             let count = regions.len();

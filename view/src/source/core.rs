@@ -48,6 +48,8 @@ pub struct Core {
     about: About,
     /// An address on the main thread's stack. 0 means not known.
     on_stack: u64,
+    /// Bytes of segments that lie behind the file's end.
+    cut: u64,
 }
 
 impl Core {
@@ -85,6 +87,7 @@ impl Core {
             threads: Vec::new(),
             about: About::default(),
             on_stack: 0,
+            cut: 0,
         };
         let all = || headers.iter().take(SEGMENTS);
         for segment in all().filter(|one| one.p_type(endian) == PT_LOAD) {
@@ -132,10 +135,9 @@ impl Core {
             name: String::new(),
         });
         let at = segment.p_offset(endian);
-        let held = segment
-            .p_filesz(endian)
-            .min(bytes)
-            .min(length.saturating_sub(at));
+        let whole = segment.p_filesz(endian).min(bytes);
+        let held = whole.min(length.saturating_sub(at));
+        self.cut = self.cut.saturating_add(whole - held);
         if held > 0 {
             let span = Span {
                 start,
@@ -320,6 +322,10 @@ impl Source for Core {
         let mut all = within.bytes();
         self.present(within, &mut |part| all -= part.bytes());
         all
+    }
+
+    fn cut(&self) -> u64 {
+        self.cut
     }
 
     fn about(&self) -> About {

@@ -184,6 +184,11 @@ pub trait Source: Sync {
         0
     }
 
+    /// Bytes of a core file that are missing: the disk was full, say, or the limit of its size too low.
+    fn cut(&self) -> u64 {
+        0
+    }
+
     /// What is known of the target.
     fn about(&self) -> About;
 
