@@ -545,6 +545,17 @@ fn what_cannot_be_read_is_told_in_one_line_with_a_status_of_its_own() {
     );
 }
 
+#[test]
+fn a_process_that_another_one_traces_is_said_to_be() {
+    let running = Running::holder(Form::Preloaded, 1, 1, "");
+    let mut target = Target::process(running.pid()).expect("it is there");
+    target.stop().expect("it is stopped");
+    let (status, told) = fails(&["check", "--stop", &running.pid().to_string()]);
+    target.release();
+    assert_eq!(status, 126);
+    assert!(told.contains(" traces it now"), "{told}");
+}
+
 /// A number that is no user's.
 pub const STRANGER: u32 = 54_321;
 

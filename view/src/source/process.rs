@@ -308,7 +308,7 @@ impl Process {
             .and_then(|()| ptrace::interrupt(thread))
         {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(Errno::EPERM) => Err(not_permitted(self.pid)),
+            Err(Errno::EPERM) => Err(not_stopped(self.pid)),
             Err(error) => Err(Error::System {
                 name: self.name(),
                 what: "cannot stop it",
@@ -722,6 +722,20 @@ fn mapping(map: procfs::process::MemoryMap) -> Option<Mapping> {
             _ => String::new(),
         },
     })
+}
+
+/// Why a process cannot be stopped that can be read.
+fn not_stopped(pid: u32) -> Error {
+    let status = procfs::process::Process::new(pid as i32).and_then(|process| process.status());
+    match status.map_or(0, |status| status.tracerpid) {
+        0 => not_permitted(pid),
+        // A process has one tracer at most.
+        tracer => Error::NotPermitted {
+            name: format!("process {pid}"),
+            why: format!("process {tracer} traces it now"),
+            advice: "try again when that one has ended",
+        },
+    }
 }
 
 fn not_permitted(pid: u32) -> Error {
