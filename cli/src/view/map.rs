@@ -324,6 +324,6 @@ mod tests {
             runs: vec![run(0, 2048, 2048), run(1, 0, 16), run(2, 0, 0)],
         };
         let drawn = draw(&window);
-        assert!(drawn.contains("'q': freed blocks in a quarantine\n0x10000 |▄q. "));
+        assert!(drawn.contains("'q': freed blocks in a quarantine\n0x10000|▄q. "));
     }
 }
