@@ -256,6 +256,14 @@ fn the_report_tells_thread_slot_state_neighbour_and_stack() {
     assert!(lines[2].contains(&named), "{output:#?}");
 }
 
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_stack_leads_back_to_one_that_lies_below() {
+    let output = run_case(Form::Preloaded, "double_free_on_a_stack_above", "hardened");
+    let last = output.stderr.lines().last().expect("lines");
+    assert!(last.contains("libc.so"), "{output:#?}"); // Where a thread begins.
+}
+
 /// Loading one takes 300 KB and a millisecond in each process.
 #[test]
 fn no_unwinder_is_loaded_for_the_stacks_of_reports() {
@@ -545,6 +553,10 @@ fn a_sampled_block_faults_and_tells_where_it_came_from() {
             );
         }
     }
+    let small = "sampled_use_after_free_on_a_small_stack";
+    let output = run_case(Form::Preloaded, small, "guard-sample:50");
+    let second = output.stderr.lines().nth(1).expect("lines");
+    assert!(second.starts_with("    at 0x"), "{output:#?}");
     let output = run_case(Form::Preloaded, "sampled_double_free", "guard-sample:50");
     assert!(
         output.stderr.starts_with("slabside: double free of 0x"),

@@ -5,7 +5,9 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stddef.h>
+#include <sys/auxv.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -127,6 +129,43 @@ static void write_after_free_on_an_idle_page(void) {
 static void write_after_free_of_a_large_block(void) { freed(300000)[5] = 1; }
 static void read_after_free_of_a_large_block(void) { *(volatile char *)freed(300000); }
 static void double_free(void) { give(freed(40)); }
+#if defined __x86_64__
+/* Calls `run` on a stack that lies above the present one, by rules that lead back to it. */
+void on_a_stack_above(void (*run)(void), char *top);
+__asm__(".text\n"
+        ".type on_a_stack_above, @function\n"
+        "on_a_stack_above:\n"
+        ".cfi_startproc\n"
+        "push %rbp\n"
+        ".cfi_def_cfa_offset 16\n"
+        ".cfi_offset %rbp, -16\n"
+        "mov %rsp, %rbp\n"
+        ".cfi_def_cfa_register %rbp\n"
+        "mov %rsi, %rsp\n"
+        "call *%rdi\n"
+        "mov %rbp, %rsp\n"
+        "pop %rbp\n"
+        ".cfi_def_cfa %rsp, 8\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        ".size on_a_stack_above, .-on_a_stack_above\n");
+static void *change_stacks_and_free_twice(void *above) {
+    on_a_stack_above(double_free, (char *)above);
+    return NULL;
+}
+static void double_free_on_a_stack_above(void) {
+    enum { SIZE = 256 << 10 };
+    char *both = mmap(NULL, 2 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(both != MAP_FAILED);
+    pthread_attr_t below;
+    pthread_t thread;
+    CHECK(pthread_attr_init(&below) == 0 && pthread_attr_setstack(&below, both, SIZE) == 0);
+    CHECK(pthread_create(&thread, &below, change_stacks_and_free_twice, both + 2 * SIZE) == 0);
+    pthread_join(thread, NULL);
+}
+#else
+static void double_free_on_a_stack_above(void) { double_free(); }
+#endif
 static void double_free_in_quarantine(void) {
     char *dead = freed(40);
     for (int i = 0; i < 100; i++) give(take(40));
@@ -362,6 +401,13 @@ static void sampled_use_after_free(void) {
     volatile char *p = sampled();
     give((void *)p);
     p[10] = 1;
+}
+/* A Rust program's threads have such a stack for faults: 8 KiB, of which the kernel's frame takes up to 3.4. */
+static void sampled_use_after_free_on_a_small_stack(void) {
+    static char stack[64 << 10];
+    stack_t other = {.ss_sp = stack, .ss_size = getauxval(AT_MINSIGSTKSZ) + 4800};
+    CHECK(sigaltstack(&other, NULL) == 0);
+    sampled_use_after_free();
 }
 static void sampled_double_free(void) {
     char *p = sampled();
@@ -631,13 +677,13 @@ static const struct {
     MISUSE(overflow_found_by_realloc), MISUSE(overflow_that_growth_takes_in), MISUSE(overflow_of_a_block_with_room), MISUSE(overflow_up_to_a_fault), MISUSE(overflow_of_a_span_up_to_a_fault),
     MISUSE(overflow_of_a_large_block_up_to_a_fault), MISUSE(underflow_of_a_large_block), MISUSE(write_after_free),
     MISUSE(write_after_free_of_8_bytes), MISUSE(write_after_free_of_8000_bytes), MISUSE(write_after_free_of_a_span),
-    MISUSE(write_after_free_on_an_idle_page), MISUSE(write_after_free_of_a_large_block), MISUSE(read_after_free_of_a_large_block), MISUSE(double_free),
+    MISUSE(write_after_free_on_an_idle_page), MISUSE(write_after_free_of_a_large_block), MISUSE(read_after_free_of_a_large_block), MISUSE(double_free), MISUSE(double_free_on_a_stack_above),
     MISUSE(double_free_in_quarantine), MISUSE(double_free_after_a_while), MISUSE(double_free_of_a_span), MISUSE(double_free_of_a_large_block),
     MISUSE(double_free_of_nothing), MISUSE(invalid_free), MISUSE(realloc_after_free), MISUSE(size_after_free),
     MISUSE(write_to_nothing), MISUSE(read_of_nothing), MISUSE(racing_double_free), CASE(sizes_are_exact),
     CASE(freed_blocks_are_cleared), CASE(reuse_waits_for_the_quarantine), CASE(reuse_waits_for_the_ring), CASE(some_order),
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), MISUSE(sampled_overflow),
-    MISUSE(sampled_use_after_free), MISUSE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
+    MISUSE(sampled_use_after_free), MISUSE(sampled_use_after_free_on_a_small_stack), MISUSE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
     CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
     CASE(pages_serve_another_class_under_a_limit), CASE(locked_pages_serve_another_class_under_a_limit),

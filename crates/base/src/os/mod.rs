@@ -354,8 +354,7 @@ pub trait Host: Sync {
         0
     }
 
-    /// Where the calling thread is, and where its functions return to, innermost first. Returns how many. Allocates
-    /// nothing.
+    /// The return addresses of the calling thread's functions, innermost first. Returns how many. Allocates nothing.
     fn stack(&self, frames: &mut [usize]) -> usize {
         let _ = frames;
         0

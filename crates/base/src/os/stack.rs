@@ -10,33 +10,49 @@
 use super::calls;
 use super::loader::symbol;
 use crate::arch::{self, DWARF_COLUMNS, DWARF_NUMBERS, REGISTERS};
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::{size_of, transmute, MaybeUninit};
 use core::ops::Range;
 use core::slice;
+use core::sync::atomic::AtomicBool;
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, Encoding, EndianSlice, Evaluation,
-    EvaluationResult, EvaluationStorage, Expression, Location, NativeEndian, Piece, Pointer,
-    Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindSection, UnwindTableRow,
-    Value,
+    EvaluationResult, EvaluationStorage, Expression, FrameDescriptionEntry, Location, NativeEndian,
+    Piece, Pointer, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindSection,
+    UnwindTableRow, Value,
 };
-use libc::{dl_phdr_info, Elf64_Ehdr, Elf64_Phdr, PT_GNU_EH_FRAME, PT_LOAD};
+use libc::{dl_phdr_info, Elf64_Phdr, PT_GNU_EH_FRAME, PT_LOAD};
 
 /// The most registers that a function has rules for: a signal's frame has one for each. And the rows that are kept at
 /// once, of which one is put aside where a function leaves in its middle.
 const RULES: usize = DWARF_COLUMNS + 1;
 const ROWS: usize = 3;
-/// Bytes of stack that a walk takes at most.
-const NEEDED: usize = 8 << 10;
+/// Bytes of stack that a walk takes at most, with what gimli keeps and without. The compiler's optimisation makes it that
+/// few.
+const NEEDED: usize = if cfg!(debug_assertions) {
+    40 << 10
+} else {
+    6 << 10
+};
+const NEEDED_BESIDE: usize = NEEDED - size_of::<Context>();
 /// Values that an expression has at once, and steps that it takes at most.
 const VALUES: usize = 16;
 const STEPS: u32 = 1000;
 
+/// Where words may lie: above what no program can map (`vm.mmap_min_addr`), and below the kernel.
+const WORDS: Range<usize> = 1 << 16..1 << 56;
+
 type Bytes = EndianSlice<'static, NativeEndian>;
 
-/// Room for what gimli keeps, on the stack.
+/// Room for what gimli keeps.
 struct Fixed;
+
+type Context = UnwindContext<usize, Fixed>;
 
 impl UnwindContextStorage<usize> for Fixed {
     type Rules = [(Register, RegisterRule<usize>); RULES];
@@ -58,31 +74,53 @@ pub(super) fn prepare() {
     FIND.store(symbol(c"_dl_find_object") as usize, Relaxed);
 }
 
-/// Where the calling thread is, and where its functions return to, innermost first. Returns how many: none in a signal
-/// handler that has less stack left than it takes to tell.
+/// What gimli keeps for one walk at a time. The stack of a signal handler is often of 8 KiB, which has no room for it
+/// beside the kernel's frame, nor have those of small coroutines.
+struct Spare(UnsafeCell<MaybeUninit<Context>>);
+
+// SAFETY: only who has set `SPARE_TAKEN` touches it.
+unsafe impl Sync for Spare {}
+
+static SPARE: Spare = Spare(UnsafeCell::new(MaybeUninit::uninit()));
+/// Set while a walk uses [`SPARE`]. No other one waits for it: that takes its own stack.
+static SPARE_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Where the calling thread's functions return to, innermost first. Returns how many: none in a signal handler that has
+/// less stack left than it takes to tell.
 pub(super) fn tell(places: &mut [usize]) -> usize {
-    match calls::left_of_alternate_stack() {
-        Some(left) if left < NEEDED => 0,
-        _ => walk(places),
+    let left = calls::left_of_alternate_stack().unwrap_or(usize::MAX);
+    if left < NEEDED_BESIDE {
+        return 0;
     }
+    if SPARE_TAKEN.swap(true, Acquire) {
+        return if left < NEEDED { 0 } else { walk_alone(places) };
+    }
+    // SAFETY: it is this walk's by the flag.
+    let spare = unsafe { &mut *SPARE.0.get() };
+    let known = walk(places, spare);
+    SPARE_TAKEN.store(false, Release);
+    known
 }
 
 #[cold]
 #[inline(never)]
-fn walk(places: &mut [usize]) -> usize {
+fn walk_alone(places: &mut [usize]) -> usize {
+    walk(places, &mut MaybeUninit::uninit())
+}
+
+#[cold]
+#[inline(never)]
+fn walk(places: &mut [usize], context: &mut MaybeUninit<Context>) -> usize {
+    let context = context.write(UnwindContext::new_in());
     let mut frame = Frame::of(arch::registers());
-    let mut context = UnwindContext::new_in();
     let mut known = 0;
     for place in places {
-        if frame.at == 0 {
+        let Some(caller) = frame.caller(context) else {
             break;
-        }
-        *place = frame.at;
+        };
+        *place = caller.at;
         known += 1;
-        match frame.caller(&mut context) {
-            Some(caller) => frame = caller,
-            None => break,
-        }
+        frame = caller;
     }
     known
 }
@@ -111,24 +149,10 @@ impl Frame {
     }
 
     /// The function that called it. `None` where that is not known, and for the outermost one.
-    fn caller(&self, context: &mut UnwindContext<usize, Fixed>) -> Option<Frame> {
+    fn caller(&self, context: &mut Context) -> Option<Frame> {
         // The call is before the place that it returns to, which may belong to the next function.
         let at = (self.at - usize::from(!self.interrupted)) as u64;
-        let object = Object::at(at as usize)?;
-        let start = object.table()?;
-        let bases = BaseAddresses::default().set_eh_frame_hdr(start as u64);
-        let header = EhFrameHdr::from(object.bytes_from(start)?)
-            .parse(&bases, size_of::<usize>() as u8)
-            .ok()?;
-        let Pointer::Direct(start) = header.eh_frame_ptr() else {
-            return None;
-        };
-        let section = EhFrame::from(object.bytes_from(start as usize)?);
-        let bases = bases.set_eh_frame(start);
-        let table = header.table()?;
-        let function = table
-            .fde_for_address(&section, &bases, at, EhFrame::cie_from_offset)
-            .ok()?;
+        let (section, bases, function) = Object::at(at as usize)?.function(at)?;
         let row = function
             .unwind_info_for_address(&section, &bases, context, at)
             .ok()?;
@@ -160,15 +184,15 @@ impl Frame {
             };
         }
         let interrupted = function.is_signal_trampoline();
-        // Only a signal handler may run on another stack than what it interrupted.
-        let outwards = interrupted || frame > self.registers[DWARF_NUMBERS[1]];
+        // Functions that change stacks have rules that lead back, inwards too. A call has taken some stack at least.
+        let moves = interrupted || frame != self.registers[DWARF_NUMBERS[1]];
         let result = function.cie().return_address_register();
         let caller = Frame {
             at: *registers.get(usize::from(result.0))?,
             interrupted,
             registers,
         };
-        (outwards && caller.at != 0).then_some(caller)
+        (moves && caller.at != 0).then_some(caller)
     }
 
     fn register(&self, register: Register) -> Option<usize> {
@@ -213,7 +237,7 @@ impl Frame {
 
 /// The word at `address`, which the rules of a function lead to. `None` for what is no word's address.
 fn word(address: usize) -> Option<usize> {
-    if address == 0 || !address.is_multiple_of(size_of::<usize>()) {
+    if !WORDS.contains(&address) || !address.is_multiple_of(size_of::<usize>()) {
         return None;
     }
     // SAFETY: the compiler's tables say that the function saved a register there, on the stack that it still uses. Where
@@ -223,13 +247,14 @@ fn word(address: usize) -> Option<usize> {
 
 /// What the loader mapped of one file.
 struct Object {
-    /// What is added to the addresses in its headers.
-    base: usize,
-    headers: &'static [Elf64_Phdr],
+    /// Where the table begins that functions are searched in.
+    table: usize,
+    /// The addresses of the first segment to the last one. What lies between two may not be mapped.
+    span: Range<usize>,
 }
 
 impl Object {
-    /// The one that `address` lies in.
+    /// The one that `address` lies in. `None` too where it has no table.
     fn at(address: usize) -> Option<Object> {
         let find = FIND.load(Relaxed);
         if find == 0 {
@@ -245,19 +270,16 @@ impl Object {
             }
             found.assume_init()
         };
-        // SAFETY: an object's first mapped bytes are those of its file, which begins with this header.
-        let head = unsafe { &*(found.start as *const Elf64_Ehdr) };
-        if head.e_ident[..4] != *b"\x7fELF" {
-            return Object::listed(address);
+        // The loader has read the file's headers, which need not be mapped.
+        let object = Object {
+            table: found.eh_frame as usize,
+            span: found.start..found.end,
+        };
+        // Where the segments lie apart, the span is that of one.
+        match object.table == 0 || object.span.contains(&object.table) {
+            true => (object.table != 0).then_some(object),
+            false => Object::listed(address),
         }
-        let first = (found.start + head.e_phoff as usize) as *const Elf64_Phdr;
-        // SAFETY: the loader itself reads the file's program headers there.
-        let headers = unsafe { slice::from_raw_parts(first, usize::from(head.e_phnum)) };
-        let first = headers.iter().find(|header| header.p_type == PT_LOAD)?;
-        let base = found
-            .start
-            .wrapping_sub((first.p_vaddr & !(first.p_align.max(1) - 1)) as usize);
-        Some(Object { base, headers })
     }
 
     /// As [`Object::at`], from the loader's list, whose lock it takes.
@@ -276,16 +298,23 @@ impl Object {
             if info.dlpi_phdr.is_null() {
                 return 0;
             }
-            let object = Object {
-                base: info.dlpi_addr as usize,
-                // SAFETY: as many headers as the loader says, which stay while the object does.
-                headers: unsafe {
-                    slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum))
-                },
+            // SAFETY: as many headers as the loader says, which stay while the object does.
+            let headers =
+                unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+            let of = |kind| headers.iter().filter(move |header| header.p_type == kind);
+            let start = |header: &Elf64_Phdr| {
+                (info.dlpi_addr as usize).wrapping_add(header.p_vaddr as usize)
             };
-            let holds = object.segment_of(wanted.address).is_some();
-            wanted.found = holds.then_some(object);
-            c_int::from(holds)
+            let segments =
+                || of(PT_LOAD).map(|header| start(header)..start(header) + header.p_memsz as usize);
+            if !segments().any(|segment| segment.contains(&wanted.address)) {
+                return 0;
+            }
+            let span = segments()
+                .reduce(|all, segment| all.start.min(segment.start)..all.end.max(segment.end));
+            let table = of(PT_GNU_EH_FRAME).next().map(start);
+            wanted.found = table.zip(span).map(|(table, span)| Object { table, span });
+            1
         }
         let list = weak!("dl_iterate_phdr");
         if list == 0 {
@@ -302,32 +331,36 @@ impl Object {
         wanted.found
     }
 
-    /// Where the table begins that functions are searched in.
-    fn table(&self) -> Option<usize> {
-        let mut headers = self.headers.iter();
-        let table = headers.find(|header| header.p_type == PT_GNU_EH_FRAME)?;
-        Some(self.base.wrapping_add(table.p_vaddr as usize))
+    /// The rules of the function that `at` lies in, and where they are read.
+    #[inline(never)] // What it keeps on the stack is gone when the rules are followed.
+    fn function(
+        &self,
+        at: u64,
+    ) -> Option<(EhFrame<Bytes>, BaseAddresses, FrameDescriptionEntry<Bytes>)> {
+        let bases = BaseAddresses::default().set_eh_frame_hdr(self.table as u64);
+        let header = EhFrameHdr::from(self.bytes_from(self.table)?)
+            .parse(&bases, size_of::<usize>() as u8)
+            .ok()?;
+        let Pointer::Direct(start) = header.eh_frame_ptr() else {
+            return None;
+        };
+        let section = EhFrame::from(self.bytes_from(start as usize)?);
+        let bases = bases.set_eh_frame(start);
+        let function = header
+            .table()?
+            .fde_for_address(&section, &bases, at, EhFrame::cie_from_offset)
+            .ok()?;
+        Some((section, bases, function))
     }
 
-    /// The addresses of the segment that `address` lies in.
-    fn segment_of(&self, address: usize) -> Option<Range<usize>> {
-        let loaded = self
-            .headers
-            .iter()
-            .filter(|header| header.p_type == PT_LOAD);
-        let mut spans = loaded.map(|header| {
-            let start = self.base.wrapping_add(header.p_vaddr as usize);
-            start..start + header.p_memsz as usize
-        });
-        spans.find(|span| span.contains(&address))
-    }
-
-    /// The bytes from `start` to the end of its segment.
+    /// The bytes from `start` to the object's end.
     fn bytes_from(&self, start: usize) -> Option<Bytes> {
-        let end = self.segment_of(start)?.end;
-        // SAFETY: a segment is mapped and readable as long as its object is, which has a function on this stack. Nobody
-        // writes to its tables.
-        let bytes = unsafe { slice::from_raw_parts(start as *const u8, end - start) };
+        if !self.span.contains(&start) {
+            return None;
+        }
+        // SAFETY: the tables in a segment are mapped and readable as long as its object is, which has a function on this
+        // stack. Nobody writes to them, and they lead to nothing outside of them.
+        let bytes = unsafe { slice::from_raw_parts(start as *const u8, self.span.end - start) };
         Some(EndianSlice::new(bytes, NativeEndian))
     }
 }
@@ -355,6 +388,7 @@ type IteratePhdr = unsafe extern "C" fn(Look, *mut c_void) -> c_int;
     not(miri)
 ))]
 mod tests {
+    use super::super::process::auxiliary_value;
     use super::*;
     use std::vec::Vec;
 
@@ -362,13 +396,13 @@ mod tests {
     #[inline(never)]
     fn both() -> [Vec<usize>; 2] {
         let (mut own, mut others) = ([0; 64], [0; 64]);
-        let known = walk(&mut own);
+        let known = walk_alone(&mut own);
         // SAFETY: there is room for 64 addresses.
         let count = unsafe { libc::backtrace(others.as_mut_ptr().cast::<*mut c_void>(), 64) };
         [own[..known].to_vec(), others[..count as usize].to_vec()]
     }
 
-    /// The first of our own lies in `walk`. The next is in `both`, as is glibc's first, at another place.
+    /// The first of our own lies in `walk_alone`. The next is in `both`, as is glibc's first, at another place.
     #[track_caller]
     fn assert_same([own, others]: [Vec<usize>; 2]) {
         assert!(own.len() > 3, "{own:x?}");
@@ -429,11 +463,14 @@ mod tests {
         ] {
             let (one, other) = (Object::at(address), Object::listed(address));
             let (one, other) = (one.expect("loaded"), other.expect("listed"));
-            assert_eq!((one.base, one.table()), (other.base, other.table()));
-            assert_eq!(one.segment_of(address), other.segment_of(address));
+            assert_eq!(one.table, other.table);
+            assert!(one.span.contains(&address) && other.span.contains(&address));
         }
         assert!(Object::at(8).is_none() && Object::listed(8).is_none());
     }
+
+    /// What getauxval(3) tells the size of the kernel's frame by.
+    const AT_MINSIGSTKSZ: usize = 51;
 
     extern "C" fn look_on_little(_: c_int) {
         let mut places = [0; 4];
@@ -441,10 +478,11 @@ mod tests {
         SEEN.set(Some([places[..known].to_vec(), Vec::new()]));
     }
 
-    /// A handler's stack that has just about what the kernel's frame takes is not used up.
+    /// A handler's stack that has little more than what the kernel's frame takes is not used up.
     #[test]
     fn on_a_small_stack_of_a_handler_nothing_is_told() {
-        for (bytes, known) in [(8 << 10, 0), (64 << 10, 4)] {
+        let frame = auxiliary_value(AT_MINSIGSTKSZ).unwrap_or(2048);
+        for (bytes, known) in [(frame + NEEDED_BESIDE / 2, 0), (frame + (64 << 10), 4)] {
             let stack = std::boxed::Box::leak(std::vec![0_u8; bytes].into_boxed_slice());
             let other = libc::stack_t {
                 ss_sp: stack.as_mut_ptr().cast(),
@@ -470,6 +508,10 @@ mod tests {
 
     #[test]
     fn what_is_no_words_address_is_not_read() {
-        assert_eq!((word(0), word(12)), (None, None));
+        for address in [0, 12, 16, 1 << 60, usize::MAX - 7] {
+            assert_eq!(word(address), None);
+        }
+        let here = [5_usize];
+        assert_eq!(word(here.as_ptr() as usize), Some(5));
     }
 }
