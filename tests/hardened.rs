@@ -571,6 +571,7 @@ fn a_sampled_block_faults_and_tells_where_it_came_from() {
 #[test]
 fn one_in_so_many_is_sampled() {
     holds("samples_are_as_many_as_asked_for", "guard-sample:100");
+    holds("samples_ask_nothing_about_the_stack", "guard-sample:50");
     holds("samples_are_as_many_of_each_size", "guard-sample:1000");
     holds(
         "samples_are_as_many_of_each_size",

@@ -402,6 +402,18 @@ static void sampled_use_after_free(void) {
     give((void *)p);
     p[10] = 1;
 }
+/* A program that may not call sigaltstack(2) any more is no worse off for samples. */
+static void samples_ask_nothing_about_the_stack(void) {
+    struct sock_filter code[] = {
+        LOAD_NUMBER,
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sigaltstack, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    install_filter(code, sizeof code / sizeof *code, 0);
+    for (int i = 0; i < 10000; i++) give(take(100));
+}
+
 /* A Rust program's threads have such a stack for faults: 8 KiB, of which the kernel's frame takes up to 3.4. */
 static void sampled_use_after_free_on_a_small_stack(void) {
     static char stack[64 << 10];
@@ -684,6 +696,7 @@ static const struct {
     CASE(freed_blocks_are_cleared), CASE(reuse_waits_for_the_quarantine), CASE(reuse_waits_for_the_ring), CASE(some_order),
     CASE(pages_keep_their_class), CASE(threads_and_forks), CASE(a_million_blocks_live), MISUSE(sampled_overflow),
     MISUSE(sampled_use_after_free), MISUSE(sampled_use_after_free_on_a_small_stack), MISUSE(sampled_double_free), CASE(samples_are_as_many_as_asked_for),
+    CASE(samples_ask_nothing_about_the_stack),
     CASE(samples_are_as_many_of_each_size), CASE(ten_million_blocks_live), CASE(more_spans_live_than_mappings_may),
     CASE(sizes_that_wrap_are_refused), CASE(spans_begin_after_guards), CASE(large_blocks_leave_the_quarantine_alone),
     CASE(pages_serve_another_class_under_a_limit), CASE(locked_pages_serve_another_class_under_a_limit),

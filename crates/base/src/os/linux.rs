@@ -852,7 +852,7 @@ impl Host for Linux {
         tell(&misuse.line());
         tell(details);
         let mut frames = [0; FRAMES];
-        let known = self.stack(&mut frames);
+        let known = self.stack_with_care(&mut frames);
         self.say_stack(&frames[..known]);
         for (title, frames) in stacks {
             tell(Line::new().text("  ").text(title).text("\n"));
@@ -882,6 +882,10 @@ impl Host for Linux {
 
     fn stack(&self, frames: &mut [usize]) -> usize {
         keeping_errno(|| stack::tell(frames))
+    }
+
+    fn stack_with_care(&self, frames: &mut [usize]) -> usize {
+        keeping_errno(|| stack::tell_with_care(frames))
     }
 
     fn prepare_stacks(&self) {

@@ -360,6 +360,12 @@ pub trait Host: Sync {
         0
     }
 
+    /// As [`Host::stack`], after a misuse: none in a signal handler that has less stack left than it takes to tell, which
+    /// the system is asked.
+    fn stack_with_care(&self, frames: &mut [usize]) -> usize {
+        self.stack(frames)
+    }
+
     /// Gets ready to tell stacks by less work, which may allocate: with no lock held and the thread's heap in place.
     fn prepare_stacks(&self) {}
 }

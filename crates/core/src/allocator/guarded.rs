@@ -471,7 +471,7 @@ impl<O: Os> Allocator<O> {
         };
         os.say(sampled.fault(address).bytes());
         let mut frames = [0; 32];
-        let known = os.stack(&mut frames);
+        let known = os.stack_with_care(&mut frames);
         os.say_stack(&frames[..known]);
         os.say(b"  allocated\n");
         os.say_stack(sampled.allocated.frames());
