@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client may take to ask, and how much.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -220,7 +220,7 @@ pub fn serve(
         match client {
             Ok(client) => {
                 // A client that goes away is its own affair.
-                let _ = answer(client, &mut sample);
+                let _ = answer(client, PATIENCE, &mut sample);
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             Err(error) => return Err(error).context("cannot accept a client"),
@@ -229,14 +229,36 @@ pub fn serve(
     Ok(())
 }
 
-/// Answers one request.
+/// What a client asks, as far as it comes before `end`. Others wait meanwhile, so a byte now and then is not enough.
+struct Asked<'a> {
+    client: &'a TcpStream,
+    end: Instant,
+}
+
+impl std::io::Read for Asked<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.client.set_read_timeout(Some(left))?;
+        let mut client = self.client;
+        client.read(into)
+    }
+}
+
+/// Answers one request, which may take so long to come.
 pub fn answer(
     mut client: TcpStream,
+    patience: Duration,
     sample: &mut impl FnMut() -> Result<Vec<Sample>>,
 ) -> std::io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
-    client.set_write_timeout(Some(PATIENCE))?;
-    let mut lines = BufReader::new((&client).take(ASKED_MOST)).lines();
+    client.set_write_timeout(Some(patience))?;
+    let asked = Asked {
+        client: &client,
+        end: Instant::now() + patience,
+    };
+    let mut lines = BufReader::new(asked.take(ASKED_MOST)).lines();
     let first = lines.next().unwrap_or(Ok(String::new()))?;
     for line in lines {
         if line?.is_empty() {
@@ -332,7 +354,7 @@ mod tests {
         let server = std::thread::spawn(move || {
             for _ in 0..3 {
                 let (client, _) = listener.accept().unwrap();
-                answer(client, &mut || Ok(vec![sample()])).unwrap();
+                answer(client, PATIENCE, &mut || Ok(vec![sample()])).unwrap();
             }
         });
         let ask = |request: &str| {
@@ -346,5 +368,31 @@ mod tests {
         assert!(ask("GET /etc/passwd HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
         assert!(ask("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
         server.join().unwrap();
+    }
+
+    /// It asks for a hundred times as long as it may.
+    #[test]
+    fn a_client_that_asks_byte_by_byte_does_not_hold_up_the_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let patience = Duration::from_millis(50);
+        let asking = std::thread::spawn(move || {
+            let mut client = TcpStream::connect(at).unwrap();
+            for _ in 0..500 {
+                if client.write_all(b"G").is_err() {
+                    return;
+                }
+                std::thread::sleep(patience / 5);
+            }
+        });
+        let (client, _) = listener.accept().unwrap();
+        let answered = answer(client, patience, &mut || Ok(vec![sample()]));
+        let kind = answered.map_err(|error| error.kind());
+        // The system's own word for the end of a wait is `WouldBlock`.
+        assert!(matches!(
+            kind,
+            Err(ErrorKind::TimedOut | ErrorKind::WouldBlock)
+        ));
+        asking.join().unwrap();
     }
 }
