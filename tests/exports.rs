@@ -5,7 +5,7 @@ mod common;
 
 use common::{artifacts, compile, installed, run};
 use object::read::archive::ArchiveFile;
-use object::{File, Object, ObjectSymbol};
+use object::{File, Object, ObjectSection, ObjectSymbol};
 use slabside_core::api::table::EXPORTS;
 use std::collections::BTreeSet;
 use std::fs;
@@ -232,4 +232,53 @@ fn a_program_linked_with_the_shared_library_asks_the_heap_that_it_runs_on() {
     // Not installed here, so the loader finds it under its name because it is there already.
     let ended = run(&program, &[], &[("LD_PRELOAD", library)]);
     assert_eq!(ended.passed(), "done\n");
+}
+
+/// Whether `name` is matched by a pattern of a linker script, in which `*` stands for anything.
+fn is_matched(name: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut left) = name.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let found = parts.all(|part| match left.split_once(part) {
+        Some((_, after)) => {
+            left = after;
+            true
+        }
+        None => false,
+    });
+    found && (pattern.contains('*') || left.is_empty())
+}
+
+/// Another compiler may have other functions in line, so a part of the patterns may match nothing.
+#[test]
+fn the_order_of_the_code_names_functions_that_are_there() {
+    const STALE_PART: usize = 10;
+    let script = fs::read_to_string("preload/cold.ld").expect("the linker script");
+    let bytes = fs::read(&artifacts().preload).expect("the library is there");
+    let library = File::parse(&*bytes).expect("an object file");
+    for part in [".text.first", ".text.cold"] {
+        let (_, after) = script.split_once(&format!("{part} : {{")).expect(part);
+        let (block, _) = after.split_once('}').expect("its end");
+        let words = block.split(|c: char| c.is_whitespace() || "()".contains(c));
+        let patterns: Vec<&str> = words
+            .filter(|word| word.starts_with(".text.") || word.starts_with(".text*"))
+            .collect();
+        let section = library.section_by_name(part).expect(part);
+        let addresses = section.address()..section.address() + section.size();
+        let symbols = library
+            .symbols()
+            .filter(|symbol| addresses.contains(&symbol.address()));
+        let names: Vec<String> = symbols
+            .map(|symbol| format!(".text.{}", name_of(symbol)))
+            .collect();
+        let stale: Vec<&&str> = patterns
+            .iter()
+            .filter(|pattern| !names.iter().any(|name| is_matched(name, pattern)))
+            .collect();
+        assert!(
+            stale.len() <= patterns.len() / STALE_PART,
+            "{part}: {stale:?}"
+        );
+    }
 }

@@ -750,7 +750,7 @@ impl Options {
     /// each mistake in it. Once they are frozen it does nothing.
     pub fn set_defaults(&self, text: &[u8], told: impl FnMut(&Line)) {
         let _guard = self.setting.lock();
-        if self.frozen.load(Relaxed) == 0 {
+        if self.frozen.load(Relaxed) == 0 && !text.is_empty() {
             self.put_list(text, self.chosen.load(Relaxed), told);
         }
     }
@@ -762,7 +762,10 @@ impl Options {
         if self.frozen.load(Relaxed) != 0 {
             return;
         }
-        self.put_list(text, 0, told);
+        // Most processes have none, and never touch the code that reads them.
+        if !text.is_empty() {
+            self.put_list(text, 0, told);
+        }
         self.frozen.store(1, Release);
     }
 
