@@ -264,7 +264,7 @@ fn a_stack_leads_back_to_one_that_lies_below() {
     assert!(last.contains("libc.so"), "{output:#?}"); // Where a thread begins.
 }
 
-/// Loading one takes 300 KB and a millisecond in each process.
+/// Loading one takes 200 KB and a sixth of a millisecond in each process.
 #[test]
 fn no_unwinder_is_loaded_for_the_stacks_of_reports() {
     for options in ["hardened", "guard-sample:1000"] {

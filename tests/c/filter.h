@@ -23,4 +23,15 @@ static long install_filter(struct sock_filter *steps, size_t count, unsigned lon
     return said;
 }
 
+/* Kills the process at its next system call of this number. */
+static inline void kill_on(unsigned number) {
+    struct sock_filter steps[] = {
+        LOAD_NUMBER,
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    install_filter(steps, sizeof steps / sizeof *steps, 0);
+}
+
 #endif

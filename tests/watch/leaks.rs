@@ -1,7 +1,7 @@
 //! What is lost: exactly the known blocks, of programs that rest and of those at full speed; nothing of real programs.
 
 use super::types::{rust_program, waiting};
-use super::{json, slabside, text, Running};
+use super::{json, slabside, snapshot, text, Running};
 use crate::common::{
     artifacts, command, compile, compile_as, environment, installed, is_there, wait_until, Form,
     FORMS,
@@ -162,26 +162,11 @@ fn of_a_core_file_and_of_a_snapshot_the_same_is_found() {
     let pid = running.pid().to_string();
     let file = running.dir.path().join("a.slab");
     let file = file.to_str().expect("UTF-8");
-    text(&slabside(&[
-        "snapshot",
-        "--stop",
-        &pid,
-        "-o",
-        file,
-        "--contents",
-        "all",
-    ]));
+    snapshot(&pid, file, &["--stop", "--contents", "all"]);
     expect_known(&json(&["leaks", "--json", file]));
     let less = running.dir.path().join("b.slab");
     let less = less.to_str().expect("UTF-8");
-    text(&slabside(&[
-        "snapshot",
-        &pid,
-        "-o",
-        less,
-        "--contents",
-        "heads",
-    ]));
+    snapshot(&pid, less, &["--contents", "heads"]);
     let refused = slabside(&["leaks", less]);
     assert_eq!(refused.status.code(), Some(125), "{refused:?}");
     let told = String::from_utf8(refused.stderr).expect("UTF-8");

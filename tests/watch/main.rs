@@ -287,6 +287,11 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("UTF-8")
 }
 
+/// Writes a snapshot of the process `pid` to `file`, with the options `more`.
+fn snapshot(pid: &str, file: &str, more: &[&str]) {
+    text(&slabside(&[&["snapshot", pid, "-o", file], more].concat()));
+}
+
 #[track_caller]
 fn json(args: &[&str]) -> Value {
     let printed = text(&slabside(args));
@@ -326,14 +331,7 @@ fn what_waits_in_a_quarantine_is_told_apart_by_every_command() {
         .env("SLABSIDE_OPTIONS", "quarantine:16m");
     let running = Running::start(&mut command, dir);
     let pid = running.pid().to_string();
-    text(&slabside(&[
-        "snapshot",
-        &pid,
-        "-o",
-        file,
-        "--contents",
-        "all",
-    ]));
+    snapshot(&pid, file, &["--contents", "all"]);
     let count = |value: &Value| value.as_u64().expect("a number");
     for target in [&[pid.as_str()][..], &[&pid, "--stop"], &[file]] {
         let with = |args: &[&str]| json(&[args, target, &["--json"]].concat());
@@ -933,12 +931,8 @@ fn keep() {
     let running = Running::holder(Form::Preloaded, 1, 3, "");
     let told = running.told();
     let file = kept("5.slab");
-    text(&slabside(&[
-        "snapshot",
-        &running.pid().to_string(),
-        "-o",
-        file.to_str().expect("UTF-8"),
-    ]));
+    let pid = running.pid().to_string();
+    snapshot(&pid, file.to_str().expect("UTF-8"), &[]);
     println!("{} small, {} large", told.small, told.large);
 }
 

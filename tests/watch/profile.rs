@@ -499,14 +499,7 @@ fn growth_is_told_by_stack_too() {
         .env("SLABSIDE_OPTIONS", "profile:8k");
     let running = Running::start(&mut command, dir);
     let pid = running.pid().to_string();
-    text(&slabside(&[
-        "snapshot",
-        &pid,
-        "-o",
-        &file,
-        "--contents",
-        "all",
-    ]));
+    snapshot(&pid, &file, &["--contents", "all"]);
     let none = json(&["diff", &file, &pid, "--json"]);
     assert_eq!(none["stacks"], Value::Array(Vec::new()), "{none}");
     // SAFETY: the process is a child that was not waited for, so nobody else has its number.
@@ -618,7 +611,7 @@ fn a_snapshot_without_contents_holds_no_stacks_and_cannot_be_watched() {
     let running = sampled(&program, &[], &environment(Form::Preloaded));
     let (pid, file) = (running.pid().to_string(), running.dir.path().join("a.slab"));
     let file = file.to_str().expect("UTF-8");
-    text(&slabside(&["snapshot", &pid, "-o", file]));
+    snapshot(&pid, file, &[]);
     let watched = slabside(&["profile", file, "--kind", "grown", "--for", "1h"]);
     assert_eq!(watched.status.code(), Some(125));
     let target = Target::file(Path::new(file)).expect("a snapshot");

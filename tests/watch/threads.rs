@@ -1,6 +1,6 @@
 //! Each heap is told with its thread's number and name, wherever it is read.
 
-use super::{gdb, has_namespaces, json, linked, slabside, text, Running};
+use super::{gdb, has_namespaces, json, linked, snapshot, Running};
 use crate::common::{command, compile, compile_as, environment, Form, FORMS};
 use slabside_view::model::Heap;
 use slabside_view::source::{Source, Target};
@@ -59,7 +59,7 @@ fn a_snapshot_and_a_core_file_keep_the_threads_numbers() {
         let pid = running.pid().to_string();
         let file = running.dir.path().join("a.slab");
         let file = file.to_str().expect("UTF-8");
-        text(&slabside(&["snapshot", &pid, "-o", file]));
+        snapshot(&pid, file, &[]);
         let core = running.dir.path().join("core");
         let said = gdb(&["-p", &pid, "-ex", &format!("gcore {}", core.display())]);
         assert!(core.is_file(), "{said}");

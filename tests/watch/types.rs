@@ -1,6 +1,6 @@
 //! What blocks are: C++ objects, Rust values behind `dyn`, Python objects, and texts, of which nothing is shown unasked.
 
-use super::{json, slabside, text, Running};
+use super::{json, slabside, snapshot, text, Running};
 use crate::common::{command, compile, environment, installed, Form};
 use serde_json::Value;
 use std::path::Path;
@@ -41,8 +41,7 @@ fn objects_of_cplusplus_are_told_by_class_and_texts_by_how_often_they_occur() {
     let pid = running.pid().to_string();
     let file = running.dir.path().join("a.slab");
     let file = file.to_str().expect("UTF-8");
-    let write = ["snapshot", &pid, "-o", file, "--contents", "all"];
-    text(&slabside(&write));
+    snapshot(&pid, file, &["--contents", "all"]);
     for target in [&[pid.as_str()][..], &[&pid, "--stop"], &[file]] {
         let report = json(&[&["types", "--json"], target].concat());
         let circle = "(anonymous namespace)::Circle object";

@@ -1,6 +1,6 @@
 //! Who points to a block, what blocks look like, and the other questions that read contents.
 
-use super::{json, slabside, text, Running};
+use super::{json, slabside, snapshot, text, Running};
 use crate::common::{command, compile, environment, Form};
 use serde_json::Value;
 use std::fs;
@@ -48,14 +48,7 @@ fn tables_by_type_and_by_owner_add_up() {
     let pid = running.pid().to_string();
     let file = running.dir.path().join("a.slab");
     let file = file.to_str().expect("UTF-8");
-    text(&slabside(&[
-        "snapshot",
-        &pid,
-        "-o",
-        file,
-        "--contents",
-        "heads",
-    ]));
+    snapshot(&pid, file, &["--contents", "heads"]);
     for target in [&[pid.as_str()][..], &[&pid, "--stop"], &[file]] {
         let top = json(&[&["top", "--once", "--json", "--by", "type"], target].concat());
         let types = top["types"].as_array().expect("types");

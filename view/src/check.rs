@@ -1,6 +1,6 @@
 //! Whether the metadata contradict themselves: `slabside_validate` from outside, also on the core file of a crash.
 
-use crate::model::{Buffers, Heap, Hold, Holder};
+use crate::model::{pause_before, Buffers, Heap, Hold, Holder};
 use crate::region::{grouped, Region};
 use crate::source::{Source, Span, Target};
 use crate::Result;
@@ -9,8 +9,7 @@ use std::time::Duration;
 
 /// The most contradictions that are listed.
 const MOST: usize = 1000;
-/// How often [`lasting`] reads again, and for how long the process runs in between at first. Each time that is twice as
-/// long: a thread may have to wait for a processor in the middle of a change.
+/// How often [`lasting`] reads again, and for how long the process runs before the first of these times (`pause_before`).
 const AGAIN: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -63,13 +62,11 @@ pub fn lasting(target: &mut Target, heaps: &[Heap]) -> Result<Vec<Checked>> {
     let mut found: Vec<Checked> = heaps.iter().map(|heap| check(&**target, heap)).collect();
     let regions: Vec<Region> = heaps.iter().map(|heap| heap.region.clone()).collect();
     let stopped = heaps.iter().all(|heap| heap.stopped);
-    let mut pause = PAUSE;
-    for _ in 0..AGAIN {
+    for read in 1..=AGAIN {
         if !target.is_moving() || found.iter().all(|checked| checked.wrong.is_empty()) {
             break;
         }
-        std::thread::sleep(pause);
-        pause *= 2;
+        pause_before(read, PAUSE);
         let again = read_again(target, &regions, stopped)?;
         for (checked, heap) in found.iter_mut().zip(&again) {
             checked.keep(&check(&**target, heap));

@@ -26,9 +26,8 @@ use std::time::Duration;
 
 /// How often something that does not fit is looked at.
 pub const LOOKS: u32 = 3;
-/// Times that a whole heap is read where it contradicts itself, and for how long it runs before it is read again. Each
-/// time that is twice as long, a quarter of a second in all: a thread may have to wait for a processor in the middle of a
-/// change.
+/// Times that a whole heap is read where it contradicts itself, and for how long the process runs before the second one:
+/// see [`pause_before`]. It is a quarter of a second in all.
 const READS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 /// Times that the large table is copied until its records stand still.
@@ -325,7 +324,7 @@ impl Heap {
         let reads = if source.is_moving() { READS } else { 1 };
         let mut last = Broken::Unreadable;
         for read in 0..reads {
-            pause_before(read);
+            pause_before(read, PAUSE);
             match Heap::once(source, region.base, buffers) {
                 Ok(heap) => return Ok(heap),
                 Err(broken) => last = broken,
@@ -350,7 +349,7 @@ impl Heap {
         let reads = if target.is_moving() { READS } else { 1 };
         let mut last = Broken::Unreadable;
         for read in 0..reads {
-            pause_before(read);
+            pause_before(read, PAUSE);
             let mut kept: Vec<Buffers> = regions
                 .iter()
                 .map(|_| buffers.pop().unwrap_or_default())
@@ -788,21 +787,19 @@ impl Heap {
         let words = (slab.slots as usize).div_ceil(64).min(WORDS);
         for word in 0..words {
             let mask = slots_of_word(slab.slots, word);
-            // Those that the allocator does not have, and of these the live ones.
-            let taken = |seen: &Seen<'_>| {
+            // Those that the allocator does not have, of these the live ones, and those that others have freed.
+            let slots = |seen: &Seen<'_>| {
                 let free = bitmap(seen.bytes, field::FREE, word);
                 let others = bitmap(seen.bytes, remote, word);
-                let taken = !(free | others) & mask;
-                (taken, taken & seen.sized(word))
+                let in_use = !(free | others) & mask;
+                (in_use, in_use & seen.sized(word), others & !free & mask)
             };
-            let (in_use, mut live) = taken(&now);
+            let (in_use, mut live, waiting) = slots(&now);
             if let Some(earlier) = &earlier {
-                live |= taken(earlier).1;
+                live |= slots(earlier).1;
             }
-            let free = bitmap(now.bytes, field::FREE, word);
-            let others = bitmap(now.bytes, remote, word);
             bits.live[word] = live;
-            bits.waiting[word] = others & !free & !live & mask;
+            bits.waiting[word] = waiting & !live;
             bits.quarantined[word] = in_use & !live;
         }
         bits
@@ -1065,10 +1062,11 @@ impl Heap {
     }
 }
 
-/// Waits before the `read`th reading, but not before the first one.
-fn pause_before(read: u32) {
+/// Waits before the `read`th reading, but not before that of number 0. The process runs `first` before the next one, and
+/// twice as long each time: a thread may have to wait for a processor in the middle of a change.
+pub(crate) fn pause_before(read: u32, first: Duration) {
     if let Some(times) = read.checked_sub(1) {
-        std::thread::sleep(PAUSE * 2u32.pow(times));
+        std::thread::sleep(first * 2u32.pow(times));
     }
 }
 

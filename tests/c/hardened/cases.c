@@ -404,13 +404,7 @@ static void sampled_use_after_free(void) {
 }
 /* A program that may not call sigaltstack(2) any more is no worse off for samples. */
 static void samples_ask_nothing_about_the_stack(void) {
-    struct sock_filter code[] = {
-        LOAD_NUMBER,
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sigaltstack, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    install_filter(code, sizeof code / sizeof *code, 0);
+    kill_on(SYS_sigaltstack);
     for (int i = 0; i < 10000; i++) give(take(100));
 }
 

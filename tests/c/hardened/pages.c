@@ -531,13 +531,7 @@ static void what_a_child_has_too_stays(void) {
 /* A filter kills whoever opens a file from now on. */
 static void no_file_is_read_for_them(void) {
     free(malloc(100));
-    struct sock_filter steps[] = {
-        LOAD_NUMBER,
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    install_filter(steps, sizeof steps / sizeof *steps, 0);
+    kill_on(SYS_openat);
     for (int round = 0; round < 8; round++) {
         char *block = take(SIZE);
         CHECK(block != NULL);
