@@ -409,10 +409,24 @@ impl Heap {
         Ok(())
     }
 
-    /// Twin of `HeapRef::drain`.
+    /// Twin of `HeapRef::drain`. The one slab of a heap may be its active one.
     fn drain(&self) -> Outcome {
+        let slab = self.world.slab();
+        if self.owns.get() && slab.state() == State::Active {
+            self.queue().push_waiting(slab, self.me);
+        }
         for slab in self.queue().take(self.world.table()) {
             self.look_at_queued(slab)?;
+        }
+        Ok(())
+    }
+
+    /// Twin of `HeapRef::drain_for_request`.
+    fn drain_for_request(&self) -> Outcome {
+        for slab in self.queue().take(self.world.table()) {
+            if !(slab.owner.load(SeqCst).is_of(self.me) && slab.state() == State::Active) {
+                self.look_at_queued(slab)?;
+            }
         }
         Ok(())
     }
@@ -442,6 +456,13 @@ impl Heap {
             return;
         }
         slab.set_state(State::Full);
+        self.queue().push_waiting(slab, self.me);
+    }
+
+    /// Twin of `HeapRef::put_off`: the active slab waits for its turn.
+    fn put_off(&self, slab: SlabPtr) {
+        slab.set_state(State::Partial);
+        self.queue().push_waiting(slab, self.me);
     }
 
     /// Twin of `HeapRef::share`.
@@ -613,6 +634,60 @@ fn the_last_frees_of_a_slab_release_it_once() {
         owner.drain().unwrap();
         assert_eq!(slab.owner.load(SeqCst), RELEASED);
         settled(world, &[&owner, &one], 0b0011);
+    });
+}
+
+#[test]
+fn frees_that_an_owner_leaves_in_its_active_slab_are_collected_by_its_next_drain() {
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        slab.set_state(State::Active);
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.drain_for_request().unwrap();
+        let (one, two) = (join(one), join(two));
+        settled(world, &[&owner, &one, &two], 0b0011);
+    });
+}
+
+#[test]
+fn frees_that_an_owner_leaves_are_collected_once_its_slab_is_active_no_more() {
+    for full in [false, true] {
+        explore_slab(2, 0b1111, move |world, owner, slab| {
+            slab.set_state(State::Active);
+            let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+            owner.drain_for_request().unwrap();
+            match full {
+                true => owner.fill_up(slab),
+                false => owner.put_off(slab),
+            }
+            owner.drain_for_request().unwrap();
+            let (one, two) = (join(one), join(two));
+            settled(world, &[&owner, &one, &two], 0b0011);
+        });
+    }
+}
+
+#[test]
+fn a_free_of_its_owner_collects_what_was_left_in_the_active_slab() {
+    explore_slab(3, 0b1111, |world, owner, slab| {
+        slab.set_state(State::Active);
+        let one = freer(world, 1, 0);
+        owner.drain_for_request().unwrap();
+        owner.free(slab, 2).unwrap();
+        owner.put_off(slab);
+        let one = join(one);
+        settled(world, &[&owner, &one], 0b0101);
+    });
+}
+
+#[test]
+fn frees_left_in_an_active_slab_are_collected_when_its_owner_exits() {
+    explore_slab(2, 0b1111, |world, owner, slab| {
+        slab.set_state(State::Active);
+        let (one, two) = (freer(world, 1, 0), freer(world, 2, 1));
+        owner.drain_for_request().unwrap();
+        owner.abandon_all(slab).unwrap();
+        let (one, two) = (join(one), join(two));
+        settled(world, &[&owner, &one, &two], 0b0011);
     });
 }
 

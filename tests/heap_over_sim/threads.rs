@@ -3,6 +3,7 @@
 use super::*;
 use slabside_base::os::Host;
 use slabside_core::arena::Handle;
+use slabside_core::remote;
 use slabside_core::sized_free::Said;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{mpsc, Mutex};
@@ -66,6 +67,64 @@ fn full_slabs_belong_to_who_frees_into_them_first() {
     heap.take_many(1, 64, full.len() - 1);
     assert!(heap.stats().break_bytes <= before + (64 << 10));
     heap.give(1, others);
+    heap.is_sound();
+}
+
+/// Blocks of `size` bytes of thread 0's active slab, of which thread 1 has freed `freed`, beside a block that stays.
+/// Then thread 0 asked for a block of another size, of which it had no slab.
+fn left_in_active(heap: &Heap, size: usize, freed: usize) -> Vec<usize> {
+    let blocks = heap.take_many(0, size, freed + 1);
+    let slab = heap.slab(blocks[0]);
+    assert!(
+        blocks.iter().all(|&block| heap.slab(block) == slab),
+        "two slabs"
+    );
+    heap.give_all(1, &blocks[..freed]);
+    assert!(remote::is_queued(slab));
+    heap.take(0, 500);
+    assert_eq!(slab.count_remote(), freed, "it was collected");
+    assert!(slab.owner.load(Relaxed).is_pending() && !remote::is_queued(slab));
+    blocks
+}
+
+/// What others free in the active slab of another size is left by a request: or they would have to tell its owner anew
+/// after each one. They are told nothing, and the slots serve when the slab is used up, before another one is made.
+#[test]
+fn a_request_leaves_what_others_freed_in_active_slabs_of_other_sizes() {
+    // Of slots of more than 1 KiB there are few to a slab: other paths change to the next one.
+    for (size, freed) in [(64, 8), (2000, 2)] {
+        let heap = Heap::new();
+        let blocks = left_in_active(&heap, size, freed);
+        let slab = heap.slab(blocks[0]);
+        heap.give(1, blocks[freed]);
+        assert!(!remote::is_queued(slab), "the owner was told again");
+        for thread in [1, 0] {
+            let dead = heap.misuse_of_give(thread, blocks[0]);
+            assert_eq!(dead_in(dead), blocks[0]);
+        }
+
+        let heap = Heap::new();
+        let blocks = left_in_active(&heap, size, freed);
+        let slab = heap.slab(blocks[0]);
+        heap.take_many(0, size, slab.slots() - blocks.len());
+        assert_eq!(heap.take_many(0, size, freed), blocks[..freed]);
+        assert_eq!(slab.count_free() + slab.count_remote(), 0);
+        heap.is_sound();
+    }
+}
+
+/// An active slab that others emptied goes back at a tick of its thread.
+#[test]
+fn an_active_slab_that_others_emptied_goes_back_at_the_tick() {
+    let heap = Heap::new();
+    let blocks = left_in_active(&heap, 64, 8);
+    heap.give(1, blocks[8]);
+    let slabs = heap.stats().slabs;
+    for _ in 0..2 {
+        heap.sim().advance_clock(1000);
+        heap.pulse(0);
+    }
+    assert_eq!(heap.stats().slabs, slabs - 1);
     heap.is_sound();
 }
 

@@ -270,6 +270,15 @@ impl Queue {
         }
     }
 
+    /// Adds `slab`, of this queue's heap with the owner word `me`, if frees wait in it. For the heap's own thread, where
+    /// it took the slab out of the queue and did not collect.
+    pub fn push_waiting(&self, slab: SlabPtr, me: Owner) {
+        if slab.owner.load(SeqCst) != me {
+            // Where the queue is closed the heap is about to collect from all its slabs.
+            self.push(slab);
+        }
+    }
+
     /// Takes all that was pushed. Newest first.
     pub fn take(&self, table: SlabTable) -> Taken {
         Taken {

@@ -211,6 +211,7 @@ impl<O: Os> HeapRef<'_, O> {
             State::Active => {
                 self.classes[slab.class().index()].active.set(SlabId::NONE);
                 self.cache(slab.class()).drop_slots();
+                self.ends_active(slab);
             }
             State::Partial => self.classes[slab.class().index()].partial.unlink(slab),
             State::Sparse => self.classes[slab.class().index()].sparse.unlink(slab),
@@ -277,6 +278,7 @@ impl<O: Os> HeapRef<'_, O> {
             if let Some(slab) = self.active(class) {
                 let live = slab.slots() - slab.count_free();
                 slab.frees_left.set(live as i32);
+                self.ends_active(slab);
                 if live == 0 {
                     self.requeue(slab)?;
                 }
@@ -405,15 +407,57 @@ impl<O: Os> HeapRef<'_, O> {
         Ok(())
     }
 
-    /// Collects the remote frees of all slabs in the queue, unless it is closed.
-    pub fn drain(self) -> Result<(), Misuse> {
+    /// Collects the remote frees of all slabs in the queue and of all active ones, unless the queue is closed. Whether
+    /// there were any.
+    pub fn drain(self) -> Result<bool, Misuse> {
+        for class in ClassId::all() {
+            if let Some(slab) = self.active(class) {
+                self.queue.push_waiting(slab, self.me());
+            }
+        }
+        self.drain_but(|_| false)
+    }
+
+    /// As [`HeapRef::drain`], for a request that has to look further. Active slabs of other classes, which raise no event
+    /// as they are freed into, are left: they are collected when they are used up, so the freers go on knowing that
+    /// frees wait. At each collection they would have to tell the owner anew.
+    pub(super) fn drain_for_request(self) -> Result<(), Misuse> {
+        let left = |slab: SlabPtr| {
+            // What is another heap's by now is looked at no further.
+            slab.owner.load(SeqCst).is_of(self.me())
+                && slab.state() == State::Active
+                && !slab.is_span()
+                && slab.frees_left.get() > slab.slots() as i32
+        };
+        self.drain_but(left).map(|_| ())
+    }
+
+    /// Collects the remote frees of all slabs in the queue but those that are `left`, which are in no queue from now on.
+    /// Whether there were any in it.
+    fn drain_but(self, left: impl Fn(SlabPtr) -> bool) -> Result<bool, Misuse> {
         if !self.queue.holds_any() {
-            return Ok(());
+            return Ok(false);
         }
         for slab in self.queue.take(self.table()) {
-            self.look_at_queued(slab)?;
+            if !left(slab) {
+                self.look_at_queued(slab)?;
+            }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// `slab` is no active one any more: if frees wait in it, the next drain collects them.
+    #[inline(always)]
+    pub(super) fn ends_active(self, slab: SlabPtr) {
+        if slab.owner.load(Relaxed) != self.me() {
+            self.queue_waiting(slab);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn queue_waiting(self, slab: SlabPtr) {
+        self.queue.push_waiting(slab, self.me());
     }
 
     pub(super) fn look_at_queued(self, slab: SlabPtr) -> Result<(), Misuse> {

@@ -285,6 +285,7 @@ impl<O: Os> HeapRef<'_, O> {
         slab.set_state(State::Partial);
         set_frees(slab, frees_until_event(slab, slots, slots - free), before);
         this.partial.push_back(slab);
+        self.ends_active(slab);
     }
 
     /// Both short ways of [`HeapRef::refill`], one after the other.
@@ -469,6 +470,7 @@ impl<O: Os> HeapRef<'_, O> {
         self.classes[slab.class().index()].full.push(slab);
         slab.set_state(State::Full);
         add_owned(&slab.frees_left, 1);
+        self.ends_active(slab);
         if slab.frees_left.get() <= 0 {
             self.requeue_full(slab);
         }
@@ -489,7 +491,7 @@ impl<O: Os> HeapRef<'_, O> {
         let lean = |next: SlabPtr| live_of_waiting(next) > next.slots() - next.slots() / 8;
         let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
         if !self.queue.is_empty() && this.partial.first(table).is_none_or(waits) {
-            self.drain()?;
+            self.drain_for_request()?;
         }
         if this.partial.first(table).is_none_or(lean) && !self.arena.get() {
             if let Some(slab) = self.adopt(class)? {

@@ -47,7 +47,7 @@ impl<O: Os> HeapRef<'_, O> {
         self.tick()?;
         let bin = bin_of(pages);
         if !self.queue.is_empty() {
-            self.drain()?;
+            self.drain_for_request()?;
         }
         if let Some(slab) = self.find_kept(pages) {
             self.take_found(slab);

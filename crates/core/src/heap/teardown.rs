@@ -102,8 +102,8 @@ impl<O: Os> HeapRef<'_, O> {
         };
         self.shrink_bins(self.binned_bytes.get() - idle)?;
         self.binned_low.set(self.binned_bytes.get());
-        self.release_empty()?;
         self.drain()?;
+        self.release_empty()?;
         self.forget_lost();
         self.discard_holes(since);
         self.flush_stats();
@@ -126,8 +126,7 @@ impl<O: Os> HeapRef<'_, O> {
     /// others' frees were collected. A program that is refused memory again and again pays for no search in
     /// vain: nothing is gone through again unless something was freed that may make a difference.
     pub fn give_back_whole(self) -> Result<bool, Misuse> {
-        let waited = self.queue.holds_any();
-        self.drain()?;
+        let waited = self.drain()?;
         let strayed = self.backend.abandoned.take_stray();
         if strayed {
             self.take_up_strays()?;
