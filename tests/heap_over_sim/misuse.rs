@@ -37,6 +37,46 @@ fn a_double_free_is_found_in_every_order_of_two_threads() {
     }
 }
 
+/// A realloc that changes nothing but the size looks at as much: at the start of a slot that is live, in the thread's own
+/// slab or in a full one that it owned last, whoever freed it. In each class, with room to spare.
+#[test]
+fn realloc_in_place_finds_what_is_no_live_block() {
+    for size in ClassId::all().map(size_of_class) {
+        for (full, freer) in [(false, 0), (false, 1), (true, 1)] {
+            let heap = Heap::new();
+            let first = heap.take(0, size);
+            let blocks = match full {
+                true => heap.take_many(0, size, heap.slab(first).slots() - 1),
+                false => vec![heap.take(0, size)],
+            };
+            // The last slot is taken before the slab is full, which is seen when the next one is.
+            let beside = heap.take(0, size);
+            let less = size - size / 4;
+            for _ in 0..2 {
+                assert_eq!(heap.resize(0, blocks[0], less), blocks[0], "{size}");
+                assert_eq!(heap.resize(0, blocks[0], size), blocks[0], "{size}");
+            }
+            if size > 8 {
+                let inside = misuse(|| {
+                    heap.resize(0, blocks[0] + 8, less);
+                });
+                assert!(!matches!(inside, Misuse::Dead { .. }), "{size}: {inside:?}");
+            }
+            // A slab of two slots is full in any case.
+            assert!(!full || heap.slab(blocks[0]).owner.load(Relaxed).is_full());
+            heap.give(freer, blocks[0]);
+            for thread in [0, 1] {
+                let dead = misuse(|| {
+                    heap.resize(thread, blocks[0], less);
+                });
+                assert_eq!(dead_in(dead), blocks[0], "{size} by {thread}");
+            }
+            heap.give(0, beside);
+            heap.is_sound();
+        }
+    }
+}
+
 /// After the collection it is marked in the owner's bitmap.
 #[test]
 fn a_double_free_is_found_after_collection() {

@@ -481,6 +481,24 @@ impl SlabPtr {
         self.remote_word(slot.word()).load(Acquire) & slot.bit() != 0
     }
 
+    /// Whether `slot`'s bit is set in neither bitmap, in a header of one line pair: of any class but the pair class. For a
+    /// slot number that came out of the reciprocal: it reads within the header also where that was another slab's.
+    #[inline(always)]
+    pub fn is_live_in_one(&self, slot: Slot) -> bool {
+        let word = slot.word() & (WORDS - 1);
+        // SAFETY: both bitmaps of such a header have WORDS words, `remote`'s right after `free`'s (see the module's
+        // drawing).
+        let (free, remote) = unsafe {
+            (
+                &*self.free_start().add(word),
+                &*self.free_start().add(WORDS + word),
+            )
+        };
+        // In this order, since a collection moves a bit from `remote` to `free`.
+        let remote = remote.load(Acquire);
+        (remote | free.load(Acquire)) & slot.bit() == 0
+    }
+
     /// Number of free slots, not counting remote frees. Bits past the last slot read free.
     #[inline]
     pub fn count_free(self) -> usize {
