@@ -63,7 +63,7 @@ fn build(out: &Path) -> Result<Vec<u8>> {
         ("system.rs", "src/system.rs"),
         ("basic.list", "basic.list"),
         ("build.rs", "build.rs"),
-        ("cold.ld", "cold.ld"),
+        ("order.ld", "order.ld"),
     ] {
         fs::copy(Path::new("preload").join(from), package.join(to))?;
     }

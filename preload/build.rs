@@ -19,13 +19,13 @@ const WISHES: [&[&str]; 3] = [
         "-Xlinker",
         "-T",
         "-Xlinker",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/cold.ld"),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/order.ld"),
     ],
 ];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=cold.ld");
+    println!("cargo:rerun-if-changed=order.ld");
     println!("cargo:rerun-if-changed=basic.list");
     println!("cargo:rustc-cdylib-link-arg=-lc");
     for option in [

@@ -254,7 +254,7 @@ fn is_matched(name: &str, pattern: &str) -> bool {
 #[test]
 fn the_order_of_the_code_names_functions_that_are_there() {
     const STALE_PART: usize = 10;
-    let script = fs::read_to_string("preload/cold.ld").expect("the linker script");
+    let script = fs::read_to_string("preload/order.ld").expect("the linker script");
     let bytes = fs::read(&artifacts().preload).expect("the library is there");
     let library = File::parse(&*bytes).expect("an object file");
     for part in [".text", ".text.cold"] {

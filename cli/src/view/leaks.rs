@@ -37,7 +37,7 @@ Files:
   what those blocks lead to. In NAME * stands for anything, ^ at its start and $ at its end for those of the name. Lines
   that begin with # are comments.
 
-", statuses!("0, or 1 if --fail is given and blocks are lost")))]
+", statuses!("0, or 1 if --fail is given and blocks are lost or look lost")))]
 pub struct Args {
     /// What to read: a process number, a core file or a snapshot file with all contents
     target: String,
@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "stop")]
     no_stop: bool,
 
-    /// Exit with status 1 if blocks are lost
+    /// Exit with status 1 if blocks are lost, or look lost where some memory cannot be read
     #[arg(long, conflicts_with = "no_stop")]
     fail: bool,
 
