@@ -23,6 +23,22 @@ fn a_thread_in_the_background_gives_back_what_an_idle_process_keeps() {
     run_under(Form::Preloaded, "", "options/background.c", &["off"]).passed();
 }
 
+/// Slots of less and more than 8 KiB, spans, large blocks.
+#[test]
+fn with_a_thread_in_the_background_a_free_gives_nothing_back_itself() {
+    for [count, size] in [
+        ["15000", "2000"],
+        ["1500", "20000"],
+        ["400", "80000"],
+        ["60", "500000"],
+    ] {
+        let program = "options/background_frees.c";
+        run_under(Form::Preloaded, "", program, &[count, size]).passed();
+        passes_under("background:on", program, &[count, size, "waits"]);
+        passes_under("background:on", program, &[count, size, "child"]);
+    }
+}
+
 #[test]
 fn a_thread_in_the_background_gives_back_from_the_heaps_of_threads_that_sleep() {
     for [size, kept] in [["96", "0"], ["1000", "64"], ["30000", "0"]] {

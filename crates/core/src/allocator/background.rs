@@ -114,9 +114,18 @@ impl<O: Os> Allocator<O> {
         }
         // It may be in the middle of something when another thread forks.
         self.count_as_two();
-        if !self.backend.os.start_background() {
-            background.0.store(OFF, SeqCst);
+        match self.backend.os.start_background() {
+            true => self.attend(true),
+            false => background.0.store(OFF, SeqCst),
         }
+    }
+
+    /// The thread is there from now on, or is not. What is freed need not go back at once if it is. In hardened mode
+    /// the heaps of other threads are not visited, and what lies in them has to.
+    pub(super) fn attend(&self, attended: bool) {
+        let visits = !self.hard.is_on();
+        self.backend.pages.set_attended(attended && visits);
+        self.backend.large.set_attended(attended && visits);
     }
 
     /// What the thread in the background does, for good.

@@ -555,12 +555,14 @@ impl<O: Os> Allocator<O> {
             if let Some(heap) = mine {
                 self.backend.renumber(heap);
             }
+            self.attend(false);
             self.hard.on(&self.backend).part_ways();
             return Ok(());
         }
         // Whoever held one is not in this process.
         self.each_lock(&mut Lock::reset);
         Held::forget();
+        self.attend(false);
         if !self.is_started() {
             return Ok(());
         }

@@ -257,7 +257,8 @@ impl<O: Os> HeapRef<'_, O> {
 
     /// Slots of `slab`, which is thin, were freed. `before` of them were free at the last event.
     pub(super) fn freed_in_thin(self, slab: SlabPtr, before: usize) {
-        if self.backend.pages.keeps_all() {
+        if self.backend.pages.waits() {
+            self.thin.fresh.set(0);
             return;
         }
         let whole = slab.discarded.load(Relaxed) == 0;

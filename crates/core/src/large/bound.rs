@@ -2,7 +2,8 @@
 //!
 //! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is live than
 //! lately, a sixteenth of those, and `SLACK`. And it is little until the program takes again what was unmapped a
-//! moment ago: an idle process makes no further call, and would keep it for good. What no block needed between two
+//! moment ago, unless a thread in the background sees to ticks: an idle process makes no further call, and would keep it
+//! for good. What no block needed between two
 //! ticks goes back to the system.
 //!
 //! Under the lock, and without a system call: says what is to go, and `give_back` unmaps it.
@@ -30,6 +31,9 @@ impl Inner {
             true => lately - self.live_bytes,
             false => lately - self.live_bytes + SLACK + lately / 16 / GRAIN * GRAIN,
         };
+        if self.attended {
+            return bound;
+        }
         let spare = self.spare.bound().max(self.live_bytes / SPARE_PART) / GRAIN * GRAIN;
         bound.min(spare)
     }

@@ -70,6 +70,8 @@ struct Inner {
     way: Learnt,
     /// Bytes by which something else grew, and for which nothing went back yet.
     pressed: usize,
+    /// Whether ticks come although the program makes no call.
+    attended: bool,
     /// Whether freed blocks may rest.
     rests: bool,
     /// Whether each block has a mapping of its own, between guard pages. Nothing is kept then but clear pages, which
@@ -115,6 +117,7 @@ impl Large {
             spare: Learnt::new(SPARE, usize::MAX),
             way: Learnt::new(SPARE, usize::MAX),
             pressed: 0,
+            attended: false,
             rests: false,
             apart: false,
             unseen: 0,
@@ -126,6 +129,11 @@ impl Large {
             grow_lock: Mutex::new(locks, ()),
             apart: AtomicU32::new(0),
         }
+    }
+
+    /// From now on ticks come although the program makes no call, or they do no more.
+    pub fn set_attended(&self, attended: bool) {
+        self.inner.lock().attended = attended;
     }
 
     /// Keeps what is freed for as long as `options` say. Before the first block.

@@ -187,6 +187,16 @@ impl Pages {
         self.policy().keeps_all()
     }
 
+    /// Whether what is freed waits for a tick.
+    pub fn waits(&self) -> bool {
+        self.policy().waits()
+    }
+
+    /// From now on ticks come although the program makes no call, or they do no more.
+    pub fn set_attended(&self, attended: bool) {
+        self.inner.lock().policy.attended = attended;
+    }
+
     /// Something else in the process grew by `bytes` bytes: as many free pages go back, unless the program took such
     /// pages again soon after an earlier time.
     pub fn give_way<O: Os>(&self, supply: Supply<O>, bytes: usize) {

@@ -568,7 +568,7 @@ impl Inner {
     /// What is too much after a slab was released, at the heap's `end` or not.
     fn excess_after_release(&mut self, end: bool, now: u64) -> Excess {
         self.policy.last_release = now;
-        if end && self.windows[0].tail_pages() >= self.policy.threshold {
+        if end && self.policy.is_end_due(self.windows[0].tail_pages()) {
             return Excess::End(self.policy.pad());
         }
         match self.excess(now) {

@@ -84,6 +84,8 @@ pub(super) struct Policy {
     way: Learnt,
     /// Pages by which something else grew, and for which nothing went back yet.
     pressed: usize,
+    /// Whether ticks come although the program makes no call: a thread in the background sees to them.
+    pub(super) attended: bool,
 }
 
 impl Policy {
@@ -108,6 +110,7 @@ impl Policy {
             fills: true,
             way: Learnt::new(SPARE_PAGES, TRIM_PAGES_MOST),
             pressed: 0,
+            attended: false,
         }
     }
 
@@ -199,14 +202,27 @@ impl Policy {
         self.way.take(pages);
     }
 
-    /// Whether nothing is discarded at a release: who asks for a longer decay than by default wants all kept until then.
+    /// Whether nothing is discarded but at a tick: who asks for a longer decay than by default wants all kept until then.
     pub(super) fn keeps_all(&self) -> bool {
         self.interval > Name::Decay.spec().default as u64 || self.least == usize::MAX
     }
 
+    /// Whether what is released waits for the tick. As long as the heap does not grow for something else, if ticks come of
+    /// themselves.
+    pub(super) fn waits(&self) -> bool {
+        self.keeps_all() || self.attended
+    }
+
+    /// Whether so many free pages at the heap's end are to go back at this release. They wait for the tick if ticks come of
+    /// themselves and the user did not say how many may.
+    pub(super) fn is_end_due(&self, free: usize) -> bool {
+        let waits = self.attended && self.least == Name::TrimThreshold.spec().default / PAGE;
+        free >= self.threshold && !waits
+    }
+
     /// How many of `dirty` free pages inside are to be discarded at this release, where `used` pages are in use.
     pub(super) fn excess(&mut self, dirty: usize, used: usize, now: u64) -> usize {
-        if self.keeps_all() {
+        if self.waits() {
             return 0;
         }
         let part = used / SPARE_PART;
