@@ -3,7 +3,7 @@
 use super::*;
 use slabside_base::os::Host;
 use slabside_core::arena::Handle;
-use slabside_core::remote;
+use slabside_core::remote::{self, Next};
 use slabside_core::sized_free::Said;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{mpsc, Mutex};
@@ -125,6 +125,36 @@ fn an_active_slab_that_others_emptied_goes_back_at_the_tick() {
         heap.pulse(0);
     }
     assert_eq!(heap.stats().slabs, slabs - 1);
+    heap.is_sound();
+}
+
+/// A free that was collected before its thread raised the flag leaves a flag too many. An empty slab goes back with that
+/// and waits in no queue. What others free in the next slab of its header would wait for this thread.
+#[test]
+fn an_active_slab_with_a_flag_too_many_goes_back_in_no_queue() {
+    let heap = Heap::new();
+    let blocks = heap.take_many(0, 64, 2);
+    let slab = heap.slab(blocks[0]);
+    heap.give(1, blocks[0]);
+    let slot = Slot::new((blocks[1] - slab.base()) / 64);
+    assert!(remote::free_remote(slab, slot));
+    let third = heap.take(0, 64);
+    assert!(heap.slab(third) == slab);
+    heap.give(0, third);
+    assert_eq!(slab.count_remote(), 0, "it was not collected");
+    let Next::Notify(owner) = remote::raise_pending(slab) else {
+        panic!("no flag was raised");
+    };
+    heap.allocator.backend.notify(owner, slab);
+    heap.take(0, 500);
+    assert!(slab.owner.load(Relaxed).is_pending() && !remote::is_queued(slab));
+    let many = heap.take_many(0, 1000, 2000);
+    heap.give_all(0, &many);
+    assert_eq!(slab.owner.load(Relaxed), RELEASED);
+    assert!(
+        !remote::is_queued(slab),
+        "it was queued before it went back"
+    );
     heap.is_sound();
 }
 

@@ -204,14 +204,13 @@ impl<O: Os> HeapRef<'_, O> {
         false
     }
 
-    /// Takes `slab` off the list that its state names.
+    /// Takes `slab` off the list that its state names. Of an active one the caller collects what waits in it, or queues it.
     pub(super) fn unlist(self, slab: SlabPtr) {
         match slab.state() {
             _ if slab.is_span() => self.unlist_span(slab),
             State::Active => {
                 self.classes[slab.class().index()].active.set(SlabId::NONE);
                 self.cache(slab.class()).drop_slots();
-                self.ends_active(slab);
             }
             State::Partial => self.classes[slab.class().index()].partial.unlink(slab),
             State::Sparse => self.classes[slab.class().index()].sparse.unlink(slab),
@@ -278,9 +277,9 @@ impl<O: Os> HeapRef<'_, O> {
             if let Some(slab) = self.active(class) {
                 let live = slab.slots() - slab.count_free();
                 slab.frees_left.set(live as i32);
-                self.ends_active(slab);
-                if live == 0 {
-                    self.requeue(slab)?;
+                match live {
+                    0 => self.requeue(slab)?,
+                    _ => self.ends_active(slab),
                 }
             }
         }
@@ -446,7 +445,9 @@ impl<O: Os> HeapRef<'_, O> {
         Ok(true)
     }
 
-    /// `slab` is no active one any more: if frees wait in it, the next drain collects them.
+    /// `slab` is no active one any more, or one whose frees are counted: if any wait in it, the next drain collects them.
+    /// Not for one that is about to go back. While it is in a queue, nobody else is told of frees in the next slab of its
+    /// header.
     #[inline(always)]
     pub(super) fn ends_active(self, slab: SlabPtr) {
         if slab.owner.load(Relaxed) != self.me() {
