@@ -38,6 +38,7 @@ impl<O: Os> HeapRef<'_, O> {
         for slab in self.active_spans() {
             wrong += usize::from(slab.state() != State::Active || !slab.is_span());
         }
+        wrong += spans().filter(|slab| self.is_forgotten(*slab)).count();
         wrong += usize::from(bytes != self.binned_bytes.get());
         self.backend
             .pages
@@ -79,6 +80,13 @@ impl<O: Os> HeapRef<'_, O> {
             State::Sparse => place(slab, free) == (State::Partial, slab.frees_left.get()),
             state => place(slab, free) == (state, slab.frees_left.get()),
         };
-        tail || !ours || !placed || slab.class() != class
+        tail || !ours || !placed || slab.class() != class || self.is_forgotten(slab)
+    }
+
+    /// Whether frees wait in `slab`, of this heap, and nothing has them collected: it is in no queue, and no active one
+    /// that a request leaves.
+    fn is_forgotten(self, slab: SlabPtr) -> bool {
+        let waits = slab.owner.load(Relaxed) != self.me() || slab.any_remote();
+        waits && !is_queued(slab) && !self.is_left(slab)
     }
 }

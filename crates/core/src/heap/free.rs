@@ -423,12 +423,16 @@ impl<O: Os> HeapRef<'_, O> {
     pub(super) fn drain_for_request(self) -> Result<(), Misuse> {
         let left = |slab: SlabPtr| {
             // What is another heap's by now is looked at no further.
-            slab.owner.load(SeqCst).is_of(self.me())
-                && slab.state() == State::Active
-                && !slab.is_span()
-                && slab.frees_left.get() > slab.slots() as i32
+            slab.owner.load(SeqCst).is_of(self.me()) && self.is_left(slab)
         };
         self.drain_but(left).map(|_| ())
+    }
+
+    /// Whether a request leaves what others freed in `slab`, of this heap: an active one, from whose frees no event follows.
+    pub(super) fn is_left(self, slab: SlabPtr) -> bool {
+        slab.state() == State::Active
+            && !slab.is_span()
+            && slab.frees_left.get() > slab.slots() as i32
     }
 
     /// Collects the remote frees of all slabs in the queue but those that are `left`, which are in no queue from now on.
