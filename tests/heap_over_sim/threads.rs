@@ -5,6 +5,7 @@ use slabside_base::os::Host;
 use slabside_core::arena::Handle;
 use slabside_core::remote::{self, Next};
 use slabside_core::sized_free::Said;
+use slabside_core::slab::State;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{mpsc, Mutex};
 use std::time::Duration;
@@ -111,6 +112,27 @@ fn a_request_leaves_what_others_freed_in_active_slabs_of_other_sizes() {
         assert_eq!(slab.count_free() + slab.count_remote(), 0);
         heap.is_sound();
     }
+}
+
+/// A slab that waits for its turn again, since the next one has far more free slots, is queued if others freed in it.
+#[test]
+fn what_was_left_in_an_active_slab_that_is_put_off_is_collected() {
+    let heap = Heap::new();
+    let other = heap.take_slab(0, 64);
+    let blocks = heap.take_slab(0, 64);
+    let slab = heap.slab(blocks[0]);
+    let last = blocks.len() - 1;
+    heap.give_all(0, &other[..other.len() / 2]);
+    heap.give_all(0, &blocks[..4]);
+    heap.give_all(1, &blocks[last - 8..]);
+    heap.take(0, 500);
+    assert!(slab.owner.load(Relaxed).is_pending() && !remote::is_queued(slab));
+    heap.take(0, 64);
+    heap.is_sound();
+    assert!(slab.state() == State::Partial && remote::is_queued(slab));
+    heap.take(0, 40_000);
+    assert_eq!(slab.count_remote(), 0, "it was not collected");
+    heap.is_sound();
 }
 
 /// An active slab that others emptied goes back at a tick of its thread.
