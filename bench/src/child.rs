@@ -103,6 +103,7 @@ pub fn command(program: &Path, library: &Library) -> Command {
         Some(path) => command.env("LD_PRELOAD", path),
         None => command.env_remove("LD_PRELOAD"),
     };
+    command.env("SLABSIDE_OPTIONS", library.options);
     command
 }
 

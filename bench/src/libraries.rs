@@ -14,6 +14,18 @@ pub struct Library {
     pub path: Option<PathBuf>,
     /// Its version, as far as it is known.
     pub version: String,
+    /// What `SLABSIDE_OPTIONS` is set to.
+    pub options: &'static str,
+}
+
+impl Library {
+    /// The same with a thread of its own that gives back memory.
+    pub fn with_background(&self) -> Library {
+        Library {
+            options: "background:on",
+            ..self.clone()
+        }
+    }
 }
 
 /// Names in the order of the tables, and what their libraries are called.
@@ -74,6 +86,7 @@ pub fn all() -> Vec<Library> {
             name: name.to_owned(),
             path: path.flatten(),
             version: version(name),
+            options: "",
         })
         .collect()
 }
@@ -86,5 +99,6 @@ pub fn given(argument: &str) -> Option<Library> {
         name: name.to_owned(),
         version: path.display().to_string(),
         path: Some(path),
+        options: "",
     })
 }

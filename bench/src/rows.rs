@@ -104,6 +104,11 @@ impl Row {
         }
     }
 
+    /// Whether much is freed that may go back to the system.
+    pub fn gives_back(&self) -> bool {
+        matches!(self.work, Work::Emptied(..) | Work::Swell) || self.question == "large"
+    }
+
     /// Whether the row looks at what stays resident.
     pub fn is_swell(&self) -> bool {
         matches!(self.work, Work::Swell)

@@ -25,7 +25,10 @@ fn rounds(
     let empty = |row: &&'static Row| RowRuns {
         row,
         runs: vec![Vec::new(); allocators.len()],
+        attended: Vec::new(),
     };
+    let slabside = allocators.iter().find(|library| library.name == "slabside");
+    let attended = slabside.map(Library::with_background);
     let mut all: Vec<_> = rows.iter().map(empty).collect();
     for round in 0..rounds {
         eprintln!("round {} of {rounds}, {} rows", round + 1, rows.len());
@@ -33,6 +36,9 @@ fn rounds(
             for turn in 0..allocators.len() {
                 let place = (turn + round) % allocators.len();
                 row.runs[place].extend(run(&allocators[place], row.row));
+            }
+            if let Some(library) = attended.as_ref().filter(|_| row.row.gives_back()) {
+                row.attended.extend(run(library, row.row));
             }
         }
     }

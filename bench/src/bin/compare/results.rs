@@ -13,6 +13,8 @@ pub struct RowRuns {
     pub row: &'static Row,
     /// By allocator, then round.
     pub runs: Vec<Vec<Run>>,
+    /// Of slabside with a thread in the background, in rows that give back much.
+    pub attended: Vec<Run>,
 }
 
 /// The bytes beside the live ones for one mix and count.

@@ -104,6 +104,7 @@ pub fn benchmarks(results: &Results, options: &Options) -> String {
         swell(results),
         latency(results),
         heaps(results),
+        attended(results),
         overhead(results),
         given_back(results),
         slabside_overhead(results),
@@ -414,6 +415,53 @@ fn heap_rows(results: &Results, rows: &[&RowRuns]) -> String {
         table.row(&cells_of("", "", "least", &least, String::new()));
     }
     table.0
+}
+
+/// Rows that give back much, beside slabside with a thread that does so.
+fn attended(results: &Results) -> String {
+    let Some(slabside) = results.place("slabside") else {
+        return String::new();
+    };
+    let header = [
+        "row",
+        "what",
+        "slabside",
+        "background",
+        "best peer",
+        "",
+        "background over it",
+    ];
+    let mut table = Table::new(&header.map(str::to_owned));
+    let all = || results.rows.iter().chain(&results.heaps);
+    let mut any = false;
+    for row in all().filter(|row| !row.attended.is_empty()) {
+        any = true;
+        let own = median(row.attended.iter().map(time).collect());
+        let best = row.least(time, &results.peers());
+        table.row(&[
+            row.row.name.to_owned(),
+            row.row.about.to_owned(),
+            cell(row.medians(time)[slabside]),
+            cell(own),
+            cell(best.map(|(_, least)| least)),
+            best.map_or(String::new(), |(place, _)| {
+                results.allocators[place].name.clone()
+            }),
+            own.zip(best).map_or("-".to_owned(), |(own, (_, least))| {
+                format!("{:.2}", own / least)
+            }),
+        ]);
+    }
+    let text = "Rows that free much. By default a free gives back itself what is too much for an idle process. With \
+                `background:on` a thread does so a moment later. Its work is in the time of a row as far as it falls \
+                into that. Nanoseconds an operation, as the median of all rounds.";
+    match any {
+        true => format!(
+            "## With a thread in the background\n\n{text}\n\n{}",
+            table.0
+        ),
+        false => String::new(),
+    }
 }
 
 /// Resident bytes over live ones after the last replacement, of the rows that look at them.
