@@ -80,6 +80,13 @@ fn sample_late() {
 }
 
 #[test]
+fn sent_segv() {
+    passes_with("sent_segv", "");
+    passes_with("sent_segv", "guard-sample:50");
+    passes_with("sent_segv", "hardened,guard-sample:50");
+}
+
+#[test]
 fn sample_false_overflow() {
     passes("sample_false_overflow");
 }

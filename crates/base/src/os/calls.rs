@@ -318,6 +318,15 @@ pub(super) fn gettid() -> usize {
     unsafe { ask(libc::SYS_gettid, []).unwrap_or(0) }
 }
 
+/// Sends the calling thread the signal that `info` tells of, as it came (rt_tgsigqueueinfo(2)). Its handler runs once the
+/// calling handler, which blocks it, is over.
+pub(super) fn signal_again(info: &libc::siginfo_t) {
+    let (signal, place) = (info.si_signo as usize, ptr::from_ref(info) as usize);
+    let arguments = [getpid(), gettid(), signal, place];
+    // SAFETY: reads what the kernel wrote. The signal was on its way to this thread in any case.
+    let _ = unsafe { ask(libc::SYS_rt_tgsigqueueinfo, arguments) };
+}
+
 /// Bytes that the calling signal handler has left of a stack of its own (sigaltstack(2)). `None` means that it runs on its
 /// thread's stack.
 pub(super) fn left_of_alternate_stack() -> Option<usize> {

@@ -933,13 +933,18 @@ static BEFORE: Before = Before(core::cell::UnsafeCell::new(
     unsafe { core::mem::zeroed() },
 ));
 
-/// Reports a fault, and lets it happen again under the handler that was there before.
+/// Reports a fault, and lets it happen again under the handler that was there before. A signal that a process sent
+/// happens by itself no second time, so it is sent once more.
 extern "C" fn handle_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel gives the fault's address. The old action is put back, so this runs once.
+    // SAFETY: the kernel gives what it knows of the signal, and for a fault its address. The old action is put back, so
+    // this runs once.
     unsafe {
         let hook = FAULT.load(Relaxed);
         libc::sigaction(libc::SIGSEGV, BEFORE.0.get(), ptr::null_mut());
-        if !hook.is_null() {
+        let is_sent = (*info).si_code <= 0;
+        if is_sent {
+            calls::signal_again(&*info);
+        } else if !hook.is_null() {
             let hook: fn(usize) = core::mem::transmute(hook);
             hook((*info).si_addr() as usize);
         }
