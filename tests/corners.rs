@@ -74,6 +74,12 @@ fn sample_arena() {
 }
 
 #[test]
+fn sample_fork() {
+    passes_with("sample_fork", "guard-sample:2");
+    passes_with("sample_fork", "hardened,guard-sample:2");
+}
+
+#[test]
 fn sample_late() {
     passes_with("sample_late", "");
     passes_with("sample_late", "hardened");

@@ -31,7 +31,7 @@ enum State {
     Unused = 0,
     Live = 1,
     Freed = 2,
-    /// Freed, and the system would neither close nor discard the page: it holds what it held.
+    /// Freed, and the page holds what it held: the system would neither close nor discard it, or has yet to.
     Unclosed = 3,
 }
 
@@ -299,17 +299,21 @@ impl Samples {
         })
     }
 
-    /// Ends the life of the block in `page`, which nobody can touch from then on where the system allows that.
+    /// Ends the life of the block in `page`, which nobody can touch from then on where the system allows that. A fork child
+    /// may find the page at any moment in between: it holds what it held until it is known to be gone.
     fn close<O: Os>(os: &O, record: &mut Record, page: usize, now: Moment) {
-        record.state = State::Freed;
         record.freed = now;
+        // SAFETY: a field of a record that the caller has borrowed. The state is written where it stands here, which the
+        // compiler owes to nobody in this process.
+        unsafe { (&raw mut record.state).write_volatile(State::Unclosed) };
         let bytes = os.page_size();
         let page = NonNull::new(page as *mut u8);
         // SAFETY: our own page, which nobody may use any more.
         let gone =
             page.is_some_and(|page| unsafe { os.close(page, bytes) || os.discard(page, bytes) });
-        if !gone {
-            record.state = State::Unclosed;
+        if gone {
+            // SAFETY: as above.
+            unsafe { (&raw mut record.state).write_volatile(State::Freed) };
         }
     }
 
