@@ -80,6 +80,12 @@ fn sample_fork() {
 }
 
 #[test]
+fn sample_shrinks() {
+    passes_with("sample_shrinks", "guard-sample:20,limit-hard:4m");
+    passes_with("sample_shrinks", "hardened,guard-sample:20,limit-hard:4m");
+}
+
+#[test]
 fn sample_late() {
     passes_with("sample_late", "");
     passes_with("sample_late", "hardened");

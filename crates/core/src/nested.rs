@@ -124,6 +124,21 @@ impl Nested {
         }
     }
 
+    /// The live block at `address`, which lies in the area, has no more than `size` bytes from now on.
+    pub fn shrink(&self, address: usize, size: usize) {
+        let Ok((first, noted)) = self.find(address, Call::Realloc) else {
+            return;
+        };
+        if noted as usize > size + 1 {
+            self.sizes[first].store(size as u32 + 1, Relaxed);
+            let (old, new) = (chunks_for(noted as usize - 1), chunks_for(size));
+            if new < old {
+                let rest = row(first + new, old - new);
+                self.taken.fetch_and(!rest, AcqRel);
+            }
+        }
+    }
+
     /// The chunk that begins at `address`, and what is noted for it.
     fn find(&self, addr: usize, call: Call) -> Result<(usize, u32), Misuse> {
         let offset = addr - self.start.load(Acquire);
@@ -184,6 +199,22 @@ mod tests {
                 assert_eq!(nested.give(block as usize), Ok(()));
             }
         }
+        assert_eq!(nested.taken.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn what_a_block_shrinks_by_comes_back() {
+        let (os, nested) = (Sim::new(SimConfig::default()), Nested::new());
+        let block = nested.take(&os, 3 * CHUNK, 1).expect("room") as usize;
+        for size in [2 * CHUNK + 1, CHUNK, 5, 5, 0] {
+            nested.shrink(block, size);
+            assert_eq!(nested.size(block, Call::Realloc), Ok(size));
+            let taken = nested.taken.load(Relaxed).count_ones() as usize;
+            assert_eq!(taken, chunks_for(size));
+        }
+        nested.shrink(block, CHUNK);
+        assert_eq!(nested.size(block, Call::Realloc), Ok(0));
+        assert_eq!(nested.give(block), Ok(()));
         assert_eq!(nested.taken.load(Relaxed), 0);
     }
 

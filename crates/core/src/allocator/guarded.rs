@@ -1,6 +1,6 @@
 //! What a hardened thread does in place of the fast paths, and blocks that were sampled.
 
-use super::{with_room, Allocator, Region};
+use super::{with_room, Allocator, Live, Region};
 use crate::class::{class_at, ClassId};
 use crate::hardened::{self, Cleared, Form, Known, Mitigations, Plain, Whole, WideOnly};
 use crate::heap::{locate, LARGE};
@@ -545,16 +545,23 @@ impl<O: Os> Allocator<O> {
         block
     }
 
-    /// Resizes a sampled or nested block of `old` bytes.
+    /// Resizes a sampled or nested block.
     pub(super) fn realloc_sampled(
         &self,
         thread: &ThreadCache,
         block: *mut u8,
-        old: usize,
+        live: Live,
         size: usize,
     ) -> *mut u8 {
-        let moved = self.malloc(thread, size);
+        let (old, moved) = (live.bytes(), self.malloc(thread, size));
         if moved.is_null() && size <= old {
+            // A free with this size is right from now on.
+            if let Live::Nested(_) = live {
+                self.nested.shrink(block.addr(), size);
+            } else {
+                mark_busy!(thread);
+                self.samples.shrink(&self.backend.os, block.addr(), size);
+            }
             return block;
         }
         self.move_to(thread, block, old.min(size), moved)

@@ -159,8 +159,8 @@ impl<O: Os> Allocator<O> {
     ) -> *mut u8 {
         match live {
             Live::Hardened(live) => return self.realloc_hardened(thread, block, live, size),
-            Live::Sampled(old) | Live::Nested(old) => {
-                return self.realloc_sampled(thread, block, old, size)
+            Live::Sampled(_) | Live::Nested(_) => {
+                return self.realloc_sampled(thread, block, live, size)
             }
             Live::Slot(_) | Live::Large(_) => {}
         }

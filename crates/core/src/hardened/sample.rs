@@ -246,6 +246,19 @@ impl Samples {
         }
     }
 
+    /// The live block at `address` has no more than `size` bytes from now on, and zeros behind them as any other.
+    pub fn shrink<O: Os>(&self, os: &O, address: usize, size: usize) {
+        let mut guard = self.cursor.lock();
+        let index = self.index(os, address);
+        let record = self.record(&mut guard, index);
+        if Samples::judge(record, address, Call::Realloc).is_none() && size < record.size {
+            let behind = (address + size) as *mut u8;
+            // SAFETY: the end of a live block, whose user needs it no more.
+            unsafe { core::ptr::write_bytes(behind, 0, record.size - size) };
+            record.size = size;
+        }
+    }
+
     /// Frees the block at `address`, which lies among the sampled pages.
     pub fn give<O: Os>(&self, os: &O, address: usize) -> Result<(), Misuse> {
         let call = Call::Free;
