@@ -199,6 +199,71 @@ fn the_readme_is_short_and_begins_with_the_two_commands() {
     assert!(blocks[1].starts_with("cargo test --workspace"));
 }
 
+/// The cells of a table's line.
+fn cells(line: &str) -> Vec<&str> {
+    let inner = line.trim().trim_matches('|').split('|');
+    inner.map(|cell| cell.trim().trim_matches('*')).collect()
+}
+
+/// What stands in the column `head` of the first row of `page` that begins with the cells `first`.
+fn cell<'a>(page: &'a str, first: &[&str], head: &str) -> &'a str {
+    let mut heads = Vec::new();
+    for line in page.lines() {
+        match line.starts_with('|') {
+            false => heads.clear(),
+            true if heads.is_empty() => heads = cells(line),
+            true if cells(line).starts_with(first) => {
+                let column = heads.iter().position(|&one| one == head);
+                return cells(line)[column.unwrap_or_else(|| panic!("{first:?}: no {head}"))];
+            }
+            true => {}
+        }
+    }
+    panic!("no row {first:?}")
+}
+
+/// Whether `short` is the figure `long`, rounded to fewer digits.
+fn is_rounded(short: &str, long: &str) -> bool {
+    let digits = short.split_once('.').map_or(0, |(_, part)| part.len());
+    let number = |text: &str| text.parse::<f64>().expect("a number");
+    (number(short) - number(long)).abs() <= 0.5 * 0.1f64.powi(digits as i32) + 1e-9
+}
+
+#[test]
+fn the_readme_compares_what_the_benchmarks_say() {
+    let readme = read(&root().join("README.md"));
+    let benchmarks = read(&root().join("docs/benchmarks.md"));
+    for (row, of) in [
+        (
+            "MB resident one second after 80 MB were freed",
+            &["a second and 1,000 calls later"][..],
+        ),
+        (
+            "bytes resident per live byte, 500,000 blocks of 8 bytes",
+            &["500000", "8"],
+        ),
+        ("ns a pair of malloc and free, 64 bytes", &["pair-64"]),
+        ("ns a replacement, 20,000 live blocks", &["churn-20k"]),
+        ("ns a replacement, 100 MB live", &["heap-100m"]),
+    ] {
+        for (name, there) in [
+            ("slabside", "slabside"),
+            ("glibc", "glibc"),
+            ("mimalloc 2", "mimalloc2"),
+            ("jemalloc", "jemalloc"),
+        ] {
+            let (said, found) = (cell(&readme, &[row], name), cell(&benchmarks, of, there));
+            assert!(is_rounded(said, found), "{row}, {name}: {said} for {found}");
+        }
+    }
+    for (said, of) in [("of the time", "Time"), ("of the memory", "Peak resident")] {
+        let line = format!("- {of}, divided by mimalloc2's, geometric mean of all rows: **");
+        let (_, rest) = benchmarks.split_once(&line).expect("the mean");
+        let (mean, _) = rest.split_once("**").expect("its end");
+        assert!(readme.contains(&format!("{mean} {said}")), "{mean} {said}");
+    }
+}
+
 /// The text of all files under `directory`.
 fn sources(directory: &Path, text: &mut String) {
     for entry in fs::read_dir(directory).expect("a directory") {
