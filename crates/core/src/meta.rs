@@ -113,7 +113,7 @@ impl Plan {
         }
     }
 
-    /// A plan for `bytes` of heap in all, which costs about a twentieth of that in address space.
+    /// A plan for `bytes` of heap in all, which costs about a fifteenth of that in address space.
     pub fn of(bytes: usize) -> Plan {
         let most = Plan::unlimited();
         let pages = (bytes >> PAGE_SHIFT).clamp(1 << 10, most.break_pages);

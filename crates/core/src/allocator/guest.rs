@@ -86,7 +86,9 @@ enum Lined {
 impl<O: Os> Allocator<O> {
     /// Whether nobody holds a lock that is never held over a system call. That of the guests' heap is one.
     pub fn short_locks_are_free(&self) -> bool {
-        !self.guests.as_lock().is_held() && self.backend.short_locks_are_free()
+        !self.guests.as_lock().is_held()
+            && self.backend.short_locks_are_free()
+            && self.hard.short_locks_are_free()
     }
 
     /// Whether the thread is a guest. It must not be interrupted.

@@ -151,6 +151,11 @@ impl AddressQuarantine {
         }
     }
 
+    /// Whether nobody holds the lock, under which no system call is made.
+    pub fn lock_is_free(&self) -> bool {
+        !self.ring.as_lock().is_held()
+    }
+
     /// Shows the lock.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         visit(self.ring.as_lock());

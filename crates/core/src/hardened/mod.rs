@@ -217,6 +217,11 @@ impl Hardened {
         }
     }
 
+    /// Whether nobody holds a lock that is never held over a system call.
+    pub fn short_locks_are_free(&self) -> bool {
+        self.held.lock_is_free()
+    }
+
     /// Shows every lock.
     pub fn each_lock(&self, visit: &mut dyn FnMut(&Lock)) {
         self.held.each_lock(visit);
