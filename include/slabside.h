@@ -165,18 +165,19 @@ void slabside_stats(struct slabside_stats *out);
 /* Where the process's metadata region begins, for debuggers and other readers. 0 means that nothing was
  * allocated yet. */
 extern const size_t slabside_region;
-/* How full the slab of a block is, and the slabs of its size class that have free slots together. All 0 for
- * NULL and for a block that has pages of its own. Other threads may be at work: then it is a moment's mixture. */
+/* How full the slab of a block is, and together the slabs of its size class that wait with free slots. Those that a
+ * thread takes slots from are not among them. The sums are counted anew after as many questions as there are slabs. All
+ * 0 for NULL and for a block that has pages of its own. Other threads may be at work: then it is a moment's mixture. */
 struct slabside_occupancy {
     size_t live;        /* live slots of the block's slab */
     size_t slots;       /* slots of the block's slab */
-    size_t class_live;  /* live slots of all slabs of the class that have free ones */
+    size_t class_live;  /* live slots of the slabs of the class that wait with free ones */
     size_t class_slots; /* slots of these slabs */
 };
 void slabside_occupancy(const void *block, struct slabside_occupancy *out);
 /* For programs that defragment. Whether it helps to give memory back if this live block is allocated anew,
- * copied and freed. It does if the block's slab is no fuller than those of its class are on average, and if the
- * class has more free slots than a slab has. Any thread may ask. The question costs about as much as
+ * copied and freed. It does if the block's slab waits and is no fuller than those of its class are on average, and if
+ * these have more free slots than a slab has. Any thread may ask. The question costs about as much as
  * slabside_usable_size. */
 bool slabside_should_move(const void *block);
 /* Walks every slab header, list and bitmap. Returns the number of broken invariants found (0: sound). No other

@@ -20,7 +20,7 @@ pub struct Occupancy {
     pub live: usize,
     /// Slots of the block's slab.
     pub slots: usize,
-    /// Live slots of all slabs of the class that have free ones.
+    /// Live slots of all slabs of the class that wait with free ones. Not counted are those that a heap takes slots from.
     pub class_live: usize,
     /// Slots of these slabs.
     pub class_slots: usize,
