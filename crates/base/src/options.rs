@@ -432,7 +432,8 @@ impl Name {
         found.map(|spec| spec.name)
     }
 
-    /// The option whose name is nearest to `word` by edits of one letter, if a third of the letters or less differ.
+    /// The option whose name is nearest to `word` by edits of one letter or the exchange of two neighbours, if there are so
+    /// many for each three letters or fewer.
     pub fn nearest(word: &[u8]) -> Option<Name> {
         let far = |spec: &Spec| distance(spec.word.as_bytes(), word);
         let spec = TABLE.iter().min_by_key(|spec| far(spec))?;
@@ -457,21 +458,26 @@ fn is_same(text: &[u8], word: &[u8]) -> bool {
 /// Longest word for which distances are computed. The rest of a longer one is left out.
 const WORD: usize = 32;
 
-/// Insertions, deletions and changes that make one word of the other (Wagner, Fischer 1974).
+/// Insertions, deletions, changes and exchanges of two neighbours that make one word of the other (Wagner, Fischer 1974;
+/// Damerau 1964). No letter takes part in two of them.
 fn distance(word: &[u8], other: &[u8]) -> usize {
     let (word, other) = (
         &word[..word.len().min(WORD)],
         &other[..other.len().min(WORD)],
     );
+    let same = |line: usize, column: usize| folded(word[line]) == folded(other[column]);
+    let mut before = [0; WORD + 1];
     let mut row: [usize; WORD + 1] = core::array::from_fn(|column| column);
-    for (line, &letter) in word.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, &there) in other.iter().enumerate() {
-            let change = diagonal + usize::from(folded(letter) != folded(there));
-            diagonal = row[column + 1];
-            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
+    for line in 0..word.len() {
+        let mut next = [line + 1; WORD + 1];
+        for column in 0..other.len() {
+            let change = row[column] + usize::from(!same(line, column));
+            next[column + 1] = change.min(row[column + 1] + 1).min(next[column] + 1);
+            if line > 0 && column > 0 && same(line, column - 1) && same(line - 1, column) {
+                next[column + 1] = next[column + 1].min(before[column - 1] + 1);
+            }
         }
+        (before, row) = (row, next);
     }
     row[other.len()]
 }
@@ -889,6 +895,7 @@ mod tests {
         }
         for (word, name) in [
             ("DEKAY", Name::Decay),
+            ("decya", Name::Decay),
             ("hardend", Name::Hardened),
             ("guard_samples", Name::GuardSample),
             ("stat", Name::Stats),
@@ -1024,6 +1031,8 @@ mod tests {
             ("kitten", "sitting", 3),
             ("saturday", "sunday", 3),
             ("decay", "decay", 0),
+            ("decya", "decay", 1),
+            ("ba", "abc", 2),
         ] {
             assert_eq!(distance(a.as_bytes(), b.as_bytes()), edits);
             assert_eq!(distance(b.as_bytes(), a.as_bytes()), edits);
