@@ -67,6 +67,36 @@ fn objects_of_cplusplus_are_told_by_class_and_texts_by_how_often_they_occur() {
     }
 }
 
+/// The first words of a block say what it is, but not whether the rest of it is the same.
+#[test]
+fn of_a_snapshot_only_what_its_contents_tell_is_told() {
+    let running = waiting(&mut command(compile("watch/shapes.cpp", &["-std=c++17"])));
+    let pid = running.pid().to_string();
+    let place = |name: &str| running.dir.path().join(name).display().to_string();
+    let (heads, none) = (place("heads.slab"), place("none.slab"));
+    snapshot(&pid, &heads, &["--contents", "heads"]);
+    snapshot(&pid, &none, &[]);
+    let report = json(&["types", "--json", &heads]);
+    assert_eq!(count(&report, "(anonymous namespace)::Circle object"), 500);
+    for field in ["texts", "doubles", "repeated"] {
+        assert!(report.get(field).is_none(), "{report}");
+    }
+    for (args, least) in [
+        (&["types", &none][..], "--contents heads"),
+        (
+            &["top", "--once", "--by", "type", &none],
+            "--contents heads",
+        ),
+        (&["map", "--by", "type", &none], "--contents heads"),
+        (&["explain", "--who", &heads, "0"], "--contents all"),
+    ] {
+        let refused = slabside(args);
+        assert_eq!(refused.status.code(), Some(125), "{args:?}");
+        let told = String::from_utf8(refused.stderr).expect("UTF-8");
+        assert!(told.contains(least), "{told}");
+    }
+}
+
 #[test]
 fn values_of_rust_behind_dyn_are_told_by_the_pointers_to_them() {
     let running = waiting(&mut command(rust_program("watch/dynamic.rs")));

@@ -32,16 +32,18 @@ pub enum Error {
         malloc: String,
     },
     /// The core file has no region.
-    #[error("{name}: it has no metadata of slabside (made before version 0.2, or filtered out by /proc/PID/coredump_filter)")]
+    #[error("{name}: it has no metadata of slabside: the program did not run on slabside, or bit 0 of /proc/PID/coredump_filter was not set")]
     NoMetadata {
         /// The target.
         name: String,
     },
-    /// The snapshot has no data of the program.
-    #[error("{name}: it has no data of the program: `slabside snapshot --contents all` writes a file that has")]
+    /// The snapshot lacks data of the program.
+    #[error("{name}: it lacks data of the program: `slabside snapshot --contents {least}` writes a file that has them")]
     NoContents {
         /// The target.
         name: String,
+        /// The contents that it should have at least.
+        least: &'static str,
     },
     /// The region has a layout that this crate does not know.
     #[error("{name}: its heap has layout {found}, this command reads {least} and {most}: use the slabside command that came with the library")]

@@ -62,8 +62,8 @@ pub struct Repeated {
 pub struct Survey {
     /// Kinds, those of the most bytes first.
     pub kinds: Vec<Kind>,
-    /// Texts.
-    pub texts: Texts,
+    /// Texts. None where only their first words are there: those do not tell which say the same.
+    pub texts: Option<Texts>,
     /// What is left out: blocks that the program has freed, and that wait in a quarantine.
     pub left_out: LeftOut,
 }
@@ -88,7 +88,7 @@ pub fn kinds(source: &dyn Source, heap: &Heap, types: &mut Types) -> Vec<Kind> {
 /// them. Only what is resident is looked at.
 pub fn survey(source: &dyn Source, heaps: &[Heap], types: &mut Types) -> Survey {
     let mut counted = Counted {
-        texts: Some(HashMap::default()),
+        texts: source.has_contents().then(HashMap::default),
         ..Counted::default()
     };
     let pairs = types.has_pairs(source);
@@ -195,13 +195,13 @@ impl Counted {
         alike.bytes += block.bytes();
     }
 
-    fn texts(&mut self) -> Texts {
+    fn texts(&mut self) -> Option<Texts> {
+        let all = self.texts.take()?;
         let mut texts = Texts {
             count: self.text_count,
             bytes: self.text_bytes,
             ..Texts::default()
         };
-        let all = self.texts.take().unwrap_or_default();
         for alike in all.into_values().filter(|alike| alike.count > 1) {
             texts.doubles += alike.count - 1;
             texts.double_bytes += alike.bytes - alike.size;
@@ -215,7 +215,7 @@ impl Counted {
         }
         let order = |one: &Repeated| (std::cmp::Reverse(one.bytes), one.example);
         texts.repeated.sort_by_key(order);
-        texts
+        Some(texts)
     }
 
     fn kinds(self, types: &Types) -> Vec<Kind> {

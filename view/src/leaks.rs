@@ -179,10 +179,7 @@ pub fn search(
     suppressed: Option<Suppressed<'_>>,
 ) -> Result<Found> {
     let regions = region::find(&**target)?;
-    if !target.has_contents() {
-        let name = target.name();
-        return Err(Error::NoContents { name });
-    }
+    target.needs_contents()?;
     if let Some(wanted) = heap.filter(|&wanted| wanted >= regions.len()) {
         return Err(Error::NoSuchHeap {
             name: target.name(),

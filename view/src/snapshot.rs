@@ -2,7 +2,7 @@
 
 use crate::model::Heap;
 use crate::roots::Roots;
-use crate::source::file::{Head, Writer, SCHEMA};
+use crate::source::file::{self, Head, Writer, SCHEMA};
 use crate::source::{Source, Span};
 use crate::symbols::Symbols;
 use crate::threads::words;
@@ -32,9 +32,9 @@ impl Contents {
     /// Its name in a file's head.
     pub fn name(self) -> &'static str {
         match self {
-            Contents::None => "none",
-            Contents::Heads => "heads",
-            Contents::All => "all",
+            Contents::None => file::NONE,
+            Contents::Heads => file::HEADS,
+            Contents::All => file::ALL,
         }
     }
 }

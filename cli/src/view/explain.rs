@@ -88,6 +88,9 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("give an address, a register such as '$rdi', or --fault");
     }
     let mut read = Read::holding(&args.target, &args.common)?;
+    if args.who {
+        read.target.needs_contents()?;
+    }
     let (about, threads) = (read.target.about(), read.target.threads());
     let mut wanted = Vec::new();
     for given in &args.addresses {

@@ -58,7 +58,7 @@ pub struct Args {
 }
 
 /// By what slabs are summed.
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Way {
     /// The size of their slots
     Class,
@@ -100,6 +100,9 @@ pub fn run(args: &Args) -> Result<()> {
         sums.blocks += more.blocks;
         sums.live += more.live;
         sums.bytes += more.bytes;
+    }
+    if args.by == Some(Way::Type) {
+        source.needs_heads()?;
     }
     let mut types = Types::new();
     let listed: Option<Vec<Pin>> = args.pins.then(|| {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use slabside_view::figures::Figures;
 use slabside_view::kinds::{kinds, Kind};
 use slabside_view::model::{Buffers, Heap, Hold};
+use slabside_view::source::Target;
 use slabside_view::types::Types;
 use std::io::IsTerminal;
 use std::net::TcpListener;
@@ -168,6 +169,9 @@ pub fn run(args: &Args) -> Result<()> {
         types: args.by == Some(Rows::Types),
         known: Types::new(),
     };
+    if watch.types {
+        Target::open(target, false)?.needs_heads()?;
+    }
     if let Some(given) = &args.openmetrics {
         let address = metrics::address(given)?;
         watch.look()?;

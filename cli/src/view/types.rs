@@ -3,7 +3,7 @@
 use super::{grouped, human, json, print, statuses, Common, Read};
 use anyhow::Result;
 use serde::Serialize;
-use slabside_view::kinds::{survey, LeftOut, Repeated, Survey};
+use slabside_view::kinds::{survey, LeftOut, Repeated, Survey, Texts};
 use slabside_view::types::Types;
 use std::fmt::Write;
 
@@ -52,9 +52,13 @@ struct Report<'a> {
     /// Freed blocks in a quarantine, which are left out.
     quarantined: LeftOut,
     types: Vec<Row<'a>>,
-    texts: Sum,
-    doubles: Sum,
-    repeated: Vec<Twice<'a>>,
+    /// The three are left out of a snapshot that has only the first words of blocks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    texts: Option<Sum>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubles: Option<Sum>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeated: Option<Vec<Twice<'a>>>,
     notes: Vec<&'static str>,
 }
 
@@ -86,6 +90,7 @@ struct Twice<'a> {
 /// Prints the types.
 pub fn run(args: &Args) -> Result<()> {
     let mut read = Read::holding(&args.target, &args.common)?;
+    read.target.needs_heads()?;
     let mut types = Types::new();
     let found = survey(&*read.target, &read.heaps, &mut types);
     let stopped = !read.target.is_moving();
@@ -99,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn report(args: &Args, read: &Read, found: &Survey, stopped: bool) -> Result<String> {
     let about = read.target.about();
-    let texts = &found.texts;
+    let texts = found.texts.as_ref();
     json(&Report {
         schema: "slabside.types/1",
         pid: about.pid,
@@ -119,28 +124,30 @@ fn report(args: &Args, read: &Read, found: &Survey, stopped: bool) -> Result<Str
                 bytes: kind.bytes,
             })
             .collect(),
-        texts: Sum {
+        texts: texts.map(|texts| Sum {
             count: texts.count,
             bytes: texts.bytes,
-        },
-        doubles: Sum {
+        }),
+        doubles: texts.map(|texts| Sum {
             count: texts.doubles,
             bytes: texts.double_bytes,
-        },
-        repeated: texts
-            .repeated
-            .iter()
-            .take(TEXTS)
-            .map(|one| Twice {
-                count: one.count,
-                bytes: one.bytes,
-                size: one.size,
-                example: one.example,
-                text: args.show_text.then_some(&one.text),
-            })
-            .collect(),
+        }),
+        repeated: texts.map(|texts| {
+            let listed = texts.repeated.iter().take(TEXTS);
+            listed.map(|one| twice(args, one)).collect()
+        }),
         notes: Types::notes(&*read.target),
     })
+}
+
+fn twice<'a>(args: &Args, one: &'a Repeated) -> Twice<'a> {
+    Twice {
+        count: one.count,
+        bytes: one.bytes,
+        size: one.size,
+        example: one.example,
+        text: args.show_text.then_some(&one.text),
+    }
 }
 
 fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
@@ -184,7 +191,10 @@ fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
             human(bytes)
         );
     }
-    text += &texts(args, found);
+    text += &match &found.texts {
+        Some(found) => texts(args, found),
+        None => "texts: the snapshot has only how they begin (--contents all)\n".into(),
+    };
     if found.left_out.count > 0 {
         let _ = writeln!(
             text,
@@ -199,8 +209,7 @@ fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
     text
 }
 
-fn texts(args: &Args, found: &Survey) -> String {
-    let texts = &found.texts;
+fn texts(args: &Args, texts: &Texts) -> String {
     let mut text = format!(
         "texts: {} blocks, {}, of which doubles of others {} blocks, {}\n",
         grouped(texts.count),

@@ -26,6 +26,13 @@ const STEP: usize = 1 << 20;
 /// How hard zstd tries.
 const LEVEL: i32 = 3;
 
+/// What [`Head::contents`] says where no data of the program are in the file.
+pub const NONE: &str = "none";
+/// Where the first words of each live block are.
+pub const HEADS: &str = "heads";
+/// Where all are that were resident.
+pub const ALL: &str = "all";
+
 /// What a snapshot knows beside contents.
 #[derive(Serialize, Deserialize)]
 pub struct Head {
@@ -228,7 +235,11 @@ impl Source for Snapshot {
     }
 
     fn has_contents(&self) -> bool {
-        self.head.contents == "all"
+        self.head.contents == ALL
+    }
+
+    fn has_heads(&self) -> bool {
+        self.head.contents != NONE
     }
 
     fn about(&self) -> About {

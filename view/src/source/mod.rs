@@ -178,6 +178,33 @@ pub trait Source: Sync {
         true
     }
 
+    /// Whether the first words of blocks are there, which show their types.
+    fn has_heads(&self) -> bool {
+        true
+    }
+
+    /// An error if the contents of blocks and variables are not there.
+    fn needs_contents(&self) -> Result<()> {
+        match self.has_contents() {
+            true => Ok(()),
+            false => Err(Error::NoContents {
+                name: self.name(),
+                least: file::ALL,
+            }),
+        }
+    }
+
+    /// An error if the first words of blocks are not there.
+    fn needs_heads(&self) -> Result<()> {
+        match self.has_heads() {
+            true => Ok(()),
+            false => Err(Error::NoContents {
+                name: self.name(),
+                least: file::HEADS,
+            }),
+        }
+    }
+
     /// Bytes of `within` that the target had, and that are not here.
     fn lacks(&self, within: Span) -> u64 {
         let _ = within;
