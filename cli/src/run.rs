@@ -33,7 +33,7 @@ const PRELOAD: &str = "LD_PRELOAD";
 /// Bytes between two samples of a profile, unless they are given.
 const INTERVAL: u64 = 512 << 10;
 
-/// Run any dynamically linked program with slabside in the place of its malloc.
+/// Run any dynamically linked program with slabside in the place of its malloc
 ///
 /// The program is looked up in PATH. It keeps standard input and output and the terminal, and slabside exits with its
 /// exit status. Programs that it starts use slabside too. Programs that are linked statically, or run with the rights

@@ -39,11 +39,12 @@ pub struct Args {
     #[arg(required_unless_present = "every")]
     after: Option<String>,
 
-    /// Look at one running process again and again, and tell by how much each type grows in an hour. s, m or h may follow
+    /// Look at one running process every so many seconds, and tell by how much each type grows in an hour; ms, s, min or h
+    /// may follow
     #[arg(long, value_name = "TIME", value_parser = pause, conflicts_with = "after")]
     every: Option<Duration>,
 
-    /// For how long to look. s, m or h may follow the number
+    /// For how many seconds to look; ms, s, min or h may follow
     #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "1h", requires = "every")]
     during: Duration,
 

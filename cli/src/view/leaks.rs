@@ -19,9 +19,10 @@ const STACKS: usize = 3;
 
 /// Find blocks that the program has lost: live, and no pointer leads to them
 ///
-/// The process goes on while it is searched. Before, it is stopped for as long as it takes to read its registers. Then it is
-/// stopped for a moment, in which it is proved that nothing leads to the blocks that were found. With --stop it is stopped for the whole search, with --no-stop not at all. Blocks are
-/// listed by type: first those that no other block leads to, and below them what only they lead to. Where the process takes
+/// The process goes on while it is searched. Before, it is stopped for as long as it takes to read its registers. Then it
+/// is stopped for a moment, in which it is proved that nothing leads to the blocks that were found. With --stop it is
+/// stopped for the whole search, with --no-stop not at all. Blocks are listed by type: first those that no other block
+/// leads to, and below them what only they lead to. Where the process takes
 /// a heap profile, the stacks of those that were sampled stand with them.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
@@ -32,10 +33,11 @@ Examples:
   slabside leaks 7444 --fail --suppressions known.txt
 
 Files:
-  A file of suppressions has lines of the form leak:NAME, as LeakSanitizer reads them. Left out are blocks whose type has
-  NAME in it, or of whose stack a function, its source file, or its program or library has, where they were sampled, and
-  what those blocks lead to. In NAME * stands for anything, ^ at its start and $ at its end for those of the name. Lines
-  that begin with # are comments.
+  A file of suppressions has lines of the form leak:NAME, as LeakSanitizer reads them.
+  Blocks are left out whose type has NAME in it, and what they lead to. Where blocks were
+  sampled, NAME is also looked for in each function of the stack, in its source file, and in
+  its program or library. In NAME * stands for anything, ^ at its start and $ at its end for
+  those of the name. Lines that begin with # are comments.
 
 ", statuses!("0, or 1 if --fail is given and blocks are lost or look lost")))]
 pub struct Args {
@@ -55,7 +57,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "no_stop")]
     fail: bool,
 
-    /// Search again and again for this long, and print what stays lost. s, m or h may follow the number
+    /// Search again and again for so many seconds, and print what stays lost; ms, s, min or h may follow
     #[arg(long, value_name = "TIME", value_parser = time)]
     track: Option<Duration>,
 

@@ -170,7 +170,7 @@ impl Read {
 
 /// A time. ms, s, m, min or h may follow the number.
 pub(crate) fn time(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || "a number, to which ms, s, m or h may be added".to_string();
+    let wrong = || "a number of seconds, or one with ms, s, min or h".to_string();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let unit = match unit {

@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = What::Live)]
     kind: What,
 
-    /// Watch the process for so long: ms, s, min or h may follow. allocated and grown need it
+    /// Watch the process for so many seconds; ms, s, min or h may follow. allocated and grown need it
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     time: Option<Duration>,
 

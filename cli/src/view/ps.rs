@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 use std::fs;
 
-/// List the processes that run on slabside.
+/// List the processes that run on slabside
 ///
 /// A line for each shows how much memory it has resident, how much its blocks take, and how much the heap holds
 /// beside them. Processes of other users are listed only for root.
