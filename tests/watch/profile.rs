@@ -589,7 +589,7 @@ fn a_profile_is_begun_and_ended_from_outside() {
         serde_json::from_str(&text(&slabside(&["profile", &pid, "--json"]))).expect("JSON");
     assert_eq!(report["samples"], 0);
     let function = &report["stacks"][0]["frames"][0]["function"];
-    assert_eq!(function, "(allocated before the profile began)");
+    assert_eq!(function, "(allocated while no profile was taken)");
     for wrong in ["0", "2000g"] {
         let refused = slabside(&["profile", &pid, "--on", wrong]);
         assert_eq!(refused.status.code(), Some(125), "{wrong}");

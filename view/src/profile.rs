@@ -2,7 +2,8 @@
 //!
 //! A block of `size` bytes was sampled with a probability of `1 - exp(-size / interval)`, so a sample stands for the
 //! inverse of that. Live blocks being counted exactly by class, the samples of each class are scaled to its exact sum.
-//! Where more is live than the samples of a class can stand for, it was allocated before the profile began.
+//! Where more is live than the samples of a class can stand for, it was allocated before the profile began, or after it
+//! was switched off.
 
 use crate::model::Heap;
 use crate::region::{Profile as Stated, Region};
@@ -310,7 +311,7 @@ fn scale_live(
             continue;
         }
         let what = match estimate.count > 0.0 || bytes > error {
-            true => "(allocated before the profile began)",
+            true => "(allocated while no profile was taken)",
             false => TOO_FEW,
         };
         let sum = stacks.entry(apart(what)).or_default();

@@ -30,7 +30,7 @@ const LOOKS: Duration = Duration::from_millis(50);
 ///
 /// The allocator samples allocations with their stacks, one every 512 KiB or so. The process must take a heap profile: since
 /// its start (option profile), since it called slabside_profile, or since `slabside profile PID --on`. The sums are scaled to
-/// the exact live bytes of each size class. Blocks from before the profile are shown as such.
+/// the exact live bytes of each size class. Blocks from before the profile, or after its end, are shown as such.
 ///
 /// -o writes a file for `go tool pprof` and speedscope, --folded a line for each stack, --flame a flame graph. Without one of
 /// them the largest stacks are printed. `slabside run --profile=FILE` profiles a whole run.
