@@ -22,7 +22,7 @@ use slabside_view::model::{Buffers, Heap};
 use slabside_view::region::find;
 use slabside_view::source::{Source, Target};
 use slabside_view::{check::check, Error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _};
 use std::os::fd::FromRawFd;
@@ -430,6 +430,63 @@ fn every_command_says_the_same_of_a_process_and_of_its_snapshot() {
     ]));
     let metrics = fs::read_to_string(metrics).expect("written");
     assert!(metrics.contains(&format!("slabside_allocated_bytes{{pid=\"{pid}\"")));
+}
+
+/// The names of all fields in `value`, at whatever depth.
+fn fields(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(all) => all.iter().for_each(|(name, value)| {
+            found.insert(name.clone());
+            fields(value, found);
+        }),
+        Value::Array(all) => all.iter().for_each(|value| fields(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_page_on_json_has_each_field_that_is_printed() {
+    let running = Running::holder(Form::Preloaded, 8, 2, "profile:1");
+    let pid = running.pid().to_string();
+    let file = running.dir.path().join("a.slab");
+    let file = file.to_str().expect("UTF-8");
+    snapshot(&pid, file, &[]);
+    let address = format!("{:#x}", running.told().blocks.keys().next().expect("one"));
+    let page = include_str!("../../docs/json.md");
+    for args in [
+        &["ps"][..],
+        &["top", &pid, "--once", "--by", "type"],
+        &["map", &pid, "--pins", "--by", "class"],
+        &["types", &pid, "--show-text"],
+        &["explain", &pid, &address, "--who"],
+        &["explain", &pid, "0x10"],
+        &["snapshot", &pid, "-o", file],
+        &["diff", file, &pid],
+        &["diff", &pid, "--every", "1ms", "--for", "2ms"],
+        &["check", &pid],
+        &["run", "--stats", "--children", "--", "true"],
+    ] {
+        let (first, rest) = args.split_first().expect("a command");
+        let output = slabside(&[&[*first, "--json"], rest].concat());
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8(printed).expect("UTF-8");
+        let line = printed.lines().next().unwrap_or_default();
+        let value: Value = serde_json::from_str(line).expect(line);
+        let schema = value["schema"].as_str().expect("a schema");
+        let (_, section) = page.split_once(&format!("## {schema}\n")).expect(schema);
+        let section = section.split("\n## ").next().expect("a section");
+        let mut found = BTreeSet::new();
+        fields(&value, &mut found);
+        for name in ["schema", "function", "file", "line", "module"] {
+            // Those of frames are on the page on profiles.
+            found.remove(name);
+        }
+        assert!(found.len() > 3, "{line}");
+        for name in found {
+            let known = section.contains(&format!("`{name}`"));
+            assert!(known, "docs/json.md: {schema} has no {name}");
+        }
+    }
 }
 
 /// Blocks of up to 60,000 bytes: slabs and spans are made and released all the time.
