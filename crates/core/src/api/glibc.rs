@@ -189,6 +189,7 @@ pub fn malloc_stats() {
         ("idle in spans    = ", now.idle_spans),
         ("idle in pages    = ", now.idle_pages),
         ("idle in mmaps    = ", now.idle_large),
+        ("holes            = ", now.holes),
         ("metadata         = ", now.metadata),
     ];
     for (name, figure) in rows {
