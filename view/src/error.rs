@@ -24,7 +24,7 @@ pub enum Error {
         why: String,
     },
     /// The process has no region.
-    #[error("{name}: no slabside heap in it (its malloc is {malloc})")]
+    #[error("{name}: no slabside heap in it (its malloc is {malloc}): start the program by `slabside run`")]
     NoHeap {
         /// The target.
         name: String,
