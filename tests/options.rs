@@ -239,7 +239,9 @@ fn foreign_blocks_abort_are_ignored_or_go_to_the_next_malloc() {
     let ended = run_under(form, "", "options/foreign.c", &["forward"]);
     assert_eq!(ended.signal, Some(libc::SIGABRT), "{ended:#?}");
     assert!(
-        ended.stderr.contains("not a block of this heap"),
+        ended
+            .stderr
+            .contains("not a block of this heap; the option foreign is for those"),
         "{ended:#?}"
     );
 }

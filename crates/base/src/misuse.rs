@@ -332,7 +332,7 @@ impl Misuse {
                 line.text("invalid ")
                     .text(call.of())
                     .hex(addr)
-                    .text(" (not a block of this heap)");
+                    .text(" (not a block of this heap; the option foreign is for those of another malloc)");
             }
         }
         line.text("\n");
