@@ -66,14 +66,6 @@ pub fn set_option(name: &str, value: &str) -> Result<(), OptionError> {
     api::c::set_option(name.as_bytes(), value.as_bytes())
 }
 
-/// The text after [`options!`](crate::options!).
-#[doc(hidden)]
-#[repr(transparent)]
-pub struct OptionsText(pub *const core::ffi::c_char);
-
-// SAFETY: points to a literal, which nobody writes.
-unsafe impl Sync for OptionsText {}
-
 /// Options that a program brings with it, as a constant: `name:value,name:value`, as in the environment variable
 /// `SLABSIDE_OPTIONS`, which has the last word. Once in a program:
 ///
@@ -89,10 +81,22 @@ unsafe impl Sync for OptionsText {}
 macro_rules! options {
     ($text:literal) => {
         const _: () = {
-            #[no_mangle]
-            #[allow(non_upper_case_globals)]
-            pub static slabside_options: $crate::OptionsText =
-                $crate::OptionsText(concat!($text, "\0").as_ptr().cast());
+            mod options {
+                const TEXT: &[u8] = concat!($text, "\0").as_bytes();
+                static BYTES: [u8; TEXT.len()] = match TEXT.first_chunk() {
+                    Some(bytes) => *bytes,
+                    None => unreachable!(),
+                };
+                // Weak, as where it is read: link-time optimization makes one piece of both, which must not say two things.
+                ::core::arch::global_asm!(
+                    ".pushsection .data.rel.ro.slabside_options,\"aw\"",
+                    ".balign 8",
+                    ".weak slabside_options",
+                    "slabside_options: .8byte {text}",
+                    ".popsection",
+                    text = sym BYTES,
+                );
+            }
         };
     };
 }

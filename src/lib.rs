@@ -49,7 +49,7 @@ pub mod valgrind;
 #[cfg(not(loom))]
 pub use arena::{Arena, Full};
 #[cfg(not(loom))]
-pub use global::{set_option, trim, OptionsText, Slabside};
+pub use global::{set_option, trim, Slabside};
 #[cfg(not(loom))]
 #[doc(inline)]
 pub use slabside_core::api::{profile, stats, OptionError};
