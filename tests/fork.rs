@@ -31,6 +31,14 @@ fn a_child_whose_second_thread_comes_first_leaves_the_first_ones_heap_alone() {
     }
 }
 
+/// Hardened, a block of such a call has a size before it has a canary.
+#[test]
+fn a_child_ends_a_first_class_heap_of_which_a_call_was_cut_off() {
+    for options in ["", "hardened"] {
+        passes_under(options, "fork/heap_cut_off.c", &["40"]);
+    }
+}
+
 #[test]
 fn children_fork_again_and_free_what_their_ancestors_allocated() {
     passes("fork/nested.c", &["5"]);

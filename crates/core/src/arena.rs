@@ -157,8 +157,8 @@ impl<O: Os> Allocator<O> {
         }
     }
 
-    /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back. All of
-    /// them are given back in any case.
+    /// Ends `heap`, whose block is `local`, under its lock. The first misuse that its blocks tell of comes back, unless a
+    /// fork cut off a call of the heap: a block that has no canary yet is none. All of them are given back in any case.
     fn end_arena(&self, heap: Handle, local: &ThreadCache) -> Result<(), Misuse> {
         let (backend, hard) = (&self.backend, &self.hard);
         let Some((arena, of)) = backend.arena(heap.0) else {
@@ -175,7 +175,10 @@ impl<O: Os> Allocator<O> {
         ));
         note(self.samples.give_all_of(&backend.os, owner));
         hard.give_back(local);
-        first.get()
+        match arena.was_cut_off() {
+            true => Ok(()),
+            false => first.get(),
+        }
     }
 
     /// Frees a large block of a heap that ends, whatever is wrong with it.

@@ -16,7 +16,7 @@ use crate::mutex::{Guard, Lock, Mutex, Registry};
 use crate::os::Os;
 use crate::owner::{HeapId, Owner, HEAPS};
 use crate::slab::SlabPtr;
-use crate::sync::{AtomicU64, AtomicUsize};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::sync::{Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use crate::tls::{Phase, ThreadCache};
 
@@ -26,6 +26,8 @@ pub struct Arena {
     local: Mutex<ThreadCache>,
     /// 0: no heap.
     handle: AtomicU64,
+    /// Non-zero in a fork child where another thread of the parent was in the middle of a call of the heap.
+    cut_off: AtomicU32,
 }
 
 /// Bytes of the area of arenas up to the end of that of the heap `id`.
@@ -47,6 +49,11 @@ impl Arena {
     /// The caches. Keeps other threads out.
     pub fn lock(&self) -> Guard<'_, ThreadCache> {
         self.local.lock()
+    }
+
+    /// Whether a call of the heap was cut off by a fork: a block of it may be half made.
+    pub fn was_cut_off(&self) -> bool {
+        self.cut_off.load(Relaxed) != 0
     }
 }
 
@@ -106,6 +113,7 @@ impl<O: Os> Backend<O> {
         }
         let arena = self.arena_at(id);
         let local = arena.lock();
+        arena.cut_off.store(0, Relaxed);
         local.reset();
         local.phase.set(Phase::Arena);
         heap.arena.set(true);
@@ -180,6 +188,9 @@ impl<O: Os> Backend<O> {
             return;
         }
         let arena = self.arena_at(id);
+        if !arena.local.as_lock().is_free() {
+            arena.cut_off.store(1, Relaxed);
+        }
         arena.local.as_lock().reset();
         arena.lock().busy.set(0);
         if !lives {
