@@ -18,15 +18,7 @@ fn a_rust_programs_c_libraries_use_its_heap_under_the_options_that_it_brings() {
 /// With link-time optimization the program's options and the library that reads them are one piece.
 #[test]
 fn a_program_with_options_of_its_own_is_built_with_link_time_optimization() {
-    let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-        .args(["run", "--release", "-p", "slabside", "--example"])
-        .args(["whole_program", "--features", "override"]);
-    let output = cargo.output().expect("cargo starts");
-    assert!(output.status.success(), "{output:?}");
-    let told = String::from_utf8(output.stdout).expect("UTF-8");
-    assert!(told.contains("no more than 64 MB can be had"), "{told}");
+    let program = common::example_in_one_piece("whole_program", "override");
+    let said = run(&program, &[], &[]).passed();
+    assert!(said.contains("no more than 64 MB can be had"), "{said}");
 }

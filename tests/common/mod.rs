@@ -124,16 +124,24 @@ pub fn artifacts() -> &'static Artifacts {
 /// An example that needs `feature`, in its debug build: a second one of this crate alone, since what it depends on is
 /// built already.
 pub fn example(name: &str, feature: &str) -> PathBuf {
-    cargo(&[
-        "build",
-        "-p",
-        "slabside",
-        "--example",
+    example_in("debug", name, &["--features", feature])
+}
+
+/// The same with link-time optimization, which takes most of a minute.
+pub fn example_in_one_piece(name: &str, feature: &str) -> PathBuf {
+    let lto = "profile.release.lto='fat'";
+    let units = "profile.release.codegen-units=1";
+    let how = ["--release", "--config", lto, "--config", units];
+    example_in(
+        "release",
         name,
-        "--features",
-        feature,
-    ]);
-    let program = target_directory().join("debug/examples").join(name);
+        &[&how[..], &["--features", feature]].concat(),
+    )
+}
+
+fn example_in(folder: &str, name: &str, how: &[&str]) -> PathBuf {
+    cargo(&[&["build", "-p", "slabside", "--example", name], how].concat());
+    let program = target_directory().join(folder).join("examples").join(name);
     assert!(program.is_file(), "the build made no {}", program.display());
     program
 }

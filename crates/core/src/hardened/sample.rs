@@ -325,7 +325,7 @@ impl Samples {
         let gone =
             page.is_some_and(|page| unsafe { os.close(page, bytes) || os.discard(page, bytes) });
         if gone {
-            // SAFETY: as above.
+            // SAFETY: a field of a record that the caller has borrowed.
             unsafe { (&raw mut record.state).write_volatile(State::Freed) };
         }
     }
