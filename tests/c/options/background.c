@@ -130,6 +130,9 @@ int main(int argc, char **argv) {
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
         once();
     }
+    /* The check wants nobody at work. */
+    CHECK(threads(&other) == 2);
+    rests(other);
     sound();
     return 0;
 }
