@@ -19,11 +19,11 @@ const STACKS: usize = 3;
 
 /// Find blocks that the program has lost: live, and no pointer leads to them
 ///
-/// The process goes on while it is searched. Before, it is stopped for as long as it takes to read its registers. Then it
-/// is stopped for a moment, in which it is proved that nothing leads to the blocks that were found. With --stop it is
-/// stopped for the whole search, with --no-stop not at all. Blocks are listed by type: first those that no other block
-/// leads to, and below them what only they lead to. Where the process takes
-/// a heap profile, the stacks of those that were sampled stand with them.
+/// The process goes on while it is searched. Before, it is stopped for as long as it takes to read its registers. Then
+/// it is stopped for a moment, in which it is proved that nothing leads to the blocks that were found. With --stop it
+/// is stopped for the whole search, with --no-stop not at all. Blocks are listed by type: first those that no other
+/// block leads to, and below them what only they lead to. Where the process takes a heap profile, the stacks of those
+/// that were sampled stand with them.
 #[derive(clap::Args)]
 #[command(after_help = concat!("\
 Examples:

@@ -248,6 +248,7 @@ impl Queue {
 
     /// Adds `slab` unless it is in a queue already. False if this queue is closed: its owner is then to
     /// be looked at again, since another push may have failed because this one held the link.
+    #[inline(never)]
     pub fn push(&self, slab: SlabPtr) -> bool {
         if slab
             .queue
@@ -272,6 +273,7 @@ impl Queue {
 
     /// Adds `slab`, of this queue's heap with the owner word `me`, if frees wait in it. For the heap's own thread, where
     /// it took the slab out of the queue and did not collect.
+    #[inline]
     pub fn push_waiting(&self, slab: SlabPtr, me: Owner) {
         if slab.owner.load(SeqCst) != me {
             // Where the queue is closed the heap is about to collect from all its slabs.

@@ -124,6 +124,17 @@ pub fn short(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// An error that names the `least` contents that a snapshot should have, where it does not have them.
+fn needs(has: bool, name: impl FnOnce() -> String, least: &'static str) -> Result<()> {
+    match has {
+        true => Ok(()),
+        false => Err(Error::NoContents {
+            name: name(),
+            least,
+        }),
+    }
+}
+
 /// A target's bytes. Several threads may read them at once.
 pub trait Source: Sync {
     /// Copies the bytes at `address`. False if one is not there. `into` is filled as far as they were.
@@ -185,24 +196,12 @@ pub trait Source: Sync {
 
     /// An error if the contents of blocks and variables are not there.
     fn needs_contents(&self) -> Result<()> {
-        match self.has_contents() {
-            true => Ok(()),
-            false => Err(Error::NoContents {
-                name: self.name(),
-                least: file::ALL,
-            }),
-        }
+        needs(self.has_contents(), || self.name(), file::ALL)
     }
 
     /// An error if the first words of blocks are not there.
     fn needs_heads(&self) -> Result<()> {
-        match self.has_heads() {
-            true => Ok(()),
-            false => Err(Error::NoContents {
-                name: self.name(),
-                least: file::HEADS,
-            }),
-        }
+        needs(self.has_heads(), || self.name(), file::HEADS)
     }
 
     /// Bytes of `within` that the target had, and that are not here.

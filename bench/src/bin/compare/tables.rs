@@ -432,10 +432,12 @@ fn attended(results: &Results) -> String {
         "background over it",
     ];
     let mut table = Table::new(&header.map(str::to_owned));
-    let all = || results.rows.iter().chain(&results.heaps);
-    let mut any = false;
-    for row in all().filter(|row| !row.attended.is_empty()) {
-        any = true;
+    let all = results.rows.iter().chain(&results.heaps);
+    let rows: Vec<_> = all.filter(|row| !row.attended.is_empty()).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    for row in rows {
         let own = median(row.attended.iter().map(time).collect());
         let best = row.least(time, &results.peers());
         table.row(&[
@@ -455,13 +457,10 @@ fn attended(results: &Results) -> String {
     let text = "Rows that free much. By default a free gives back itself what is too much for an idle process. With \
                 `background:on` a thread does so a moment later. Its work is in the time of a row as far as it falls \
                 into that. Nanoseconds an operation, as the median of all rounds.";
-    match any {
-        true => format!(
-            "## With a thread in the background\n\n{text}\n\n{}",
-            table.0
-        ),
-        false => String::new(),
-    }
+    format!(
+        "## With a thread in the background\n\n{text}\n\n{}",
+        table.0
+    )
 }
 
 /// Resident bytes over live ones after the last replacement, of the rows that look at them.

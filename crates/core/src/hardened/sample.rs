@@ -316,17 +316,18 @@ impl Samples {
     /// may find the page at any moment in between: it holds what it held until it is known to be gone.
     fn close<O: Os>(os: &O, record: &mut Record, page: usize, now: Moment) {
         record.freed = now;
-        // SAFETY: a field of a record that the caller has borrowed. The state is written where it stands here, which the
+        let state = &raw mut record.state;
+        // SAFETY: a field of a record that the caller has borrowed. It is written where that stands here, which the
         // compiler owes to nobody in this process.
-        unsafe { (&raw mut record.state).write_volatile(State::Unclosed) };
+        let tell = |now| unsafe { state.write_volatile(now) };
+        tell(State::Unclosed);
         let bytes = os.page_size();
         let page = NonNull::new(page as *mut u8);
         // SAFETY: our own page, which nobody may use any more.
         let gone =
             page.is_some_and(|page| unsafe { os.close(page, bytes) || os.discard(page, bytes) });
         if gone {
-            // SAFETY: a field of a record that the caller has borrowed.
-            unsafe { (&raw mut record.state).write_volatile(State::Freed) };
+            tell(State::Freed);
         }
     }
 

@@ -454,14 +454,6 @@ impl<O: Os> HeapRef<'_, O> {
     /// header.
     #[inline(always)]
     pub(super) fn ends_active(self, slab: SlabPtr) {
-        if slab.owner.load(Relaxed) != self.me() {
-            self.queue_waiting(slab);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn queue_waiting(self, slab: SlabPtr) {
         self.queue.push_waiting(slab, self.me());
     }
 

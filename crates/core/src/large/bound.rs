@@ -3,8 +3,7 @@
 //! What is kept makes no heap much larger than it was a moment ago: at most the bytes by which less is live than
 //! lately, a sixteenth of what was live, and `SLACK`. And it is little until the program takes again what was unmapped a
 //! moment ago, unless a thread in the background sees to ticks: an idle process makes no further call, and would keep it
-//! for good. What no block needed between two
-//! ticks goes back to the system.
+//! for good. What no block needed between two ticks goes back to the system.
 //!
 //! Under the lock, and without a system call: says what is to go, and `give_back` unmaps it.
 
