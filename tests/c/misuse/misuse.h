@@ -45,6 +45,8 @@ __attribute__((unused)) static void *one_of_some(size_t size) {
 
 /* Writes that the compiler knows nothing about. */
 __attribute__((noipa, unused)) static void fill(void *place, size_t bytes) { memset(place, 0x5a, bytes); }
+/* One byte, of which nothing is known: it is another one from now on. */
+__attribute__((noipa, unused)) static void change(char *place) { *place ^= 0x5a; }
 __attribute__((noipa, unused)) static void copy(void *to, const void *from, size_t bytes) { memcpy(to, from, bytes); }
 __attribute__((noipa, unused)) static bool reads_as(const void *place, unsigned char value, size_t bytes) {
     return all_are(place, value, bytes);

@@ -1,13 +1,13 @@
 /* attack:     overflow of a large block by 1
  * default:    sound: only neighbours' bytes were reached or fault
  * hardened:   abort: overflow or fault
- * certainty:  default: harmless to the heap; hardened: always, at free at the latest
+ * certainty:  default: harmless to the heap; hardened: always where the byte changes, at free at the latest
  * mechanism:  hardened: guard pages */
 #include "misuse.h"
 
 int main(void) {
     char *p = one_of_some(1048576);
-    fill(p + 1048576, 1);
+    change(p + 1048576);
     give(p);
     return go_on("only neighbours' bytes were reached");
 }

@@ -1,7 +1,7 @@
 /* attack:     a string one byte too long: its end lies behind the block
  * default:    sound: only neighbours' bytes were reached
  * hardened:   abort: overflow
- * certainty:  default: harmless to the heap; hardened: 255 of 256, or always where the byte is no zero
+ * certainty:  default: harmless to the heap; hardened: always, since no canary begins with a zero byte
  * mechanism:  hardened: canary */
 #include "misuse.h"
 
