@@ -44,8 +44,9 @@ static inline size_t proc_figure(const char *path, const char *key) {
     return strtoul(place + strlen(key), NULL, 10);
 }
 
-/* Bytes resident, exactly: counted from the page tables. */
-static inline size_t resident_bytes(void) { return proc_figure("/proc/self/smaps_rollup", "Rss:") * KIB; }
+/* Bytes of memory of its own that are resident. Not what is mapped of files: the kernel maps code by 64 KiB and more around
+ * a fault. */
+static inline size_t resident_bytes(void) { return proc_figure("/proc/self/smaps_rollup", "Anonymous:") * KIB; }
 /* Bytes of address space mapped. */
 static inline size_t mapped_bytes(void) { return proc_figure("/proc/self/status", "VmSize:") * KIB; }
 /* The most that was ever resident, in bytes. */
