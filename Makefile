@@ -55,6 +55,9 @@ $(built):
 $(pages)/man/slabside.3: $(built)
 	$(MAKE) --no-print-directory pages
 
+# The pages and what they link to, laid as here, so that the links hold.
+page_directories := docs docs/plots include examples tests/c/misuse
+
 to := $(DESTDIR)
 fill = sed -e 's|@PREFIX@|$(PC_PREFIX)|' -e 's|@VERSION@|$(version)|' -e 's|@SOVERSION@|$(soversion)|g' \
 	-e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
@@ -86,10 +89,12 @@ install: $(built) $(pages)/man/slabside.3
 	$(INSTALL) -m 644 $(pages)/completions/bash $(to)$(DATADIR)/bash-completion/completions/slabside
 	$(INSTALL) -m 644 $(pages)/completions/zsh $(to)$(DATADIR)/zsh/site-functions/_slabside
 	$(INSTALL) -m 644 $(pages)/completions/fish $(to)$(DATADIR)/fish/vendor_completions.d/slabside.fish
-	$(INSTALL) -m 644 LICENSE README.md CHANGELOG.md $(to)$(DATADIR)/doc/slabside
-	$(INSTALL) -d $(to)$(DATADIR)/doc/slabside/docs/plots
-	$(INSTALL) -m 644 docs/*.md $(to)$(DATADIR)/doc/slabside/docs
-	$(INSTALL) -m 644 docs/plots/*.svg $(to)$(DATADIR)/doc/slabside/docs/plots
+	for directory in . $(page_directories); do \
+		$(INSTALL) -d $(to)$(DATADIR)/doc/slabside/$$directory || exit 1; \
+	done
+	for page in LICENSE *.md $(addsuffix /*.*,$(page_directories)); do \
+		$(INSTALL) -m 644 $$page $(to)$(DATADIR)/doc/slabside/$$page || exit 1; \
+	done
 
 uninstall:
 	rm -f $(to)$(BINDIR)/slabside $(to)$(INCLUDEDIR)/slabside.h

@@ -4,7 +4,7 @@
 # Debian packages in a minimal Debian of their own.
 #
 # usage: packaging/check.sh    (after make; as root, and with a Debian mirror, for the packages)
-# Needs: gcc make pkg-config cmake meson ninja-build man-db dpkg binutils lintian mmdebstrap
+# Needs: python3 gcc make pkg-config cmake meson ninja-build man-db dpkg binutils lintian mmdebstrap
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for needed in gcc make pkg-config cmake meson ninja:ninja-build man:man-db dpkg readelf:binutils mmdebstrap lintian; do
@@ -105,6 +105,8 @@ for shell in bash-completion/completions/slabside zsh/site-functions/_slabside f
 done
 bash -c ". '$prefix/share/bash-completion/completions/slabside' && complete -p slabside" > /dev/null
 passed 'manual pages and completions'
+wrong=$(packaging/links.py "$prefix/share/doc/slabside") || fail "$wrong"
+passed 'each link of the installed pages leads somewhere'
 
 make -s uninstall DESTDIR="$root" PREFIX=/opt/slabside
 left=$(find "$root" ! -type d)
@@ -118,6 +120,7 @@ tar -C "$scratch/elsewhere" -xzf "$scratch"/packages/slabside-*.tar.gz
 tree=$(echo "$scratch"/elsewhere/slabside-*)
 check_command "$tree/bin/slabside"
 PKG_CONFIG_LIBDIR=$tree/lib/pkgconfig by_pkg_config "$tree/lib"
+wrong=$(packaging/links.py "$tree") || fail "$wrong"
 passed 'the tarball, where it was unpacked'
 
 # ---- make deb ----------------------------------------------------------------------------------------------------

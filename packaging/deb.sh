@@ -40,6 +40,7 @@ for path in usr/include "$libdir/libslabside.a" "$libdir/libslabside_preload.a" 
 done
 gzip -9n "$stage"/*/usr/share/man/man*/*
 rm "$stage/slabside/usr/share/doc/slabside/LICENSE"
+sed -i 's|](LICENSE)|](copyright)|' "$stage/slabside/usr/share/doc/slabside/"*.md
 for name in slabside libslabside-dev; do
     mkdir -p "$stage/$name/usr/share/doc/$name"
     install -m 644 packaging/copyright "$stage/$name/usr/share/doc/$name"

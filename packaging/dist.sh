@@ -12,7 +12,9 @@ stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 # shellcheck disable=SC2016 # pkg-config replaces it
 make --no-print-directory -s install DESTDIR="$stage/$name" PREFIX= PC_PREFIX='$${pcfiledir}/../..'
-cp LICENSE README.md "$stage/$name"
+cp LICENSE "$stage/$name"
+# What the first page links to lies with the other pages.
+sed -E 's#\]\(([^):]+)\)#](share/doc/slabside/\1)#g' README.md > "$stage/$name/README.md"
 mkdir -p "$to"
 tar -C "$stage" --owner=0 --group=0 --sort=name -czf "$to/$name.tar.gz" "$name"
 echo "$to/$name.tar.gz"
