@@ -76,12 +76,8 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Spec>> {
 
 /// The option that was probably meant by `name`, as the end of a sentence.
 fn suggestion(name: &str) -> String {
-    let likeness = |spec: &Spec| strsim::jaro_winkler(spec.word, &name.to_lowercase());
-    let nearest = TABLE
-        .iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    match nearest.filter(|spec| likeness(spec) >= 0.8) {
-        Some(spec) => format!("; the nearest is '{}'", spec.word),
+    match Name::nearest(name.as_bytes()) {
+        Some(nearest) => format!("; the nearest is '{}'", nearest.spec().word),
         None => "; `slabside options` lists them".into(),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows how the program was run.
 
+use crate::view::{grouped, several};
 use crate::watch::End;
 use comfy_table::{presets, Cell, CellAlignment, Table};
 use serde::Serialize;
@@ -259,7 +260,7 @@ impl Tree {
         }
         let complete = self.reports.iter().all(|report| report.complete);
         let mut text = String::from("slabside: ");
-        text += &format!("{} processes", grouped(self.reports.len() as u64));
+        text += &several(self.reports.len() as u64, "process");
         text += if complete { "\n" } else { "; " };
         text += if complete { "" } else { CHILDREN };
         print(&table, &mut text);
@@ -435,19 +436,6 @@ fn human(bytes: u64) -> String {
         bytes as f64 / (1u64 << (10 * unit)) as f64,
         units[unit]
     )
-}
-
-/// `number` with commas between groups of three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

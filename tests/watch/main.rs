@@ -362,7 +362,7 @@ fn what_waits_in_a_quarantine_is_told_apart_by_every_command() {
         let kept = types.filter(|kind| kind["size"] == 5120);
         assert_eq!(kept.map(|kind| count(&kind["count"])).sum::<u64>(), 600);
         let said = |args: &[&str]| text(&slabside(&[args, target].concat()));
-        assert!(said(&["types"]).contains(" that wait in a quarantine\n"));
+        assert!(said(&["types"]).contains(", in a quarantine\n"));
         assert!(said(&["top", "--once"]).contains("\n  quarantine "));
         assert!(said(&["map"]).contains("'q': freed blocks in a quarantine\n"));
     }

@@ -1,6 +1,6 @@
 //! `slabside check`: whether the metadata contradict themselves, from outside.
 
-use super::{grouped, json, print, statuses, Common, Read};
+use super::{json, print, several, statuses, Common, Read};
 use anyhow::Result;
 use serde::Serialize;
 use slabside_view::check::{lasting, Checked};
@@ -66,16 +66,15 @@ fn line(title: &str, checked: &Checked, stopped: bool) -> String {
     let verdict = match (checked.wrong.len(), stopped) {
         (0, true) => "whole".to_string(),
         (0, false) => "whole, as far as can be told while it runs (--stop tells all)".to_string(),
-        (1, _) => "1 contradiction".to_string(),
-        (n, _) => format!("{} contradictions", grouped(n as u64)),
+        (n, _) => several(n as u64, "contradiction"),
     };
     text += &format!(
-        "{title}: {verdict}: {} slabs with {} slots, {} large blocks, {} kept ranges, {} heaps\n",
-        grouped(checked.slabs),
-        grouped(checked.slots),
-        grouped(checked.large),
-        grouped(checked.kept),
-        grouped(checked.heaps)
+        "{title}: {verdict}: {} with {}, {}, {}, {}\n",
+        several(checked.slabs, "slab"),
+        several(checked.slots, "slot"),
+        several(checked.large, "large block"),
+        several(checked.kept, "kept range"),
+        several(checked.heaps, "heap")
     );
     text
 }

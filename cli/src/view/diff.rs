@@ -1,6 +1,6 @@
 //! `slabside diff`: what became more and less between two moments of a heap.
 
-use super::{brief, grouped, human, json, print, signed, statuses, time, Common, Read};
+use super::{brief, grouped, human, json, print, several, signed, statuses, time, Common, Read};
 use anyhow::{bail, Result};
 use serde::Serialize;
 use slabside_view::diff::{diff, Difference, Moment};
@@ -171,8 +171,8 @@ fn text(difference: &Difference) -> String {
     }
     let _ = writeln!(
         text,
-        "survivors: {} blocks; new {}; gone {}",
-        grouped(difference.survivors),
+        "survivors: {}; new {}; gone {}",
+        several(difference.survivors, "block"),
         grouped(difference.new),
         grouped(difference.gone)
     );

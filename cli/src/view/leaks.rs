@@ -1,6 +1,6 @@
 //! `slabside leaks`: blocks that the program has lost.
 
-use super::{brief, grouped, human, json, print, statuses, time, Common};
+use super::{brief, grouped, human, json, print, several, statuses, time, Common};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 use slabside_view::leaks::{search, Found, Group, Proof, Reachable, Search, Sum, Suppressed};
@@ -179,9 +179,9 @@ impl Told {
         let (found, all) = (&self.found, sum(&self.found.lost));
         let word = if found.proved { "lost" } else { "candidates" };
         let mut text = format!(
-            "{}: {word}: {} blocks, {} ({})\n",
+            "{}: {word}: {}, {} ({})\n",
             self.title,
-            grouped(all.count),
+            several(all.count, "block"),
             human(all.bytes),
             self.how()
         );
@@ -206,22 +206,22 @@ impl Told {
                 let rest = sum(rest);
                 let _ = writeln!(
                     text,
-                    "    and {} more blocks, {}, held by these alone",
-                    grouped(rest.count),
+                    "    and {}, {}, held by these alone",
+                    several(rest.count, "more block"),
                     human(rest.bytes)
                 );
             }
         }
         if let Some(rest) = found.lost.get(GROUPS..).filter(|rest| !rest.is_empty()) {
-            let count = grouped(rest.len() as u64);
-            let _ = writeln!(text, "and {count} more types (--json lists all)");
+            let types = several(rest.len() as u64, "more type");
+            let _ = writeln!(text, "and {types} (--json lists all)");
         }
         if found.suppressed.count > 0 {
             let Sum { count, bytes } = found.suppressed;
             let _ = writeln!(
                 text,
-                "suppressed: {} blocks, {}",
-                grouped(count),
+                "suppressed: {}, {}",
+                several(count, "block"),
                 human(bytes)
             );
         }
@@ -237,10 +237,7 @@ impl Told {
     }
 
     fn how(&self) -> String {
-        let passes = match self.found.passes {
-            1 => "1 pass".to_string(),
-            n => format!("{n} passes"),
-        };
+        let passes = several(self.found.passes.into(), "pass");
         match self.found.held {
             Some(held) => format!("{passes}, stopped for {:.1} ms", held.as_secs_f64() * 1e3),
             None => passes,
@@ -267,15 +264,19 @@ fn stacks(group: &Group) -> String {
         })
         .collect();
     if let Some(rest) = group.stacks.get(STACKS..).filter(|rest| !rest.is_empty()) {
-        let _ = writeln!(text, "        by {} other stacks", rest.len());
+        let _ = writeln!(
+            text,
+            "        by {}",
+            several(rest.len() as u64, "other stack")
+        );
     }
     text
 }
 
 fn kinds(reachable: Reachable) -> String {
     let line = |what: &str, sum: Sum| {
-        let (count, bytes) = (grouped(sum.count), human(sum.bytes));
-        format!("{what}: {count} blocks, {bytes}\n")
+        let (blocks, bytes) = (several(sum.count, "block"), human(sum.bytes));
+        format!("{what}: {blocks}, {bytes}\n")
     };
     line(
         "held by pointers into their middle alone",

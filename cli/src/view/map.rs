@@ -1,6 +1,6 @@
 //! `slabside map`: the heap as a picture, by address.
 
-use super::{grouped, human, json, print, statuses, svg, Common, Read};
+use super::{grouped, human, json, print, several, statuses, svg, Common, Read};
 use anyhow::{bail, Context, Result};
 use serde::Serialize;
 use slabside_view::idle::{idle, Idle};
@@ -155,9 +155,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let _ = writeln!(
         text,
-        "{} slabs are at most an eighth full: {} blocks, {}, keep {} alive",
-        grouped(sums.slabs),
-        grouped(sums.blocks),
+        "{} at most an eighth full: {}, {}, keep {} alive",
+        several(sums.slabs, "slab"),
+        several(sums.blocks, "block"),
         human(sums.live),
         human(sums.bytes)
     );

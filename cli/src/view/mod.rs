@@ -279,9 +279,26 @@ pub fn signed(bytes: i64) -> String {
 
 pub use slabside_view::region::grouped;
 
+/// `count` of what `noun` names one of: its plural ends in s, or in es after an s.
+pub fn several(count: u64, noun: &str) -> String {
+    let ending = match (count, noun.ends_with('s')) {
+        (1, _) => "",
+        (_, false) => "s",
+        (_, true) => "es",
+    };
+    format!("{} {noun}{ending}", grouped(count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_none_of_several() {
+        let counts = [0, 1, 1234].map(|count| several(count, "pass"));
+        assert_eq!(counts, ["0 passes", "1 pass", "1,234 passes"]);
+        assert_eq!(several(2, "kept range"), "2 kept ranges");
+    }
 
     #[test]
     fn a_line_begins_with_the_programs_own_function() {

@@ -2,7 +2,7 @@
 
 use super::flame;
 use super::pprof::{self, Values};
-use super::{grouped, human, json, place, print, standard, statuses, time, Common, Read};
+use super::{grouped, human, json, place, print, several, standard, statuses, time, Common, Read};
 use anyhow::{bail, Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -458,19 +458,19 @@ impl Profile {
     /// What it is of, in a line.
     pub fn headline(&self) -> String {
         let mut line = format!(
-            "{}: {} {} in {} blocks, by {} samples (one every {})",
+            "{}: {} {} in {}, by {} (one every {})",
             self.title,
             human(self.sums.bytes.round() as u64),
             self.what.name(),
-            grouped(self.sums.count.round() as u64),
-            grouped(self.sums.samples),
+            several(self.sums.count.round() as u64, "block"),
+            several(self.sums.samples, "sample"),
             human(self.interval.saturating_mul(1 << self.doubled.min(30))),
         );
         if self.missed > 0 {
             let _ = write!(line, "; {} more ended unseen", grouped(self.missed));
         }
         if self.lost > 0 {
-            let _ = write!(line, "; {} samples found no place", grouped(self.lost));
+            let _ = write!(line, "; {} found no place", several(self.lost, "sample"));
         }
         if let Some(gap) = &self.gap {
             let _ = write!(line, "; not all was seen: {gap}");

@@ -2,7 +2,7 @@
 //!
 //! Knows figures, and nothing of processes.
 
-use super::{grouped, human, signed};
+use super::{grouped, human, several, signed};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
@@ -114,12 +114,7 @@ impl Sort {
 fn head(view: &View) -> String {
     let mut text = view.title.clone();
     if view.threads > 0 {
-        let _ = write!(
-            text,
-            "  {} thread{}",
-            view.threads,
-            if view.threads == 1 { "" } else { "s" }
-        );
+        let _ = write!(text, "  {}", several(view.threads as u64, "thread"));
     }
     if view.heaps > 1 {
         let _ = write!(text, "  {} heaps", view.heaps);
@@ -155,7 +150,7 @@ pub fn sums(view: &View) -> Vec<String> {
         );
         lines.push(text.trim_end().to_string());
     };
-    let mut live = format!("{} blocks", grouped(figures.blocks));
+    let mut live = several(figures.blocks, "block");
     if figures.allocated > figures.live {
         let absent = human(figures.allocated - figures.live);
         let _ = write!(live, ", {absent} more not resident");
@@ -173,7 +168,7 @@ pub fn sums(view: &View) -> Vec<String> {
     }
     line("live", figures.live, live);
     if figures.quarantined_blocks > 0 {
-        let note = format!("{} freed blocks", grouped(figures.quarantined_blocks));
+        let note = several(figures.quarantined_blocks, "freed block");
         line("quarantine", figures.quarantine, note);
     }
     let waits = figures.owners.iter().max_by_key(|owned| owned.waiting);
@@ -186,7 +181,7 @@ pub fn sums(view: &View) -> Vec<String> {
     line(
         "idle slots",
         figures.idle_slots,
-        format!("in {} slabs", grouped(figures.idle_in)),
+        format!("in {}", several(figures.idle_in, "slab")),
     );
     line("holes", figures.holes, String::new());
     line("free pages", figures.free_pages, String::new());
@@ -241,9 +236,10 @@ pub fn classes(figures: &Figures, sort: Sort, most: usize) -> Vec<String> {
     }
     if figures.large_blocks > 0 {
         lines.push(format!(
-            "{:>8} {:>9} large blocks, {}",
+            "{:>8} {:>9} large block{}, {}",
             "",
             grouped(figures.large_blocks),
+            if figures.large_blocks == 1 { "" } else { "s" },
             human(figures.large)
         ));
     }

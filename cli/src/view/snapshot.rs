@@ -79,11 +79,11 @@ pub fn run(args: &Args) -> Result<()> {
         return print(&json(&written)?);
     }
     print(&format!(
-        "{}: {} ({} slabs, {} large blocks; contents: {})\n",
+        "{}: {} ({}, {}; contents: {})\n",
         written.file,
         human(written.bytes),
-        super::grouped(written.slabs as u64),
-        super::grouped(written.large as u64),
+        super::several(written.slabs as u64, "slab"),
+        super::several(written.large as u64, "large block"),
         written.contents
     ))
 }

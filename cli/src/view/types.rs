@@ -1,6 +1,6 @@
 //! `slabside types`: what the live blocks are, by the types of the program's objects, and which texts are there twice.
 
-use super::{grouped, human, json, print, statuses, Common, Read};
+use super::{grouped, human, json, print, several, statuses, Common, Read};
 use anyhow::Result;
 use serde::Serialize;
 use slabside_view::kinds::{survey, LeftOut, Repeated, Survey, Texts};
@@ -154,9 +154,9 @@ fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
     let count = found.kinds.iter().map(|kind| kind.count).sum();
     let bytes = found.kinds.iter().map(|kind| kind.bytes).sum();
     let mut text = format!(
-        "{}: {} blocks, {}, {}\n",
+        "{}: {}, {}, {}\n",
         read.title(),
-        grouped(count),
+        several(count, "block"),
         human(bytes),
         read.how(stopped)
     );
@@ -198,8 +198,8 @@ fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
     if found.left_out.count > 0 {
         let _ = writeln!(
             text,
-            "left out: {} freed blocks, {}, that wait in a quarantine",
-            grouped(found.left_out.count),
+            "left out: {}, {}, in a quarantine",
+            several(found.left_out.count, "freed block"),
             human(found.left_out.bytes)
         );
     }
@@ -211,10 +211,10 @@ fn table(args: &Args, read: &Read, found: &Survey, stopped: bool) -> String {
 
 fn texts(args: &Args, texts: &Texts) -> String {
     let mut text = format!(
-        "texts: {} blocks, {}, of which doubles of others {} blocks, {}\n",
-        grouped(texts.count),
+        "texts: {}, {}, of which doubles of others {}, {}\n",
+        several(texts.count, "block"),
         human(texts.bytes),
-        grouped(texts.doubles),
+        several(texts.doubles, "block"),
         human(texts.double_bytes)
     );
     for one in texts.repeated.iter().take(TEXTS) {

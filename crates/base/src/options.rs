@@ -432,13 +432,20 @@ impl Name {
         found.map(|spec| spec.name)
     }
 
-    /// The option whose name is nearest to `word` by edits of one letter or the exchange of two neighbours, if there are so
-    /// many for each three letters or fewer.
+    /// The option whose name is nearest to `word` by edits of one letter or the exchange of two neighbours, if there is at
+    /// most one for each three letters. If there is none, the one whose name begins with `word`, of three letters or more.
     pub fn nearest(word: &[u8]) -> Option<Name> {
         let far = |spec: &Spec| distance(spec.word.as_bytes(), word);
         let spec = TABLE.iter().min_by_key(|spec| far(spec))?;
         let letters = word.len().min(WORD).max(spec.word.len());
-        (far(spec) * 3 <= letters).then_some(spec.name)
+        if far(spec) * 3 <= letters {
+            return Some(spec.name);
+        }
+        let is_begun = |spec: &&Spec| {
+            let start = spec.word.as_bytes().get(..word.len());
+            word.len() >= 3 && start.is_some_and(|start| is_same(word, start))
+        };
+        TABLE.iter().find(is_begun).map(|spec| spec.name)
     }
 }
 
@@ -890,7 +897,7 @@ mod tests {
 
     #[test]
     fn what_is_like_no_option_is_not_told_of_another() {
-        for word in ["nothing", "x", "", "verbose", "retain"] {
+        for word in ["nothing", "x", "", "hu", "verbose", "retain"] {
             assert_eq!(Name::nearest(word.as_bytes()), None, "{word}");
         }
         for (word, name) in [
@@ -899,6 +906,8 @@ mod tests {
             ("hardend", Name::Hardened),
             ("guard_samples", Name::GuardSample),
             ("stat", Name::Stats),
+            ("Huge", Name::HugePages),
+            ("trim_", Name::TrimThreshold),
         ] {
             assert_eq!(Name::nearest(word.as_bytes()), Some(name), "{word}");
         }
