@@ -257,7 +257,7 @@ fn the_order_of_the_code_names_functions_that_are_there() {
     let script = fs::read_to_string("preload/order.ld").expect("the linker script");
     let bytes = fs::read(&artifacts().preload).expect("the library is there");
     let library = File::parse(&*bytes).expect("an object file");
-    for part in [".text", ".text.cold"] {
+    for part in [".text", ".text.some", ".text.cold"] {
         let (_, after) = script.split_once(&format!(" {part} : {{")).expect(part);
         let (block, _) = after.split_once('}').expect("its end");
         let words = block.split(|c: char| c.is_whitespace() || "()".contains(c));
