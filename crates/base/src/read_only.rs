@@ -5,14 +5,17 @@
 //! ```
 
 use crate::os::Vm;
-use crate::units::PAGE;
+use crate::units::{PageStart, PAGE, PAGE_START};
 use core::cell::UnsafeCell;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
 /// A value on pages of its own.
 #[repr(C, align(4096))]
-pub struct ReadOnly<T>(UnsafeCell<T>);
+pub struct ReadOnly<T> {
+    _page_start: PageStart,
+    value: UnsafeCell<T>,
+}
 
 static_assertions::const_assert_eq!(core::mem::align_of::<ReadOnly<u8>>(), PAGE);
 
@@ -22,7 +25,10 @@ unsafe impl<T: Sync> Sync for ReadOnly<T> {}
 impl<T> ReadOnly<T> {
     /// Not sealed yet.
     pub const fn new(value: T) -> ReadOnly<T> {
-        ReadOnly(UnsafeCell::new(value))
+        ReadOnly {
+            _page_start: [0; PAGE_START],
+            value: UnsafeCell::new(value),
+        }
     }
 
     /// Puts `value` in the old one's place.
@@ -31,7 +37,7 @@ impl<T> ReadOnly<T> {
     /// Nobody reads at the same time, or still holds what was lent, and the value is not sealed.
     pub unsafe fn set(&self, value: T) {
         // SAFETY: the caller guarantees that nobody reads the value, and that it is not read-only yet.
-        unsafe { *self.0.get() = value };
+        unsafe { *self.value.get() = value };
     }
 
     /// From now on a write to the value faults: whether the system could do that. For good.
@@ -48,6 +54,6 @@ impl<T> Deref for ReadOnly<T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: `set` demands that no other thread reads while it writes, so the value is not changing.
-        unsafe { &*self.0.get() }
+        unsafe { &*self.value.get() }
     }
 }

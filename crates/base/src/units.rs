@@ -37,6 +37,14 @@ pub const SPAN_MAX: usize = SPAN_PAGES * PAGE;
 pub const MIN_ALIGN: usize = 16;
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
+/// Bytes at the start of a page where nothing lies that fast paths read.
+///
+/// Programs write there: it is where their blocks of a page or more begin. A processor compares the lower 12 bits of
+/// addresses first, and takes a load for one that waits for an earlier store where those are the same ("4K aliasing", Intel
+/// 64 Optimization Reference Manual). Where such stores miss the caches, every free waited for them.
+pub const PAGE_START: usize = 2 * LINE;
+/// Fills the start of a page.
+pub type PageStart = [u8; PAGE_START];
 /// Pages that one word of a page bitmap describes.
 pub const WORD_PAGES: usize = 64;
 /// Pages in a group, the unit in which page bitmaps are kept. No run of pages crosses a group's end.

@@ -12,7 +12,7 @@ use crate::os::{self, calls, Hooks, Host, Linux};
 use crate::stats;
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use crate::tls::{local, mark_busy};
-use crate::units::PAGE;
+use crate::units::{PAGE, PAGE_START};
 use core::ffi::{c_int, c_void, CStr};
 use core::ptr;
 
@@ -27,6 +27,15 @@ pub static GLOBAL: Allocator<Linux> = Allocator::new(Linux::new(Hooks {
     background,
     fault,
 }));
+
+// It begins at a page, and what every free reads of a window lies apart from where a page begins.
+static_assertions::const_assert_eq!(core::mem::align_of::<Allocator<Linux>>(), PAGE);
+static_assertions::const_assert!(
+    core::mem::offset_of!(Allocator<Linux>, backend.pages.hot) % PAGE >= PAGE_START
+);
+static_assertions::const_assert!(
+    core::mem::offset_of!(Allocator<Linux>, backend.pages.beyond) % PAGE >= PAGE_START
+);
 
 /// Rounds of thread-specific-data destructors that the exit hook lets pass, so that the destructors of
 /// other keys still find the thread's own heap (POSIX: at least four rounds are run).

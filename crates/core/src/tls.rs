@@ -162,10 +162,14 @@ impl ThreadCache {
 
 /// A word on the stack of a slow path. Nobody else writes to it while the path is at work. So whoever finds another
 /// value there knows that the path was left (see `Allocator::is_interrupted`).
-pub struct Frame(UnsafeCell<MaybeUninit<u32>>);
+///
+/// Half of it says all. But a path that keeps nothing else on the stack makes the place by a push, and takes it off by a
+/// pop of the whole word. That load would wait for all stores before it, those of the program among them, if only a part
+/// of the word had been written to since: processors hand on what one store alone has written.
+pub struct Frame(UnsafeCell<MaybeUninit<u64>>);
 
 impl Frame {
-    /// What a path at work has written there.
+    /// What a path at work has written there, in the lower half.
     pub const AT_WORK: u32 = 0x51ab_51de;
 
     /// Of a path that is not at work.
@@ -188,7 +192,7 @@ impl Frame {
         unsafe {
             self.0
                 .get()
-                .write_volatile(MaybeUninit::new(Frame::AT_WORK))
+                .write_volatile(MaybeUninit::new(Frame::AT_WORK as u64))
         }
     }
 

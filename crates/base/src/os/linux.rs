@@ -12,6 +12,7 @@ use super::steady::Steady;
 use super::{Hold, Host, Huge, Limits, Moved, NextMalloc, Refusal, Vm, MAPPINGS};
 use crate::misuse::{Line, Misuse};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use crate::units::PAGE_START;
 use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::{Acquire, Release};
@@ -824,7 +825,7 @@ impl Host for Linux {
                 self.unmap(page, bytes);
                 return None;
             }
-            let mark = page.cast::<AtomicU32>().as_ref();
+            let mark = page.byte_add(PAGE_START).cast::<AtomicU32>().as_ref();
             mark.store(1, Relaxed);
             Some(mark)
         }

@@ -32,7 +32,7 @@ use crate::os::Os;
 use crate::slab::SlabPtr;
 use crate::sync::{xor_owned, AtomicU32, AtomicUsize};
 use crate::tls::{mark_alone, mark_busy, Busy, SlotCache, Thread, ThreadCache};
-use crate::units::{align_down, bit_of, pages_for, PAGE};
+use crate::units::{align_down, bit_of, pages_for, PageStart, PAGE, PAGE_START};
 use crate::units::{ADDRESSES, LOCAL_MAX, SMALL_MAX, SPAN_MAX};
 use background::Background;
 use core::ptr::{self, NonNull};
@@ -46,6 +46,7 @@ pub(crate) use resolve::{Live, Region, Target};
 /// What every start writes to comes first (see `heap::Backend`).
 #[repr(C)]
 pub struct Allocator<O: Os> {
+    _page_start: PageStart,
     stage: AtomicU32,
     start_lock: Mutex<()>,
     /// Non-zero when there may be some blocks in `put_off`.
@@ -121,6 +122,7 @@ impl<O: Os> Allocator<O> {
     pub const fn new(os: O) -> Allocator<O> {
         let mut locks = Registry::new();
         Allocator {
+            _page_start: [0; PAGE_START],
             backend: Backend::new(&mut locks, os),
             hard: Hardened::new(&mut locks),
             samples: Samples::new(&mut locks),

@@ -53,7 +53,7 @@ use crate::remote::{Overlap, Queue};
 use crate::slab::{List, Shape, SlabPtr, SlabTable, Stack, State, PARTIAL};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{SlotCache, ThreadCache};
-use crate::units::{SlabId, Slot, PAGE};
+use crate::units::{PageStart, SlabId, Slot, PAGE, PAGE_START};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -112,6 +112,8 @@ pub struct Backend<O: Os> {
     pub meta: Meta,
     /// What the user chose.
     pub options: Options,
+    /// The options end at a page.
+    _page_start: PageStart,
     /// Pages and slab headers.
     pub pages: Pages,
     /// Large blocks.
@@ -139,6 +141,7 @@ impl<O: Os> Backend<O> {
             os,
             options: Options::new(locks),
             meta: Meta::new(locks),
+            _page_start: [0; PAGE_START],
             pages: Pages::new(locks),
             large: Large::new(locks),
             profile: Profile::new(locks),
@@ -354,7 +357,7 @@ struct Class {
     spare: Cell<u32>,
     /// Full slabs that the heap owns all the same: others' frees waited when they became full, or it is an arena's.
     full: Stack,
-    /// Slabs with free slots, but the active one. First in, first out.
+    /// Slabs that wait for their turn, with free slots or used up (see `upper`). First in, first out.
     partial: List<PARTIAL>,
     /// Slabs with free slots some of whose pages were discarded: taken from when `partial` is empty.
     sparse: Stack,
@@ -364,11 +367,8 @@ struct Class {
 /// for the queue, and for what visitors read (see `visit`).
 #[repr(C, align(128))]
 pub struct Heap {
-    /// The owner word. 0 means no thread's.
-    me: AtomicOwner,
+    // What slow paths alone use lies at the start of the page (see `PAGE_START`).
     generation: Cell<u64>,
-    /// Slabs with remote frees to collect.
-    queue: Queue,
     /// The next unused heap.
     next: Cell<Option<HeapId>>,
     index: Cell<u32>,
@@ -382,6 +382,24 @@ pub struct Heap {
     watched: AtomicU64,
     /// The value of that word.
     watched_value: AtomicU32,
+    /// The count of slots at which the next block is sampled. 0 means not chosen yet.
+    sample_at: Cell<u32>,
+    /// How often the rate of sampling had changed when `slots` began to count.
+    rate_changes: Cell<u32>,
+    /// Shared slabs that this heap's thread filled up.
+    filled_shared: Cell<u32>,
+    /// Bytes of slabs, and of large blocks, that the thread returned to the process and did not take again.
+    returned: [Cell<usize>; 2],
+    /// When what lay unused was last looked for. Others read it.
+    last_decay: AtomicU64,
+    /// What the search for holes has learnt, and where it stopped.
+    holes: holes::Search,
+    /// Address, number and size of a slot that was found freed twice and mended. Address 0: none.
+    twice: [Cell<usize>; 3],
+    /// The owner word. 0 means no thread's.
+    me: AtomicOwner,
+    /// Slabs with remote frees to collect.
+    queue: Queue,
     /// Used under a lock by any thread, and not by one: its slabs never change hands (see `arenas`).
     arena: Cell<bool>,
     /// Whether it is used under a lock that is held over no system call.
@@ -411,17 +429,11 @@ pub struct Heap {
     profiling: Profiling,
     /// Slots cached, and sampled blocks, as far as they are not accounted for by `is_due`.
     slots: Cell<u32>,
-    /// The count of slots at which the next block is sampled. 0 means not chosen yet.
-    sample_at: Cell<u32>,
-    /// How often the rate of sampling had changed when `slots` began to count.
-    rate_changes: Cell<u32>,
     /// Bytes by which live slots became more, or fewer, and that were not yet added to the counters.
     live: Cell<i64>,
     /// Keeps the lists to one thread: the heap's own, or a visitor.
     door: Door,
     ticks: Cell<u32>,
-    /// Shared slabs that this heap's thread filled up.
-    filled_shared: Cell<u32>,
     /// Set where a visitor found the thread at work: it is to give back all that it keeps.
     asked: AtomicU32,
     /// Set for the next refill to come the long way, which asks whether it is to be sampled.
@@ -430,14 +442,6 @@ pub struct Heap {
     lacks_choice: Cell<bool>,
     /// Pages released since the active slabs were last looked at.
     released: Cell<usize>,
-    /// Bytes of slabs, and of large blocks, that the thread returned to the process and did not take again.
-    returned: [Cell<usize>; 2],
-    /// When what lay unused was last looked for. Others read it.
-    last_decay: AtomicU64,
-    /// What the search for holes has learnt, and where it stopped.
-    holes: holes::Search,
-    /// Address, number and size of a slot that was found freed twice and mended. Address 0: none.
-    twice: [Cell<usize>; 3],
     caches: [SlotCache; UPPER_CLASSES],
     /// The first page ends after those of up to 8 KiB. What lies after it is written to only for larger slots, when spans
     /// are freed, when a realloc moves a block that shrinks, and when another thread claims a full slab. So the heap of a
@@ -455,6 +459,7 @@ pub struct Heap {
 }
 
 static_assertions::const_assert!(core::mem::size_of::<Heap>() <= HEAP_BYTES);
+static_assertions::const_assert!(core::mem::offset_of!(Heap, me) >= PAGE_START);
 static_assertions::const_assert!(
     core::mem::offset_of!(Heap, classes) + MANY_CLASSES * core::mem::size_of::<Class>() <= PAGE
 );
