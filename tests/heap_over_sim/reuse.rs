@@ -1,6 +1,7 @@
 //! The order in which freed slots are used again, and when a slab is carved.
 
 use super::*;
+use slabside_core::slab::State;
 
 /// A slot freed last is not handed out next: dangling pointers find their old contents for longer, and
 /// other words of the slab are warm in nobody's mind.
@@ -76,6 +77,129 @@ fn after_a_round_a_slab_with_little_left_gives_way_to_one_with_far_more() {
     assert!(gives_way(64, 128));
     assert!(!gives_way(10, 19), "hardly more wait");
     assert!(!gives_way(65, 200), "more than a quarter is left");
+}
+
+/// A slab of large slots that is used up while another one waits keeps its place in the sweep, so that the frees that it
+/// gathers need no event each. One that is still full at its turn is whose who frees into it first, unless it is the
+/// first such one.
+#[test]
+fn a_slab_of_large_slots_gathers_frees_until_its_turn() {
+    const SIZE: usize = 12 << 10;
+    let heap = Heap::new();
+    let slabs: Vec<_> = (0..6).map(|_| heap.take_slab(0, SIZE)).collect();
+    let slab = |order: usize| heap.slab(slabs[order][0]);
+    let is_open = |order| slab(order).owner.load(Relaxed).is_full();
+    assert_eq!(slab(5).state(), State::Active);
+    assert!(
+        (0..5).all(is_open),
+        "no other one waited when they were used up"
+    );
+    // Three wait. As each is used up, it waits again.
+    (0..3).for_each(|order| heap.give(0, slabs[order][0]));
+    for blocks in &slabs[..3] {
+        assert_eq!(heap.take(0, SIZE), blocks[0]);
+        heap.is_sound();
+    }
+    for order in [0, 1, 5] {
+        assert_eq!(
+            (slab(order).state(), slab(order).count_free()),
+            (State::Partial, 0)
+        );
+        assert!(!is_open(order));
+    }
+    // What is freed now in the one that waits longest comes first.
+    for order in [5, 1] {
+        heap.give(0, slabs[order][1]);
+        heap.is_sound();
+    }
+    assert_eq!(heap.take(0, SIZE), slabs[5][1]);
+    // Slab 0 is still full at its turn, and is spared: the next one has a free slot.
+    assert_eq!(heap.take(0, SIZE), slabs[1][1]);
+    assert_eq!(slab(0).state(), State::Partial);
+    heap.is_sound();
+    // All that wait are full by now: none of them keeps a new slab from being made, and another thread's free gets one.
+    let carved = heap.stats().slabs;
+    heap.take(0, SIZE);
+    assert_eq!(heap.stats().slabs, carved + 1);
+    assert!((0..6).all(is_open));
+    heap.give(1, slabs[0][1]);
+    assert_eq!(slab(0).owner.load(Relaxed), heap.threads[1].me.get());
+    heap.is_sound();
+    for (order, blocks) in slabs.iter().enumerate() {
+        let live = blocks.iter().skip(if order == 0 { 2 } else { 0 });
+        live.for_each(|&block| heap.give(0, block));
+    }
+    heap.give(0, slabs[0][0]);
+    heap.is_sound();
+}
+
+/// Another thread's frees into a slab that waits and is full are collected, and serve before a slab is carved.
+#[test]
+fn a_full_slab_that_waits_gets_what_others_free() {
+    const SIZE: usize = 12 << 10;
+    let heap = Heap::new();
+    let slabs: Vec<_> = (0..3).map(|_| heap.take_slab(0, SIZE)).collect();
+    heap.give(0, slabs[0][0]);
+    heap.take(0, SIZE);
+    let waits = heap.slab(slabs[2][0]);
+    assert_eq!((waits.state(), waits.count_free()), (State::Partial, 0));
+    heap.give_all(1, &slabs[2][..2]);
+    assert!(waits.owner.load(Relaxed).is_of(heap.threads[0].me.get()));
+    let carved = heap.stats().slabs;
+    let again = heap.take_many(0, SIZE, 2);
+    assert_eq!(again, slabs[2][..2]);
+    assert_eq!(heap.stats().slabs, carved);
+    heap.is_sound();
+    // Its thread ends while it is full and waits again: whoever frees into it first gets it.
+    heap.give(0, slabs[0][0]);
+    heap.take(0, SIZE);
+    heap.exit(0);
+    assert!(waits.owner.load(Relaxed).is_full());
+    heap.give_all(1, &slabs[2]);
+    heap.is_sound();
+}
+
+/// Of a class of many slabs none waits that is used up: its thread may sleep from then on, and what others free into it is
+/// theirs, or goes back.
+#[test]
+fn used_up_slabs_of_a_thread_that_sleeps_are_whose_who_frees_into_them() {
+    const SIZE: usize = 12 << 10;
+    let heap = Heap::new();
+    let mut slabs: Vec<_> = (0..100).map(|_| heap.take_slab(0, SIZE)).collect();
+    for blocks in &mut slabs {
+        heap.give(0, blocks.remove(0));
+    }
+    let again = heap.take_many(0, SIZE, slabs.len());
+    heap.is_sound();
+    heap.give_all(1, &again);
+    slabs.iter().for_each(|blocks| heap.give_all(1, blocks));
+    assert!(heap.stats().slabs <= 2, "{:?}", heap.stats());
+    heap.is_sound();
+}
+
+/// What others freed serves before a slab is made, also where a slab that is still full comes before theirs.
+#[test]
+fn what_others_freed_serves_before_a_slab_is_made_behind_a_full_one() {
+    for size in [12 << 10, 30 << 10] {
+        let heap = Heap::new();
+        let slabs: Vec<_> = (0..4).map(|_| heap.take_slab(0, size)).collect();
+        // Slabs 3 and 0 wait, and are full.
+        (0..2).for_each(|order| heap.give(0, slabs[order][0]));
+        (0..2).for_each(|order| assert_eq!(heap.take(0, size), slabs[order][0]));
+        for order in [3, 0] {
+            let waits = heap.slab(slabs[order][0]);
+            assert_eq!((waits.state(), waits.count_free()), (State::Partial, 0));
+        }
+        // The active one goes back.
+        heap.give_all(0, &slabs[1]);
+        heap.allocator.reclaim(&heap.threads[0]);
+        heap.is_sound();
+        heap.give(1, slabs[0][1]);
+        let carved = heap.stats().slabs;
+        assert_eq!(heap.take(0, size), slabs[0][1]);
+        assert_eq!(heap.stats().slabs, carved);
+        heap.is_sound();
+    }
 }
 
 /// Slabs that hold any free slot are used before a new one is carved.

@@ -103,7 +103,8 @@ pub enum State {
     Unlisted = 1,
     /// The slab that its class takes slots from.
     Active = 2,
-    /// Some free slots: it waits for its turn to be taken from.
+    /// Some free slots: it waits for its turn to be taken from. One of slots above 1 KiB may wait since it was used up, and
+    /// have none yet.
     Partial = 3,
     /// As `Partial`, but taken from when no partial slab is left: some of its pages were discarded, or many of its slots
     /// were free when the heap grew.

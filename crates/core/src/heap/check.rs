@@ -1,5 +1,6 @@
 //! Checking that a heap's lists, states and counts of frees left agree.
 
+use super::thin::frees_until_event;
 use super::{place, HeapRef};
 use crate::class::ClassId;
 use crate::os::Os;
@@ -78,6 +79,10 @@ impl<O: Os> HeapRef<'_, O> {
         let placed = match slab.state() {
             State::Active => true,
             State::Sparse => place(slab, free) == (State::Partial, slab.frees_left.get()),
+            // One of slots above 1 KiB waits for its turn since it was used up.
+            State::Partial if free == 0 && class.upper().is_some() => {
+                frees_until_event(slab, slots, slots) == slab.frees_left.get()
+            }
             state => place(slab, free) == (state, slab.frees_left.get()),
         };
         tail || !ours || !placed || slab.class() != class || self.is_forgotten(slab)

@@ -76,7 +76,7 @@ pub enum NextWord {
 impl Class {
     /// The slab whose turn it is. Notes whether it was nearly full.
     #[inline(always)]
-    fn next_partial(&self, table: SlabTable) -> Option<SlabPtr> {
+    pub(super) fn next_partial(&self, table: SlabTable) -> Option<SlabPtr> {
         let slab = self.partial.first(table)?;
         self.leave_queue(table, slab);
         self.note_fill(self.is_nearly_full(slab));
@@ -101,7 +101,13 @@ impl Class {
         class: ClassId,
         next: SlabPtr,
     ) -> bool {
-        self.may_leave(backend, class, next) && self.spare_for(next) < SPARE_SLOTS
+        self.may_leave(backend, class, next) && self.has_no_spare(next)
+    }
+
+    /// Whether no new slab is to be made although `next`, whose turn it is, has free slots.
+    #[inline(always)]
+    pub(super) fn has_no_spare(&self, next: SlabPtr) -> bool {
+        self.spare_for(next) < SPARE_SLOTS
     }
 
     /// As [`Class::may_change`], as far as other threads are concerned.
@@ -217,7 +223,8 @@ impl<O: Os> HeapRef<'_, O> {
             return None;
         }
         self.ticks.set(self.ticks.get().wrapping_add(1));
-        let next = self.change(this, slab, frees_left)?;
+        self.fill_up_active(this, slab, frees_left);
+        let next = this.next_partial(self.table())?;
         self.begin_round(this, next, class, cache)
     }
 
@@ -278,7 +285,7 @@ impl<O: Os> HeapRef<'_, O> {
     /// `slab`, the active one of the class `this`, of whose slots `free` are free, waits for its turn again. Its
     /// `frees_left` was `before` when they were counted.
     #[inline(always)]
-    fn put_off(self, this: &Class, slab: SlabPtr, free: usize, before: i32) {
+    pub(super) fn put_off(self, this: &Class, slab: SlabPtr, free: usize, before: i32) {
         this.active.set(SlabId::NONE);
         self.account(slab, free);
         let slots = slab.slots();
@@ -340,12 +347,11 @@ impl<O: Os> HeapRef<'_, O> {
         Some(self.fill_cache(slab, cache, word, bits, size))
     }
 
-    /// `slab`, the active one of the class `this`, is used up: the one whose turn is next is to become active instead.
+    /// As [`HeapRef::fill_up`], of `slab`, the active one of the class `this`, which has none then.
     #[inline(always)]
-    pub(super) fn change(self, this: &Class, slab: SlabPtr, frees_left: i32) -> Option<SlabPtr> {
+    pub(super) fn fill_up_active(self, this: &Class, slab: SlabPtr, frees_left: i32) {
         this.active.set(SlabId::NONE);
         self.fill_up(slab, frees_left);
-        this.next_partial(self.table())
     }
 
     /// Takes the lowest of the free slots `bits`, which were counted, and puts the others into the cache. In this order:
@@ -424,8 +430,7 @@ impl<O: Os> HeapRef<'_, O> {
         if slab.next_word(0).is_some() {
             return Ok(false);
         }
-        this.active.set(SlabId::NONE);
-        self.fill_up(slab, frees_left);
+        self.fill_up_active(this, slab, frees_left);
         Ok(true)
     }
 
@@ -489,10 +494,13 @@ impl<O: Os> HeapRef<'_, O> {
         let table = self.table();
         this.shared.set(false);
         let lean = |next: SlabPtr| live_of_waiting(next) > next.slots() - next.slots() / 8;
-        let waits = |next: SlabPtr| lean(next) || remote::is_queued(next);
+        // One of fewer than eight slots is never lean.
+        let is_full = |next: SlabPtr| live_of_waiting(next) == next.slots();
+        let waits = |next: SlabPtr| lean(next) || is_full(next) || remote::is_queued(next);
         if !self.queue.is_empty() && this.partial.first(table).is_none_or(waits) {
             self.drain_for_request()?;
         }
+        self.fill_up_waiting(class);
         if this.partial.first(table).is_none_or(lean) && !self.arena.get() {
             if let Some(slab) = self.adopt(class)? {
                 return Ok(Some(slab));

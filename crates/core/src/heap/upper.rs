@@ -1,7 +1,7 @@
 //! The classes above 1 KiB, whose caches lie in the heap and whose slabs have one bitmap word.
 //!
-//! A slab has four slots at first, two above 8 KiB, and 64 at most, so its word is cached often: what
-//! [`HeapRef::refill_upper`] does for it has no loop.
+//! A slab has four slots at first, two above 8 KiB, and 64 at most, so its word is cached often: [`HeapRef::refill_upper`]
+//! looks up each thing once.
 
 use super::{Class, Heap, HeapRef};
 use crate::arch;
@@ -10,9 +10,13 @@ use crate::os::Os;
 use crate::slab::{SlabPtr, State, FIRST_FILL};
 use crate::sync::{unlinked, Ordering::Relaxed, Ordering::SeqCst};
 use crate::tls::{Busy, SlotCache};
-use crate::units::{SlabId, WORD_SLOTS};
+use crate::units::WORD_SLOTS;
 use core::ptr::NonNull;
 use core::sync::atomic::compiler_fence;
+
+/// The slabs of a class of which used-up ones wait. Those of a thread that sleeps are kept from whoever frees into them, and
+/// so is their memory from the system: 3 MiB of a class at most.
+const WAITING_MOST: u32 = 24;
 
 const _: () = {
     let mut index = LOCAL_CLASSES;
@@ -44,9 +48,7 @@ impl<O: Os> HeapRef<'_, O> {
         // No slab is header 0, which has no slots.
         let active = class.active.get();
         let slab = table.get(active);
-        let frees_left = slab.frees_left.get();
-        compiler_fence(SeqCst); // before the bits are read
-        let bits = free_bits(slab);
+        let (frees_left, bits) = frees_left_and_bits(slab);
         if bits != 0 {
             self.count_bits(slab, bits)?;
             // Of blocks that are freed at once all are free: their addresses need not wait for the bitmap word.
@@ -60,22 +62,14 @@ impl<O: Os> HeapRef<'_, O> {
             return None;
         }
         let _inside = self.come_in(busy)?;
-        let next = class.partial.first(table)?;
         // What the spare slots of a class depend on is not noted here.
-        if !class.has_few(upper)
-            || !class.may_leave(self.backend, upper.class(), next)
-            || self.is_profiled()
-        {
+        if !class.has_few(upper) || self.is_profiled() {
             return None;
         }
-        let bits = free_bits(next);
-        if bits == 0 {
-            return None;
-        }
+        let (next, bits) = self.find_next(class, upper)?;
         self.count_bits(next, bits)?;
-        class.active.set(SlabId::NONE);
-        self.fill_up(slab, frees_left);
-        class.leave_queue(self.table(), next);
+        class.leave_queue(table, next);
+        self.end_turn(class, slab, frees_left);
         next.set_state(State::Active);
         self.count_no_frees(next);
         // The cursor of a class of one word stays at that.
@@ -109,25 +103,82 @@ impl<O: Os> HeapRef<'_, O> {
         );
         cache.hide();
         let slab = self.active(upper.class())?;
-        let frees_left = slab.frees_left.get();
-        compiler_fence(SeqCst); // before the bits are read
-        let (mut from, mut bits) = (slab, free_bits(slab));
+        let (frees_left, mut bits) = frees_left_and_bits(slab);
+        let mut from = slab;
         let _inside;
         if bits == 0 {
             _inside = self.come_in(busy)?;
-            from = class.partial.first(table)?;
-            if !class.may_change(self.backend, upper.class(), from) {
+            (from, bits) = self.find_next(class, upper)?;
+            if !class.has_no_spare(from) {
                 return None;
             }
-            self.change(class, slab, frees_left)?;
+            let _ = class.next_partial(table);
+            self.end_turn(class, slab, frees_left);
             self.activate_in(class, from, 1);
-            bits = free_bits(from);
         }
         if bits == 0 || from.first_remote_word().load(Relaxed) & bits != 0 {
             return None;
         }
         self.ticks.set(self.ticks.get().wrapping_add(1));
         self.check_out(from, cache, 0, bits)
+    }
+
+    /// The slab of the class that has free slots, and these, and whose turn is next: it is the first in the queue then. Of
+    /// those before it that are still full the first waits for another turn, since it will most often have gathered some
+    /// by then, and the others are whose who frees into them first. `None` where there is none, or more is to be looked at.
+    #[inline(always)]
+    fn find_next(self, class: &Class, upper: UpperClass) -> Option<(SlabPtr, u64)> {
+        let mut spared = false;
+        loop {
+            let next = class.partial.first(self.table())?;
+            if !class.may_leave(self.backend, upper.class(), next) {
+                return None;
+            }
+            let (frees_left, bits) = frees_left_and_bits(next);
+            if bits != 0 {
+                return Some((next, bits));
+            }
+            spared = self.pass_full(class, next, frees_left, spared);
+        }
+    }
+
+    /// `slab`, the active one of `class`, had no free slot after its `frees_left` was read, and another one waited. It waits
+    /// for its turn again where the class has few slabs, and is whose who frees into it first otherwise.
+    #[inline(always)]
+    fn end_turn(self, class: &Class, slab: SlabPtr, frees_left: i32) {
+        match class.owned.get() <= WAITING_MOST {
+            true => self.put_off(class, slab, 0, frees_left),
+            false => self.fill_up_active(class, slab, frees_left),
+        }
+    }
+
+    /// Lets `next`, the first in the queue of `class`, which was full after its `frees_left` was read, wait for another
+    /// turn, unless one was `spared` before, or no other waits. Returns whether one was.
+    #[inline(never)]
+    fn pass_full(self, class: &Class, next: SlabPtr, frees_left: i32, spared: bool) -> bool {
+        class.leave_queue(self.table(), next);
+        let spares = !spared && !class.partial.is_empty();
+        match spares {
+            true => class.partial.push_back(next),
+            false => self.fill_up(next, frees_left),
+        }
+        spared || spares
+    }
+
+    /// Whoever frees first into the slabs of `class` that wait in front and are still full gets them: what is next in the
+    /// queue has a free slot.
+    pub(super) fn fill_up_waiting(self, class: ClassId) {
+        if class.index() < LOCAL_CLASSES {
+            return;
+        }
+        let this = &self.classes[class.index()];
+        while let Some(next) = this.partial.first(self.table()) {
+            let (frees_left, bits) = frees_left_and_bits(next);
+            if bits != 0 {
+                return;
+            }
+            self.pass_full(this, next, frees_left, true);
+        }
     }
 
     /// The class `upper`.
@@ -157,6 +208,15 @@ fn all_slots(slab: SlabPtr) -> u64 {
 #[inline(always)]
 fn free_bits(slab: SlabPtr) -> u64 {
     slab.first_free_word().load(Relaxed) & all_slots(slab)
+}
+
+/// The `frees_left` of a slab of one bitmap word, and then its free slots: a signal handler that frees in between changes the
+/// first.
+#[inline(always)]
+fn frees_left_and_bits(slab: SlabPtr) -> (i32, u64) {
+    let frees_left = slab.frees_left.get();
+    compiler_fence(SeqCst); // before the bits are read
+    (frees_left, free_bits(slab))
 }
 
 /// The lowest `count` bits, from 1 to 64.
