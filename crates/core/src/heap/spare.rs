@@ -115,7 +115,7 @@ impl Class {
 pub(super) fn is_nearly_full(slab: SlabPtr, part: usize) -> bool {
     let slots = slab.slots();
     if slots < 2 * LEAST_PART {
-        return false; // since one slot at least is free: full ones are passed before
+        return false; // since one slot at least is free, but where an aligned request took a full slab
     }
     let free = slots.wrapping_sub(live_of_waiting(slab));
     is_less(free, slots, part)
