@@ -143,7 +143,7 @@ void *slabside_new_aligned(size_t size, size_t align);
 struct slabside_stats {
     size_t handed_out;  /* bytes handed out so far, in slot sizes */
     size_t live;        /* bytes in live slots, spans and large blocks */
-    size_t peak;        /* highest value of live */
+    size_t peak;        /* highest value of live, with what waits in a quarantine */
     size_t break_bytes; /* bytes by which the break is moved now */
     size_t break_peak;  /* highest value of break_bytes */
     size_t break_moves; /* times the break was moved, up or down */
@@ -159,6 +159,8 @@ struct slabside_stats {
     size_t idle_spans;  /* free spans kept for reuse */
     size_t idle_pages;  /* free pages that may be resident */
     size_t idle_large;  /* freed large blocks kept for reuse */
+    /* In hardened mode: bytes of blocks that the program has freed, and that wait in a quarantine. */
+    size_t quarantine;
 };
 /* Fills *out. A walk over all slabs makes `live` and the idle fields exact. */
 void slabside_stats(struct slabside_stats *out);

@@ -314,6 +314,7 @@ fn freed_blocks_are_cleared_and_wait() {
     for options in ["quarantine:64k", "zero,quarantine:64k"] {
         holds("large_blocks_leave_the_quarantine_alone", options);
     }
+    passes_under("quarantine:64m", "hardened/figures.c", &[]);
 }
 
 #[test]

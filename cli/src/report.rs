@@ -99,9 +99,12 @@ struct AtEnd {
     idle_large: u64,
     /// Pages of slabs in use that were discarded: they take no memory.
     holes: u64,
-    /// What was resident, the program's own among it. Of the heap it is what is live, the metadata, and what is idle.
+    /// Blocks that the program has freed and that wait in a quarantine.
+    quarantine: u64,
+    /// What was resident, the program's own among it. Of the heap it is what is live, the metadata, and what is idle or in
+    /// a quarantine.
     resident: u64,
-    /// Which part of the bytes in slabs and spans no block has, from 0 to 1.
+    /// Which part of the bytes in slabs and spans is idle, from 0 to 1.
     fragmentation: f64,
 }
 
@@ -154,9 +157,10 @@ impl Heap {
 
 impl AtEnd {
     fn read(counters: &Counters) -> AtEnd {
-        let live = in_slabs(counters);
+        let quarantine = value(&counters.quarantine);
+        let used = in_slabs(counters) + quarantine;
         let idle = value(&counters.idle_slots) + value(&counters.idle_spans);
-        let part = idle as f64 / (live + idle).max(1) as f64;
+        let part = idle as f64 / (used + idle).max(1) as f64;
         AtEnd {
             live_spans: value(&counters.live_spans),
             live_in_spans: value(&counters.live_of[SPAN.index()]),
@@ -166,6 +170,7 @@ impl AtEnd {
             idle_pages: value(&counters.idle_pages),
             idle_large: value(&counters.idle_large),
             holes: value(&counters.holes),
+            quarantine,
             resident: value(&counters.resident_at_end),
             fragmentation: (part * 10_000.0).round() / 10_000.0,
         }
@@ -375,6 +380,9 @@ fn figures(heap: &Heap, resident: Option<u64>) -> Table {
         bytes(&mut table, "idle pages", Some(end.idle_pages));
         bytes(&mut table, "idle large blocks", Some(end.idle_large));
         bytes(&mut table, "holes, not resident", Some(end.holes));
+        if end.quarantine > 0 {
+            bytes(&mut table, "in a quarantine", Some(end.quarantine));
+        }
         bytes(&mut table, "resident at the end", Some(end.resident));
         let percent = format!("{:.1} %", end.fragmentation * 100.0);
         table.add_row([Cell::new("fragmentation"), right(percent)]);
@@ -476,6 +484,7 @@ mod tests {
             idle_pages: zero(),
             idle_large: zero(),
             holes: AtomicU64::new(8192),
+            quarantine: zero(),
             resident_at_end: AtomicU64::new(3_000_000),
             parent: AtomicU32::new(7),
             started: zero(),

@@ -123,9 +123,7 @@ impl Told {
 
     fn expect_in(&self, source: &dyn Source, heap: &Heap, exact: bool) {
         let figures = Figures::of(source, heap);
-        // The allocator counts what is in a quarantine with what is live.
-        let small = figures.allocated - figures.large + figures.quarantined;
-        assert_eq!(small, self.small);
+        assert_eq!(figures.allocated - figures.large, self.small);
         assert_eq!(figures.large, self.large);
         let mut live = BTreeMap::new();
         heap.each_live(|span, _| assert!(live.insert(span.start, span.bytes()).is_none()));

@@ -77,6 +77,33 @@ fn what_lives_is_told_by_class() {
     }
 }
 
+/// A block that the program has freed and that waits in a quarantine is not live.
+#[test]
+fn what_waits_in_a_quarantine_is_not_live() {
+    let program = compile("hardened/figures.c", &[]);
+    let program = program.to_str().expect("UTF-8");
+    let with = |options: &str| {
+        let options = format!("SLABSIDE_OPTIONS={options}");
+        run(&["--json"], &["env", &options, program])
+    };
+    let output = with("quarantine:64m");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    let report: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    let heap = &report["heap"];
+    let bytes = |value: &Value| value.as_u64().expect("bytes");
+    let waiting = bytes(&heap["at_end"]["quarantine"]);
+    assert_eq!(waiting.to_string(), printed.trim());
+    assert!(
+        waiting > 3 << 20 && bytes(&heap["live"]) < 1 << 20,
+        "{heap}"
+    );
+    assert!(bytes(&heap["peak"]) >= waiting);
+    let of_5120 = |class: &&Value| class["size"] == 5120;
+    let classes = heap["slabs"].as_array().expect("classes");
+    let class = classes.iter().find(of_5120).expect("the blocks' class");
+    assert_eq!(class["live"], 0);
+}
+
 /// A record for each process: those of programs that end, that fork, that become another program, and that are killed.
 #[test]
 fn each_process_of_a_tree_has_a_record() {

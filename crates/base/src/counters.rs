@@ -11,7 +11,7 @@ use static_assertions::const_assert;
 /// First word of a page of counters: "slabsctr" in little-endian letters.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"slabsctr");
 /// Version of the layout of [`Counters`].
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Where the counters begin within their page, in bytes. The region's header stands before them.
 pub const OFFSET: usize = 1024;
 /// First word of a file in which each process that opens it takes a page of its own: "slabseac".
@@ -77,6 +77,8 @@ pub struct Counters {
     pub idle_large: AtomicU64,
     /// Bytes of pages of slabs in use that were discarded: they take no memory.
     pub holes: AtomicU64,
+    /// Bytes of slots and spans that wait in a quarantine.
+    pub quarantine: AtomicU64,
     /// Bytes resident (`VmRSS`), the program's own among them.
     pub resident_at_end: AtomicU64,
     /// Where each process has a page: the process that started this one.

@@ -313,6 +313,7 @@ pub fn finish() {
         (&counters.idle_pages, figures.idle_pages),
         (&counters.idle_large, figures.idle_large),
         (&counters.holes, figures.holes),
+        (&counters.quarantine, figures.quarantine),
     ] {
         counter.store(value as u64, Relaxed);
     }
@@ -384,6 +385,7 @@ extern "C" fn write_figures() {
         ("bytes idle in spans", figures.idle_spans),
         ("bytes idle in pages", figures.idle_pages),
         ("bytes idle in large blocks", figures.idle_large),
+        ("bytes in a quarantine", figures.quarantine),
         ("slabs", figures.slabs),
         ("spans", figures.spans),
         ("large blocks", figures.large),

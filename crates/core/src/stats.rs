@@ -3,7 +3,6 @@
 use crate::allocator::{Allocator, Target};
 use crate::class::CLASSES;
 use crate::counters;
-use crate::heap::Backend;
 use crate::misuse::Call;
 use crate::occupancy::Occupancy;
 use crate::os::Os;
@@ -20,7 +19,7 @@ pub struct Stats {
     pub handed_out: usize,
     /// Bytes in live slots, spans and large blocks.
     pub live: usize,
-    /// Highest value of `live` that slow paths saw.
+    /// Highest value of `live` that slow paths saw, with what waits in a quarantine.
     pub peak: usize,
     /// Bytes by which the break is moved now.
     pub break_bytes: usize,
@@ -50,6 +49,8 @@ pub struct Stats {
     pub idle_pages: usize,
     /// Bytes of freed large blocks kept for reuse.
     pub idle_large: usize,
+    /// Bytes of slots and spans that the program has freed and that wait in a quarantine (hardened mode).
+    pub quarantine: usize,
 }
 
 /// The figures of `allocator`. Other threads may be at work: then `live` is a moment's mixture.
@@ -70,7 +71,7 @@ fn count<O: Os>(allocator: &Allocator<O>) -> Stats {
     Stats {
         handed_out: counters::read(&counters.handed_out),
         live,
-        peak: counters::read(&counters.peak).max(live),
+        peak: counters::read(&counters.peak).max(live + in_slabs.quarantine),
         break_bytes: counters::read(&counters.break_bytes),
         break_peak: counters::read(&counters.break_peak),
         break_moves: counters::read(&counters.break_moves),
@@ -84,23 +85,45 @@ fn count<O: Os>(allocator: &Allocator<O>) -> Stats {
     }
 }
 
+/// How many slots of a slab are what to the program.
+struct Slots {
+    live: usize,
+    /// Freed, and not free yet.
+    quarantined: usize,
+    free: usize,
+}
+
+/// The slots of `slab`, counted.
+fn slots_of<O: Os>(allocator: &Allocator<O>, slab: SlabPtr) -> Slots {
+    let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
+    let used = slab.slots() - free;
+    // Other threads may be at work, so more may be quarantined by then than were used.
+    let quarantined = allocator.hard.quarantined(slab).count().min(used);
+    Slots {
+        live: used - quarantined,
+        quarantined,
+        free,
+    }
+}
+
 /// What a walk over the bitmaps finds: bytes in live slots and spans, what is free, and how many slabs and spans
 /// there are.
 fn in_slabs<O: Os>(allocator: &Allocator<O>) -> Stats {
     let mut stats = Stats::default();
     allocator.backend.pages.each_slab(|slab| {
-        let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
-        stats.live += (slab.slots() - free) * slab.size();
+        let slots = slots_of(allocator, slab);
+        stats.live += slots.live * slab.size();
+        stats.quarantine += slots.quarantined * slab.size();
         let holes = hole_bytes(slab);
+        let idle = (slots.free * slab.size()).saturating_sub(holes);
+        stats.holes += holes;
         if slab.is_span() {
             stats.spans += 1;
-            stats.holes += holes;
-            stats.idle_spans += (free * slab.size()).saturating_sub(holes);
-            return;
+            stats.idle_spans += idle;
+        } else {
+            stats.slabs += 1;
+            stats.idle_slots += idle;
         }
-        stats.slabs += 1;
-        stats.holes += holes;
-        stats.idle_slots += (free * slab.size()).saturating_sub(holes);
     });
     stats
 }
@@ -128,8 +151,7 @@ pub fn live_by_class<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> L
             return;
         }
         allocator.backend.pages.each_slab(|slab| {
-            let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
-            let slots = slab.slots() - free;
+            let slots = slots_of(allocator, slab).live;
             live.bytes[slab.class().index().min(CLASSES)] += slots * slab.size();
             live.spans += usize::from(slab.is_span()) * slots;
         });
@@ -159,6 +181,8 @@ pub struct Census {
     pub top: usize,
     /// Bytes in live slots and spans.
     pub live: usize,
+    /// Bytes in slots and spans that wait in a quarantine.
+    pub quarantine: usize,
     /// Free slots by size class, in slabs in use.
     pub free_slots: [usize; CLASSES],
     /// Their bytes, but for those of pages that were discarded.
@@ -173,7 +197,7 @@ pub struct Census {
     pub large: usize,
     /// Their bytes.
     pub large_bytes: usize,
-    /// The most bytes that were ever live, large blocks among them.
+    /// The most bytes that were ever live or in a quarantine, large blocks among them.
     pub peak: usize,
 }
 
@@ -184,6 +208,7 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
         held_most: 0,
         top: 0,
         live: 0,
+        quarantine: 0,
         free_slots: [0; CLASSES],
         free_slot_bytes: 0,
         free_spans: 0,
@@ -195,18 +220,24 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
     };
     allocator.look(thread, || {
         if allocator.is_started() {
-            census.take(&allocator.backend);
+            census.take(allocator);
         }
     });
     census
 }
 
 impl Census {
-    /// Counts what the heaps of `backend` hold.
-    fn take<O: Os>(&mut self, backend: &Backend<O>) {
+    /// Counts what the heaps of `allocator` hold.
+    fn take<O: Os>(&mut self, allocator: &Allocator<O>) {
+        let backend = &allocator.backend;
         backend.pages.each_slab(|slab| {
-            let free = (slab.count_free() + slab.count_remote()).min(slab.slots());
-            self.live += (slab.slots() - free) * slab.size();
+            let Slots {
+                live,
+                quarantined,
+                free,
+            } = slots_of(allocator, slab);
+            self.live += live * slab.size();
+            self.quarantine += quarantined * slab.size();
             if slab.is_span() {
                 self.free_spans += free;
                 self.free_span_bytes += free * slab.size();
@@ -223,7 +254,7 @@ impl Census {
         self.held_most = self.held + moved_most.saturating_sub(moved);
         (self.large_bytes, self.large) = backend.large.live();
         // What was seen to be live is not to be forgotten by the next census.
-        let live = self.live + self.large_bytes;
+        let live = self.live + self.quarantine + self.large_bytes;
         self.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
     }
 }

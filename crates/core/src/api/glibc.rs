@@ -190,6 +190,7 @@ pub fn malloc_stats() {
         ("idle in pages    = ", now.idle_pages),
         ("idle in mmaps    = ", now.idle_large),
         ("holes            = ", now.holes),
+        ("quarantine       = ", now.quarantine),
         ("metadata         = ", now.metadata),
     ];
     for (name, figure) in rows {

@@ -202,12 +202,20 @@ impl Hardened {
         self.held.shrink(os, 0)
     }
 
+    /// The slots of `slab` that the program has freed and that are not free yet: none where the mode is off. One in which a
+    /// misuse was found, and that nobody gets again, is among them. Other threads may be at work: then it is a moment's
+    /// mixture.
+    pub fn quarantined(&self, slab: SlabPtr) -> impl Iterator<Item = Slot> + '_ {
+        let slots = if self.is_on() { slab.slots() } else { 0 };
+        // In this order, since a collection moves a free from the remote bitmap to the other one.
+        let is_used = move |slot| !slab.is_remote(slot) && !slab.is_free(slot);
+        (0..slots)
+            .map(Slot::new)
+            .filter(move |&slot| is_used(slot) && self.sizes().size(slab, slot).is_none())
+    }
+
     fn repair_slab(&self, slab: SlabPtr) {
-        for slot in (0..slab.slots()).map(Slot::new) {
-            let free = slab.is_remote(slot) || slab.is_free(slot);
-            if free || self.sizes().size(slab, slot).is_some() {
-                continue;
-            }
+        for slot in self.quarantined(slab) {
             if self.fixed().mitigations.zero {
                 // SAFETY: no thread of this process has the slot.
                 unsafe { bytes::clear(slab.address(slot), slab.size()) };
