@@ -82,11 +82,8 @@ fn what_lives_is_told_by_class() {
 fn what_waits_in_a_quarantine_is_not_live() {
     let program = compile("hardened/figures.c", &[]);
     let program = program.to_str().expect("UTF-8");
-    let with = |options: &str| {
-        let options = format!("SLABSIDE_OPTIONS={options}");
-        run(&["--json"], &["env", &options, program])
-    };
-    let output = with("quarantine:64m");
+    let options = "SLABSIDE_OPTIONS=quarantine:64m";
+    let output = run(&["--json"], &["env", options, program]);
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     let report: Value = serde_json::from_slice(&output.stderr).expect("JSON");
     let heap = &report["heap"];

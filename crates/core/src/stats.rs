@@ -181,8 +181,6 @@ pub struct Census {
     pub top: usize,
     /// Bytes in live slots and spans.
     pub live: usize,
-    /// Bytes in slots and spans that wait in a quarantine.
-    pub quarantine: usize,
     /// Free slots by size class, in slabs in use.
     pub free_slots: [usize; CLASSES],
     /// Their bytes, but for those of pages that were discarded.
@@ -208,7 +206,6 @@ pub fn census<O: Os>(allocator: &Allocator<O>, thread: &ThreadCache) -> Census {
         held_most: 0,
         top: 0,
         live: 0,
-        quarantine: 0,
         free_slots: [0; CLASSES],
         free_slot_bytes: 0,
         free_spans: 0,
@@ -230,6 +227,7 @@ impl Census {
     /// Counts what the heaps of `allocator` hold.
     fn take<O: Os>(&mut self, allocator: &Allocator<O>) {
         let backend = &allocator.backend;
+        let mut quarantine = 0;
         backend.pages.each_slab(|slab| {
             let Slots {
                 live,
@@ -237,7 +235,7 @@ impl Census {
                 free,
             } = slots_of(allocator, slab);
             self.live += live * slab.size();
-            self.quarantine += quarantined * slab.size();
+            quarantine += quarantined * slab.size();
             if slab.is_span() {
                 self.free_spans += free;
                 self.free_span_bytes += free * slab.size();
@@ -254,7 +252,7 @@ impl Census {
         self.held_most = self.held + moved_most.saturating_sub(moved);
         (self.large_bytes, self.large) = backend.large.live();
         // What was seen to be live is not to be forgotten by the next census.
-        let live = self.live + self.quarantine + self.large_bytes;
+        let live = self.live + quarantine + self.large_bytes;
         self.peak = (counters.peak.fetch_max(live as u64, Relaxed) as usize).max(live);
     }
 }

@@ -8,10 +8,10 @@
 enum { COUNT = 600, SIZE = 5000, SLOT = 5120, SPAN = 100000, SPANS = 5 };
 static void *block[COUNT], *span[SPANS];
 
-/* What mallinfo2 says; the prefixed library has another name for it. */
+/* What mallinfo2 says. */
 static size_t in_use(void) {
 #ifdef PREFIXED
-    return 0;
+    return slabside_mallinfo2().uordblks;
 #else
     return mallinfo2().uordblks;
 #endif

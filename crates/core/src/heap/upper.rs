@@ -38,7 +38,7 @@ impl Heap {
 
 impl<O: Os> HeapRef<'_, O> {
     /// Takes a slot of `upper`, whose cache is used up, in the commonest cases: the active slab has free ones again, or it
-    /// has none, and the slab whose turn is next becomes active. `None`, and nothing was done, where there is more to do.
+    /// has none, and the slab whose turn is next becomes active. `None`, and no slot was taken, where there is more to do.
     #[inline(always)]
     pub fn refill_upper(self, busy: &Busy, upper: UpperClass) -> Option<NonNull<u8>> {
         let (table, cache) = (self.table(), self.upper_cache_at(upper));
